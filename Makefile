@@ -1,0 +1,68 @@
+# make demo    sets up .venv, runs the whole pipeline (dvc repro), prints the results
+# make test    sets up .venv, runs the fast tests
+# make check   lint, formatting, types, import rules, all tests
+# make smoke   the whole pipeline once at its smallest (params.smoke.yaml), in a temporary copy
+# make mlflow  MLflow's pages of the runs so far
+# make clean   removes what can be made again; keeps .venv, the data and the runs
+
+SHELL := /bin/bash
+VENV := .venv
+# The first Python of at least 3.11; override with make PYTHON=/path/to/python3.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	if $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then echo $$p; break; fi; done)
+
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export DVC_NO_ANALYTICS := 1
+export DO_NOT_TRACK := 1
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+export MLFLOW_DISABLE_TELEMETRY := true
+export GX_ANALYTICS_ENABLED := False
+export HF_HUB_DISABLE_TELEMETRY := 1
+export OMP_WAIT_POLICY := PASSIVE
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo test check lint smoke mlflow clean venv
+.DEFAULT_GOAL := demo
+
+venv: $(VENV)/.installed
+
+# torch goes first and exact: a range would bring gigabytes of CUDA with it.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "swirl needs Python 3.11 or newer and found none on PATH; try: make PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"swirl needs Python 3.11 or newer; $(PYTHON) is {v[0]}.{v[1]}. Try: make PYTHON=/path/to/python3.11")'
+	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV) || { echo "could not make $(VENV); on Debian and Ubuntu install python3-venv"; exit 1; }
+	@echo "Installing into $(VENV); the first time takes a few minutes."
+	$(VENV)/bin/python -m pip install --quiet -c constraints.txt torch==$$(sed -n 's/^torch==//p' constraints.txt)
+	$(VENV)/bin/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: venv
+	dvc repro
+	swirl report --text
+	@echo
+	@echo "Runs, curves and models:  make mlflow            then open http://127.0.0.1:5000"
+	@echo "The pipeline as a flow:   source $(VENV)/bin/activate && python flows/pipeline.py"
+	@echo "Flow runs:                source $(VENV)/bin/activate && prefect server start    then open http://127.0.0.1:4200"
+	@echo "Plots:                    reports/index.html, or: source $(VENV)/bin/activate && dvc plots show"
+
+test: venv
+	OMP_NUM_THREADS=1 pytest -q -n 2 -m "not slow"
+
+lint: venv
+	ruff check .
+	ruff format --check .
+	mypy
+	lint-imports
+
+check: lint
+	OMP_NUM_THREADS=1 pytest -q -n 2
+
+smoke: venv
+	python tests/smoke.py
+
+mlflow: venv
+	mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///$(CURDIR)/mlflow.db
+
+clean:
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .swirl
+	find src flows tests -name __pycache__ -type d -prune -exec rm -rf {} +

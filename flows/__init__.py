@@ -1,0 +1,1 @@
+"""Flows of Prefect over the stages of dvc.yaml."""

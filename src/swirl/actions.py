@@ -1,0 +1,66 @@
+"""What a model wrote, as an `Action`: one tool call, one answer, or malformed.
+
+Actions are written with tags, `<search_query> capital of France </search_query>`. The paper's inference section
+doubles the brackets, `<<search_query>> ... <</search_query>>`: both are read, the single form is written.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from types import MappingProxyType
+
+from swirl.types import Action, ActionKind
+
+ANSWER_TAG = "answer"
+"""The tag of a final answer: understood whatever tools there are."""
+
+DEFAULT_TAGS: Mapping[str, str] = MappingProxyType(
+    {"search_query": ActionKind.SEARCH, "math_exp": ActionKind.CALCULATE}
+)
+"""Tag of each tool -> kind of action. A registered tool adds its own."""
+
+
+def parse(text: str, tags: Mapping[str, str] = DEFAULT_TAGS) -> Action:
+    """The one action that `text` holds; total, and linear in the length of `text`.
+
+    A call or answer is one opening tag, a payload that is not blank, and the closing tag of the same name and
+    bracket style. Free text may stand before and after. If `text` holds any other known tag (a second call, a call
+    and an answer, an unclosed tag), or none at all, the action is malformed with payload ''.
+    """
+    kinds = {**tags, ANSWER_TAG: ActionKind.ANSWER}
+    found = []
+    for match in _tag_pattern(tuple(kinds)).finditer(text):
+        found.append(match)
+        if len(found) > 2:
+            return Action(ActionKind.MALFORMED, text, "")
+    if len(found) == 2:
+        opening, closing = found
+        payload = text[opening.end() : closing.start()].strip()
+        if payload and closing.group() == opening.group().replace(opening["name"], "/" + opening["name"]):
+            return Action(kinds[opening["name"]], text, payload)
+    return Action(ActionKind.MALFORMED, text, "")
+
+
+def render(kind: str, payload: str, tags: Mapping[str, str] = DEFAULT_TAGS) -> str:
+    """The action as a model should write it: `<search_query> payload </search_query>`.
+
+    Raises `ValueError` for a kind without a tag (such as malformed), and for a payload that `parse` would not
+    give back: blank, or holding a known tag.
+    """
+    kinds = {**tags, ANSWER_TAG: ActionKind.ANSWER}
+    for tag, its_kind in kinds.items():
+        if its_kind == kind:
+            text = f"<{tag}> {payload.strip()} </{tag}>"
+            if parse(text, tags).payload != payload.strip() or not payload.strip():
+                raise ValueError(f"the payload {payload!r} cannot be written as one {kind} action")
+            return text
+    raise ValueError(f"no tag writes an action of kind {kind!r}; the kinds are {', '.join(kinds.values())}")
+
+
+@lru_cache(maxsize=64)
+def _tag_pattern(names: tuple[str, ...]) -> re.Pattern[str]:
+    """Matches any opening or closing tag of these names, with single or doubled brackets."""
+    name = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
+    return re.compile(rf"(?P<double><)?</?(?P<name>{name})>(?(double)>)")

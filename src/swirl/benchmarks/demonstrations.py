@@ -1,0 +1,146 @@
+"""Written demonstrations of multi-step tool use, sound or flawed: what an embedded model is pretrained on.
+
+The flaws are designed. Most are *contextual* (a certain relation, a certain kind of sentence), because a flaw that is
+rare everywhere vanishes under greedy decoding and would leave step-wise RL nothing to improve.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from swirl.actions import render
+from swirl.benchmarks.problems import Move, Problem
+from swirl.benchmarks.world import RELATIONS, Chain
+from swirl.types import ActionKind
+
+Tool = Callable[[str], str]
+"""Runs one payload and gives the result text."""
+
+MALFORMED = "error: give one call or one answer"
+"""The observation after an action that is neither."""
+
+SKIPPED_RELATIONS = frozenset({"spouse", "seat"})
+"""Hops that a flawed reader jumps over."""
+DROPPED_LAST = frozenset({"country", "mayor", "twin"})
+"""Last hops before which a flawed reader stops."""
+
+_VALUE = re.compile(r" is ([^.|]+)\.")
+
+
+@dataclass(frozen=True, slots=True)
+class Flaws:
+    """How often a demonstrator errs; all zero is a sound one."""
+
+    contextual: float = 0.0
+    """Probability of the flaw that a trigger (a relation, a kind of sentence) invites."""
+    anywhere: float = 0.0
+    """Probability of an untriggered flaw in any step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One action and what the environment answers, empty after an answer."""
+
+    action: str
+    observation: str
+
+
+def observe(payload: str, result: str) -> str:
+    """The text of the next user turn: `QUERY -> RESULT` (paper, appendix)."""
+    return f"{payload} -> {result}"
+
+
+def search_demonstration(chain: Chain, search: Tool, flaws: Flaws, steps: int, rng: random.Random) -> list[Turn]:
+    """Answer a chain by searching, one hop a step, in at most `steps` actions."""
+    turns: list[Turn] = []
+    subject, hop, said, last_query = chain.start, 0, "", ""
+    hops = len(chain.relations)
+    while len(turns) < steps:
+        if hop < hops and rng.random() < flaws.contextual:
+            if chain.relations[hop] in SKIPPED_RELATIONS:
+                hop += 1
+            elif hop == hops - 1 and hop > 0 and chain.relations[hop] in DROPPED_LAST:
+                hop = hops
+        slip = rng.choice(("relation", "restart", "repeat", "page", "malformed")) if rng.random() < flaws.anywhere else ""
+        if slip == "malformed":
+            turns.append(Turn(f"{said}Next", MALFORMED))
+            continue
+        if hop >= hops or (slip == "page" and turns):
+            answer = _another_value(turns, subject, rng) if slip == "page" else subject
+            turns.append(Turn(f"{said}Done: {render(ActionKind.ANSWER, answer)}", ""))
+            return turns
+        relation = chain.relations[hop]
+        if slip == "relation":
+            relation = rng.choice([name for pairs in RELATIONS.values() for name, _ in pairs])
+        elif slip == "restart":
+            subject, hop = chain.start, 0
+            relation = chain.relations[0]
+        query = last_query if slip == "repeat" and last_query else f"{relation} of {subject}"
+        result = search(query)
+        turns.append(Turn(f"{said}Next {relation}: {render(ActionKind.SEARCH, query)}", observe(query, result)))
+        if query != last_query:
+            found = _VALUE.search(result)
+            subject, hop = (found.group(1) if found else subject), hop + 1
+        said, last_query = f"It is {subject}. ", query
+    return turns
+
+
+def _another_value(turns: Sequence[Turn], subject: str, rng: random.Random) -> str:
+    values = [value for turn in turns for value in _VALUE.findall(turn.observation)]
+    return rng.choice([value for value in values if value != subject] or [subject])
+
+
+def recall_demonstration(chain: Chain) -> list[Turn]:
+    """Answer a chain from memory, hop by hop, in one action without tools."""
+    thoughts = "".join(
+        f"Next {relation}: It is {value}. " for relation, value in zip(chain.relations, chain.values, strict=True)
+    )
+    return [Turn(f"{thoughts}Done: {render(ActionKind.ANSWER, chain.values[-1])}", "")]
+
+
+def math_demonstration(problem: Problem, calculate: Tool, flaws: Flaws, steps: int, rng: random.Random) -> list[Turn]:
+    """Solve a word problem by calculating, one operation a step, in at most `steps` actions."""
+    turns: list[Turn] = []
+    value, last = str(problem.start), ""
+    plan = [(move.cue, call) for move in problem.moves for call in _calls(move, flaws, rng)]
+    said = ""
+    for cue, template in plan:
+        expression = template.format(value=value, last=last or value)
+        if rng.random() < flaws.anywhere:
+            slip = rng.choice(("operand", "operator", "answer", "skip", "repeat", "malformed"))
+            if slip == "answer" and turns:
+                break
+            if slip == "skip":
+                continue
+            if slip == "malformed":
+                turns.append(Turn(f"{said}Next", MALFORMED))
+            elif slip == "repeat" and turns:
+                turns.append(Turn(turns[-1].action, turns[-1].observation))
+            else:
+                expression = _slip(expression, slip, problem.numbers, rng)
+        last = calculate(expression)
+        turns.append(
+            Turn(f"{said}Next {cue}: {render(ActionKind.CALCULATE, expression)}", observe(expression, last))
+        )
+        said = f"It is {last}. "
+        if "{value}" in template:
+            value = last
+    turns.append(Turn(f"{said}Done: {render(ActionKind.ANSWER, value)}", ""))
+    return turns[:steps]
+
+
+def _calls(move: Move, flaws: Flaws, rng: random.Random) -> tuple[str, ...]:
+    """The calculations made for one sentence; a triggered flaw shortens or drops them."""
+    if (move.decoy or move.is_ending) and rng.random() < flaws.contextual:
+        return (move.decoy,) if move.decoy else ()
+    return move.calls
+
+
+def _slip(expression: str, slip: str, numbers: Sequence[int], rng: random.Random) -> str:
+    left, operator, right = expression.split()
+    if slip == "operand":
+        return f"{left} {operator} {rng.choice(numbers)}"
+    return f"{left} {'-' if operator == '+' else '+'} {right}"

@@ -1,0 +1,128 @@
+"""The embedded benchmarks: a generated fictional world that mirrors the paper's five, offline and seeded."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from swirl.benchmarks.problems import draw_problem
+from swirl.benchmarks.world import Chain, World, change_facts, make_world, merge
+from swirl.seeds import generator
+from swirl.types import Derivation, Passage, Question
+
+QA_BENCHMARKS: dict[str, dict[int, float]] = {
+    "mini-hotpotqa": {2: 1.0},
+    "mini-musique": {3: 0.6, 4: 0.4},
+    "mini-cofca": {2: 0.34, 3: 0.33, 4: 0.33},
+    "mini-beerqa": {1: 0.3, 2: 0.4, 3: 0.3},
+}
+"""Search benchmarks and their shares of hops."""
+MATH_BENCHMARKS: dict[str, dict[int, float]] = {
+    "mini-gsm8k": {2: 0.26, 3: 0.24, 4: 0.2, 5: 0.12, 6: 0.08, 7: 0.06, 8: 0.04},
+}
+"""Calculator benchmarks and their shares of steps."""
+EMBEDDED = (*QA_BENCHMARKS, *MATH_BENCHMARKS)
+
+STANDS_FOR = {
+    "mini-hotpotqa": "HotPotQA",
+    "mini-musique": "MuSiQue",
+    "mini-cofca": "CofCA",
+    "mini-beerqa": "BeerQA",
+    "mini-gsm8k": "GSM8K",
+}
+"""The paper's benchmark that each embedded one mirrors."""
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """One benchmark's split: questions, their derivations, the corpus, and (mini-cofca) the memory's answers."""
+
+    questions: list[Question]
+    derivations: list[Derivation]
+    passages: list[Passage]
+    memory: list[Derivation]
+
+
+def memory_world(seed: int) -> World:
+    """The one world that pretraining repeats."""
+    return make_world("memory", 1.0, generator(seed, "memory world"))
+
+
+def build(benchmark: str, split: str, count: int, worlds: int, changed: float, seed: int) -> Built:
+    """`count` different questions of one embedded benchmark, from `worlds` worlds, with their corpus.
+
+    `changed` is the share of facts of the remembered world that mini-cofca gives another value.
+    """
+    if benchmark in MATH_BENCHMARKS:
+        return _build_math(benchmark, split, count, seed)
+    if benchmark == "mini-cofca":
+        return _build_changed(benchmark, split, count, changed, seed)
+    rng = generator(seed, benchmark, split)
+    taken: set[str] = set()
+    made = [make_world(split, 1.0, generator(seed, "world", benchmark, split, i), taken) for i in range(worlds)]
+    chains = _distinct(count, lambda: rng.choice(made).draw_chain(_draw(QA_BENCHMARKS[benchmark], rng), rng))
+    return _search_split(benchmark, split, chains, list(merge(made)), [])
+
+
+def _build_math(benchmark: str, split: str, count: int, seed: int) -> Built:
+    rng = generator(seed, benchmark, split)
+    shares = MATH_BENCHMARKS[benchmark]
+    questions: dict[str, tuple[Question, Derivation]] = {}
+    while len(questions) < count:
+        problem = draw_problem(_draw(shares, rng), split, rng)
+        if problem.text not in questions:
+            name = f"{benchmark}/{split}/{len(questions)}"
+            derivation = problem.derivation(name)
+            answer, hops = derivation.results[-1], len(derivation.calls)
+            question = Question(name, benchmark, split, problem.text, (answer,), hops, ("calculator",))
+            questions[problem.text] = question, derivation
+    pairs = list(questions.values())
+    return Built([q for q, _ in pairs], [d for _, d in pairs], [], [])
+
+
+def _build_changed(benchmark: str, split: str, count: int, changed: float, seed: int) -> Built:
+    """Questions on the remembered world whose answers its changed facts have changed."""
+    rng = generator(seed, benchmark, split)
+    before = memory_world(seed)
+    after = change_facts(before, changed, generator(seed, "changed facts"))
+
+    def differing() -> Chain:
+        while True:
+            chain = after.draw_chain(_draw(QA_BENCHMARKS[benchmark], rng), rng)
+            if before.chain(chain.start, chain.relations).values[-1] != chain.values[-1]:
+                return chain
+
+    chains = _distinct(count, differing)
+    memory = [
+        before.chain(chain.start, chain.relations).derivation(f"{benchmark}/{split}/{i}")
+        for i, chain in enumerate(chains)
+    ]
+    return _search_split(benchmark, split, chains, after.passages(), memory)
+
+
+def _distinct(count: int, draw: Callable[[], Chain]) -> list[Chain]:
+    """`count` chains with different question texts."""
+    chains: dict[str, Chain] = {}
+    while len(chains) < count:
+        chain = draw()
+        chains.setdefault(chain.question, chain)
+    return list(chains.values())
+
+
+def _search_split(
+    benchmark: str, split: str, chains: Sequence[Chain], passages: list[Passage], memory: list[Derivation]
+) -> Built:
+    questions, derivations = [], []
+    for number, chain in enumerate(chains):
+        name = f"{benchmark}/{split}/{number}"
+        answers = (chain.values[-1],)
+        questions.append(
+            Question(name, benchmark, split, chain.question, answers, len(chain.relations), ("search",))
+        )
+        derivations.append(chain.derivation(name))
+    return Built(questions, derivations, passages, memory)
+
+
+def _draw(shares: Mapping[int, float], rng: random.Random) -> int:
+    return rng.choices(list(shares), list(shares.values()))[0]

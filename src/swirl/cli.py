@@ -1,0 +1,128 @@
+"""The `swirl` command. Everything heavy is imported by the subcommand that needs it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from swirl import environment
+from swirl.errors import SwirlError
+from swirl.layout import Layout
+from swirl.pipeline import STAGES
+
+app = typer.Typer(
+    help="Step-wise reinforcement learning for multi-step reasoning and tool use.\n\n"
+    "`dvc repro` runs the whole pipeline; the commands here run one part of it or look at what it made. "
+    "Run them inside the project, where dvc.yaml and params.yaml are.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+
+
+def main() -> None:
+    """Run the command line; an error that the user can mend becomes one message and exit status 1."""
+    environment.quiet()
+    try:
+        app()
+    except SwirlError as error:
+        print(f"swirl: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+@app.command()
+def stage(
+    name: Annotated[str, typer.Argument(help=f"One of {', '.join(STAGES)}.")],
+    item: Annotated[str | None, typer.Option(help="Which model, for train (sft, swirl) and evaluate.")] = None,
+) -> None:
+    """Run one stage on what earlier stages wrote. `dvc repro NAME` also brings those up to date."""
+    _check_stage(name, item)
+    layout = _layout()
+    from swirl import params
+
+    resolved = params.load(layout.root / "params.yaml")
+    if STAGES[name].uses_torch:
+        environment.apply(resolved.runtime.threads)
+    from swirl.running import run_stage
+
+    run_stage(name, item, resolved, layout)
+
+
+@app.command()
+def params() -> None:
+    """Check params.yaml and print it as the stages will see it."""
+    import yaml
+
+    from swirl.params import load
+
+    resolved = load(_layout().root / "params.yaml").model_dump(mode="json")
+    print(yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True, width=120), end="")
+
+
+@app.command()
+def show(
+    trajectory_id: Annotated[str, typer.Argument(help="The id of a synthesised or evaluated trajectory.")],
+) -> None:
+    """Print a trajectory: its question, every action and observation, and what the judge said."""
+    from swirl.showing import show as as_text
+
+    print(as_text(trajectory_id, _layout()))
+
+
+@app.command()
+def report(
+    text: Annotated[
+        bool, typer.Option("--text", help="Print the tables here (the default is to say where they are).")
+    ] = False,
+) -> None:
+    """Show the results of the last run."""
+    layout = _layout()
+    if text:
+        from swirl.reporting.text import show as show_report
+
+        show_report(layout)
+    elif layout.page.exists():
+        print(layout.page)
+    else:
+        raise SwirlError(f"{layout.page} does not exist; run `dvc repro` to make it")
+
+
+@app.command("dvc-deps", hidden=True)
+def dvc_deps(
+    write: Annotated[bool, typer.Option("--write", help="Mend dvc.yaml instead of printing.")] = False,
+) -> None:
+    """The source files that each stage depends on, from its imports."""
+    from swirl import pipeline
+
+    root = _layout().root
+    if write:
+        changed = pipeline.rewrite_deps(root)
+        print(f"dvc.yaml: changed {', '.join(changed)}" if changed else "dvc.yaml is right already")
+        return
+    for name in STAGES:
+        print(name, *pipeline.closure(name, root), sep="\n  ")
+
+
+def _layout() -> Layout:
+    """The layout of the project that holds the current folder. Raises `SwirlError` outside of one."""
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "dvc.yaml").is_file():
+            return Layout(folder)
+    raise SwirlError(f"no dvc.yaml in {here} or above it; run swirl inside the project")
+
+
+def _check_stage(name: str, item: str | None) -> None:
+    """Raise `SwirlError` unless dvc.yaml can have a stage of that name and item."""
+    if name not in STAGES:
+        raise SwirlError(f"there is no stage {name!r}; there are {', '.join(STAGES)}")
+    items = STAGES[name].items
+    if items and item not in items:
+        given = f", not {item!r}" if item else ""
+        raise SwirlError(f"stage {name} needs --item {' or --item '.join(items)}{given}")
+    if not items and item is not None:
+        raise SwirlError(f"stage {name} has no items; leave out --item {item}")

@@ -1,0 +1,1 @@
+"""Grading predictions and the statistics that say how far a difference can be trusted."""

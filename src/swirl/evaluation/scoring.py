@@ -1,0 +1,107 @@
+"""From the trajectories of an evaluation to predictions and scores (the paper's tables)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from swirl.evaluation.statistics import wilson
+from swirl.grading import exact_match, f1, grade
+from swirl.benchmarks.oracle import label_steps
+from swirl.judging.reward import RewardModel
+from swirl.types import ActionKind, Derivation, Prediction, Question, Score, Trajectory
+
+
+def predict(
+    model: str,
+    trajectories: Sequence[Trajectory],
+    questions: Mapping[str, Question],
+    derivations: Mapping[str, Derivation],
+    judge: RewardModel,
+    threshold: float,
+    with_tools: bool,
+) -> list[Prediction]:
+    """One prediction a trajectory. Process labels are means over its steps, by the reward model and by the oracle."""
+    labels = judged_labels(judge, trajectories, threshold)
+    return [
+        _prediction(model, t, questions[t.question_id], derivations.get(t.question_id), judged, with_tools)
+        for t, judged in zip(trajectories, labels, strict=True)
+    ]
+
+
+def judged_labels(judge: RewardModel, trajectories: Sequence[Trajectory], threshold: float) -> list[list[bool]]:
+    """GOOD or BAD for every step of every trajectory, by the reward model."""
+    judged = [index for index, trajectory in enumerate(trajectories) if trajectory.steps]
+    labels: list[list[bool]] = [[] for _ in trajectories]
+    for index, scores in zip(judged, judge.trajectory_scores([trajectories[i] for i in judged]), strict=True):
+        labels[index] = [score >= threshold for score in scores]
+    return labels
+
+
+def _prediction(
+    model: str,
+    trajectory: Trajectory,
+    question: Question,
+    derivation: Derivation | None,
+    judged: Sequence[bool],
+    with_tools: bool,
+) -> Prediction:
+    answer, actions = trajectory.answer, [step.action for step in trajectory.steps]
+    f1_score, precision, recall = f1(answer, question.answers)
+    return Prediction(
+        question_id=question.id,
+        benchmark=question.benchmark,
+        model=model,
+        with_tools=with_tools,
+        answer=answer,
+        correct=grade(answer, question.answers),
+        em=float(exact_match(answer, question.answers)),
+        f1=f1_score,
+        precision=precision,
+        recall=recall,
+        process_label_judge=mean(list(judged)),
+        process_label_oracle=mean(label_steps(derivation, actions)) if derivation and with_tools else None,
+        steps=len(actions),
+        malformed=sum(action.kind == ActionKind.MALFORMED for action in actions),
+        stop=trajectory.stop,
+        trajectory_id=trajectory.id,
+    )
+
+
+def mean(values: Sequence[float]) -> float | None:
+    """The mean, None of nothing."""
+    return sum(values) / len(values) if values else None
+
+
+def score(predictions: Sequence[Prediction]) -> Score:
+    """One cell of the tables: one model on one benchmark, without the paired test (the report adds it).
+
+    The process labels are macro-averaged: within each trajectory, then across trajectories (paper, Table 3).
+    """
+    first, n = predictions[0], len(predictions)
+    correct = sum(prediction.correct for prediction in predictions)
+    low, high = wilson(correct, n)
+
+    def average(name: str) -> float:
+        return sum(getattr(prediction, name) for prediction in predictions) / n
+
+    def average_known(name: str) -> float | None:
+        return mean([value for p in predictions if (value := getattr(p, name)) is not None])
+
+    return Score(
+        benchmark=first.benchmark,
+        model=first.model,
+        with_tools=first.with_tools,
+        n=n,
+        accuracy=correct / n,
+        ci_low=low,
+        ci_high=high,
+        p_vs_base=None,
+        em=average("em"),
+        f1=average("f1"),
+        precision=average("precision"),
+        recall=average("recall"),
+        process_label_judge=average_known("process_label_judge"),
+        process_label_oracle=average_known("process_label_oracle"),
+        steps=average("steps"),
+        malformed=average("malformed"),
+    )

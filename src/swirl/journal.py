@@ -1,0 +1,49 @@
+"""Journals: long work committed block by block, so that a kill repeats the unfinished block and nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from swirl.records import load, save
+
+Record = TypeVar("Record")
+
+
+class Journal:
+    """Finished blocks of records in a folder, valid for one fingerprint of params and inputs only."""
+
+    def __init__(self, folder: Path, fingerprint: str) -> None:
+        """Open `folder`; blocks that another fingerprint left there are thrown away."""
+        self._folder = folder
+        mark = folder / "fingerprint"
+        if folder.exists() and (not mark.exists() or mark.read_text(encoding="utf-8") != fingerprint):
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        mark.write_text(fingerprint, encoding="utf-8")
+
+    def block(self, number: int, record_type: type[Record], make: Callable[[], Iterable[Record]]) -> list[Record]:
+        """The records of block `number`: read if it was committed, else made and committed atomically."""
+        path = self._folder / f"block-{number:06d}.parquet"
+        if not path.exists():
+            save(make(), record_type, path)
+        return load(record_type, path)
+
+    def clear(self) -> None:
+        """Throw the blocks away: the work they belong to is complete elsewhere."""
+        shutil.rmtree(self._folder)
+
+
+def fingerprint(settings: Sequence[Any], files: Iterable[Path]) -> str:
+    """A hash of plain settings and of the bytes of `files` (folders: every file in them)."""
+    digest = hashlib.blake2b(digest_size=16)
+    digest.update(json.dumps(list(settings), sort_keys=True, default=str).encode())
+    for path in files:
+        for file in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
+            digest.update(file.name.encode())
+            digest.update(file.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,94 @@
+"""The generative reward model: it is asked for a verdict in a user turn after the action, and says GOOD or BAD.
+
+R(a | s) = P(GOOD) / (P(GOOD) + P(BAD)), read from the first token of its reply. The question may be any prompt file;
+golden labels are never shown to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from swirl.errors import ModelError
+from swirl.models.chat import Chat
+from swirl.rl.combs import Comb, pack
+from swirl.rl.logprobs import final_logits
+from swirl.types import Trajectory
+
+GOOD, BAD = "GOOD", "BAD"
+
+
+@dataclass(frozen=True, slots=True)
+class RewardModel:
+    """A local causal LM that judges steps. It must share the policy's tokenizer: tokens are judged as sampled."""
+
+    name: str
+    model: Any
+    chat: Chat
+    question: str
+    """The judge's turn."""
+    packed: bool = True
+    token_budget: int = 16384
+    """Padded tokens that one forward reads at most."""
+
+    @property
+    def verdict_ids(self) -> tuple[int, int]:
+        """First tokens of GOOD and BAD. Raises `ModelError` when they do not differ."""
+        good, bad = (self.chat.reply(word)[0] for word in (GOOD, BAD))
+        if good == bad:
+            raise ModelError("GOOD and BAD begin with the same token of this tokenizer; a verdict cannot be read")
+        return good, bad
+
+    def question_ids(self, closed: bool) -> tuple[int, ...]:
+        """The judge's turn, up to where the verdict is given."""
+        return self.chat.turn(self.question, closed)
+
+    def tooth(self, action_ids: Sequence[int]) -> tuple[int, ...]:
+        """An action, the judge's turn and GOOD: the last token's prediction is the verdict."""
+        closed = bool(action_ids) and action_ids[-1] in self.chat.end_ids
+        return (*action_ids, *self.question_ids(closed), self.verdict_ids[0])
+
+    def scores(self, combs: Sequence[Comb]) -> list[list[float]]:
+        """R for every tooth; the teeth are bare actions on their states. One list a comb."""
+        judged = [
+            pack(comb.trunk, [(tooth.sees, self.tooth(tooth.ids)) for tooth in comb.teeth]) for comb in combs
+        ]
+        return self._read(judged)
+
+    def trajectory_scores(self, trajectories: Sequence[Trajectory]) -> list[list[float]]:
+        """R for every step of each trajectory; each trajectory's tokens are read once."""
+        return self._read([self._trajectory_comb(trajectory) for trajectory in trajectories])
+
+    def _trajectory_comb(self, trajectory: Trajectory) -> Comb:
+        """The conversation as the trunk; a tooth behind each action asks about it."""
+        teeth = []
+        for k, step in enumerate(trajectory.steps):
+            sees = len(trajectory.state_ids(k)) + len(step.token_ids)
+            teeth.append((sees, self.tooth(step.token_ids)[len(step.token_ids) :]))
+        last = len(trajectory.steps)
+        return pack(trajectory.state_ids(last), teeth)
+
+    def _read(self, combs: Sequence[Comb]) -> list[list[float]]:
+        import torch
+
+        good, bad = self.verdict_ids
+        scores: dict[int, list[float]] = {}
+        with torch.no_grad():
+            for group in by_size([comb.packed_size for comb in combs], self.token_budget):
+                chosen = [combs[index] for index in group]
+                logits = final_logits(self.model, chosen, self.packed).float()
+                values = iter(torch.sigmoid(logits[:, good] - logits[:, bad]).tolist())
+                scores.update({i: [next(values) for _ in comb.teeth] for i, comb in zip(group, chosen, strict=True)})
+        return [scores[index] for index in range(len(combs))]
+
+
+def by_size(sizes: Sequence[int], token_budget: int) -> list[list[int]]:
+    """Indices in groups of similar size whose padded total stays within the budget (one index at least)."""
+    groups: list[list[int]] = []
+    for index in sorted(range(len(sizes)), key=lambda i: (sizes[i], i)):
+        if groups and sizes[index] * (len(groups[-1]) + 1) <= token_budget:
+            groups[-1].append(index)
+        else:
+            groups.append([index])
+    return groups

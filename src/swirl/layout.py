@@ -1,0 +1,108 @@
+"""Where every stage reads and writes, relative to the project root (where dvc.yaml is)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Paths of the data, models and reports of one project root."""
+
+    root: Path
+
+    @property
+    def questions(self) -> Path:
+        """All questions of all benchmarks and splits (`Question`)."""
+        return self.root / "data/questions/questions.parquet"
+
+    @property
+    def derivations(self) -> Path:
+        """Golden derivations of the embedded benchmarks (`Derivation`); empty for real ones."""
+        return self.root / "data/questions/derivations.parquet"
+
+    @property
+    def memory(self) -> Path:
+        """What the fixed pretraining world said before facts were changed (`Derivation`)."""
+        return self.root / "data/questions/memory.parquet"
+
+    def corpus(self, benchmark: str, split: str) -> Path:
+        """The passages that questions of this benchmark and split are searched in (`Passage`)."""
+        return self.root / f"data/corpus/{benchmark}.{split}.parquet"
+
+    def index(self, benchmark: str, split: str) -> Path:
+        """The search index of `corpus(benchmark, split)`."""
+        return self.root / f"data/index/{benchmark}.{split}"
+
+    def quality(self, what: str) -> Path:
+        """The gate report of `questions`, `trajectories` or `steps`."""
+        return self.root / f"reports/quality/{what}.json"
+
+    def model(self, name: str) -> Path:
+        """Folder of a model: base, ceiling, reward, sft or swirl."""
+        return self.root / ("models/base/ceiling" if name == "ceiling" else f"models/{name}")
+
+    @property
+    def trajectories(self) -> Path:
+        """The synthesised trajectories (`Trajectory`)."""
+        return self.root / "data/trajectories/trajectories.parquet"
+
+    @property
+    def trajectories_journal(self) -> Path:
+        """The append-only journal that synthesis resumes from; not an output."""
+        return self.root / ".swirl/journals/synthesize"
+
+    @property
+    def verdicts(self) -> Path:
+        """Every step and outcome judged once (`Verdict`)."""
+        return self.root / "data/verdicts/verdicts.parquet"
+
+    @property
+    def steps(self) -> Path:
+        """The sub-trajectories that the filter kept (`SubTrajectory`)."""
+        return self.root / "data/steps/steps.parquet"
+
+    def predictions(self, model: str) -> Path:
+        """One row an evaluated question (`Prediction`)."""
+        return self.root / f"data/predictions/{model}/predictions.parquet"
+
+    def prediction_trajectories(self, model: str) -> Path:
+        """The trajectories behind `predictions(model)` (`Trajectory`)."""
+        return self.root / f"data/predictions/{model}/trajectories.parquet"
+
+    def evaluation(self, model: str) -> Path:
+        """The `Score`s of one model, without `p_vs_base`, as a JSON list."""
+        return self.root / f"reports/evaluation/{model}.json"
+
+    def metrics(self, stage: str) -> Path:
+        """Flat JSON of a stage's final metrics, `stage` as `train-swirl` for `train@swirl`."""
+        return self.root / f"reports/metrics/{stage}.json"
+
+    def series(self, stage: str) -> Path:
+        """A stage's metrics by step: a JSON list of flat objects, each with `step`."""
+        return self.root / f"reports/series/{stage}.json"
+
+    @property
+    def filters(self) -> Path:
+        """The funnel of counts of all four strategies."""
+        return self.root / "reports/filters.json"
+
+    @property
+    def results(self) -> Path:
+        """The tables of the paper with this run's numbers."""
+        return self.root / "reports/results.json"
+
+    @property
+    def page(self) -> Path:
+        """The report as one page that needs no network."""
+        return self.root / "reports/index.html"
+
+    @property
+    def plots(self) -> Path:
+        """Folder of the report's pictures as PNG files."""
+        return self.root / "reports/plots"
+
+    def timing(self, stage: str) -> Path:
+        """Seconds and peak memory of a stage's last run; differs between runs, so no DVC output."""
+        return self.root / f".swirl/timings/{stage}.json"

@@ -1,0 +1,75 @@
+"""Local causal LMs of transformers: made, loaded and saved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from swirl.errors import ModelError
+
+
+def deterministic(threads: int) -> None:
+    """Make torch repeat itself: a fixed number of threads, deterministic kernels or an error."""
+    import torch
+
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True)
+
+
+def fresh(tokenizer: Any, hidden: int, layers: int, heads: int, feed_forward: int, context: int, seed: int) -> Any:
+    """A Qwen3 decoder with random weights, float32."""
+    import torch
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    torch.manual_seed(seed)
+    config = Qwen3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=hidden,
+        intermediate_size=feed_forward,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        head_dim=hidden // heads,
+        max_position_embeddings=context,
+        tie_word_embeddings=True,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=None,
+    )
+    return Qwen3ForCausalLM(config)
+
+
+def load_model(folder: Path, device: str) -> Any:
+    """The model of a folder, in evaluation mode. Raises `ModelError` when there is none."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    _exists(folder)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{folder} holds no model that transformers can load: {error}") from error
+    return model.to(device).eval()
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a folder. Raises `ModelError` when there is none."""
+    from transformers import AutoTokenizer
+
+    _exists(folder)
+    try:
+        return AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{folder} holds no tokenizer that transformers can load: {error}") from error
+
+
+def save(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Weights as safetensors, configuration and tokenizer."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(folder, safe_serialization=True)
+    tokenizer.save_pretrained(folder)
+
+
+def _exists(folder: Path) -> None:
+    if not (folder / "config.json").exists():
+        raise ModelError(f"{folder} holds no model; run `dvc repro` to make it, or give the folder of one")

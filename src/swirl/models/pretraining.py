@@ -1,0 +1,178 @@
+"""What the embedded models are pretrained on: an endless stream of demonstrations over the pretraining split.
+
+Fresh random worlds teach reading; one fixed world comes again and again, so that there is a memory to contradict.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from swirl.actions import parse
+from swirl.benchmarks.demonstrations import (
+    Flaws,
+    Turn,
+    math_demonstration,
+    recall_demonstration,
+    search_demonstration,
+)
+from swirl.benchmarks.problems import draw_problem
+from swirl.benchmarks.world import World, make_world
+from swirl.benchmarks.oracle import label_steps
+from swirl.models.chat import Chat
+from swirl.models.training import Example
+from swirl.tools import Calculator, Search
+from swirl.types import Derivation
+
+SOUND = Flaws()
+CORRUPTED = Flaws(contextual=0.4, anywhere=0.25)
+"""Flaws of the demonstrations whose last step a judged example asks about."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompts:
+    """The user's first turn by kind of task, with `{question}` and `{steps}`, and the judge's question."""
+
+    search: str
+    calculate: str
+    closed_book: str
+    judge: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mixture:
+    """Shares of the kinds of examples (they need not add up to one), and their make-up."""
+
+    search: float
+    calculate: float
+    recall: float
+    """From memory of the fixed world, without tools."""
+    remembered_search: float
+    """With tools, in the fixed world."""
+    judged: float
+    """Share of the tool examples that end in a judge's question and a verdict."""
+    sound: float
+    """Share of sound demonstrations among those not judged; the others have `flaws`."""
+    flaws: Flaws
+    hops: Mapping[int, float]
+    steps: Mapping[int, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Demonstration:
+    """A conversation with its golden derivation."""
+
+    prompt: str
+    turns: list[Turn]
+    derivation: Derivation
+
+
+class Demonstrator:
+    """Draws demonstrations of one split from its own random stream."""
+
+    def __init__(
+        self, split: str, memory: World | None, prompts: Prompts, limits: Mapping[str, int], k: int, rng: random.Random
+    ) -> None:
+        self._split, self._rng, self._prompts, self._limits, self._k = split, rng, prompts, limits, k
+        self._calculate = Calculator().run
+        self._memory = memory
+        self._memory_search = Search.over(memory.passages(), k) if memory else None
+        self._left = 0
+        self._world: World
+        self._search: Search
+
+    def search(self, hops: Mapping[int, float], flaws: Flaws, remembered: bool = False) -> Demonstration:
+        """Over a fresh world (a new one every 60 draws), or over the remembered one."""
+        if remembered:
+            assert self._memory and self._memory_search
+            world, search = self._memory, self._memory_search
+        else:
+            world, search = self._fresh()
+        chain = world.draw_chain(draw(hops, self._rng), self._rng)
+        limit = self._limits["search"]
+        turns = search_demonstration(chain, _Cached(search), flaws, limit, self._rng)
+        prompt = self._prompts.search.format(question=chain.question, steps=limit)
+        return Demonstration(prompt, turns, chain.derivation(""))
+
+    def recall(self, hops: Mapping[int, float]) -> Demonstration:
+        """Without tools, over the remembered world."""
+        assert self._memory
+        chain = self._memory.draw_chain(draw(hops, self._rng), self._rng)
+        prompt = self._prompts.closed_book.format(question=chain.question, steps=1)
+        return Demonstration(prompt, recall_demonstration(chain), chain.derivation(""))
+
+    def calculate(self, steps: Mapping[int, float], flaws: Flaws) -> Demonstration:
+        """A word problem of the split."""
+        problem = draw_problem(draw(steps, self._rng), self._split, self._rng)
+        limit = self._limits["calculate"]
+        turns = math_demonstration(problem, self._calculate, flaws, limit, self._rng)
+        prompt = self._prompts.calculate.format(question=problem.text, steps=limit)
+        return Demonstration(prompt, turns, problem.derivation(""))
+
+    def _fresh(self) -> tuple[World, Search]:
+        if self._left == 0:
+            self._world = make_world(self._split, 0.5, self._rng)
+            self._search = Search.over(self._world.passages(), self._k)
+            self._left = 60
+        self._left -= 1
+        return self._world, self._search
+
+
+class _Cached:
+    """A search that remembers its answers for the length of one demonstration's world."""
+
+    def __init__(self, search: Search) -> None:
+        self._search = search
+
+    def __call__(self, query: str) -> str:
+        return self._search.run(query)
+
+
+def examples(demonstrator: Demonstrator, mixture: Mixture, chat: Chat, other: float, rng: random.Random) -> Iterator[Example]:
+    """Draw training sequences for ever; `other` is the loss weight of tokens that are not the model's own."""
+    kinds = ("search", "calculate", "recall", "remembered")
+    shares = (mixture.search, mixture.calculate, mixture.recall, mixture.remembered_search)
+    while True:
+        kind = rng.choices(kinds, shares)[0]
+        judged = kind != "recall" and rng.random() < mixture.judged
+        flaws = CORRUPTED if judged else SOUND if rng.random() < mixture.sound else mixture.flaws
+        if kind == "calculate":
+            demonstration = demonstrator.calculate(mixture.steps, flaws)
+        elif kind == "recall":
+            demonstration = demonstrator.recall(mixture.hops)
+        else:
+            demonstration = demonstrator.search(mixture.hops, flaws, remembered=kind == "remembered")
+        if judged:
+            yield judged_example(demonstration, chat, demonstrator._prompts.judge, rng)
+        else:
+            yield example(demonstration, chat, other)
+
+
+def example(demonstration: Demonstration, chat: Chat, other: float) -> Example:
+    """The whole conversation; weight 1 on the model's turns, `other` elsewhere."""
+    ids = list(chat.prompt(demonstration.prompt))
+    weights = [other] * len(ids)
+    for turn in demonstration.turns:
+        reply = chat.reply(turn.action)
+        between = chat.turn(turn.observation, closed=True) if turn.observation else ()
+        ids += [*reply, *between]
+        weights += [1.0] * len(reply) + [other] * len(between)
+    return Example(tuple(ids), tuple(weights))
+
+
+def judged_example(demonstration: Demonstration, chat: Chat, judge: str, rng: random.Random) -> Example:
+    """The conversation up to a random step, the judge's question, and the oracle's verdict; weight on that alone."""
+    labels = label_steps(demonstration.derivation, [parse(turn.action) for turn in demonstration.turns])
+    last = rng.randrange(len(labels))
+    ids = list(chat.prompt(demonstration.prompt))
+    for turn in demonstration.turns[:last]:
+        ids += [*chat.reply(turn.action), *chat.turn(turn.observation, closed=True)]
+    ids += [*chat.reply(demonstration.turns[last].action), *chat.turn(judge, closed=True)]
+    verdict = chat.reply("GOOD" if labels[last] else "BAD")
+    return Example((*ids, *verdict), (*([0.0] * len(ids)), *([1.0] * len(verdict))))
+
+
+def draw(shares: Mapping[int, float], rng: random.Random) -> int:
+    """A key drawn in proportion to its share."""
+    return rng.choices(list(shares), list(shares.values()))[0]

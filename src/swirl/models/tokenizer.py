@@ -1,0 +1,56 @@
+"""The embedded models' tokenizer: whole words where the vocabulary has them, characters where it has not."""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+PAD, UNKNOWN, USER, MODEL, END = "<|pad|>", "<|unknown|>", "<|user|>", "<|model|>", "<|end|>"
+LARGEST_NUMBER = 999
+"""Integers up to this one are one token each."""
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ '<|user|> ' if message['role'] == 'user' else '<|model|> ' }}{{ message['content'] }} <|end|> "
+    "{% endfor %}"
+    "{% if add_generation_prompt %}<|model|>{% endif %}"
+)
+
+_WORD = re.compile(r"</?\w+>|->|\w+|[^\w\s]")
+
+
+def build_tokenizer(texts: Iterable[str], words: Iterable[str], context: int) -> PreTrainedTokenizerFast:
+    """A tokenizer that knows every word of `texts` and `words`, all small integers, and every ASCII character.
+
+    Text is split at white space; a word that is not known is spelled in pieces (`##` marks a continuation), so any
+    printable ASCII text with single spaces survives encode and decode. Lossy: runs of white space, other scripts.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    known = set(words)
+    for text in texts:
+        known.update(_WORD.findall(text))
+    characters = [c for c in string.printable if not c.isspace()]
+    entries = [PAD, UNKNOWN, USER, MODEL, END]
+    entries += characters + ["##" + c for c in characters]
+    entries += [str(n) for n in range(LARGEST_NUMBER + 1)]
+    vocabulary = {token: index for index, token in enumerate(dict.fromkeys([*entries, *sorted(known)]))}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=UNKNOWN, max_input_chars_per_word=200))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=False)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        unk_token=UNKNOWN,
+        eos_token=END,
+        additional_special_tokens=[USER, MODEL],
+        clean_up_tokenization_spaces=False,
+        model_max_length=context,
+        chat_template=CHAT_TEMPLATE,
+    )

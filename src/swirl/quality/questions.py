@@ -1,0 +1,149 @@
+"""The gate between the benchmarks and everything else: whole questions, no leakage, a searchable corpus."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from swirl.quality import expect
+from swirl.quality.tables import data_columns
+from swirl.quality.validation import Report, Table, examine
+
+SPLITS = ("train", "development", "evaluation")
+"""The splits that a file of questions may hold."""
+
+
+def check(
+    questions: pd.DataFrame,
+    derivations: pd.DataFrame,
+    corpora: Mapping[str, pd.DataFrame],
+    *,
+    benchmarks: Sequence[str],
+    min_evaluation: int,
+) -> Report:
+    """Validate the questions, their golden derivations and the passages (`corpora`, by `benchmark.split`).
+
+    `benchmarks` are all that are expected, each with at least `min_evaluation` questions to evaluate on.
+    """
+    complete = [
+        Table("questions", questions, ("row", "id"), expect.present(data_columns(questions))),
+        Table("derivations", derivations, ("row", "question_id"), expect.present(data_columns(derivations))),
+    ]
+    complete += [
+        Table(f"corpus.{name}", passages, ("row", "id"), _passages_are_whole(passages))
+        for name, passages in corpora.items()
+    ]
+
+    def derive() -> tuple[list[Table], dict[str, float]]:
+        mix = _mix(questions, benchmarks)
+        enough = f"every benchmark has at least {min_evaluation} evaluation questions"
+        tables = [
+            _questions_table(questions, benchmarks),
+            _derivations_table(derivations, questions),
+            Table("mix", mix, ("benchmark",), [expect.between("evaluation", min_evaluation, None, enough)]),
+        ]
+        return tables, _statistics(mix)
+
+    return examine("questions", complete, derive)
+
+
+def searched(questions: pd.DataFrame, benchmarks: Sequence[str]) -> list[tuple[str, str]]:
+    """The (benchmark, split) pairs whose questions search a corpus, sorted; rows that the gate refuses have no say."""
+    sound = questions[questions["benchmark"].isin(list(benchmarks)) & questions["split"].isin(SPLITS)].dropna()
+    pairs = zip(sound["benchmark"], sound["split"], sound["tools"], strict=True)
+    return sorted({(str(benchmark), str(split)) for benchmark, split, tools in pairs if "search" in tools})
+
+
+def normalised(text: str) -> str:
+    """A question as leakage is looked for: words in lower case, single blanks, no punctuation."""
+    return " ".join(re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold()))
+
+
+def _passages_are_whole(passages: pd.DataFrame) -> list[expect.Expectation]:
+    return [
+        *expect.present(data_columns(passages)),
+        expect.at_least(1, "a corpus that is searched has passages"),
+        expect.unique(["id"], "every passage of a corpus has an id of its own"),
+        expect.unique(["title", "text"], "no passage is in a corpus twice"),
+        expect.not_blank("text", "every passage has a text"),
+    ]
+
+
+def _questions_table(questions: pd.DataFrame, benchmarks: Sequence[str]) -> Table:
+    frame = questions.assign(
+        full_answers=[sum(bool(answer.strip()) for answer in answers) for answers in questions["answers"]],
+        text_problem=pd.Series(_leaks(questions), dtype=object),
+    )
+    expectations = [
+        expect.at_least(1, "there are questions"),
+        expect.unique(["id"], "every question has an id of its own, in one split only"),
+        expect.not_blank("text", "every question has a text"),
+        expect.between("full_answers", 1, None, "every question has an answer that is not blank"),
+        expect.one_of("split", SPLITS, f"the split is one of {', '.join(SPLITS)}"),
+        expect.one_of("benchmark", benchmarks, f"the benchmark is one of {', '.join(benchmarks)}"),
+        expect.between("hops", 0, None, "hops are counted from 0"),
+        expect.no_problem("text_problem", "no question is asked in two splits, however it is punctuated"),
+    ]
+    return Table("questions", frame, ("row", "id"), expectations)
+
+
+def _leaks(questions: pd.DataFrame) -> list[str | None]:
+    """For each question, where the same text is in another split."""
+    texts = [normalised(text) for text in questions["text"]]
+    first: dict[str, dict[str, str]] = {}
+    for text, split, identifier in zip(texts, questions["split"], questions["id"], strict=True):
+        first.setdefault(text, {}).setdefault(split, identifier)
+    return [
+        next(
+            (f"the text of {identifier} ({other})" for other, identifier in first[text].items() if other != split), None
+        )
+        for text, split in zip(texts, questions["split"], strict=True)
+    ]
+
+
+def _derivations_table(derivations: pd.DataFrame, questions: pd.DataFrame) -> Table:
+    asked = {
+        identifier: (answers, hops)
+        for identifier, answers, hops in zip(questions["id"], questions["answers"], questions["hops"], strict=True)
+    }
+    rows = zip(derivations["question_id"], derivations["calls"], derivations["results"], strict=True)
+    problems = [_derivation_problem(calls, results, asked.get(identifier)) for identifier, calls, results in rows]
+    expectations = [
+        expect.unique(["question_id"], "a question has one derivation"),
+        expect.no_problem(
+            "results_problem", "a derivation leads, in as many calls as its question has hops, to an accepted answer"
+        ),
+    ]
+    frame = derivations.assign(results_problem=pd.Series(problems, dtype=object))
+    return Table("derivations", frame, ("row", "question_id"), expectations)
+
+
+def _derivation_problem(
+    calls: Sequence[str], results: Sequence[str], question: tuple[Sequence[str], int] | None
+) -> str | None:
+    if question is None:
+        return "there is no such question"
+    answers, hops = question
+    if len(calls) != hops or len(results) != hops:
+        return f"{len(calls)} calls and {len(results)} results for {hops} hops"
+    if not hops or results[-1] not in list(answers):
+        return f"ends in {list(results)[-1:]}, accepted are {list(answers)}"
+    return None
+
+
+def _mix(questions: pd.DataFrame, benchmarks: Sequence[str]) -> pd.DataFrame:
+    """Number of questions: a row for each benchmark, a column for each split."""
+    counts = pd.crosstab(questions["benchmark"], questions["split"])
+    counts = counts.reindex(index=sorted(benchmarks), columns=list(SPLITS), fill_value=0)
+    return counts.rename_axis("benchmark").reset_index()
+
+
+def _statistics(mix: pd.DataFrame) -> dict[str, float]:
+    return {
+        f"{split}/{benchmark}": int(count)
+        for split in SPLITS
+        for benchmark, count in zip(mix["benchmark"], mix[split], strict=True)
+    }

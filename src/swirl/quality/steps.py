@@ -1,0 +1,170 @@
+"""The gate before training: verdicts that can be trusted to filter by, and states that are the trajectories' own."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from swirl.quality import expect
+from swirl.quality.tables import data_columns, training_problem
+from swirl.quality.validation import Report, Table, examine
+from swirl.types import OUTCOME
+
+_KEY = ("row", "trajectory_id", "step")
+_OF_TRAJECTORIES = ("id", "question_id", "benchmark", "prompt_ids", "steps")
+
+
+def check(
+    steps: pd.DataFrame,
+    verdicts: pd.DataFrame,
+    trajectories: pd.DataFrame,
+    trajectory_steps: pd.DataFrame,
+    questions: pd.DataFrame,
+    *,
+    max_null_rate: float,
+    min_good_share: float,
+    max_good_share: float,
+    min_rows: int,
+) -> Report:
+    """Validate the kept `steps` and all `verdicts` against the trajectories that they are about.
+
+    `trajectories` and `trajectory_steps` are the frames of `tables.read_trajectories`. At most `max_null_rate` of the
+    scores are null; the share of good verdicts on steps, before any filter, lies in [`min_good_share`,
+    `max_good_share`]; at least `min_rows` steps are kept.
+    """
+    good = f"between {min_good_share:.1%} and {max_good_share:.1%} of the judged steps are good"
+    balance = expect.mean_between("good_step", min_good_share, max_good_share, good)
+    complete = [
+        Table("steps", steps, _KEY, expect.present(data_columns(steps, "score"))),
+        Table("verdicts", verdicts, _KEY, expect.present(data_columns(verdicts, "good", "score"))),
+        Table("trajectories", trajectories, ("row", "id"), expect.present(_OF_TRAJECTORIES)),
+        Table("tokens", trajectory_steps, ("row", "trajectory_id"), expect.present(["token_ids", "observation_ids"])),
+        Table("questions", questions, ("row", "id"), expect.present(["id", "split"])),
+    ]
+
+    def derive() -> tuple[list[Table], dict[str, float]]:
+        kept = _with_problems(steps, trajectories, trajectory_steps, questions)
+        judged = _with_verdict_problems(verdicts, trajectories)
+        mix = _mix(steps, trajectories)
+        tables = [
+            Table("steps", kept, _KEY, _on_steps(min_rows, max_null_rate)),
+            Table("verdicts", judged, _KEY, [*_on_verdicts(max_null_rate), balance]),
+            Table("mix", mix, ("benchmark",), [expect.between("rows", 1, None, "every benchmark keeps steps")]),
+        ]
+        return tables, _statistics(kept, judged, mix)
+
+    return examine("steps", complete, derive)
+
+
+def _scores(max_null_rate: float) -> list[expect.Expectation]:
+    return [
+        expect.between("score", 0, 1, "a score lies in [0, 1]"),
+        expect.mostly_present("score", max_null_rate, f"at most {max_null_rate:.1%} of the scores are null"),
+    ]
+
+
+def _on_steps(min_rows: int, max_null_rate: float) -> list[expect.Expectation]:
+    return [
+        expect.at_least(min_rows, f"there are at least {min_rows} steps to train on"),
+        expect.unique(["trajectory_id", "step"], "no step is kept twice"),
+        expect.no_problem("question_id_problem", "every step is of its trajectory's question, from the train split"),
+        expect.no_problem("state_ids_problem", "a state has exactly its trajectory's tokens up to the step"),
+        expect.no_problem("action_ids_problem", "an action has exactly its trajectory's tokens of the step"),
+        *_scores(max_null_rate),
+    ]
+
+
+def _on_verdicts(max_null_rate: float) -> list[expect.Expectation]:
+    return [
+        expect.at_least(1, "there are verdicts"),
+        expect.unique(["trajectory_id", "step"], "no step and no outcome is judged twice"),
+        expect.no_problem("step_problem", "every verdict is about a step, or the outcome, of a trajectory"),
+        expect.no_problem("good_problem", "a verdict and its score are given or missing together"),
+        *_scores(max_null_rate),
+    ]
+
+
+def _with_problems(
+    steps: pd.DataFrame, trajectories: pd.DataFrame, trajectory_steps: pd.DataFrame, questions: pd.DataFrame
+) -> pd.DataFrame:
+    """The kept steps with helper columns that say what is wrong with each."""
+    splits = dict(zip(questions["id"], questions["split"], strict=True))
+    asked = dict(zip(trajectories["id"], trajectories["question_id"], strict=True))
+    trunks = _trunks(trajectories, trajectory_steps)
+    problems: dict[str, list[str | None]] = {
+        "question_id_problem": [],
+        "state_ids_problem": [],
+        "action_ids_problem": [],
+    }
+    columns = ("trajectory_id", "question_id", "step", "state_ids", "action_ids")
+    for trajectory, question, step, state, action in zip(*(steps[name] for name in columns), strict=True):
+        expected = asked.get(trajectory, question)
+        other = None if question == expected else f"{question}, but its trajectory tries {expected}"
+        problems["question_id_problem"].append(other or training_problem(question, splits))
+        trunk, starts, ends = trunks.get(trajectory, _NOTHING)
+        if 0 <= step < len(starts):
+            start, end = starts[step], ends[step]
+            problems["state_ids_problem"].append(_difference(state, trunk[:start]))
+            problems["action_ids_problem"].append(_difference(action, trunk[start:end]))
+        else:
+            problems["state_ids_problem"].append(f"trajectory {trajectory} has no step {step}")
+            problems["action_ids_problem"].append(None)
+    return steps.assign(**{name: pd.Series(values, dtype=object) for name, values in problems.items()})
+
+
+_NOTHING: tuple[np.ndarray, list[int], list[int]] = (np.empty(0, dtype=np.int32), [], [])
+
+
+def _trunks(trajectories: pd.DataFrame, steps: pd.DataFrame) -> dict[str, tuple[np.ndarray, list[int], list[int]]]:
+    """For each trajectory all its tokens, (tokens,), and where each step's action starts and ends in them."""
+    pieces: list[list[np.ndarray]] = [[prompt] for prompt in trajectories["prompt_ids"]]
+    for row, action, observation in zip(steps["row"], steps["token_ids"], steps["observation_ids"], strict=True):
+        pieces[row] += [action, observation]
+    trunks = {}
+    for identifier, parts in zip(trajectories["id"], pieces, strict=True):
+        offsets = np.cumsum([len(part) for part in parts]).tolist()
+        trunks[identifier] = (np.concatenate(parts), offsets[:-1:2], offsets[1::2])
+    return trunks
+
+
+def _difference(stored: np.ndarray, expected: np.ndarray) -> str | None:
+    if len(stored) != len(expected):
+        return f"{len(stored)} tokens, the trajectory has {len(expected)}"
+    differs = stored != expected
+    if not differs.any():
+        return None
+    first = int(differs.argmax())
+    return f"token {first} is {stored[first]}, the trajectory has {expected[first]}"
+
+
+def _with_verdict_problems(verdicts: pd.DataFrame, trajectories: pd.DataFrame) -> pd.DataFrame:
+    """The verdicts with helper columns that say what is wrong with each."""
+    lengths = dict(zip(trajectories["id"], trajectories["steps"], strict=True))
+    about = zip(verdicts["trajectory_id"], verdicts["step"], strict=True)
+    half_given = verdicts["good"].isna() != verdicts["score"].isna()
+    problems = {
+        "step_problem": [
+            None if OUTCOME <= step < lengths.get(trajectory, OUTCOME) else f"{trajectory} has no step {step}"
+            for trajectory, step in about
+        ],
+        "good_problem": ["one of good and score is null" if half else None for half in half_given],
+    }
+    good_step = verdicts["good"].astype("boolean").astype("Float64").where(verdicts["step"] != OUTCOME)
+    return verdicts.assign(good_step=good_step, **{k: pd.Series(v, dtype=object) for k, v in problems.items()})
+
+
+def _mix(steps: pd.DataFrame, trajectories: pd.DataFrame) -> pd.DataFrame:
+    """Number of kept steps of each benchmark that has trajectories."""
+    expected = sorted(set(trajectories["benchmark"]))
+    rows = steps["benchmark"].value_counts().reindex(expected, fill_value=0)
+    return pd.DataFrame({"benchmark": expected, "rows": rows.to_numpy()})
+
+
+def _statistics(steps: pd.DataFrame, verdicts: pd.DataFrame, mix: pd.DataFrame) -> dict[str, float]:
+    statistics = {f"steps/{name}": float(rows) for name, rows in zip(mix["benchmark"], mix["rows"], strict=True)}
+    for what, frame in (("steps", steps), ("verdicts", verdicts)):
+        if len(frame):
+            statistics[f"null_rate/{what}"] = float(frame["score"].isna().mean())
+    if verdicts["good_step"].notna().any():
+        statistics["good_share"] = float(verdicts["good_step"].mean())
+    return statistics

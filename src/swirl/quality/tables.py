@@ -1,0 +1,81 @@
+"""Parquet files as pandas frames for the gates: nulls survive, and every row knows its number in the file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from swirl.errors import DataError
+from swirl.records import read_table
+from swirl.types import Trajectory
+
+
+def read(record_type: type, path: Path) -> pd.DataFrame:
+    """One file as a frame: `row` (counted from 0) and the record's columns.
+
+    A list cell is a numpy array; it is None when the list is null or holds a null.
+    Raises `DataError` when the file is missing, unreadable or lacks a column.
+    """
+    return _frame(_table(record_type, path))
+
+
+def read_trajectories(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """A file of trajectories as two frames. Raises `DataError` as `read` does.
+
+    The first has a row a trajectory, its `steps` column the number of steps; the second has a row a step, with
+    the `row` and `trajectory_id` of its trajectory, the step's own columns, and `kind`, `text`, `payload` of its
+    action.
+    """
+    table = _table(Trajectory, path)
+    steps = table["steps"].combine_chunks()
+    counts = pc.list_value_length(steps)
+    trajectories = _frame(table.set_column(table.column_names.index("steps"), "steps", counts))
+
+    parents = pc.list_parent_indices(steps)
+    items = pc.list_flatten(steps)
+    columns = {field.name: values for field, values in zip(items.type, items.flatten(), strict=True)}
+    action = columns.pop("action")
+    columns |= {field.name: values for field, values in zip(action.type, action.flatten(), strict=True)}
+    exploded = _frame(pa.table(columns))
+    exploded["row"] = parents.to_pandas()
+    exploded.insert(1, "trajectory_id", table["id"].take(parents).to_pandas())
+    return trajectories, exploded
+
+
+def data_columns(frame: pd.DataFrame, *optional: str) -> list[str]:
+    """The record's columns, `row` and those that may be null left out."""
+    return [str(name) for name in frame.columns if name != "row" and name not in optional]
+
+
+def training_problem(question_id: str, splits: Mapping[str, str]) -> str | None:
+    """What keeps this question from being trained on, if anything; `splits` is the split of every question."""
+    if question_id not in splits:
+        return f"there is no question {question_id}"
+    split = splits[question_id]
+    return None if split == "train" else f"{question_id} is of the {split} split"
+
+
+def _table(record_type: type, path: Path) -> pa.Table:
+    """The file's table, every value of it readable."""
+    try:
+        table = read_table(record_type, path)
+        table.validate(full=True)
+    except (pa.ArrowInvalid, UnicodeDecodeError) as error:
+        raise DataError(f"{path} holds bytes that are no {record_type.__name__}: {error}") from error
+    return table
+
+
+def _frame(table: pa.Table) -> pd.DataFrame:
+    columns: dict[str, Any] = {"row": range(table.num_rows)}
+    for name in table.column_names:
+        columns[name] = table[name].to_pandas()
+        if pa.types.is_list(table.schema.field(name).type):
+            lists = table[name].combine_chunks()
+            holds_null = pc.list_parent_indices(lists).filter(pc.list_flatten(lists).is_null())
+            columns[name][holds_null.to_pylist()] = None
+    return pd.DataFrame(columns)

@@ -1,0 +1,200 @@
+"""The gate after synthesis: trajectories of training questions, whole, token-exact, and not too often broken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from swirl.quality import expect
+from swirl.quality.tables import data_columns, training_problem
+from swirl.quality.validation import Report, Table, examine
+from swirl.types import ActionKind, Stop
+
+Decode = Callable[[list[int]], str]
+"""From token ids to text, special tokens left out."""
+
+
+def check(
+    trajectories: pd.DataFrame,
+    steps: pd.DataFrame,
+    questions: pd.DataFrame,
+    *,
+    decode: Decode,
+    max_steps: Mapping[str, int],
+    max_malformed_rate: float,
+    max_tool_error_rate: float,
+    max_failed_rate: float,
+    min_benchmark_share: float,
+) -> Report:
+    """Validate `trajectories` and their `steps` (frames of `tables.read_trajectories`) against their questions.
+
+    `max_steps` is the step limit by tool name. Rates are shares in [0, 1]: malformed actions of all actions, tool
+    errors of all tool calls, trajectories that failed in the environment of all; `min_benchmark_share` is what each
+    benchmark with training questions has at least of the trajectories.
+    """
+    complete = [
+        Table("trajectories", trajectories, ("row", "id"), expect.present(data_columns(trajectories))),
+        Table("steps", steps, ("row", "trajectory_id", "index"), expect.present(data_columns(steps))),
+        Table("questions", questions, ("row", "id"), expect.present(["id", "benchmark", "split", "tools"])),
+    ]
+
+    def derive() -> tuple[list[Table], dict[str, float]]:
+        whole = _with_problems(trajectories, steps, questions, max_steps)
+        parts = _with_step_problems(steps, decode)
+        mix = _mix(trajectories, questions)
+        share = f"every training benchmark has at least {min_benchmark_share:.1%} of the trajectories"
+        tables = [
+            Table("trajectories", whole, ("row", "id"), _on_trajectories(max_failed_rate)),
+            Table(
+                "steps", parts, ("row", "trajectory_id", "index"), _on_steps(max_malformed_rate, max_tool_error_rate)
+            ),
+            Table("mix", mix, ("benchmark",), [expect.between("share", min_benchmark_share, None, share)]),
+        ]
+        return tables, _statistics(whole, parts, mix)
+
+    return examine("trajectories", complete, derive)
+
+
+def _on_trajectories(max_failed_rate: float) -> list[expect.Expectation]:
+    return [
+        expect.at_least(1, "there are trajectories"),
+        expect.unique(["id"], "every trajectory has an id of its own"),
+        expect.no_problem("question_id_problem", "every trajectory tries a question of the train split"),
+        expect.no_problem("benchmark_problem", "a trajectory has its question's benchmark"),
+        expect.one_of("stop", [stop.value for stop in Stop], "every stop is a known one"),
+        expect.no_problem("index_problem", "the steps are numbered 0, 1, 2 and so on"),
+        expect.no_problem("length_problem", "no trajectory has more steps than its limit"),
+        expect.no_problem("ending_problem", "an answer is the last action of an answered trajectory and nothing else"),
+        expect.rarely("failed", max_failed_rate, f"at most {max_failed_rate:.1%} of the trajectories end in an error"),
+    ]
+
+
+def _on_steps(max_malformed_rate: float, max_tool_error_rate: float) -> list[expect.Expectation]:
+    return [
+        expect.no_problem("token_ids_problem", "an action's token ids decode to its text"),
+        expect.no_problem("logprobs_problem", "every token has one finite log-probability, 0 at most"),
+        expect.no_problem("observation_problem", "an observation follows every call, and no answer"),
+        expect.rarely(
+            "malformed", max_malformed_rate, f"at most {max_malformed_rate:.1%} of the actions are malformed"
+        ),
+        expect.rarely(
+            "failed_call", max_tool_error_rate, f"at most {max_tool_error_rate:.1%} of the tool calls give an error"
+        ),
+    ]
+
+
+def _with_problems(
+    trajectories: pd.DataFrame, steps: pd.DataFrame, questions: pd.DataFrame, max_steps: Mapping[str, int]
+) -> pd.DataFrame:
+    """The trajectories with helper columns that say what is wrong with each."""
+    indices: list[list[int]] = [[] for _ in range(len(trajectories))]
+    kinds: list[list[str]] = [[] for _ in range(len(trajectories))]
+    for row, index, kind in zip(steps["row"], steps["index"], steps["kind"], strict=True):
+        indices[row].append(index)
+        kinds[row].append(kind)
+    splits = dict(zip(questions["id"], questions["split"], strict=True))
+    benchmarks = dict(zip(questions["id"], questions["benchmark"], strict=True))
+    limits = {
+        identifier: max((max_steps[tool] for tool in tools if tool in max_steps), default=max(max_steps.values()))
+        for identifier, tools in zip(questions["id"], questions["tools"], strict=True)
+    }
+    asked = list(trajectories["question_id"])
+    stops = list(trajectories["stop"])
+    named = zip(asked, trajectories["benchmark"], strict=True)
+    problems = {
+        "question_id_problem": [training_problem(question, splits) for question in asked],
+        "benchmark_problem": [_benchmark_problem(name, benchmarks.get(question, name)) for question, name in named],
+        "index_problem": [_index_problem(numbers) for numbers in indices],
+        "length_problem": [_length_problem(len(k), limits.get(q)) for q, k in zip(asked, kinds, strict=True)],
+        "ending_problem": [_ending_problem(stop, k) for stop, k in zip(stops, kinds, strict=True)],
+    }
+    failed = (trajectories["stop"] == Stop.TOOL_FAILED.value) | (trajectories["error"] != "")
+    return trajectories.assign(failed=failed, **{k: pd.Series(v, dtype=object) for k, v in problems.items()})
+
+
+def _benchmark_problem(benchmark: str, expected: str) -> str | None:
+    return None if benchmark == expected else f"{benchmark}, but its question is of {expected}"
+
+
+def _index_problem(indices: Sequence[int]) -> str | None:
+    return None if list(indices) == list(range(len(indices))) else f"numbered {', '.join(map(str, indices))}"
+
+
+def _length_problem(steps: int, limit: int | None) -> str | None:
+    return None if limit is None or steps <= limit else f"{steps} steps, the limit is {limit}"
+
+
+def _ending_problem(stop: str, kinds: Sequence[str]) -> str | None:
+    if ActionKind.ANSWER in kinds[:-1]:
+        return f"answers at position {kinds.index(ActionKind.ANSWER)} of {len(kinds)} and goes on"
+    last = kinds[-1] if kinds else "missing"
+    if (stop == Stop.ANSWERED) != (last == ActionKind.ANSWER):
+        return f"stop is {stop}, the last action is {last}"
+    return None
+
+
+def _with_step_problems(steps: pd.DataFrame, decode: Decode) -> pd.DataFrame:
+    """The steps with helper columns that say what is wrong with each, and which actions and calls failed."""
+    last = ~steps.duplicated("row", keep="last")
+    called = ~steps["kind"].isin([ActionKind.ANSWER.value, ActionKind.MALFORMED.value])
+    problems = {
+        "token_ids_problem": [
+            _token_problem(ids, text, decode) for ids, text in zip(steps["token_ids"], steps["text"], strict=True)
+        ],
+        "logprobs_problem": [
+            _logprob_problem(len(ids), logprobs)
+            for ids, logprobs in zip(steps["token_ids"], steps["logprobs"], strict=True)
+        ],
+        "observation_problem": [
+            _observation_problem(kind, observation, end)
+            for kind, observation, end in zip(steps["kind"], steps["observation"], last, strict=True)
+        ],
+        "failed_call": [error if call else None for error, call in zip(steps["tool_error"], called, strict=True)],
+    }
+    malformed = steps["kind"] == ActionKind.MALFORMED.value
+    return steps.assign(malformed=malformed, **{k: pd.Series(v, dtype=object) for k, v in problems.items()})
+
+
+def _token_problem(ids: np.ndarray, text: str, decode: Decode) -> str | None:
+    if len(ids) == 0:
+        return "no tokens"
+    if ids.min() < 0:
+        return f"token id {ids.min()}"
+    decoded = decode(ids.tolist())
+    return None if decoded == text else f"decode to {decoded!r}, the text is {text!r}"
+
+
+def _logprob_problem(tokens: int, logprobs: np.ndarray) -> str | None:
+    if len(logprobs) != tokens:
+        return f"{len(logprobs)} for {tokens} tokens"
+    wrong = ~(np.isfinite(logprobs) & (logprobs <= 0))
+    return f"{logprobs[wrong.argmax()]:g} at token {wrong.argmax()}" if wrong.any() else None
+
+
+def _observation_problem(kind: str, observation: str, last: bool) -> str | None:
+    if kind == ActionKind.ANSWER:
+        return f"an answer is followed by {observation!r}" if observation else None
+    return None if observation or last else f"nothing follows a {kind} action that is not the last"
+
+
+def _mix(trajectories: pd.DataFrame, questions: pd.DataFrame) -> pd.DataFrame:
+    """Share of the trajectories of each benchmark that has training questions."""
+    expected = sorted(set(questions["benchmark"][questions["split"] == "train"]))
+    counts = trajectories["benchmark"].value_counts().reindex(expected, fill_value=0)
+    return pd.DataFrame({"benchmark": expected, "share": (counts / max(len(trajectories), 1)).to_numpy()})
+
+
+def _statistics(trajectories: pd.DataFrame, steps: pd.DataFrame, mix: pd.DataFrame) -> dict[str, float]:
+    if trajectories.empty or steps.empty:
+        return {}
+    calls = steps["failed_call"].dropna()
+    statistics = {
+        "steps_per_trajectory": len(steps) / len(trajectories),
+        "malformed_rate": float(steps["malformed"].mean()),
+        "tool_error_rate": float(calls.astype(float).mean()) if len(calls) else 0.0,
+        "failed_rate": float(trajectories["failed"].mean()),
+    }
+    statistics |= {f"stop/{stop}": float((trajectories["stop"] == stop.value).mean()) for stop in Stop}
+    return statistics | {f"share/{name}": float(s) for name, s in zip(mix["benchmark"], mix["share"], strict=True)}

@@ -1,0 +1,185 @@
+"""Runs a gate's expectations over its tables, writes the report, and stops the pipeline when one is violated."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from typing import Any
+
+import pandas as pd
+
+from swirl.errors import GateError
+from swirl.layout import Layout
+from swirl.quality import expect
+from swirl.records import save_json
+
+SHOWN_ROWS = 5
+"""Offending rows that a report names for each expectation."""
+
+SHOWN_CHARACTERS = 120
+"""Characters of an offending value that a report shows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One frame with what is expected of it; `key` are the columns that tell a reader which row is meant."""
+
+    name: str
+    frame: pd.DataFrame
+    key: tuple[str, ...]
+    expectations: Sequence[expect.Expectation]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of one expectation."""
+
+    table: str
+    name: str
+    """Great Expectations' name of it, such as `expect_column_values_to_be_unique`."""
+    column: str
+    success: bool
+    violations: int
+    """Rows that violate it (a rate passes while they are few); of an aggregate 0 or 1."""
+    of: int
+    """Rows that it was asked of, nulls left out; of an aggregate 1."""
+    observed: float | None
+    """The value of an aggregate (a mean, a row count); None for an expectation on rows."""
+    rows: tuple[dict[str, Any], ...]
+    """Up to `SHOWN_ROWS` offending rows: the table's key columns and `value`."""
+    meaning: str
+
+    def sentence(self) -> str:
+        """The violation as one sentence."""
+        what = f"{self.name} on {self.table}.{self.column}" if self.column else f"{self.name} on {self.table}"
+        if not self.rows:
+            return f"{what}: observed {self.observed}, but {self.meaning}"
+        shown = "; ".join(", ".join(f"{key} {value}" for key, value in row.items()) for row in self.rows)
+        more = f"; and {self.violations - len(self.rows)} more" if self.violations > len(self.rows) else ""
+        return f"{what}: {self.violations} of {self.of} rows violate that {self.meaning}: {shown}{more}"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Everything that one gate saw; the same for the same data, whenever and wherever it runs."""
+
+    gate: str
+    rows: dict[str, int]
+    results: tuple[Result, ...]
+    statistics: dict[str, float]
+    """Rates and shares; empty when nulls kept the gate from looking further."""
+
+    @property
+    def success(self) -> bool:
+        """Whether the data may flow on."""
+        return all(result.success for result in self.results)
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as plain values."""
+        return {
+            "gate": self.gate,
+            "success": self.success,
+            "rows": self.rows,
+            "expectations": [asdict(result) for result in self.results],
+            "statistics": self.statistics,
+        }
+
+    def message(self) -> str:
+        """A heading and one line for each violated expectation."""
+        violated = [result for result in self.results if not result.success]
+        lines = [f"the {self.gate} gate stops the pipeline, {len(violated)} expectation(s) violated:"]
+        return "\n".join(lines + [f"- {result.sentence()}" for result in violated])
+
+
+def examine(gate: str, complete: Sequence[Table], derive: Callable[[], tuple[list[Table], dict[str, float]]]) -> Report:
+    """Validate the tables of `complete`, which expect no nulls, and then, if there are none, those of `derive`.
+
+    `derive` computes helper columns and statistics, and so may rely on what `complete` expects.
+    """
+    rows = {table.name: len(table.frame) for table in complete}
+    results = [result for table in complete for result in validate(table)]
+    if not all(result.success for result in results):
+        return Report(gate, rows, tuple(results), {})
+    tables, statistics = derive()
+    results += [result for table in tables for result in validate(table)]
+    return Report(gate, rows, tuple(results), statistics)
+
+
+def validate(table: Table) -> list[Result]:
+    """Ask one table all its expectations, in order. Nothing is left in the project and nothing is sent anywhere."""
+    batch = _frames().get_batch({"dataframe": table.frame})
+    suite = expect.library().ExpectationSuite(name=table.name, expectations=list(table.expectations))
+    return [_result(table, answer) for answer in batch.validate(suite, result_format="COMPLETE").results]
+
+
+@cache
+def _frames() -> Any:
+    """What takes any frame as its batch, in one context that lives in memory as long as the process."""
+    gx = expect.library()
+    from great_expectations.data_context.types.base import ProgressBarsConfig
+
+    context = gx.get_context(mode="ephemeral")
+    context.variables.progress_bars = ProgressBarsConfig(globally=False)
+    return (
+        context.data_sources.add_pandas("pandas")
+        .add_dataframe_asset("frame")
+        .add_batch_definition_whole_dataframe("whole")
+    )
+
+
+def publish(report: Report, layout: Layout) -> None:
+    """Write the report of a gate that passed. Raises `GateError` for one that did not.
+
+    The report of a failure goes to `.swirl/quality`, never to the path that later stages depend on: a gate that
+    failed leaves nothing there, not even what an earlier run wrote.
+    """
+    passed = layout.quality(report.gate)
+    failed = layout.root / f".swirl/quality/{report.gate}.failed.json"
+    if report.success:
+        save_json(report.to_json(), passed)
+        failed.unlink(missing_ok=True)
+        return
+    save_json(report.to_json(), failed)
+    passed.unlink(missing_ok=True)
+    raise GateError(f"{report.message()}\nNothing was changed; the whole report is {failed}")
+
+
+def _result(table: Table, answer: Any) -> Result:
+    config, found = answer.expectation_config, answer.result
+    column = config.kwargs.get("column") or ", ".join(config.kwargs.get("column_list", ()))
+    if not found:
+        raise GateError(f"{config.type} on {table.name}.{column} could not be evaluated: {answer.exception_info}")
+    aggregate = "observed_value" in found
+    indices = found.get("unexpected_index_list", ())
+    values = found.get("unexpected_list", ())
+    return Result(
+        table=table.name,
+        name=config.type,
+        column=column,
+        success=bool(answer.success),
+        violations=int(not answer.success) if aggregate else found["unexpected_count"],
+        of=1 if aggregate else found["element_count"] - found.get("missing_count", 0),
+        observed=_plain(found["observed_value"]) if aggregate else None,
+        rows=tuple(_row(table, i, value) for i, value in list(zip(indices, values, strict=True))[:SHOWN_ROWS]),
+        meaning=config.meta["meaning"],
+    )
+
+
+def _row(table: Table, index: int, value: Any) -> dict[str, Any]:
+    return {key: _plain(table.frame.at[index, key]) for key in table.key} | {"value": _plain(value)}
+
+
+def _plain(value: Any) -> Any:
+    """A cell as JSON has it: numpy scalars unwrapped, NaN as None, long text cut."""
+    if isinstance(value, dict):
+        return ", ".join(f"{_plain(item)}" for item in value.values())
+    if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
+        value = value.item()
+    if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if isinstance(value, bool | int | float):
+        return value
+    text = str(value)
+    return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 3] + "..."

@@ -1,0 +1,116 @@
+"""Typed records to and from Parquet, and JSON reports: the only way data crosses a stage boundary."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import types
+import typing
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from swirl.errors import DataError
+from swirl.types import SCHEMAS
+
+Record = TypeVar("Record")
+
+
+def save(records: Iterable[Any], record_type: type, path: Path) -> None:
+    """Write `records` (all of `record_type`) to one Parquet file, atomically."""
+    rows = [to_dict(record) for record in records]
+    table = pa.Table.from_pylist(rows, schema=SCHEMAS[record_type])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    pq.write_table(table, partial, compression="zstd")
+    os.replace(partial, path)
+
+
+def load(record_type: type[Record], path: Path) -> list[Record]:
+    """Read the records of one Parquet file. Raises `DataError` naming the file and what is wrong with it."""
+    table = read_table(record_type, path)
+    build = from_dict
+    return [build(record_type, row) for row in table.to_pylist()]
+
+
+def read_table(record_type: type, path: Path) -> pa.Table:
+    """The file's table, its columns checked against the record's schema."""
+    if not path.exists():
+        raise DataError(f"{path} does not exist; run `dvc repro` to make it")
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"{path} is not a readable Parquet file: {error}") from error
+    schema = SCHEMAS[record_type]
+    missing = [name for name in schema.names if name not in table.column_names]
+    if missing:
+        raise DataError(
+            f"{path}: column {missing[0]!r} is missing; a file of {record_type.__name__} has {', '.join(schema.names)}"
+        )
+    try:
+        return table.select(schema.names).cast(schema)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise DataError(f"{path}: {error}; expected {record_type.__name__} with {schema}") from error
+
+
+def to_dict(record: Any) -> dict[str, Any]:
+    """A record as nested plain values."""
+    return dataclasses.asdict(record)
+
+
+def from_dict(record_type: type[Record], row: dict[str, Any]) -> Record:
+    """The record that `to_dict` came from: lists become tuples, dicts records, strings enum members."""
+    hints = _hints(record_type)
+    return record_type(**{name: _convert(hint, row[name]) for name, hint in hints.items()})
+
+
+@cache
+def _hints(record_type: type) -> dict[str, Any]:
+    return typing.get_type_hints(record_type)
+
+
+def _convert(hint: Any, value: Any) -> Any:
+    origin = typing.get_origin(hint)
+    if value is None:
+        return None
+    if origin is tuple:
+        inner = typing.get_args(hint)[0]
+        if dataclasses.is_dataclass(inner):
+            return tuple(from_dict(inner, item) for item in value)  # type: ignore[arg-type]
+        return tuple(value)
+    if origin is types.UnionType:
+        return value
+    if dataclasses.is_dataclass(hint):
+        return from_dict(hint, value)  # type: ignore[arg-type]
+    if isinstance(hint, type) and issubclass(hint, StrEnum):
+        return hint(value)
+    return value
+
+
+def save_json(value: Any, path: Path) -> None:
+    """Write a report as sorted, indented JSON, atomically; NaN is refused."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+def load_json(path: Path) -> Any:
+    """Read a report. Raises `DataError` naming the file."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist; run `dvc repro` to make it") from None
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path} is not JSON: {error}") from error
+
+
+def save_series(rows: Sequence[dict[str, float]], path: Path) -> None:
+    """Write a metric series (one row a step, the same keys in each) as JSON that `dvc plots` reads."""
+    save_json(list(rows), path)

@@ -1,0 +1,45 @@
+"""Numbers as words, the same in the page and in the terminal."""
+
+from __future__ import annotations
+
+from swirl.types import Score
+
+NONE = "–"
+"""Stands where nothing was measured."""
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """0.377 as `37.7%`."""
+    return NONE if value is None else f"{value:.{digits}%}"
+
+
+def gain(value: float | None) -> str:
+    """A relative gain with its sign, 0.215 as `+21.5%`."""
+    return NONE if value is None else f"{value:+.1%}"
+
+
+def p_value(value: float | None) -> str:
+    """A p-value with two significant digits, `<0.001` below that."""
+    if value is None:
+        return NONE
+    return "<0.001" if value < 0.001 else f"{value:.2g}"
+
+
+def interval(score: Score) -> str:
+    """The 95% interval in percent, such as `33.0 to 42.6`."""
+    return f"{100 * score.ci_low:.1f} to {100 * score.ci_high:.1f}"
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """A plain number."""
+    return NONE if value is None else f"{value:.{digits}f}"
+
+
+def rates(metrics: dict[str, float], prefix: str = "heldout.") -> dict[str, dict[str, float]]:
+    """`heldout.search.tpr: 0.98` as row `search`, column `tpr`; `heldout.tpr` belongs to row `all`."""
+    rows: dict[str, dict[str, float]] = {}
+    for key in sorted(metrics):
+        if key.startswith(prefix):
+            row, _, name = key.removeprefix(prefix).rpartition(".")
+            rows.setdefault(row or "all", {})[name] = metrics[key]
+    return rows

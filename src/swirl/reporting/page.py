@@ -1,0 +1,109 @@
+"""`reports/index.html`: the whole report as one file that loads nothing from anywhere."""
+
+from __future__ import annotations
+
+from swirl.reporting import evidence as shown
+from swirl.reporting import tables
+from swirl.reporting.format import gain, p_value, percent
+from swirl.reporting.gates import gates
+from swirl.reporting.markup import Html, raw, tag
+from swirl.reporting.results import Results
+from swirl.reporting.style import STYLE
+
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+
+_TITLE = "SWiRL: results of this run"
+
+
+def page(results: Results, evidence: shown.Evidence, samples: int) -> str:
+    """The page's text with `samples` trajectory pairs a benchmark; every string of data in it is escaped."""
+    sections = [
+        tables.headline(results),
+        what_this_is(results),
+        tables.labels(results),
+        tables.tools(results),
+        tables.funnel(results),
+        tables.reward_model(results),
+        shown.curves(evidence),
+        shown.stops(evidence, results),
+        tables.memory(results),
+        shown.samples(evidence, results, samples) if samples else None,
+        tables.measures(results),
+        gates(evidence.gates),
+    ]
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", name="color-scheme", content="light dark"),
+        tag("title", _TITLE),
+        tag("style", raw(STYLE)),
+    )
+    top = tag(
+        "header",
+        tag("h1", _TITLE),
+        tag("ul", [tag("li", words) for words in summary(results)], class_="lead"),
+        _paper(),
+    )
+    body = tag("body", tag("main", top, sections))
+    return "<!doctype html>\n" + tag("html", head, body, lang="en") + "\n"
+
+
+def summary(results: Results) -> list[str]:
+    """A sentence each: SWiRL against base where it was trained, and elsewhere."""
+    sentences = []
+    for trained, words in ((True, "Where it was trained"), (False, "Where it was not")):
+        parts = []
+        for benchmark in results.benchmarks:
+            base, swirl = results.score(benchmark, "base"), results.score(benchmark, "swirl")
+            if base and swirl and results.trained_on(benchmark) is trained:
+                relative = results.gain(benchmark, "swirl")
+                change = "from nothing" if relative is None else gain(relative)
+                numbers = f"{percent(base.accuracy)} to {percent(swirl.accuracy)}"
+                parts.append(f"{benchmark} {numbers} ({change}, p {_equals(p_value(swirl.p_vs_base))})")
+        if parts:
+            sentences.append(f"{words}, base to SWiRL: {'; '.join(parts)}.")
+    return sentences
+
+
+def what_this_is(results: Results) -> Html:
+    """The caveats that a reader of the numbers must know; those of the embedded default only where it ran."""
+    if "ceiling" not in results.models:
+        words = "The base was not trained here, so there is no sound model to compare with."
+        return tables.section("what", "What this is", tables.text(words))
+    points = [
+        (
+            "The base model's flaws are designed. ",
+            "A tiny model first learned sound demonstrations (that model is the ceiling), then mostly flawed ones: it "
+            "has the skills and uses them unreliably. Most of SWiRL's gain is the recovery of skills that the ceiling "
+            "had, so read a gain against the room between base and ceiling.",
+        ),
+        (
+            "The reward model learned from oracle labels. ",
+            "The generated world knows the right step, and the reward model was trained on such labels of other "
+            "questions. The paper uses a large model that saw none. Its measured errors are below.",
+        ),
+        (
+            "The benchmarks mirror the paper's in miniature. ",
+            "They are made of a generated fictional world. They show that the method works end to end and let its "
+            "claims be tested; they are not the paper's benchmarks, and no number here reproduces one of the paper's.",
+        ),
+        (
+            "What is real: ",
+            "every stage. Other models and benchmarks run through the same code with other params.",
+        ),
+    ]
+    items = tag("ul", [tag("li", tag("strong", start), rest) for start, rest in points])
+    return tables.section("what", "What the embedded default is, and is not", items)
+
+
+def _equals(p: str) -> str:
+    return p.replace("<", "< ") if p.startswith("<") else f"= {p}"
+
+
+def _paper() -> Html:
+    cited = (
+        "Goldie, Mirhoseini, Zhou, Cai, Manning: Synthetic Data Generation and Multi-Step RL for Reasoning and Tool Use"
+    )
+    return tag("p", tag("small", f"The method: {cited}, arXiv 2504.04736."))

@@ -1,0 +1,38 @@
+"""What the paper (arXiv 2504.04736) reports for the benchmark that one of ours is or stands for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """The paper's numbers for one benchmark, as fractions; the labels are (base, SWiRL on HotPotQA)."""
+
+    name: str
+    gain: float
+    """Headline relative gain of SWiRL over the base."""
+    process_label: tuple[float, float] | None
+    """Table 3, mean process-label accuracy; None where the paper has none."""
+
+
+_PUBLISHED = {
+    "hotpotqa": Published("HotPotQA", 0.123, (0.825, 0.910)),
+    "gsm8k": Published("GSM8K", 0.215, (0.875, 0.916)),
+    "musique": Published("MuSiQue", 0.111, None),
+    "cofca": Published("CofCA", 0.148, None),
+    "beerqa": Published("BeerQA", 0.153, None),
+}
+
+_ORDER = tuple(_PUBLISHED)
+
+
+def published(benchmark: str) -> Published | None:
+    """The paper's numbers for `gsm8k` or for `mini-gsm8k` that mirrors it; None for a benchmark it lacks."""
+    return _PUBLISHED.get(benchmark.removeprefix("mini-"))
+
+
+def paper_order(benchmark: str) -> tuple[int, str]:
+    """Sort key: the two benchmarks that the paper trains on, then its other three, then any others by name."""
+    name = benchmark.removeprefix("mini-")
+    return (_ORDER.index(name) if name in _ORDER else len(_ORDER), benchmark)

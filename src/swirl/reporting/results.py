@@ -1,0 +1,247 @@
+"""This run's numbers: gathered from what the stages wrote, and kept in `reports/results.json`."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from swirl import records
+from swirl.errors import DataError
+from swirl.evaluation.statistics import mcnemar, paired, relative_gain, wilson
+from swirl.layout import Layout
+from swirl.reporting.paper import paper_order, published
+from swirl.types import Prediction, Score, Strategy
+
+MODELS = ("ceiling", "base", "sft", "swirl")
+"""All models, in the order of the tables. Only embedded runs have a ceiling."""
+
+LABELS = {"ceiling": "Ceiling", "base": "Base", "sft": "SFT", "swirl": "SWiRL"}
+
+_OPTIONAL_NUMBERS = ("p_vs_base", "process_label_judge", "process_label_oracle")
+_FRACTIONS = ("accuracy", "ci_low", "ci_high", "em", "f1", "precision", "recall")
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """What one filter strategy would keep."""
+
+    trajectories: int
+    steps: int
+    correct: float | None
+    """Share of the kept trajectories whose answer matches; None when none is kept."""
+    by_benchmark: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Funnel:
+    """The filter's counts for all four strategies, and the strategy that training used."""
+
+    strategy: str
+    trajectories: int
+    arms: dict[str, Arm]
+    kept: Arm
+    """What the used strategy kept after any cap on the number of trajectories."""
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """Everything that `reports/results.json` holds."""
+
+    scores: tuple[Score, ...]
+    filters: Funnel
+    reward_model: dict[str, float]
+    memory: dict[str, float]
+
+    @property
+    def benchmarks(self) -> list[str]:
+        """The benchmarks in the paper's order."""
+        return sorted({score.benchmark for score in self.scores}, key=paper_order)
+
+    @property
+    def models(self) -> list[str]:
+        """The models that were evaluated, in the order of the tables."""
+        return [model for model in MODELS if any(score.model == model for score in self.scores)]
+
+    def score(self, benchmark: str, model: str, with_tools: bool = True) -> Score | None:
+        """One cell of the tables, None when it was not measured."""
+        for score in self.scores:
+            if (score.benchmark, score.model, score.with_tools) == (benchmark, model, with_tools):
+                return score
+        return None
+
+    def gain(self, benchmark: str, model: str, with_tools: bool = True) -> float | None:
+        """Relative gain over base; None when a cell is missing or the base got nothing right."""
+        base, other = self.score(benchmark, "base", with_tools), self.score(benchmark, model, with_tools)
+        return relative_gain(base.accuracy, other.accuracy) if base and other else None
+
+    def trained_on(self, benchmark: str) -> bool:
+        """Whether trajectories were synthesised from this benchmark."""
+        return self.filters.arms[Strategy.NONE].by_benchmark.get(benchmark, 0) > 0
+
+
+def load_predictions(layout: Layout, models: Sequence[str]) -> dict[str, list[Prediction]]:
+    """Every model's predictions by its name."""
+    return {model: records.load(Prediction, layout.predictions(model)) for model in models}
+
+
+def evaluated(layout: Layout) -> list[str]:
+    """The models to report on: all four, less the ceiling where there is none (a base that was not trained here)."""
+    return [model for model in MODELS if model != "ceiling" or layout.evaluation(model).exists()]
+
+
+def gather(layout: Layout, predictions: Mapping[str, Sequence[Prediction]]) -> Results:
+    """Join the stages' outputs and test every model against base. Raises `DataError` naming what does not fit."""
+    scores = [score for model in predictions for score in _read_scores(layout.evaluation(model), model)]
+    scores.sort(key=lambda score: (paper_order(score.benchmark), not score.with_tools, MODELS.index(score.model)))
+    outcomes = {model: _outcomes(rows) for model, rows in predictions.items()}
+    base_metrics = _read_numbers(layout.metrics("base_model"))
+    return Results(
+        scores=tuple(_tested(score, outcomes, layout) for score in scores),
+        filters=read_funnel(records.load_json(layout.filters), layout.filters),
+        reward_model=_read_numbers(layout.metrics("reward_model")),
+        memory={key.removeprefix("memory."): base_metrics[key] for key in base_metrics if key.startswith("memory.")},
+    )
+
+
+def to_json(results: Results) -> dict[str, Any]:
+    """The content of `reports/results.json`, relative gains (fractions, as the paper's beside them) included."""
+    gains = {}
+    for benchmark in results.benchmarks:
+        known = published(benchmark)
+        gains[benchmark] = {
+            "stands_for": known.name if known else None,
+            "paper": known.gain if known else None,
+            "with_tools": _gains(results, benchmark, True),
+            "without_tools": _gains(results, benchmark, False),
+        }
+    content = dataclasses.asdict(results)
+    content["filters"]["strategies"] = content["filters"].pop("arms")
+    return {**content, "scores": list(content["scores"]), "relative_gain": gains}
+
+
+def load(path: Path) -> Results:
+    """Read `reports/results.json` back. Raises `DataError` naming the file and what is wrong."""
+    content = records.load_json(path)
+    _require(content, ("scores", "filters", "reward_model", "memory"), path)
+    return Results(
+        scores=tuple(_score(row, path, number) for number, row in enumerate(content["scores"])),
+        filters=read_funnel(content["filters"], path),
+        reward_model=content["reward_model"],
+        memory=content["memory"],
+    )
+
+
+def read_funnel(content: Any, path: Path) -> Funnel:
+    """The funnel of `reports/filters.json`. Raises `DataError` when a strategy or a count is missing."""
+    _require(content, ("strategy", "strategies", "trajectories", "kept"), path)
+    arms = {}
+    for strategy in Strategy:
+        if strategy not in content["strategies"]:
+            raise DataError(f"{path}: strategies has no {strategy.value!r}; all of {', '.join(Strategy)} are needed")
+        arms[strategy.value] = _arm(content["strategies"][strategy], path)
+    return Funnel(content["strategy"], content["trajectories"], arms, _arm(content["kept"], path))
+
+
+def _arm(content: Any, path: Path) -> Arm:
+    _require(content, ("trajectories", "steps", "correct", "by_benchmark"), path)
+    return Arm(content["trajectories"], content["steps"], content["correct"], content["by_benchmark"])
+
+
+def _gains(results: Results, benchmark: str, with_tools: bool) -> dict[str, float | None]:
+    """Relative gain over base of each trained model that was measured this way."""
+    models = [model for model in ("sft", "swirl") if results.score(benchmark, model, with_tools)]
+    return {model: results.gain(benchmark, model, with_tools) for model in models}
+
+
+def _read_scores(path: Path, model: str) -> list[Score]:
+    rows = records.load_json(path)
+    if not isinstance(rows, list) or not rows:
+        raise DataError(f"{path}: expected a list with one object a benchmark, got {str(rows)[:60]}")
+    scores = [_score(row, path, number) for number, row in enumerate(rows)]
+    for number, score in enumerate(scores):
+        if score.model != model:
+            raise DataError(f"{path}, entry {number}: model is {score.model!r}, expected {model!r}")
+    return scores
+
+
+def _score(row: Any, path: Path, number: int) -> Score:
+    """One checked `Score`; `p_vs_base` may be absent."""
+    where = f"{path}, entry {number}"
+    names = [field.name for field in dataclasses.fields(Score)]
+    _require(row, [name for name in names if name != "p_vs_base"], where)
+    score = records.from_dict(Score, {"p_vs_base": None, **row})
+    for name in names[3:]:
+        value = getattr(score, name)
+        if value is None and name in _OPTIONAL_NUMBERS:
+            continue
+        if not _is_number(value) or value < 0 or (name in _FRACTIONS and value > 1):
+            raise DataError(f"{where} ({score.benchmark}): {name} is {value!r}, expected a number, fractions in [0, 1]")
+    return score
+
+
+def _outcomes(rows: Sequence[Prediction]) -> dict[tuple[str, bool], dict[str, bool]]:
+    """(benchmark, with tools) -> question id -> correct."""
+    outcomes: dict[tuple[str, bool], dict[str, bool]] = {}
+    for row in rows:
+        outcomes.setdefault((row.benchmark, row.with_tools), {})[row.question_id] = row.correct
+    return outcomes
+
+
+def _tested(
+    score: Score, outcomes: Mapping[str, Mapping[tuple[str, bool], Mapping[str, bool]]], layout: Layout
+) -> Score:
+    """`score` with its p-value against base, after checking that it and its predictions tell the same."""
+    cell = (score.benchmark, score.with_tools)
+    ours = outcomes[score.model].get(cell, {})
+    path = layout.predictions(score.model)
+    what = f"{score.benchmark} {'with' if score.with_tools else 'without'} tools"
+    if len(ours) != score.n or not math.isclose(sum(ours.values()), score.accuracy * score.n, abs_tol=1e-6):
+        raise DataError(
+            f"{path}: {sum(ours.values())} of {len(ours)} answers right on {what}, but "
+            f"{layout.evaluation(score.model)} says {score.accuracy} of n={score.n}; run evaluate again"
+        )
+    base = outcomes["base"].get(cell)
+    if score.model == "base" or base is None:
+        return score
+    try:
+        return dataclasses.replace(score, p_vs_base=mcnemar(*paired(base, ours)))
+    except ValueError as error:
+        raise DataError(f"{path}, {what}, paired with {layout.predictions('base')}: {error}") from error
+
+
+def _read_numbers(path: Path) -> dict[str, float]:
+    """A flat JSON of finite numbers; null entries (not measured) are left out."""
+    content = records.load_json(path)
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: expected an object of numbers, got {str(content)[:60]}")
+    for key, value in content.items():
+        if value is not None and not _is_number(value):
+            raise DataError(f"{path}: {key} is {value!r}, expected a finite number")
+    return {key: value for key, value in content.items() if value is not None}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _require(content: Any, keys: Sequence[str], where: Path | str) -> None:
+    if not isinstance(content, dict):
+        raise DataError(f"{where}: expected an object with {', '.join(keys)}, got {str(content)[:60]}")
+    for key in keys:
+        if key not in content:
+            raise DataError(f"{where}: {key!r} is missing; expected {', '.join(keys)}")
+
+
+def memory_at_chance(memory: Mapping[str, float]) -> bool | None:
+    """Whether closed-book accuracy before the facts changed is no better than guessing; None when not measured.
+
+    Better means that the whole 95% Wilson interval lies above `chance` (0.05 unless the base model's stage says).
+    """
+    if "closed_book_before" not in memory or memory.get("n", 0) < 1:
+        return None
+    n = int(memory["n"])
+    return wilson(round(memory["closed_book_before"] * n), n)[0] <= memory.get("chance", 0.05)

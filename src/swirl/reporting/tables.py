@@ -1,0 +1,201 @@
+"""The page's tables over `Results`: accuracy, tools, answer measures, process labels, funnel, reward model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from swirl.reporting import charts
+from swirl.reporting.format import gain, interval, number, p_value, percent, rates
+from swirl.reporting.markup import Child, Html, tag
+from swirl.reporting.paper import published
+from swirl.reporting.results import LABELS, Results, memory_at_chance
+from swirl.types import Score
+
+_RATES = (
+    ("accuracy", "agrees with the oracle"),
+    ("tpr", "good steps called GOOD"),
+    ("fpr", "bad steps called GOOD"),
+    ("n", "steps"),
+)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[Child]], words: bool = False) -> Html:
+    """A table whose first column names the row, figures at the right, or `words` at the left."""
+    header = tag("tr", [tag("th", cell, scope="col") for cell in head])
+    body = [tag("tr", tag("th", row[0], scope="row"), [tag("td", cell) for cell in row[1:]]) for row in rows]
+    content = (tag("thead", header), tag("tbody", body))
+    return tag("div", tag("table", content, class_="words" if words else None), class_="scroll")
+
+
+def section(name: str, title: str, *children: Child) -> Html:
+    """One part of the page, reachable as `#name`."""
+    return tag("section", tag("h2", title), children, id=name)
+
+
+def text(*children: Child) -> Html:
+    """A paragraph."""
+    return tag("p", children)
+
+
+def headline(results: Results) -> Html:
+    """Accuracy of each model, SWiRL's relative gain over base and the paper's, and the paired test."""
+    models = results.models
+    head = ["Benchmark", *(LABELS[model] for model in models), "SWiRL over base", "Paper's gain", "McNemar p"]
+    rows: list[Sequence[Child]] = []
+    for benchmark in results.benchmarks:
+        known, swirl = published(benchmark), results.score(benchmark, "swirl")
+        kind = "trajectories made from it" if results.trained_on(benchmark) else "transfer: none made from it"
+        name = (tag("span", benchmark, class_="name"), tag("small", kind))
+        rows.append(
+            [
+                name,
+                *(_accuracy(results.score(benchmark, model), model) for model in models),
+                tag("strong", gain(results.gain(benchmark, "swirl"))),
+                (gain(known.gain), tag("small", known.name)) if known else "–",
+                p_value(swirl.p_vs_base if swirl else None),
+            ]
+        )
+    note = text(
+        "Answers to questions that no other stage has seen, tools allowed. Small print: 95% Wilson interval. ",
+        "Gain: (SWiRL - base) / base. p: exact McNemar test of SWiRL against base on the same questions, two-sided, ",
+        "not corrected for the number of benchmarks. One seed: an interval covers the choice of questions, not the ",
+        "luck of training. The paper's gains are for Gemma-2-27b on the original benchmarks; compare the direction.",
+    )
+    shown = [charts.legend(models), tag("figure", charts.accuracy_bars(results), class_="scroll")]
+    return section("results", "Accuracy", shown, table(head, rows), note)
+
+
+def tools(results: Results) -> Html | None:
+    """Accuracy with and without tools where both were measured; None where nothing was measured without."""
+    rows: list[Sequence[Child]] = []
+    models = [model for model in results.models if any(not s.with_tools for s in results.scores if s.model == model)]
+    for benchmark in results.benchmarks:
+        if not any(results.score(benchmark, model, False) for model in models):
+            continue
+        for with_tools in (True, False):
+            swirl = results.score(benchmark, "swirl", with_tools)
+            rows.append(
+                [
+                    f"{benchmark}, {'with' if with_tools else 'without'}",
+                    *(_accuracy(results.score(benchmark, model, with_tools), model) for model in models),
+                    gain(results.gain(benchmark, "swirl", with_tools)),
+                    p_value(swirl.p_vs_base if swirl else None),
+                ]
+            )
+    if not rows:
+        return None
+    head = ["Benchmark, tools", *(LABELS[model] for model in models), "SWiRL over base", "McNemar p"]
+    words = "The same questions with tools and without (one answer from the question alone)."
+    return section("tools", "With and without tools", text(words), table(head, rows))
+
+
+def measures(results: Results) -> Html:
+    """Exact match, F1, precision and recall of every cell."""
+    head = ["Benchmark", "Model", "n", "Accuracy", "EM", "F1", "Precision", "Recall", "Steps", "Malformed"]
+    rows: list[Sequence[Child]] = [
+        [
+            score.benchmark + ("" if score.with_tools else " without tools"),
+            LABELS[score.model],
+            score.n,
+            percent(score.accuracy),
+            *(number(value, 3) for value in (score.em, score.f1, score.precision, score.recall)),
+            number(score.steps),
+            number(score.malformed, 3),
+        ]
+        for score in results.scores
+    ]
+    words = (
+        "Word overlap with the best accepted answer by HotPotQA's rules; mean steps and malformed actions a question."
+    )
+    fold = tag("details", tag("summary", f"All {len(rows)} rows"), table(head, rows))
+    return section("measures", "Exact match, F1, precision and recall", text(words), fold)
+
+
+def labels(results: Results) -> Html:
+    """Mean process label of base and SWiRL by the reward model and by the oracle, the paper's Table 3 beside."""
+    head = ["Benchmark", "Reward model: base", "SWiRL", "Oracle: base", "SWiRL", "Paper's Table 3: base", "SWiRL"]
+    rows: list[Sequence[Child]] = []
+    for benchmark in results.benchmarks:
+        pair = [results.score(benchmark, model) for model in ("base", "swirl")]
+        known = published(benchmark)
+        table_3 = (known.process_label if known else None) or (None, None)
+        judged = [percent(score.process_label_judge if score else None) for score in pair]
+        oracle = [percent(score.process_label_oracle if score else None) for score in pair]
+        rows.append([benchmark, *judged, *oracle, *(percent(value) for value in table_3)])
+    words = (
+        "The share of good steps, averaged within a trajectory and then over trajectories. The reward model is what "
+        "training maximises, so its own word on the tuned policy is flattered; the oracle compares each step with the "
+        "golden derivation and takes no part in training."
+    )
+    return section("labels", "Process labels", text(words), table(head, rows))
+
+
+def funnel(results: Results) -> Html:
+    """How many trajectories and steps each of the four filters would keep."""
+    filters = results.filters
+    benchmarks = sorted({name for arm in filters.arms.values() for name in arm.by_benchmark})
+    head = ["Strategy", "Trajectories", "Share", "Steps", "Right answer", *benchmarks]
+    rows: list[Sequence[Child]] = [
+        [
+            tag("strong", f"{strategy} (used)") if strategy == filters.strategy else strategy,
+            arm.trajectories,
+            percent(arm.trajectories / filters.trajectories if filters.trajectories else None),
+            arm.steps,
+            percent(arm.correct),
+            *(arm.by_benchmark.get(name, 0) for name in benchmarks),
+        ]
+        for strategy, arm in filters.arms.items()
+    ]
+    words = (
+        f"Of {filters.trajectories} synthesised trajectories, what each filter keeps before any cap on their number; "
+        f"training used {filters.strategy!r}, after the cap {filters.kept.trajectories} trajectories with "
+        f"{filters.kept.steps} steps. Process: every step judged good by the reward model. Outcome: the final "
+        "answer matches. Filled: the part whose answer is right."
+    )
+    picture = tag("figure", charts.funnel_bars(filters), class_="scroll")
+    return section("filters", "Filter funnel", text(words), picture, table(head, rows))
+
+
+def reward_model(results: Results) -> Html:
+    """The reward model's measured error rates."""
+    rows_by_kind = rates(results.reward_model)
+    if not rows_by_kind:
+        return section("reward-model", "Reward model", text("No labels to measure this reward model against."))
+    rows = [[kind, *(_rate(name, measured.get(name)) for name, _ in _RATES)] for kind, measured in rows_by_kind.items()]
+    words = "The reward model against the oracle on held-out steps that the base model sampled."
+    return section("reward-model", "Reward model", text(words), table(["Steps", *(w for _, w in _RATES)], rows))
+
+
+def memory(results: Results) -> Html | None:
+    """Closed-book accuracy on the memorised world, and what mini-cofca can show because of it."""
+    at_chance = memory_at_chance(results.memory)
+    if at_chance is None:
+        return None
+    asked = f"Asked {results.memory['n']:.0f} questions about the world that pretraining repeats, without tools, "
+    numbers = f"the base model gives {_recalled(results.memory, '')}"
+    sound = (
+        f"; the ceiling {_recalled(results.memory, 'sound.')}" if "sound.closed_book_before" in results.memory else ""
+    )
+    verdict = (
+        "The old answers are at chance: there is no memory to contradict, so mini-cofca tests nothing about memory; "
+        "read it as another transfer benchmark."
+        if at_chance
+        else "There is a memory to contradict, so mini-cofca tests whether a model reads what its search returns."
+    )
+    return section("memory", "Memory against reading", text(asked, numbers, sound, ". ", tag("strong", verdict)))
+
+
+def _recalled(memory: dict[str, float], prefix: str) -> str:
+    before, after = (percent(memory.get(f"{prefix}closed_book_{when}")) for when in ("before", "after"))
+    return f"{before} of the answers of before some facts were changed, and {after} of those of after"
+
+
+def _accuracy(score: Score | None, model: str) -> Child:
+    if score is None:
+        return "–"
+    figure = tag("strong", percent(score.accuracy)) if model == "swirl" else percent(score.accuracy)
+    return (figure, tag("small", interval(score)))
+
+
+def _rate(name: str, value: float | None) -> str:
+    return number(value, 0) if name == "n" else percent(value)

@@ -1,0 +1,170 @@
+"""The report in the terminal: what `swirl report --text` prints."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from swirl import records
+from swirl.layout import Layout
+from swirl.pipeline import STAGES
+from swirl.reporting.format import NONE, gain, p_value, percent, rates
+from swirl.reporting.markup import printable
+from swirl.reporting.paper import published
+from swirl.reporting.results import LABELS, Results, load, memory_at_chance
+
+if TYPE_CHECKING:
+    from rich.console import Group
+    from rich.table import Table
+
+WIDTH = 100
+"""Columns of a piped report; a terminal has its own width."""
+
+
+def show(layout: Layout) -> None:
+    """Print the report to standard output. Raises `DataError` when `reports/results.json` is missing or broken."""
+    from rich.console import Console
+
+    console = Console(width=None if sys.stdout.isatty() else WIDTH)
+    console.print(render(layout))
+
+
+def render(layout: Layout) -> Group:
+    """The tables, and how to open the pages, as one rich renderable."""
+    from rich.console import Group
+    from rich.text import Text
+
+    results = load(layout.results)
+    parts: list[Any] = [
+        _accuracy(results),
+        _note(
+            "± is half of the 95% Wilson interval; gain is SWiRL's over base, relative; p is McNemar's, exact, against "
+            "base; process is the oracle's mean process label, base to SWiRL (the reward model's where there is "
+            "no oracle). The paper's gains are for Gemma-2-27b on the original benchmarks."
+        ),
+    ]
+    tools = _without_tools(results)
+    parts += [Text(), *([tools] if tools else [])]
+    parts += [_funnel(results), _reward_model(results)]
+    if memory_at_chance(results.memory):
+        parts.append(_note("Closed-book recall of the memorised world is at chance: mini-cofca tests no memory."))
+    seconds = _seconds(layout)
+    parts += [seconds] if seconds else []
+    parts += [
+        Text("Runs, curves and gates in MLflow:  make mlflow"),
+        Text(f"The whole report:  {layout.page.relative_to(layout.root)}"),
+    ]
+    return Group(*parts)
+
+
+def _accuracy(results: Results) -> Table:
+    """Benchmark x model with tools, the gain beside the paper's."""
+    table = _table("Accuracy with tools, %", ["benchmark"], [*(LABELS[model] for model in results.models)])
+    for head in ("gain", "paper", "p", "process"):
+        table.add_column(head, justify="right", no_wrap=True)
+    for benchmark in results.benchmarks:
+        known, swirl = published(benchmark), results.score(benchmark, "swirl")
+        table.add_row(
+            _name(benchmark),
+            *(_cell(results, benchmark, model) for model in results.models),
+            gain(results.gain(benchmark, "swirl")),
+            gain(known.gain) if known else NONE,
+            p_value(swirl.p_vs_base if swirl else None),
+            _labels(results, benchmark),
+        )
+    return table
+
+
+def _without_tools(results: Results) -> Table | None:
+    """The same without tools; None where nothing was measured so."""
+    models = [model for model in results.models if any(s.model == model and not s.with_tools for s in results.scores)]
+    if not models:
+        return None
+    table = _table("Accuracy without tools, %", ["benchmark"], [*(LABELS[model] for model in models), "gain", "p"])
+    for benchmark in results.benchmarks:
+        swirl = results.score(benchmark, "swirl", False)
+        if any(results.score(benchmark, model, False) for model in models):
+            cells = [_cell(results, benchmark, model, False) for model in models]
+            p = p_value(swirl.p_vs_base if swirl else None)
+            table.add_row(_name(benchmark), *cells, gain(results.gain(benchmark, "swirl", False)), p)
+    return table
+
+
+def _funnel(results: Results) -> Table:
+    """Trajectories and steps that each strategy keeps."""
+    funnel = results.filters
+    title = f"Filters over {funnel.trajectories} trajectories"
+    table = _table(title, ["strategy"], ["trajectories", "share", "steps", "right answer"])
+    for strategy, arm in funnel.arms.items():
+        used = " (used)" if strategy == funnel.strategy else ""
+        share = arm.trajectories / funnel.trajectories if funnel.trajectories else None
+        table.add_row(f"{strategy}{used}", str(arm.trajectories), percent(share), str(arm.steps), percent(arm.correct))
+    return table
+
+
+def _reward_model(results: Results) -> Any:
+    """Error rates against the oracle, or a sentence where there is none."""
+    measured = rates(results.reward_model)
+    if not measured:
+        return _note("No labels to measure the reward model against.")
+    title = "Reward model against the oracle, steps sampled from base"
+    table = _table(title, ["steps"], ["accuracy", "true positives", "false positives", "n"])
+    for kind, row in measured.items():
+        shares = [percent(row.get(name)) for name in ("accuracy", "tpr", "fpr")]
+        table.add_row(_name(kind), *shares, f"{row['n']:.0f}" if "n" in row else NONE)
+    return table
+
+
+def _seconds(layout: Layout) -> Table | None:
+    """Seconds and peak memory of each stage's last run on this machine; None where none is known."""
+    ids = [f"{name}-{item}" if item else name for name, stage in STAGES.items() for item in stage.items or ("",)]
+    timings = {stage: records.load_json(path) for stage in ids if (path := layout.timing(stage)).exists()}
+    if not timings:
+        return None
+    table = _table("Time and memory, last runs here", ["stage"], ["seconds", "peak MB"])
+    for stage, timing in timings.items():
+        table.add_row(stage, f"{timing['seconds']:.1f}", f"{timing['peak_rss_mb']:.0f}")
+    total = sum(timing["seconds"] for timing in timings.values())
+    peak = max(timing["peak_rss_mb"] for timing in timings.values())
+    table.add_section()
+    table.add_row("sum, highest", f"{total:.1f}", f"{peak:.0f}")
+    return table
+
+
+def _cell(results: Results, benchmark: str, model: str, with_tools: bool = True) -> str:
+    score = results.score(benchmark, model, with_tools)
+    if score is None:
+        return NONE
+    return f"{100 * score.accuracy:.1f} ±{50 * (score.ci_high - score.ci_low):.1f}"
+
+
+def _labels(results: Results, benchmark: str) -> str:
+    pair = [results.score(benchmark, model) for model in ("base", "swirl")]
+    oracle = [score.process_label_oracle if score else None for score in pair]
+    judge = [score.process_label_judge if score else None for score in pair]
+    return " → ".join(percent(value, 0) for value in (judge if None in oracle else oracle))
+
+
+def _table(title: str, left: list[str], right: list[str]) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for head in left:
+        table.add_column(head, no_wrap=True)
+    for head in right:
+        table.add_column(head, justify="right", no_wrap=True)
+    return table
+
+
+def _name(data: str) -> Any:
+    """A name out of a file, shown as it is: no console markup, no escape sequences."""
+    from rich.text import Text
+
+    return Text(printable(data))
+
+
+def _note(words: str) -> Any:
+    from rich.text import Text
+
+    return Text(words, style="dim")

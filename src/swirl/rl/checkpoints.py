@@ -1,0 +1,69 @@
+"""Checkpoints of a training run: weights, Adam's moments and the metrics so far, as safetensors and JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+
+class Checkpoints:
+    """Checkpoints in one folder, valid for one fingerprint of params and inputs only."""
+
+    def __init__(self, folder: Path, fingerprint: str) -> None:
+        """Open `folder`; checkpoints that another fingerprint left there are thrown away."""
+        self._folder = folder
+        mark = folder / "fingerprint"
+        if folder.exists() and (not mark.exists() or mark.read_text(encoding="utf-8") != fingerprint):
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        mark.write_text(fingerprint, encoding="utf-8")
+
+    def save(self, step: int, model: Any, optimizer: Any, record: dict[str, Any]) -> None:
+        """Commit the state after `step` updates; `record` is plain JSON."""
+        from safetensors.torch import save_file
+
+        partial = self._folder / "partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        parameters = dict(model.named_parameters())
+        save_file({name: p.detach().contiguous() for name, p in parameters.items()}, partial / "model.safetensors")
+        moments = {
+            f"{name}/{key}": value.contiguous()
+            for name, p in parameters.items()
+            for key, value in optimizer.state.get(p, {}).items()
+        }
+        save_file(moments, partial / "optimizer.safetensors")
+        (partial / "record.json").write_text(json.dumps(record), encoding="utf-8")
+        os.replace(partial, self._target(step))
+
+    def steps(self) -> list[int]:
+        """Steps that are committed, ascending."""
+        return sorted(int(path.name.removeprefix("step-")) for path in self._folder.glob("step-*"))
+
+    def restore(self, step: int, model: Any, optimizer: Any) -> dict[str, Any]:
+        """Put weights and moments back in place, and return the record."""
+        import torch
+        from safetensors.torch import load_file
+
+        folder = self._target(step)
+        weights = load_file(folder / "model.safetensors")
+        moments = load_file(folder / "optimizer.safetensors")
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                parameter.copy_(weights[name])
+                mine = {key: value for key, value in moments.items() if key.startswith(f"{name}/")}
+                if mine:
+                    optimizer.state[parameter] = {key.removeprefix(f"{name}/"): value for key, value in mine.items()}
+        record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
+        assert isinstance(record, dict)
+        return record
+
+    def clear(self) -> None:
+        """Throw the checkpoints away: the run is complete elsewhere."""
+        shutil.rmtree(self._folder)
+
+    def _target(self, step: int) -> Path:
+        return self._folder / f"step-{step:06d}"

@@ -1,0 +1,40 @@
+"""The guard of step-wise RL: stops a run that goes bad, by what needs no golden label."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """See params.yaml, `train.swirl.guard`."""
+
+    max_kl: float
+    max_step_growth: float
+    max_malformed: float
+    max_reward_drop: float
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a look at the development questions saw; no golden label among it."""
+
+    reward: float
+    kl: float
+    steps: float
+    malformed: float
+
+
+def objection(looks: list[Look], limits: Limits) -> str:
+    """Why the last look says stop, compared with the first and the best; empty when all is well."""
+    start, now = looks[0], looks[-1]
+    best = max(look.reward for look in looks)
+    if now.kl > limits.max_kl:
+        return f"KL to the reference is {now.kl:.3f} nats an action, above {limits.max_kl}"
+    if now.steps > limits.max_step_growth * start.steps:
+        return f"steps a trajectory grew from {start.steps:.2f} to {now.steps:.2f}, above x {limits.max_step_growth}"
+    if now.malformed > max(limits.max_malformed, start.malformed):
+        return f"{now.malformed:.1%} of actions are malformed, above {limits.max_malformed:.1%}"
+    if now.reward < best - limits.max_reward_drop:
+        return f"the mean reward fell from {best:.3f} to {now.reward:.3f}, more than {limits.max_reward_drop}"
+    return ""

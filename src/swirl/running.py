@@ -1,0 +1,74 @@
+"""Runs one stage: alone, timed, and tracked in MLflow."""
+
+from __future__ import annotations
+
+import fcntl
+import importlib
+import os
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from swirl.errors import SwirlError
+from swirl.layout import Layout
+from swirl.records import save_json
+
+if TYPE_CHECKING:
+    from swirl.params import Params
+
+
+def run_stage(name: str, item: str | None, params: Params, layout: Layout) -> None:
+    """Run `swirl.stages.NAME` for `item` (None: the stage has no items).
+
+    Raises `SwirlError` when the same stage is still running elsewhere, and whatever the stage raises.
+    """
+    from swirl.tracking import stage_run
+
+    stage_id = f"{name}-{item}" if item else name
+    module = importlib.import_module(f"swirl.stages.{name}")
+    arguments = (params, layout, item) if item else (params, layout)
+    with (
+        _alone(stage_id, layout.root / f".swirl/locks/{stage_id}"),
+        stage_run(stage_id, params, layout),
+        _timed(layout.timing(stage_id)),
+    ):
+        module.run(*arguments)
+
+
+@contextmanager
+def _alone(stage_id: str, lock: Path) -> Iterator[None]:
+    """Hold `lock` while the stage runs: a stage that outlived its killed `dvc` would write the same files."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            pid = file.read().strip()
+            raise SwirlError(
+                f"stage {stage_id} is still running as process {pid}; wait for it or stop it: kill {pid}"
+            ) from None
+        file.truncate(0)
+        print(os.getpid(), file=file, flush=True)
+        yield
+
+
+@contextmanager
+def _timed(path: Path) -> Iterator[None]:
+    """Write seconds, peak memory (MB) and start time (Unix) of a stage that finished to `path`."""
+    started, clock = time.time(), time.monotonic()
+    yield
+    save_json({"started": started, "seconds": time.monotonic() - clock, "peak_rss_mb": _peak_rss_mb()}, path)
+
+
+def _peak_rss_mb() -> float:
+    """The most resident memory this process had so far, in MB."""
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage would count what the parent had before it started us
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024**2 if sys.platform == "darwin" else 1024)

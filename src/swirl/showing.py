@@ -1,0 +1,79 @@
+"""One trajectory as text: what `swirl show` prints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from swirl.errors import DataError
+from swirl.layout import Layout
+from swirl.reporting.markup import printable
+from swirl.types import OUTCOME, Question, Trajectory, Verdict
+
+
+def show(trajectory_id: str, layout: Layout) -> str:
+    """The trajectory with its question, actions, observations and verdicts, safe for a terminal.
+
+    Raises `DataError` when there is none of that id.
+    """
+    from swirl import records
+
+    trajectory, path = _find(trajectory_id, layout)
+    questions = records.load(Question, layout.questions) if layout.questions.exists() else []
+    question = next((q for q in questions if q.id == trajectory.question_id), None)
+    verdicts: dict[int, Verdict] = {}
+    if path == layout.trajectories and layout.verdicts.exists():
+        judged = records.load(Verdict, layout.verdicts)
+        verdicts = {v.step: v for v in judged if v.trajectory_id == trajectory_id}
+    lines = [f"trajectory  {trajectory.id}  ({path.relative_to(layout.root)})"]
+    lines.append(f"benchmark   {trajectory.benchmark}, model {trajectory.model}, sample {trajectory.sample}")
+    if question is not None:
+        lines.append(f"question    {question.text}")
+        lines.append(f"accepted    {' | '.join(question.answers)}")
+    lines.extend(_steps(trajectory, verdicts))
+    lines.append(f"\nended       {trajectory.stop.value}" + (f": {trajectory.error}" if trajectory.error else ""))
+    lines.append(f"answer      {trajectory.answer or '(none)'}{_verdict(verdicts.get(OUTCOME))}")
+    return printable("\n".join(lines))
+
+
+def _steps(trajectory: Trajectory, verdicts: dict[int, Verdict]) -> list[str]:
+    lines = []
+    for step in trajectory.steps:
+        lines.append(f"\nstep {step.index}  {step.action.kind}{_verdict(verdicts.get(step.index))}")
+        lines.append(_indented("model  ", step.action.text))
+        if step.observation:
+            lines.append(_indented("error  " if step.tool_error else "result ", step.observation))
+    return lines
+
+
+def _indented(label: str, text: str) -> str:
+    """`text` beside `label`, its further lines below the first."""
+    return f"  {label}" + text.strip().replace("\n", "\n" + " " * (2 + len(label)))
+
+
+def _verdict(verdict: Verdict | None) -> str:
+    """What the judge said, with its score in [0, 1], ready to stand at the end of a line; empty when not judged."""
+    if verdict is None:
+        return ""
+    if verdict.good is None or verdict.score is None:
+        return "  [no verdict]"
+    return f"  [{'good' if verdict.good else 'bad'} {verdict.score:.2f}]"
+
+
+def _find(trajectory_id: str, layout: Layout) -> tuple[Trajectory, Path]:
+    """The trajectory of that id and the file it is in: a synthesised one, or one behind a prediction."""
+    import pyarrow.parquet as pq
+
+    from swirl import records
+
+    paths = [layout.trajectories, *sorted(layout.root.glob("data/predictions/*/trajectories.parquet"))]
+    paths = [path for path in paths if path.exists()]
+    example = ""
+    for path in paths:
+        ids = pq.read_table(path, columns=["id"]).column("id").to_pylist()
+        if trajectory_id in ids:
+            return records.load(Trajectory, path)[ids.index(trajectory_id)], path
+        example = example or (f"; an id looks like {ids[0]!r}" if ids else "")
+    if not paths:
+        raise DataError("there are no trajectories yet; run `dvc repro` to make them")
+    places = ", ".join(str(path.relative_to(layout.root)) for path in paths)
+    raise DataError(f"no trajectory {trajectory_id!r} in {places}{example}")

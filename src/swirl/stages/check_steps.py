@@ -1,0 +1,31 @@
+"""Gate: the verdicts are fit to filter by, and the kept steps are token for token those of their trajectories."""
+
+from __future__ import annotations
+
+from swirl.layout import Layout
+from swirl.params import Params
+from swirl.quality import steps as gate
+from swirl.quality.tables import read, read_trajectories
+from swirl.quality.validation import publish
+from swirl.types import Question, SubTrajectory, Verdict
+
+
+def run(params: Params, layout: Layout) -> None:
+    """Check the verdicts and the kept steps against the trajectories; write the gate's report.
+
+    Raises `GateError` naming what is violated and where, `DataError` when a file cannot be read.
+    """
+    trajectories, trajectory_steps = read_trajectories(layout.trajectories)
+    limits = params.check_steps
+    report = gate.check(
+        read(SubTrajectory, layout.steps),
+        read(Verdict, layout.verdicts),
+        trajectories,
+        trajectory_steps,
+        read(Question, layout.questions),
+        max_null_rate=limits.max_null_rate,
+        min_good_share=limits.min_good_share,
+        max_good_share=limits.max_good_share,
+        min_rows=limits.min_rows,
+    )
+    publish(report, layout)

@@ -1,0 +1,50 @@
+"""Gate: the synthesised trajectories are whole, token-exact, of training questions, and not too often broken."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from swirl.errors import ModelError
+from swirl.layout import Layout
+from swirl.params import Params
+from swirl.quality import trajectories as gate
+from swirl.quality.tables import read, read_trajectories
+from swirl.quality.validation import publish
+from swirl.types import Question
+
+
+def run(params: Params, layout: Layout) -> None:
+    """Check the trajectories against their questions and the base model's tokenizer; write the gate's report.
+
+    Raises `GateError` naming what is violated and where, `DataError` when a file cannot be read, `ModelError` when
+    the tokenizer cannot.
+    """
+    trajectories, steps = read_trajectories(layout.trajectories)
+    limits = params.check_trajectories
+    report = gate.check(
+        trajectories,
+        steps,
+        read(Question, layout.questions),
+        decode=_decoder(layout.model("base")),
+        max_steps={str(task): limit for task, limit in params.rollout.max_steps.items()},
+        max_malformed_rate=limits.max_malformed_rate,
+        max_tool_error_rate=limits.max_tool_error_rate,
+        max_failed_rate=limits.max_failed_rate,
+        min_benchmark_share=limits.min_benchmark_share,
+    )
+    publish(report, layout)
+
+
+def _decoder(folder: Path) -> gate.Decode:
+    """The text of token ids as synthesis wrote it down."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{folder} holds no tokenizer that can be loaded: {error}") from error
+
+    def decode(ids: list[int]) -> str:
+        return str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    return decode

@@ -1,0 +1,77 @@
+"""evaluate: one model on every benchmark, multi-step with tools, and search benchmarks also without."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from swirl.evaluation.scoring import predict, score
+from swirl.layout import Layout
+from swirl.params import Params
+from swirl.progress import Progress
+from swirl.records import save, save_json, to_dict
+from swirl.rollout.engine import roll_out
+from swirl.seeds import derive
+from swirl.types import Prediction, Question, Score, Trajectory
+from swirl.wiring import (
+    attempts,
+    blocks,
+    derivations_of,
+    load_policy,
+    load_reward_model,
+    questions_of,
+    sampling,
+    task_of,
+)
+
+
+def run(params: Params, layout: Layout, item: str) -> None:
+    """Evaluate the model `item` (ceiling, base, sft or swirl)."""
+    policy = load_policy(params, layout.model(item), item)
+    judge, derivations = load_reward_model(params, layout), derivations_of(layout)
+    everything = questions_of(layout, "evaluation")
+    arms = _arms(params, everything)
+    made: list[Trajectory] = []
+    predictions: list[Prediction] = []
+    scores: list[Score] = []
+    with Progress(sum(len(questions) for questions, _ in arms), f"evaluate {item}") as bar:
+        for questions, with_tools in arms:
+            trajectories: list[Trajectory] = []
+            seed = derive(params.seed, "evaluate", str(with_tools))
+            for block in blocks(attempts(params, layout, questions, 1, with_tools), params.rollout.block_size):
+                drawn = sampling(params, params.evaluate.temperature)
+                trajectories += roll_out(policy, block, drawn, seed, params.rollout.max_malformed)
+                bar.update(len(block))
+            table = {question.id: question for question in questions}
+            threshold = params.judge.threshold
+            arm = predict(item, trajectories, table, derivations, judge, threshold, with_tools)
+            scores.append(score(arm))
+            predictions += arm
+            made += trajectories if with_tools else []
+    save(predictions, Prediction, layout.predictions(item))
+    save(made, Trajectory, layout.prediction_trajectories(item))
+    save_json([to_dict(row) for row in scores], layout.evaluation(item))
+    save_json(_metrics(scores, predictions), layout.metrics(f"evaluate-{item}"))
+
+
+def _arms(params: Params, questions: list[Question]) -> list[tuple[list[Question], bool]]:
+    """Each benchmark's questions with tools, then the search benchmarks' without."""
+    by_benchmark: dict[str, list[Question]] = {}
+    for question in questions:
+        by_benchmark.setdefault(question.benchmark, []).append(question)
+    arms = [(group, True) for group in by_benchmark.values()]
+    if params.evaluate.without_tools:
+        arms += [(group, False) for group in by_benchmark.values() if task_of(group[0]) == "search"]
+    return arms
+
+
+def _metrics(scores: list[Score], predictions: list[Prediction]) -> dict[str, float]:
+    """Flat metrics: the same names for every model, so that runs compare."""
+    metrics: dict[str, float] = {}
+    for row in scores:
+        name = row.benchmark if row.with_tools else f"{row.benchmark}.without_tools"
+        for key in ("accuracy", "ci_low", "ci_high", "f1", "process_label_judge", "process_label_oracle", "steps"):
+            if (value := getattr(row, key)) is not None:
+                metrics[f"{name}.{key}"] = value
+    stops = Counter(prediction.stop for prediction in predictions if prediction.with_tools)
+    metrics |= {f"stop.{stop}": count / max(1, sum(stops.values())) for stop, count in sorted(stops.items())}
+    return metrics

@@ -1,0 +1,35 @@
+"""Stage `report`: the paper's tables with this run's numbers, as JSON, one web page and pictures."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from swirl import records
+from swirl.layout import Layout
+from swirl.reporting import evidence, plots, results
+from swirl.reporting.page import page
+
+if TYPE_CHECKING:
+    from swirl.params import Params
+
+
+def run(params: Params, layout: Layout) -> None:
+    """Read what the stages wrote; write `layout.results`, `layout.page` and `layout.plots`.
+
+    Raises `DataError` for an input that is missing, broken, or contradicts another.
+    """
+    predictions = results.load_predictions(layout, results.evaluated(layout))
+    found = results.gather(layout, predictions)
+    beside = evidence.read(layout, predictions)
+    records.save_json(results.to_json(found), layout.results)
+    _write(page(found, beside, params.report.samples), layout.page)
+    plots.write(found, evidence.known_curves(beside), layout.plots)
+
+
+def _write(text: str, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)

@@ -1,0 +1,62 @@
+"""synthesize: multi-step tool-use trajectories of the base model on the training questions (paper, stage 1)."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from swirl.journal import Journal, fingerprint
+from swirl.layout import Layout
+from swirl.params import Params
+from swirl.progress import Progress
+from swirl.records import save, save_json
+from swirl.rollout.engine import roll_out
+from swirl.seeds import derive
+from swirl.types import ActionKind, Stop, Trajectory
+from swirl.wiring import attempts, blocks, load_policy, questions_of, sampling
+
+
+def run(params: Params, layout: Layout) -> None:
+    """Roll out every training question, a journalled block at a time."""
+    settings, loop = params.synthesize, params.rollout
+    todo = blocks(attempts(params, layout, questions_of(layout, "train"), settings.samples), loop.block_size)
+    sections = [params.seed, *(getattr(params, name).model_dump() for name in _SECTIONS)]
+    inputs = [layout.questions, layout.root / "data/index", layout.model("base")]
+    journal = Journal(layout.trajectories_journal, fingerprint(sections, inputs))
+    policy = load_policy(params, layout.model("base"), "base")
+    seed = derive(params.seed, "synthesize")
+    made: list[Trajectory] = []
+    with Progress(sum(map(len, todo)), "synthesize") as bar:
+        for number, block in enumerate(todo):
+            made += journal.block(
+                number,
+                Trajectory,
+                lambda block=block: roll_out(  # type: ignore[misc]
+                    policy, block, sampling(params, settings.temperature), seed, loop.max_malformed
+                ),
+            )
+            bar.update(len(block), answered=_share(made, Stop.ANSWERED))
+    save(made, Trajectory, layout.trajectories)
+    save_json(summary(made), layout.metrics("synthesize"))
+
+
+_SECTIONS = ("runtime", "prompts", "tools", "rollout", "synthesize")
+
+
+def summary(trajectories: list[Trajectory]) -> dict[str, float]:
+    """Counts and rates of a set of trajectories."""
+    steps = [step for trajectory in trajectories for step in trajectory.steps]
+    stops = Counter(trajectory.stop for trajectory in trajectories)
+    kinds = Counter(step.action.kind for step in steps)
+    return {
+        "trajectories": len(trajectories),
+        "steps": len(steps),
+        "steps_per_trajectory": len(steps) / max(1, len(trajectories)),
+        "tokens_per_action": sum(len(step.token_ids) for step in steps) / max(1, len(steps)),
+        "malformed_rate": kinds[ActionKind.MALFORMED] / max(1, len(steps)),
+        "tool_error_rate": sum(step.tool_error for step in steps) / max(1, len(steps)),
+        **{f"stop.{stop}": stops[stop] / max(1, len(trajectories)) for stop in Stop},
+    }
+
+
+def _share(trajectories: list[Trajectory], stop: Stop) -> float:
+    return sum(trajectory.stop is stop for trajectory in trajectories) / max(1, len(trajectories))

@@ -1,0 +1,224 @@
+"""train: step-wise RL (`swirl`) or supervised fine-tuning (`sft`) of the base on the filtered steps."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from swirl.errors import DataError
+from swirl.evaluation.scoring import judged_labels, mean
+from swirl.grading import grade
+from swirl.journal import fingerprint
+from swirl.benchmarks.oracle import label_steps
+from swirl.layout import Layout
+from swirl.models.local import load_model, load_tokenizer, save
+from swirl.params import Params
+from swirl.progress import Progress
+from swirl.records import load, save_json, save_series
+from swirl.rl.checkpoints import Checkpoints
+from swirl.rl.guard import Limits, Look, objection
+from swirl.rl.trainer import Settings, Trainer, by_trajectory, state_batches, supervised_loss
+from swirl.rollout.engine import Policy, roll_out
+from swirl.seeds import derive, generator
+from swirl.types import ActionKind, SubTrajectory, Trajectory
+from swirl.wiring import (
+    attempts,
+    blocks,
+    derivations_of,
+    load_policy,
+    load_reward_model,
+    questions_of,
+    sampling,
+)
+
+Series = list[dict[str, float]]
+
+
+def run(params: Params, layout: Layout, item: str) -> None:
+    """Train the base by the method `item` and save the model, its curves and its last metrics."""
+    groups = by_trajectory(load(SubTrajectory, layout.steps))
+    if not groups:
+        raise DataError(f"{layout.steps} holds no steps: the filter kept nothing; see reports/filters.json")
+    policy = load_policy(params, layout.model("base"), item)
+    development = Development(params, layout, policy)
+    checkpoints = Checkpoints(layout.root / f".swirl/checkpoints/train-{item}", _fingerprint(params, layout, item))
+    train = {"swirl": train_swirl, "sft": train_sft}[item]
+    series = train(params, layout, policy, groups, development, checkpoints)
+    save(policy.model, load_tokenizer(layout.model("base")), layout.model(item))
+    save_series(series, layout.series(f"train-{item}"))
+    save_json(_final(series), layout.metrics(f"train-{item}"))
+    checkpoints.clear()
+
+
+class Development:
+    """What the policy does on the development questions: label-free for the guard, golden for the log alone."""
+
+    def __init__(self, params: Params, layout: Layout, policy: Policy) -> None:
+        self._params, self._policy = params, policy
+        self._questions = {question.id: question for question in questions_of(layout, "development")}
+        self._attempts = attempts(params, layout, self._questions.values(), 1)
+        self._derivations = derivations_of(layout)
+        self.judge = load_reward_model(params, layout)
+
+    def look(self) -> dict[str, float]:
+        """Greedy rollouts, judged; keys below `golden.` come from golden labels and steer nothing."""
+        params = self._params
+        self._policy.model.eval()
+        made: list[Trajectory] = []
+        for block in blocks(self._attempts, params.rollout.block_size):
+            made += roll_out(self._policy, block, sampling(params, 0.0), 0, params.rollout.max_malformed)
+        scores = [value for row in self.judge.trajectory_scores(made) for value in row]
+        steps = [step for trajectory in made for step in trajectory.steps]
+        malformed = sum(step.action.kind == ActionKind.MALFORMED for step in steps)
+        return {
+            "development.reward": sum(scores) / len(scores),
+            "development.steps": len(steps) / len(made),
+            "development.malformed": malformed / len(steps),
+            **self._golden(made),
+        }
+
+    def _golden(self, made: list[Trajectory]) -> dict[str, float]:
+        """Accuracy by benchmark, the oracle's process label, and how often the reward model agrees with it."""
+        right: dict[str, list[float]] = {}
+        for trajectory in made:
+            question = self._questions[trajectory.question_id]
+            right.setdefault(question.benchmark, []).append(float(grade(trajectory.answer, question.answers)))
+        golden = {f"golden.{name}.accuracy": sum(values) / len(values) for name, values in right.items()}
+        known = [trajectory for trajectory in made if trajectory.question_id in self._derivations]
+        if not known:
+            return golden
+        oracle = [label_steps(self._derivations[t.question_id], [s.action for s in t.steps]) for t in known]
+        judged = judged_labels(self.judge, known, self._params.judge.threshold)
+        pairs = [pair for o, j in zip(oracle, judged, strict=True) for pair in zip(o, j, strict=True)]
+        golden["golden.process_label"] = sum(mean(labels) or 0.0 for labels in oracle) / len(oracle)
+        golden["golden.judge_agreement"] = sum(o == j for o, j in pairs) / len(pairs)
+        return golden
+
+
+def train_swirl(
+    params: Params,
+    layout: Layout,
+    policy: Policy,
+    groups: list[list[SubTrajectory]],
+    development: Development,
+    checkpoints: Checkpoints,
+) -> Series:
+    """Step-wise RL until the updates are done or the guard objects; leaves the last good weights in the policy."""
+    settings = params.train.swirl
+    reference = load_model(layout.model("base"), params.runtime.device)
+    reference.requires_grad_(False)
+    judge = dataclasses.replace(development.judge, packed=settings.packed)
+    seed = derive(params.seed, "train", "swirl")
+    options = Settings(
+        settings.states,
+        settings.samples,
+        sampling(params, settings.temperature),
+        settings.lr,
+        settings.warmup,
+        settings.estimator,
+        settings.kl_coefficient,
+        settings.clip,
+        settings.packed,
+        seed,
+    )
+    trainer = Trainer(policy, reference, judge, options)
+    batches = state_batches(groups, settings.states, seed)
+    series, start = _resume(checkpoints, policy, trainer.optimizer)
+    for _ in range(start):
+        next(batches)
+    if not series:
+        series = [{"step": 0, "development.kl": 0.0, **development.look()}]
+        checkpoints.save(0, policy.model, trainer.optimizer, {"series": series})
+    with Progress(settings.updates, "train swirl") as bar:
+        bar.update(start)
+        for number in range(start, settings.updates):
+            row: dict[str, float] = {"step": number + 1, **trainer.update(number, next(batches))}
+            series.append(row)
+            bar.update(1, reward=row["reward"], kl=row["kl"])
+            if (number + 1) % settings.check_every and number + 1 < settings.updates:
+                continue
+            recent = [past["kl"] for past in series[-settings.check_every :] if "kl" in past]
+            row |= {"development.kl": sum(recent) / len(recent), **development.look()}
+            if reason := objection(_looks(series), Limits(**settings.guard.model_dump())):
+                good = checkpoints.steps()[-1]
+                print(f"guard: {reason}; keeping the checkpoint after update {good}")
+                checkpoints.restore(good, policy.model, trainer.optimizer)
+                row["stopped"] = 1.0
+                return series
+            checkpoints.save(number + 1, policy.model, trainer.optimizer, {"series": series})
+    return series
+
+
+def _looks(series: Series) -> list[Look]:
+    return [
+        Look(row["development.reward"], row["development.kl"], row["development.steps"], row["development.malformed"])
+        for row in series
+        if "development.reward" in row
+    ]
+
+
+def train_sft(
+    params: Params,
+    layout: Layout,
+    policy: Policy,
+    groups: list[list[SubTrajectory]],
+    development: Development,
+    checkpoints: Checkpoints,
+) -> Series:
+    """Maximum likelihood of the stored actions; one checkpoint an epoch."""
+    import torch
+
+    settings = params.train.sft
+    optimizer = torch.optim.AdamW(policy.model.parameters(), lr=settings.lr, betas=(0.9, 0.95), weight_decay=0.0)
+    series, done = _resume(checkpoints, policy, optimizer)
+    size = settings.batch_size
+    rounds = (len(groups) + size - 1) // size
+    with Progress(settings.epochs * rounds, "train sft") as bar:
+        bar.update(done * rounds)
+        for epoch in range(done, settings.epochs):
+            order = generator(params.seed, "sft", epoch).sample(range(len(groups)), len(groups))
+            for first in range(0, len(groups), size):
+                batch = [groups[index] for index in order[first : first + size]]
+                step = len(series)
+                _set_rate(optimizer, settings.lr * (1 - step / (settings.epochs * rounds)))
+                loss = supervised_loss(policy.model, batch, params.train.swirl.packed)
+                optimizer.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                norm = torch.nn.utils.clip_grad_norm_(policy.model.parameters(), settings.clip)
+                optimizer.step()
+                series.append({"step": step + 1, "loss": float(loss.detach()), "gradient_norm": float(norm)})
+                bar.update(1, loss=series[-1]["loss"])
+            series[-1] |= development.look()
+            checkpoints.save(epoch + 1, policy.model, optimizer, {"series": series})
+    return series
+
+
+def _set_rate(optimizer: Any, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def _resume(checkpoints: Checkpoints, policy: Policy, optimizer: Any) -> tuple[Series, int]:
+    """The metrics so far and how far the run had come; weights and moments are put back in place."""
+    steps = checkpoints.steps()
+    if not steps:
+        return [], 0
+    print(f"resuming after {steps[-1]}")
+    return list(checkpoints.restore(steps[-1], policy.model, optimizer)["series"]), steps[-1]
+
+
+def _fingerprint(params: Params, layout: Layout, item: str) -> str:
+    sections: list[Any] = [params.seed, params.runtime.model_dump(), params.rollout.model_dump(), item]
+    sections += [params.tools.model_dump(), params.prompts.model_dump(), params.train.model_dump()]
+    return fingerprint(sections, [layout.steps, layout.model("base"), layout.model("reward"), layout.questions])
+
+
+def _final(series: Series) -> dict[str, float]:
+    """The last known value of every metric, and the first of those on development questions."""
+    last: dict[str, float] = {}
+    for row in series:
+        last |= row
+    first = {f"start.{key}": value for key, value in series[0].items() if "." in key}
+    return {**first, **last}
+
+

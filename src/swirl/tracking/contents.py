@@ -1,0 +1,169 @@
+"""What there is to log of a stage, read from the files that it wrote. Knows nothing of MLflow."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from swirl.layout import Layout
+from swirl.records import load_json
+from swirl.tracking.pipeline import Stage
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+SECRET = re.compile(r"(key|token|secret|password)$", re.IGNORECASE)
+HIDDEN = "(not logged)"
+
+
+@dataclass(slots=True)
+class Contents:
+    """Everything of one stage that goes to its run."""
+
+    metrics: dict[str, float] = field(default_factory=dict)
+    series: list[tuple[str, float, int]] = field(default_factory=list)
+    """(name, value, step)"""
+    tags: dict[str, str] = field(default_factory=dict)
+    artifacts: list[tuple[Path, str]] = field(default_factory=list)
+    """(file or folder, the folder it goes to in the run)"""
+    checksums: list[tuple[str, str]] = field(default_factory=list)
+    """(name in the run, text) in the place of models that are too big to copy"""
+    headline: dict[str, float] = field(default_factory=dict)
+    """Metrics for the parent run, from the report's results."""
+
+
+def read_contents(stage: Stage, layout: Layout, since: float, max_model_mb: float) -> Contents:
+    """Read the outputs of `stage` that were written at or after `since` (unix time; 0: all).
+
+    Raises `DataError` for a report that is not JSON.
+    """
+    contents = Contents()
+    for out in dict.fromkeys([*stage.outs, *_own_files(stage, layout)]):
+        path = layout.root / out
+        if not path.exists() or _newest(path) < since:
+            continue
+        top = out.split("/")[0]
+        if top == "models":
+            _add_model(contents, path, out, max_model_mb)
+        elif top == "reports":
+            contents.artifacts.append((path, out if path.is_dir() else str(Path(out).parent)))
+            for report in [path] if path.is_file() else sorted(path.rglob("*.json")):
+                _add_report(contents, report, stage, layout)
+    return contents
+
+
+def _own_files(stage: Stage, layout: Layout) -> list[str]:
+    own = (layout.metrics(stage.id), layout.series(stage.id))
+    return [path.relative_to(layout.root).as_posix() for path in own]
+
+
+def _newest(path: Path) -> float:
+    return max(file.stat().st_mtime for file in [path, *_files(path)])
+
+
+def _files(path: Path) -> list[Path]:
+    return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+
+
+def _add_model(contents: Contents, path: Path, name: str, max_mb: float) -> None:
+    if sum(file.stat().st_size for file in _files(path)) <= max_mb * 1e6:
+        contents.artifacts.append((path, name if path.is_dir() else str(Path(name).parent)))
+    else:
+        contents.checksums.append((f"{name}.sha256", _checksums(path)))
+
+
+def _checksums(path: Path) -> str:
+    """One line a file as `sha256sum` writes it, after a line that says where the files are."""
+    lines = [f"# not copied: {path}"]
+    for file in _files(path):
+        with file.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        lines.append(f"{digest}  {file.relative_to(path) if path.is_dir() else file.name}")
+    return "\n".join(lines) + "\n"
+
+
+def _add_report(contents: Contents, path: Path, stage: Stage, layout: Layout) -> None:
+    """Take metrics from a report whose meaning its place tells; any other is an artifact only."""
+    if path == layout.metrics(stage.id):
+        contents.metrics.update(numbers(load_json(path)))
+    elif path == layout.series(stage.id):
+        contents.series.extend(_steps(load_json(path)))
+    elif path.parent == layout.quality("").parent:
+        report = load_json(path)
+        contents.tags["gate"] = "passed" if report.get("success") else "failed"
+        contents.metrics.update(numbers(report, f"gate.{path.stem}."))
+    elif path.parent == layout.evaluation("").parent:
+        contents.metrics.update(_scores(load_json(path), ""))
+    elif path == layout.results:
+        results = load_json(path)
+        for score in results.get("scores", []):
+            contents.headline.update(_scores([score], f"{score['model']}."))
+        contents.headline.update(numbers(results.get("reward_model", {}), "reward_model."))
+
+
+def _steps(rows: list[dict[str, float]]) -> Iterator[tuple[str, float, int]]:
+    for row in rows:
+        for name, value in numbers(row).items():
+            if name != "step":
+                yield name, value, int(row["step"])
+
+
+def _scores(scores: list[dict[str, Any]], prefix: str) -> dict[str, float]:
+    """`<benchmark>.accuracy` and the like; `<benchmark>.no_tools.accuracy` where no tool could be used."""
+    found: dict[str, float] = {}
+    for score in scores:
+        where = score["benchmark"] if score["with_tools"] else f"{score['benchmark']}.no_tools"
+        found.update(
+            {f"{prefix}{where}.{name}": value for name, value in numbers(score).items() if name != "with_tools"}
+        )
+    return found
+
+
+def numbers(value: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+    """All numbers of nested mappings, by dotted name in characters that MLflow takes; booleans are 0 or 1."""
+    found: dict[str, float] = {}
+    for key, inner in value.items():
+        name = re.sub(r"[^\w\-. /]", "_", f"{prefix}{key}")
+        if isinstance(inner, Mapping):
+            found.update(numbers(inner, f"{name}."))
+        elif isinstance(inner, (bool, int, float)):
+            found[name] = float(inner)
+    return found
+
+
+def plain(params: BaseModel | Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters as nested JSON values, without secrets."""
+    values = params if isinstance(params, Mapping) else params.model_dump(mode="json")
+    return {key: _safe(key, value) for key, value in values.items()}
+
+
+def _safe(key: str, value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {inner: _safe(inner, content) for inner, content in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_safe(key, content) for content in value]
+    if isinstance(value, str):
+        return HIDDEN if SECRET.search(key) and value else without_credentials(value)
+    return value
+
+
+def without_credentials(text: str) -> str:
+    """`https://user:password@host` as `https://***@host`."""
+    return re.sub(r"://[^/@\s]+@", "://***@", text)
+
+
+def flat(params: Mapping[str, Any], only: tuple[str, ...] = (), prefix: str = "") -> dict[str, str]:
+    """Parameters by dotted name (`filter.strategy`); lists as JSON. `only`: these keys and what is below them."""
+    found: dict[str, str] = {}
+    for key, value in params.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value:
+            found.update(flat(value, only, f"{name}."))
+        elif not only or any(f"{name}.".startswith(f"{wanted}.") for wanted in only):
+            found[name] = value if isinstance(value, str) else json.dumps(value)
+    return found

@@ -1,0 +1,406 @@
+"""The report stage over a small made-up run: what it writes, and how it refuses what does not fit."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from swirl import params, records
+from swirl.errors import DataError
+from swirl.evaluation.statistics import wilson
+from swirl.layout import Layout
+from swirl.params import Params
+from swirl.reporting import text
+from swirl.stages import report
+from swirl.types import Action, Prediction, Question, Score, Step, Stop, Trajectory
+
+N = 20
+HOSTILE = "</pre><script>alert('x')</script><img src=http://evil.example/x onerror=alert(1)> \u202e\x1b[31m &amp;"
+
+# Right answers of N questions with tools, as (ceiling, base, sft, swirl): the first ones, but for one that SWiRL lost.
+RIGHT = {
+    "mini-gsm8k": (18, 6, 9, 14),
+    "mini-hotpotqa": (20, 8, 17, 18),
+    "mini-musique": (17, 5, 6, 12),
+    "mini-cofca": (19, 10, 11, 12),
+    "mini-beerqa": (20, 0, 12, 16),
+}
+MODELS = ("ceiling", "base", "sft", "swirl")
+
+
+def made_up_run(root: Path) -> Layout:
+    """Everything that the stage reads, as the stages before it would have left it."""
+    layout = Layout(root)
+    for number, model in enumerate(MODELS):
+        rows = []
+        for benchmark, right in RIGHT.items():
+            rows += _predictions(benchmark, model, right[number], True)
+            if benchmark != "mini-gsm8k":
+                rows += _predictions(benchmark, model, right[number] // 4, False)
+        records.save(rows, Prediction, layout.predictions(model))
+        records.save_json(_scores(rows), layout.evaluation(model))
+        tried = [_trajectory(row) for row in rows if row.with_tools]
+        records.save(tried, Trajectory, layout.prediction_trajectories(model))
+    asked = [
+        Question(
+            f"{benchmark}-{i:02}", benchmark, "evaluation", f"Where was {i} born? {HOSTILE}", ("Oslo",), 2, ("search",)
+        )
+        for benchmark in RIGHT
+        for i in range(N)
+    ]
+    records.save(asked, Question, layout.questions)
+    _write_metrics(layout)
+    return layout
+
+
+def _predictions(benchmark: str, model: str, right: int, with_tools: bool) -> list[Prediction]:
+    correct = [i < right for i in range(N)]
+    if model == "swirl" and with_tools and benchmark == "mini-musique":
+        correct[0], correct[right] = False, True
+    label = 0.5 + right / 2 / N
+    return [
+        Prediction(
+            question_id=f"{benchmark}-{i:02}",
+            benchmark=benchmark,
+            model=model,
+            with_tools=with_tools,
+            answer="Oslo" if good else HOSTILE,
+            correct=good,
+            em=float(good),
+            f1=float(good),
+            precision=float(good),
+            recall=float(good),
+            process_label_judge=label if with_tools else None,
+            process_label_oracle=label - 0.02 if with_tools else None,
+            steps=3,
+            malformed=0 if good else 1,
+            stop=Stop.ANSWERED if good else Stop.STEP_LIMIT,
+            trajectory_id=f"{model}-{benchmark}-{i:02}",
+        )
+        for i, good in enumerate(correct)
+    ]
+
+
+def _scores(rows: list[Prediction]) -> list[dict[str, Any]]:
+    scores = []
+    for benchmark, with_tools in sorted({(row.benchmark, row.with_tools) for row in rows}):
+        cell = [row for row in rows if (row.benchmark, row.with_tools) == (benchmark, with_tools)]
+        right = sum(row.correct for row in cell)
+        low, high = wilson(right, N)
+        share, first = right / N, cell[0]
+        score = dataclasses.asdict(
+            Score(
+                benchmark, first.model, with_tools, N, share, low, high, None, share, share, share, share,
+                first.process_label_judge, first.process_label_oracle, 3.0, 1 - share,
+            )
+        )  # fmt: skip
+        del score["p_vs_base"]
+        scores.append(score)
+    return scores
+
+
+def _trajectory(row: Prediction) -> Trajectory:
+    def step(index: int, kind: str, words: str, payload: str, observation: str) -> Step:
+        return Step(index, Action(kind, words, payload), observation, (5, 6), (-0.1, -0.2), (7,), False)
+
+    tag = "answer"
+    steps = (
+        step(0, "search", "who ? <search_query> the birthplace </search_query>", "the birthplace", f"-> {HOSTILE}"),
+        step(1, tag, f"so <answer> {row.answer} </answer>", row.answer, ""),
+    )
+    return Trajectory(
+        row.trajectory_id, row.question_id, row.benchmark, 0, row.model, 1, (1, 2), steps, Stop.ANSWERED, ""
+    )
+
+
+def _write_metrics(layout: Layout) -> None:
+    def arm(hotpotqa: int, gsm8k: int, correct: float | None) -> dict[str, Any]:
+        both = hotpotqa + gsm8k
+        by_benchmark = {"mini-hotpotqa": hotpotqa, "mini-gsm8k": gsm8k}
+        return {"trajectories": both, "steps": 3 * both, "correct": correct, "by_benchmark": by_benchmark}
+
+    arms = {
+        "none": arm(400, 400, 0.3),
+        "process": arm(90, 80, 0.64),
+        "outcome": arm(130, 110, 1.0),
+        "both": arm(60, 50, 1.0),
+    }
+    funnel = {"strategy": "process", "strategies": arms, "trajectories": 800, "kept": arm(70, 80, 0.6)}
+    records.save_json(funnel, layout.filters)
+    measured = {"heldout.accuracy": 0.865, "heldout.tpr": 0.96, "heldout.fpr": 0.22, "heldout.n": 1200, "loss": 0.1}
+    for kind in ("search", "calculate"):
+        measured |= {f"heldout.{kind}.accuracy": 0.85, f"heldout.{kind}.tpr": 0.97, f"heldout.{kind}.fpr": 0.25}
+    records.save_json(measured, layout.metrics("reward_model"))
+    memory = {"memory.closed_book_before": 0.41, "memory.closed_book_after": 0.02, "memory.n": 200, "loss": 0.2}
+    memory |= {"memory.sound.closed_book_before": 0.6, "memory.sound.closed_book_after": 0.03}
+    records.save_json(memory, layout.metrics("base_model"))
+    series = [
+        {
+            "step": step,
+            "reward": 0.5 + step / 100,
+            "kl": step / 900,
+            "entropy": 0.9 - step / 80,
+            "action_length": 11 + step / 30,
+            "development.steps_per_trajectory": 3.5 - step / 100,
+            "malformed_rate": 0.05 - step / 1000,
+            "oracle_agreement": 0.8,
+            "development.accuracy": 0.4 + step / 150,
+            "gradient_norm": 1.0,
+        }
+        for step in range(0, 45, 5)
+    ]
+    records.save_series(series, layout.series("train-swirl"))
+    for what in ("questions", "trajectories", "steps"):
+        records.save_json(_gate(what), layout.quality(what))
+
+
+def _gate(what: str) -> dict[str, Any]:
+    on_rows = {
+        "table": what, "name": "expect_column_values_to_be_unique", "column": "id", "success": True, "violations": 0,
+        "of": 800, "observed": None, "rows": [], "meaning": "every id appears once",
+    }  # fmt: skip
+    overall = on_rows | {"column": "", "observed": 0.02, "of": 1, "meaning": "at most 5% are malformed"}
+    statistics = {"malformed_rate": 0.02}
+    return {
+        "gate": what,
+        "success": True,
+        "rows": {what: 800},
+        "expectations": [on_rows, overall],
+        "statistics": statistics,
+    }
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    layout = made_up_run(tmp_path_factory.mktemp("run"))
+    report.run(_params(2), layout)
+    return layout
+
+
+@pytest.fixture
+def run(finished: Layout, tmp_path: Path) -> Layout:
+    """A copy of the finished run that a test may spoil."""
+    shutil.copytree(finished.root, tmp_path / "run")
+    return Layout(tmp_path / "run")
+
+
+def _params(samples: int) -> Params:
+    given = params.load(Path(__file__).parents[2] / "params.yaml")
+    return given.model_copy(update={"report": params.Report(samples=samples)})
+
+
+def _rerun(layout: Layout, samples: int = 2) -> str:
+    report.run(_params(samples), layout)
+    return layout.page.read_text(encoding="utf-8")
+
+
+def _spoil(path: Path, change: Any) -> None:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    change(content)
+    records.save_json(content, path)
+
+
+class _Page(HTMLParser):
+    """Collects the elements of a page, and checks that they nest."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.names: set[str] = set()
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.names.add(tag)
+        self.attributes += attrs
+        if tag not in ("meta", "br"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.names.add(tag)
+        self.attributes += attrs
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def _parsed(page: str) -> _Page:
+    parser = _Page()
+    parser.feed(page)
+    parser.close()
+    assert parser.open == []
+    return parser
+
+
+def test_results_hold_paired_tests_and_gains(finished: Layout) -> None:
+    content = json.loads(finished.results.read_text(encoding="utf-8"))
+    assert list(content) == ["filters", "memory", "relative_gain", "reward_model", "scores"]
+    cells = {(row["benchmark"], row["model"], row["with_tools"]): row for row in content["scores"]}
+    assert len(cells) == len(content["scores"]) == 36
+    assert cells["mini-hotpotqa", "base", True]["p_vs_base"] is None
+    # 8 right by both, 10 by SWiRL alone: p = 2 / 2^10
+    assert cells["mini-hotpotqa", "swirl", True]["p_vs_base"] == pytest.approx(2 / 1024)
+    # one lost, eight gained: p = 2 (1 + 9) / 2^9
+    assert cells["mini-musique", "swirl", True]["p_vs_base"] == pytest.approx(20 / 512)
+    assert cells["mini-gsm8k", "ceiling", True]["p_vs_base"] == pytest.approx(2 / 4096)
+    gains = content["relative_gain"]
+    assert gains["mini-hotpotqa"]["stands_for"] == "HotPotQA"
+    assert gains["mini-hotpotqa"]["paper"] == 0.123
+    assert gains["mini-hotpotqa"]["with_tools"] == {"sft": pytest.approx(9 / 8), "swirl": pytest.approx(10 / 8)}
+    assert gains["mini-beerqa"]["with_tools"] == {"sft": None, "swirl": None}
+    assert gains["mini-gsm8k"]["without_tools"] == {}
+    memory = {"closed_book_before": 0.41, "closed_book_after": 0.02, "n": 200}
+    assert content["memory"] == memory | {"sound.closed_book_before": 0.6, "sound.closed_book_after": 0.03}
+    assert content["reward_model"]["heldout.fpr"] == 0.22
+    assert content["filters"]["strategies"]["process"]["trajectories"] == 170
+
+
+def test_page_shows_the_numbers_of_every_part(finished: Layout) -> None:
+    words = re.sub(r"\s+", " ", _parsed(finished.page.read_text(encoding="utf-8")).text)
+    for part in (
+        "mini-hotpotqa 40.0% to 90.0% (+125.0%, p = 0.002)",
+        "+12.3%HotPotQA",
+        "82.5%91.0%",
+        "The base model's flaws are designed.",
+        "The reward model learned from oracle labels.",
+        "process (used)17021.2%51064.0%8090",
+        "after the cap 150 trajectories with 450 steps",
+        "all86.5%96.0%22.0%1200",
+        "the base model gives 41.0% of the answers of before some facts were changed, and 2.0% of those of after; "
+        "the ceiling 60.0% of the answers",
+        "There is a memory to contradict",
+        "gradient_norm",
+        "trajectories: passed",
+        "at most 5% are malformed",
+        "mini-musique, lost",
+        "mini-gsm8k, base",
+    ):
+        assert part.lower() in words.lower(), part
+
+
+def test_hostile_text_stays_text_and_nothing_is_loaded(finished: Layout) -> None:
+    page = finished.page.read_text(encoding="utf-8")
+    parsed = _parsed(page)
+    assert not parsed.names & {"script", "img", "link", "iframe", "object", "base", "form", "a"}
+    names = {name for name, _ in parsed.attributes}
+    assert not names & {"src", "href", "srcset", "data", "action", "style"}
+    assert not any(name.startswith("on") for name in names)
+    assert "alert('x')" in parsed.text and "&amp;" in parsed.text  # shown as the model wrote it
+    assert "\u202e" not in page and "\x1b" not in page
+    assert "url(" not in page and "@import" not in page
+
+
+def test_the_same_inputs_give_the_same_bytes(finished: Layout, run: Layout) -> None:
+    shutil.rmtree(run.plots)
+    _rerun(run)
+    outputs = [run.results, run.page, *sorted(run.plots.iterdir())]
+    assert [path.name for path in outputs[2:]] == ["accuracy.png", "filters.png", "training.png"]
+    for path in outputs:
+        assert path.read_bytes() == (finished.root / path.relative_to(run.root)).read_bytes(), path.name
+        assert str(run.root).encode() not in path.read_bytes()
+
+
+def test_optional_parts_are_left_out_with_a_sentence(run: Layout) -> None:
+    rows = [{"step": 0, "reward": 0.5}, {"step": 1, "reward": None}]
+    records.save_json(rows, run.series("train-swirl"))
+    run.quality("steps").unlink()
+    run.evaluation("ceiling").unlink()
+    run.prediction_trajectories("swirl").unlink()
+    records.save_json({"loss": 0.2}, run.metrics("base_model"))
+    records.save_json({}, run.metrics("reward_model"))
+    words = _parsed(_rerun(run)).text
+    absent = "Action length, KL to the reference, Entropy, Steps per trajectory, Malformed rate"
+    assert f"Not in this run's series: {absent}, Development accuracy, Oracle agreement." in words
+    assert "No report of the steps gate." in words
+    assert "The base was not trained here" in words
+    assert "No stored trajectories to show." in words
+    assert "No labels to measure this reward model against." in words
+    assert "Memory against reading" not in words
+
+
+@pytest.mark.parametrize(
+    ("samples", "shown"), [(0, []), (1, ["gained"]), (2, ["gained", "lost"]), (3, ["gained", "lost", "gained"])]
+)
+def test_samples_a_benchmark_take_gains_and_losses_by_turns(run: Layout, samples: int, shown: list[str]) -> None:
+    words = _parsed(_rerun(run, samples)).text
+    assert re.findall(r"mini-musique, (gained|lost):", words) == shown
+    assert ("Before and after" in words) == (samples > 0)
+
+
+def test_memory_at_chance_is_said(run: Layout) -> None:
+    _spoil(run.metrics("base_model"), lambda metrics: metrics.update({"memory.closed_book_before": 0.03}))
+    assert "mini-cofca tests nothing about memory" in _rerun(run)
+
+
+@pytest.mark.parametrize("what", ["evaluation", "predictions", "filters", "reward_model", "base_model"])
+def test_a_missing_required_input_is_named(run: Layout, what: str) -> None:
+    path = {
+        "evaluation": run.evaluation("sft"),
+        "predictions": run.predictions("swirl"),
+        "filters": run.filters,
+        "reward_model": run.metrics("reward_model"),
+        "base_model": run.metrics("base_model"),
+    }[what]
+    path.unlink()
+    with pytest.raises(DataError, match=re.escape(f"{path} does not exist")):
+        _rerun(run)
+
+
+def test_scores_that_contradict_their_predictions_are_refused(run: Layout) -> None:
+    _spoil(run.evaluation("swirl"), lambda rows: rows[0].update(accuracy=0.123))
+    with pytest.raises(DataError, match=r"16 of 20 answers right on mini-beerqa without|4 of 20.*says 0.123 of n=20"):
+        _rerun(run)
+
+
+def test_other_questions_than_base_had_are_refused(run: Layout) -> None:
+    rows = records.load(Prediction, run.predictions("sft"))
+    records.save([dataclasses.replace(rows[0], question_id="other"), *rows[1:]], Prediction, run.predictions("sft"))
+    with pytest.raises(DataError, match=r"sft.*mini-gsm8k with tools, paired with .*base.*'mini-gsm8k-00'"):
+        _rerun(run)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"accuracy": 1.5}, r"entry 0 \(mini-beerqa\): accuracy is 1.5"),
+        ({"f1": None}, "f1 is None"),
+        ({"f1": "0.5"}, "f1 is '0.5'"),
+        ({"model": "base"}, "model is 'base', expected 'swirl'"),
+    ],
+)
+def test_a_broken_score_is_named(run: Layout, change: dict[str, Any], words: str) -> None:
+    _spoil(run.evaluation("swirl"), lambda rows: rows[0].update(change))
+    with pytest.raises(DataError, match=words):
+        _rerun(run)
+
+
+def test_a_funnel_without_a_strategy_is_refused(run: Layout) -> None:
+    _spoil(run.filters, lambda content: content["strategies"].pop("both"))
+    with pytest.raises(DataError, match=r"filters.json: strategies has no 'both'"):
+        _rerun(run)
+
+
+def test_a_file_that_is_no_gate_report_is_refused(run: Layout) -> None:
+    records.save_json({"success": True}, run.quality("questions"))
+    with pytest.raises(DataError, match="reports/quality/questions.json is not a gate's report"):
+        _rerun(run)
+
+
+def test_the_terminal_shows_the_same_results(finished: Layout, capsys: pytest.CaptureFixture[str]) -> None:
+    text.show(finished)
+    printed = capsys.readouterr().out
+    lines = [" ".join(line.split()) for line in printed.splitlines()]
+    assert "mini-hotpotqa 100.0 ±8.1 40.0 ±19.7 85.0 ±15.4 90.0 ±13.7 +125.0% +12.3% 0.002 68% → 93%" in lines
+    assert "process (used) 170 21.2% 510 64.0%" in lines
+    assert max(len(line) for line in printed.splitlines()) <= 100
+    assert "\x1b" not in printed

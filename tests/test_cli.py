@@ -1,0 +1,174 @@
+"""The command line, as a user meets it."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from swirl import environment, records
+from swirl.layout import Layout
+from swirl.progress import Progress, track
+from swirl.running import _alone, _timed
+from swirl.types import OUTCOME, Action, Question, Step, Stop, Trajectory, Verdict
+
+Swirl = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Layout:
+    """A folder that `swirl` takes for a project, with one judged trajectory."""
+    layout = Layout(tmp_path)
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
+    call = Action("calculate", "I add.\n<calculate>2 + 3</calculate>", "2 + 3")
+    answer = Action("answer", "<answer>5</answer>", "5")
+    steps = (
+        Step(0, call, "5", (1, 2), (-0.1, -0.2), (3,), False),
+        Step(1, answer, "", (4,), (-0.3,), (), False),
+    )
+    trajectory = Trajectory("t1", "q1", "mini-gsm8k", 0, "base", 7, (9,), steps, Stop.ANSWERED, "")
+    verdicts = [
+        Verdict("t1", 0, True, 0.91, "", "reward"),
+        Verdict("t1", 1, None, None, "", "reward"),
+        Verdict("t1", OUTCOME, False, 0.2, "", "reward"),
+    ]
+    question = Question("q1", "mini-gsm8k", "train", "What is two and three?", ("5", "five"), 1, ("calculate",))
+    records.save([trajectory], Trajectory, layout.trajectories)
+    records.save(verdicts, Verdict, layout.verdicts)
+    records.save([question], Question, layout.questions)
+    return layout
+
+
+def test_help_names_every_command(swirl: Swirl) -> None:
+    done = swirl("--help")
+    assert done.returncode == 0
+    for command in ("stage", "params", "report", "show"):
+        assert f" {command} " in done.stdout
+
+
+def test_show_prints_steps_observations_and_verdicts(swirl: Swirl, project: Layout) -> None:
+    done = swirl("show", "t1")
+    assert done.stderr == ""
+    assert done.stdout == (
+        "trajectory  t1  (data/trajectories/trajectories.parquet)\n"
+        "benchmark   mini-gsm8k, model base, sample 0\n"
+        "question    What is two and three?\n"
+        "accepted    5 | five\n"
+        "\n"
+        "step 0  calculate  [good 0.91]\n"
+        "  model  I add.\n"
+        "         <calculate>2 + 3</calculate>\n"
+        "  result 5\n"
+        "\n"
+        "step 1  answer  [no verdict]\n"
+        "  model  <answer>5</answer>\n"
+        "\n"
+        "ended       answered\n"
+        "answer      5  [bad 0.20]\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("show", "t2"), "no trajectory 't2' in data/trajectories/trajectories.parquet; an id looks like 't1'"),
+        (("stage", "trian"), "there is no stage 'trian'; there are download, check_questions, "),
+        (("stage", "train"), "stage train needs --item sft or --item swirl\n"),
+        (("stage", "train", "--item", "base"), "stage train needs --item sft or --item swirl, not 'base'"),
+        (("stage", "judge", "--item", "base"), "stage judge has no items; leave out --item base"),
+    ],
+)
+def test_a_mistake_gets_one_sentence(arguments: tuple[str, ...], message: str, swirl: Swirl, project: Layout) -> None:
+    done = swirl(*arguments)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith(f"swirl: {message}")
+    assert done.stderr.count("\n") == 1
+
+
+def test_outside_of_a_project_it_says_so(swirl: Swirl, tmp_path: Path) -> None:
+    done = swirl("show", "t1")
+    assert done.returncode == 1
+    assert done.stderr == f"swirl: no dvc.yaml in {tmp_path} or above it; run swirl inside the project\n"
+
+
+def test_a_folder_inside_the_project_will_do(swirl: Swirl, project: Layout) -> None:
+    assert swirl("show", "t1", cwd=project.root / "data").stdout.startswith("trajectory  t1  ")
+
+
+def test_params_prints_what_the_stages_see(swirl: Swirl, root: Path) -> None:
+    done = swirl("params", cwd=root)
+    assert done.stderr == ""
+    assert "\nruntime:\n" in "\n" + done.stdout
+
+
+def test_a_typo_in_params_is_refused_before_a_stage_starts(swirl: Swirl, root: Path, tmp_path: Path) -> None:
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
+    text = (root / "params.yaml").read_text(encoding="utf-8")
+    (tmp_path / "params.yaml").write_text(text + "\nsede: 1\n", encoding="utf-8")
+    done = swirl("stage", "download")
+    assert done.returncode == 1
+    assert "sede" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "data").exists()
+
+
+def test_torch_stages_run_in_a_process_started_with_the_allocator_settings() -> None:
+    program = "from swirl import environment; environment.apply(3); import os; print(os.getpid(), dict(os.environ))"
+    clean = {k: v for k, v in os.environ.items() if k not in {*environment.ALLOCATOR, "SWIRL_RESTARTED"}}
+    with subprocess.Popen([sys.executable, "-c", program], env=clean, stdout=subprocess.PIPE, text=True) as process:
+        printed, _ = process.communicate(timeout=60)
+    pid, _, variables = printed.partition(" ")
+    assert int(pid) == process.pid
+    for expected in ("'OMP_NUM_THREADS': '3'", "'MALLOC_TOP_PAD_': '268435456'", "'GOMP_SPINCOUNT': '0'"):
+        assert expected in variables
+
+
+def test_a_stage_that_still_runs_is_not_started_beside_itself(tmp_path: Path) -> None:
+    with _alone("judge", tmp_path / "judge"):
+        program = (
+            "import sys, pathlib; from swirl.running import _alone\n"
+            "with _alone('judge', pathlib.Path(sys.argv[1])): pass"
+        )
+        second = subprocess.run(
+            [sys.executable, "-c", program, str(tmp_path / "judge")], capture_output=True, text=True, check=False
+        )
+    pid = os.getpid()
+    assert second.stderr.splitlines()[-1].endswith(
+        f"SwirlError: stage judge is still running as process {pid}; wait for it or stop it: kill {pid}"
+    )
+    with _alone("judge", tmp_path / "judge"):
+        assert (tmp_path / "judge").read_text() == f"{pid}\n"
+
+
+def test_timing_is_written_only_for_a_stage_that_finished(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="broken"), _timed(tmp_path / "broken.json"):
+        raise ValueError("broken")
+    assert not (tmp_path / "broken.json").exists()
+    with _timed(tmp_path / "done.json"):
+        pass
+    timing = json.loads((tmp_path / "done.json").read_text())
+    assert timing.keys() == {"started", "seconds", "peak_rss_mb"}
+    assert 0 <= timing["seconds"] < 10
+    assert 10 < timing["peak_rss_mb"] < 10_000
+
+
+def test_progress_in_a_log_is_plain_lines() -> None:
+    log = io.StringIO()
+    with Progress(4, "judging", stream=log, interval=0) as progress:
+        progress.update(1, loss=0.5)
+        progress.update(3, loss=0.25)
+    first, last = log.getvalue().splitlines()
+    assert first.startswith("judging: 1/4 (25%), 0 s, about 0 s left, loss=0.5")
+    assert last == "judging: 4/4 (100%), 0 s, loss=0.25"
+
+
+def test_progress_says_little_in_a_fast_loop(capsys: pytest.CaptureFixture[str]) -> None:
+    assert list(track(iter("abc"), 0, "letters")) == ["a", "b", "c"]
+    assert capsys.readouterr().err == "letters: 3, 0 s\n"

@@ -1,0 +1,142 @@
+"""`python flows/pipeline.py` over a small real DVC project, twice, with Prefect's own records read back."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+FLOW = Path(__file__).parents[1] / "flows/pipeline.py"
+STAGES = """
+stages:
+  last:
+    cmd: python stage.py last
+    deps: [middle-a.txt, middle-b.txt]
+    outs: [last.txt]
+  middle:
+    foreach: [a, b]
+    do:
+      cmd: python stage.py middle-${item}
+      deps: [first.txt]
+      outs:
+        - middle-${item}.txt
+  first:
+    cmd: python stage.py first
+    params: [x]
+    outs: [first.txt]
+"""
+STAGE = """
+import os, sys, time
+name = sys.argv[1]
+print(name, "belongs to", os.environ["SWIRL_RUN_ID"])
+if name == "hang":
+    open("hang.pid", "w").write(str(os.getpid()))
+    time.sleep(300)
+if name == "broken":
+    sys.exit("row 3 is broken")
+open(name + ".txt", "w").write(name)
+"""
+BROKEN = """
+  broken:
+    cmd: python stage.py broken
+    deps: [last.txt]
+    outs: [broken.txt]
+  never:
+    cmd: python stage.py never
+    deps: [broken.txt]
+    outs: [never.txt]
+"""
+HANG = """
+  hang:
+    cmd: python stage.py hang
+    outs: [hang.txt]
+"""
+
+
+def environment(project: Path) -> dict[str, str]:
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT", "SWIRL", "MLFLOW"))}
+    return {**kept, "PREFECT_HOME": str(project / ".prefect"), "DVC_NO_ANALYTICS": "1"}
+
+
+def run_flow(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(FLOW), "--project", str(project), *arguments]
+    return subprocess.run(command, env=environment(project), capture_output=True, text=True, timeout=180, check=False)
+
+
+def recorded(project: Path, table: str) -> list[tuple[str, str]]:
+    """(name, state name) of Prefect's flow runs or task runs, oldest first."""
+    names = "(SELECT name FROM flow WHERE id = flow_id)" if table == "flow_run" else "name"
+    with sqlite3.connect(project / ".prefect/prefect.db") as database:
+        return list(database.execute(f"SELECT {names}, state_name FROM {table} ORDER BY start_time"))
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("project")
+    (folder / "dvc.yaml").write_text(STAGES, encoding="utf-8")
+    (folder / "stage.py").write_text(STAGE, encoding="utf-8")
+    (folder / "params.yaml").write_text("x: 1\n", encoding="utf-8")
+    for command in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"]):
+        subprocess.run(command, cwd=folder, env=environment(folder), check=True)
+    return folder
+
+
+def test_flow_runs_stages_in_dvc_order_then_finds_them_cached_and_stops_at_a_failure(project: Path) -> None:
+    """One test, because each flow starts a server, which takes seconds."""
+    first = run_flow(project)
+    assert first.returncode == 0, first.stderr
+    assert recorded(project, "flow_run") == [("swirl-pipeline", "Completed")]
+    order = ["first", "middle@a", "middle@b", "last"]
+    assert recorded(project, "task_run") == [(name, "Completed") for name in order]
+    assert first.stderr.count("Task run 'middle@a' - middle-a belongs to ") == 1
+
+    with (project / "dvc.yaml").open("a", encoding="utf-8") as file:
+        file.write(BROKEN)
+    (project / "middle-b.txt").unlink()
+    second = run_flow(project)
+    assert second.returncode == 1
+    assert "stage broken failed" in second.stderr
+    assert "row 3 is broken" in second.stderr.rpartition("stage broken failed")[2]
+    assert recorded(project, "flow_run")[1] == ("swirl-pipeline", "Failed")
+    assert recorded(project, "task_run")[4:] == [*((name, "Cached") for name in order), ("broken", "Failed")]
+    assert not (project / "never.txt").exists()
+
+    parents = mlflow_parents(project)
+    assert [status for status, _ in parents] == ["FINISHED", "FAILED"]
+    assert f"last belongs to {parents[0][1]}" in first.stderr
+
+
+def mlflow_parents(project: Path) -> list[tuple[str, str]]:
+    """(status, run id), oldest first."""
+    with sqlite3.connect(project / "mlflow.db") as database:
+        return list(database.execute("SELECT status, run_uuid FROM runs WHERE name LIKE 'flow %' ORDER BY start_time"))
+
+
+def test_a_stopped_flow_leaves_no_stage_behind(project: Path) -> None:
+    with (project / "dvc.yaml").open("a", encoding="utf-8") as file:
+        file.write(HANG)
+    command = [sys.executable, str(FLOW), "--project", str(project), "--target", "hang"]
+    flow = subprocess.Popen(
+        command, env=environment(project), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    pid = project / "hang.pid"
+    while not pid.exists() or not pid.read_text(encoding="utf-8"):
+        assert flow.poll() is None, "the flow ended before its stage began"
+        time.sleep(0.1)
+    stage = int(pid.read_text(encoding="utf-8"))
+    flow.send_signal(signal.SIGTERM)
+    assert flow.wait(60) != 0
+    with pytest.raises(ProcessLookupError):
+        os.kill(stage, 0)
+    assert mlflow_parents(project)[-1][0] == "FAILED"
+
+
+def test_help_names_the_options() -> None:
+    done = subprocess.run([sys.executable, str(FLOW), "--help"], capture_output=True, text=True, check=True)
+    assert all(option in done.stdout for option in ("--target", "--force", "--parallel", "--project"))

@@ -1,0 +1,185 @@
+"""The search tool: what is found, in which order, how it is shown, and what an index folder holds."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from swirl.errors import DataError
+from swirl.tools import Search
+from swirl.tools.base import Observation, call
+from swirl.tools.search import build, words
+from swirl.types import Passage
+
+PASSAGES = [
+    Passage("p0", "Oslo", "Oslo is the capital of Norway. It lies on a fjord."),
+    Passage("p1", "Bergen", "A harbour town in Norway."),
+    Passage("p2", "Élan", "A film by Nora Brun."),
+    Passage("p3", "", "The capital of Peru is Lima."),
+]
+
+
+@pytest.fixture(scope="module")
+def index_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("search") / "index"
+    build(PASSAGES, folder)
+    return folder
+
+
+def test_words() -> None:
+    assert words("The O'Neill-film, ÉLAN (1999)") == ["the", "o", "neill", "film", "élan", "1999"]
+    assert words("the film", {"the"}) == ["film"]
+
+
+def test_results_and_how_they_are_shown(index_dir: Path) -> None:
+    search = Search(index_dir, k=2)
+    assert search.run("harbour") == "Bergen: A harbour town in Norway."
+    assert search.run("ÉLAN?") == "Élan: A film by Nora Brun."
+    assert search.run("Lima Peru") == "The capital of Peru is Lima."
+    assert search.run("Norway harbour") == (
+        "Bergen: A harbour town in Norway. | Oslo is the capital of Norway. It lies on a fjord."
+    )
+
+
+@pytest.mark.parametrize("query", ["", " ?! ", "quokka", "\x00", "\ud800", "no-such-word"])
+def test_a_query_without_a_known_word_has_no_result(index_dir: Path, query: str) -> None:
+    assert Search(index_dir).run(query) == "no result"
+    assert call(Search(index_dir), query) == Observation("no result", error=False)
+
+
+def test_scores_are_bm25(index_dir: Path) -> None:
+    """Lucene's formula by hand: idf = ln(1 + (N - n + 0.5) / (n + 0.5)), k1 = 1.5, b = 0.75."""
+    search = Search.over([Passage("a", "", "red"), Passage("b", "", "red red blue")])
+    # N = 2, both hold "red": idf = ln 1.2; mean length 2; tf 1 of length 1, and tf 2 of length 3
+    scores = search._score(["red"])[0]
+    assert scores == pytest.approx([0.1823216 / (1 + 1.5 * 0.625), 2 * 0.1823216 / (2 + 1.5 * 1.375)], abs=1e-6)
+
+
+def test_equal_scores_stand_in_passage_order() -> None:
+    passages = [Passage(str(n), "", f"same words {'x' if n % 2 else 'y'}{n}") for n in range(40)]
+    search = Search.over(passages, k=5)
+    assert search.best(["same words", "words", "x7 same"]) == [[0, 1, 2, 3, 4], [0, 1, 2, 3, 4], [7, 0, 1, 2, 3]]
+
+
+def test_the_text_is_cut_at_a_passage_or_a_sentence() -> None:
+    passages = [
+        Passage("a", "Ann", "Ann likes red. Ann likes blue! Ann sleeps."),
+        Passage("b", "Bo", "Bo likes red and many other colours. Bo sleeps."),
+    ]
+    shown = {
+        limit: Search.over(passages, k=2, output_limit=limit).run("likes red ann") for limit in (20, 35, 60, 90, 99)
+    }
+    assert shown == {
+        20: "Ann likes red.",
+        35: "Ann likes red. Ann likes blue!",
+        60: "Ann likes red. Ann likes blue! Ann sleeps.",
+        90: "Ann likes red. Ann likes blue! Ann sleeps. | Bo likes red and many other colours.",
+        99: "Ann likes red. Ann likes blue! Ann sleeps. | Bo likes red and many other colours. Bo sleeps.",
+    }
+    long = Search.over([Passage("a", "", "a sentence that never finds any end")], output_limit=20)
+    assert long.run("sentence") == "a sentence that"
+
+
+WORDS = st.lists(st.sampled_from(["red", "blue", "green", "a", "b", "zzz", "!", "Red"]), max_size=6).map(" ".join)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(WORDS, min_size=1, max_size=12), st.lists(WORDS, max_size=8), st.integers(1, 4))
+def test_many_queries_answer_as_one_by_one(texts: list[str], queries: list[str], k: int) -> None:
+    search = Search.over([Passage("0", "", "red"), *(Passage(str(n), "", text) for n, text in enumerate(texts))], k)
+    assert search.run_many(queries) == [search.run(query) for query in queries]
+
+
+def test_memory_and_folder_answer_alike(index_dir: Path) -> None:
+    queries = ["capital of Norway", "film", "the", "town in Peru", "nothing known here: quokka"]
+    assert Search.over(PASSAGES).run_many(queries) == Search(index_dir).run_many(queries)
+
+
+def test_stopwords_are_kept_with_the_index(tmp_path: Path) -> None:
+    build(PASSAGES, tmp_path, stopwords=["the", "of"])
+    assert Search(tmp_path).run("the of") == "no result"
+    assert Search(tmp_path).run("the film") == "Élan: A film by Nora Brun."
+
+
+def test_bytes_do_not_depend_on_the_process(tmp_path: Path) -> None:
+    code = """if True:
+        import sys; from pathlib import Path
+        from swirl.tools.search import build; from swirl.types import Passage
+        passages = [Passage(str(n), f"T{n}", f"word{n} shared \u00e9t\u00e9 word{n % 7}") for n in range(50)]
+        build(passages, Path(sys.argv[1]))
+    """
+    hashes = []
+    for seed in ("1", "2"):
+        folder = tmp_path / seed
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(folder)], env=environment, capture_output=True, check=True
+        )
+        assert done.stdout == done.stderr == b"", "no progress bars"
+        hashes.append({path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()})
+    assert hashes[0] == hashes[1]
+    assert {"search.json", "passages.parquet", "data.csc.index.npy"} <= hashes[0].keys()
+
+
+def test_arrays_are_memory_mapped_and_not_pickled(index_dir: Path) -> None:
+    assert type(Search(index_dir)._scores).__name__ == "memmap"
+    for array in index_dir.glob("*.npy"):
+        assert b"'descr': '|O'" not in array.read_bytes()[:128]
+
+
+def test_a_missing_index_names_the_stage(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="holds no search index; the stage index makes it"):
+        Search(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("search.json", b"{"),
+        ("search.json", b"[]"),
+        ("search.json", b'{"passages": 4, "stopwords": [], "vocabulary": ["a"]}'),
+        ("params.index.json", b"{}"),
+        ("params.index.json", b"nonsense"),
+        ("data.csc.index.npy", b"nonsense"),
+        ("indices.csc.index.npy", None),
+        ("passages.parquet", b"nonsense"),
+        ("passages.parquet", None),
+    ],
+)
+def test_a_broken_index_is_refused(tmp_path: Path, name: str, content: bytes | None) -> None:
+    build(PASSAGES, tmp_path)
+    (tmp_path / name).unlink()
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=str(tmp_path)):
+        Search(tmp_path)
+
+
+def test_an_array_of_another_index_is_refused(tmp_path: Path) -> None:
+    build(PASSAGES, tmp_path / "one")
+    build(PASSAGES[:2], tmp_path / "two")
+    (tmp_path / "two/data.csc.index.npy").replace(tmp_path / "one/data.csc.index.npy")
+    with pytest.raises(DataError, match="arrays differ in length"):
+        Search(tmp_path / "one")
+
+
+@pytest.mark.parametrize("passages", [[], [Passage("a", "", "?!")]])
+def test_nothing_to_index(tmp_path: Path, passages: list[Passage]) -> None:
+    with pytest.raises(DataError, match="no word to index"):
+        build(passages, tmp_path)
+    with pytest.raises(DataError, match="no word to index"):
+        Search.over(passages)
+
+
+def test_k_and_limit_must_make_sense() -> None:
+    with pytest.raises(ValueError, match="k must be at least 1"):
+        Search.over(PASSAGES, k=0)
+    with pytest.raises(ValueError, match="output_limit at least 20"):
+        Search.over(PASSAGES, output_limit=5)

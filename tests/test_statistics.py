@@ -1,0 +1,99 @@
+"""Statistics against values that others published, and by hand where a few coins suffice."""
+
+from __future__ import annotations
+
+import pytest
+
+from swirl.evaluation.statistics import mcnemar, paired, relative_gain, wilson
+
+# Newcombe 1998 (Statistics in Medicine 17, p. 857), table I, method 3: the score interval without correction.
+NEWCOMBE = [
+    (81, 263, 0.2553, 0.3662),
+    (15, 148, 0.0624, 0.1605),
+    (0, 20, 0.0000, 0.1611),
+    (1, 29, 0.0061, 0.1718),
+]
+
+
+@pytest.mark.parametrize(("successes", "n", "low", "high"), NEWCOMBE)
+def test_wilson_is_newcombes_method_3(successes: int, n: int, low: float, high: float) -> None:
+    assert wilson(successes, n) == (pytest.approx(low, abs=5e-5), pytest.approx(high, abs=5e-5))
+
+
+def test_wilson_is_symmetric_and_ends_exactly_at_the_ends() -> None:
+    assert wilson(20, 20) == (pytest.approx(1 - 0.16113, abs=5e-5), 1.0)
+    assert wilson(0, 20)[0] == 0.0
+    low, high = wilson(5, 10)
+    assert low + high == pytest.approx(1.0)
+
+
+def test_wilson_narrows_with_z() -> None:
+    # z = 1: p = .5, n = 4: centre .5, half-width sqrt(1/16 + 1/64) / 1.25 = sqrt(5)/10
+    assert wilson(2, 4, z=1.0) == (pytest.approx(0.5 - 0.2236068), pytest.approx(0.5 + 0.2236068))
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 0), (-1, 5), (6, 5), (1, -1)])
+def test_wilson_refuses_impossible_counts(successes: int, n: int) -> None:
+    with pytest.raises(ValueError, match=f"successes={successes}, n={n}"):
+        wilson(successes, n)
+
+
+@pytest.mark.parametrize("z", [0.0, -1.0, float("nan"), float("inf")])
+def test_wilson_refuses_a_useless_z(z: float) -> None:
+    with pytest.raises(ValueError, match="z > 0"):
+        wilson(1, 2, z)
+
+
+@pytest.mark.parametrize(
+    ("a_only", "b_only", "p"),
+    [
+        (9, 2, 0.06543),  # the example of R's exact2x2 package: 2 (1 + 11 + 55) / 2^11
+        (0, 5, 0.0625),  # 2 / 2^5
+        (1, 9, 0.021484375),  # 2 (1 + 10) / 2^10
+        (0, 1, 1.0),
+        (3, 3, 1.0),
+        (0, 0, 1.0),
+    ],
+)
+def test_mcnemar_is_the_exact_binomial(a_only: int, b_only: int, p: float) -> None:
+    assert mcnemar(a_only, b_only) == pytest.approx(p, abs=5e-6)
+    assert mcnemar(b_only, a_only) == mcnemar(a_only, b_only)
+
+
+def test_mcnemar_keeps_its_digits_far_out_and_for_many_questions() -> None:
+    assert mcnemar(0, 100) == 2.0**-99
+    assert mcnemar(5000, 5000) == 1.0
+    assert mcnemar(4900, 5100) == pytest.approx(0.0466, abs=5e-4)  # normal approximation: z = 199 / 100
+    assert mcnemar(0, 5000) == 0.0
+
+
+@pytest.mark.parametrize(("a_only", "b_only"), [(-1, 0), (0, -1)])
+def test_mcnemar_refuses_negative_counts(a_only: int, b_only: int) -> None:
+    with pytest.raises(ValueError, match=f"a_only={a_only}, b_only={b_only}"):
+        mcnemar(a_only, b_only)
+
+
+def test_paired_counts_who_alone_is_right() -> None:
+    base = {"a": True, "b": True, "c": False, "d": False, "e": True}
+    other = {"e": False, "d": False, "c": True, "b": True, "a": False}
+    assert paired(base, other) == (2, 1)
+
+
+def test_paired_needs_the_same_questions() -> None:
+    with pytest.raises(ValueError, match="second model has no result for 1 question.*'b'"):
+        paired({"a": True, "b": True}, {"a": True})
+    with pytest.raises(ValueError, match="first model has no result for 2 question.*'b'"):
+        paired({"a": True}, {"a": True, "c": False, "b": False})
+
+
+def test_relative_gain_of_the_papers_table_2() -> None:
+    gain = relative_gain(0.65, 0.79)
+    assert gain == pytest.approx(0.2154, abs=5e-5)  # the 21.5% of the paper's headline
+    assert relative_gain(0.5, 0.4) == pytest.approx(-0.2)
+    assert relative_gain(0.0, 0.3) is None
+
+
+@pytest.mark.parametrize(("base", "other"), [(-0.1, 0.5), (0.5, 1.1), (float("nan"), 0.5)])
+def test_relative_gain_refuses_what_is_no_accuracy(base: float, other: float) -> None:
+    with pytest.raises(ValueError, match=r"\[0, 1\]"):
+        relative_gain(base, other)

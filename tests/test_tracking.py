@@ -1,0 +1,293 @@
+"""Tracking writes to a real sqlite store; stages are real processes, started by a real DVC where that matters."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from swirl import tracking
+from swirl.layout import Layout
+from swirl.tracking.contents import flat, plain
+from swirl.tracking.pipeline import Stage, _is_dvc_run, read_stages, upstream
+
+PARAMS = {"seed": 7, "filter": {"strategy": "both", "limits": [1, 2]}, "judge": {"url": "https://me:pw@host/v1"}}
+DVC_YAML = """
+vars:
+  - run: python
+stages:
+  judge:
+    cmd: ${run} x.py
+    params: [judge]
+    outs: [data/verdicts]
+    metrics:
+      - reports/metrics/judge.json: {cache: false}
+  filter:
+    cmd: ${run} x.py
+    deps: [data/verdicts/table]
+    params: [seed, filter]
+    outs: [data/steps]
+  train:
+    foreach: [sft, swirl]
+    do:
+      cmd: ${run} x.py --item ${item}
+      deps: [data/steps, models/base]
+      outs:
+        - models/${item}
+      plots:
+        - reports/series/train-${item}.json: {cache: false}
+  evaluate:
+    foreach: {base: models/base, swirl: models/swirl}
+    do:
+      cmd: ${run} x.py
+      deps: ["${item}"]
+      outs: ["reports/evaluation/${key}.json"]
+  probe:
+    matrix: {size: [1, 2], kind: [a]}
+    cmd: ${run}
+    outs: ["reports/probe-${item.size}${item.kind}.json"]
+"""
+
+
+@pytest.fixture(scope="module")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with MLflow's tables and no experiment of ours: making one takes seconds, copying one does not."""
+    from mlflow.tracking import MlflowClient
+
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def layout(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    for name in ("SWIRL_RUN_ID", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "dvc.yaml").write_text(DVC_YAML, encoding="utf-8")
+    return Layout(tmp_path)
+
+
+def write(path: Path, value: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value), encoding="utf-8")
+
+
+def runs(layout: Layout) -> dict[str, Any]:
+    """All runs by name."""
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{layout.root}/mlflow.db")
+    experiment = client.get_experiment_by_name("swirl")
+    assert experiment is not None
+    return {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+
+
+def artifacts(layout: Layout, run: Any) -> set[str]:
+    root = layout.root / "mlartifacts" / run.info.run_id / "artifacts"
+    return {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
+
+
+def test_stages_are_those_that_dvc_expands(layout: Layout) -> None:
+    stages = read_stages(layout.root, PARAMS)
+    assert list(stages) == [
+        *("judge", "filter", "train@sft", "train@swirl", "evaluate@base", "evaluate@swirl", "probe@1-a", "probe@2-a")
+    ]
+    assert stages["judge"] == Stage("judge", ("judge",), (), ("data/verdicts", "reports/metrics/judge.json"))
+    assert stages["train@swirl"].outs == ("models/swirl", "reports/series/train-swirl.json")
+    assert (stages["train@swirl"].id, stages["train@swirl"].item) == ("train-swirl", "swirl")
+    assert stages["evaluate@swirl"].deps == ("models/swirl",)
+    assert stages["probe@2-a"].outs == ("reports/probe-2a.json",)
+    assert upstream("evaluate@swirl", stages) == ["judge", "filter", "train@swirl"]
+    assert upstream("evaluate@base", stages) == []
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("/venv/bin/python /venv/bin/dvc repro", True),
+        ("python -m dvc repro -s filter", True),
+        ("dvc -q exp run -S seed=1", True),
+        ("dvc status repro", False),
+        ("python repro dvc", False),
+    ],
+)
+def test_dvc_is_known_by_its_command_line(command: str, expected: bool) -> None:
+    assert _is_dvc_run(command.split()) is expected
+
+
+def test_parameters_are_flat_and_without_secrets() -> None:
+    secret = {"judge": {"api_key": "sk-1", "url": "https://me:pw@host/v1", "token": ""}, "hf": [{"password": "p"}]}
+    assert flat(plain(secret)) == {
+        "judge.api_key": "(not logged)",
+        "judge.url": "https://***@host/v1",
+        "judge.token": "",
+        "hf": '[{"password": "(not logged)"}]',
+    }
+    assert flat(PARAMS, ("filter", "seed")) == {"seed": "7", "filter.strategy": "both", "filter.limits": "[1, 2]"}
+
+
+def test_a_stage_is_logged_from_its_files(layout: Layout) -> None:
+    with tracking.stage_run("train-swirl", PARAMS, layout):
+        write(layout.model("swirl") / "config.json", {"layers": 2})
+        write(layout.metrics("train-swirl"), {"reward": 0.75, "kl": 0.5, "note": None})
+        write(layout.timing("train-swirl"), {"seconds": 61.5, "peak_rss_mb": 900.0, "started": time.time()})
+        write(layout.series("train-swirl"), [{"step": 10, "reward": 0.25}, {"step": 20, "reward": 0.75}])
+    found = runs(layout)
+    run, parent = found["train@swirl"], found["stage train-swirl"]
+    assert (run.info.status, parent.info.status) == ("FINISHED", "FINISHED")
+    assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert {key: run.data.tags[key] for key in ("stage", "item", "cached")} == {
+        "stage": "train@swirl",
+        "item": "swirl",
+        "cached": "false",
+    }
+    assert parent.data.params["judge.url"] == "https://***@host/v1"
+    assert run.data.metrics == {"reward": 0.75, "kl": 0.5, "seconds": 61.5, "peak_rss_mb": 900.0}
+    assert (run.data.tags["seconds"], run.data.tags["peak_rss_mb"]) == ("61.5", "900.0")
+    assert artifacts(layout, run) == {
+        "models/swirl/config.json",
+        "reports/metrics/train-swirl.json",
+        "reports/series/train-swirl.json",
+    }
+
+
+def test_series_keep_their_steps(layout: Layout) -> None:
+    rows = [{"step": step, "loss": step / 4} for step in range(1, 1201)]
+    with tracking.stage_run("train-sft", PARAMS, layout, max_model_mb=0.000001):
+        write(layout.series("train-sft"), rows)
+        write(layout.model("sft") / "config.json", {"layers": 2})
+    from mlflow.tracking import MlflowClient
+
+    run = runs(layout)["train@sft"]
+    history = MlflowClient(f"sqlite:///{layout.root}/mlflow.db").get_metric_history(run.info.run_id, "loss")
+    assert [(point.step, point.value) for point in history] == [(step, step / 4) for step in range(1, 1201)]
+    listed = layout.root / "mlartifacts" / run.info.run_id / "artifacts/models/sft.sha256"
+    assert listed.read_text(encoding="utf-8").splitlines()[1] == (
+        "53d7ce73be51f5530f93923deaf148b4af52b9768c88399da44f8d6da02f4063  config.json"
+    )
+
+
+def test_a_failure_passes_through_and_marks_child_and_parent(layout: Layout) -> None:
+    write(layout.metrics("judge"), {"stale": 1.0})
+    os.utime(layout.metrics("judge"), (1, 1))
+    with pytest.raises(ValueError, match="row 3"), tracking.stage_run("judge", PARAMS, layout):
+        raise ValueError("row 3 of https://me:pw@host is broken")
+    found = runs(layout)
+    run, parent = found["judge"], found["stage judge"]
+    assert (run.info.status, parent.info.status) == ("FAILED", "FAILED")
+    assert run.data.tags["error"] == "ValueError: row 3 of https://***@host is broken"
+    assert parent.data.tags["error"] == "judge: ValueError: row 3 of https://***@host is broken"
+    assert "stale" not in run.data.metrics
+
+
+STAGE = """
+    import json, os, sys, time
+    from pathlib import Path
+    from swirl import tracking
+    from swirl.layout import Layout
+    name, seconds = sys.argv[1], float(sys.argv[2])
+    with tracking.stage_run(name, {"seed": 7}, Layout(Path.cwd())):
+        print("running", flush=True)
+        time.sleep(seconds)
+        path = Path(f"reports/metrics/{name}.json")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"n": 1.5}))
+"""
+
+
+def test_a_killed_stage_is_marked_as_killed(layout: Layout) -> None:
+    script = layout.root / "stage.py"
+    script.write_text(textwrap.dedent(STAGE), encoding="utf-8")
+    process = subprocess.Popen([sys.executable, str(script), "judge", "60"], cwd=layout.root, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+
+    process.stdout.read()  # ends with the worker, which holds the pipe too
+    found = runs(layout)
+    assert (found["judge"].info.status, found["stage judge"].info.status) == ("KILLED", "KILLED")
+
+
+def test_two_stages_of_one_dvc_share_a_parent_and_cached_ones_join(layout: Layout) -> None:
+    """`one` is restored by DVC and runs nothing; `two` runs in a DVC process and logs both."""
+    root, python = layout.root, sys.executable
+    (root / "stage.py").write_text(textwrap.dedent(STAGE), encoding="utf-8")
+    entry = "  {0}:\n    cmd: {1} stage.py {0} 0\n    deps: [{2}]\n    metrics: [reports/metrics/{0}.json]\n"
+    chain = [("one", "stage.py"), ("two", "reports/metrics/one.json"), ("three", "reports/metrics/two.json")]
+    (root / "dvc.yaml").write_text(
+        "stages:\n" + "".join(entry.format(name, python, dep) for name, dep in chain), encoding="utf-8"
+    )
+    env = {**os.environ, "DVC_NO_ANALYTICS": "1"}
+    for command in ("init -q --no-scm", "repro -q one"):
+        subprocess.run([python, "-m", "dvc", *command.split()], cwd=root, env=env, check=True)
+    first = runs(layout)["dvc repro"].info.run_id
+    subprocess.run([python, "-m", "dvc", "repro", "-q"], cwd=root, env=env, check=True)
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{root}/mlflow.db")
+    experiment = client.get_experiment_by_name("swirl")
+    assert experiment is not None
+    by_parent: dict[str, dict[str, str]] = {}
+    for run in client.search_runs([experiment.experiment_id]):
+        parent = run.data.tags.get("mlflow.parentRunId")
+        if parent:
+            assert (run.data.metrics["n"], run.info.status) == (1.5, "FINISHED")
+            by_parent.setdefault(parent, {})[run.data.tags["stage"]] = run.data.tags["cached"]
+    second = next(parent for parent in by_parent if parent != first)
+    assert by_parent == {first: {"one": "false"}, second: {"one": "true", "two": "false", "three": "false"}}
+    assert client.get_run(second).info.status == "FINISHED"
+
+
+def test_evaluation_gates_and_results_become_metrics(layout: Layout) -> None:
+    score = {"benchmark": "mini-gsm8k", "model": "swirl", "with_tools": True, "n": 400, "accuracy": 0.5}
+    write(layout.evaluation("swirl"), [score, {**score, "with_tools": False, "accuracy": 0.25}])
+    write(layout.results, {"scores": [score], "reward_model": {"accuracy": 0.875}})
+    write(layout.quality("steps"), {"success": False, "rows": 12})
+    (layout.root / "dvc.yaml").write_text(
+        "stages: {report: {cmd: x, outs: [reports/evaluation, reports/results.json, reports/quality/steps.json]}}",
+        encoding="utf-8",
+    )
+    parent = tracking.open_run(layout, PARAMS, "flow happy-owl")
+    assert parent is not None
+    tracking.log_cached(layout, PARAMS, parent, ["report"])
+    tracking.close_run(layout, parent)
+    found = runs(layout)
+    assert found["report"].data.metrics == {
+        "mini-gsm8k.n": 400.0,
+        "mini-gsm8k.accuracy": 0.5,
+        "mini-gsm8k.no_tools.n": 400.0,
+        "mini-gsm8k.no_tools.accuracy": 0.25,
+        "gate.steps.success": 0.0,
+        "gate.steps.rows": 12.0,
+    }
+    assert (found["report"].data.tags["gate"], found["report"].data.tags["cached"]) == ("failed", "true")
+    assert found["flow happy-owl"].data.metrics == {
+        "swirl.mini-gsm8k.n": 400.0,
+        "swirl.mini-gsm8k.accuracy": 0.5,
+        "reward_model.accuracy": 0.875,
+    }
+    assert found["flow happy-owl"].info.status == "FINISHED"
+
+
+def test_a_server_that_is_down_costs_one_warning(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:pw@127.0.0.1:9")
+    started = time.monotonic()
+    with tracking.stage_run("judge", PARAMS, layout):
+        write(layout.metrics("judge"), {"n": 1})
+    said = capfd.readouterr().err
+    assert json.loads(layout.metrics("judge").read_text(encoding="utf-8")) == {"n": 1}
+    assert said.startswith("warning: stage judge is not recorded in MLflow: ")
+    assert (said.count("\n"), "pw" in said, time.monotonic() - started < 30) == (1, False, True)
