@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +28,7 @@ os.environ.setdefault("DVC_NO_ANALYTICS", "1")
 os.environ.setdefault("PREFECT_SERVER_ALLOW_EPHEMERAL_MODE", "true")
 os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
 
+import psutil
 import yaml
 from prefect import State, flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
@@ -36,6 +38,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
 from swirl import tracking
+from swirl.errors import DataError
 from swirl.layout import Layout
 from swirl.records import load_json
 
@@ -83,13 +86,24 @@ class ProcessGroups:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
+    """End a process and its group: a stage may well outlive the DVC that started it."""
     for number in (signal.SIGTERM, signal.SIGKILL):
-        if process.poll() is not None:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(GRACE)
+        deadline = time.monotonic() + GRACE
+        if _alive(process.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, number)
+        while _alive(process.pid) and time.monotonic() < deadline:
+            time.sleep(0.05)
+    process.wait()
+
+
+def _alive(group: int) -> bool:
+    """Whether a process of the group still runs; one that has ended and was not waited for does not."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(ProcessLookupError, psutil.Error):
+            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
+                return True
+    return False
 
 
 @task(task_run_name="{name}", cache_policy=NO_CACHE)
@@ -141,9 +155,10 @@ def _params(root: Path) -> dict[str, Any]:
 
 
 def plan(project: Path, target: str | None) -> dict[str, list[str]]:
-    """Each stage and the stages that it needs, in DVC's order. Raises DVC's error for an unknown target.
+    """Each stage and the stages that it needs, in DVC's order. Raises `DataError` for an unknown target.
 
-    What `dvc add` tracks is in DVC's graph, too, but there is nothing to run for it.
+    `train` stands for `train@sft` and `train@swirl`. What `dvc add` tracks is in DVC's graph, too, but there is
+    nothing to run for it. DVC's own look-up of targets goes by the current folder, which need not be the project.
     """
     from dvc.repo import Repo
     from dvc.repo.reproduce import plan_repro
@@ -151,8 +166,11 @@ def plan(project: Path, target: str | None) -> dict[str, list[str]]:
 
     with Repo(str(project)) as repo:
         graph = repo.index.graph
-        stages = plan_repro(graph, list(repo.stage.collect(target)) if target else None)
-        stages = [stage for stage in stages if isinstance(stage, PipelineStage)]
+        known = [stage for stage in graph if isinstance(stage, PipelineStage)]
+        wanted = [stage for stage in known if target in (None, stage.name, stage.name.partition("@")[0])]
+        if not wanted:
+            raise DataError(f"dvc.yaml has no stage {target!r}; it has {', '.join(stage.name for stage in known)}")
+        stages = [stage for stage in plan_repro(graph, wanted) if stage in known]
         return {stage.name: [dep.name for dep in graph.successors(stage) if dep in stages] for stage in stages}
 
 

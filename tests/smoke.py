@@ -1,17 +1,18 @@
 """The whole pipeline once, at its smallest, in a temporary copy of the project: `make smoke`.
 
 Copies the files that git knows or would add, lays params.smoke.yaml over params.yaml, runs `dvc repro`, prints
-the results, and runs `dvc repro` again, which must find nothing to do.
+the results, asks the tuned model a question, shows metrics and plots, and runs `dvc repro` again, which must find nothing to do.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 NO_OP_SECONDS = 2.0
-"""How long a `dvc repro` with nothing to do may take."""
+"""How much processor time a `dvc repro` with nothing to do may take; at rest a machine takes as long as that."""
+
+ASK = ["swirl", "ask", "Ann has 3 pens. She finds 2 pens.", "--benchmark", "mini-gsm8k", "--model", "models/swirl"]
 
 
 def main() -> None:
@@ -39,7 +42,11 @@ def main() -> None:
         run(["git", "init", "-q"], copy, environment)
         run(["dvc", "repro"], copy, environment)
         run(["swirl", "report", "--text"], copy, environment)
-        run(["dvc", "metrics", "show"], copy, environment)
+        answer = json.loads(check_quiet([*ASK, "--json"], copy, environment))
+        if answer.keys() != {"answer", "stop", "steps"}:
+            sys.exit(f"smoke: swirl ask answered {answer}")
+        check_quiet(["dvc", "metrics", "show"], copy, environment)
+        check_quiet(["dvc", "plots", "show"], copy, environment)
         check_no_op(copy, environment)
     print("smoke: the pipeline ran and reported, and a second run had nothing to do")
 
@@ -84,18 +91,26 @@ def run(command: list[str], folder: Path, environment: dict[str, str]) -> None:
         sys.exit(f"smoke: {' '.join(command)} failed with exit status {status}")
 
 
+def check_quiet(command: list[str], folder: Path, environment: dict[str, str]) -> str:
+    """Run a command and return what it printed, unseen; ends this program when it fails or warns."""
+    print(f"smoke: {' '.join(command)}", flush=True)
+    done = subprocess.run(command, cwd=folder, env=environment, check=False, capture_output=True, text=True)
+    if done.returncode or "WARNING" in done.stderr:
+        sys.exit(f"smoke: {' '.join(command)} (exit status {done.returncode}) said:\n{done.stderr}")
+    return done.stdout
+
+
 def check_no_op(folder: Path, environment: dict[str, str]) -> None:
-    """A `dvc repro` on an unchanged project runs nothing, and says so quickly (best of three: cores may be busy)."""
-    seconds = float("inf")
-    for _ in range(3):
-        started = time.monotonic()
-        done = subprocess.run(["dvc", "repro"], cwd=folder, env=environment, check=True, capture_output=True, text=True)
-        seconds = min(seconds, time.monotonic() - started)
-        if "Running stage" in done.stdout or "up to date" not in done.stdout:
-            sys.exit(f"smoke: a second dvc repro did something:\n{done.stdout}")
-    print(f"smoke: a second dvc repro took {seconds:.1f} s")
+    """A `dvc repro` on an unchanged project runs nothing, and says so quickly."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(["dvc", "repro"], cwd=folder, env=environment, check=True, capture_output=True, text=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    if "Running stage" in done.stdout or "up to date" not in done.stdout:
+        sys.exit(f"smoke: a second dvc repro did something:\n{done.stdout}")
+    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    print(f"smoke: a second dvc repro took {seconds:.1f} s of processor time")
     if seconds > NO_OP_SECONDS:
-        sys.exit(f"smoke: a second dvc repro took {seconds:.1f} s; it should take at most {NO_OP_SECONDS} s")
+        sys.exit(f"smoke: that is too slow; at most {NO_OP_SECONDS} s are right")
 
 
 if __name__ == "__main__":

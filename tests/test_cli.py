@@ -48,7 +48,7 @@ def project(tmp_path: Path) -> Layout:
 def test_help_names_every_command(swirl: Swirl) -> None:
     done = swirl("--help")
     assert done.returncode == 0
-    for command in ("stage", "params", "report", "show"):
+    for command in ("ask", "stage", "params", "report", "show"):
         assert f" {command} " in done.stdout
 
 
@@ -81,6 +81,10 @@ def test_show_prints_steps_observations_and_verdicts(swirl: Swirl, project: Layo
         (("stage", "trian"), "there is no stage 'trian'; there are download, check_questions, "),
         (("stage", "train"), "stage train needs --item sft or --item swirl\n"),
         (("stage", "train", "--item", "base"), "stage train needs --item sft or --item swirl, not 'base'"),
+        (
+            ("ask", "Why?", "--benchmark", "mini-gsm8k", "--model", "models/swirl"),
+            "there is no model folder models/swirl; `dvc repro` makes models/swirl\n",
+        ),
         (("stage", "judge", "--item", "base"), "stage judge has no items; leave out --item base"),
     ],
 )

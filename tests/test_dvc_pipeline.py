@@ -152,9 +152,9 @@ def test_params_read_are_the_names_after_params(tmp_path: Path) -> None:
     write_project(
         tmp_path,
         stages__judge="from swirl import helper\ndef run(params):\n    f(params.judge.threshold, params.seed)\n",
-        helper="def g(params):\n    return [params.rollout.max_steps['search'], other.params.no, params]\n",
+        helper="def g(self):\n    return [params.rollout.max_steps['search'], other.params.no, self._params.tools]\n",
     )
-    assert params_read("judge", tmp_path) == {"judge.threshold", "seed", "rollout.max_steps"}
+    assert params_read("judge", tmp_path) == {"judge.threshold", "seed", "rollout.max_steps", "tools"}
 
 
 def test_closure_refuses_relative_imports_and_unknown_stages(tmp_path: Path) -> None:

@@ -74,6 +74,29 @@ def show(
 
 
 @app.command()
+def ask(
+    question: Annotated[str, typer.Argument(help="The question, in plain words.")],
+    benchmark: Annotated[str, typer.Option(help="Whose tools to use, as mini-hotpotqa or mini-gsm8k.")],
+    model: Annotated[Path, typer.Option(help="The model's folder, as models/swirl.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
+) -> None:
+    """Let a model answer a question step by step, with a benchmark's tools."""
+    if not model.is_dir():
+        raise SwirlError(f"there is no model folder {model}; `dvc repro` makes models/swirl")
+    model = model.resolve()
+    layout = _layout()
+    from swirl import params
+
+    resolved = params.load(layout.root / "params.yaml")
+    environment.apply(resolved.runtime.threads)
+    from swirl import asking
+    from swirl.reporting.markup import printable
+
+    trajectory = asking.ask(question, benchmark, model, resolved, layout)
+    print(asking.as_json(trajectory) if as_json else printable(asking.as_text(trajectory)))
+
+
+@app.command()
 def report(
     text: Annotated[
         bool, typer.Option("--text", help="Print the tables here (the default is to say where they are).")

@@ -41,6 +41,7 @@ def apply(threads: int) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # transformers' own, one a model that is read or saved
     if sys.platform == "linux" and _RESTARTED not in os.environ and not ALLOCATOR.keys() <= os.environ.keys():
         environment = {**ALLOCATOR, **os.environ, _RESTARTED: "1"}
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)

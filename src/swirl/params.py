@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -14,20 +14,22 @@ from swirl.types import Strategy
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
-Shares = Annotated[Mapping[int, Positive], Field(min_length=1)]
+Hops = Annotated[Mapping[Count, Positive], Field(min_length=1)]
+Calculations = Annotated[Mapping[Annotated[int, Field(ge=2, le=8)], Positive], Field(min_length=1)]
 Task = Literal["search", "calculate"]
 
 
 class Section(BaseModel):
     """A section: unknown keys, wrong types and values out of range are refused."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, protected_namespaces=())
 
 
 class Runtime(Section):
     """Where models run. Shared by every stage that runs one."""
 
     device: str = Field(description="torch device: cpu, cuda, cuda:1, mps")
+    attention: Literal["eager", "sdpa"] = Field(description="transformers' attention; eager is faster for tiny models")
     threads: Annotated[int, Field(ge=1)] = Field(description="CPU threads of torch; part of what bytes depend on")
 
 
@@ -121,8 +123,8 @@ class BaseModelSection(Section):
     """The base model, made from nothing in phases."""
 
     shape: Shape
-    hops: Shares = Field(description="hops of search demonstrations -> share")
-    steps: Shares = Field(description="steps of word problems -> share")
+    hops: Hops = Field(description="hops of search demonstrations -> share")
+    steps: Calculations = Field(description="steps of word problems -> share")
     other_weight: Share = Field(description="loss weight of tokens that are not the model's own; 0: none")
     mixed_precision: Literal["no", "bf16"] = Field(description="accelerate's mixed precision in training")
     sound_phases: Annotated[list[Phase], Field(min_length=1)] = Field(description="up to the sound model, the ceiling")
@@ -284,7 +286,7 @@ def load(path: Path) -> Params:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ParamsError(f"{path} does not exist; run this from the project's root, where dvc.yaml is") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ParamsError(f"{path} is not YAML: {error}") from error
     return validate(tree, str(path))
 
@@ -305,12 +307,14 @@ def _explain(item: Mapping[str, Any]) -> str:
         return f"{where}: no such key; the keys here are {', '.join(_keys_beside(item['loc']))}"
     if item["type"] == "missing":
         return f"{where}: missing"
+    if item["type"] == "value_error":
+        return f"{where}: {item['ctx']['error']}"
     return f"{where} = {item['input']!r}: {item['msg']}"
 
 
 def _keys_beside(location: tuple[Any, ...]) -> list[str]:
     section: Any = Params
     for part in location[:-1]:
-        if isinstance(section, type) and issubclass(section, Section) and part in section.model_fields:
-            section = section.model_fields[part].annotation
-    return list(section.model_fields) if isinstance(section, type) and issubclass(section, Section) else ["(see docs)"]
+        inside = get_args(section)
+        section = inside[-1] if inside else section.model_fields[part].annotation
+    return list(section.model_fields)

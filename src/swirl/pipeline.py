@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,7 @@ def declared(stage: str, root: Path) -> list[str]:
 
 
 def params_read(stage: str, root: Path) -> set[str]:
-    """The keys of params.yaml, as `train.swirl.lr`, that the source of `stage` names after `params.`.
+    """The keys of params.yaml, as `train.swirl.lr`, that follow `params` or `self._params` in the source of `stage`.
 
     A name may go on after the key, as in `filter.strategy.upper`. What a function is given by another name is not
     seen, so pass sections on, not pieces of an alias.
@@ -94,7 +95,7 @@ def params_read(stage: str, root: Path) -> set[str]:
     read = set()
     for path in closure(stage, root):
         if path.endswith(".py"):
-            read |= _attribute_chains(ast.parse((root / path).read_text(encoding="utf-8")), "params")
+            read |= _after_params(ast.parse((root / path).read_text(encoding="utf-8")))
     return read
 
 
@@ -162,19 +163,16 @@ def _path_parts(tree: ast.AST) -> set[str]:
     return {part for string in strings for part in string.split("/")}
 
 
-def _attribute_chains(tree: ast.AST, start: str) -> set[str]:
-    """The longest dotted names that follow the variable `start`: `b.c` for `start.b.c`."""
+def _after_params(tree: ast.AST) -> set[str]:
+    """The longest dotted names that follow `params` or `self._params`: `b.c` for `params.b.c`."""
     inner = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-    chains = set()
+    names = set()
     for node in ast.walk(tree):
-        parts: list[str] = []
-        at: ast.AST = node
-        while isinstance(at, ast.Attribute) and (parts or id(node) not in inner):
-            parts.insert(0, at.attr)
-            at = at.value
-        if parts and isinstance(at, ast.Name) and at.id == start:
-            chains.add(".".join(parts))
-    return chains
+        if isinstance(node, ast.Attribute) and id(node) not in inner:
+            whole = re.fullmatch(r"(?:params|self\._params)\.([\w.]+)", ast.unparse(node))
+            if whole:
+                names.add(whole.group(1))
+    return names
 
 
 def _data_folders(package: Path) -> dict[str, list[Path]]:

@@ -35,8 +35,15 @@ def save(records: Iterable[Any], record_type: type, path: Path) -> None:
 def load(record_type: type[Record], path: Path) -> list[Record]:
     """Read the records of one Parquet file. Raises `DataError` naming the file and what is wrong with it."""
     table = read_table(record_type, path)
-    build = from_dict
-    return [build(record_type, row) for row in table.to_pylist()]
+    records: list[Record] = []
+    try:
+        for row in table.to_pylist():
+            records.append(from_dict(record_type, row))
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} holds text that is not UTF-8: {error}") from error
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{path}, row {len(records)}: {error}") from error
+    return records
 
 
 def read_table(record_type: type, path: Path) -> pa.Table:
@@ -45,17 +52,18 @@ def read_table(record_type: type, path: Path) -> pa.Table:
         raise DataError(f"{path} does not exist; run `dvc repro` to make it")
     try:
         table = pq.read_table(path)
-    except (pa.ArrowInvalid, OSError) as error:
+        names = table.column_names
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} is not a readable Parquet file: {error}") from error
     schema = SCHEMAS[record_type]
-    missing = [name for name in schema.names if name not in table.column_names]
+    missing = [name for name in schema.names if name not in names]
     if missing:
         raise DataError(
             f"{path}: column {missing[0]!r} is missing; a file of {record_type.__name__} has {', '.join(schema.names)}"
         )
     try:
         return table.select(schema.names).cast(schema)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+    except pa.ArrowException as error:
         raise DataError(f"{path}: {error}; expected {record_type.__name__} with {schema}") from error
 
 
@@ -66,12 +74,13 @@ def to_dict(record: Any) -> dict[str, Any]:
 
 def from_dict(record_type: type[Record], row: dict[str, Any]) -> Record:
     """The record that `to_dict` came from: lists become tuples, dicts records, strings enum members."""
-    hints = _hints(record_type)
+    kind: Any = record_type
+    hints = _hints(kind)
     return record_type(**{name: _convert(hint, row[name]) for name, hint in hints.items()})
 
 
 @cache
-def _hints(record_type: type) -> dict[str, Any]:
+def _hints(record_type: Any) -> dict[str, Any]:
     return typing.get_type_hints(record_type)
 
 
@@ -89,8 +98,16 @@ def _convert(hint: Any, value: Any) -> Any:
     if dataclasses.is_dataclass(hint):
         return from_dict(hint, value)  # type: ignore[arg-type]
     if isinstance(hint, type) and issubclass(hint, StrEnum):
-        return hint(value)
+        return _member(hint, value)
     return value
+
+
+def _member(kind: type[StrEnum], value: str) -> StrEnum:
+    """The enum member of this value. Raises `ValueError` naming those there are."""
+    try:
+        return kind(value)
+    except ValueError:
+        raise ValueError(f"{kind.__name__.lower()} is {value!r}; it is one of {', '.join(kind)}") from None
 
 
 def save_json(value: Any, path: Path) -> None:
@@ -107,7 +124,7 @@ def load_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(f"{path} does not exist; run `dvc repro` to make it") from None
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise DataError(f"{path} is not JSON: {error}") from error
 
 

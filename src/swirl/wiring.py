@@ -41,7 +41,7 @@ def read_prompts(params: Params, layout: Layout) -> Prompts:
 def load_policy(params: Params, folder: Path, name: str) -> Policy:
     """A local policy, with torch made deterministic."""
     deterministic(params.runtime.threads)
-    model = load_model(folder, params.runtime.device)
+    model = load_model(folder, params.runtime.device, params.runtime.attention)
     context = int(model.config.max_position_embeddings)
     return Policy(name, model, Chat(load_tokenizer(folder)), context)
 
@@ -50,7 +50,7 @@ def load_reward_model(params: Params, layout: Layout) -> RewardModel:
     """The reward model of the pipeline."""
     folder = layout.model("reward")
     deterministic(params.runtime.threads)
-    model = load_model(folder, params.runtime.device)
+    model = load_model(folder, params.runtime.device, params.runtime.attention)
     return RewardModel("reward", model, Chat(load_tokenizer(folder)), read_prompts(params, layout).judge)
 
 
@@ -114,7 +114,8 @@ def attempts_with(
 def demonstrator(params: Params, layout: Layout, split: str, *purpose: str) -> Demonstrator:
     """Written demonstrations of one split of the embedded world, with their own random stream."""
     rng = generator(params.seed, "demonstrations", split, *purpose)
-    limits, k = dict(params.rollout.max_steps), params.tools.search_results
+    limits = {str(task): limit for task, limit in params.rollout.max_steps.items()}
+    k = params.tools.search_results
     return Demonstrator(split, memory_world(params.seed), read_prompts(params, layout), limits, k, rng)
 
 

@@ -9,7 +9,14 @@ from swirl.types import Passage, Question
 
 
 def load(
-    name: str, split: str, path: Path | None = None, *, count: int = 400, worlds: int = 3, changed: float = 0.5, seed: int = 0
+    name: str,
+    split: str,
+    path: Path | None = None,
+    *,
+    count: int = 400,
+    worlds: int = 3,
+    changed: float = 0.5,
+    seed: int = 0,
 ) -> tuple[list[Question], list[Passage]]:
     """One split of a benchmark, and its corpus; the keywords size an embedded benchmark.
 

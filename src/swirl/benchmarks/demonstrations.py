@@ -27,7 +27,7 @@ SKIPPED_RELATIONS = frozenset({"spouse", "seat"})
 DROPPED_LAST = frozenset({"country", "mayor", "twin"})
 """Last hops before which a flawed reader stops."""
 
-_VALUE = re.compile(r" is ([^.|]+)\.")
+_VALUE: re.Pattern[str] = re.compile(r" is ([^.|]+)\.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,9 @@ def search_demonstration(chain: Chain, search: Tool, flaws: Flaws, steps: int, r
                 hop += 1
             elif hop == hops - 1 and hop > 0 and chain.relations[hop] in DROPPED_LAST:
                 hop = hops
-        slip = rng.choice(("relation", "restart", "repeat", "page", "malformed")) if rng.random() < flaws.anywhere else ""
+        slip = (
+            rng.choice(("relation", "restart", "repeat", "page", "malformed")) if rng.random() < flaws.anywhere else ""
+        )
         if slip == "malformed":
             turns.append(Turn(f"{said}Next", MALFORMED))
             continue
@@ -89,7 +91,7 @@ def search_demonstration(chain: Chain, search: Tool, flaws: Flaws, steps: int, r
 
 
 def _another_value(turns: Sequence[Turn], subject: str, rng: random.Random) -> str:
-    values = [value for turn in turns for value in _VALUE.findall(turn.observation)]
+    values: list[str] = [value for turn in turns for value in _VALUE.findall(turn.observation)]
     return rng.choice([value for value in values if value != subject] or [subject])
 
 
@@ -122,9 +124,7 @@ def math_demonstration(problem: Problem, calculate: Tool, flaws: Flaws, steps: i
             else:
                 expression = _slip(expression, slip, problem.numbers, rng)
         last = calculate(expression)
-        turns.append(
-            Turn(f"{said}Next {cue}: {render(ActionKind.CALCULATE, expression)}", observe(expression, last))
-        )
+        turns.append(Turn(f"{said}Next {cue}: {render(ActionKind.CALCULATE, expression)}", observe(expression, last)))
         said = f"It is {last}. "
         if "{value}" in template:
             value = last

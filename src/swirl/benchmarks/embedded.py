@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from swirl.benchmarks.problems import draw_problem
 from swirl.benchmarks.world import Chain, World, change_facts, make_world, merge
+from swirl.errors import DataError
 from swirl.seeds import generator
 from swirl.types import Derivation, Passage, Question
 
@@ -33,6 +34,9 @@ STANDS_FOR = {
 }
 """The paper's benchmark that each embedded one mirrors."""
 
+_PATIENCE = 10_000
+"""Draws without a new question after which there are taken to be no more."""
+
 
 @dataclass(frozen=True, slots=True)
 class Built:
@@ -52,7 +56,8 @@ def memory_world(seed: int) -> World:
 def build(benchmark: str, split: str, count: int, worlds: int, changed: float, seed: int) -> Built:
     """`count` different questions of one embedded benchmark, from `worlds` worlds, with their corpus.
 
-    `changed` is the share of facts of the remembered world that mini-cofca gives another value.
+    `changed` is the share of facts of the remembered world that mini-cofca gives another value. Raises `DataError`
+    when the worlds do not hold that many questions, or the split does not own names for that many worlds.
     """
     if benchmark in MATH_BENCHMARKS:
         return _build_math(benchmark, split, count, seed)
@@ -61,7 +66,8 @@ def build(benchmark: str, split: str, count: int, worlds: int, changed: float, s
     rng = generator(seed, benchmark, split)
     taken: set[str] = set()
     made = [make_world(split, 1.0, generator(seed, "world", benchmark, split, i), taken) for i in range(worlds)]
-    chains = _distinct(count, lambda: rng.choice(made).draw_chain(_draw(QA_BENCHMARKS[benchmark], rng), rng))
+    hops = QA_BENCHMARKS[benchmark]
+    chains = _distinct(f"{benchmark}, {split}", count, lambda: rng.choice(made).draw_chain(_draw(hops, rng), rng))
     return _search_split(benchmark, split, chains, list(merge(made)), [])
 
 
@@ -87,13 +93,12 @@ def _build_changed(benchmark: str, split: str, count: int, changed: float, seed:
     before = memory_world(seed)
     after = change_facts(before, changed, generator(seed, "changed facts"))
 
-    def differing() -> Chain:
-        while True:
-            chain = after.draw_chain(_draw(QA_BENCHMARKS[benchmark], rng), rng)
-            if before.chain(chain.start, chain.relations).values[-1] != chain.values[-1]:
-                return chain
+    def differing() -> Chain | None:
+        chain = after.draw_chain(_draw(QA_BENCHMARKS[benchmark], rng), rng)
+        same = before.chain(chain.start, chain.relations).values[-1] == chain.values[-1]
+        return None if same else chain
 
-    chains = _distinct(count, differing)
+    chains = _distinct(f"{benchmark}, {split}, {changed:g} of the facts changed", count, differing)
     memory = [
         before.chain(chain.start, chain.relations).derivation(f"{benchmark}/{split}/{i}")
         for i, chain in enumerate(chains)
@@ -101,12 +106,21 @@ def _build_changed(benchmark: str, split: str, count: int, changed: float, seed:
     return _search_split(benchmark, split, chains, after.passages(), memory)
 
 
-def _distinct(count: int, draw: Callable[[], Chain]) -> list[Chain]:
-    """`count` chains with different question texts."""
+def _distinct(what: str, count: int, draw: Callable[[], Chain | None]) -> list[Chain]:
+    """`count` chains with different question texts. Raises `DataError` when there are not that many."""
     chains: dict[str, Chain] = {}
+    in_vain = 0
     while len(chains) < count:
         chain = draw()
-        chains.setdefault(chain.question, chain)
+        in_vain += 1
+        if chain and chain.question not in chains:
+            chains[chain.question] = chain
+            in_vain = 0
+        if in_vain == _PATIENCE:
+            raise DataError(
+                f"{what}: {count} different questions are asked for, and only {len(chains)} were found; "
+                "ask for fewer, or for more worlds"
+            )
     return list(chains.values())
 
 
@@ -117,9 +131,7 @@ def _search_split(
     for number, chain in enumerate(chains):
         name = f"{benchmark}/{split}/{number}"
         answers = (chain.values[-1],)
-        questions.append(
-            Question(name, benchmark, split, chain.question, answers, len(chain.relations), ("search",))
-        )
+        questions.append(Question(name, benchmark, split, chain.question, answers, len(chain.relations), ("search",)))
         derivations.append(chain.derivation(name))
     return Built(questions, derivations, passages, memory)
 

@@ -12,7 +12,7 @@ from functools import cache
 PERSON, FILM, BOOK, COMPANY, CITY, COUNTRY = "person", "film", "book", "company", "city", "country"
 TYPES = (PERSON, FILM, BOOK, COMPANY, CITY, COUNTRY)
 
-_SHARES = (("pretrain", 9), ("memory", 1), ("reward", 2), ("train", 3), ("development", 1), ("evaluation", 4))
+_SHARES = (("pretrain", 8), ("memory", 1), ("reward", 2), ("train", 3), ("development", 2), ("evaluation", 4))
 """Twentieths of all combinations that each split owns; `memory` is the world that pretraining repeats."""
 
 _FIRST = (

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from swirl.benchmarks.names import BOOK, CITY, COMPANY, COUNTRY, FILM, PERSON, TYPES, names
+from swirl.errors import DataError
 from swirl.types import Derivation, Passage
 
 RELATIONS: dict[str, tuple[tuple[str, str], ...]] = {
@@ -100,12 +101,18 @@ def make_world(split: str, scale: float, rng: random.Random, taken: set[str] | N
     """A random world of `scale` times the usual size from names that `split` owns.
 
     Names in `taken` are avoided, and the new world's are added to it, so that worlds of one corpus never share a name.
+    Raises `DataError` when the split has too few names left.
     """
     taken = set() if taken is None else taken
     entities: dict[str, tuple[str, ...]] = {}
     for kind in TYPES:
         count = max(3, round(_SIZES[kind] * scale))
         free = [name for name in names(kind, split) if name not in taken] if taken else names(kind, split)
+        if len(free) < count:
+            raise DataError(
+                f"the next world needs {count} {kind} names, and split {split!r} has {len(free)} left of its "
+                f"{len(names(kind, split))}; ask for fewer worlds"
+            )
         entities[kind] = tuple(rng.sample(free, count))
         taken.update(entities[kind])
     facts = {}

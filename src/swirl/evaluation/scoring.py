@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from swirl.benchmarks.oracle import label_steps
 from swirl.evaluation.statistics import wilson
 from swirl.grading import exact_match, f1, grade
-from swirl.benchmarks.oracle import label_steps
 from swirl.judging.reward import RewardModel
 from swirl.types import ActionKind, Derivation, Prediction, Question, Score, Trajectory
 
@@ -82,7 +82,7 @@ def score(predictions: Sequence[Prediction]) -> Score:
     low, high = wilson(correct, n)
 
     def average(name: str) -> float:
-        return sum(getattr(prediction, name) for prediction in predictions) / n
+        return float(sum(getattr(prediction, name) for prediction in predictions)) / n
 
     def average_known(name: str) -> float | None:
         return mean([value for p in predictions if (value := getattr(p, name)) is not None])

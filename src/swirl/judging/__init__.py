@@ -1,0 +1,1 @@
+"""Judges: the generative reward model, and the filters over its verdicts."""

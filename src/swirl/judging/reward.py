@@ -51,9 +51,7 @@ class RewardModel:
 
     def scores(self, combs: Sequence[Comb]) -> list[list[float]]:
         """R for every tooth; the teeth are bare actions on their states. One list a comb."""
-        judged = [
-            pack(comb.trunk, [(tooth.sees, self.tooth(tooth.ids)) for tooth in comb.teeth]) for comb in combs
-        ]
+        judged = [pack(comb.trunk, [(tooth.sees, self.tooth(tooth.ids)) for tooth in comb.teeth]) for comb in combs]
         return self._read(judged)
 
     def trajectory_scores(self, trajectories: Sequence[Trajectory]) -> list[list[float]]:

@@ -1,0 +1,1 @@
+"""Language models: tokenizer, chat template, training from nothing, loading and saving."""

@@ -25,7 +25,8 @@ class Chat:
         result = {"role": "user", "content": _RESULT}
         opening = self._render([question])
         whole = self._render([question, reply, result])
-        if not whole.startswith(opening) or whole.count(_REPLY) != 1:
+        once = opening.count(_QUESTION) == whole.count(_REPLY) == whole.count(_RESULT) == 1
+        if not once or not whole.startswith(opening):
             raise ModelError(
                 "the chat template rewrites earlier turns, so states are not prefixes of one sequence; "
                 "use a template that only appends"

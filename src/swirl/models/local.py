@@ -16,13 +16,16 @@ def deterministic(threads: int) -> None:
     torch.use_deterministic_algorithms(True)
 
 
-def fresh(tokenizer: Any, hidden: int, layers: int, heads: int, feed_forward: int, context: int, seed: int) -> Any:
+def fresh(
+    tokenizer: Any, hidden: int, layers: int, heads: int, feed_forward: int, context: int, attention: str, seed: int
+) -> Any:
     """A Qwen3 decoder with random weights, float32."""
     import torch
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
     torch.manual_seed(seed)
-    config = Qwen3Config(
+    make: Any = Qwen3Config
+    config = make(
         vocab_size=len(tokenizer),
         hidden_size=hidden,
         intermediate_size=feed_forward,
@@ -32,6 +35,7 @@ def fresh(tokenizer: Any, hidden: int, layers: int, heads: int, feed_forward: in
         head_dim=hidden // heads,
         max_position_embeddings=context,
         tie_word_embeddings=True,
+        attn_implementation=attention,
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id,
         bos_token_id=None,
@@ -39,14 +43,16 @@ def fresh(tokenizer: Any, hidden: int, layers: int, heads: int, feed_forward: in
     return Qwen3ForCausalLM(config)
 
 
-def load_model(folder: Path, device: str) -> Any:
+def load_model(folder: Path, device: str, attention: str) -> Any:
     """The model of a folder, in evaluation mode. Raises `ModelError` when there is none."""
     import torch
     from transformers import AutoModelForCausalLM
 
     _exists(folder)
     try:
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, use_safetensors=True, attn_implementation=attention
+        )
     except (OSError, ValueError) as error:
         raise ModelError(f"{folder} holds no model that transformers can load: {error}") from error
     return model.to(device).eval()

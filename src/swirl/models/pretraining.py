@@ -17,9 +17,9 @@ from swirl.benchmarks.demonstrations import (
     recall_demonstration,
     search_demonstration,
 )
+from swirl.benchmarks.oracle import label_steps
 from swirl.benchmarks.problems import draw_problem
 from swirl.benchmarks.world import World, make_world
-from swirl.benchmarks.oracle import label_steps
 from swirl.models.chat import Chat
 from swirl.models.training import Example
 from swirl.tools import Calculator, Search
@@ -129,7 +129,9 @@ class _Cached:
         return self._search.run(query)
 
 
-def examples(demonstrator: Demonstrator, mixture: Mixture, chat: Chat, other: float, rng: random.Random) -> Iterator[Example]:
+def examples(
+    demonstrator: Demonstrator, mixture: Mixture, chat: Chat, other: float, rng: random.Random
+) -> Iterator[Example]:
     """Draw training sequences for ever; `other` is the loss weight of tokens that are not the model's own."""
     kinds = ("search", "calculate", "recall", "remembered")
     shares = (mixture.search, mixture.calculate, mixture.recall, mixture.remembered_search)

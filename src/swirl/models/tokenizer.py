@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 PAD, UNKNOWN, USER, MODEL, END = "<|pad|>", "<|unknown|>", "<|user|>", "<|model|>", "<|end|>"
+_START = "▁"
 LARGEST_NUMBER = 999
 """Integers up to this one are one token each."""
 
@@ -27,8 +28,10 @@ _WORD = re.compile(r"</?\w+>|->|\w+|[^\w\s]")
 def build_tokenizer(texts: Iterable[str], words: Iterable[str], context: int) -> PreTrainedTokenizerFast:
     """A tokenizer that knows every word of `texts` and `words`, all small integers, and every ASCII character.
 
-    Text is split at white space; a word that is not known is spelled in pieces (`##` marks a continuation), so any
-    printable ASCII text with single spaces survives encode and decode. Lossy: runs of white space, other scripts.
+    Text is split at white space; a word that is not known is spelled in pieces (`▁` marks a word's beginning, `##` a
+    continuation; no special token has either, so none is ever the spelling of a text), so any printable ASCII text
+    with single spaces survives encode and decode. Lossy: runs of white space, other scripts, words of more than 2000
+    characters.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
@@ -38,12 +41,14 @@ def build_tokenizer(texts: Iterable[str], words: Iterable[str], context: int) ->
         known.update(_WORD.findall(text))
     characters = [c for c in string.printable if not c.isspace()]
     entries = [PAD, UNKNOWN, USER, MODEL, END]
-    entries += characters + ["##" + c for c in characters]
-    entries += [str(n) for n in range(LARGEST_NUMBER + 1)]
-    vocabulary = {token: index for index, token in enumerate(dict.fromkeys([*entries, *sorted(known)]))}
-    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=UNKNOWN, max_input_chars_per_word=200))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=False)
+    entries += [_START + c for c in characters] + ["##" + c for c in characters]
+    entries += [_START + str(n) for n in range(LARGEST_NUMBER + 1)] + [_START + word for word in sorted(known)]
+    vocabulary = {token: index for index, token in enumerate(dict.fromkeys(entries))}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=UNKNOWN, max_input_chars_per_word=2000))
+    starts = pre_tokenizers.Metaspace(_START, prepend_scheme="always", split=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), starts])
+    pieces = decoders.WordPiece(prefix="##", cleanup=False)
+    tokenizer.decoder = decoders.Sequence([pieces, decoders.Replace(_START, "")])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=PAD,

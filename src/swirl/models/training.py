@@ -86,17 +86,31 @@ def cosine(step: int, steps: int, warmup: int) -> float:
 
 
 def weighted_loss(model: Any, batch: Sequence[Example]) -> Tensor:
-    """Mean next-token cross-entropy of a right-padded batch, weighted by each token's weight."""
+    """Mean next-token cross-entropy weighted by each token's weight; short examples share a row, unseen to each other."""
     import torch
 
     width = max(len(example.ids) for example in batch)
-    ids = torch.zeros(len(batch), width, dtype=torch.long)
-    weights = torch.zeros(len(batch), width)
-    for row, example in enumerate(batch):
-        ids[row, : len(example.ids)] = torch.tensor(example.ids)
-        weights[row, : len(example.ids)] = torch.tensor(example.weights)
-    ids, weights = ids.to(model.device), weights.to(model.device)
-    hidden = model.base_model(input_ids=ids).last_hidden_state[:, :-1]
+    rows = first_fit([len(example.ids) for example in batch], width)
+    ids = torch.zeros(len(rows), width, dtype=torch.long)
+    weights = torch.zeros(len(rows), width)
+    position = torch.zeros(len(rows), width, dtype=torch.long)
+    owner = torch.full((len(rows), width), -1, dtype=torch.long)
+    for row, members in enumerate(rows):
+        start = 0
+        for index in members:
+            end = start + len(batch[index].ids)
+            ids[row, start:end] = torch.tensor(batch[index].ids)
+            weights[row, start + 1 : end] = torch.tensor(batch[index].weights[1:])
+            position[row, start:end] = torch.arange(end - start)
+            owner[row, start:end] = index
+            start = end
+    allowed = (owner[:, :, None] == owner[:, None, :]) & torch.ones(width, width, dtype=torch.bool).tril()
+    mask = torch.zeros(allowed.shape).masked_fill(~allowed, torch.finfo(torch.float32).min)[:, None]
+    device = model.device
+    ids, weights = ids.to(device), weights.to(device)
+    hidden = model.base_model(
+        input_ids=ids, position_ids=position.to(device), attention_mask=mask.to(device), use_cache=False
+    ).last_hidden_state[:, :-1]
     weights = weights[:, 1:]
     read = weights > 0
     logits = model.get_output_embeddings()(hidden[read]).float()
@@ -104,20 +118,15 @@ def weighted_loss(model: Any, batch: Sequence[Example]) -> Tensor:
     return (losses * weights[read]).sum() / weights.sum()
 
 
-def batches(examples: Iterator[Example], batch_size: int, steps: int, window: int = 8) -> Iterator[list[Example]]:
-    """Batches of similar length: `window` batches are drawn, sorted by length, and dealt in a mixed order."""
-    made = 0
-    while made < steps:
-        drawn = [next(examples) for _ in range(batch_size * window)]
-        drawn.sort(key=lambda example: len(example.ids))
-        groups = [drawn[i : i + batch_size] for i in range(0, len(drawn), batch_size)]
-        for index in _mixed(len(groups)):
-            if made < steps:
-                yield groups[index]
-                made += 1
-
-
-def _mixed(count: int) -> list[int]:
-    """0..count-1 in a fixed order that alternates short and long."""
-    order = list(range(count))
-    return [order.pop(0 if turn % 2 else -1) for turn in range(count)]
+def first_fit(sizes: Sequence[int], capacity: int) -> list[list[int]]:
+    """Indices of `sizes` in rows of at most `capacity`, longest first into the first row with room."""
+    rows: list[list[int]] = []
+    room: list[int] = []
+    for index in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
+        place = next((row for row, left in enumerate(room) if left >= sizes[index]), len(rows))
+        if place == len(rows):
+            rows.append([])
+            room.append(capacity)
+        rows[place].append(index)
+        room[place] -= sizes[index]
+    return rows

@@ -1,0 +1,1 @@
+"""Step-wise reinforcement learning on combs."""

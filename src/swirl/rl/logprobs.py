@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from swirl.errors import ModelError
+from swirl.models.attention import additive_mask
 from swirl.rl.combs import Comb, Rows, collate_packed, collate_plain
 
 if TYPE_CHECKING:
@@ -52,33 +52,14 @@ def _logits(model: Any, rows: Rows, read_row: Tensor, read_column: Tensor) -> Te
     """The model's logits at the positions read, (N, V); the head runs on those positions alone."""
     import torch
 
-    device = model.device
+    device, position = model.device, rows.position_ids
+    mask = None if rows.allowed is None else additive_mask(model, rows.allowed, position, position)
     hidden = model.base_model(
         input_ids=rows.input_ids.to(device),
-        position_ids=rows.position_ids.to(device),
-        attention_mask=None if rows.allowed is None else _attention_mask(model, rows),
+        position_ids=position.to(device),
+        attention_mask=mask,
         use_cache=False,
     ).last_hidden_state
-    logits = model.get_output_embeddings()(hidden[read_row.to(device), read_column.to(device)])
+    logits: Tensor = model.get_output_embeddings()(hidden[read_row.to(device), read_column.to(device)])
     cap = getattr(model.config, "final_logit_softcapping", None)
     return logits if cap is None else torch.tanh(logits / cap) * cap
-
-
-def _attention_mask(model: Any, rows: Rows) -> Any:
-    """The additive mask (B, 1, S, S); for models with sliding windows, one a layer type, on position ids."""
-    import torch
-
-    assert rows.allowed is not None
-    kinds = set(getattr(model.config, "layer_types", None) or ["full_attention"])
-    if not kinds <= {"full_attention", "sliding_attention"}:
-        raise ModelError(f"packing does not know attention of kind {sorted(kinds)}; set train.packed to false")
-
-    def additive(allowed: Tensor) -> Tensor:
-        mask = torch.zeros(allowed.shape, dtype=model.dtype)
-        return mask.masked_fill(~allowed, torch.finfo(model.dtype).min)[:, None].to(model.device)
-
-    if kinds == {"full_attention"}:
-        return additive(rows.allowed)
-    position = rows.position_ids
-    near = position[:, :, None] - position[:, None, :] < model.config.sliding_window
-    return {"full_attention": additive(rows.allowed), "sliding_attention": additive(rows.allowed & near)}

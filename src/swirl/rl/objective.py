@@ -63,7 +63,9 @@ def entropy(logits: Tensor) -> Tensor:
     return -(log_policy.exp() * log_policy).sum(-1)
 
 
-def policy_gradient_loss(sequence_logprobs: Tensor, advantage: Tensor, sequence_kl: Tensor, kl_coefficient: float) -> Tensor:
+def policy_gradient_loss(
+    sequence_logprobs: Tensor, advantage: Tensor, sequence_kl: Tensor, kl_coefficient: float
+) -> Tensor:
     """-(1/N) sum_i [ A_i log pi(a_i | s_i) ] + beta (1/N) sum_i KL_i over N sampled actions, all (N,).
 
     log pi and KL are sums over an action's tokens. On policy with one update a batch, so no importance ratio.

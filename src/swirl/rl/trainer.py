@@ -96,7 +96,7 @@ class Trainer:
         return {
             "reward": float(rewards.nanmean()),
             "unjudged": float(rewards.isnan().float().mean()),
-            "kl": float(kl[where].mean()),
+            "kl": float(kl[where].detach().mean()),
             "entropy": float(entropies[where].sum() / lengths[where].sum()),
             "action_tokens": float(lengths[where].float().mean()),
             "different_actions": sum(map(len, unique)) / len(unique),
@@ -175,8 +175,6 @@ def supervised_loss(model: Any, batch: Sequence[list[SubTrajectory]], packed: bo
     """Mean negative log-likelihood a token of the stored actions on their states: the SFT baseline."""
     import torch
 
-    combs = [
-        pack(group[-1].state_ids, [(len(step.state_ids), step.action_ids) for step in group]) for group in batch
-    ]
+    combs = [pack(group[-1].state_ids, [(len(step.state_ids), step.action_ids) for step in group]) for group in batch]
     logits, targets = tooth_logits(model, combs, packed)
     return torch.nn.functional.cross_entropy(logits.float(), targets)

@@ -1,0 +1,1 @@
+"""The agent loop: many trajectories in flight on one model."""

@@ -16,7 +16,8 @@ class GrowingLayer(DynamicLayer):
             self.lazy_initialization(key_states, value_states)
             self.keys, self.values = key_states[:, :, :0], value_states[:, :, :0]
             self._buffers = (self.keys, self.values)
-        old, new = self.keys.shape[-2], self.keys.shape[-2] + key_states.shape[-2]
+        old = self.get_seq_length()
+        new = old + key_states.shape[-2]
         if new > self._buffers[0].shape[-2] or self._buffers[0].shape[0] != key_states.shape[0]:
             room = max(64, 2 * new)
             self._buffers = (self._grown(self.keys, key_states, room), self._grown(self.values, value_states, room))
@@ -41,4 +42,5 @@ class GrowingLayer(DynamicLayer):
 
 def growing_cache(layers: int) -> Cache:
     """An empty cache for a model of `layers` layers."""
-    return Cache(layers=[GrowingLayer() for _ in range(layers)])
+    layer: Any = GrowingLayer
+    return Cache(layers=[layer() for _ in range(layers)])

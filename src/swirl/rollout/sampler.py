@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from swirl.models.attention import additive_mask
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -50,6 +52,7 @@ class Conversations:
         self._model = model
         self._cache = growing_cache(model.config.num_hidden_layers)
         self._known = torch.zeros(len(prompts), 0, dtype=torch.bool, device=model.device)
+        self._positions = torch.zeros(len(prompts), 0, dtype=torch.long, device=model.device)
         self._lengths = torch.zeros(len(prompts), dtype=torch.long, device=model.device)
         self._next_logits: Tensor
         self.read(prompts)
@@ -81,7 +84,7 @@ class Conversations:
 
         index = torch.tensor(keep, device=self._model.device)
         self._cache.batch_select_indices(index)
-        self._known, self._lengths = self._known[index], self._lengths[index]
+        self._known, self._positions, self._lengths = self._known[index], self._positions[index], self._lengths[index]
         self._next_logits = self._next_logits[index]
 
     def act(self, seeds: Sequence[int], sampling: Sampling, end_ids: Collection[int]) -> list[Sampled]:
@@ -120,8 +123,8 @@ class Conversations:
         import torch
 
         with torch.no_grad():
-            mask = torch.zeros(allowed.shape, dtype=self._model.dtype, device=ids.device)
-            mask = mask.masked_fill(~allowed, torch.finfo(self._model.dtype).min)[:, None]
+            self._positions = torch.cat([self._positions, positions], 1)
+            mask = additive_mask(self._model, allowed, positions, self._positions)
             return self._model.base_model(  # type: ignore[no-any-return]
                 input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=self._cache, use_cache=True
             ).last_hidden_state
@@ -130,7 +133,7 @@ class Conversations:
         import torch
 
         with torch.no_grad():
-            logits = self._model.get_output_embeddings()(hidden).float()
+            logits: Tensor = self._model.get_output_embeddings()(hidden).float()
             cap = getattr(self._model.config, "final_logit_softcapping", None)
             return logits if cap is None else torch.tanh(logits / cap) * cap
 

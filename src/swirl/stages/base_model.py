@@ -30,9 +30,11 @@ def run(params: Params, layout: Layout) -> None:
     deterministic(params.runtime.threads)
     tokenizer = _tokenizer(params, layout)
     chat = Chat(tokenizer)
-    shape = settings.shape
+    shape, attention = settings.shape, params.runtime.attention
     seed = derive(params.seed, "weights") % 2**32
-    model = fresh(tokenizer, shape.hidden, shape.layers, shape.heads, shape.feed_forward, shape.context, seed)
+    model = fresh(
+        tokenizer, shape.hidden, shape.layers, shape.heads, shape.feed_forward, shape.context, attention, seed
+    )
     model.to(params.runtime.device)
     series: list[dict[str, float]] = []
     for number, phase in enumerate(settings.sound_phases):

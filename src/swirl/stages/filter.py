@@ -22,7 +22,9 @@ def run(params: Params, layout: Layout) -> None:
     funnel = {str(s): count([item for item in judged if item.passes(s)]) for s in Strategy}
     report = {"strategy": str(strategy), "trajectories": len(judged), "strategies": funnel, "kept": count(kept)}
     save_json(report, layout.filters)
-    metrics = {f"{name}.{key}": row[key] for name, row in funnel.items() for key in ("trajectories", "steps", "correct")}
+    metrics = {
+        f"{name}.{key}": row[key] for name, row in funnel.items() for key in ("trajectories", "steps", "correct")
+    }
     save_json({**metrics, "kept.trajectories": len(kept)}, layout.metrics("filter"))
 
 

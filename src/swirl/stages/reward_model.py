@@ -54,7 +54,7 @@ def run(params: Params, layout: Layout) -> None:
     base = load_policy(params, layout.model("base"), "base")
     sampled = _sampled(params, layout, base, settings.questions, "train")
     heldout = _sampled(params, layout, base, settings.heldout, "heldout")
-    model = load_model(layout.model("ceiling"), params.runtime.device)
+    model = load_model(layout.model("ceiling"), params.runtime.device, params.runtime.attention)
     judge = RewardModel("reward", model, base.chat, read_prompts(params, layout).judge)
     series = _train(params, judge, [*sampled, *_written(params, layout, base)])
     save(model, load_tokenizer(layout.model("base")), layout.model("reward"))

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from swirl.benchmarks.oracle import label_steps
 from swirl.errors import DataError
 from swirl.evaluation.scoring import judged_labels, mean
 from swirl.grading import grade
 from swirl.journal import fingerprint
-from swirl.benchmarks.oracle import label_steps
 from swirl.layout import Layout
 from swirl.models.local import load_model, load_tokenizer, save
 from swirl.params import Params
@@ -105,7 +105,7 @@ def train_swirl(
 ) -> Series:
     """Step-wise RL until the updates are done or the guard objects; leaves the last good weights in the policy."""
     settings = params.train.swirl
-    reference = load_model(layout.model("base"), params.runtime.device)
+    reference = load_model(layout.model("base"), params.runtime.device, params.runtime.attention)
     reference.requires_grad_(False)
     judge = dataclasses.replace(development.judge, packed=settings.packed)
     seed = derive(params.seed, "train", "swirl")
@@ -183,7 +183,7 @@ def train_sft(
                 _set_rate(optimizer, settings.lr * (1 - step / (settings.epochs * rounds)))
                 loss = supervised_loss(policy.model, batch, params.train.swirl.packed)
                 optimizer.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()
                 norm = torch.nn.utils.clip_grad_norm_(policy.model.parameters(), settings.clip)
                 optimizer.step()
                 series.append({"step": step + 1, "loss": float(loss.detach()), "gradient_norm": float(norm)})
@@ -220,5 +220,3 @@ def _final(series: Series) -> dict[str, float]:
         last |= row
     first = {f"start.{key}": value for key, value in series[0].items() if "." in key}
     return {**first, **last}
-
-

@@ -1,0 +1,146 @@
+"""The embedded tokenizer loses nothing, and a chat template comes apart into exact, append-only pieces."""
+
+from __future__ import annotations
+
+import string
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from swirl.errors import ModelError
+from swirl.models.chat import Chat
+from swirl.models.tokenizer import END, MODEL, PAD, UNKNOWN, USER, build_tokenizer
+
+TEXT = "What is the capital of Norway? <answer> Oslo </answer> a -> b"
+TOKENIZER = build_tokenizer([TEXT], ["Silent", "Harbor"], 512)
+CHAT = Chat(TOKENIZER)
+SPECIALS = [PAD, UNKNOWN, USER, MODEL, END]
+CHATML = (
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+CONVERSATION = [
+    ("user", "What is the capital of Norway?"),
+    ("assistant", "Next: <search_query> capital of Norway </search_query>"),
+    ("user", "capital of Norway -> Oslo."),
+    ("assistant", "It is Oslo. Done: <answer> Oslo </answer>"),
+    ("user", "Is that step good?"),
+]
+
+printable = st.sampled_from([c for c in string.printable if not c.isspace()])
+word = st.one_of(
+    st.text(printable, min_size=1, max_size=12),
+    st.sampled_from([*SPECIALS, "##", "##a", "<answer>", "</answer>", "->", "Norway?", "1000", "007", "Harbor"]),
+    st.lists(st.sampled_from([*SPECIALS, "#", "##", "Oslo", "|", "a"]), min_size=1, max_size=4).map("".join),
+)
+sentences = st.lists(word, min_size=1, max_size=8).map(" ".join)
+
+
+def byte_level(template: str) -> PreTrainedTokenizerFast:
+    """A tokenizer of bytes, as hub models have under their merges, with ChatML's special tokens."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({character: i for i, character in enumerate(alphabet)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token="<|endoftext|>",
+        additional_special_tokens=["<|im_start|>", "<|im_end|>"],
+        chat_template=template,
+    )
+
+
+def whole(tokenizer: Any, turns: int) -> list[int]:
+    """The tokenizer's own tokens of the first turns of the conversation, up to where the model speaks."""
+    messages = [{"role": role, "content": content} for role, content in CONVERSATION[:turns]]
+    ids = tokenizer.apply_chat_template(messages, tokenize=True, add_generation_prompt=True, return_dict=False)
+    return [int(i) for i in ids]
+
+
+def in_pieces(chat: Chat, turns: int, closed: bool) -> list[int]:
+    ids = list(chat.prompt(CONVERSATION[0][1]))
+    for (_, said), (_, result) in zip(CONVERSATION[1:turns:2], CONVERSATION[2:turns:2], strict=True):
+        reply = chat.reply(said)
+        ids += [*(reply if closed else reply[:-1]), *chat.turn(result, closed)]
+    return ids
+
+
+@settings(max_examples=300, deadline=None)
+@given(sentences)
+def test_printable_text_with_single_spaces_survives(text: str) -> None:
+    ids = CHAT.reply(text)[:-1]
+    assert CHAT.text(ids) == text
+    assert not set(ids) & set(TOKENIZER.all_special_ids)
+
+
+def test_known_words_are_one_token_each() -> None:
+    assert len(CHAT.reply("Silent Harbor -> Oslo 999 </answer>")) == 7
+    assert [len(CHAT.reply(text)) - 1 for text in ("Norway?", "1000", "Oslo.")] == [2, 2, 2]
+
+
+def test_white_space_is_normalised_and_other_scripts_are_lost() -> None:
+    assert CHAT.text(CHAT.reply("  Oslo \n\t Harbor ")) == "Oslo Harbor"
+    assert CHAT.reply("Élan")[0] == TOKENIZER.convert_tokens_to_ids(UNKNOWN)
+
+
+@pytest.mark.parametrize("closed", [True, False])
+@pytest.mark.parametrize("turns", [1, 3, 5])
+@pytest.mark.parametrize("tokenizer", [TOKENIZER, byte_level(CHATML)], ids=["embedded", "chatml"])
+def test_the_pieces_are_the_tokens_of_the_whole_conversation(tokenizer: Any, turns: int, closed: bool) -> None:
+    assert in_pieces(Chat(tokenizer), turns, closed) == whole(tokenizer, turns)
+
+
+def test_a_new_line_after_the_end_token_belongs_to_the_next_turn() -> None:
+    chat = Chat(byte_level(CHATML))
+    names = chat.tokenizer.convert_ids_to_tokens
+    assert names(chat.end_id) == "<|im_end|>"
+    assert {names(i) for i in chat.end_ids} == {"<|im_end|>", "<|endoftext|>"}
+    assert names(list(chat.reply("ok"))) == ["o", "k", "<|im_end|>"]
+    opening = ["<|im_start|>", *"assistant", "Ċ"]
+    assert names(list(chat.turn("hi", closed=True))) == [
+        *("Ċ", "<|im_start|>", *"user", "Ċ", "h", "i", "<|im_end|>", "Ċ"),
+        *opening,
+    ]
+    assert names(list(chat.turn("hi", closed=False)))[:3] == ["<|im_end|>", "Ċ", "<|im_start|>"]
+    assert names(list(chat.prompt("hi"))) == ["<|im_start|>", *"user", "Ċ", "h", "i", "<|im_end|>", "Ċ", *opening]
+
+
+@pytest.mark.parametrize("tokenizer", [TOKENIZER, byte_level(CHATML)], ids=["embedded", "chatml"])
+def test_names_of_special_tokens_in_a_text_are_plain_text(tokenizer: Any) -> None:
+    chat = Chat(tokenizer)
+    specials = set(tokenizer.all_special_ids)
+    names = tokenizer.all_special_tokens
+    for text in (*names, f"a {' '.join(names)} b", "".join(names), f"{names[0]}a"):
+        plain, named = chat.prompt("x"), chat.prompt(text)
+        assert [i for i in named if i in specials] == [i for i in plain if i in specials]
+        assert [i for i in chat.turn(text, True) if i in specials] == [i for i in chat.turn("x", True) if i in specials]
+        assert chat.text(chat.reply(text)) == text
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        # The opening changes as the conversation grows.
+        "{{ messages | length }} " + CHATML,
+        # Earlier replies are left out.
+        "{% for m in messages %}{% if m.role == 'user' %}<|im_start|>{{ m.content }}<|im_end|>{% endif %}{% endfor %}",
+        # Only the last message is shown.
+        "<|im_start|>{{ messages[-1].content }}<|im_end|>",
+        # The question is shown twice.
+        "{% for m in messages %}<|im_start|>{{ m.content }}{{ m.content }}<|im_end|>{% endfor %}",
+        # What the model is given to begin with is not kept.
+        CHATML.replace("assistant\\n", "assistant\\n<think></think>"),
+    ],
+)
+def test_a_template_that_rewrites_earlier_turns_is_refused(template: str) -> None:
+    with pytest.raises(ModelError, match="rewrites earlier turns"):
+        Chat(byte_level(template))
+
+
+def test_a_tokenizer_without_a_template_is_refused() -> None:
+    with pytest.raises(ModelError, match="has no chat template"):
+        Chat(byte_level(""))

@@ -1,0 +1,191 @@
+"""Combs: exact masks and positions, and packed = plain = one sequence at a time, values and gradients."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from swirl.errors import ModelError
+from swirl.rl.combs import Comb, Tooth, collate_packed, collate_plain, pack
+from swirl.rl.logprobs import action_logprobs, final_logits, tooth_logits
+from tests import tiny
+
+
+def test_pack_cuts_the_trunk_behind_the_last_token_that_is_seen() -> None:
+    assert pack([5, 6, 7, 8], [(1, [9]), (3, [10, 11])]) == Comb(
+        trunk=(5, 6, 7), teeth=(Tooth(1, (9,)), Tooth(3, (10, 11)))
+    )
+
+
+def test_sizes_of_a_comb() -> None:
+    comb = pack([5, 6, 7, 8], [(1, [9]), (3, [10, 11])])
+    assert (comb.packed_size, comb.longest) == (6, 2)
+
+
+@pytest.mark.parametrize(
+    ("teeth", "message"),
+    [
+        ([], "a comb needs at least one tooth"),
+        ([(0, [1])], "tooth 0 sees 0 trunk tokens; it must see 1 to 2"),
+        ([(1, [1]), (3, [1])], "tooth 1 sees 3 trunk tokens; it must see 1 to 2"),
+        ([(2, [])], "tooth 0 has no tokens"),
+    ],
+)
+def test_pack_refuses_what_is_no_comb(teeth: list[tuple[int, list[int]]], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        pack([7, 8], teeth)
+
+
+def test_packed_rows_are_exactly_these() -> None:
+    # trunk 5 6 7; tooth (9 10) behind token 1, tooth (11 12) behind token 3; the second row is shorter
+    rows = collate_packed([pack([5, 6, 7], [(1, [9, 10]), (3, [11, 12])]), pack([4], [(1, [3])])])
+    assert rows.input_ids.tolist() == [[5, 6, 7, 9, 10, 11, 12], [4, 3, 0, 0, 0, 0, 0]]
+    assert rows.position_ids.tolist() == [[0, 1, 2, 1, 2, 3, 4], [0, 1, 0, 0, 0, 0, 0]]
+    assert rows.allowed is not None
+    assert rows.allowed[0].int().tolist() == [
+        [1, 0, 0, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0, 0, 0],
+        [1, 1, 1, 0, 0, 0, 0],
+        [1, 0, 0, 1, 0, 0, 0],
+        [1, 0, 0, 1, 1, 0, 0],
+        [1, 1, 1, 0, 0, 1, 0],
+        [1, 1, 1, 0, 0, 1, 1],
+    ]
+    assert rows.allowed[1, :2].int().tolist() == [[1, 0, 0, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0, 0]]
+    # Padding sees something (a row of nothing would be NaN), and no token sees padding.
+    assert rows.allowed[1, 2:].any(-1).all()
+    assert not rows.allowed[1, :2, 2:].any()
+    # Each tooth's first token is predicted by the last trunk token that it sees.
+    assert rows.read_row.tolist() == [0, 0, 0, 0, 1]
+    assert rows.read_column.tolist() == [0, 3, 2, 5, 0]
+    assert rows.targets.tolist() == [9, 10, 11, 12, 3]
+
+
+def test_plain_rows_are_exactly_these() -> None:
+    rows = collate_plain([pack([5, 6, 7], [(1, [9, 10]), (3, [11, 12])]), pack([4], [(1, [3])])])
+    assert rows.input_ids.tolist() == [[5, 9, 10, 0, 0], [5, 6, 7, 11, 12], [4, 3, 0, 0, 0]]
+    assert rows.position_ids.tolist() == [[0, 1, 2, 3, 4]] * 3
+    assert rows.allowed is None
+    assert rows.read_row.tolist() == [0, 0, 1, 1, 2]
+    assert rows.read_column.tolist() == [0, 1, 2, 3, 0]
+    assert rows.targets.tolist() == [9, 10, 11, 12, 3]
+
+
+def ragged_combs(seed: int, combs: int, states: int, samples: int) -> list[Comb]:
+    """`combs` combs of `states` states with `samples` teeth each, of 1 to 4 tokens; the first tooth has one token."""
+    rng = random.Random(seed)
+
+    def tokens(count: int) -> list[int]:
+        return [rng.randrange(2, tiny.VOCABULARY) for _ in range(count)]
+
+    made = []
+    for _ in range(combs):
+        trunk = tokens(rng.randint(states + 6, states + 14))
+        ends = sorted(rng.sample(range(1, len(trunk) + 1), states))
+        teeth = [(sees, tokens(rng.randint(1, 4))) for sees in ends for _ in range(samples)]
+        made.append(pack(trunk, [(teeth[0][0], tokens(1)), *teeth[1:]]))
+    return made
+
+
+def gradients(model: torch.nn.Module, loss: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The gradient of every parameter."""
+    model.zero_grad()
+    loss.backward()
+    found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    assert len(found) == len(list(model.parameters()))
+    return found
+
+
+def assert_same(a: torch.Tensor, b: torch.Tensor) -> None:
+    """Equal to 1e-9 of the largest entry."""
+    assert a.shape == b.shape
+    assert float((a - b).detach().abs().max()) <= 1e-9 * max(1e-3, float(b.detach().abs().max()))
+
+
+def loss_of(batch: list[Comb], values: list[torch.Tensor]) -> torch.Tensor:
+    """A loss that weighs every tooth otherwise, like advantages do."""
+    weights = torch.Generator().manual_seed(1)
+    terms = [
+        (torch.randn(len(comb.teeth), 1, generator=weights, dtype=torch.float64) * rows).sum()
+        for comb, rows in zip(batch, values, strict=True)
+    ]
+    return -torch.stack(terms).sum()
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+@settings(max_examples=6, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(seed=st.integers(0, 10**6), combs=st.integers(1, 3), states=st.integers(1, 5), samples=st.integers(1, 4))
+def test_packed_equals_plain(family: str, seed: int, combs: int, states: int, samples: int) -> None:
+    model, batch = tiny.FAMILIES[family](seed=seed % 7), ragged_combs(seed, combs, states, samples)
+    with tiny.Exact():
+        packed, plain = action_logprobs(model, batch, True), action_logprobs(model, batch, False)
+        packed_loss, plain_loss = loss_of(batch, packed), loss_of(batch, plain)
+        packed_gradients, plain_gradients = gradients(model, packed_loss), gradients(model, plain_loss)
+    assert [tuple(rows.shape) for rows in packed] == [(len(comb.teeth), comb.longest) for comb in batch]
+    for a, b in zip([*packed, packed_loss], [*plain, plain_loss], strict=True):
+        assert_same(a, b)
+    for name, gradient in packed_gradients.items():
+        assert_same(gradient, plain_gradients[name])
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_plain_equals_one_sequence_at_a_time(family: str) -> None:
+    model, batch = tiny.FAMILIES[family](), ragged_combs(5, 2, 3, 2)
+    with tiny.Exact():
+        plain = action_logprobs(model, batch, False)
+        slow = []
+        for comb in batch:
+            rows = [tiny.naive_logprobs(model, comb.trunk[: tooth.sees], tooth.ids) for tooth in comb.teeth]
+            slow.append(torch.nn.utils.rnn.pad_sequence(rows, batch_first=True))
+        plain_gradients, slow_gradients = gradients(model, loss_of(batch, plain)), gradients(model, loss_of(batch, slow))
+    for a, b in zip(plain, slow, strict=True):
+        assert_same(a, b)
+    for name, gradient in plain_gradients.items():
+        assert_same(gradient, slow_gradients[name])
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_the_comparison_would_see_a_token_too_many(family: str) -> None:
+    """A tooth that saw one more trunk token would differ by far more than the tolerance."""
+    model = tiny.FAMILIES[family]()
+    right, wrong = (action_logprobs(model, [pack(range(2, 14), [(n, [20, 21])])], True)[0] for n in (11, 12))
+    assert float((right - wrong).detach().abs().max()) > 1e-3
+
+
+@pytest.mark.parametrize("family", [tiny.gemma2, tiny.mistral])
+def test_the_window_binds(family: Callable[[], Any]) -> None:
+    """With the window out of the way the numbers are others, so the test above does test the window."""
+    comb = [pack(range(2, 14), [(11, [20, 21])])]
+    model = family()
+    narrow = action_logprobs(model, comb, True)[0]
+    model.config.sliding_window = 100
+    wide = action_logprobs(model, comb, True)[0]
+    assert float((narrow - wide).detach().abs().max()) > 1e-3
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_final_logits_are_those_before_each_last_token(packed: bool) -> None:
+    model, batch = tiny.qwen3(), ragged_combs(3, 2, 3, 2)
+    expected = [
+        tiny.naive_logits(model, [*comb.trunk[: tooth.sees], *tooth.ids])[-2] for comb in batch for tooth in comb.teeth
+    ]
+    torch.testing.assert_close(final_logits(model, batch, packed), torch.stack(expected), rtol=1e-5, atol=1e-5)
+
+
+def test_half_precision_log_probabilities_are_taken_in_float32() -> None:
+    model, batch = tiny.llama().to(torch.bfloat16), ragged_combs(3, 1, 2, 2)
+    assert tooth_logits(model, batch, True)[0].dtype == torch.bfloat16
+    assert action_logprobs(model, batch, True)[0].dtype == torch.float32
+
+
+def test_packing_refuses_an_attention_that_it_does_not_know() -> None:
+    model = tiny.llama()
+    model.config.layer_types = ["full_attention", "chunked_attention"]
+    with pytest.raises(ModelError, match="do not know attention of kind chunked_attention, full_attention"):
+        action_logprobs(model, ragged_combs(0, 1, 1, 1), True)

@@ -1,0 +1,144 @@
+"""params.yaml: what is refused, and how the refusal reads."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from swirl.errors import ParamsError
+from swirl.params import load, validate
+from swirl.types import Strategy
+
+ROOT = Path(__file__).parents[1]
+TREE: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    """The committed params with one value replaced, or added."""
+    tree = copy.deepcopy(TREE)
+    *sections, last = path.split(".")
+    section: Any = tree
+    for name in sections:
+        section = section[int(name)] if isinstance(section, list) else section[name]
+    section[last] = value
+    return tree
+
+
+def refusal(tree: Any) -> list[str]:
+    """The lines of the message with which `tree` is refused."""
+    with pytest.raises(ParamsError) as caught:
+        validate(tree, "params.yaml")
+    return str(caught.value).splitlines()
+
+
+def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    result = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
+        result[key] = merged(result[key], value) if both else value
+    return result
+
+
+def test_the_committed_params_are_valid() -> None:
+    params = load(ROOT / "params.yaml")
+    assert params.rollout.max_steps == {"search": 5, "calculate": 10}
+    assert params.filter.kind is Strategy.PROCESS
+    assert params.download.benchmarks["mini-gsm8k"].evaluation == 400
+
+
+def test_the_smoke_params_laid_over_them_are_valid() -> None:
+    small = yaml.safe_load((ROOT / "params.smoke.yaml").read_text(encoding="utf-8"))
+    params = validate(merged(TREE, small), "both")
+    assert params.download.worlds == 1
+    assert params.download.changed_facts == 0.5
+
+
+def test_params_cannot_be_changed() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        load(ROOT / "params.yaml").seed = 1
+
+
+def test_a_typo_is_refused_with_the_keys_there_are() -> None:
+    assert refusal(changed("tools.search_result", 3)) == [
+        "params.yaml: 1 wrong",
+        "  tools.search_result: no such key; the keys here are search_results, search_output_limit",
+    ]
+    (_, line) = refusal(changed("filtre", {}))
+    assert line.startswith("  filtre: no such key; the keys here are seed, runtime, prompts, tools,")
+
+
+def test_a_typo_inside_a_list_or_a_mapping_is_refused_with_the_keys_there_are() -> None:
+    (_, line) = refusal(changed("download.benchmarks.mini-gsm8k.evaluate", 3))
+    assert line == (
+        "  download.benchmarks.mini-gsm8k.evaluate: no such key; the keys here are train, development, evaluation"
+    )
+    (_, line) = refusal(changed("base_model.sound_phases.0.step", 3))
+    assert line.startswith("  base_model.sound_phases.0.step: no such key; the keys here are steps, batch_size,")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("seed", "0", "seed = '0': Input should be a valid integer"),
+        ("seed", True, "seed = True: Input should be a valid integer"),
+        ("seed", -1, "seed = -1: Input should be greater than or equal to 0"),
+        ("runtime.threads", 1.5, "runtime.threads = 1.5: Input should be a valid integer"),
+        ("train.swirl.packed", "yes", "train.swirl.packed = 'yes': Input should be a valid boolean"),
+        ("train.swirl.samples", 1, "train.swirl.samples = 1: Input should be greater than or equal to 2"),
+        ("train.swirl.lr", 0.0, "train.swirl.lr = 0.0: Input should be greater than 0"),
+        ("train.swirl.lr", float("inf"), "train.swirl.lr = inf: Input should be a finite number"),
+        ("judge.threshold", 1.1, "judge.threshold = 1.1: Input should be less than or equal to 1"),
+        ("judge.threshold", float("nan"), "judge.threshold = nan: Input should be a finite number"),
+        ("filter.strategy", "proces", "filter.strategy = 'proces': Input should be 'none', 'process', 'outcome' or"),
+        ("base_model.hops", {0: 1.0}, "base_model.hops.0.[key] = 0: Input should be greater than or equal to 1"),
+        ("base_model.steps", {9: 1.0}, "base_model.steps.9.[key] = 9: Input should be less than or equal to 8"),
+        ("download.benchmarks", {}, "download.benchmarks = {}: Dictionary should have at least 1 item"),
+        (
+            "rollout.max_steps",
+            {"search": 5, "calculate": 10, "read": 2},
+            "rollout.max_steps.read.[key] = 'read': Input should be 'search' or 'calculate'",
+        ),
+    ],
+)
+def test_a_wrong_value_is_refused_with_its_path_and_what_is_allowed(path: str, value: Any, message: str) -> None:
+    head, line = refusal(changed(path, value))
+    assert head == "params.yaml: 1 wrong"
+    assert line.strip().startswith(message)
+
+
+def test_a_missing_section_and_a_missing_key_are_named() -> None:
+    tree = copy.deepcopy(TREE)
+    del tree["judge"]
+    del tree["index"]["stopwords"]
+    assert refusal(tree) == ["params.yaml: 2 wrong", "  index.stopwords: missing", "  judge: missing"]
+
+
+def test_values_that_do_not_fit_together_are_refused_in_one_sentence() -> None:
+    assert refusal(changed("rollout.max_steps", {"search": 5})) == [
+        "params.yaml: 1 wrong",
+        "  params: rollout.max_steps has no entry for 'calculate'",
+    ]
+    assert refusal(changed("rollout.max_action_tokens", 512)) == [
+        "params.yaml: 1 wrong",
+        "  params: rollout.max_action_tokens must be below base_model.shape.context",
+    ]
+
+
+def test_a_file_that_is_no_params_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    with pytest.raises(ParamsError, match=r"params.yaml does not exist; run this from the project's root"):
+        load(path)
+    for content, message in [
+        (b"seed: [0", "params.yaml is not YAML: while parsing"),
+        (b"seed: \xff", "params.yaml is not YAML: .*codec can't decode"),
+        (b"", "params = None: Input should be a valid dictionary"),
+        (b"- 1", r"params = \[1\]: Input should be a valid dictionary"),
+    ]:
+        path.write_bytes(content)
+        with pytest.raises(ParamsError, match=message):
+            load(path)

@@ -1,0 +1,174 @@
+"""Records to files and back, and what broken files are answered with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from swirl.errors import DataError
+from swirl.records import from_dict, load, load_json, save, save_json, save_series, to_dict
+from swirl.types import (
+    SCHEMAS,
+    Action,
+    Derivation,
+    Passage,
+    Prediction,
+    Question,
+    Score,
+    Step,
+    Stop,
+    SubTrajectory,
+    Trajectory,
+    Verdict,
+)
+
+STEPS = (
+    Step(0, Action("search", "<search_query> é </search_query>", "é"), "é -> no", (5, 6), (-0.5, 0.0), (7,), True),
+    Step(1, Action("malformed", "", ""), "", (), (), (), False),
+)
+RECORDS: dict[type, list[Any]] = {
+    Question: [
+        Question("q", "mini-gsm8k", "train", "How many?", ("5", "five"), 2, ("calculator",)),
+        Question("r", "mini-gsm8k", "train", "", (), 0, ()),
+    ],
+    Derivation: [Derivation("q", "calculate", ("2 + 3",), ("5",)), Derivation("r", "search", (), ())],
+    Passage: [Passage("p", "", "Text with\nlines, “quotes” and 漢字.")],
+    Trajectory: [
+        Trajectory("t", "q", "mini-gsm8k", 1, "base", 2**63 - 1, (1, 2), STEPS, Stop.STEP_LIMIT, ""),
+        Trajectory("u", "q", "mini-gsm8k", 0, "base", 0, (), (), Stop.TOOL_FAILED, "the index is gone"),
+    ],
+    Verdict: [Verdict("t", -1, None, None, "", "judge"), Verdict("t", 0, False, 0.25, "why", "judge")],
+    SubTrajectory: [
+        SubTrajectory("t", "q", "mini-gsm8k", 0, (1, 2), (5, 6), None),
+        SubTrajectory("t", "q", "mini-gsm8k", 1, (), (), 0.5),
+    ],
+    Prediction: [
+        Prediction("q", "b", "base", True, "5", True, 1.0, 0.1, 0.2, 0.3, None, 0.4, 2, 0, Stop.ANSWERED, "t"),
+        Prediction("q", "b", "base", False, "", False, 0.0, 0.0, 0.0, 0.0, 0.5, None, 1, 1, Stop.MALFORMED, "t"),
+    ],
+}
+
+
+def test_every_stored_type_is_covered() -> None:
+    assert set(RECORDS) == set(SCHEMAS)
+
+
+@pytest.mark.parametrize("kind", RECORDS)
+def test_records_come_back_as_they_were_saved(kind: type, tmp_path: Path) -> None:
+    path = tmp_path / "folder/records.parquet"
+    save(RECORDS[kind], kind, path)
+    assert load(kind, path) == RECORDS[kind]
+    save([], kind, path)
+    assert load(kind, path) == []
+    assert [file.name for file in path.parent.iterdir()] == ["records.parquet"]
+
+
+def test_the_same_records_give_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        save(RECORDS[Trajectory], Trajectory, tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_a_score_survives_json(tmp_path: Path) -> None:
+    score = Score("b", "base", True, 4, 0.5, 0.1, 0.9, None, 0.5, 0.5, 0.5, 0.5, None, 1.0, 2.5, 0.0)
+    save_json([to_dict(score)], tmp_path / "scores.json")
+    assert [from_dict(Score, row) for row in load_json(tmp_path / "scores.json")] == [score]
+
+
+def test_an_enum_comes_back_as_an_enum(tmp_path: Path) -> None:
+    save(RECORDS[Trajectory], Trajectory, tmp_path / "t.parquet")
+    assert load(Trajectory, tmp_path / "t.parquet")[0].stop is Stop.STEP_LIMIT
+
+
+def broken(kind: type, path: Path) -> str:
+    with pytest.raises(DataError) as caught:
+        load(kind, path)
+    assert str(path) in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    assert broken(Passage, tmp_path / "p.parquet").endswith("p.parquet does not exist; run `dvc repro` to make it")
+
+
+@pytest.mark.parametrize("content", [b"", b"not parquet", b"PAR1" + bytes(64) + b"PAR1"])
+def test_a_file_that_is_no_parquet(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "p.parquet").write_bytes(content)
+    assert "is not a readable Parquet file" in broken(Passage, tmp_path / "p.parquet")
+
+
+def test_a_file_cut_short_anywhere(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    save(RECORDS[Trajectory], Trajectory, path)
+    whole = path.read_bytes()
+    for length in range(1, len(whole), 97):
+        path.write_bytes(whole[:length])
+        assert "is not a readable Parquet file" in broken(Trajectory, path)
+
+
+def test_a_column_name_that_is_not_utf8(tmp_path: Path) -> None:
+    path = tmp_path / "p.parquet"
+    save(RECORDS[Passage], Passage, path)
+    path.write_bytes(path.read_bytes().replace(b"title", b"tit\xffe"))
+    assert "is not a readable Parquet file" in broken(Passage, path)
+
+
+def test_a_missing_column(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"id": ["p"], "title": [""]}), tmp_path / "p.parquet")
+    assert broken(Passage, tmp_path / "p.parquet").endswith(
+        "p.parquet: column 'text' is missing; a file of Passage has id, title, text"
+    )
+
+
+def test_a_column_of_the_wrong_type(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"id": ["p"], "title": [""], "text": [["a"]]}), tmp_path / "p.parquet")
+    assert "expected Passage with" in broken(Passage, tmp_path / "p.parquet")
+    row = {**to_dict(RECORDS[Trajectory][1]), "steps": [1]}
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "t.parquet")
+    assert "expected Trajectory with" in broken(Trajectory, tmp_path / "t.parquet")
+
+
+def test_a_further_column_is_left_out(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"more": [1], "text": ["c"], "id": ["a"], "title": ["b"]}), tmp_path / "p.parquet")
+    assert load(Passage, tmp_path / "p.parquet") == [Passage("a", "b", "c")]
+
+
+def test_an_unknown_stop_names_row_value_and_what_is_allowed(tmp_path: Path) -> None:
+    table = pa.Table.from_pylist([to_dict(t) for t in RECORDS[Trajectory]], schema=SCHEMAS[Trajectory])
+    table = table.set_column(table.column_names.index("stop"), "stop", pa.array(["answered", "tired"]))
+    pq.write_table(table, tmp_path / "t.parquet")
+    assert broken(Trajectory, tmp_path / "t.parquet").endswith(
+        "t.parquet, row 1: stop is 'tired'; it is one of answered, step_limit, malformed, context_full, tool_failed"
+    )
+
+
+def test_a_missing_action_names_the_row(tmp_path: Path) -> None:
+    rows = [to_dict(RECORDS[Trajectory][0])]
+    rows[0]["steps"] = [None]
+    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMAS[Trajectory]), tmp_path / "t.parquet")
+    assert "t.parquet, row 0: " in broken(Trajectory, tmp_path / "t.parquet")
+
+
+def test_text_that_is_not_utf8(tmp_path: Path) -> None:
+    raw = pa.array([b"caf\xe9"]).view(pa.string())
+    pq.write_table(pa.table({"id": ["p"], "title": [""], "text": raw}), tmp_path / "p.parquet")
+    assert "not UTF-8" in broken(Passage, tmp_path / "p.parquet")
+    (tmp_path / "r.json").write_bytes(b'"\xe9"')
+    with pytest.raises(DataError, match=r"r.json is not JSON: .*codec can't decode"):
+        load_json(tmp_path / "r.json")
+
+
+def test_json_reports(tmp_path: Path) -> None:
+    save_series([{"step": 0, "loss": 1.5}], tmp_path / "series/a.json")
+    assert (tmp_path / "series/a.json").read_text() == '[\n  {\n    "loss": 1.5,\n    "step": 0\n  }\n]\n'
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        save_json({"loss": float("nan")}, tmp_path / "series/b.json")
+    with pytest.raises(DataError, match=r"b.json does not exist"):
+        load_json(tmp_path / "series/b.json")
+    (tmp_path / "c.json").write_text("{")
+    with pytest.raises(DataError, match=r"c.json is not JSON"):
+        load_json(tmp_path / "c.json")
