@@ -1,7 +1,8 @@
 """The whole pipeline once, at its smallest, in a temporary copy of the project: `make smoke`.
 
 Copies the files that git knows or would add, lays params.smoke.yaml over params.yaml, runs `dvc repro`, prints
-the results, asks the tuned model a question, shows metrics and plots, and runs `dvc repro` again, which must find nothing to do.
+the results, asks the tuned model a question, shows metrics and plots, and runs `dvc repro` again, which must find
+nothing to do.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
-NO_OP_SECONDS = 2.0
-"""How much processor time a `dvc repro` with nothing to do may take; at rest a machine takes as long as that."""
+NO_OP_SECONDS = 4.0
+"""How much processor time a `dvc repro` with nothing to do may take: twice the aim, since busy cores are slow."""
 
 ASK = ["swirl", "ask", "Ann has 3 pens. She finds 2 pens.", "--benchmark", "mini-gsm8k", "--model", "models/swirl"]
 

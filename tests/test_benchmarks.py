@@ -154,7 +154,8 @@ def test_changed_facts_contradict_memory(built: dict[str, Built]) -> None:
     for question, memory in zip(cofca.questions, cofca.memory, strict=True):
         assert memory.question_id == question.id
         assert memory.results[-1] != question.answers[0]
-        assert before.facts[tuple(reversed(memory.calls[-1].split(" of ")))] == memory.results[-1]  # type: ignore[index]
+        relation, subject = memory.calls[-1].split(" of ")
+        assert before.facts[subject, relation] == memory.results[-1]
     texts = {p.text for p in before.passages()}
     assert sum(p.text not in texts for p in cofca.passages) == 98
     assert all(not other.memory for name, other in built.items() if name != "mini-cofca")

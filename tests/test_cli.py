@@ -123,6 +123,14 @@ def test_a_typo_in_params_is_refused_before_a_stage_starts(swirl: Swirl, root: P
     assert not (tmp_path / "data").exists()
 
 
+def test_code_of_another_checkout_is_noticed(swirl: Swirl, project: Layout, root: Path) -> None:
+    watched = project.root / "src/swirl"
+    watched.mkdir(parents=True)
+    (project.root / "params.yaml").write_text("seed: zero\n")
+    first = swirl("stage", "download").stderr.splitlines()[0]
+    assert first == (f"swirl: warning: running {root / 'src/swirl'}, while DVC watches {watched}; activate .venv here")
+
+
 def test_torch_stages_run_in_a_process_started_with_the_allocator_settings() -> None:
     program = "from swirl import environment; environment.apply(3); import os; print(os.getpid(), dict(os.environ))"
     clean = {k: v for k, v in os.environ.items() if k not in {*environment.ALLOCATOR, "SWIRL_RESTARTED"}}

@@ -143,7 +143,10 @@ def test_plain_equals_one_sequence_at_a_time(family: str) -> None:
         for comb in batch:
             rows = [tiny.naive_logprobs(model, comb.trunk[: tooth.sees], tooth.ids) for tooth in comb.teeth]
             slow.append(torch.nn.utils.rnn.pad_sequence(rows, batch_first=True))
-        plain_gradients, slow_gradients = gradients(model, loss_of(batch, plain)), gradients(model, loss_of(batch, slow))
+        plain_gradients, slow_gradients = (
+            gradients(model, loss_of(batch, plain)),
+            gradients(model, loss_of(batch, slow)),
+        )
     for a, b in zip(plain, slow, strict=True):
         assert_same(a, b)
     for name, gradient in plain_gradients.items():

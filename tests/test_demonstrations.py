@@ -109,6 +109,12 @@ def test_a_dropped_last_hop_answers_early() -> None:
     assert labels(turns, COUNTRY.derivation("")) == [True, False]
 
 
+def test_the_only_hop_is_never_dropped() -> None:
+    chain = Chain("Port Velda", ("country",), ("North Nordia",))
+    turns = search_demonstration(chain, SEARCH, CONTEXTUAL, 5, random.Random(0))
+    assert labels(turns, chain.derivation("")) == [True, True]
+
+
 def test_the_decoy_and_the_dropped_ending() -> None:
     turns = math_demonstration(BOXES, CALCULATE, CONTEXTUAL, 10, random.Random(0))
     assert [action.payload for action in actions(turns)] == ["4 + 3", "7 + 5", "12"]
@@ -199,6 +205,18 @@ def test_slips_of_calculations_are_of_every_documented_kind() -> None:
                 kinds[action.kind] += 1
     assert set(kinds) == {"malformed", "answer", "repeated call", "another operator", "another operand"}
     assert min(kinds.values()) > 9
+
+
+def test_a_slip_can_skip_a_sentence_and_go_on() -> None:
+    cues = [move.cue for move in BOXES.moves]
+    went_on = 0
+    for seed in range(100):
+        turns = math_demonstration(BOXES, CALCULATE, Flaws(anywhere=0.3), 10, random.Random(seed))
+        named = [any(f"Next {cue}:" in turn.action for turn in turns) for cue in cues]
+        if named == [False, True, True]:
+            assert labels(turns, BOXES.derivation(""))[-1] is False
+            went_on += 1
+    assert went_on > 2
 
 
 def test_flaws_come_from_the_generator_alone() -> None:

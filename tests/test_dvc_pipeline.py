@@ -167,8 +167,11 @@ def test_closure_refuses_relative_imports_and_unknown_stages(tmp_path: Path) -> 
 
 def test_rewriting_deps_keeps_everything_else(tmp_path: Path, root: Path) -> None:
     shutil.copytree(root / "src/swirl", tmp_path / "src/swirl", ignore=shutil.ignore_patterns("__pycache__"))
-    text = (root / "dvc.yaml").read_text(encoding="utf-8")
-    (tmp_path / "dvc.yaml").write_text(text.replace("      - src/swirl/stages/judge.py\n", "      - src/gone.py\n"))
+    path = tmp_path / "dvc.yaml"
+    shutil.copy(root / "dvc.yaml", path)
+    rewrite_deps(tmp_path)
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace("      - src/swirl/stages/judge.py\n", "      - src/gone.py\n"), encoding="utf-8")
     assert rewrite_deps(tmp_path) == ["judge"]
-    assert (tmp_path / "dvc.yaml").read_text(encoding="utf-8") == text
+    assert path.read_text(encoding="utf-8") == text
     assert rewrite_deps(tmp_path) == []

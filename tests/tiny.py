@@ -25,7 +25,8 @@ _SHAPE: dict[str, Any] = {
     "bos_token_id": None,
     "eos_token_id": 1,
 }
-WORDS = "<answer> </answer> <math_exp> </math_exp> <search_query> </search_query> what is born Oslo Rome Ada error: error".split()
+TAGS = "<answer> </answer> <math_exp> </math_exp> <search_query> </search_query>"
+WORDS = f"{TAGS} what is born Oslo Rome Ada error: error".split()
 
 
 def llama(vocabulary: int = VOCABULARY, seed: int = 0) -> Any:

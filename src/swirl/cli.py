@@ -42,6 +42,7 @@ def stage(
     """Run one stage on what earlier stages wrote. `dvc repro NAME` also brings those up to date."""
     _check_stage(name, item)
     layout = _layout()
+    _warn_of_other_source(layout.root / "src/swirl")
     from swirl import params
 
     resolved = params.load(layout.root / "params.yaml")
@@ -137,6 +138,13 @@ def _layout() -> Layout:
         if (folder / "dvc.yaml").is_file():
             return Layout(folder)
     raise SwirlError(f"no dvc.yaml in {here} or above it; run swirl inside the project")
+
+
+def _warn_of_other_source(watched: Path) -> None:
+    """Say so when the code that runs is not the code whose hashes DVC writes down."""
+    running = Path(__file__).resolve().parent
+    if watched.is_dir() and watched.resolve() != running:
+        print(f"swirl: warning: running {running}, while DVC watches {watched}; activate .venv here", file=sys.stderr)
 
 
 def _check_stage(name: str, item: str | None) -> None:

@@ -30,7 +30,8 @@ class Runtime(Section):
 
     device: str = Field(description="torch device: cpu, cuda, cuda:1, mps")
     attention: Literal["eager", "sdpa"] = Field(description="transformers' attention; eager is faster for tiny models")
-    threads: Annotated[int, Field(ge=1)] = Field(description="CPU threads of torch; part of what bytes depend on")
+    threads: Count = Field(description="CPU threads inside one torch operation; part of what bytes depend on")
+    workers: Count = Field(description="pieces of work at the same time: cores divided by threads; 1 on a GPU")
 
 
 class Prompts(Section):
@@ -108,6 +109,7 @@ class Phase(Section):
     calculate: Annotated[float, Field(ge=0)] = Field(description="share of word problems")
     recall: Annotated[float, Field(ge=0)] = Field(description="share answered from memory of the fixed world")
     remembered_search: Annotated[float, Field(ge=0)] = Field(description="share of searches in the fixed world")
+    copying: Annotated[float, Field(ge=0)] = Field(description="share of drills: repeat random words and numbers")
     judged: Share = Field(description="share of demonstrations that end in a judge's question and its verdict")
     sound: Share = Field(description="share of sound demonstrations among the others; the rest is flawed")
 

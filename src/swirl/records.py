@@ -130,4 +130,5 @@ def load_json(path: Path) -> Any:
 
 def save_series(rows: Sequence[dict[str, float]], path: Path) -> None:
     """Write a metric series (one row a step, the same keys in each) as JSON that `dvc plots` reads."""
-    save_json(list(rows), path)
+    names = dict.fromkeys(name for row in rows for name in row)
+    save_json([{name: row.get(name) for name in names} for row in rows], path)

@@ -12,14 +12,15 @@ from swirl.layout import Layout
 from swirl.models.chat import Chat
 from swirl.models.local import deterministic, load_model, load_tokenizer
 from swirl.models.pretraining import Demonstrator, Prompts
+from swirl.models.threads import spread
 from swirl.params import Params, Task
 from swirl.records import load
-from swirl.rollout.engine import Attempt, Policy
+from swirl.rollout.engine import Attempt, Policy, roll_out
 from swirl.rollout.sampler import Sampling
 from swirl.seeds import generator
 from swirl.tools import Calculator, Search
 from swirl.tools.base import Tool
-from swirl.types import ActionKind, Derivation, Question
+from swirl.types import ActionKind, Derivation, Question, Trajectory
 
 KIND_OF_TOOL = {"search": ActionKind.SEARCH, "calculator": ActionKind.CALCULATE}
 """Tool names in `Question.tools` -> the kind of action that calls them."""
@@ -38,6 +39,11 @@ def read_prompts(params: Params, layout: Layout) -> Prompts:
     return Prompts(**texts)
 
 
+def prompt_files(params: Params, layout: Layout) -> list[Path]:
+    """The prompt files: inputs that a journal's fingerprint must hold, for their text may change under one name."""
+    return [layout.root / file for file in params.prompts.model_dump().values()]
+
+
 def load_policy(params: Params, folder: Path, name: str) -> Policy:
     """A local policy, with torch made deterministic."""
     deterministic(params.runtime.threads)
@@ -51,7 +57,8 @@ def load_reward_model(params: Params, layout: Layout) -> RewardModel:
     folder = layout.model("reward")
     deterministic(params.runtime.threads)
     model = load_model(folder, params.runtime.device, params.runtime.attention)
-    return RewardModel("reward", model, Chat(load_tokenizer(folder)), read_prompts(params, layout).judge)
+    question = read_prompts(params, layout).judge
+    return RewardModel("reward", model, Chat(load_tokenizer(folder)), question, workers=params.runtime.workers)
 
 
 def task_of(question: Question) -> Task:
@@ -117,6 +124,25 @@ def demonstrator(params: Params, layout: Layout, split: str, *purpose: str) -> D
     limits = {str(task): limit for task, limit in params.rollout.max_steps.items()}
     k = params.tools.search_results
     return Demonstrator(split, memory_world(params.seed), read_prompts(params, layout), limits, k, rng)
+
+
+def roll_out_all(
+    params: Params,
+    policy: Policy,
+    todo: Sequence[Attempt],
+    temperature: float,
+    seed: int,
+    done: Callable[[int], None] = lambda count: None,
+) -> list[Trajectory]:
+    """Roll out all attempts in fixed blocks, some blocks at a time; `done(count)` follows each block."""
+
+    def block_of(block: Sequence[Attempt]) -> list[Trajectory]:
+        made = roll_out(policy, block, sampling(params, temperature), seed, params.rollout.max_malformed)
+        done(len(block))
+        return made
+
+    made = spread(block_of, blocks(todo, params.rollout.block_size), params.runtime.workers)
+    return [trajectory for block in made for trajectory in block]
 
 
 def sampling(params: Params, temperature: float) -> Sampling:

@@ -99,5 +99,5 @@ def test_an_unknown_benchmark_is_refused(tmp_path: Path) -> None:
 
 
 def test_more_than_a_split_can_give_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"split 'development' has \d+ left of its \d+; ask for fewer worlds"):
+    with pytest.raises(DataError, match=r"split 'train' has \d+ left of its \d+; ask for fewer worlds"):
         download.run(params(SIZES, worlds=9), Layout(tmp_path))

@@ -27,6 +27,8 @@ SKIPPED_RELATIONS = frozenset({"spouse", "seat"})
 DROPPED_LAST = frozenset({"country", "mayor", "twin"})
 """Last hops before which a flawed reader stops."""
 
+_MATH_SLIPS = ("operand", "operator", "answer", "skip", "repeat", "malformed")
+
 _VALUE: re.Pattern[str] = re.compile(r" is ([^.|]+)\.")
 
 
@@ -104,31 +106,36 @@ def recall_demonstration(chain: Chain) -> list[Turn]:
 
 
 def math_demonstration(problem: Problem, calculate: Tool, flaws: Flaws, steps: int, rng: random.Random) -> list[Turn]:
-    """Solve a word problem by calculating, one operation a step, in at most `steps` actions."""
+    """Solve a word problem by calculating, one operation a step, in at most `steps` actions.
+
+    A thought says where it stands in the words of the problem, then repeats the sentence that comes next.
+    """
     turns: list[Turn] = []
     value, last = str(problem.start), ""
-    plan = [(move.cue, call) for move in problem.moves for call in _calls(move, flaws, rng)]
-    said = ""
-    for cue, template in plan:
-        expression = template.format(value=value, last=last or value)
-        if rng.random() < flaws.anywhere:
-            slip = rng.choice(("operand", "operator", "answer", "skip", "repeat", "malformed"))
+    said = f"It is {problem.opening}."
+    for move in problem.moves:
+        for number, template in enumerate(_calls(move, flaws, rng)):
+            expression = template.format(value=value, last=last or value)
+            slip = rng.choice(_MATH_SLIPS) if rng.random() < flaws.anywhere else ""
             if slip == "answer" and turns:
-                break
+                turns.append(Turn(f"{said} Done: {render(ActionKind.ANSWER, value)}", ""))
+                return turns[:steps]
             if slip == "skip":
                 continue
             if slip == "malformed":
-                turns.append(Turn(f"{said}Next", MALFORMED))
+                turns.append(Turn(said, MALFORMED))
             elif slip == "repeat" and turns:
                 turns.append(Turn(turns[-1].action, turns[-1].observation))
             else:
                 expression = _slip(expression, slip, problem.numbers, rng)
-        last = calculate(expression)
-        turns.append(Turn(f"{said}Next {cue}: {render(ActionKind.CALCULATE, expression)}", observe(expression, last)))
-        said = f"It is {last}. "
-        if "{value}" in template:
-            value = last
-    turns.append(Turn(f"{said}Done: {render(ActionKind.ANSWER, value)}", ""))
+            cue = "So together" if number else move.cue
+            last = calculate(expression)
+            call = render(ActionKind.CALCULATE, expression)
+            turns.append(Turn(f"{said} {cue}: {call}", observe(expression, last)))
+            done = "{value}" in template
+            value = last if done else value
+            said = f"It is {last} {'after' if done else 'in'} {' '.join(move.cue.split()[-2:])}."
+    turns.append(Turn(f"{said} Done: {render(ActionKind.ANSWER, value)}", ""))
     return turns[:steps]
 
 
@@ -143,4 +150,6 @@ def _slip(expression: str, slip: str, numbers: Sequence[int], rng: random.Random
     left, operator, right = expression.split()
     if slip == "operand":
         return f"{left} {operator} {rng.choice(numbers)}"
+    if slip != "operator":
+        return expression
     return f"{left} {'-' if operator == '+' else '+'} {right}"

@@ -18,6 +18,8 @@ _ADD = ("finds", "buys", "wins", "collects")
 _SUBTRACT = ("loses", "eats", "donates", "breaks")
 _SCALE = {"doubles": 2, "triples": 3}
 _PACKED = ("boxes", "bags")
+VERBS = (*_ADD, *_SUBTRACT, *_SCALE, *_PACKED)
+"""Words that say what happens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +30,7 @@ class Move:
     """
 
     cue: str
-    """What a solver says of it before calculating: words of the sentence."""
+    """The sentence without its full stop: a solver repeats it before calculating."""
     text: str
     calls: tuple[str, ...]
     decoy: str = ""
@@ -42,6 +44,8 @@ class Problem:
 
     text: str
     start: int
+    opening: str
+    """The last words of the first sentence: the start and what is counted."""
     moves: tuple[Move, ...]
     numbers: tuple[int, ...]
 
@@ -85,7 +89,7 @@ def _attempt(steps: int, rng: random.Random) -> Problem | None:
     numbers, moves = [start], []
     ending = rng.choices(("", "shares", "sells"), (0.6, 0.2, 0.2))[0]
     budget = steps - bool(ending)
-    verbs = [*_ADD, *_SUBTRACT, *_SCALE, "boxes", "bags"]
+    verbs = list(VERBS)
     while budget:
         verb = rng.choice(verbs)
         if verb in _PACKED and (budget < 2 or rng.random() < 0.35):
@@ -104,25 +108,25 @@ def _attempt(steps: int, rng: random.Random) -> Problem | None:
         moves.append(last)
         asks = f"How many {thing} does each get?" if ending == "shares" else f"How many dollars does {name} get?"
     text = " ".join([f"{name} has {start} {thing}.", *(move.text for move in moves), asks])
-    return Problem(text, start, tuple(moves), tuple(numbers))
+    return Problem(text, start, f"{start} {thing}", tuple(moves), tuple(numbers))
 
 
 def _move(verb: str, name: str, value: int, rng: random.Random, numbers: list[int]) -> tuple[Move, int]:
     """The sentence for `verb`, and the running value after it; the numbers drawn are added to `numbers`."""
     if verb in _SCALE:
         factor = _SCALE[verb]
-        return Move(f"number {verb}", f"Then the number {verb}.", (f"{{value}} * {factor}",)), value * factor
+        return Move(f"Then the number {verb}", f"Then the number {verb}.", (f"{{value}} * {factor}",)), value * factor
     if verb in _PACKED:
         count, size = rng.randint(2, 9), rng.randint(3, 15)
         numbers += [count, size]
         calls = (f"{count} * {size}", "{value} + {last}")
-        text = f"gets {count} {verb} of {size}"
-        return Move(text, f"{name} {text}.", calls, f"{{value}} + {size}"), value + count * size
+        text = f"{name} gets {count} {verb} of {size}"
+        return Move(text, f"{text}.", calls, f"{{value}} + {size}"), value + count * size
     amount = rng.randint(2, 50)
     numbers.append(amount)
     if verb in _ADD:
-        return Move(f"{verb} {amount}", f"{name} {verb} {amount}.", (f"{{value}} + {amount}",)), value + amount
-    return Move(f"{verb} {amount}", f"{name} {verb} {amount}.", (f"{{value}} - {amount}",)), value - amount
+        return Move(f"{name} {verb} {amount}", f"{name} {verb} {amount}.", (f"{{value}} + {amount}",)), value + amount
+    return Move(f"{name} {verb} {amount}", f"{name} {verb} {amount}.", (f"{{value}} - {amount}",)), value - amount
 
 
 def _ending(kind: str, name: str, value: int, rng: random.Random, numbers: list[int]) -> Move | None:
@@ -133,11 +137,11 @@ def _ending(kind: str, name: str, value: int, rng: random.Random, numbers: list[
             return None
         friends = rng.choice(divisors)
         numbers.append(friends)
-        cue = f"shares them among {friends}"
-        return Move(cue, f"{name} {cue} friends.", (f"{{value}} / {friends}",), is_ending=True)
+        cue = f"{name} shares them among {friends} friends"
+        return Move(cue, f"{cue}.", (f"{{value}} / {friends}",), is_ending=True)
     price = rng.randint(2, 9)
     if value * price > LARGEST:
         return None
     numbers.append(price)
-    cue = f"sells them at {price}"
-    return Move(cue, f"{name} {cue} dollars.", (f"{{value}} * {price}",), is_ending=True)
+    cue = f"{name} sells them at {price} dollars"
+    return Move(cue, f"{cue}.", (f"{{value}} * {price}",), is_ending=True)

@@ -12,6 +12,7 @@ from typing import Any
 
 from swirl.errors import ModelError
 from swirl.models.chat import Chat
+from swirl.models.threads import spread
 from swirl.rl.combs import Comb, pack
 from swirl.rl.logprobs import final_logits
 from swirl.types import Trajectory
@@ -31,6 +32,8 @@ class RewardModel:
     packed: bool = True
     token_budget: int = 16384
     """Padded tokens that one forward reads at most."""
+    workers: int = 1
+    """Forwards at the same time."""
 
     @property
     def verdict_ids(self) -> tuple[int, int]:
@@ -55,8 +58,11 @@ class RewardModel:
         return self._read(judged)
 
     def trajectory_scores(self, trajectories: Sequence[Trajectory]) -> list[list[float]]:
-        """R for every step of each trajectory; each trajectory's tokens are read once."""
-        return self._read([self._trajectory_comb(trajectory) for trajectory in trajectories])
+        """R for every step of each trajectory, none for one without steps; each trajectory's tokens are read once."""
+        scores = iter(
+            self._read([self._trajectory_comb(trajectory) for trajectory in trajectories if trajectory.steps])
+        )
+        return [next(scores) if trajectory.steps else [] for trajectory in trajectories]
 
     def _trajectory_comb(self, trajectory: Trajectory) -> Comb:
         """The conversation as the trunk; a tooth behind each action asks about it."""
@@ -68,17 +74,23 @@ class RewardModel:
         return pack(trajectory.state_ids(last), teeth)
 
     def _read(self, combs: Sequence[Comb]) -> list[list[float]]:
+        groups = by_size([comb.packed_size for comb in combs], self.token_budget)
+        scored = spread(lambda group: self._read_group([combs[index] for index in group]), groups, self.workers)
+        scores = {
+            index: row
+            for group, rows in zip(groups, scored, strict=True)
+            for index, row in zip(group, rows, strict=True)
+        }
+        return [scores[index] for index in range(len(combs))]
+
+    def _read_group(self, combs: Sequence[Comb]) -> list[list[float]]:
         import torch
 
         good, bad = self.verdict_ids
-        scores: dict[int, list[float]] = {}
         with torch.no_grad():
-            for group in by_size([comb.packed_size for comb in combs], self.token_budget):
-                chosen = [combs[index] for index in group]
-                logits = final_logits(self.model, chosen, self.packed).float()
-                values = iter(torch.sigmoid(logits[:, good] - logits[:, bad]).tolist())
-                scores.update({i: [next(values) for _ in comb.teeth] for i, comb in zip(group, chosen, strict=True)})
-        return [scores[index] for index in range(len(combs))]
+            logits = final_logits(self.model, combs, self.packed).float()
+            values = iter(torch.sigmoid(logits[:, good] - logits[:, bad]).tolist())
+        return [[next(values) for _ in comb.teeth] for comb in combs]
 
 
 def by_size(sizes: Sequence[int], token_budget: int) -> list[list[int]]:

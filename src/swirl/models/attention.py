@@ -28,7 +28,7 @@ def additive_mask(model: Any, allowed: Tensor, reading: Tensor, read: Tensor) ->
         mask = torch.zeros(seen.shape, dtype=model.dtype, device=seen.device)
         return mask.masked_fill(~seen, torch.finfo(model.dtype).min)[:, None].to(model.device)
 
-    if "sliding_attention" not in kinds and (kinds or window is None):
+    if window is None or kinds == {"full_attention"}:
         return additive(allowed)
     near = allowed & (reading[:, :, None] - read[:, None, :] < window)
     return {"full_attention": additive(allowed), "sliding_attention": additive(near)} if kinds else additive(near)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import Lock
 from typing import Any
 
 from swirl.errors import ModelError
@@ -18,6 +19,7 @@ class Chat:
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
+        self._lock = Lock()  # a fast tokenizer is changed by each call's options, and threads share it
         if not getattr(tokenizer, "chat_template", None):
             raise ModelError("the tokenizer has no chat template; use an instruction-tuned model or set one")
         question = {"role": "user", "content": _QUESTION}
@@ -49,7 +51,8 @@ class Chat:
 
     def _encode(self, text: str, foreign: bool = False) -> list[int]:
         """Token ids; in `foreign` text (questions, results) the names of special tokens are plain text."""
-        ids = self.tokenizer(text, add_special_tokens=False, split_special_tokens=foreign)["input_ids"]
+        with self._lock:
+            ids = self.tokenizer(text, add_special_tokens=False, split_special_tokens=foreign)["input_ids"]
         return [int(i) for i in ids]
 
     def prompt(self, text: str) -> tuple[int, ...]:

@@ -17,13 +17,16 @@ from swirl.benchmarks.demonstrations import (
     recall_demonstration,
     search_demonstration,
 )
+from swirl.benchmarks.names import words
 from swirl.benchmarks.oracle import label_steps
-from swirl.benchmarks.problems import draw_problem
+from swirl.benchmarks.problems import OBJECTS, VERBS, draw_problem
 from swirl.benchmarks.world import World, make_world
 from swirl.models.chat import Chat
 from swirl.models.training import Example
 from swirl.tools import Calculator, Search
 from swirl.types import Derivation
+
+_COPIED = sorted({*words(), *OBJECTS, *VERBS})
 
 SOUND = Flaws()
 CORRUPTED = Flaws(contextual=0.4, anywhere=0.25)
@@ -50,6 +53,8 @@ class Mixture:
     """From memory of the fixed world, without tools."""
     remembered_search: float
     """With tools, in the fixed world."""
+    copying: float
+    """Drills: repeat a row of random words and numbers."""
     judged: float
     """Share of the tool examples that end in a judge's question and a verdict."""
     sound: float
@@ -133,10 +138,13 @@ def examples(
     demonstrator: Demonstrator, mixture: Mixture, chat: Chat, other: float, rng: random.Random
 ) -> Iterator[Example]:
     """Draw training sequences for ever; `other` is the loss weight of tokens that are not the model's own."""
-    kinds = ("search", "calculate", "recall", "remembered")
-    shares = (mixture.search, mixture.calculate, mixture.recall, mixture.remembered_search)
+    kinds = ("search", "calculate", "recall", "remembered", "copying")
+    shares = (mixture.search, mixture.calculate, mixture.recall, mixture.remembered_search, mixture.copying)
     while True:
         kind = rng.choices(kinds, shares)[0]
+        if kind == "copying":
+            yield copying_example(chat, other, rng)
+            continue
         judged = kind != "recall" and rng.random() < mixture.judged
         flaws = CORRUPTED if judged else SOUND if rng.random() < mixture.sound else mixture.flaws
         if kind == "calculate":
@@ -161,6 +169,13 @@ def example(demonstration: Demonstration, chat: Chat, other: float) -> Example:
         ids += [*reply, *between]
         weights += [1.0] * len(reply) + [other] * len(between)
     return Example(tuple(ids), tuple(weights))
+
+
+def copying_example(chat: Chat, other: float, rng: random.Random) -> Example:
+    """Repeat 8 to 24 random words and numbers: what a model must be able to do before it can follow a text."""
+    drawn = [rng.choice(_COPIED) if rng.random() < 0.5 else str(rng.randint(0, 999)) for _ in range(rng.randint(8, 24))]
+    prompt, reply = chat.prompt(f"Repeat: {' '.join(drawn)}"), chat.reply(" ".join(drawn))
+    return Example((*prompt, *reply), (*([other] * len(prompt)), *([1.0] * len(reply))))
 
 
 def judged_example(demonstration: Demonstration, chat: Chat, judge: str, rng: random.Random) -> Example:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from swirl.models.threads import spread
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +54,16 @@ def optimizers(model: Any, adam_lr: float, muon_lr: float) -> list[Any]:
 def train(
     model: Any,
     schedule: Schedule,
-    loss_of: Callable[[int], Tensor],
+    batch_of: Callable[[int], Sequence[Item]],
+    loss_of: Callable[[Sequence[Item]], tuple[Tensor, float]],
     report: Callable[[int, dict[str, float]], None],
     mixed_precision: str,
+    workers: int,
 ) -> None:
-    """Minimise `loss_of(step)`, the mean loss of one step's batch; `report(step, metrics)` follows each step."""
+    """Minimise the mean loss of each step's batch, `workers` shares of it at a time; `report` follows each step.
+
+    `loss_of(items)` is the summed loss of some items and the weight that it is summed over.
+    """
     from accelerate import Accelerator
 
     accelerator = Accelerator(cpu=model.device.type == "cpu", mixed_precision=mixed_precision)
@@ -66,15 +76,38 @@ def train(
         for optimizer, rate in zip(prepared, rates, strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = rate * factor
-        with accelerator.autocast():
-            loss = loss_of(step)
-        accelerator.backward(loss)
+        loss = shared_gradients(list(model.parameters()), batch_of(step), loss_of, accelerator.autocast, workers)
         norm = accelerator.clip_grad_norm_(model.parameters(), schedule.clip)
         for optimizer in prepared:
             optimizer.step()
-            optimizer.zero_grad()
-        report(step, {"loss": float(loss.detach()), "gradient_norm": float(norm)})
+        report(step, {"loss": loss, "gradient_norm": float(norm)})
+    model.zero_grad()
     model.eval()
+
+
+def shared_gradients(
+    parameters: list[Any],
+    batch: Sequence[Item],
+    loss_of: Callable[[Sequence[Item]], tuple[Tensor, float]],
+    precision: Callable[[], AbstractContextManager[Any]],
+    workers: int,
+) -> float:
+    """Set every parameter's gradient to that of the batch's mean loss, which is returned.
+
+    The batch is dealt to `workers` shares, and their gradients are added in a fixed order.
+    """
+    import torch
+
+    def share(items: Sequence[Item]) -> tuple[float, float, tuple[Tensor, ...]]:
+        with precision():
+            total, weight = loss_of(items)
+        return float(total.detach()), weight, torch.autograd.grad(total, parameters)
+
+    shares = spread(share, [batch[i::workers] for i in range(min(workers, len(batch)))], workers)
+    weight = sum(each for _, each, _ in shares)
+    for parameter, *gradients in zip(parameters, *(gradients for _, _, gradients in shares), strict=True):
+        parameter.grad = sum(gradients[1:], gradients[0]) / weight
+    return sum(total for total, _, _ in shares) / weight
 
 
 def cosine(step: int, steps: int, warmup: int) -> float:
@@ -85,8 +118,11 @@ def cosine(step: int, steps: int, warmup: int) -> float:
     return 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def weighted_loss(model: Any, batch: Sequence[Example]) -> Tensor:
-    """Mean next-token cross-entropy weighted by each token's weight; short examples share a row, unseen to each other."""
+def weighted_loss(model: Any, batch: Sequence[Example]) -> tuple[Tensor, float]:
+    """Summed next-token cross-entropy, each token's times its weight, and the sum of weights.
+
+    Short examples share a row and do not see each other.
+    """
     import torch
 
     width = max(len(example.ids) for example in batch)
@@ -115,7 +151,7 @@ def weighted_loss(model: Any, batch: Sequence[Example]) -> Tensor:
     read = weights > 0
     logits = model.get_output_embeddings()(hidden[read]).float()
     losses = torch.nn.functional.cross_entropy(logits, ids[:, 1:][read], reduction="none")
-    return (losses * weights[read]).sum() / weights.sum()
+    return (losses * weights[read]).sum(), float(weights.sum())
 
 
 def first_fit(sizes: Sequence[int], capacity: int) -> list[list[int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Any
 
 from swirl.benchmarks.demonstrations import Flaws
@@ -13,15 +14,15 @@ from swirl.models.chat import Chat
 from swirl.models.local import deterministic, fresh, save
 from swirl.models.pretraining import Mixture, examples
 from swirl.models.tokenizer import build_tokenizer
-from swirl.models.training import Schedule, batches, train, weighted_loss
+from swirl.models.training import Schedule, train, weighted_loss
 from swirl.params import Params, Phase
 from swirl.progress import Progress
 from swirl.records import load, save_json, save_series
-from swirl.rollout.engine import MALFORMED_REPLY, Attempt, Policy, roll_out
+from swirl.rollout.engine import MALFORMED_REPLY, Attempt, Policy
 from swirl.seeds import derive, generator
 from swirl.tools.search import NO_RESULT
 from swirl.types import Derivation, Question
-from swirl.wiring import attempts, blocks, demonstrator, read_prompts, sampling
+from swirl.wiring import attempts, demonstrator, read_prompts, roll_out_all
 
 
 def run(params: Params, layout: Layout) -> None:
@@ -56,7 +57,7 @@ def _tokenizer(params: Params, layout: Layout) -> Any:
     source = demonstrator(params, layout, "pretrain", "tokenizer")
     flaws = Flaws(0.5, 0.3)
     texts = [prompts.search, prompts.calculate, prompts.closed_book, prompts.judge, f"{GOOD} {BAD}"]
-    texts += [MALFORMED_REPLY, NO_RESULT]
+    texts += [MALFORMED_REPLY, NO_RESULT, "Repeat:"]
     for _ in range(300):
         for drawn in (source.search(params.base_model.hops, flaws), source.calculate(params.base_model.steps, flaws)):
             texts.append(drawn.prompt)
@@ -74,6 +75,7 @@ def _train_phase(
         phase.calculate,
         phase.recall,
         phase.remembered_search,
+        phase.copying,
         phase.judged,
         phase.sound,
         flaws,
@@ -82,7 +84,6 @@ def _train_phase(
     )
     source = demonstrator(params, layout, "pretrain", name)
     stream = examples(source, mixture, chat, settings.other_weight, generator(params.seed, "mixture", name))
-    drawn = batches(stream, phase.batch_size, phase.steps)
     start = int(series[-1]["step"]) + 1 if series else 0
     with Progress(phase.steps, f"base_model, {name} phase") as bar:
 
@@ -91,7 +92,15 @@ def _train_phase(
             bar.update(1, loss=metrics["loss"])
 
         schedule = Schedule(phase.steps, phase.batch_size, phase.adam_lr, phase.muon_lr)
-        train(model, schedule, lambda _: weighted_loss(model, next(drawn)), report, settings.mixed_precision)
+        train(
+            model,
+            schedule,
+            lambda _: list(islice(stream, phase.batch_size)),
+            lambda batch: weighted_loss(model, batch),
+            report,
+            settings.mixed_precision,
+            params.runtime.workers,
+        )
 
 
 def _memory(params: Params, layout: Layout, policy: Policy, prefix: str) -> dict[str, float]:
@@ -101,11 +110,7 @@ def _memory(params: Params, layout: Layout, policy: Policy, prefix: str) -> dict
     if not questions:
         return {}
     todo: list[Attempt] = attempts(params, layout, questions, 1, with_tools=False)
-    made = [
-        trajectory
-        for block in blocks(todo, params.rollout.block_size)
-        for trajectory in roll_out(policy, block, sampling(params, 0.0), derive(params.seed, "memory"), 0)
-    ]
+    made = roll_out_all(params, policy, todo, 0.0, derive(params.seed, "memory"))
     answers = {question.id: question.answers for question in questions}
     count = len(made)
     return {

@@ -9,19 +9,9 @@ from swirl.layout import Layout
 from swirl.params import Params
 from swirl.progress import Progress
 from swirl.records import save, save_json, to_dict
-from swirl.rollout.engine import roll_out
 from swirl.seeds import derive
 from swirl.types import Prediction, Question, Score, Trajectory
-from swirl.wiring import (
-    attempts,
-    blocks,
-    derivations_of,
-    load_policy,
-    load_reward_model,
-    questions_of,
-    sampling,
-    task_of,
-)
+from swirl.wiring import attempts, derivations_of, load_policy, load_reward_model, questions_of, roll_out_all, task_of
 
 
 def run(params: Params, layout: Layout, item: str) -> None:
@@ -35,12 +25,9 @@ def run(params: Params, layout: Layout, item: str) -> None:
     scores: list[Score] = []
     with Progress(sum(len(questions) for questions, _ in arms), f"evaluate {item}") as bar:
         for questions, with_tools in arms:
-            trajectories: list[Trajectory] = []
             seed = derive(params.seed, "evaluate", str(with_tools))
-            for block in blocks(attempts(params, layout, questions, 1, with_tools), params.rollout.block_size):
-                drawn = sampling(params, params.evaluate.temperature)
-                trajectories += roll_out(policy, block, drawn, seed, params.rollout.max_malformed)
-                bar.update(len(block))
+            todo = attempts(params, layout, questions, 1, with_tools)
+            trajectories = roll_out_all(params, policy, todo, params.evaluate.temperature, seed, bar.update)
             table = {question.id: question for question in questions}
             threshold = params.judge.threshold
             arm = predict(item, trajectories, table, derivations, judge, threshold, with_tools)

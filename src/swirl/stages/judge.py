@@ -12,7 +12,7 @@ from swirl.params import Params
 from swirl.progress import Progress
 from swirl.records import load, save, save_json
 from swirl.types import OUTCOME, Question, Stop, Trajectory, Verdict
-from swirl.wiring import load_reward_model
+from swirl.wiring import load_reward_model, prompt_files
 
 
 def run(params: Params, layout: Layout) -> None:
@@ -21,7 +21,7 @@ def run(params: Params, layout: Layout) -> None:
     answers = {question.id: question.answers for question in load(Question, layout.questions)}
     judge = load_reward_model(params, layout)
     sections = [section.model_dump() for section in (params.runtime, params.prompts, params.judge, params.rollout)]
-    inputs = [layout.trajectories, layout.questions, layout.model("reward")]
+    inputs = [layout.trajectories, layout.questions, layout.model("reward"), *prompt_files(params, layout)]
     journal = Journal(layout.root / ".swirl/journals/judge", fingerprint(sections, inputs))
     size = params.rollout.block_size
     verdicts: list[Verdict] = []
@@ -39,6 +39,7 @@ def run(params: Params, layout: Layout) -> None:
             bar.update(len(block))
     save(verdicts, Verdict, layout.verdicts)
     save_json(_metrics(verdicts), layout.metrics("judge"))
+    journal.clear()
 
 
 def process_verdicts(judge: RewardModel, trajectories: Sequence[Trajectory], threshold: float) -> list[Verdict]:

@@ -25,11 +25,11 @@ from swirl.progress import Progress
 from swirl.records import save_json, save_series
 from swirl.rl.combs import Comb, pack
 from swirl.rl.logprobs import final_logits
-from swirl.rollout.engine import Policy, roll_out
+from swirl.rollout.engine import Policy
 from swirl.seeds import derive, generator
 from swirl.tools import Calculator, Search
 from swirl.types import ActionKind, Derivation, Question, Trajectory
-from swirl.wiring import attempts_with, blocks, demonstrator, load_policy, read_prompts, sampling
+from swirl.wiring import attempts_with, demonstrator, load_policy, read_prompts, roll_out_all
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -75,10 +75,8 @@ def _sampled(params: Params, layout: Layout, base: Policy, count: int, part: str
 
         derivations = {derivation.question_id: derivation for derivation in built.derivations}
         todo = attempts_with(params, layout, built.questions, params.reward_model.samples, tools_of)
-        drawn = sampling(params, params.reward_model.temperature)
-        for block in blocks(todo, params.rollout.block_size):
-            made = roll_out(base, block, drawn, derive(seed, name), params.rollout.max_malformed)
-            labelled += [label_trajectory(t, derivations[t.question_id]) for t in made]
+        made = roll_out_all(params, base, todo, params.reward_model.temperature, derive(seed, name))
+        labelled += [label_trajectory(t, derivations[t.question_id]) for t in made if t.steps]
     return labelled
 
 
@@ -118,16 +116,20 @@ def _train(params: Params, judge: RewardModel, labelled: Sequence[Labelled]) -> 
     series: list[dict[str, float]] = []
     with Progress(settings.steps, "reward_model") as bar:
 
-        def loss_of(step: int) -> Tensor:
+        def batch_of(step: int) -> list[Labelled]:
             chosen = order[step * settings.batch_size : (step + 1) * settings.batch_size]
-            return verdict_loss(judge, [labelled[index] for index in chosen])
+            return [labelled[index] for index in chosen]
+
+        def loss_of(batch: Sequence[Labelled]) -> tuple[Tensor, float]:
+            return verdict_loss(judge, batch)
 
         def report(step: int, metrics: dict[str, float]) -> None:
             series.append({"step": step, **metrics})
             bar.update(1, loss=metrics["loss"])
 
         schedule = Schedule(settings.steps, settings.batch_size, settings.adam_lr, settings.muon_lr)
-        train(judge.model, schedule, loss_of, report, params.base_model.mixed_precision)
+        precision, workers = params.base_model.mixed_precision, params.runtime.workers
+        train(judge.model, schedule, batch_of, loss_of, report, precision, workers)
     return series
 
 
@@ -145,14 +147,14 @@ def _comb(judge: RewardModel, item: Labelled) -> Comb:
     return pack(item.ids, [(end, questions[item.ids[end - 1] in judge.chat.end_ids]) for end in item.ends])
 
 
-def verdict_loss(judge: RewardModel, batch: Sequence[Labelled]) -> Tensor:
-    """Mean cross-entropy of GOOD or BAD over every step of the batch."""
+def verdict_loss(judge: RewardModel, batch: Sequence[Labelled]) -> tuple[Tensor, float]:
+    """Summed cross-entropy of GOOD or BAD over every step of the batch, and the number of steps."""
     import torch
 
     good, bad = judge.verdict_ids
     logits = final_logits(judge.model, [_comb(judge, item) for item in batch], judge.packed).float()
     targets = torch.tensor([good if label else bad for item in batch for label in item.good])
-    return torch.nn.functional.cross_entropy(logits, targets.to(logits.device))
+    return torch.nn.functional.cross_entropy(logits, targets.to(logits.device), reduction="sum"), float(len(targets))
 
 
 def error_rates(judge: RewardModel, heldout: Sequence[Labelled]) -> dict[str, float]:

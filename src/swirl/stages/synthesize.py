@@ -6,13 +6,14 @@ from collections import Counter
 
 from swirl.journal import Journal, fingerprint
 from swirl.layout import Layout
+from swirl.models.threads import spread
 from swirl.params import Params
 from swirl.progress import Progress
 from swirl.records import save, save_json
 from swirl.rollout.engine import roll_out
 from swirl.seeds import derive
 from swirl.types import ActionKind, Stop, Trajectory
-from swirl.wiring import attempts, blocks, load_policy, questions_of, sampling
+from swirl.wiring import attempts, blocks, load_policy, prompt_files, questions_of, sampling
 
 
 def run(params: Params, layout: Layout) -> None:
@@ -20,23 +21,24 @@ def run(params: Params, layout: Layout) -> None:
     settings, loop = params.synthesize, params.rollout
     todo = blocks(attempts(params, layout, questions_of(layout, "train"), settings.samples), loop.block_size)
     sections = [params.seed, *(getattr(params, name).model_dump() for name in _SECTIONS)]
-    inputs = [layout.questions, layout.root / "data/index", layout.model("base")]
+    inputs = [layout.questions, layout.root / "data/index", layout.model("base"), *prompt_files(params, layout)]
     journal = Journal(layout.trajectories_journal, fingerprint(sections, inputs))
     policy = load_policy(params, layout.model("base"), "base")
     seed = derive(params.seed, "synthesize")
-    made: list[Trajectory] = []
+    drawn = sampling(params, settings.temperature)
     with Progress(sum(map(len, todo)), "synthesize") as bar:
-        for number, block in enumerate(todo):
-            made += journal.block(
-                number,
-                Trajectory,
-                lambda block=block: roll_out(  # type: ignore[misc]
-                    policy, block, sampling(params, settings.temperature), seed, loop.max_malformed
-                ),
-            )
+
+        def block_of(number: int) -> list[Trajectory]:
+            block = todo[number]
+            made = journal.block(number, Trajectory, lambda: roll_out(policy, block, drawn, seed, loop.max_malformed))
             bar.update(len(block), answered=_share(made, Stop.ANSWERED))
+            return made
+
+        done = spread(block_of, range(len(todo)), params.runtime.workers)
+    made = [trajectory for block in done for trajectory in block]
     save(made, Trajectory, layout.trajectories)
     save_json(summary(made), layout.metrics("synthesize"))
+    journal.clear()
 
 
 _SECTIONS = ("runtime", "prompts", "tools", "rollout", "synthesize")

@@ -18,16 +18,17 @@ from swirl.records import load, save_json, save_series
 from swirl.rl.checkpoints import Checkpoints
 from swirl.rl.guard import Limits, Look, objection
 from swirl.rl.trainer import Settings, Trainer, by_trajectory, state_batches, supervised_loss
-from swirl.rollout.engine import Policy, roll_out
+from swirl.rollout.engine import Policy
 from swirl.seeds import derive, generator
 from swirl.types import ActionKind, SubTrajectory, Trajectory
 from swirl.wiring import (
     attempts,
-    blocks,
     derivations_of,
     load_policy,
     load_reward_model,
+    prompt_files,
     questions_of,
+    roll_out_all,
     sampling,
 )
 
@@ -64,9 +65,7 @@ class Development:
         """Greedy rollouts, judged; keys below `golden.` come from golden labels and steer nothing."""
         params = self._params
         self._policy.model.eval()
-        made: list[Trajectory] = []
-        for block in blocks(self._attempts, params.rollout.block_size):
-            made += roll_out(self._policy, block, sampling(params, 0.0), 0, params.rollout.max_malformed)
+        made = roll_out_all(params, self._policy, self._attempts, 0.0, 0)
         scores = [value for row in self.judge.trajectory_scores(made) for value in row]
         steps = [step for trajectory in made for step in trajectory.steps]
         malformed = sum(step.action.kind == ActionKind.MALFORMED for step in steps)
@@ -209,8 +208,9 @@ def _resume(checkpoints: Checkpoints, policy: Policy, optimizer: Any) -> tuple[S
 
 def _fingerprint(params: Params, layout: Layout, item: str) -> str:
     sections: list[Any] = [params.seed, params.runtime.model_dump(), params.rollout.model_dump(), item]
-    sections += [params.tools.model_dump(), params.prompts.model_dump(), params.train.model_dump()]
-    return fingerprint(sections, [layout.steps, layout.model("base"), layout.model("reward"), layout.questions])
+    sections += [getattr(params, name).model_dump() for name in ("tools", "prompts", "judge", "train")]
+    inputs = [layout.steps, layout.model("base"), layout.model("reward"), layout.questions, layout.derivations]
+    return fingerprint(sections, [*inputs, layout.root / "data/index", *prompt_files(params, layout)])
 
 
 def _final(series: Series) -> dict[str, float]:

@@ -1,0 +1,144 @@
+"""A tiny project, made by the real stages once a test session."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from swirl.layout import Layout
+from swirl.models.local import save
+from swirl.params import Params, validate
+from swirl.wiring import attempts, load_policy, questions_of, task_of
+from tests.smoke import merged, read_yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY: dict[str, Any] = {
+    "runtime": {"threads": 1},
+    "rollout": {"block_size": 2, "max_steps": {"search": 3, "calculate": 4}},
+    "base_model": {
+        "shape": {"hidden": 32, "layers": 1, "heads": 2, "feed_forward": 64, "context": 512},
+        "flawed_phase": {"steps": 3, "batch_size": 4},
+    },
+    "synthesize": {"samples": 3},
+    "reward_model": {"steps": 3},
+    "train": {"swirl": {"updates": 6}},
+}
+HABITS = {
+    "search": ("<search_query> where was Oslo </search_query>", "<answer> 7 </answer>"),
+    "calculate": ("<math_exp> 3 + 4 </math_exp>", "<answer> 7 </answer>"),
+}
+"""What the taught base does whatever it is asked: a call, then an answer."""
+
+
+@pytest.fixture(scope="session")
+def params() -> Params:
+    """params.yaml with the smoke test's changes and still smaller models, on one thread."""
+    tree = merged(read_yaml(ROOT / "params.yaml"), read_yaml(ROOT / "params.smoke.yaml"))
+    phases = [{**phase, "steps": 4, "batch_size": 4} for phase in tree["base_model"]["sound_phases"]]
+    return validate(merged(merged(tree, TINY), {"base_model": {"sound_phases": phases}}), "tests")
+
+
+@pytest.fixture(scope="session")
+def made(params: Params, tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    """A project after download, index and base_model, as these stages left it. Not to be changed."""
+    layout = Layout(tmp_path_factory.mktemp("made"))
+    shutil.copytree(ROOT / "src/swirl/prompts", layout.root / "src/swirl/prompts")
+    (layout.root / "params.yaml").write_text(yaml.safe_dump(params.model_dump()), encoding="utf-8")
+    (layout.root / "dvc.yaml").write_text("stages: {}\n", encoding="utf-8")
+    run_stages(params, layout, "download", "index", "base_model")
+    return layout
+
+
+@pytest.fixture(scope="session")
+def project(params: Params, made: Layout, tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    """A project up to the filter, with a base that calls tools and answers more often than not. Not to be changed."""
+    layout = clone(made, tmp_path_factory.mktemp("project") / "root")
+    _teach(params, layout)
+    run_stages(params, layout, "reward_model", "synthesize", "judge", "filter")
+    return layout
+
+
+@pytest.fixture(scope="session")
+def trained(params: Params, project: Layout, tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    """The project after train@swirl. Not to be changed."""
+    layout = clone(project, tmp_path_factory.mktemp("trained") / "root")
+    import_module("swirl.stages.train").run(params, layout, "swirl")
+    return layout
+
+
+@pytest.fixture
+def copy(project: Layout, tmp_path: Path) -> Layout:
+    """The project's copy for one test to change."""
+    return clone(project, tmp_path / "root")
+
+
+@pytest.fixture
+def kill_stage() -> Callable[..., None]:
+    """Starts `swirl stage ...` in a project and kills it with SIGKILL once a moment has come."""
+    return _kill_stage
+
+
+def run_stages(params: Params, layout: Layout, *names: str) -> None:
+    for name in names:
+        import_module(f"swirl.stages.{name}").run(params, layout)
+
+
+def clone(layout: Layout, root: Path) -> Layout:
+    shutil.copytree(layout.root, root)
+    return Layout(root)
+
+
+def _kill_stage(layout: Layout, *arguments: str, when: Callable[[], bool], then_s: float = 0.0) -> None:
+    """Fails when the stage ends before that moment; `then_s` seconds pass between it and the kill."""
+    said = layout.root / "killed.log"
+    with said.open("w", encoding="utf-8") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "swirl", "stage", *arguments],
+            cwd=layout.root,
+            env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+            start_new_session=True,
+            stdout=log,
+            stderr=log,
+        )
+    deadline = time.monotonic() + 90
+    while process.poll() is None and time.monotonic() < deadline and not when():
+        time.sleep(0.002)
+    time.sleep(then_s)
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+    status = process.wait()
+    assert status == -signal.SIGKILL, f"it ended with {status} before it could be killed:\n{said.read_text()}"
+    assert when(), f"it did not get so far:\n{said.read_text()}"
+
+
+def _teach(params: Params, layout: Layout) -> None:
+    """Give the base its habits, by a few seconds of maximum likelihood."""
+    policy = load_policy(params, layout.model("base"), "base")
+    todo = attempts(params, layout, [q for split in ("train", "development") for q in questions_of(layout, split)], 1)
+    examples = []
+    for attempt in todo:
+        call, answer = (policy.chat.reply(text) for text in HABITS[task_of(attempt.question)])
+        prompt, between = policy.chat.prompt(attempt.prompt), policy.chat.turn("7", closed=True)
+        ids = [*prompt, *call, *between, *answer]
+        skip = [-100]
+        examples.append((ids, [*skip * len(prompt), *call, *skip * len(between), *answer]))
+    optimizer = torch.optim.Adam(policy.model.parameters(), lr=1e-2)
+    for step in range(120):
+        ids, labels = examples[step * 7 % len(examples)]
+        loss = policy.model(input_ids=torch.tensor([ids]), labels=torch.tensor([labels])).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    save(policy.model, policy.chat.tokenizer, layout.model("base"))

@@ -1,0 +1,115 @@
+"""reward_model: a judge that loads, with error rates counted against the oracle."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from swirl.judging.reward import RewardModel
+from swirl.layout import Layout
+from swirl.params import Params
+from swirl.records import load_json
+from swirl.stages.reward_model import Labelled, error_rates, label_trajectory, verdict_loss
+from swirl.types import Action, Derivation, Step, Stop, Trajectory
+from tests import tiny
+
+CHAT = tiny.chat()
+
+
+def judge_of(packed: bool = True) -> RewardModel:
+    return RewardModel("reward", tiny.qwen3(len(CHAT.tokenizer)), CHAT, "is what right ?", packed)
+
+
+def test_transformers_loads_the_judge_and_it_shares_the_bases_tokenizer(project: Layout) -> None:
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(project.model("reward"))
+    assert all(bool(p.isfinite().all()) for p in model.parameters())
+    base, judge = ((project.model(name) / "tokenizer.json").read_bytes() for name in ("base", "reward"))
+    assert base == judge
+
+
+def test_it_is_trained_from_the_ceiling_and_no_other_model_moves(params: Params, project: Layout) -> None:
+    from safetensors.torch import load_file
+
+    reward, ceiling = (load_file(project.model(name) / "model.safetensors") for name in ("reward", "ceiling"))
+    moved = max(float((reward[name] - ceiling[name]).abs().max()) for name in reward)
+    assert 0 < moved < 0.5  # a few steps away
+    assert len(load_json(project.series("reward_model"))) == params.reward_model.steps == 3
+
+
+def test_error_rates_are_reported_by_kind_of_task(project: Layout) -> None:
+    metrics = load_json(project.metrics("reward_model"))
+    for kind in ("", "search.", "calculate."):
+        assert metrics[f"heldout.{kind}n"] > 0
+        for rate in ("accuracy", "tpr", "fpr"):
+            assert 0.0 <= metrics[f"heldout.{kind}{rate}"] <= 1.0
+    assert metrics["heldout.n"] == metrics["heldout.search.n"] + metrics["heldout.calculate.n"]
+
+
+def labelled(kind: str, *good: bool) -> Labelled:
+    ids = list(CHAT.prompt("what is " + " ".join(["Ada"] * len(good))))
+    ends = []
+    for number in range(len(good)):
+        ids += CHAT.reply("Oslo is born" if number % 2 else "Rome")
+        ends.append(len(ids))
+        ids += CHAT.turn("Ada", closed=True)
+    return Labelled(kind, tuple(ids), tuple(ends), good)
+
+
+class Always:
+    """A model whose every verdict is the same."""
+
+    def __init__(self, model: Any, token: int) -> None:
+        self.device, self.dtype, self.config, self.base_model = (
+            model.device,
+            model.dtype,
+            model.config,
+            model.base_model,
+        )
+        self._token, self._size = token, model.config.vocab_size
+
+    def get_output_embeddings(self) -> Any:
+        return lambda hidden: torch.nn.functional.one_hot(torch.full((len(hidden),), self._token), self._size).double()
+
+
+@pytest.mark.parametrize(("word", "accuracy", "rate"), [("GOOD", 0.75, 1.0), ("BAD", 0.25, 0.0)])
+def test_error_rates_of_a_judge_that_says_one_thing(word: str, accuracy: float, rate: float) -> None:
+    judge = judge_of()
+    judge = RewardModel("reward", Always(judge.model, CHAT.reply(word)[0]), CHAT, judge.question)
+    rates = error_rates(judge, [labelled("search", True, True, False), labelled("calculate", True)])
+    assert rates == {
+        "heldout.n": 4, "heldout.accuracy": accuracy, "heldout.tpr": rate, "heldout.fpr": rate,
+        "heldout.search.n": 3, "heldout.search.accuracy": pytest.approx(abs(rate - 1 / 3)),
+        "heldout.search.tpr": rate, "heldout.search.fpr": rate,
+        "heldout.calculate.n": 1, "heldout.calculate.accuracy": rate,
+        "heldout.calculate.tpr": rate, "heldout.calculate.fpr": 0.0,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_verdict_loss_is_the_naive_cross_entropy(packed: bool) -> None:
+    judge, batch = judge_of(packed), [labelled("search", True, False), labelled("calculate", False)]
+    losses = []
+    for item in batch:
+        for end, good in zip(item.ends, item.good, strict=True):
+            logits = tiny.naive_logits(judge.model, [*item.ids[:end], *CHAT.prompt(judge.question)])[-1]
+            losses.append(-torch.log_softmax(logits, -1)[CHAT.reply("GOOD" if good else "BAD")[0]])
+    loss, count = verdict_loss(judge, batch)
+    assert count == 3.0
+    assert float(loss.detach()) == pytest.approx(float(torch.stack(losses).sum().detach()), rel=1e-5)
+
+
+def test_labels_are_the_oracles_and_ends_are_the_actions() -> None:
+    actions = (Action("search", "", "Ada born"), Action("search", "", "Rome"), Action("answer", "", "Oslo"))
+    between = CHAT.turn("Oslo", closed=True)
+    ids = CHAT.reply("Ada")
+    steps = tuple(Step(k, a, "Oslo", ids, (0.0, 0.0), between if k < 2 else (), False) for k, a in enumerate(actions))
+    made = Trajectory("t", "q", "b", 0, "m", 0, (5, 6, 7), steps, Stop.ANSWERED, "")
+    item = label_trajectory(made, Derivation("q", "search", ("born Ada",), ("Oslo",)))
+    assert item.good == (True, False, True)
+    assert item.ids == (5, 6, 7, *ids, *between, *ids, *between, *ids)
+    assert [item.ids[:end][-2:] for end in item.ends] == [ids] * 3
+    assert item.ends[0] == 5

@@ -1,0 +1,123 @@
+"""synthesize: what it writes, and that a kill loses nothing, repeats nothing and changes no byte."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from swirl.journal import Journal
+from swirl.layout import Layout
+from swirl.params import Params, validate
+from swirl.records import load, load_json
+from swirl.stages import synthesize
+from swirl.types import Question, Stop, Trajectory
+from swirl.wiring import load_policy
+from tests.smoke import merged
+
+
+def test_every_training_question_is_tried_as_often_as_params_say(params: Params, project: Layout) -> None:
+    made = load(Trajectory, project.trajectories)
+    training = [q.id for q in load(Question, project.questions) if q.split == "train"]
+    assert len(training) == 24
+    assert [(t.question_id, t.sample) for t in made] == [(q, sample) for q in training for sample in range(3)]
+    assert len({t.id for t in made}) == 72
+    assert {t.model for t in made} == {"base"}
+
+
+def test_trajectories_are_of_all_kinds_and_token_exact(params: Params, project: Layout) -> None:
+    made = load(Trajectory, project.trajectories)
+    assert Stop.ANSWERED in {t.stop for t in made}
+    assert {"search", "calculate", "answer", "malformed"} <= {step.action.kind for t in made for step in t.steps}
+    chat = load_policy(params, project.model("base"), "base").chat
+    for trajectory in made:
+        for step in trajectory.steps:
+            assert chat.text(step.token_ids) == step.action.text
+
+
+def test_metrics_are_of_the_trajectories(project: Layout) -> None:
+    made = load(Trajectory, project.trajectories)
+    steps = sum(len(t.steps) for t in made)
+    metrics = load_json(project.metrics("synthesize"))
+    assert metrics["trajectories"] == 72
+    assert metrics["steps"] == steps
+    assert metrics["steps_per_trajectory"] == pytest.approx(steps / 72)
+    assert metrics["stop.answered"] == pytest.approx(sum(t.stop is Stop.ANSWERED for t in made) / 72)
+    assert sum(value for name, value in metrics.items() if name.startswith("stop.")) == pytest.approx(1.0)
+
+
+def test_killed_at_any_moment_it_ends_with_the_same_bytes(
+    params: Params, copy: Layout, project: Layout, kill_stage: Callable[..., None]
+) -> None:
+    copy.trajectories.unlink()
+    copy.metrics("synthesize").unlink()
+    rng = random.Random()  # another moment in every run; what must hold, holds at any
+    blocks = rng.randint(1, 12)
+    kill_stage(copy, "synthesize", when=lambda: len(committed(copy)) >= blocks, then_s=rng.uniform(0, 0.05))
+    assert not copy.trajectories.exists()
+    kept = {path.name: path.stat().st_mtime_ns for path in committed(copy)}
+    assert len(kept) < 36
+
+    seen: dict[str, int] = {}
+    kill_stage(
+        copy,
+        "synthesize",
+        when=lambda: len(committed(copy)) > len(kept) and (seen.update(times(copy)) or True),
+    )
+    assert {name: seen[name] for name in kept} == kept, "a committed block was made again"
+
+    synthesize.run(params, copy)
+    assert copy.trajectories.read_bytes() == project.trajectories.read_bytes()
+    assert copy.metrics("synthesize").read_bytes() == project.metrics("synthesize").read_bytes()
+    assert not copy.trajectories_journal.exists()
+
+
+def committed(layout: Layout) -> list[Path]:
+    return list(layout.trajectories_journal.glob("block-*.parquet"))
+
+
+def times(layout: Layout) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in committed(layout)}
+
+
+@pytest.mark.parametrize("change", ["params", "prompt"])
+def test_the_blocks_of_another_run_are_not_used(
+    change: str, params: Params, copy: Layout, project: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that dies after its first blocks, and then other params, or another text of the same prompt file."""
+    params = validate(merged(params.model_dump(), {"runtime": {"workers": 1}}), "tests")  # blocks in order
+    stop_after(monkeypatch, 8)
+    with pytest.raises(KeyboardInterrupt):
+        synthesize.run(params, copy)
+    assert len(committed(copy)) == 8
+    monkeypatch.undo()
+
+    if change == "params":
+        params = validate(merged(params.model_dump(), {"synthesize": {"temperature": 3.0}}), "tests")
+    else:
+        path = copy.root / params.prompts.search
+        path.write_text("answer {question}", encoding="utf-8")
+    synthesize.run(params, copy)
+    theirs, ours = load(Trajectory, project.trajectories), load(Trajectory, copy.trajectories)
+    assert [t.id for t in ours] == [t.id for t in theirs]
+    first = range(16)  # the eight blocks
+    if change == "params":
+        assert sum(ours[i].steps != theirs[i].steps for i in first) > 3
+    else:
+        searches = [i for i in first if ours[i].benchmark == "mini-hotpotqa"]
+        assert len(searches) == 16
+        assert all(ours[i].prompt_ids != theirs[i].prompt_ids for i in searches)
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """Interrupts the stage when it asks for one block more than `count`."""
+    block = Journal.block
+
+    def counted(self: Journal, number: int, *rest: object) -> object:
+        if number == count:
+            raise KeyboardInterrupt
+        return block(self, number, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Journal, "block", counted)

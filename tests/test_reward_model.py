@@ -1,0 +1,132 @@
+"""The reward model against a naive reading of its probabilities, one unpadded sequence at a time."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+import pytest
+import torch
+
+from swirl.errors import ModelError
+from swirl.judging.reward import RewardModel, by_size
+from swirl.models.chat import Chat
+from swirl.models.tokenizer import CHAT_TEMPLATE
+from swirl.rl.combs import pack
+from swirl.types import Action, Step, Stop, Trajectory
+from tests import tiny
+
+CHAT = tiny.chat()
+QUESTION = "is what right ?"
+
+
+def reward_model(packed: bool = True, token_budget: int = 16384) -> RewardModel:
+    return RewardModel("reward", tiny.qwen3(len(CHAT.tokenizer)), CHAT, QUESTION, packed, token_budget)
+
+
+def naive_score(judge: RewardModel, state: tuple[int, ...], action: tuple[int, ...]) -> float:
+    """P(GOOD) / (P(GOOD) + P(BAD)) after the judge's turn, the model's own turn closed first."""
+    closing = () if action[-1] == CHAT.end_id else (CHAT.end_id,)
+    turn = CHAT.prompt(QUESTION)  # <|user|> question <|end|> <|model|>
+    probability = torch.softmax(tiny.naive_logits(judge.model, [*state, *action, *closing, *turn])[-1], -1)
+    good, bad = CHAT.tokenizer("GOOD BAD")["input_ids"]
+    return float((probability[good] / (probability[good] + probability[bad])).detach())
+
+
+def trajectory(name: str, actions: list[tuple[int, ...]]) -> Trajectory:
+    """A trajectory of these action tokens, with an observation behind each but the last."""
+    steps = [
+        Step(
+            index=k,
+            action=Action("malformed", CHAT.text(ids), ""),
+            observation="Oslo",
+            token_ids=ids,
+            logprobs=(0.0,) * len(ids),
+            observation_ids=() if k == len(actions) - 1 else CHAT.turn("Oslo " * (k + 1), ids[-1] == CHAT.end_id),
+            tool_error=False,
+        )
+        for k, ids in enumerate(actions)
+    ]
+    return Trajectory(name, name, "b", 0, "m", 0, CHAT.prompt(f"what is {name}"), tuple(steps), Stop.STEP_LIMIT, "")
+
+
+CLOSED, CUT = CHAT.reply("Ada is born"), (30, 31, 32)
+TRAJECTORIES = [
+    trajectory("Ada", [CLOSED, CHAT.reply("Rome"), CUT]),  # its last action was cut: no end of turn
+    trajectory("Rome", [CUT, CLOSED]),
+    trajectory("Oslo", [(CHAT.end_id,)]),
+]
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("token_budget", [16384, 1])
+def test_trajectory_scores_are_the_naive_ones(packed: bool, token_budget: int) -> None:
+    judge = reward_model(packed, token_budget)
+    found = judge.trajectory_scores(TRAJECTORIES)
+    expected = [
+        [naive_score(judge, t.state_ids(k), step.token_ids) for k, step in enumerate(t.steps)] for t in TRAJECTORIES
+    ]
+    assert [len(row) for row in found] == [3, 2, 1]
+    assert [pytest.approx(row, abs=1e-5) for row in expected] == found
+    spread = [score for row in found for score in row]
+    assert max(spread) - min(spread) > 0.01, "scores all alike would test nothing"
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_scores_of_teeth_are_the_naive_ones(packed: bool) -> None:
+    judge = reward_model(packed)
+    trunk = CHAT.prompt("what is Ada is Rome")
+    combs = [pack(trunk, [(len(trunk), CLOSED), (4, CUT), (4, CLOSED)]), pack((30, 31), [(1, (CHAT.end_id,))])]
+    expected = [[naive_score(judge, c.trunk[: t.sees], t.ids) for t in c.teeth] for c in combs]
+    assert [pytest.approx(row, abs=1e-5) for row in expected] == judge.scores(combs)
+
+
+def test_a_trajectory_without_steps_has_no_scores() -> None:
+    empty = dataclasses.replace(TRAJECTORIES[0], steps=(), stop=Stop.CONTEXT_FULL)
+    judge = reward_model()
+    assert judge.trajectory_scores([empty, TRAJECTORIES[2]]) == [[], *judge.trajectory_scores([TRAJECTORIES[2]])]
+
+
+def test_the_judge_sees_nothing_after_the_step() -> None:
+    judge = reward_model()
+    whole, first = TRAJECTORIES[0], dataclasses.replace(TRAJECTORIES[0], steps=TRAJECTORIES[0].steps[:1])
+    assert judge.trajectory_scores([whole])[0][0] == pytest.approx(judge.trajectory_scores([first])[0][0], abs=1e-6)
+
+
+def test_verdicts_that_begin_alike_are_refused() -> None:
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=_letters(),
+        unk_token="?",
+        eos_token="|",
+        chat_template=re.sub(r"<\|end\|> ", "| ", CHAT_TEMPLATE),
+    )
+    judge = dataclasses.replace(reward_model(), chat=Chat(tokenizer))
+    with pytest.raises(ModelError, match="GOOD and BAD begin with the same token"):
+        judge.scores([pack((1, 2), [(1, (2,))])])
+
+
+def _letters() -> object:
+    """A tokenizer that knows neither verdict."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    words = {word: i for i, word in enumerate(["?", "|", "<|user|>", "<|model|>"])}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="?"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return tokenizer
+
+
+@pytest.mark.parametrize(
+    ("sizes", "budget", "groups"),
+    [
+        ([], 10, []),
+        ([5, 1, 3], 5, [[1], [2], [0]]),
+        ([5, 1, 3], 6, [[1, 2], [0]]),  # two rows padded to 3 are 6
+        ([2, 2, 2, 2], 6, [[0, 1, 2], [3]]),
+        ([100, 1], 10, [[1], [0]]),  # one alone, however large
+        ([4, 4, 1], 100, [[2, 0, 1]]),
+    ],
+)
+def test_by_size(sizes: list[int], budget: int, groups: list[list[int]]) -> None:
+    assert by_size(sizes, budget) == groups

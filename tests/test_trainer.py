@@ -1,0 +1,252 @@
+"""Step-wise RL and its parts: packed equals plain, the same seed the same bytes, and it learns what is rewarded."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from swirl.rl.checkpoints import Checkpoints
+from swirl.rl.combs import Comb
+from swirl.rl.guard import Limits, Look, objection
+from swirl.rl.trainer import Settings, Trainer, by_trajectory, state_batches, supervised_loss
+from swirl.rollout.engine import Policy
+from swirl.rollout.sampler import Sampling
+from swirl.types import SubTrajectory
+from tests import tiny
+
+CHAT = tiny.chat()
+WANTED = 7
+SETTINGS = Settings(
+    states=4,
+    samples=6,
+    sampling=Sampling(max_tokens=4),
+    lr=1e-3,
+    warmup=0,
+    estimator="rloo",
+    kl_coefficient=0.1,
+    clip=1.0,
+    packed=True,
+    seed=3,
+)
+
+
+class Rewards:
+    """An `ActionScorer` that looks at the action's first token alone."""
+
+    def __init__(self, of: Callable[[int], float]) -> None:
+        self._of = of
+
+    def scores(self, combs: Sequence[Comb]) -> list[list[float]]:
+        return [[self._of(tooth.ids[0]) for tooth in comb.teeth] for comb in combs]
+
+
+def steps(count: int, name: str = "t") -> list[SubTrajectory]:
+    """One trajectory of `count` states, each a prefix of the next."""
+    trunk = tuple(5 + (7 * i + len(name) + ord(name[-1])) % 11 for i in range(4 * count))
+    return [
+        SubTrajectory(name, "q", "b", k, trunk[: 3 * k + 2], (6 + k, 9, CHAT.end_id)[-(k % 3 + 1) :], 0.5)
+        for k in range(count)
+    ]
+
+
+BATCH = [steps(3, "a"), steps(1, "b"), steps(4, "c")]
+
+
+def trainer(settings: Settings = SETTINGS, rewards: Callable[[int], float] = lambda token: token / 16) -> Trainer:
+    """A fresh tiny policy in float32, and another model as its reference."""
+    model, reference = (tiny.qwen3(16, seed=seed).float() for seed in (0, 1))
+    return Trainer(Policy("p", model, CHAT, 128), reference.requires_grad_(False), Rewards(rewards), settings)
+
+
+def weights(model: Any) -> dict[str, torch.Tensor]:
+    return {name: value.detach().clone() for name, value in model.named_parameters()}
+
+
+def assert_equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], atol: float = 0.0) -> None:
+    for name, value in a.items():
+        torch.testing.assert_close(value, b[name], rtol=0.0, atol=atol)
+
+
+def test_packed_and_plain_give_the_same_weights() -> None:
+    made = {}
+    for packed in (True, False):
+        learner = trainer(dataclasses.replace(SETTINGS, packed=packed))
+        before = weights(learner.policy.model)
+        made[packed] = (learner.update(0, BATCH), weights(learner.policy.model))
+        moved = max(float((made[packed][1][name] - old).abs().max()) for name, old in before.items())
+        assert moved > 5e-4, "an update that moves nothing compares nothing"
+    assert made[True][0] == pytest.approx(made[False][0], rel=1e-4, abs=1e-5)
+    assert_equal(made[True][1], made[False][1], atol=1e-6)
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_does_not() -> None:
+    def three_updates(seed: int) -> tuple[list[dict[str, float]], dict[str, torch.Tensor]]:
+        learner = trainer(dataclasses.replace(SETTINGS, seed=seed))
+        return [learner.update(number, BATCH) for number in range(3)], weights(learner.policy.model)
+
+    first, again, other = three_updates(3), three_updates(3), three_updates(4)
+    assert first[0] == again[0]
+    assert_equal(first[1], again[1])
+    assert first[0] != other[0]
+
+
+def test_metrics_are_of_the_sampled_actions() -> None:
+    learner = trainer(rewards=lambda token: 1.0 if token % 2 else math.nan)
+    metrics = learner.update(0, BATCH)
+    assert metrics["reward"] == 1.0  # the mean of the verdicts that there are
+    assert 0.2 < metrics["unjudged"] < 0.8
+    assert 1.0 <= metrics["action_tokens"] <= 4.0
+    assert 0.0 < metrics["entropy"] < math.log(16)
+    assert metrics["kl"] > 0.1  # the reference is another model
+    assert 1.0 < metrics["different_actions"] <= 6.0
+
+
+def test_the_loss_is_that_of_its_actions_worked_out_one_by_one() -> None:
+    """REINFORCE with one token an action: -mean(A log p) + beta mean(KL), from unpadded forwards."""
+    settings = dataclasses.replace(SETTINGS, sampling=Sampling(max_tokens=1), estimator="reinforce")
+    learner = trainer(settings)
+    states = [step for group in BATCH for step in group]
+    drawn = learner._sample(0, states)
+    mean = sum(action.ids[0] / 16 for of_state in drawn for action in of_state) / 48
+    gains, divergences = [], []
+    for state, of_state in zip(states, drawn, strict=True):
+        p, q = (
+            torch.log_softmax(tiny.naive_logits(model, state.state_ids)[-1], -1).detach()
+            for model in (learner.policy.model, learner.reference)
+        )
+        for action in of_state:
+            gains.append((action.ids[0] / 16 - mean) * float(p[action.ids[0]]))
+            divergences.append(float((p.exp() * (p - q)).sum()))
+    expected = -sum(gains) / 48 + 0.1 * sum(divergences) / 48
+    assert learner.update(0, BATCH)["loss"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_no_verdict_at_all_teaches_nothing() -> None:
+    learner = trainer(dataclasses.replace(SETTINGS, kl_coefficient=0.0), rewards=lambda token: math.nan)
+    before = weights(learner.policy.model)
+    assert learner.update(0, BATCH)["unjudged"] == 1.0
+    assert_equal(before, weights(learner.policy.model))
+
+
+def test_warm_up_is_linear() -> None:
+    learner = trainer(dataclasses.replace(SETTINGS, warmup=4))
+    rates = []
+    for number in range(6):
+        learner.update(number, BATCH)
+        rates.append(learner.optimizer.param_groups[0]["lr"])
+    assert rates == pytest.approx([2.5e-4, 5e-4, 7.5e-4, 1e-3, 1e-3, 1e-3])
+
+
+@pytest.mark.parametrize("estimator", ["reinforce", "rloo", "grpo"])
+def test_it_learns_the_token_that_is_rewarded(estimator: Any) -> None:
+    """One token of 16 is worth 1: from one in ten to nearly always. The KL term alone would not do it."""
+    settings = dataclasses.replace(
+        SETTINGS, estimator=estimator, lr=1e-2, kl_coefficient=0.0, samples=16, sampling=Sampling(max_tokens=2)
+    )
+    learner = trainer(settings, rewards=lambda token: float(token == WANTED))
+    rewards = [learner.update(number, BATCH)["reward"] for number in range(30)]
+    assert sum(rewards[:3]) / 3 < 0.3
+    assert sum(rewards[-3:]) / 3 > 0.9
+
+
+def test_kl_alone_brings_the_policy_back_to_the_reference() -> None:
+    learner = trainer(dataclasses.replace(SETTINGS, lr=1e-2, kl_coefficient=1.0), rewards=lambda token: 0.5)
+    divergence = [learner.update(number, BATCH)["kl"] for number in range(30)]
+    assert divergence[-1] < 0.5 * divergence[0]
+
+
+def test_by_trajectory_sorts_steps() -> None:
+    a, b = steps(3, "a"), steps(1, "b")
+    assert by_trajectory([a[2], b[0], a[0], a[1]]) == [a, b]
+
+
+def test_state_batches_cover_every_trajectory_once_an_epoch() -> None:
+    groups = [steps(1 + number % 3, f"t{number}") for number in range(7)]
+    batches = list(islice(state_batches(groups, 4, 5), 9))
+    for batch in batches:
+        assert sum(map(len, batch)) >= 4
+        assert sum(map(len, batch[:-1])) < 4
+    drawn = [group[0].trajectory_id for batch in batches for group in batch]
+    names = {f"t{number}" for number in range(7)}
+    assert len(drawn) >= 21
+    epochs = [drawn[start : start + 7] for start in (0, 7, 14)]
+    assert [set(epoch) for epoch in epochs] == [names] * 3
+    assert epochs[0] != epochs[1]
+    assert list(islice(state_batches(groups, 4, 5), 9)) == batches
+    assert list(islice(state_batches(groups, 4, 6), 9)) != batches
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_supervised_loss_is_the_mean_over_all_tokens(packed: bool) -> None:
+    model = tiny.qwen3(16)
+    values = torch.cat([tiny.naive_logprobs(model, s.state_ids, s.action_ids) for group in BATCH for s in group])
+    assert len(values) == 14  # mean of tokens, not of actions
+    assert float(supervised_loss(model, BATCH, packed).detach()) == pytest.approx(
+        float(-values.mean().detach()), rel=1e-5
+    )
+
+
+def test_a_restored_run_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
+    straight = trainer()
+    rows = [straight.update(number, BATCH) for number in range(4)]
+
+    killed = trainer()
+    checkpoints = Checkpoints(tmp_path / "c", "print")
+    for number in range(3):  # the third update is lost
+        killed.update(number, BATCH)
+        if number == 1:
+            checkpoints.save(2, killed.policy.model, killed.optimizer, {"series": rows[:2]})
+    resumed = trainer()
+    again = Checkpoints(tmp_path / "c", "print")
+    assert again.steps() == [2]
+    assert again.restore(2, resumed.policy.model, resumed.optimizer) == {"series": rows[:2]}
+    assert [resumed.update(number, BATCH) for number in (2, 3)] == rows[2:]
+    assert_equal(weights(straight.policy.model), weights(resumed.policy.model))
+
+
+def test_checkpoints_of_another_run_and_half_written_ones_are_not_used(tmp_path: Path) -> None:
+    learner, folder = trainer(), tmp_path / "c"
+    checkpoints = Checkpoints(folder, "mine")
+    for step in (10, 0, 2):
+        checkpoints.save(step, learner.policy.model, learner.optimizer, {})
+    (folder / "partial").mkdir()
+    assert checkpoints.steps() == [0, 2, 10]
+    assert Checkpoints(folder, "mine").steps() == [0, 2, 10]
+    assert Checkpoints(folder, "other").steps() == []
+    assert Checkpoints(folder, "mine").steps() == []
+    checkpoints.clear()
+    assert not folder.exists()
+
+
+LIMITS = Limits(max_kl=1.0, max_step_growth=1.5, max_malformed=0.2, max_reward_drop=0.1)
+START = Look(reward=0.5, kl=0.0, steps=2.0, malformed=0.1)
+
+
+@pytest.mark.parametrize(
+    ("then", "reason"),
+    [
+        ([Look(0.5, 1.0, 3.0, 0.2)], ""),  # at every limit
+        ([Look(0.8, 0.0, 2.0, 0.0), Look(0.75, 0.0, 2.0, 0.0)], ""),
+        ([Look(0.9, 1.1, 2.0, 0.1)], "KL to the reference is 1.100 nats an action, above 1.0"),
+        ([Look(0.9, 0.1, 3.1, 0.1)], "steps a trajectory grew from 2.00 to 3.10, above x 1.5"),
+        ([Look(0.9, 0.1, 2.0, 0.21)], "21.0% of actions are malformed, above 20.0%"),
+        ([Look(0.39, 0.1, 2.0, 0.1)], "the mean reward fell from 0.500 to 0.390, more than 0.1"),
+        ([Look(0.8, 0, 2, 0), Look(0.6, 0, 2, 0)], "the mean reward fell from 0.800 to 0.600, more than 0.1"),
+        ([Look(0.3, 0, 2, 0), Look(0.6, 0, 2, 0)], ""),  # only the last look counts
+    ],
+)
+def test_guard(then: list[Look], reason: str) -> None:
+    assert objection([START, *then], LIMITS) == reason
+
+
+def test_guard_allows_the_malformed_rate_that_it_started_with() -> None:
+    start = dataclasses.replace(START, malformed=0.4)
+    assert objection([start, dataclasses.replace(start, malformed=0.4)], LIMITS) == ""
+    assert "malformed" in objection([start, dataclasses.replace(start, malformed=0.41)], LIMITS)
