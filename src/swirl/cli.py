@@ -67,11 +67,14 @@ def params() -> None:
 @app.command()
 def show(
     trajectory_id: Annotated[str, typer.Argument(help="The id of a synthesised or evaluated trajectory.")],
+    model: Annotated[
+        str | None, typer.Option(help="Whose evaluation to look in: ceiling, base, sft or swirl. Default: any.")
+    ] = None,
 ) -> None:
     """Print a trajectory: its question, every action and observation, and what the judge said."""
     from swirl.showing import show as as_text
 
-    print(as_text(trajectory_id, _layout()))
+    print(as_text(trajectory_id, _layout(), model))
 
 
 @app.command()

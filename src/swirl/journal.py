@@ -34,7 +34,8 @@ class Journal:
         return load(record_type, path)
 
     def clear(self) -> None:
-        """Throw the blocks away: the work they belong to is complete elsewhere."""
+        """Throw the blocks away: their work is complete elsewhere. A kill in between leaves none that count."""
+        (self._folder / "fingerprint").unlink()
         shutil.rmtree(self._folder)
 
 

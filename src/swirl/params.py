@@ -63,7 +63,9 @@ class Split(Section):
     """How many questions of one benchmark."""
 
     train: Annotated[int, Field(ge=0)] = Field(description="questions to synthesise from; 0: out of distribution")
-    development: Annotated[int, Field(ge=0)] = Field(description="questions to watch training on; 0: none")
+    development: Annotated[int, Field(ge=0)] = Field(
+        description="questions to watch training on; 0: none, and no guard"
+    )
     evaluation: Count = Field(description="questions to evaluate on")
 
 
@@ -115,7 +117,7 @@ class Phase(Section):
 
 
 class DesignedFlaws(Section):
-    """How often a flawed demonstrator errs. Designed before RL was tuned, and left alone since."""
+    """How often a flawed demonstrator errs."""
 
     contextual: Share = Field(description="probability of the flaw that a trigger invites")
     anywhere: Share = Field(description="probability of an untriggered flaw in a step")
@@ -194,10 +196,10 @@ class CheckSteps(Section):
 
 
 class Guard(Section):
-    """When step-wise RL stops and keeps its last good checkpoint. Label-free; each limit is against the start."""
+    """When step-wise RL stops and keeps its last good checkpoint, by what needs no golden label."""
 
-    max_kl: Positive = Field(description="nats an action, on development questions")
-    max_step_growth: Positive = Field(description="ratio of steps per trajectory")
+    max_kl: Positive = Field(description="nats an action, mean of the updates since the last look")
+    max_step_growth: Positive = Field(description="ratio of steps per trajectory to the start")
     max_malformed: Share = Field(description="share of malformed actions")
     max_reward_drop: Share = Field(description="fall of the mean reward below its best")
 
@@ -245,7 +247,7 @@ class Evaluate(Section):
 class Report(Section):
     """The report."""
 
-    samples: Annotated[int, Field(ge=0)] = Field(description="trajectories shown a benchmark; 0: none")
+    samples: Annotated[int, Field(ge=0)] = Field(description="questions shown a benchmark, base beside SWiRL; 0: none")
 
 
 class Params(Section):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import types
 import typing
@@ -129,6 +130,10 @@ def load_json(path: Path) -> Any:
 
 
 def save_series(rows: Sequence[dict[str, float]], path: Path) -> None:
-    """Write a metric series (one row a step, the same keys in each) as JSON that `dvc plots` reads."""
+    """Write a metric series as JSON that `dvc plots` reads: one row a step, null where a metric has no finite value."""
     names = dict.fromkeys(name for row in rows for name in row)
-    save_json([{name: row.get(name) for name in names} for row in rows], path)
+    save_json([{name: _finite(row.get(name)) for name in names} for row in rows], path)
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

@@ -10,14 +10,15 @@ from swirl.reporting.markup import printable
 from swirl.types import OUTCOME, Question, Trajectory, Verdict
 
 
-def show(trajectory_id: str, layout: Layout) -> str:
+def show(trajectory_id: str, layout: Layout, model: str | None = None) -> str:
     """The trajectory with its question, actions, observations and verdicts, safe for a terminal.
 
-    Raises `DataError` when there is none of that id.
+    `model` names an evaluated model; None looks at the synthesised trajectories first, then at every model's. Raises
+    `DataError` when there is none of that id.
     """
     from swirl import records
 
-    trajectory, path = _find(trajectory_id, layout)
+    trajectory, path = _find(trajectory_id, layout, model)
     questions = records.load(Question, layout.questions) if layout.questions.exists() else []
     question = next((q for q in questions if q.id == trajectory.question_id), None)
     verdicts: dict[int, Verdict] = {}
@@ -59,13 +60,15 @@ def _verdict(verdict: Verdict | None) -> str:
     return f"  [{'good' if verdict.good else 'bad'} {verdict.score:.2f}]"
 
 
-def _find(trajectory_id: str, layout: Layout) -> tuple[Trajectory, Path]:
+def _find(trajectory_id: str, layout: Layout, model: str | None) -> tuple[Trajectory, Path]:
     """The trajectory of that id and the file it is in: a synthesised one, or one behind a prediction."""
     import pyarrow.parquet as pq
 
     from swirl import records
 
     paths = [layout.trajectories, *sorted(layout.root.glob("data/predictions/*/trajectories.parquet"))]
+    if model:
+        paths = [layout.prediction_trajectories(model)]
     paths = [path for path in paths if path.exists()]
     example = ""
     for path in paths:

@@ -70,7 +70,7 @@ class Question:
 class Derivation:
     """The golden way to an answer: what an oracle compares steps with. Embedded benchmarks have one.
 
-    Golden labels: read by `reward_model` and for logging and evaluation, by nothing else.
+    Golden labels: read for logging and evaluation; what `base_model` and `reward_model` learn from is drawn apart.
     """
 
     question_id: str

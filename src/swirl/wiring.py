@@ -11,7 +11,7 @@ from swirl.judging.reward import RewardModel
 from swirl.layout import Layout
 from swirl.models.chat import Chat
 from swirl.models.local import deterministic, load_model, load_tokenizer
-from swirl.models.pretraining import Demonstrator, Prompts
+from swirl.models.pretraining import Demonstrator, Prompts, fill
 from swirl.models.threads import spread
 from swirl.params import Params, Task
 from swirl.records import load
@@ -112,7 +112,7 @@ def attempts_with(
         task = task_of(question)
         limit = params.rollout.max_steps[task] if tools_of else 1
         template = getattr(prompts, task) if tools_of else prompts.closed_book
-        prompt = template.replace("{steps}", str(limit)).replace("{question}", question.text)
+        prompt = fill(template, question.text, limit)
         tools = tools_of(question) if tools_of else {}
         made += [Attempt(question, sample, prompt, tools, limit) for sample in range(samples)]
     return made

@@ -25,15 +25,6 @@ MATH_BENCHMARKS: dict[str, dict[int, float]] = {
 """Calculator benchmarks and their shares of steps."""
 EMBEDDED = (*QA_BENCHMARKS, *MATH_BENCHMARKS)
 
-STANDS_FOR = {
-    "mini-hotpotqa": "HotPotQA",
-    "mini-musique": "MuSiQue",
-    "mini-cofca": "CofCA",
-    "mini-beerqa": "BeerQA",
-    "mini-gsm8k": "GSM8K",
-}
-"""The paper's benchmark that each embedded one mirrors."""
-
 _PATIENCE = 10_000
 """Draws without a new question after which there are taken to be no more."""
 

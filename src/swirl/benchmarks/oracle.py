@@ -1,6 +1,7 @@
 """What an omniscient judge says of each step, from the golden derivation of an embedded question.
 
-Golden labels: only the embedded reward model's training, logging and evaluation may read them. Covers questions whose
+Golden labels: only the making of the embedded models (verdicts among the sound demonstrations, the reward model's
+training), logging and evaluation may read them. Covers questions whose
 derivation is one fixed order of calls; another order that would also do is called BAD.
 """
 

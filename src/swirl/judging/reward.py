@@ -74,7 +74,7 @@ class RewardModel:
         return pack(trajectory.state_ids(last), teeth)
 
     def _read(self, combs: Sequence[Comb]) -> list[list[float]]:
-        groups = by_size([comb.packed_size for comb in combs], self.token_budget)
+        groups = by_size([comb.packed_size if self.packed else comb.plain_size for comb in combs], self.token_budget)
         scored = spread(lambda group: self._read_group([combs[index] for index in group]), groups, self.workers)
         scores = {
             index: row

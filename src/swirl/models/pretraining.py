@@ -43,6 +43,11 @@ class Prompts:
     judge: str
 
 
+def fill(prompt: str, question: str, steps: int) -> str:
+    """A prompt with its `{question}` and `{steps}`; any other brace stays as it is."""
+    return prompt.replace("{steps}", str(steps)).replace("{question}", question)
+
+
 @dataclass(frozen=True, slots=True)
 class Mixture:
     """Shares of the kinds of examples (they need not add up to one), and their make-up."""
@@ -96,15 +101,15 @@ class Demonstrator:
             world, search = self._fresh()
         chain = world.draw_chain(draw(hops, self._rng), self._rng)
         limit = self._limits["search"]
-        turns = search_demonstration(chain, _Cached(search), flaws, limit, self._rng)
-        prompt = self._prompts.search.format(question=chain.question, steps=limit)
+        turns = search_demonstration(chain, search.run, flaws, limit, self._rng)
+        prompt = fill(self._prompts.search, chain.question, limit)
         return Demonstration(prompt, turns, chain.derivation(""))
 
     def recall(self, hops: Mapping[int, float]) -> Demonstration:
         """Without tools, over the remembered world."""
         assert self._memory
         chain = self._memory.draw_chain(draw(hops, self._rng), self._rng)
-        prompt = self._prompts.closed_book.format(question=chain.question, steps=1)
+        prompt = fill(self._prompts.closed_book, chain.question, 1)
         return Demonstration(prompt, recall_demonstration(chain), chain.derivation(""))
 
     def calculate(self, steps: Mapping[int, float], flaws: Flaws) -> Demonstration:
@@ -112,7 +117,7 @@ class Demonstrator:
         problem = draw_problem(draw(steps, self._rng), self._split, self._rng)
         limit = self._limits["calculate"]
         turns = math_demonstration(problem, self._calculate, flaws, limit, self._rng)
-        prompt = self._prompts.calculate.format(question=problem.text, steps=limit)
+        prompt = fill(self._prompts.calculate, problem.text, limit)
         return Demonstration(prompt, turns, problem.derivation(""))
 
     def _fresh(self) -> tuple[World, Search]:
@@ -122,16 +127,6 @@ class Demonstrator:
             self._left = 60
         self._left -= 1
         return self._world, self._search
-
-
-class _Cached:
-    """A search that remembers its answers for the length of one demonstration's world."""
-
-    def __init__(self, search: Search) -> None:
-        self._search = search
-
-    def __call__(self, query: str) -> str:
-        return self._search.run(query)
 
 
 def examples(

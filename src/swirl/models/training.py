@@ -29,7 +29,6 @@ class Schedule:
     """How long and how fast one phase learns."""
 
     steps: int
-    batch_size: int
     adam_lr: float
     muon_lr: float
     warmup: int = 20

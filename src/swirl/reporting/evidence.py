@@ -22,7 +22,7 @@ LONGEST = 700
 """Characters of one action or observation that a sample shows."""
 
 CURVES = (
-    (("oracle",), "Oracle agreement", True),
+    (("oracle", "agreement", "label"), "Oracle agreement and process label", True),
     (("accuracy",), "Development accuracy", True),
     (("malformed",), "Malformed rate", True),
     (("steps",), "Steps per trajectory", False),

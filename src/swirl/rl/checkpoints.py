@@ -62,7 +62,8 @@ class Checkpoints:
         return record
 
     def clear(self) -> None:
-        """Throw the checkpoints away: the run is complete elsewhere."""
+        """Throw the checkpoints away: the run is complete elsewhere. A kill in between leaves none that count."""
+        (self._folder / "fingerprint").unlink()
         shutil.rmtree(self._folder)
 
     def _target(self, step: int) -> Path:

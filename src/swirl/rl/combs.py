@@ -35,9 +35,9 @@ class Comb:
         return len(self.trunk) + sum(len(tooth.ids) for tooth in self.teeth)
 
     @property
-    def longest(self) -> int:
-        """Tokens of the longest tooth."""
-        return max(len(tooth.ids) for tooth in self.teeth)
+    def plain_size(self) -> int:
+        """Tokens when plain: every tooth behind its own copy of what it sees."""
+        return sum(tooth.sees + len(tooth.ids) for tooth in self.teeth)
 
 
 def pack(trunk: Sequence[int], teeth: Sequence[tuple[int, Sequence[int]]]) -> Comb:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import astuple, dataclass
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +18,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What a look at the development questions saw; no golden label among it."""
+    """What a look at the development questions saw, and the mean KL of the updates before it; no golden label."""
 
     reward: float
     kl: float
@@ -28,6 +29,8 @@ class Look:
 def objection(looks: list[Look], limits: Limits) -> str:
     """Why the last look says stop, compared with the first and the best; empty when all is well."""
     start, now = looks[0], looks[-1]
+    if not all(map(math.isfinite, astuple(now))):
+        return f"a metric is not a finite number: {now}"
     best = max(look.reward for look in looks)
     if now.kl > limits.max_kl:
         return f"KL to the reference is {now.kl:.3f} nats an action, above {limits.max_kl}"

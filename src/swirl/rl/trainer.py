@@ -126,15 +126,24 @@ class Trainer:
         return torch.tensor([[table[d.ids] for d in drawn] for table, drawn in zip(tables, actions, strict=True)])
 
     def _statistics(self, combs: Sequence[Comb]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Sums over each tooth's tokens of log pi, KL to the reference and entropy, and token counts; (teeth,) each."""
+        """Sums over each tooth's tokens of log pi, KL to the reference and entropy, and token counts; (teeth,) each.
+
+        All at the sampling temperature: the distribution that the actions were drawn from.
+        """
         import torch
 
         logits, targets = tooth_logits(self.policy.model, combs, self.settings.packed)
-        logits = logits.float()
+        temperature = self.settings.sampling.temperature
+        logits = logits.float() / temperature
         with torch.no_grad():
             reference, _ = tooth_logits(self.reference, combs, self.settings.packed)
         logprobs = torch.log_softmax(logits, -1).gather(-1, targets[:, None])[:, 0]
-        per_token = [logprobs, exact_kl(logits, reference.float()), entropy(logits.detach()), torch.ones_like(logprobs)]
+        per_token = [
+            logprobs,
+            exact_kl(logits, reference.float() / temperature),
+            entropy(logits.detach()),
+            torch.ones_like(logprobs),
+        ]
         sums = [torch.cat([rows.sum(1) for rows in unflatten(values, combs)]) for values in per_token]
         return sums[0], sums[1], sums[2], sums[3]
 

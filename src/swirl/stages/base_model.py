@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import islice
 from typing import Any
 
@@ -91,7 +92,7 @@ def _train_phase(
             series.append({"step": start + step, **metrics})
             bar.update(1, loss=metrics["loss"])
 
-        schedule = Schedule(phase.steps, phase.batch_size, phase.adam_lr, phase.muon_lr)
+        schedule = Schedule(phase.steps, phase.adam_lr, phase.muon_lr)
         train(
             model,
             schedule,
@@ -113,7 +114,9 @@ def _memory(params: Params, layout: Layout, policy: Policy, prefix: str) -> dict
     made = roll_out_all(params, policy, todo, 0.0, derive(params.seed, "memory"))
     answers = {question.id: question.answers for question in questions}
     count = len(made)
+    commonest = Counter(before.values()).most_common(1)[0][1]
     return {
+        "memory.chance": commonest / len(before),
         f"memory.{prefix}closed_book_before": sum(grade(t.answer, [before[t.question_id]]) for t in made) / count,
         f"memory.{prefix}closed_book_after": sum(grade(t.answer, answers[t.question_id]) for t in made) / count,
         f"memory.{prefix}n": count,

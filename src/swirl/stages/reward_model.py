@@ -1,6 +1,7 @@
 """reward_model: the sound model taught to judge steps, on its own split, by the oracle's labels.
 
-The only stage that trains on golden labels: an embedded world has no stronger model to ask. It learns from written
+Trains on golden labels, as a share of the sound model's demonstrations does (verdicts to learn the words from): an
+embedded world has no stronger model to ask. It learns from written
 trajectories and from what the base itself does.
 """
 
@@ -127,7 +128,7 @@ def _train(params: Params, judge: RewardModel, labelled: Sequence[Labelled]) -> 
             series.append({"step": step, **metrics})
             bar.update(1, loss=metrics["loss"])
 
-        schedule = Schedule(settings.steps, settings.batch_size, settings.adam_lr, settings.muon_lr)
+        schedule = Schedule(settings.steps, settings.adam_lr, settings.muon_lr)
         precision, workers = params.base_model.mixed_precision, params.runtime.workers
         train(judge.model, schedule, batch_of, loss_of, report, precision, workers)
     return series

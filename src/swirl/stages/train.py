@@ -62,12 +62,14 @@ class Development:
         self.judge = load_reward_model(params, layout)
 
     def look(self) -> dict[str, float]:
-        """Greedy rollouts, judged; keys below `golden.` come from golden labels and steer nothing."""
+        """Greedy rollouts, judged; `golden.` keys come from golden labels, steer nothing. Empty without questions."""
         params = self._params
         self._policy.model.eval()
         made = roll_out_all(params, self._policy, self._attempts, 0.0, 0)
         scores = [value for row in self.judge.trajectory_scores(made) for value in row]
         steps = [step for trajectory in made for step in trajectory.steps]
+        if not steps:
+            return {}
         malformed = sum(step.action.kind == ActionKind.MALFORMED for step in steps)
         return {
             "development.reward": sum(scores) / len(scores),
@@ -126,7 +128,7 @@ def train_swirl(
     for _ in range(start):
         next(batches)
     if not series:
-        series = [{"step": 0, "development.kl": 0.0, **development.look()}]
+        series = [{"step": 0, "recent_kl": 0.0, **development.look()}]
         checkpoints.save(0, policy.model, trainer.optimizer, {"series": series})
     with Progress(settings.updates, "train swirl") as bar:
         bar.update(start)
@@ -137,12 +139,13 @@ def train_swirl(
             if (number + 1) % settings.check_every and number + 1 < settings.updates:
                 continue
             recent = [past["kl"] for past in series[-settings.check_every :] if "kl" in past]
-            row |= {"development.kl": sum(recent) / len(recent), **development.look()}
-            if reason := objection(_looks(series), Limits(**settings.guard.model_dump())):
+            row |= {"recent_kl": sum(recent) / len(recent), **development.look()}
+            looks = _looks(series)
+            if looks and (reason := objection(looks, Limits(**settings.guard.model_dump()))):
                 good = checkpoints.steps()[-1]
                 print(f"guard: {reason}; keeping the checkpoint after update {good}")
                 checkpoints.restore(good, policy.model, trainer.optimizer)
-                row["stopped"] = 1.0
+                row |= {"stopped": 1.0, "kept_step": good}
                 return series
             checkpoints.save(number + 1, policy.model, trainer.optimizer, {"series": series})
     return series
@@ -150,7 +153,7 @@ def train_swirl(
 
 def _looks(series: Series) -> list[Look]:
     return [
-        Look(row["development.reward"], row["development.kl"], row["development.steps"], row["development.malformed"])
+        Look(row["development.reward"], row["recent_kl"], row["development.steps"], row["development.malformed"])
         for row in series
         if "development.reward" in row
     ]
@@ -214,9 +217,10 @@ def _fingerprint(params: Params, layout: Layout, item: str) -> str:
 
 
 def _final(series: Series) -> dict[str, float]:
-    """The last known value of every metric, and the first of those on development questions."""
-    last: dict[str, float] = {}
+    """The last known value of every metric up to the step that is kept, and the first of the development ones."""
+    last: dict[str, float] = {key: series[-1][key] for key in ("stopped", "kept_step") if key in series[-1]}
     for row in series:
-        last |= row
+        if row["step"] <= last.get("kept_step", series[-1]["step"]):
+            last |= row
     first = {f"start.{key}": value for key, value in series[0].items() if "." in key}
     return {**first, **last}

@@ -39,8 +39,8 @@ class Stage:
 def read_stages(root: Path, params: Mapping[str, Any]) -> dict[str, Stage]:
     """All stages by DVC name, `foreach` and `matrix` expanded; empty without dvc.yaml.
 
-    `params` fills `${...}`. Not covered, because this project does not use them: `wdir`, `vars`, and items that
-    are lists.
+    `params` fills `${...}`. Not covered, as nothing here needs them: `wdir`, `vars` (in commands alone), and
+    items that are lists.
     """
     import yaml
 
