@@ -43,10 +43,11 @@ COUNTRY = Chain("Ada Drake", ("birthplace", "country"), ("Port Velda", "North No
 BOXES = Problem(
     "Ada has 4 apples. Ada finds 3. Ada gets 2 boxes of 5. Ada sells them at 2 dollars. How many dollars does Ada get?",
     4,
+    "4 apples",
     (
-        Move("finds 3", "Ada finds 3.", ("{value} + 3",)),
-        Move("gets 2 boxes of 5", "Ada gets 2 boxes of 5.", ("2 * 5", "{value} + {last}"), "{value} + 5"),
-        Move("sells them at 2", "Ada sells them at 2 dollars.", ("{value} * 2",), is_ending=True),
+        Move("Ada finds 3", "Ada finds 3.", ("{value} + 3",)),
+        Move("Ada gets 2 boxes of 5", "Ada gets 2 boxes of 5.", ("2 * 5", "{value} + {last}"), "{value} + 5"),
+        Move("Ada sells them at 2 dollars", "Ada sells them at 2 dollars.", ("{value} * 2",), is_ending=True),
     ),
     (4, 3, 2, 5, 2),
 )
@@ -77,11 +78,11 @@ def test_a_sound_search_word_for_word() -> None:
 
 def test_a_sound_calculation_word_for_word() -> None:
     assert math_demonstration(BOXES, CALCULATE, SOUND, 10, random.Random(0)) == [
-        Turn("Next finds 3: <math_exp> 4 + 3 </math_exp>", "4 + 3 -> 7"),
-        Turn("It is 7. Next gets 2 boxes of 5: <math_exp> 2 * 5 </math_exp>", "2 * 5 -> 10"),
-        Turn("It is 10. Next gets 2 boxes of 5: <math_exp> 7 + 10 </math_exp>", "7 + 10 -> 17"),
-        Turn("It is 17. Next sells them at 2: <math_exp> 17 * 2 </math_exp>", "17 * 2 -> 34"),
-        Turn("It is 34. Done: <answer> 34 </answer>", ""),
+        Turn("It is 4 apples. Ada finds 3: <math_exp> 4 + 3 </math_exp>", "4 + 3 -> 7"),
+        Turn("It is 7 after finds 3. Ada gets 2 boxes of 5: <math_exp> 2 * 5 </math_exp>", "2 * 5 -> 10"),
+        Turn("It is 10 in of 5. So together: <math_exp> 7 + 10 </math_exp>", "7 + 10 -> 17"),
+        Turn("It is 17 after of 5. Ada sells them at 2 dollars: <math_exp> 17 * 2 </math_exp>", "17 * 2 -> 34"),
+        Turn("It is 34 after 2 dollars. Done: <answer> 34 </answer>", ""),
     ]
 
 
@@ -212,7 +213,7 @@ def test_a_slip_can_skip_a_sentence_and_go_on() -> None:
     went_on = 0
     for seed in range(100):
         turns = math_demonstration(BOXES, CALCULATE, Flaws(anywhere=0.3), 10, random.Random(seed))
-        named = [any(f"Next {cue}:" in turn.action for turn in turns) for cue in cues]
+        named = [any(f" {cue}:" in turn.action for turn in turns) for cue in cues]
         if named == [False, True, True]:
             assert labels(turns, BOXES.derivation(""))[-1] is False
             went_on += 1

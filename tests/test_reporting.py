@@ -99,7 +99,8 @@ def test_memory_is_at_chance_unless_its_interval_lies_above(memory: dict[str, fl
     ("column", "kind"),
     [
         ("reward", "Reward"),
-        ("oracle_reward", "Oracle agreement"),
+        ("oracle_reward", "Oracle agreement and process label"),
+        ("golden.judge_agreement", "Oracle agreement and process label"),
         ("development.mini-gsm8k.accuracy", "Development accuracy"),
         ("steps_per_trajectory", "Steps per trajectory"),
         ("kl", "KL to the reference"),

@@ -60,7 +60,7 @@ def params() -> None:
 
     from swirl.params import load
 
-    resolved = load(_layout().root / "params.yaml").model_dump(mode="json")
+    resolved = load(_layout().root / "params.yaml").model_dump()
     print(yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True, width=120), end="")
 
 

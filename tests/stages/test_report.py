@@ -320,7 +320,7 @@ def test_optional_parts_are_left_out_with_a_sentence(run: Layout) -> None:
     records.save_json({}, run.metrics("reward_model"))
     words = _parsed(_rerun(run)).text
     absent = "Action length, KL to the reference, Entropy, Steps per trajectory, Malformed rate"
-    assert f"Not in this run's series: {absent}, Development accuracy, Oracle agreement." in words
+    assert f"Not in this run's series: {absent}, Development accuracy, Oracle agreement and process label." in words
     assert "No report of the steps gate." in words
     assert "The base was not trained here" in words
     assert "No stored trajectories to show." in words

@@ -91,7 +91,7 @@ def what_this_is(results: Results) -> Html:
         ),
         (
             "What is real: ",
-            "every stage. Other models and benchmarks run through the same code with other params.",
+            "every stage: tools, trajectories, verdicts, training and evaluation are run, none is replayed.",
         ),
     ]
     items = tag("ul", [tag("li", tag("strong", start), rest) for start, rest in points])
