@@ -12,8 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from swirl.errors import ModelError
-from swirl.rl.combs import Comb, Tooth, collate_packed, collate_plain, pack
-from swirl.rl.logprobs import action_logprobs, final_logits, tooth_logits
+from swirl.models.attention import Scoring
+from swirl.rl.combs import Comb, Tooth, collate_packed, collate_plain, pack, share_out
+from swirl.rl.logprobs import action_logprobs, check_packing, final_logits, tooth_states
 from tests import tiny
 
 
@@ -42,39 +43,60 @@ def test_pack_refuses_what_is_no_comb(teeth: list[tuple[int, list[int]]], messag
         pack([7, 8], teeth)
 
 
-def test_packed_rows_are_exactly_these() -> None:
-    # trunk 5 6 7; tooth (9 10) behind token 1, tooth (11 12) behind token 3; the second row is shorter
-    rows = collate_packed([pack([5, 6, 7], [(1, [9, 10]), (3, [11, 12])]), pack([4], [(1, [3])])])
-    assert rows.input_ids.tolist() == [[5, 6, 7, 9, 10, 11, 12], [4, 3, 0, 0, 0, 0, 0]]
-    assert rows.position_ids.tolist() == [[0, 1, 2, 1, 2, 3, 4], [0, 1, 0, 0, 0, 0, 0]]
-    assert rows.allowed is not None
-    assert rows.allowed[0].int().tolist() == [
-        [1, 0, 0, 0, 0, 0, 0],
-        [1, 1, 0, 0, 0, 0, 0],
-        [1, 1, 1, 0, 0, 0, 0],
-        [1, 0, 0, 1, 0, 0, 0],
-        [1, 0, 0, 1, 1, 0, 0],
-        [1, 1, 1, 0, 0, 1, 0],
-        [1, 1, 1, 0, 0, 1, 1],
-    ]
-    assert rows.allowed[1, :2].int().tolist() == [[1, 0, 0, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0, 0]]
-    # Padding sees something (a row of nothing would be NaN), and no token sees padding.
-    assert rows.allowed[1, 2:].any(-1).all()
-    assert not rows.allowed[1, :2, 2:].any()
+TWO = [pack([5, 6, 7], [(1, [9, 10]), (3, [11, 12])]), pack([4], [(1, [3])])]
+
+
+def test_packed_input_is_exactly_this() -> None:
+    # trunk 5 6 7; tooth (9 10) behind token 1, tooth (11 12) behind token 3; then the second comb
+    reading = collate_packed(TWO)
+    assert reading.input_ids.tolist() == [5, 6, 7, 9, 10, 11, 12, 4, 3]
+    assert reading.position_ids.tolist() == [0, 1, 2, 1, 2, 3, 4, 0, 1]
     # Each tooth's first token is predicted by the last trunk token that it sees.
-    assert rows.read_row.tolist() == [0, 0, 0, 0, 1]
-    assert rows.read_column.tolist() == [0, 3, 2, 5, 0]
-    assert rows.targets.tolist() == [9, 10, 11, 12, 3]
+    assert reading.read.tolist() == [0, 3, 2, 5, 7]
+    assert reading.targets.tolist() == [9, 10, 11, 12, 3]
+    assert reading.padding == 0
 
 
-def test_plain_rows_are_exactly_these() -> None:
-    rows = collate_plain([pack([5, 6, 7], [(1, [9, 10]), (3, [11, 12])]), pack([4], [(1, [3])])])
-    assert rows.input_ids.tolist() == [[5, 9, 10, 0, 0], [5, 6, 7, 11, 12], [4, 3, 0, 0, 0]]
-    assert rows.position_ids.tolist() == [[0, 1, 2, 3, 4]] * 3
-    assert rows.allowed is None
-    assert rows.read_row.tolist() == [0, 0, 1, 1, 2]
-    assert rows.read_column.tolist() == [0, 1, 2, 3, 0]
-    assert rows.targets.tolist() == [9, 10, 11, 12, 3]
+@pytest.mark.parametrize(
+    ("window", "sees"),
+    [
+        (None, ["0", "01", "012", "03", "034", "0125", "01256", "7", "78"]),
+        (2, ["0", "01", "12", "03", "34", "25", "56", "7", "78"]),
+    ],
+)
+def test_a_token_sees_exactly_these(window: int | None, sees: list[str]) -> None:
+    """Equal scores: attention is the mean of what is seen, and each value is a unit vector of its own."""
+    plan = collate_packed(TWO).plan
+    assert plan is not None
+    zeros, values = torch.zeros(1, 1, 9, 9), torch.eye(9)[None]
+    out = plan.attend(0, zeros, zeros[0], values, Scoring(1.0, None, window))
+    assert ["".join(map(str, row.nonzero()[:, 0].tolist())) for row in out[0, 0]] == sees
+
+
+def test_plain_input_is_exactly_this() -> None:
+    reading = collate_plain(TWO)
+    assert reading.input_ids.tolist() == [[5, 9, 10, 0, 0], [5, 6, 7, 11, 12], [4, 3, 0, 0, 0]]
+    assert reading.position_ids.tolist() == [[0, 1, 2, 3, 4]] * 3
+    assert reading.plan is None
+    assert reading.read.tolist() == [0, 1, 7, 8, 10]
+    assert reading.targets.tolist() == [9, 10, 11, 12, 3]
+    assert reading.padding == 5
+
+
+@pytest.mark.parametrize(
+    ("sizes", "budget", "workers", "groups"),
+    [
+        ([], 100, 2, []),
+        ([5], 100, 2, [[0]]),
+        ([5, 3, 4, 4], 100, 1, [[0, 1, 2, 3]]),
+        ([5, 3, 4, 4], 100, 2, [[0, 1], [2, 3]]),
+        ([5, 3, 4, 4], 8, 1, [[0, 1], [2, 3]]),
+        ([9, 1, 1], 4, 1, [[0], [1], [2]]),
+        ([5, 3, 4, 4], 5, 2, [[0], [2], [3], [1]]),
+    ],
+)
+def test_share_out(sizes: list[int], budget: int, workers: int, groups: list[list[int]]) -> None:
+    assert share_out(sizes, budget, workers) == groups
 
 
 def ragged_combs(seed: int, combs: int, states: int, samples: int) -> list[Comb]:
@@ -167,10 +189,8 @@ def test_the_comparison_would_see_a_token_too_many(family: str) -> None:
 def test_the_window_binds(family: Callable[[], Any]) -> None:
     """With the window out of the way the numbers are others, so the test above does test the window."""
     comb = [pack(range(2, 14), [(11, [20, 21])])]
-    model = family()
-    narrow = action_logprobs(model, comb, True)[0]
-    model.config.sliding_window = 100
-    wide = action_logprobs(model, comb, True)[0]
+    narrow = action_logprobs(family(), comb, True)[0]
+    wide = action_logprobs(family(window=100), comb, True)[0]
     assert float((narrow - wide).detach().abs().max()) > 1e-3
 
 
@@ -185,12 +205,53 @@ def test_final_logits_are_those_before_each_last_token(packed: bool) -> None:
 
 def test_half_precision_log_probabilities_are_taken_in_float32() -> None:
     model, batch = tiny.llama().to(torch.bfloat16), ragged_combs(3, 1, 2, 2)
-    assert tooth_logits(model, batch, True)[0].dtype == torch.bfloat16
+    assert tooth_states(model, batch, True)[0].dtype == torch.bfloat16
     assert action_logprobs(model, batch, True)[0].dtype == torch.float32
 
 
 def test_packing_refuses_an_attention_that_it_does_not_know() -> None:
     model = tiny.llama()
     model.config.layer_types = ["full_attention", "chunked_attention"]
-    with pytest.raises(ModelError, match="do not know attention of kind chunked_attention, full_attention"):
+    with pytest.raises(ModelError, match="attention of kind chunked_attention, full_attention, which packing"):
         action_logprobs(model, ragged_combs(0, 1, 1, 1), True)
+
+
+def test_packing_refuses_dropout() -> None:
+    model = tiny.llama().train()
+    for layer in model.base_model.layers:
+        layer.self_attn.attention_dropout = 0.1
+    with pytest.raises(ModelError, match="set attention_dropout to 0"):
+        action_logprobs(model, ragged_combs(0, 1, 1, 1), True)
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_a_model_that_was_packed_is_otherwise_what_it_was(family: str) -> None:
+    model, ids = tiny.FAMILIES[family](), torch.tensor([[5, 6, 7, 8, 9, 10, 11]])
+    before = model(input_ids=ids).logits
+    action_logprobs(model, ragged_combs(0, 1, 1, 1), True)
+    assert torch.equal(before, model(input_ids=ids).logits)
+    assert model.generate(ids, max_new_tokens=3, do_sample=False).shape == (1, 10)
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_the_self_check_passes_what_is_right_and_stops_what_is_not(family: str) -> None:
+    model, comb = tiny.FAMILIES[family]().float(), ragged_combs(2, 1, 4, 2)[0]
+    check_packing(model, comb)
+    scale = torch.nn.Linear(16, 40, bias=False)
+    scale.weight.data.copy_(model.get_output_embeddings().weight.detach() * 2)
+    model.get_output_embeddings = lambda: scale  # a head that the model's own forward does not use
+    with pytest.raises(ModelError, match="set train.packed: false"):
+        check_packing(model, comb)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_vocabulary_that_is_projected_in_pieces_gives_the_same(packed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, batch = tiny.gemma2(), ragged_combs(4, 2, 3, 2)
+    whole = loss_of(batch, action_logprobs(model, batch, packed))
+    expected = gradients(model, whole)
+    monkeypatch.setattr("swirl.rl.logprobs.LOGITS_AT_ONCE", 5 * tiny.VOCABULARY)
+    pieces = loss_of(batch, action_logprobs(model, batch, packed))
+    found = gradients(model, pieces)
+    assert_same(whole, pieces)
+    for name, gradient in expected.items():
+        assert_same(gradient, found[name])

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from swirl.errors import DataError
 from swirl.params import Params, Section
-from swirl.pipeline import STAGES, closure, declared, params_read, rewrite_deps
+from swirl.pipeline import STAGES, closure, declared, params_read, rewrite_deps, source_deps
 
 GATES = {"check_questions": "questions", "check_trajectories": "trajectories", "check_steps": "steps"}
 
@@ -31,7 +31,7 @@ def outputs(stage: dict[str, Any]) -> list[str]:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_depends_on_the_source_it_is_made_of(stage: str, root: Path) -> None:
-    wanted = closure(stage, root)
+    wanted = source_deps(stage, root)
     assert declared(stage, root) == wanted, (
         f"write these under the deps of {stage} in dvc.yaml, or run `swirl dvc-deps --write`:\n"
         + "\n".join(f"      - {path}" for path in wanted)
@@ -137,6 +137,26 @@ def test_closure_follows_lazy_imports_submodules_and_packages(tmp_path: Path) ->
         "src/swirl/text/words.py",
         "src/swirl/tools/__init__.py",
         "src/swirl/tools/search.py",
+    ]
+
+
+def test_a_folder_stands_for_its_files_when_all_are_deps(tmp_path: Path) -> None:
+    write_project(
+        tmp_path,
+        stages__filter="import swirl.tools.a, swirl.rl.a\n",
+        tools__a="",
+        rl__a="",
+        rl__b="",
+    )
+    for package in ("tools", "rl"):
+        (tmp_path / "src/swirl" / package / "__init__.py").write_text("")
+    (tmp_path / "src/swirl/tools/__pycache__").mkdir()
+    (tmp_path / "src/swirl/tools/__pycache__/a.pyc").write_text("")
+    assert source_deps("filter", tmp_path) == [
+        "src/swirl/rl/__init__.py",
+        "src/swirl/rl/a.py",
+        "src/swirl/stages/filter.py",
+        "src/swirl/tools",
     ]
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import random
+import time
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
+from swirl.models.attention import Plan, Scoring
 from swirl.models.chat import Chat
 from swirl.models.tokenizer import MODEL
 from swirl.rollout.engine import Attempt, Policy, roll_out
-from swirl.rollout.sampler import Sampling
+from swirl.rollout.sampler import Sampling, Slots
 from swirl.seeds import derive
 from swirl.tools import Calculator, Search
 from swirl.types import Action, ActionKind, Passage, Question, Stop, Trajectory
@@ -26,11 +29,11 @@ SAMPLING = Sampling(temperature=1.0, max_tokens=16)
 class Scripted:
     """A causal LM that says what a script of {prompt: replies} has for the conversation it sees.
 
-    The cache holds token ids as keys, so what a position sees is read from the cache and the mask, like attention does:
-    a wrong mask, position or cache row makes the model lose its script.
+    Its one layer of attention is the plan's: equal scores, and a value that says token and position, so what a token
+    sees can be read off. A wrong mask, position or slot makes the model lose its script.
     """
 
-    config = SimpleNamespace(num_hidden_layers=1)
+    config = SimpleNamespace(_attn_implementation="swirl_eager")
     device = torch.device("cpu")
     dtype = torch.float32
 
@@ -40,15 +43,18 @@ class Scripted:
         self._script = {chat.prompt(prompt): replies for prompt, replies in script.items()}
 
     def base_model(
-        self, input_ids: Any, attention_mask: Any, position_ids: Any, past_key_values: Any, use_cache: bool
+        self, input_ids: Any, position_ids: Any, attention_mask: Any, use_cache: bool, swirl_plan: Plan
     ) -> Any:
-        keys = input_ids[:, None, :, None].float()
-        seen, _ = past_key_values.update(keys, keys, 0)
-        hidden = torch.zeros(*input_ids.shape, self._size)
-        for row, column in torch.cartesian_prod(*map(torch.arange, input_ids.shape)).tolist():
-            visible = seen[row, 0, attention_mask[row, 0, column] == 0, 0].long().tolist()
-            assert int(position_ids[row, column]) == len(visible) - 1
-            hidden[row, column, self._next(tuple(visible))] = 50.0
+        count = input_ids.shape[1]
+        values = torch.zeros(1, count, 1024)
+        values[0, torch.arange(count), position_ids[0]] = input_ids[0].float() + 1
+        zeros = torch.zeros(1, count, 1024)
+        seen = swirl_plan.attend(0, zeros[None], zeros, values, Scoring(1.0, None, None))[0, 0]
+        hidden = torch.zeros(1, count, self._size)
+        for row, position in enumerate(position_ids[0].tolist()):
+            visible = (seen[row] * (position + 1)).round().long()  # a mean over itself and all before it
+            assert (visible > 0).nonzero()[:, 0].tolist() == list(range(position + 1))
+            hidden[0, row, self._next(tuple((visible[: position + 1] - 1).tolist()))] = 50.0
         return SimpleNamespace(last_hidden_state=hidden)
 
     def get_output_embeddings(self) -> Any:
@@ -75,11 +81,12 @@ def run(
     context: int = 512,
     max_malformed: int = 2,
     seed: int = 7,
+    in_flight: int = 3,
 ) -> list[Trajectory]:
     """The trajectories of a script; a reply given as text ends its turn."""
     ids = {p: [CHAT.reply(r) if isinstance(r, str) else r for r in replies] for p, replies in script.items()}
     policy = Policy("scripted", Scripted(CHAT, ids), CHAT, context)
-    return roll_out(policy, attempts or [attempt(name) for name in script], SAMPLING, seed, max_malformed)
+    return roll_out(policy, attempts or [attempt(name) for name in script], SAMPLING, seed, max_malformed, in_flight)
 
 
 def check_tokens(made: Trajectory) -> None:
@@ -217,22 +224,55 @@ def test_many_in_flight_stay_in_order_and_apart() -> None:
         check_tokens(made)
         (alone,) = run({name: script[name]}, context=250)
         assert alone == made
-    assert run(script, context=250) == together
+    for in_flight in (1, 2, 5, 99):
+        assert run(script, context=250, in_flight=in_flight) == together
+
+
+def test_how_long_a_tool_takes_changes_nothing() -> None:
+    """One slow tool among fast ones: the forwards are the same ones, in the same order."""
+
+    class Slow(Calculator):
+        def run(self, payload: str) -> str:
+            time.sleep(random.random() / 50)
+            return super().run(payload)
+
+    names = ["what", "Ada is", "Oslo is what", "Rome", "born"]
+    script = {CHAT.prompt(name): [CHAT.reply(text) for text in (SUM, FIND, SUM, SAY)] for name in names}
+    model = Scripted(CHAT, {})
+    model._script = script
+    policy = Policy("scripted", model, CHAT, 512)
+    forwards: list[list[tuple[int, int]]] = []
+    read = Slots.read
+
+    def noted(self: Slots, new: Any) -> Any:
+        forwards[-1] += [(slot, len(tokens)) for slot, tokens in new]
+        return read(self, new)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Slots, "read", noted)
+        made = []
+        for tools in (TOOLS, {**TOOLS, ActionKind.CALCULATE: Slow()}, {**TOOLS, ActionKind.CALCULATE: Slow()}):
+            forwards.append([])
+            attempts = [attempt(name, 5, tools) for name in names]
+            made.append(roll_out(policy, attempts, SAMPLING, 7, 0, 3))
+    assert {trajectory.stop for trajectory in made[0]} == {Stop.ANSWERED}
+    assert made[0] == made[1] == made[2]
+    assert forwards[0] == forwards[1] == forwards[2]
 
 
 def test_seeds_come_from_question_sample_and_step_alone() -> None:
     """A real model at temperature 1: what a sample does depends on its own seed, not on who is in flight with it."""
     policy = Policy("random", tiny.qwen3(len(CHAT.tokenizer)), CHAT, 512)
     attempts = [attempt(name, 3, sample=sample) for name in ("what", "Ada is born") for sample in range(2)]
-    together = roll_out(policy, attempts, SAMPLING, 7, 0)
+    together = roll_out(policy, attempts, SAMPLING, 7, 0, 3)
     assert [made.id for made in together] == ["what/0", "what/1", "Ada is born/0", "Ada is born/1"]
     assert together[3].seed == derive(7, "Ada is born", 1)
     for made in together:
         k = len(made.steps) - 1  # its state is all that came before, read token for token
         expected = tiny.naive_logprobs(policy.model, made.state_ids(k), made.steps[k].token_ids).tolist()
         assert made.steps[k].logprobs == pytest.approx(expected, abs=1e-4)
-    (alone,) = roll_out(policy, attempts[3:], SAMPLING, 7, 0)
+    (alone,) = roll_out(policy, attempts[3:], SAMPLING, 7, 0, 1)
     assert [step.token_ids for step in alone.steps] == [step.token_ids for step in together[3].steps]
     assert len({made.steps[0].token_ids for made in together}) == 4
-    other = roll_out(policy, attempts, SAMPLING, 8, 0)
+    other = roll_out(policy, attempts, SAMPLING, 8, 0, 4)
     assert all(a.steps[0].token_ids != b.steps[0].token_ids for a, b in zip(together, other, strict=True))

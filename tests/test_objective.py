@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from swirl.rl.objective import Estimator, advantages, entropy, exact_kl, policy_gradient_loss
+from swirl.rl.objective import Estimator, advantages, token_statistics
 
 NAN = math.nan
 
@@ -46,42 +46,44 @@ def logits_of(*rows: tuple[float, ...]) -> torch.Tensor:
     return torch.tensor(rows, dtype=torch.float64).log() + 5.0
 
 
-def test_exact_kl() -> None:
+def statistics(policy: torch.Tensor, reference: torch.Tensor, temperature: float = 1.0) -> list[list[float]]:
+    """log pi of token 0, KL and entropy at each position."""
+    targets = torch.zeros(len(policy), dtype=torch.long)
+    return [values.tolist() for values in token_statistics(policy, reference, targets, temperature)]
+
+
+def test_statistics_of_a_token() -> None:
     policy, reference = logits_of((0.5, 0.5), (0.9, 0.1)), logits_of((0.25, 0.75), (0.9, 0.1))
+    logprob, kl, entropy = statistics(policy, reference)
+    assert logprob == pytest.approx([math.log(0.5), math.log(0.9)], rel=1e-12)
     # 0.5 ln(0.5/0.25) + 0.5 ln(0.5/0.75) = 0.5 ln(4/3)
-    expected = torch.tensor([0.14384103622589045, 0.0], dtype=torch.float64)
-    torch.testing.assert_close(exact_kl(policy, reference), expected, rtol=1e-12, atol=1e-12)
+    assert kl == pytest.approx([0.14384103622589045, 0.0], rel=1e-12, abs=1e-15)
+    assert entropy == pytest.approx([math.log(2), 0.3250829733914482], rel=1e-12)
 
 
-def test_exact_kl_is_of_the_policy_from_the_reference() -> None:
+def test_kl_is_of_the_policy_from_the_reference() -> None:
     # the other way round: 0.25 ln(0.25/0.5) + 0.75 ln(0.75/0.5)
-    found = exact_kl(logits_of((0.25, 0.75)), logits_of((0.5, 0.5)))
-    assert float(found[0]) == pytest.approx(0.13081203594113694, rel=1e-12)
+    _, (kl,), _ = statistics(logits_of((0.25, 0.75)), logits_of((0.5, 0.5)))
+    assert kl == pytest.approx(0.13081203594113694, rel=1e-12)
 
 
-def test_entropy() -> None:
-    found = entropy(logits_of((0.25, 0.25, 0.25, 0.25), (0.5, 0.25, 0.125, 0.125)))
-    # ln 4 and 1.75 ln 2
-    torch.testing.assert_close(
-        found, torch.tensor([1.3862943611198906, 1.2130075659799042], dtype=torch.float64), rtol=1e-12, atol=1e-12
-    )
+def test_statistics_are_at_the_sampling_temperature() -> None:
+    """At temperature 2, probabilities are the square roots, normalised."""
+    hot = logits_of((0.64, 0.16, 0.16, 0.04))
+    warm = logits_of((0.8 / 1.8, 0.4 / 1.8, 0.4 / 1.8, 0.2 / 1.8))
+    other = logits_of((0.25, 0.25, 0.25, 0.25))
+    for found, expected in zip(statistics(hot, other, 2.0), statistics(warm, other), strict=True):
+        assert found == pytest.approx(expected, rel=1e-12)
 
 
-def test_policy_gradient_loss_and_its_gradients() -> None:
-    logprobs = torch.tensor([-1.0, -2.0], dtype=torch.float64, requires_grad=True)
-    advantage = torch.tensor([0.5, -1.0], dtype=torch.float64, requires_grad=True)
-    kl = torch.tensor([0.2, 0.4], dtype=torch.float64, requires_grad=True)
-    loss = policy_gradient_loss(logprobs, advantage, kl, 0.1)
-    # -(0.5 * -1 + -1 * -2) / 2 + 0.1 * 0.3
-    assert loss.item() == pytest.approx(-0.72, rel=1e-12)
-    loss.backward()
-    assert logprobs.grad is not None
-    assert kl.grad is not None
-    assert logprobs.grad.tolist() == pytest.approx([-0.25, 0.5])
-    assert kl.grad.tolist() == pytest.approx([0.05, 0.05])
-    assert advantage.grad is None
+def test_gradients_of_the_statistics_are_those_of_finite_differences() -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(3, 7, dtype=torch.float64, requires_grad=True)
+    reference, targets = torch.randn(3, 7, dtype=torch.float64), torch.tensor([4, 0, 6])
 
+    def differentiable(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        logprob, kl, entropy = token_statistics(logits, reference, targets, 0.7)
+        assert not entropy.requires_grad
+        return logprob, kl
 
-def test_policy_gradient_loss_wants_one_entry_an_action() -> None:
-    with pytest.raises(ValueError, match="one entry an action each"):
-        policy_gradient_loss(torch.zeros(2), torch.zeros(2), torch.zeros(2, 3), 0.1)
+    assert torch.autograd.gradcheck(differentiable, (logits,))

@@ -88,7 +88,7 @@ def test_a_typo_inside_a_list_or_a_mapping_is_refused_with_the_keys_there_are() 
         ("seed", True, "seed = True: Input should be a valid integer"),
         ("seed", -1, "seed = -1: Input should be greater than or equal to 0"),
         ("runtime.threads", 1.5, "runtime.threads = 1.5: Input should be a valid integer"),
-        ("train.swirl.packed", "yes", "train.swirl.packed = 'yes': Input should be a valid boolean"),
+        ("train.packed", "yes", "train.packed = 'yes': Input should be a valid boolean"),
         ("train.swirl.samples", 1, "train.swirl.samples = 1: Input should be greater than or equal to 2"),
         ("train.swirl.lr", 0.0, "train.swirl.lr = 0.0: Input should be greater than 0"),
         ("train.swirl.lr", float("inf"), "train.swirl.lr = inf: Input should be a finite number"),

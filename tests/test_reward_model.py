@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from swirl.errors import ModelError
-from swirl.judging.reward import RewardModel, by_size
+from swirl.judging.reward import RewardModel
 from swirl.models.chat import Chat
 from swirl.models.tokenizer import CHAT_TEMPLATE
 from swirl.rl.combs import pack
@@ -115,18 +115,3 @@ def _letters() -> object:
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="?"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return tokenizer
-
-
-@pytest.mark.parametrize(
-    ("sizes", "budget", "groups"),
-    [
-        ([], 10, []),
-        ([5, 1, 3], 5, [[1], [2], [0]]),
-        ([5, 1, 3], 6, [[1, 2], [0]]),  # two rows padded to 3 are 6
-        ([2, 2, 2, 2], 6, [[0, 1, 2], [3]]),
-        ([100, 1], 10, [[1], [0]]),  # one alone, however large
-        ([4, 4, 1], 100, [[2, 0, 1]]),
-    ],
-)
-def test_by_size(sizes: list[int], budget: int, groups: list[list[int]]) -> None:
-    assert by_size(sizes, budget) == groups

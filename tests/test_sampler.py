@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import pytest
 import torch
 
-from swirl.rollout.sampler import Conversations, Sampled, Sampling, choose
+from swirl.rl.sampling import Bare, sample_teeth
+from swirl.rollout.sampler import Sampled, Sampling, Slots, choose, uniforms
 from tests import tiny
 
 PROMPTS = [(5, 6, 7), (8,), (9, 10, 11, 12, 13, 14, 15), (16, 17)]
@@ -17,18 +18,69 @@ RANDOM = Sampling(temperature=1.0, max_tokens=8)
 NO_END = frozenset({tiny.VOCABULARY})
 FAMILIES = pytest.mark.parametrize("family", tiny.FAMILIES.values(), ids=tiny.FAMILIES.keys())
 Make = Callable[[], Any]
+Act = Callable[..., list[Sampled]]
 
 
-def assert_logprobs(model: Any, state: tuple[int, ...], drawn: Sampled) -> None:
+Prompt = tuple[int, ...]
+
+
+def assert_logprobs(model: Any, state: Prompt, drawn: Sampled) -> None:
     """Those of an unpadded forward; the sampler keeps float32."""
     expected = tiny.naive_logprobs(model, state, drawn.ids).detach()
     torch.testing.assert_close(torch.tensor(drawn.logprobs).double(), expected, rtol=1e-5, atol=1e-5)
 
 
+def from_the_full_prefix(model: Any, state: Prompt, seed: int, sampling: Sampling, ends: Collection[int]) -> Prompt:
+    """The slow reference: the whole conversation is read again for every token."""
+    drawn: list[int] = []
+    for draw in uniforms(seed, sampling.max_tokens):
+        logits = tiny.naive_logits(model, [*state, *drawn])[-1:].detach().float()
+        drawn.append(int(choose(logits, torch.tensor([draw], dtype=torch.float64), sampling)[0]))
+        if drawn[-1] in ends:
+            break
+    return tuple(drawn)
+
+
+def teeth(
+    model: Any, states: Sequence[Prompt], seeds: Sequence[int], sampling: Sampling, ends: Collection[int]
+) -> list[Sampled]:
+    """One action a state, each state a trunk of its own."""
+    combs = [Bare(state, ((len(state), seed),)) for state, seed in zip(states, seeds, strict=True)]
+    return [tooth for (tooth,) in sample_teeth(model, combs, sampling, ends)]
+
+
+def in_slots(
+    model: Any, states: Sequence[Prompt], seeds: Sequence[int], sampling: Sampling, ends: Collection[int]
+) -> list[Sampled]:
+    """One action a state, a slot each; every other state comes two forwards late, so that forwards are mixed."""
+    slots = Slots(model)
+    numbers = [slots.open() for _ in states]
+    draws = [uniforms(seed, sampling.max_tokens) for seed in seeds]
+    ids: list[list[int]] = [[] for _ in states]
+    logprobs: list[list[float]] = [[] for _ in states]
+    going = set(numbers)
+    for tick in range(sampling.max_tokens + 2):
+        reading = [row for row in sorted(going) if tick >= 2 * (row % 2)]
+        if not reading:
+            break
+        logits = slots.read([(row, ids[row][-1:] or states[row]) for row in reading])
+        chosen = torch.tensor([draws[row][len(ids[row])] for row in reading], dtype=torch.float64)
+        for row, token, logprob in zip(reading, *choose(logits, chosen, sampling), strict=True):
+            ids[row].append(int(token))
+            logprobs[row].append(float(logprob))
+            if int(token) in ends or len(ids[row]) == sampling.max_tokens:
+                going.discard(row)
+    return [Sampled(tuple(i), tuple(p)) for i, p in zip(ids, logprobs, strict=True)]
+
+
+WAYS = pytest.mark.parametrize("act", [teeth, in_slots])
+
+
 @FAMILIES
-def test_greedy_is_transformers_generate(family: Make) -> None:
+@WAYS
+def test_greedy_is_transformers_generate(family: Make, act: Act) -> None:
     model = family()
-    drawn = Conversations(model, PROMPTS).act([0] * len(PROMPTS), GREEDY, {1})
+    drawn = act(model, PROMPTS, [0] * len(PROMPTS), GREEDY, {1})
     for prompt, got in zip(PROMPTS, drawn, strict=True):
         ids = torch.tensor([prompt])
         with torch.no_grad():
@@ -40,66 +92,79 @@ def test_greedy_is_transformers_generate(family: Make) -> None:
 
 
 @FAMILIES
-def test_read_act_read_act_equals_rereading_everything(family: Make) -> None:
-    model = family()
-    conversations = Conversations(model, PROMPTS)
-    states = list(PROMPTS)
-    for turn in range(3):
-        drawn = conversations.act([100 * turn + row for row in range(len(PROMPTS))], RANDOM, range(2, 8))
-        assert len({len(action.ids) for action in drawn}) > 1, "rows must end at different times to test anything"
-        for state, action in zip(states, drawn, strict=True):
-            assert_logprobs(model, state, action)
-        new = [tuple(range(20 + turn, 21 + turn + row)) for row in range(len(PROMPTS))]
-        states = [(*state, *action.ids, *more) for state, action, more in zip(states, drawn, new, strict=True)]
-        conversations.read([(action.ids[-1], *more) for action, more in zip(drawn, new, strict=True)])
-    last = conversations.act([0] * len(PROMPTS), GREEDY, {1})
-    again = Conversations(model, states).act([0] * len(PROMPTS), GREEDY, {1})
-    assert [action.ids for action in last] == [action.ids for action in again]
+@WAYS
+def test_sampling_from_the_cache_is_sampling_from_the_full_prefix(family: Make, act: Act) -> None:
+    model, ends, seeds = family(), range(2, 8), [11, 22, 33, 44]
+    with tiny.Exact():
+        drawn = act(model, PROMPTS, seeds, RANDOM, ends)
+        slow = [from_the_full_prefix(model, p, s, RANDOM, ends) for p, s in zip(PROMPTS, seeds, strict=True)]
+    assert [action.ids for action in drawn] == slow
+    assert len(set(map(len, slow))) > 1, "actions must end at different times to test anything"
 
 
 @FAMILIES
-def test_an_action_depends_on_its_seed_and_not_on_its_neighbours(family: Make) -> None:
+@WAYS
+def test_an_action_depends_on_its_seed_and_not_on_its_neighbours(family: Make, act: Act) -> None:
     model = family()
     seeds = [11, 22, 33, 44]
-    together = Conversations(model, PROMPTS).act(seeds, RANDOM, {1})
-    alone = [Conversations(model, [p]).act([s], RANDOM, {1})[0] for p, s in zip(PROMPTS, seeds, strict=True)]
+    together = act(model, PROMPTS, seeds, RANDOM, {1})
+    alone = [act(model, [p], [s], RANDOM, {1})[0] for p, s in zip(PROMPTS, seeds, strict=True)]
     assert [action.ids for action in together] == [action.ids for action in alone]
-    reordered = Conversations(model, PROMPTS[::-1]).act(seeds[::-1], RANDOM, {1})
+    reordered = act(model, PROMPTS[::-1], seeds[::-1], RANDOM, {1})
     assert [action.ids for action in reordered[::-1]] == [action.ids for action in alone]
-    others = Conversations(model, PROMPTS).act([s + 1 for s in seeds], RANDOM, {1})
+    others = act(model, PROMPTS, [s + 1 for s in seeds], RANDOM, {1})
     assert all(a.ids != b.ids for a, b in zip(together, others, strict=True))
 
 
 @FAMILIES
-def test_select_repeats_and_reorders_rows(family: Make) -> None:
-    model = family()
-    conversations = Conversations(model, PROMPTS)
-    rows = [2, 2, 0, 3, 2]
-    conversations.select(rows)
-    assert len(conversations) == 5
-    seeds = [7, 8, 7, 9, 7]
-    drawn = conversations.act(seeds, RANDOM, NO_END)
-    for row, seed, action in zip(rows, seeds, drawn, strict=True):
-        assert action.ids == Conversations(model, [PROMPTS[row]]).act([seed], RANDOM, NO_END)[0].ids
-        assert_logprobs(model, PROMPTS[row], action)
-    assert drawn[0].ids == drawn[4].ids != drawn[1].ids
+def test_teeth_of_one_trunk_are_those_of_their_own_states(family: Make) -> None:
+    """Two combs, states at several places of each trunk, several actions a state, some of which end at once."""
+    model, ends = family(), set(range(2, 14))
+    trunks = [tuple(range(5, 25)), tuple(range(30, 37))]
+    bare = [
+        Bare(trunk, tuple((sees, 100 * sees + g) for sees in seen for g in range(6)))
+        for trunk, seen in zip(trunks, [(1, 4, 13, 20), (7, 2)], strict=True)
+    ]
+    made = sample_teeth(model, bare, RANDOM, ends)
+    assert [len(of_comb) for of_comb in made] == [24, 12]
+    lengths = {len(action.ids) for of_comb in made for action in of_comb}
+    assert {1, 8} <= lengths
+    for comb, actions in zip(bare, made, strict=True):
+        for (sees, seed), action in zip(comb.teeth, actions, strict=True):
+            assert action.ids == teeth(model, [comb.trunk[:sees]], [seed], RANDOM, ends)[0].ids
+            assert_logprobs(model, comb.trunk[:sees], action)
 
 
-def test_rows_selected_after_an_action_go_on_from_where_they_were() -> None:
-    model = tiny.qwen3()
-    conversations = Conversations(model, PROMPTS)
-    drawn = conversations.act([1, 2, 3, 4], RANDOM, range(2, 20))
-    conversations.select([3, 1])
-    conversations.read([(drawn[3].ids[-1], 30, 31), (drawn[1].ids[-1], 30)])
-    got = conversations.act([5, 6], RANDOM, NO_END)
-    assert_logprobs(model, (*PROMPTS[3], *drawn[3].ids, 30, 31), got[0])
-    assert_logprobs(model, (*PROMPTS[1], *drawn[1].ids, 30), got[1])
+@FAMILIES
+def test_slots_go_on_are_cleared_and_moved(family: Make) -> None:
+    model, slots = family(), Slots(family())
+
+    def check(new: dict[int, Prompt], states: dict[int, Prompt]) -> None:
+        """Reading `new` gives what reading the whole of `states` gives."""
+        logits = slots.read(list(new.items()))
+        for row, slot in zip(logits, new, strict=True):
+            expected = tiny.naive_logits(model, states[slot])[-1].detach().float()
+            torch.testing.assert_close(row, expected, rtol=1e-4, atol=1e-4)
+
+    for _ in range(4):
+        slots.open()
+    a, b, c, d = PROMPTS
+    check({0: a, 2: c}, {0: a, 2: c})
+    check({1: b, 2: (20,), 0: (21, 22, 23, 24, 25, 26)}, {1: b, 2: (*c, 20), 0: (*a, 21, 22, 23, 24, 25, 26)})
+    slots.clear(2)
+    long = tuple(range(2, 38))
+    check({2: d, 1: long, 3: a}, {2: d, 1: (*b, *long), 3: a})  # the buffers grow here
+    slots.keep([3, 1])
+    check({0: (9,), 1: (9,)}, {0: (*a, 9), 1: (*b, *long, 9)})
+    assert slots.open() == 2
+    check({2: c, 0: (10,)}, {2: c, 0: (*a, 9, 10)})
 
 
-def test_an_action_ends_with_its_end_token_or_at_the_limit() -> None:
+@WAYS
+def test_an_action_ends_with_its_end_token_or_at_the_limit(act: Act) -> None:
     model = tiny.llama()
     ends = set(range(2, 14))
-    drawn = Conversations(model, [(5, 6)] * 40).act(range(40), RANDOM, ends)
+    drawn = act(model, [(5, 6)] * 40, range(40), RANDOM, ends)
     assert {len(action.ids) for action in drawn} >= {1, 2, 8}
     for action in drawn:
         assert len(action.logprobs) == len(action.ids) <= 8
@@ -107,11 +172,11 @@ def test_an_action_ends_with_its_end_token_or_at_the_limit() -> None:
         assert action.ids[-1] in ends or len(action.ids) == 8
 
 
-def test_a_cache_that_outgrows_its_buffer_changes_nothing() -> None:
+@WAYS
+def test_long_actions(act: Act) -> None:
     model = tiny.qwen3()
     long = Sampling(temperature=1.0, max_tokens=90)
-    drawn = Conversations(model, PROMPTS).act([1, 2, 3, 4], long, NO_END)
-    for prompt, action in zip(PROMPTS, drawn, strict=True):
+    for prompt, action in zip(PROMPTS, act(model, PROMPTS, [1, 2, 3, 4], long, NO_END), strict=True):
         assert len(action.ids) == 90
         assert_logprobs(model, prompt, action)
 
@@ -149,7 +214,7 @@ def test_choose(sampling: Sampling, draws: list[float], tokens: list[int]) -> No
 def test_sampling_has_the_models_distribution() -> None:
     """1,000 first tokens against their probabilities, by chi-square (35 degrees or fewer: 99.9% below 67)."""
     model = tiny.qwen3()
-    drawn = Conversations(model, [(5, 6, 7)] * 1000).act(range(1000), Sampling(max_tokens=1), NO_END)
+    drawn = teeth(model, [(5, 6, 7)] * 1000, range(1000), Sampling(max_tokens=1), NO_END)
     expected = torch.softmax(tiny.naive_logits(model, (5, 6, 7))[-1], -1).detach() * 1000
     seen = torch.bincount(torch.tensor([action.ids[0] for action in drawn]), minlength=tiny.VOCABULARY).double()
     common = expected >= 5

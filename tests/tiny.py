@@ -43,13 +43,13 @@ def qwen3(vocabulary: int = VOCABULARY, seed: int = 0) -> Any:
     return _double(Qwen3ForCausalLM, Qwen3Config(vocab_size=vocabulary, tie_word_embeddings=True, **_SHAPE), seed)
 
 
-def gemma2(vocabulary: int = VOCABULARY, seed: int = 0) -> Any:
+def gemma2(vocabulary: int = VOCABULARY, seed: int = 0, window: int = 4) -> Any:
     """A random Gemma-2 in float64: a sliding window of 4 tokens in one of two layers, both soft caps on."""
     from transformers import Gemma2Config, Gemma2ForCausalLM
 
     config = Gemma2Config(
         vocab_size=vocabulary,
-        sliding_window=4,
+        sliding_window=window,
         layer_types=["sliding_attention", "full_attention"],
         attn_logit_softcapping=3.0,
         final_logit_softcapping=2.0,
@@ -60,11 +60,11 @@ def gemma2(vocabulary: int = VOCABULARY, seed: int = 0) -> Any:
     return _double(Gemma2ForCausalLM, config, seed)
 
 
-def mistral(vocabulary: int = VOCABULARY, seed: int = 0) -> Any:
+def mistral(vocabulary: int = VOCABULARY, seed: int = 0, window: int = 4) -> Any:
     """A random Mistral in float64: every layer slides, and its configuration has no list of layer types."""
     from transformers import MistralConfig, MistralForCausalLM
 
-    config = MistralConfig(vocab_size=vocabulary, sliding_window=4, tie_word_embeddings=False, **_SHAPE)
+    config = MistralConfig(vocab_size=vocabulary, sliding_window=window, tie_word_embeddings=False, **_SHAPE)
     return _double(MistralForCausalLM, config, seed)
 
 

@@ -28,7 +28,7 @@ def ask(text: str, benchmark: str, model: Path, params: Params, layout: Layout) 
     question = Question("ask", benchmark, "evaluation", " ".join(text.split()), (), 0, tools)
     policy = load_policy(params, model, model.name)
     todo = attempts(params, layout, [question], 1)
-    return roll_out(policy, todo, sampling(params, 0.0), params.seed, params.rollout.max_malformed)[0]
+    return roll_out(policy, todo, sampling(params, 0.0), params.seed, params.rollout.max_malformed, 1)[0]
 
 
 def as_text(trajectory: Trajectory) -> str:

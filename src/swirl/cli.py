@@ -131,7 +131,7 @@ def dvc_deps(
         print(f"dvc.yaml: changed {', '.join(changed)}" if changed else "dvc.yaml is right already")
         return
     for name in STAGES:
-        print(name, *pipeline.closure(name, root), sep="\n  ")
+        print(name, *pipeline.source_deps(name, root), sep="\n  ")
 
 
 def _layout() -> Layout:

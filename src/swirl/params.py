@@ -56,7 +56,8 @@ class Rollout(Section):
     max_steps: Mapping[Task, Count] = Field(description="actions a trajectory may take, by kind of task")
     max_action_tokens: Annotated[int, Field(ge=4)] = Field(description="longest action in tokens")
     max_malformed: Annotated[int, Field(ge=0)] = Field(description="malformed actions in a row that end it; 0: never")
-    block_size: Count = Field(description="trajectories in flight together: a journal's unit, and what bytes depend on")
+    block_size: Count = Field(description="trajectories that are committed together: a journal's unit")
+    in_flight: Count = Field(description="trajectories of a block that are worked on at the same time")
 
 
 class Split(Section):
@@ -216,7 +217,6 @@ class Swirl(Section):
     estimator: Literal["reinforce", "rloo", "grpo"] = Field(description="advantage estimator")
     kl_coefficient: Annotated[float, Field(ge=0)] = Field(description="weight of KL(policy || reference); 0: none")
     clip: Positive = Field(description="largest gradient norm")
-    packed: bool = Field(description="one comb a trajectory (true) or one sequence an action (false); same numbers")
     check_every: Count = Field(description="updates between looks at the development questions, and checkpoints")
     guard: Guard
 
@@ -233,6 +233,8 @@ class Sft(Section):
 class Train(Section):
     """The two ways of training on the filtered steps."""
 
+    packed: bool = Field(description="one comb a trajectory (true) or one sequence an action (false); same numbers")
+    token_budget: Count = Field(description="tokens that one forward reads at most, if one trajectory has not more")
     swirl: Swirl
     sft: Sft
 

@@ -78,6 +78,21 @@ def closure(stage: str, root: Path) -> list[str]:
     return sorted(path.relative_to(root).as_posix() for path in found)
 
 
+def source_deps(stage: str, root: Path) -> list[str]:
+    """`closure`, with a folder in place of its files where all of them are in it: what dvc.yaml names, sorted."""
+    names = set(closure(stage, root))
+    package = root / "src/swirl"
+    for folder in sorted(path for path in package.rglob("*") if path.is_dir() and path.name != "__pycache__"):
+        inside = {
+            path.relative_to(root).as_posix()
+            for path in folder.rglob("*")
+            if path.is_file() and "__pycache__" not in path.parts
+        }
+        if len(inside) > 1 and inside <= names:
+            names = names - inside | {folder.relative_to(root).as_posix()}
+    return sorted(names)
+
+
 def declared(stage: str, root: Path) -> list[str]:
     """The source files that dvc.yaml names among the deps of `stage`, sorted."""
     import yaml
@@ -100,7 +115,7 @@ def params_read(stage: str, root: Path) -> set[str]:
 
 
 def rewrite_deps(root: Path) -> list[str]:
-    """Make the source deps in dvc.yaml what `closure` says, keeping all else. Returns the changed stages."""
+    """Make the source deps in dvc.yaml what `source_deps` says, keeping all else. Returns the changed stages."""
     from ruamel.yaml import YAML
 
     yaml = YAML()
@@ -113,7 +128,7 @@ def rewrite_deps(root: Path) -> list[str]:
     for stage in STAGES:
         body = _body(document["stages"], stage)
         kept = [dep for dep in body["deps"] if not dep.startswith("src/")]
-        wanted = closure(stage, root) + kept
+        wanted = source_deps(stage, root) + kept
         if list(body["deps"]) != wanted:
             body["deps"][:] = wanted
             changed.append(stage)

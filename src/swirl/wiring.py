@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from swirl.benchmarks.embedded import memory_world
 from swirl.errors import DataError
 from swirl.judging.reward import RewardModel
 from swirl.layout import Layout
 from swirl.models.chat import Chat
 from swirl.models.local import deterministic, load_model, load_tokenizer
-from swirl.models.pretraining import Demonstrator, Prompts, fill
+from swirl.models.prompts import Prompts, fill
 from swirl.models.threads import spread
 from swirl.params import Params, Task
 from swirl.records import load
 from swirl.rollout.engine import Attempt, Policy, roll_out
 from swirl.rollout.sampler import Sampling
-from swirl.seeds import generator
 from swirl.tools import Calculator, Search
 from swirl.tools.base import Tool
 from swirl.types import ActionKind, Derivation, Question, Trajectory
@@ -118,14 +116,6 @@ def attempts_with(
     return made
 
 
-def demonstrator(params: Params, layout: Layout, split: str, *purpose: str) -> Demonstrator:
-    """Written demonstrations of one split of the embedded world, with their own random stream."""
-    rng = generator(params.seed, "demonstrations", split, *purpose)
-    limits = {str(task): limit for task, limit in params.rollout.max_steps.items()}
-    k = params.tools.search_results
-    return Demonstrator(split, memory_world(params.seed), read_prompts(params, layout), limits, k, rng)
-
-
 def roll_out_all(
     params: Params,
     policy: Policy,
@@ -134,15 +124,15 @@ def roll_out_all(
     seed: int,
     done: Callable[[int], None] = lambda count: None,
 ) -> list[Trajectory]:
-    """Roll out all attempts in fixed blocks, some blocks at a time; `done(count)` follows each block."""
-
-    def block_of(block: Sequence[Attempt]) -> list[Trajectory]:
-        made = roll_out(policy, block, sampling(params, temperature), seed, params.rollout.max_malformed)
-        done(len(block))
-        return made
-
-    made = spread(block_of, blocks(todo, params.rollout.block_size), params.runtime.workers)
-    return [trajectory for block in made for trajectory in block]
+    """Roll out all attempts, dealt to `runtime.workers` shares; `done(1)` follows each trajectory."""
+    loop, drawn, workers = params.rollout, sampling(params, temperature), params.runtime.workers
+    shares = spread(
+        lambda first: roll_out(policy, todo[first::workers], drawn, seed, loop.max_malformed, loop.in_flight, done),
+        range(workers),
+        workers,
+    )
+    made = {trajectory.id: trajectory for share in shares for trajectory in share}
+    return [made[f"{attempt.question.id}/{attempt.sample}"] for attempt in todo]
 
 
 def sampling(params: Params, temperature: float) -> Sampling:

@@ -26,7 +26,7 @@ from tests.smoke import merged, read_yaml
 ROOT = Path(__file__).resolve().parents[2]
 TINY: dict[str, Any] = {
     "runtime": {"threads": 1},
-    "rollout": {"block_size": 2, "max_steps": {"search": 3, "calculate": 4}},
+    "rollout": {"block_size": 2, "in_flight": 2, "max_steps": {"search": 3, "calculate": 4}},
     "base_model": {
         "shape": {"hidden": 32, "layers": 1, "heads": 2, "feed_forward": 64, "context": 512},
         "flawed_phase": {"steps": 3, "batch_size": 4},

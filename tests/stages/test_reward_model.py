@@ -62,6 +62,8 @@ def labelled(kind: str, *good: bool) -> Labelled:
 class Always:
     """A model whose every verdict is the same."""
 
+    _supports_attention_backend = True
+
     def __init__(self, model: Any, token: int) -> None:
         self.device, self.dtype, self.config, self.base_model = (
             model.device,

@@ -123,7 +123,7 @@ def test_packed_and_plain_training_agree(params: Params, trained: Layout, copy: 
     """Sampling could flip on a rounding; at these sizes it does not, so six updates end at the same weights."""
     from safetensors.torch import load_file
 
-    plain = validate(merged(params.model_dump(), {"train": {"swirl": {"packed": False}}}), "tests")
+    plain = validate(merged(params.model_dump(), {"train": {"packed": False}}), "tests")
     train.run(plain, copy, "swirl")
     ours, theirs = (load_file(layout.model("swirl") / "model.safetensors") for layout in (copy, trained))
     for name, value in theirs.items():

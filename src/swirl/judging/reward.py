@@ -13,7 +13,7 @@ from typing import Any
 from swirl.errors import ModelError
 from swirl.models.chat import Chat
 from swirl.models.threads import spread
-from swirl.rl.combs import Comb, pack
+from swirl.rl.combs import Comb, pack, share_out
 from swirl.rl.logprobs import final_logits
 from swirl.types import Trajectory
 
@@ -31,7 +31,7 @@ class RewardModel:
     """The judge's turn."""
     packed: bool = True
     token_budget: int = 16384
-    """Padded tokens that one forward reads at most."""
+    """Tokens that one forward reads, at most, unless one comb alone has more."""
     workers: int = 1
     """Forwards at the same time."""
 
@@ -55,13 +55,11 @@ class RewardModel:
     def scores(self, combs: Sequence[Comb]) -> list[list[float]]:
         """R for every tooth; the teeth are bare actions on their states. One list a comb."""
         judged = [pack(comb.trunk, [(tooth.sees, self.tooth(tooth.ids)) for tooth in comb.teeth]) for comb in combs]
-        return self._read(judged)
+        return self.read(judged)
 
     def trajectory_scores(self, trajectories: Sequence[Trajectory]) -> list[list[float]]:
         """R for every step of each trajectory, none for one without steps; each trajectory's tokens are read once."""
-        scores = iter(
-            self._read([self._trajectory_comb(trajectory) for trajectory in trajectories if trajectory.steps])
-        )
+        scores = iter(self.read([self._trajectory_comb(trajectory) for trajectory in trajectories if trajectory.steps]))
         return [next(scores) if trajectory.steps else [] for trajectory in trajectories]
 
     def _trajectory_comb(self, trajectory: Trajectory) -> Comb:
@@ -73,8 +71,10 @@ class RewardModel:
         last = len(trajectory.steps)
         return pack(trajectory.state_ids(last), teeth)
 
-    def _read(self, combs: Sequence[Comb]) -> list[list[float]]:
-        groups = by_size([comb.packed_size if self.packed else comb.plain_size for comb in combs], self.token_budget)
+    def read(self, combs: Sequence[Comb]) -> list[list[float]]:
+        """R for every tooth of combs whose teeth end where a verdict is read."""
+        sizes = [comb.packed_size if self.packed else comb.plain_size for comb in combs]
+        groups = share_out(sizes, self.token_budget, self.workers)
         scored = spread(lambda group: self._read_group([combs[index] for index in group]), groups, self.workers)
         scores = {
             index: row
@@ -91,14 +91,3 @@ class RewardModel:
             logits = final_logits(self.model, combs, self.packed).float()
             values = iter(torch.sigmoid(logits[:, good] - logits[:, bad]).tolist())
         return [[next(values) for _ in comb.teeth] for comb in combs]
-
-
-def by_size(sizes: Sequence[int], token_budget: int) -> list[list[int]]:
-    """Indices in groups of similar size whose padded total stays within the budget (one index at least)."""
-    groups: list[list[int]] = []
-    for index in sorted(range(len(sizes)), key=lambda i: (sizes[i], i)):
-        if groups and sizes[index] * (len(groups[-1]) + 1) <= token_budget:
-            groups[-1].append(index)
-        else:
-            groups.append([index])
-    return groups

@@ -1,34 +1,195 @@
-"""Attention masks of our own making, as transformers' models take them."""
+"""Attention by plan: what lets a transformers model read ragged batches without padding and without square masks.
+
+All tokens of a forward stand in one row, in any order, with explicit position ids. A `Plan` that travels with the
+forward says who sees whom and computes each layer's attention; all else (projections, norms, feed-forward) is the
+model's own code on exactly the tokens there are. A forward without a plan is the model's own in every respect.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
 from swirl.errors import ModelError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+_PREFIX = "swirl_"
 
-def additive_mask(model: Any, allowed: Tensor, reading: Tensor, read: Tensor) -> Any:
-    """The additive mask (B, 1, Q, C) of `allowed` (B, Q, C), where row attends to column; one a layer type if need be.
 
-    `reading` (B, Q) and `read` (B, C) are position ids: sliding windows are measured on them, because columns need not
-    be in the order of a sequence. Raises `ModelError` for a kind of attention that is neither full nor sliding.
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """How a layer scores: softcap(q k^T scaling), within a window of positions."""
+
+    scaling: float
+    softcap: float | None
+    window: int | None
+    """Tokens that a query sees, itself included; None for all."""
+
+    def scores(self, query: Tensor, key: Tensor) -> Tensor:
+        """(..., Q, D) and (..., C, D) -> (..., Q, C)."""
+        scores = query @ key.transpose(-1, -2) * self.scaling
+        return scores if self.softcap is None else (scores / self.softcap).tanh() * self.softcap
+
+
+class Plan(Protocol):
+    """Who sees whom in one forward of M tokens."""
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scoring: Scoring) -> Tensor:
+        """Attention of one layer. `query` is (KV heads, queries a KV head, M, D), `key` and `value` (KV heads, M, D).
+
+        Returns the shape of `query`.
+        """
+
+
+def softmax(scores: Tensor, like: Tensor) -> Tensor:
+    """Over the last axis, in float32 or wider, as `like` in type."""
+    import torch
+
+    return torch.softmax(scores, -1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(like.dtype)
+
+
+def additive(allowed: Tensor, like: Tensor) -> Tensor:
+    """0 where allowed, the least finite number elsewhere, in the type of `like`."""
+    import torch
+
+    blocked = torch.zeros(allowed.shape, dtype=like.dtype, device=like.device)
+    return blocked.masked_fill_(~allowed.to(like.device), torch.finfo(like.dtype).min)
+
+
+class Sequences:
+    """The plan of whole sequences that stand one behind the other, each causal."""
+
+    def __init__(self, lengths: Sequence[int], keep: bool = False) -> None:
+        """With `keep`, `kept` holds each layer's keys and values after the forward."""
+        self._lengths, self._keep = list(lengths), keep
+        self.kept: dict[int, list[tuple[Tensor, Tensor]]] = {}
+        """Layer -> (KV heads, T, D) keys and values of each sequence."""
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scoring: Scoring) -> Tensor:
+        """See `Plan`."""
+        import torch
+
+        keys, values = key.split(self._lengths, 1), value.split(self._lengths, 1)
+        if self._keep:
+            self.kept[layer] = list(zip(keys, values, strict=True))
+        parts = zip(query.split(self._lengths, 2), keys, values, strict=True)
+        return torch.cat([causal(q, k, v, scoring) for q, k, v in parts], 2)
+
+
+def causal(query: Tensor, key: Tensor, value: Tensor, scoring: Scoring) -> Tensor:
+    """Causal attention of one sequence: (KV heads, g, T, D) and (KV heads, T, D) -> (KV heads, g, T, D)."""
+    import torch
+
+    size = key.shape[1]
+    if scoring.softcap is None and (scoring.window is None or size <= scoring.window):
+        heads = query.flatten(0, 1)[None]
+        out: Tensor = torch.nn.functional.scaled_dot_product_attention(
+            heads, key[None], value[None], is_causal=True, scale=scoring.scaling, enable_gqa=query.shape[1] > 1
+        )
+        return out[0].view_as(query)
+    order = torch.arange(size, device=key.device)
+    sees = order <= order[:, None]
+    if scoring.window is not None:
+        sees &= order[:, None] - order < scoring.window
+    scores = scoring.scores(query.flatten(1, 2), key).unflatten(1, query.shape[1:3]) + additive(sees, query)
+    weighted: Tensor = (softmax(scores, value).flatten(1, 2) @ value).unflatten(1, query.shape[1:3])
+    return weighted
+
+
+def read(model: Any, ids: Tensor, positions: Tensor, plan: Plan) -> Tensor:
+    """Hidden states (M, H) of M tokens, (M,) ids and positions, whose attention is the plan's.
+
+    Raises `ModelError` for a model whose attention no plan can take over.
     """
     import torch
 
-    config = model.config
-    window = getattr(config, "sliding_window", None)
-    kinds = set(getattr(config, "layer_types", None) or ())
+    _adopt(model)
+    device = model.device
+    passed_on = torch.zeros(1, 1, 1, 1, device=device)  # a 4D mask keeps transformers from making one
+    hidden: Tensor = model.base_model(
+        input_ids=ids.to(device)[None],
+        position_ids=positions.to(device)[None],
+        attention_mask=passed_on,
+        use_cache=False,
+        swirl_plan=plan,
+    ).last_hidden_state
+    return hidden[0]
+
+
+def head(model: Any, hidden: Tensor) -> Tensor:
+    """Logits (..., V) of hidden states (..., H)."""
+    import torch
+
+    logits: Tensor = model.get_output_embeddings()(hidden)
+    cap = getattr(model.config, "final_logit_softcapping", None)
+    return logits if cap is None else torch.tanh(logits / cap) * cap
+
+
+def _adopt(model: Any) -> None:
+    """Let forwards of `model` carry a plan; its forwards without one compute what they did before."""
+    name = model.config._attn_implementation
+    if name.startswith(_PREFIX):
+        return
+    kinds = set(getattr(model.config, "layer_types", None) or ())
     if not kinds <= {"full_attention", "sliding_attention"}:
-        raise ModelError(f"packing and sampling do not know attention of kind {', '.join(sorted(kinds))}")
+        raise ModelError(
+            f"{type(model).__name__} has attention of kind {', '.join(sorted(kinds))}, which packing and our sampler "
+            "do not know; use a model with full or sliding-window attention"
+        )
+    if not getattr(type(model), "_supports_attention_backend", False):
+        raise ModelError(
+            f"{type(model).__name__} does not let its attention be taken over (transformers' attention interface), "
+            "which packing and our sampler need; use a model that does"
+        )
+    _register(name)
+    model.config._attn_implementation = _PREFIX + name
 
-    def additive(seen: Tensor) -> Tensor:
-        mask = torch.zeros(seen.shape, dtype=model.dtype, device=seen.device)
-        return mask.masked_fill(~seen, torch.finfo(model.dtype).min)[:, None].to(model.device)
 
-    if window is None or kinds == {"full_attention"}:
-        return additive(allowed)
-    near = allowed & (reading[:, :, None] - read[:, None, :] < window)
-    return {"full_attention": additive(allowed), "sliding_attention": additive(near)} if kinds else additive(near)
+def _register(name: str) -> None:
+    """Make `swirl_NAME` known to transformers: NAME, but for forwards that carry a plan."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    def attention(
+        module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **options: Any
+    ) -> tuple[Tensor, Any]:
+        plan = options.pop("swirl_plan", None)
+        if plan is None:
+            own = sys.modules[type(module).__module__].eager_attention_forward if name == "eager" else None
+            result: tuple[Tensor, Any] = (own or ALL_ATTENTION_FUNCTIONS[name])(
+                module, query, key, value, attention_mask, **options
+            )
+            return result
+        return _planned(module, plan, query, key, value, options), None
+
+    if _PREFIX + name not in ALL_ATTENTION_FUNCTIONS:
+        AttentionInterface.register(_PREFIX + name, attention)
+        if name in ALL_MASK_ATTENTION_FUNCTIONS:
+            AttentionMaskInterface.register(_PREFIX + name, ALL_MASK_ATTENTION_FUNCTIONS[name])
+
+
+def _planned(module: Any, plan: Plan, query: Tensor, key: Tensor, value: Tensor, options: dict[str, Any]) -> Tensor:
+    """Attention of one layer by plan: (1, heads, M, D) and (1, KV heads, M, D) -> (1, M, heads, D)."""
+    import torch
+
+    if options.get("dropout"):
+        raise ModelError("attention dropout is on, which a packed forward does not do; set attention_dropout to 0")
+    if options.get("s_aux") is not None:
+        raise ModelError(f"{type(module).__name__} has attention sinks, which packing does not know")
+    scaling = options.get("scaling")
+    scoring = Scoring(
+        query.shape[-1] ** -0.5 if scaling is None else scaling, options.get("softcap"), options.get("sliding_window")
+    )
+    heads, kv_heads, size = query.shape[1], key.shape[1], query.shape[-1]
+    device = query.device.type
+    if device == "cpu" and torch.is_autocast_enabled(device):  # a CPU attends faster in float32 than in half of it
+        query, key, value = query.float(), key.float(), value.float()
+    with torch.autocast(device, enabled=False):
+        grouped = query[0].unflatten(0, (kv_heads, heads // kv_heads))
+        out = plan.attend(module.layer_idx, grouped, key[0], value[0], scoring)
+    return out.reshape(1, heads, -1, size).transpose(1, 2)

@@ -22,6 +22,7 @@ from swirl.benchmarks.oracle import label_steps
 from swirl.benchmarks.problems import OBJECTS, VERBS, draw_problem
 from swirl.benchmarks.world import World, make_world
 from swirl.models.chat import Chat
+from swirl.models.prompts import Prompts, fill
 from swirl.models.training import Example
 from swirl.tools import Calculator, Search
 from swirl.types import Derivation
@@ -31,21 +32,6 @@ _COPIED = sorted({*words(), *OBJECTS, *VERBS})
 SOUND = Flaws()
 CORRUPTED = Flaws(contextual=0.4, anywhere=0.25)
 """Flaws of the demonstrations whose last step a judged example asks about."""
-
-
-@dataclass(frozen=True, slots=True)
-class Prompts:
-    """The user's first turn by kind of task, with `{question}` and `{steps}`, and the judge's question."""
-
-    search: str
-    calculate: str
-    closed_book: str
-    judge: str
-
-
-def fill(prompt: str, question: str, steps: int) -> str:
-    """A prompt with its `{question}` and `{steps}`; any other brace stays as it is."""
-    return prompt.replace("{steps}", str(steps)).replace("{question}", question)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from swirl.models.attention import Sequences, head, read
 from swirl.models.threads import spread
 
 if TYPE_CHECKING:
@@ -95,18 +96,40 @@ def shared_gradients(
 
     The batch is dealt to `workers` shares, and their gradients are added in a fixed order.
     """
+    weights: dict[int, float] = {}
+
+    def share(number: int) -> Tensor:
+        with precision():
+            total, weights[number] = loss_of(batch[number::workers])
+        return total
+
+    total = accumulate(parameters, range(min(workers, len(batch))), share, workers)
+    weight = sum(weights.values())
+    for parameter in parameters:
+        parameter.grad /= weight
+    return total / weight
+
+
+def accumulate(parameters: list[Any], shares: Sequence[Item], loss_of: Callable[[Item], Tensor], workers: int) -> float:
+    """Set every parameter's gradient to that of the summed loss of all shares, which is returned.
+
+    `workers` shares are worked on at a time, and their gradients are added in the order of the shares.
+    """
     import torch
 
-    def share(items: Sequence[Item]) -> tuple[float, float, tuple[Tensor, ...]]:
-        with precision():
-            total, weight = loss_of(items)
-        return float(total.detach()), weight, torch.autograd.grad(total, parameters)
+    def of_share(share: Item) -> tuple[float, tuple[Tensor, ...]]:
+        loss = loss_of(share)
+        return float(loss.detach()), torch.autograd.grad(loss, parameters)
 
-    shares = spread(share, [batch[i::workers] for i in range(min(workers, len(batch)))], workers)
-    weight = sum(each for _, each, _ in shares)
-    for parameter, *gradients in zip(parameters, *(gradients for _, _, gradients in shares), strict=True):
-        parameter.grad = sum(gradients[1:], gradients[0]) / weight
-    return sum(total for total, _, _ in shares) / weight
+    total = 0.0
+    for parameter in parameters:
+        parameter.grad = None
+    for first in range(0, len(shares), workers):
+        for loss, gradients in spread(of_share, shares[first : first + workers], workers):
+            total += loss
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
+    return total
 
 
 def cosine(step: int, steps: int, warmup: int) -> float:
@@ -120,48 +143,17 @@ def cosine(step: int, steps: int, warmup: int) -> float:
 def weighted_loss(model: Any, batch: Sequence[Example]) -> tuple[Tensor, float]:
     """Summed next-token cross-entropy, each token's times its weight, and the sum of weights.
 
-    Short examples share a row and do not see each other.
+    Examples stand in one row without padding and do not see each other.
     """
     import torch
 
-    width = max(len(example.ids) for example in batch)
-    rows = first_fit([len(example.ids) for example in batch], width)
-    ids = torch.zeros(len(rows), width, dtype=torch.long)
-    weights = torch.zeros(len(rows), width)
-    position = torch.zeros(len(rows), width, dtype=torch.long)
-    owner = torch.full((len(rows), width), -1, dtype=torch.long)
-    for row, members in enumerate(rows):
-        start = 0
-        for index in members:
-            end = start + len(batch[index].ids)
-            ids[row, start:end] = torch.tensor(batch[index].ids)
-            weights[row, start + 1 : end] = torch.tensor(batch[index].weights[1:])
-            position[row, start:end] = torch.arange(end - start)
-            owner[row, start:end] = index
-            start = end
-    allowed = (owner[:, :, None] == owner[:, None, :]) & torch.ones(width, width, dtype=torch.bool).tril()
-    mask = torch.zeros(allowed.shape).masked_fill(~allowed, torch.finfo(torch.float32).min)[:, None]
+    plan = Sequences([len(example.ids) for example in batch])
+    ids = torch.tensor([token for example in batch for token in example.ids])
+    positions = torch.cat([torch.arange(len(example.ids)) for example in batch])
+    # What the token before predicts: the weight of the next one, none behind the end of an example.
+    weights = torch.tensor([weight for example in batch for weight in (*example.weights[1:], 0.0)])
+    where = weights.nonzero()[:, 0]
     device = model.device
-    ids, weights = ids.to(device), weights.to(device)
-    hidden = model.base_model(
-        input_ids=ids, position_ids=position.to(device), attention_mask=mask.to(device), use_cache=False
-    ).last_hidden_state[:, :-1]
-    weights = weights[:, 1:]
-    read = weights > 0
-    logits = model.get_output_embeddings()(hidden[read]).float()
-    losses = torch.nn.functional.cross_entropy(logits, ids[:, 1:][read], reduction="none")
-    return (losses * weights[read]).sum(), float(weights.sum())
-
-
-def first_fit(sizes: Sequence[int], capacity: int) -> list[list[int]]:
-    """Indices of `sizes` in rows of at most `capacity`, longest first into the first row with room."""
-    rows: list[list[int]] = []
-    room: list[int] = []
-    for index in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
-        place = next((row for row, left in enumerate(room) if left >= sizes[index]), len(rows))
-        if place == len(rows):
-            rows.append([])
-            room.append(capacity)
-        rows[place].append(index)
-        room[place] -= sizes[index]
-    return rows
+    hidden = read(model, ids, positions, plan)[where.to(device)]
+    losses = torch.nn.functional.cross_entropy(head(model, hidden).float(), ids[where + 1].to(device), reduction="none")
+    return (losses * weights[where].to(device)).sum(), float(weights.sum())

@@ -6,12 +6,16 @@ trunk. Packed, the trunk is read once; plain, every tooth is its own sequence. B
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from swirl.models.attention import additive, causal, softmax
+
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from swirl.models.attention import Scoring
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,76 +60,166 @@ def pack(trunk: Sequence[int], teeth: Sequence[tuple[int, Sequence[int]]]) -> Co
     return Comb(tuple(trunk[:used]), tuple(Tooth(sees, tuple(ids)) for sees, ids in teeth))
 
 
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """Padded model input for some combs, and where each tooth token's prediction is read.
+def share_out(sizes: Sequence[int], token_budget: int, workers: int) -> list[list[int]]:
+    """Indices of `sizes` in groups for one forward each: within the token budget, even, a multiple of `workers`.
 
-    B rows of S columns; N tooth tokens in the order comb, tooth, token.
+    Largest first, each into the group that is smallest so far; what alone exceeds the budget is in a group that does.
+    """
+    if not sizes:
+        return []
+    count = min(len(sizes), -(-max(1, -(-sum(sizes) // token_budget)) // workers) * workers)
+    while True:
+        groups: list[list[int]] = [[] for _ in range(count)]
+        totals = [0] * count
+        for index in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
+            place = totals.index(min(totals))
+            groups[place].append(index)
+            totals[place] += sizes[index]
+        if count == len(sizes) or max(totals) <= max(token_budget, *sizes):
+            return [sorted(group) for group in groups]
+        count = min(len(sizes), count + workers)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Model input for some combs and where each tooth token's prediction is read.
+
+    N tooth tokens in the order comb, tooth, token.
     """
 
     input_ids: Tensor
-    """(B, S)"""
+    """(M,) packed; (B, S) plain."""
     position_ids: Tensor
-    """(B, S)"""
-    allowed: Tensor | None
-    """(B, S, S) bool, row attends to column; None for plain causal attention."""
-    read_row: Tensor
-    """(N,) row of the token before each tooth token."""
-    read_column: Tensor
-    """(N,) its column."""
+    """The same shape."""
+    plan: CombPlan | None
+    """Who sees whom, packed; None for plain causal rows."""
+    read: Tensor
+    """(N,) where the token before each tooth token stands, in the flattened input."""
     targets: Tensor
     """(N,) the tooth tokens."""
+    padding: int
+    """Tokens of the input that belong to nothing."""
 
 
-def collate_packed(combs: Sequence[Comb]) -> Rows:
-    """One row a comb: the trunk, then its teeth; a tooth sees its prefix of the trunk and itself."""
+def collate_packed(combs: Sequence[Comb]) -> Reading:
+    """All combs in one row without padding: each one's trunk, then its teeth."""
     import torch
 
-    size = max(comb.packed_size for comb in combs)
-    ids = torch.zeros(len(combs), size, dtype=torch.long)
-    position = torch.zeros(len(combs), size, dtype=torch.long)
-    owner = torch.full((len(combs), size), -2, dtype=torch.long)  # -2 padding, -1 trunk, else the tooth's number
-    sees = torch.zeros(len(combs), size, dtype=torch.long)
-    reads: list[tuple[int, int, int]] = []
-    for row, comb in enumerate(combs):
-        column = len(comb.trunk)
-        ids[row, :column] = torch.tensor(comb.trunk)
-        position[row, :column] = torch.arange(column)
-        sees[row, :column] = torch.arange(1, column + 1)
-        owner[row, :column] = -1
-        for number, tooth in enumerate(comb.teeth):
-            end = column + len(tooth.ids)
-            ids[row, column:end] = torch.tensor(tooth.ids)
-            position[row, column:end] = torch.arange(tooth.sees, tooth.sees + len(tooth.ids))
-            sees[row, column:end] = tooth.sees
-            owner[row, column:end] = number
-            before = (tooth.sees - 1, *range(column, end - 1))
-            reads.extend((row, where, token) for where, token in zip(before, tooth.ids, strict=True))
-            column = end
-    order = torch.arange(size)
-    on_trunk = (owner == -1)[:, None, :] & (order < sees[:, :, None])
-    on_itself = (owner[:, :, None] == owner[:, None, :]) & (order <= order[:, None])
-    return Rows(ids, position, on_trunk | on_itself, *_columns(reads))
+    ids: list[int] = []
+    positions: list[int] = []
+    reads: list[int] = []
+    targets: list[int] = []
+    for comb in combs:
+        start = len(ids)
+        ids += comb.trunk
+        positions += range(len(comb.trunk))
+        for tooth in comb.teeth:
+            first = len(ids)
+            ids += tooth.ids
+            positions += range(tooth.sees, tooth.sees + len(tooth.ids))
+            reads += (start + tooth.sees - 1, *range(first, first + len(tooth.ids) - 1))
+            targets += tooth.ids
+    return Reading(
+        torch.tensor(ids), torch.tensor(positions), CombPlan(combs), torch.tensor(reads), torch.tensor(targets), 0
+    )
 
 
-def collate_plain(combs: Sequence[Comb]) -> Rows:
+def collate_plain(combs: Sequence[Comb]) -> Reading:
     """One row a tooth: its state and itself, padded on the right."""
     import torch
 
     teeth = [(comb.trunk, tooth) for comb in combs for tooth in comb.teeth]
     size = max(tooth.sees + len(tooth.ids) for _, tooth in teeth)
     ids = torch.zeros(len(teeth), size, dtype=torch.long)
-    reads: list[tuple[int, int, int]] = []
+    reads: list[int] = []
+    targets: list[int] = []
     for row, (trunk, tooth) in enumerate(teeth):
         sequence = (*trunk[: tooth.sees], *tooth.ids)
         ids[row, : len(sequence)] = torch.tensor(sequence)
-        reads.extend((row, tooth.sees - 1 + j, token) for j, token in enumerate(tooth.ids))
+        reads += range(row * size + tooth.sees - 1, row * size + len(sequence) - 1)
+        targets += tooth.ids
     position = torch.arange(size).expand(len(teeth), size)
-    return Rows(ids, position, None, *_columns(reads))
+    padding = ids.numel() - sum(comb.plain_size for comb in combs)
+    return Reading(ids, position, None, torch.tensor(reads), torch.tensor(targets), padding)
 
 
-def _columns(reads: Iterable[tuple[int, int, int]]) -> tuple[Tensor, Tensor, Tensor]:
-    import torch
+class CombPlan:
+    """Attention of packed combs: the trunk is causal, a tooth sees its prefix of the trunk and itself.
 
-    rows, columns, targets = torch.tensor(list(reads), dtype=torch.long).unbind(1)
-    return rows, columns, targets
+    Scores are computed against the trunk and against the tooth alone, so time and memory grow with S x T, never with
+    the square of the comb's S tokens (T of them trunk). Windows are measured on position ids.
+    """
+
+    def __init__(self, combs: Sequence[Comb]) -> None:
+        self._pieces = [_Piece(comb) for comb in combs]
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scoring: Scoring) -> Tensor:
+        """See `swirl.models.attention.Plan`."""
+        import torch
+
+        sizes = [piece.size for piece in self._pieces]
+        pieces = zip(self._pieces, query.split(sizes, 2), key.split(sizes, 1), value.split(sizes, 1), strict=True)
+        return torch.cat([piece.attend(q, k, v, scoring) for piece, q, k, v in pieces], 2)
+
+
+class _Piece:
+    """One comb's attention: indices and masks made once for all layers."""
+
+    def __init__(self, comb: Comb) -> None:
+        import torch
+
+        self.size, self._trunk = comb.packed_size, len(comb.trunk)
+        lengths = torch.tensor([len(tooth.ids) for tooth in comb.teeth])
+        sees = torch.tensor([tooth.sees for tooth in comb.teeth])
+        self._teeth, self._longest = len(comb.teeth), int(lengths.max())
+        order = torch.arange(self._longest)
+        real = order < lengths[:, None]
+        firsts = lengths.cumsum(0) - lengths
+        self._place = torch.where(real, firsts[:, None] + order, 0).flatten()
+        """(teeth * longest,) the tooth token at each padded place."""
+        self._token = real.flatten().nonzero()[:, 0]
+        """(tooth tokens,) the padded place of each."""
+        self._sees = sees.repeat_interleave(lengths)
+        self._position = (sees[:, None] + order)[real]
+        self._masks: dict[int | None, tuple[Tensor, Tensor]] = {}
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, scoring: Scoring) -> Tensor:
+        """(KV heads, g, S, D) and (KV heads, S, D) -> (KV heads, g, S, D)."""
+        import torch
+
+        trunk, n, longest = self._trunk, self._teeth, self._longest
+        prefix, own = self._mask(scoring.window, query)
+        kv_heads, group, _, size = query.shape
+        k, v = key[:, :trunk], value[:, :trunk]
+        on_trunk = causal(query[:, :, :trunk], k, v, scoring)
+
+        # Each tooth's own tokens, padded to the longest: (KV heads, teeth, g * longest, D) and (.., longest, D).
+        place, token = self._place.to(query.device), self._token.to(query.device)
+        q_teeth = query[:, :, trunk:]
+        q_own = q_teeth.index_select(2, place).unflatten(2, (n, longest)).transpose(1, 2).flatten(2, 3)
+        k_own = key[:, trunk:].index_select(1, place).unflatten(1, (n, longest))
+        v_own = value[:, trunk:].index_select(1, place).unflatten(1, (n, longest))
+        itself = scoring.scores(q_own, k_own).view(kv_heads, n, group, longest, longest).transpose(1, 2).flatten(2, 3)
+        before = scoring.scores(q_teeth.flatten(1, 2), k).unflatten(1, q_teeth.shape[1:3])
+        scores = torch.cat([before + prefix, itself.index_select(2, token) + own], -1)
+        weights = softmax(scores, value)
+        from_own = weights[..., trunk:].index_select(2, place).unflatten(2, (n, longest)).transpose(1, 2).flatten(2, 3)
+        from_own = (from_own @ v_own).view(kv_heads, n, group, longest, size).transpose(1, 2).flatten(2, 3)
+        from_trunk = (weights[..., :trunk].flatten(1, 2) @ v).unflatten(1, q_teeth.shape[1:3])
+        on_teeth = from_trunk + from_own.index_select(2, token)
+        return torch.cat([on_trunk, on_teeth], 2)
+
+    def _mask(self, window: int | None, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Additive masks: teeth on trunk (S - T, T), teeth on themselves (S - T, longest)."""
+        import torch
+
+        if window not in self._masks:
+            column, inside = torch.arange(self._trunk), torch.arange(self._longest)
+            offset = self._position - self._sees
+            prefix = column < self._sees[:, None]
+            own = inside <= offset[:, None]
+            if window is not None:
+                prefix = prefix & (self._position[:, None] - column < window)
+                own = own & (offset[:, None] - inside < window)
+            self._masks[window] = (additive(prefix, like), additive(own, like))
+        return self._masks[window]

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from swirl.models.attention import additive_mask
-from swirl.rl.combs import Comb, Rows, collate_packed, collate_plain
+from swirl.errors import ModelError
+from swirl.models.attention import head, read
+from swirl.rl.combs import Comb, Reading, collate_packed, collate_plain, pack
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+LOGITS_AT_ONCE = 2**25
+"""Logits that are in memory at the same time, at most: what does not fit is projected in pieces."""
 
 
 def action_logprobs(model: Any, combs: Sequence[Comb], packed: bool) -> list[Tensor]:
@@ -19,24 +23,54 @@ def action_logprobs(model: Any, combs: Sequence[Comb], packed: bool) -> list[Ten
     """
     import torch
 
-    logits, targets = tooth_logits(model, combs, packed)
-    flat = torch.log_softmax(logits.float() if logits.dtype.itemsize < 4 else logits, -1)
-    return unflatten(flat.gather(-1, targets[:, None])[:, 0], combs)
+    def logprob(logits: Tensor, target: Tensor) -> tuple[Tensor, ...]:
+        return (torch.log_softmax(logits, -1).gather(-1, target[:, None])[:, 0],)
+
+    hidden, targets = tooth_states(model, combs, packed)
+    return unflatten(project([(model, hidden)], targets, logprob)[0], combs)
 
 
-def tooth_logits(model: Any, combs: Sequence[Comb], packed: bool) -> tuple[Tensor, Tensor]:
-    """Logits (N, V) that predict each of the N tooth tokens (order: comb, tooth, token), and the tokens (N,)."""
-    rows = collate_packed(combs) if packed else collate_plain(combs)
-    return _logits(model, rows, rows.read_row, rows.read_column), rows.targets.to(model.device)
+def tooth_states(model: Any, combs: Sequence[Comb], packed: bool) -> tuple[Tensor, Tensor]:
+    """Hidden states (N, H) that predict each of the N tooth tokens (order: comb, tooth, token), and the tokens (N,)."""
+    reading = collate_packed(combs) if packed else collate_plain(combs)
+    return _hidden(model, reading, reading.read), reading.targets.to(model.device)
 
 
 def final_logits(model: Any, combs: Sequence[Comb], packed: bool) -> Tensor:
     """Logits (teeth of all combs, V) that predict each tooth's last token: where a verdict is read."""
     import torch
 
-    rows = collate_packed(combs) if packed else collate_plain(combs)
+    reading = collate_packed(combs) if packed else collate_plain(combs)
     ends = torch.tensor([len(tooth.ids) for comb in combs for tooth in comb.teeth]).cumsum(0) - 1
-    return _logits(model, rows, rows.read_row[ends], rows.read_column[ends])
+    return head(model, _hidden(model, reading, reading.read[ends]))
+
+
+def project(
+    models: Sequence[tuple[Any, Tensor]], targets: Tensor, statistics: Callable[..., tuple[Tensor, ...]]
+) -> tuple[Tensor, ...]:
+    """`statistics(logits of each model..., targets)` over all N positions, without all logits in memory at once.
+
+    `models` are pairs of a model and hidden states (N, H); logits come in float32 or wider; `statistics` returns (n,)
+    tensors for n positions. Pieces are projected again in the backward pass, so that a vocabulary of 256,000 does not
+    decide the peak.
+    """
+    import torch
+    from torch.utils.checkpoint import checkpoint
+
+    def piece(target: Tensor, *hidden: Tensor) -> tuple[Tensor, ...]:
+        logits = [head(model, states) for (model, _), states in zip(models, hidden, strict=True)]
+        return statistics(*(each.float() if each.dtype.itemsize < 4 else each for each in logits), target)
+
+    states = [hidden for _, hidden in models]
+    vocabulary = models[0][0].get_output_embeddings().weight.shape[0]
+    size = max(1, LOGITS_AT_ONCE // (vocabulary * len(models)))
+    if len(targets) <= size:
+        return piece(targets, *states)
+    pieces = [
+        checkpoint(piece, *parts, use_reentrant=False)
+        for parts in zip(targets.split(size), *(each.split(size) for each in states), strict=True)
+    ]
+    return tuple(torch.cat(column) for column in zip(*pieces, strict=True))
 
 
 def unflatten(flat: Tensor, combs: Sequence[Comb]) -> list[Tensor]:
@@ -48,18 +82,37 @@ def unflatten(flat: Tensor, combs: Sequence[Comb]) -> list[Tensor]:
     return [torch.nn.utils.rnn.pad_sequence([next(pieces) for _ in comb.teeth], batch_first=True) for comb in combs]
 
 
-def _logits(model: Any, rows: Rows, read_row: Tensor, read_column: Tensor) -> Tensor:
-    """The model's logits at the positions read, (N, V); the head runs on those positions alone."""
+def check_packing(model: Any, comb: Comb) -> None:
+    """Compare packed log-probabilities with those of the model's own forward, one tooth at a time.
+
+    Raises `ModelError` when they differ by more than rounding explains: half-precision models by 5% of a nat, others by
+    a thousandth.
+    """
     import torch
 
-    device, position = model.device, rows.position_ids
-    mask = None if rows.allowed is None else additive_mask(model, rows.allowed, position, position)
-    hidden = model.base_model(
-        input_ids=rows.input_ids.to(device),
-        position_ids=position.to(device),
-        attention_mask=mask,
+    short = pack(comb.trunk, [(tooth.sees, tooth.ids) for tooth in (comb.teeth[0], comb.teeth[-1])])
+    limit = 0.05 if model.dtype.itemsize < 4 else 1e-3
+    with torch.no_grad():
+        packed = action_logprobs(model, [short], packed=True)[0]
+        for row, tooth in zip(packed, short.teeth, strict=True):
+            ids = torch.tensor([[*short.trunk[: tooth.sees], *tooth.ids]], device=model.device)
+            logits = model(input_ids=ids).logits[0, tooth.sees - 1 : -1].float()
+            own = torch.log_softmax(logits, -1).gather(-1, ids[0, tooth.sees :, None])[:, 0]
+            worst = float((row[: len(own)] - own).abs().max())
+            if not worst <= limit:
+                raise ModelError(
+                    f"packed log-probabilities of {type(model).__name__} differ from its own by up to {worst:.2g} nats "
+                    f"(at most {limit} is rounding); set train.packed: false"
+                )
+
+
+def _hidden(model: Any, reading: Reading, where: Tensor) -> Tensor:
+    """Hidden states (N, H) at `where` in the flattened input."""
+    if reading.plan is not None:
+        return read(model, reading.input_ids, reading.position_ids, reading.plan)[where.to(model.device)]
+    hidden: Tensor = model.base_model(
+        input_ids=reading.input_ids.to(model.device),
+        position_ids=reading.position_ids.to(model.device),
         use_cache=False,
     ).last_hidden_state
-    logits: Tensor = model.get_output_embeddings()(hidden[read_row.to(device), read_column.to(device)])
-    cap = getattr(model.config, "final_logit_softcapping", None)
-    return logits if cap is None else torch.tanh(logits / cap) * cap
+    return hidden.flatten(0, 1)[where.to(model.device)]

@@ -7,7 +7,8 @@ the index of the step.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,32 +45,50 @@ def advantages(rewards: Tensor, estimator: Estimator) -> Tensor:
     return centred / (deviation + 1e-4)
 
 
-def exact_kl(logits: Tensor, reference_logits: Tensor) -> Tensor:
-    """KL(pi || pi_ref) at each position, exactly: sum_v pi(v) (log pi(v) - log pi_ref(v)).
+def token_statistics(
+    logits: Tensor, reference_logits: Tensor, targets: Tensor, temperature: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """log pi(target), KL(pi || pi_ref) and H(pi) at each position, (N,) nats each, at the sampling temperature.
 
-    Both (N, V), float32 or wider; returns (N,) nats.
+    Logits are (N, V) in float32 or wider. KL is the exact divergence over the vocabulary. The first two are
+    differentiable in `logits`, the entropy is not.
+    """
+    logprob, kl, entropy = _statistics().apply(logits / temperature, reference_logits / temperature, targets)
+    return logprob, kl, entropy
+
+
+@cache
+def _statistics() -> Any:
+    """The autograd function: one softmax a model, and a gradient in closed form.
+
+    With p = pi, d = log pi - log pi_ref and K = sum p d: d log p_t / d z = 1_t - p, and dK / d z = p (d - K).
     """
     import torch
 
-    log_policy = torch.log_softmax(logits, -1)
-    return (log_policy.exp() * (log_policy - torch.log_softmax(reference_logits, -1))).sum(-1)
+    class TokenStatistics(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, logits: Tensor, reference: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            log_policy = torch.log_softmax(logits, -1)
+            policy = log_policy.exp()
+            logprob = log_policy.gather(-1, targets[:, None])[:, 0]
+            entropy = -_dot(policy, log_policy)
+            difference = log_policy - torch.log_softmax(reference, -1)
+            kl = _dot(policy, difference)
+            ctx.save_for_backward(policy, difference, kl, targets)
+            ctx.mark_non_differentiable(entropy)
+            return logprob, kl, entropy
+
+        @staticmethod
+        def backward(ctx: Any, grad_logprob: Tensor, grad_kl: Tensor, _: Any) -> tuple[Tensor, None, None]:
+            policy, difference, kl, targets = ctx.saved_tensors
+            gradient = difference - kl[:, None]
+            gradient.mul_(grad_kl[:, None]).sub_(grad_logprob[:, None]).mul_(policy)
+            gradient.scatter_add_(1, targets[:, None], grad_logprob[:, None])
+            return gradient, None, None
+
+    return TokenStatistics
 
 
-def entropy(logits: Tensor) -> Tensor:
-    """H(pi) at each position, (N, V) -> (N,) nats."""
-    import torch
-
-    log_policy = torch.log_softmax(logits, -1)
-    return -(log_policy.exp() * log_policy).sum(-1)
-
-
-def policy_gradient_loss(
-    sequence_logprobs: Tensor, advantage: Tensor, sequence_kl: Tensor, kl_coefficient: float
-) -> Tensor:
-    """-(1/N) sum_i [ A_i log pi(a_i | s_i) ] + beta (1/N) sum_i KL_i over N sampled actions, all (N,).
-
-    log pi and KL are sums over an action's tokens. On policy with one update a batch, so no importance ratio.
-    """
-    if not sequence_logprobs.shape == advantage.shape == sequence_kl.shape:
-        raise ValueError("log-probabilities, advantages and KL must have one entry an action each")
-    return -(advantage.detach() * sequence_logprobs).mean() + kl_coefficient * sequence_kl.mean()
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    """Sum over the last axis of a product of (N, V) and (N, V), -> (N,)."""
+    return (a[:, None] @ b[:, :, None])[:, 0, 0]

@@ -9,11 +9,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from swirl.rl.combs import Comb, pack
-from swirl.rl.logprobs import tooth_logits, unflatten
-from swirl.rl.objective import Estimator, advantages, entropy, exact_kl, policy_gradient_loss
+from swirl.models.threads import spread
+from swirl.models.training import accumulate
+from swirl.rl.combs import Comb, pack, share_out
+from swirl.rl.logprobs import action_logprobs, project, tooth_states, unflatten
+from swirl.rl.objective import Estimator, advantages, token_statistics
+from swirl.rl.sampling import Bare, sample_teeth
 from swirl.rollout.engine import Policy
-from swirl.rollout.sampler import Conversations, Sampled, Sampling
+from swirl.rollout.sampler import Sampled, Sampling
 from swirl.seeds import derive, generator
 from swirl.types import SubTrajectory
 
@@ -34,6 +37,10 @@ class Settings:
     kl_coefficient: float
     clip: float
     packed: bool
+    token_budget: int
+    """Tokens that one forward reads, at most, unless one comb alone has more."""
+    workers: int
+    """Forwards at the same time."""
     seed: int
 
 
@@ -78,44 +85,58 @@ class Trainer:
 
     def update(self, number: int, batch: Sequence[list[SubTrajectory]]) -> dict[str, float]:
         """Sample, judge, and take one optimiser step on `batch`; returns its label-free metrics."""
-        import torch
-
-        states = [step for group in batch for step in group]
-        actions = self._sample(number, states)
+        settings = self.settings
+        actions = self._sample(number, batch)
         unique = [list(dict.fromkeys(drawn.ids for drawn in of_state)) for of_state in actions]
         combs = _combs(batch, unique)
         rewards = self._rewards(combs, unique, actions)
-        advantage = advantages(rewards, self.settings.estimator)
-        logprob, kl, entropies, lengths = self._statistics(combs)
-        where = torch.tensor(_positions(unique, actions))
-        loss = policy_gradient_loss(
-            logprob[where], advantage.flatten().to(logprob.device), kl[where], self.settings.kl_coefficient
-        )
-        norm = self._step(number, loss)
+        advantage = advantages(rewards, settings.estimator)
+        weight, count = _weights(unique, actions, advantage)
+        statistics = self._gradients(combs, weight, count)
+        norm = self._step(number)
+        logprob, kl, entropies, lengths = statistics
+        drawn = float(count.sum())
         # NaN means: no verdict
         return {
             "reward": float(rewards.nanmean()),
             "unjudged": float(rewards.isnan().float().mean()),
-            "kl": float(kl[where].detach().mean()),
-            "entropy": float(entropies[where].sum() / lengths[where].sum()),
-            "action_tokens": float(lengths[where].float().mean()),
+            "kl": float((kl * count).sum()) / drawn,
+            "entropy": float((entropies * count).sum() / (lengths * count).sum()),
+            "action_tokens": float((lengths * count).sum()) / drawn,
             "different_actions": sum(map(len, unique)) / len(unique),
-            "loss": float(loss.detach()),
+            "loss": float((settings.kl_coefficient * kl * count - weight * logprob).sum()) / drawn,
             "gradient_norm": norm,
         }
 
-    def _sample(self, number: int, states: Sequence[SubTrajectory]) -> list[list[Sampled]]:
-        """G actions for each state; each state is read once, its cache shared by its actions."""
-        count = self.settings.samples
-        conversations = Conversations(self.policy.model, [state.state_ids for state in states])
-        conversations.select([index for index in range(len(states)) for _ in range(count)])
-        seeds = [
-            derive(self.settings.seed, "rl", number, state.trajectory_id, state.step, g)
-            for state in states
-            for g in range(count)
+    def _sample(self, number: int, batch: Sequence[list[SubTrajectory]]) -> list[list[Sampled]]:
+        """G actions for each state; each trajectory is read once, whatever the number of its states and actions."""
+        settings = self.settings
+        bare = [
+            Bare(
+                group[-1].state_ids,
+                tuple(
+                    (len(state.state_ids), derive(settings.seed, "rl", number, state.trajectory_id, state.step, g))
+                    for state in group
+                    for g in range(settings.samples)
+                ),
+            )
+            for group in batch
         ]
-        drawn = conversations.act(seeds, self.settings.sampling, self.policy.chat.end_ids)
-        return [drawn[i : i + count] for i in range(0, len(drawn), count)]
+        longest = settings.sampling.max_tokens
+        shares = share_out(
+            [len(comb.trunk) + len(comb.teeth) * longest for comb in bare], settings.token_budget, settings.workers
+        )
+        model, end_ids = self.policy.model, self.policy.chat.end_ids
+        drawn = spread(
+            lambda share: sample_teeth(model, [bare[i] for i in share], settings.sampling, end_ids),
+            shares,
+            settings.workers,
+        )
+        of_comb: dict[int, list[Sampled]] = {}
+        for share, made in zip(shares, drawn, strict=True):
+            of_comb |= zip(share, made, strict=True)
+        teeth = [tooth for i in range(len(bare)) for tooth in of_comb[i]]
+        return [teeth[i : i + settings.samples] for i in range(0, len(teeth), settings.samples)]
 
     def _rewards(self, combs: Sequence[Comb], unique: Sequence[list[Any]], actions: Sequence[list[Sampled]]) -> Tensor:
         """R of each sampled action, (states, G)."""
@@ -125,37 +146,50 @@ class Trainer:
         tables = [{ids: next(scores) for ids in of_state} for of_state in unique]
         return torch.tensor([[table[d.ids] for d in drawn] for table, drawn in zip(tables, actions, strict=True)])
 
-    def _statistics(self, combs: Sequence[Comb]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Sums over each tooth's tokens of log pi, KL to the reference and entropy, and token counts; (teeth,) each.
+    def _gradients(self, combs: Sequence[Comb], weight: Tensor, count: Tensor) -> list[Tensor]:
+        """Set the policy's gradients; `weight` is each tooth's summed advantage and `count` how often it was drawn.
 
-        All at the sampling temperature: the distribution that the actions were drawn from.
+        Returns sums over each tooth's tokens of log pi, KL to the reference, entropy and token counts, (teeth,) each,
+        at the sampling temperature: the distribution that the actions were drawn from.
         """
         import torch
 
-        logits, targets = tooth_logits(self.policy.model, combs, self.settings.packed)
-        temperature = self.settings.sampling.temperature
-        logits = logits.float() / temperature
-        with torch.no_grad():
-            reference, _ = tooth_logits(self.reference, combs, self.settings.packed)
-        logprobs = torch.log_softmax(logits, -1).gather(-1, targets[:, None])[:, 0]
-        per_token = [
-            logprobs,
-            exact_kl(logits, reference.float() / temperature),
-            entropy(logits.detach()),
-            torch.ones_like(logprobs),
-        ]
-        sums = [torch.cat([rows.sum(1) for rows in unflatten(values, combs)]) for values in per_token]
-        return sums[0], sums[1], sums[2], sums[3]
+        settings, model = self.settings, self.policy.model
+        sizes = [comb.packed_size if settings.packed else comb.plain_size for comb in combs]
+        shares = share_out(sizes, settings.token_budget, settings.workers)
+        bounds = torch.tensor([len(comb.teeth) for comb in combs]).cumsum(0).tolist()
+        drawn = float(count.sum())
+        found: dict[int, list[Tensor]] = {}
 
-    def _step(self, number: int, loss: Tensor) -> float:
+        def loss_of(share: Sequence[int]) -> Tensor:
+            chosen = [combs[i] for i in share]
+            hidden, targets = tooth_states(model, chosen, settings.packed)
+            with torch.no_grad():
+                reference, _ = tooth_states(self.reference, chosen, settings.packed)
+            temperature = settings.sampling.temperature
+            models = [(model, hidden), (self.reference, reference)]
+            per_token = project(models, targets, lambda p, q, token: token_statistics(p, q, token, temperature))
+            rows = [unflatten(values, chosen) for values in (*per_token, torch.ones_like(per_token[0]))]
+            sums = [[of_comb.sum(1) for of_comb in statistic] for statistic in rows]
+            loss = hidden.new_zeros((), dtype=per_token[0].dtype)
+            for place, i in enumerate(share):
+                logprob, kl = sums[0][place], sums[1][place]
+                mine = slice(bounds[i] - len(combs[i].teeth), bounds[i])
+                w, c = weight[mine].to(logprob), count[mine].to(logprob)
+                loss = loss + (settings.kl_coefficient * c * kl - w * logprob).sum() / drawn
+                found[i] = [statistic[place].detach().cpu() for statistic in sums]
+            return loss
+
+        accumulate(list(model.parameters()), shares, loss_of, settings.workers)
+        return [torch.cat([found[i][k] for i in range(len(combs))]) for k in range(4)]
+
+    def _step(self, number: int) -> float:
         import torch
 
         settings, parameters = self.settings, list(self.policy.model.parameters())
         rate = settings.lr * min(1.0, (number + 1) / settings.warmup) if settings.warmup else settings.lr
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        self.optimizer.zero_grad()
-        loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(parameters, settings.clip)
         self.optimizer.step()
         return float(norm)
@@ -171,19 +205,27 @@ def _combs(batch: Sequence[list[SubTrajectory]], unique: Sequence[list[tuple[int
     return combs
 
 
-def _positions(unique: Sequence[list[tuple[int, ...]]], actions: Sequence[list[Sampled]]) -> list[int]:
-    """For each sampled action, the number of its tooth among all teeth."""
-    positions, start = [], 0
-    for of_state, drawn in zip(unique, actions, strict=True):
-        positions += [start + of_state.index(action.ids) for action in drawn]
-        start += len(of_state)
-    return positions
+def _weights(
+    unique: Sequence[list[tuple[int, ...]]], actions: Sequence[list[Sampled]], advantage: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Of every tooth, the sum of the advantages of the draws that gave it, and their number; (teeth,) each."""
+    import torch
+
+    weights: list[float] = []
+    counts: list[int] = []
+    for of_state, drawn, row in zip(unique, actions, advantage.tolist(), strict=True):
+        totals = dict.fromkeys(of_state, 0.0)
+        for action, value in zip(drawn, row, strict=True):
+            totals[action.ids] += value
+        weights += totals.values()
+        counts += [sum(action.ids == ids for action in drawn) for ids in of_state]
+    return torch.tensor(weights), torch.tensor(counts, dtype=torch.float32)
 
 
-def supervised_loss(model: Any, batch: Sequence[list[SubTrajectory]], packed: bool) -> Tensor:
-    """Mean negative log-likelihood a token of the stored actions on their states: the SFT baseline."""
+def supervised_loss(model: Any, batch: Sequence[list[SubTrajectory]], packed: bool) -> tuple[Tensor, float]:
+    """Summed negative log-likelihood of the stored actions' tokens on their states, and their number (for SFT)."""
     import torch
 
     combs = [pack(group[-1].state_ids, [(len(step.state_ids), step.action_ids) for step in group]) for group in batch]
-    logits, targets = tooth_logits(model, combs, packed)
-    return torch.nn.functional.cross_entropy(logits.float(), targets)
+    total = -torch.stack([rows.sum() for rows in action_logprobs(model, combs, packed)]).sum()
+    return total, float(sum(len(tooth.ids) for comb in combs for tooth in comb.teeth))

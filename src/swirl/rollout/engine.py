@@ -5,19 +5,29 @@ Many trajectories are in flight on one model; every sampled token is kept exactl
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 from swirl.actions import parse
 from swirl.models.chat import Chat
-from swirl.rollout.sampler import Conversations, Sampled, Sampling
+from swirl.rollout.sampler import Sampling, Slots, choose, uniforms
 from swirl.seeds import derive
 from swirl.tools.base import Observation, Tool, call
 from swirl.types import Action, ActionKind, Question, Step, Stop, Trajectory
 
 MALFORMED_REPLY = "error: give one call or one answer"
 """The observation after an action that is neither one call nor one answer."""
+
+TOOL_THREADS = 4
+TOOL_TICKS = 1
+"""Forwards of the others that a tool has before they wait for it."""
+
+READ_AT_ONCE = 16384
+"""New tokens of one forward, at most, unless one conversation alone brings more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,112 +57,190 @@ class Attempt:
 class _Flight:
     """A trajectory in the making."""
 
+    number: int
     attempt: Attempt
     prompt_ids: tuple[int, ...]
+    slot: int
+    length: int
+    unread: tuple[int, ...] = ()
+    """Tokens that the model has not read yet; none while a tool is at work."""
+    draws: Any = ()
+    ids: list[int] = field(default_factory=list)
+    """The action so far."""
+    logprobs: list[float] = field(default_factory=list)
+    action: Action | None = None
+    """The action that waits for its observation."""
+    reply: Future[Observation] | None = None
+    rejoins: int = 0
+    """The tick at which the observation is read."""
     steps: list[Step] = field(default_factory=list)
-    length: int = 0
     malformed_in_a_row: int = 0
     stop: Stop | None = None
-    error: str = ""
 
 
 def roll_out(
-    policy: Policy, attempts: Sequence[Attempt], sampling: Sampling, seed: int, max_malformed: int
+    policy: Policy,
+    attempts: Sequence[Attempt],
+    sampling: Sampling,
+    seed: int,
+    max_malformed: int,
+    in_flight: int,
+    done: Callable[[int], None] = lambda count: None,
 ) -> list[Trajectory]:
-    """Work through all attempts together and return their trajectories in the same order.
+    """Work through all attempts, `in_flight` at a time, and return their trajectories in the same order.
 
-    Step k of sample m on question q draws from the seed derived from (`seed`, q, m, k) alone. A trajectory ends as
+    A trajectory that ends gives its place to the next attempt; while a tool works for one, the others decode. Step k of
+    sample m on question q draws from the seed derived from (`seed`, q, m, k) alone, and what shares a forward depends
+    on token counts, never on how long a tool took, so the same call gives the same bytes. A trajectory ends as
     MALFORMED after `max_malformed` malformed actions in a row (0: never), as CONTEXT_FULL when another action might not
-    fit. All of a call's attempts share their batches, so make calls of a fixed size and bytes are repeatable.
+    fit. `done(1)` follows each trajectory.
     """
-    flights = [_Flight(attempt, policy.chat.prompt(attempt.prompt)) for attempt in attempts]
-    for flight in flights:
-        flight.length = len(flight.prompt_ids)
-        if flight.length + sampling.max_tokens > policy.context:
+    with ThreadPoolExecutor(TOOL_THREADS) as tools:
+        return _Engine(policy, sampling, seed, max_malformed, tools).run(attempts, in_flight, done)
+
+
+class _Engine:
+    """One call of `roll_out`."""
+
+    def __init__(
+        self, policy: Policy, sampling: Sampling, seed: int, max_malformed: int, tools: ThreadPoolExecutor
+    ) -> None:
+        self._policy, self._sampling, self._seed, self._max_malformed = policy, sampling, seed, max_malformed
+        self._tools = tools
+        self._slots = Slots(policy.model)
+        self._tick = 0
+
+    def run(self, attempts: Sequence[Attempt], in_flight: int, done: Callable[[int], None]) -> list[Trajectory]:
+        """All trajectories, in the order of `attempts`."""
+        waiting = deque(enumerate(attempts))
+        finished: dict[int, Trajectory] = {}
+        flights: list[_Flight] = []
+        free: list[int] = []
+        while waiting or flights:
+            while waiting and len(flights) < in_flight:
+                slot = free.pop() if free else self._slots.open()
+                flights.append(self._take_off(*waiting.popleft(), slot))
+            for flight in flights:
+                if flight.reply is not None and flight.rejoins <= self._tick:
+                    self._complete(flight, flight.reply.result())
+            if reading := _within_budget([flight for flight in flights if flight.unread]):
+                self._forward(reading)
+            self._tick += 1
+            for flight in [flight for flight in flights if flight.stop]:
+                finished[flight.number] = self._trajectory(flight)
+                self._slots.clear(flight.slot)
+                free.append(flight.slot)
+                done(1)
+            flights = [flight for flight in flights if not flight.stop]
+            if not waiting and flights and len(free) >= len(flights):
+                self._slots.keep([flight.slot for flight in flights])
+                for slot, flight in enumerate(flights):
+                    flight.slot = slot
+                free = []
+        return [finished[number] for number in range(len(attempts))]
+
+    def _take_off(self, number: int, attempt: Attempt, slot: int) -> _Flight:
+        prompt = self._policy.chat.prompt(attempt.prompt)
+        flight = _Flight(number, attempt, prompt, slot, len(prompt))
+        self._go_on(flight, prompt)
+        return flight
+
+    def _go_on(self, flight: _Flight, unread: tuple[int, ...]) -> None:
+        """Begin the next step behind `unread`, if the context holds another action."""
+        if flight.length + self._sampling.max_tokens > self._policy.context:
             flight.stop = Stop.CONTEXT_FULL
-    active = [flight for flight in flights if flight.stop is None]
-    if active:
-        conversations = Conversations(policy.model, [flight.prompt_ids for flight in active])
-        while active:
-            seeds = [derive(seed, f.attempt.question.id, f.attempt.sample, len(f.steps)) for f in active]
-            sampled = conversations.act(seeds, sampling, policy.chat.end_ids)
-            unread = _advance(policy, active, sampled, sampling, max_malformed)
-            keep = [index for index, flight in enumerate(active) if flight.stop is None]
-            active = [active[index] for index in keep]
-            if active:
-                if len(keep) < len(unread):
-                    conversations.select(keep)
-                conversations.read([unread[index] for index in keep])
-    return [_trajectory(policy, flight, seed) for flight in flights]
+            return
+        question, sample = flight.attempt.question.id, flight.attempt.sample
+        seed = derive(self._seed, question, sample, len(flight.steps))
+        flight.draws = uniforms(seed, self._sampling.max_tokens)
+        flight.unread, flight.ids, flight.logprobs = unread, [], []
 
+    def _forward(self, reading: Sequence[_Flight]) -> None:
+        """Read what is unread and draw one token for each."""
+        import torch
 
-def _advance(
-    policy: Policy, active: Sequence[_Flight], sampled: Sequence[Sampled], sampling: Sampling, max_malformed: int
-) -> list[tuple[int, ...]]:
-    """Record one action a flight and the environment's answer; returns the tokens each flight must read next."""
-    chat = policy.chat
-    actions = []
-    for flight, drawn in zip(active, sampled, strict=True):
-        tags = {tool.tag: kind for kind, tool in flight.attempt.tools.items()}
-        actions.append(parse(chat.text(drawn.ids), tags))
-    observations = _respond(active, actions)
-    unread = []
-    for flight, drawn, action, seen in zip(active, sampled, actions, observations, strict=True):
-        closed = drawn.ids[-1] in chat.end_ids
-        turn = chat.turn(seen.text, closed) if seen else ()
+        logits = self._slots.read([(flight.slot, flight.unread) for flight in reading])
+        draws = torch.tensor([flight.draws[len(flight.ids)] for flight in reading], dtype=torch.float64)
+        tokens, logprobs = choose(logits, draws.to(logits.device), self._sampling)
+        for flight, token, logprob in zip(reading, tokens.tolist(), logprobs.tolist(), strict=True):
+            flight.ids.append(token)
+            flight.logprobs.append(logprob)
+            flight.unread = (token,)
+            if token in self._policy.chat.end_ids or len(flight.ids) == self._sampling.max_tokens:
+                self._act(flight)
+
+    def _act(self, flight: _Flight) -> None:
+        """Parse a complete action and set its tool to work."""
+        chat, tools = self._policy.chat, flight.attempt.tools
+        action = parse(chat.text(tuple(flight.ids)), {tool.tag: kind for kind, tool in tools.items()})
+        flight.unread, flight.action, flight.rejoins = (), action, self._tick + 1 + TOOL_TICKS
+        if action.kind == ActionKind.ANSWER:
+            self._complete(flight, None)
+        elif action.kind == ActionKind.MALFORMED:
+            flight.reply = Future()
+            flight.reply.set_result(Observation(MALFORMED_REPLY, True))
+        else:
+            flight.reply = self._tools.submit(_answer, tools[action.kind], action.payload)
+
+    def _complete(self, flight: _Flight, seen: Observation | None) -> None:
+        """Record the step, and go on or stop."""
+        chat, action = self._policy.chat, flight.action
+        assert action is not None
+        turn = chat.turn(seen.text, flight.ids[-1] in chat.end_ids) if seen else ()
         malformed = action.kind == ActionKind.MALFORMED
         flight.malformed_in_a_row = flight.malformed_in_a_row + 1 if malformed else 0
-        flight.length += len(drawn.ids) + len(turn)
+        flight.length += len(flight.ids) + len(turn)
+        step = Step(
+            index=len(flight.steps),
+            action=action,
+            observation=seen.text if seen else "",
+            token_ids=tuple(flight.ids),
+            logprobs=tuple(flight.logprobs),
+            observation_ids=turn,
+            tool_error=bool(seen and seen.error and not malformed),
+        )
+        flight.steps.append(step)
+        flight.action = flight.reply = None
         if action.kind == ActionKind.ANSWER:
             flight.stop = Stop.ANSWERED
-        elif len(flight.steps) + 1 >= flight.attempt.max_steps:
+        elif len(flight.steps) >= flight.attempt.max_steps:
             flight.stop = Stop.STEP_LIMIT
-        elif malformed and flight.malformed_in_a_row == max_malformed:
+        elif malformed and flight.malformed_in_a_row == self._max_malformed:
             flight.stop = Stop.MALFORMED
-        elif flight.length + sampling.max_tokens > policy.context:
-            flight.stop = Stop.CONTEXT_FULL
-        last = flight.stop is not None
-        flight.steps.append(
-            Step(
-                index=len(flight.steps),
-                action=action,
-                observation=seen.text if seen else "",
-                token_ids=drawn.ids,
-                logprobs=drawn.logprobs,
-                observation_ids=() if last else turn,
-                tool_error=bool(seen and seen.error and not malformed),
-            )
-        )
-        unread.append((drawn.ids[-1], *turn))
-    return unread
-
-
-def _respond(active: Sequence[_Flight], actions: Sequence[Action]) -> list[Observation | None]:
-    """What each action is answered with; None after an answer."""
-    replies: list[Observation | None] = []
-    for flight, action in zip(active, actions, strict=True):
-        if action.kind == ActionKind.ANSWER:
-            replies.append(None)
-        elif action.kind == ActionKind.MALFORMED:
-            replies.append(Observation(MALFORMED_REPLY, True))
         else:
-            result = call(flight.attempt.tools[action.kind], action.payload)
-            replies.append(Observation(f"{action.payload} -> {result.text}", result.error))
-    return replies
+            self._go_on(flight, (flight.ids[-1], *turn))
+        if flight.stop:  # nothing follows the last action
+            flight.steps[-1] = dataclasses.replace(step, observation_ids=())
+
+    def _trajectory(self, flight: _Flight) -> Trajectory:
+        question = flight.attempt.question
+        assert flight.stop is not None
+        return Trajectory(
+            id=f"{question.id}/{flight.attempt.sample}",
+            question_id=question.id,
+            benchmark=question.benchmark,
+            sample=flight.attempt.sample,
+            model=self._policy.name,
+            seed=derive(self._seed, question.id, flight.attempt.sample),
+            prompt_ids=flight.prompt_ids,
+            steps=tuple(flight.steps),
+            stop=flight.stop,
+            error="",
+        )
 
 
-def _trajectory(policy: Policy, flight: _Flight, seed: int) -> Trajectory:
-    question = flight.attempt.question
-    assert flight.stop is not None
-    return Trajectory(
-        id=f"{question.id}/{flight.attempt.sample}",
-        question_id=question.id,
-        benchmark=question.benchmark,
-        sample=flight.attempt.sample,
-        model=policy.name,
-        seed=derive(seed, question.id, flight.attempt.sample),
-        prompt_ids=flight.prompt_ids,
-        steps=tuple(flight.steps),
-        stop=flight.stop,
-        error=flight.error,
-    )
+def _answer(tool: Tool, payload: str) -> Observation:
+    result = call(tool, payload)
+    return Observation(f"{payload} -> {result.text}", result.error)
+
+
+def _within_budget(flights: Sequence[_Flight]) -> list[_Flight]:
+    """The first of `flights` whose unread tokens one forward may read, one at least."""
+    chosen: list[_Flight] = []
+    tokens = 0
+    for flight in flights:
+        tokens += len(flight.unread)
+        if chosen and tokens > READ_AT_ONCE:
+            break
+        chosen.append(flight)
+    return chosen

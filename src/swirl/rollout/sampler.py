@@ -1,18 +1,14 @@
-"""Sampling from a local causal LM: many conversations at once, every token read once.
-
-The conversations share one key-value cache. Rows are ragged, so columns that hold no token of a row are masked for it,
-and position ids count real tokens only; a step then reads just the tokens that are new.
-"""
+"""How tokens are drawn, and slots of conversations in flight on one local causal LM, every token read once."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from swirl.models.attention import additive_mask
+from swirl.models.attention import Scoring, additive, head, read, softmax
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,102 +36,9 @@ class Sampled:
     logprobs: tuple[float, ...]
 
 
-class Conversations:
-    """B conversations in flight on one model."""
-
-    def __init__(self, model: Any, prompts: Sequence[Sequence[int]]) -> None:
-        """Read the prompts (each at least one token)."""
-        import torch
-
-        from swirl.rollout.cache import growing_cache
-
-        self._model = model
-        self._cache = growing_cache(model.config.num_hidden_layers)
-        self._known = torch.zeros(len(prompts), 0, dtype=torch.bool, device=model.device)
-        self._positions = torch.zeros(len(prompts), 0, dtype=torch.long, device=model.device)
-        self._lengths = torch.zeros(len(prompts), dtype=torch.long, device=model.device)
-        self._next_logits: Tensor
-        self.read(prompts)
-
-    def __len__(self) -> int:
-        return len(self._lengths)
-
-    def read(self, rows: Sequence[Sequence[int]]) -> None:
-        """Append each row's new tokens (at least one each)."""
-        import torch
-
-        width = max(map(len, rows))
-        ids = torch.tensor([[*row, *([0] * (width - len(row)))] for row in rows], device=self._model.device)
-        sizes = torch.tensor([len(row) for row in rows], device=self._model.device)
-        order = torch.arange(width, device=self._model.device)
-        fresh = order < sizes[:, None]
-        causal = (order <= order[:, None]) & fresh[:, None, :]
-        allowed = torch.cat([self._known[:, None, :].expand(-1, width, -1), causal], -1)
-        positions = self._lengths[:, None] + torch.minimum(order, sizes[:, None] - 1)
-        hidden = self._forward(ids, allowed, positions)
-        last = hidden[torch.arange(len(rows), device=hidden.device), sizes - 1]
-        self._known = torch.cat([self._known, fresh], 1)
-        self._lengths = self._lengths + sizes
-        self._next_logits = self._head(last)
-
-    def select(self, keep: Sequence[int]) -> None:
-        """Keep these rows, in this order; a row may be named several times."""
-        import torch
-
-        index = torch.tensor(keep, device=self._model.device)
-        self._cache.batch_select_indices(index)
-        self._known, self._positions, self._lengths = self._known[index], self._positions[index], self._lengths[index]
-        self._next_logits = self._next_logits[index]
-
-    def act(self, seeds: Sequence[int], sampling: Sampling, end_ids: Collection[int]) -> list[Sampled]:
-        """Draw one action a row, each from its own seed. All but its last token are read; that one is not yet."""
-        import torch
-
-        device = self._model.device
-        ends = torch.tensor(sorted(end_ids), device=device)
-        draws = torch.from_numpy(
-            np.stack([np.random.Generator(np.random.Philox(seed)).random(sampling.max_tokens) for seed in seeds])
-        ).to(device)
-        going = torch.ones(len(self), dtype=torch.bool, device=device)
-        tokens, logprobs, alive = [], [], []
-        for tick in range(sampling.max_tokens):
-            token, logprob = choose(self._next_logits, draws[:, tick], sampling)
-            tokens.append(token)
-            logprobs.append(logprob)
-            alive.append(going)
-            going = going & ~torch.isin(token, ends)
-            if tick + 1 == sampling.max_tokens or not bool(going.any()):
-                break
-            allowed = torch.cat([self._known, going[:, None]], 1)
-            # A row that has ended still needs one column to look at; what it computes is never read.
-            seen = allowed.clone()
-            seen[:, -1] = True
-            hidden = self._forward(token[:, None], seen[:, None, :], self._lengths[:, None])
-            self._known = allowed
-            self._lengths = self._lengths + going
-            self._next_logits = self._head(hidden[:, 0])
-        counts = torch.stack(alive, 1).sum(1).tolist()
-        all_tokens, all_logprobs = torch.stack(tokens, 1).tolist(), torch.stack(logprobs, 1).tolist()
-        return [Sampled(tuple(t[:n]), tuple(p[:n])) for t, p, n in zip(all_tokens, all_logprobs, counts, strict=True)]
-
-    def _forward(self, ids: Tensor, allowed: Tensor, positions: Tensor) -> Tensor:
-        """Hidden states (B, new, H); `allowed` (B, new, all columns so far and new) says who sees what."""
-        import torch
-
-        with torch.no_grad():
-            self._positions = torch.cat([self._positions, positions], 1)
-            mask = additive_mask(self._model, allowed, positions, self._positions)
-            return self._model.base_model(  # type: ignore[no-any-return]
-                input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=self._cache, use_cache=True
-            ).last_hidden_state
-
-    def _head(self, hidden: Tensor) -> Tensor:
-        import torch
-
-        with torch.no_grad():
-            logits: Tensor = self._model.get_output_embeddings()(hidden).float()
-            cap = getattr(self._model.config, "final_logit_softcapping", None)
-            return logits if cap is None else torch.tanh(logits / cap) * cap
+def uniforms(seed: int, count: int) -> np.ndarray:
+    """The draws in [0, 1) of one action's tokens: its own stream, whatever else is in the batch."""
+    return np.random.Generator(np.random.Philox(seed)).random(count)
 
 
 def choose(logits: Tensor, draws: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
@@ -169,3 +72,158 @@ def _keep(logits: Tensor, sampling: Sampling) -> Tensor:
         out = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, index, before >= sampling.top_p)
         logits = logits.masked_fill(out, -torch.inf)
     return logits
+
+
+class Slots:
+    """Conversations in flight: one slot each, whose keys and values stay from one forward to the next."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._lengths: list[int] = []
+        self._cache: dict[int, tuple[Tensor, Tensor]] = {}
+        """Layer -> keys and values, (slots, KV heads, capacity, D)."""
+
+    def open(self) -> int:
+        """A new, empty slot."""
+        self._lengths.append(0)
+        return len(self._lengths) - 1
+
+    def clear(self, slot: int) -> None:
+        """Forget a slot's conversation, so that another may take its place."""
+        self._lengths[slot] = 0
+
+    def keep(self, slots: Sequence[int]) -> None:
+        """Keep these slots only, renumbered in this order."""
+        import torch
+
+        index = torch.tensor(slots, device=self._model.device)
+        self._lengths = [self._lengths[slot] for slot in slots]
+        self._cache = {layer: (keys[index], values[index]) for layer, (keys, values) in self._cache.items()}
+
+    def read(self, new: Sequence[tuple[int, Sequence[int]]]) -> Tensor:
+        """Append new tokens (at least one each) to some slots, and return the logits that follow, (len(new), V).
+
+        One forward over just these tokens: slots with a single new token attend together, the others one by one.
+        """
+        import torch
+
+        order = sorted(range(len(new)), key=lambda i: len(new[i][1]) > 1)
+        rows = [new[i] for i in order]
+        single = sum(len(tokens) == 1 for _, tokens in rows)
+        starts = [self._lengths[slot] for slot, _ in rows]
+        for slot, tokens in rows:
+            self._lengths[slot] += len(tokens)
+        sizes = [len(tokens) for _, tokens in rows]
+        device = self._model.device
+        plan = _SlotPlan(
+            self._cache,
+            slots=torch.tensor([slot for slot, _ in rows], device=device),
+            sizes=torch.tensor(sizes, device=device),
+            starts=torch.tensor(starts, device=device),
+            single=single,
+            count=len(self._lengths),
+        )
+        ids = torch.tensor([token for _, tokens in rows for token in tokens])
+        with torch.no_grad():
+            hidden = read(self._model, ids, plan.columns, plan)
+            last = torch.tensor(sizes, device=device).cumsum(0) - 1
+            back = torch.tensor(np.argsort(order), device=device)
+            logits: Tensor = head(self._model, hidden[last[back]]).float()
+        return logits
+
+
+class _SlotPlan:
+    """Attention of one forward over slots. See `swirl.models.attention.Plan`."""
+
+    def __init__(
+        self,
+        cache: dict[int, tuple[Tensor, Tensor]],
+        slots: Tensor,
+        sizes: Tensor,
+        starts: Tensor,
+        single: int,
+        count: int,
+    ) -> None:
+        import torch
+
+        self._cache, self._slots, self._single, self._count = cache, slots, single, count
+        self._slot = slots.repeat_interleave(sizes)
+        within = torch.arange(len(self._slot), device=slots.device) - (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
+        self.columns = starts.repeat_interleave(sizes) + within
+        """(M,) position of each new token."""
+        self._ends = (starts + sizes).tolist()
+        self._starts, self._sizes = starts.tolist(), sizes.tolist()
+        self._masks: dict[int | None, tuple[Tensor, list[Tensor]]] = {}
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scoring: Scoring) -> Tensor:
+        """Write the new keys and values, and attend to all of each token's own slot up to itself."""
+        import torch
+
+        keys, values = self._stored(layer, key)
+        keys[self._slot, :, self.columns] = key.transpose(0, 1)
+        values[self._slot, :, self.columns] = value.transpose(0, 1)
+        single_mask, masks = self._mask(scoring.window, query)
+        outs = []
+        if self._single:
+            outs.append(self._singles(query[:, :, : self._single], keys, values, single_mask, scoring))
+        first = self._single
+        for number, mask in enumerate(masks, self._single):
+            slot, size, end = int(self._slots[number]), self._sizes[number], self._ends[number]
+            q = query[:, :, first : first + size]
+            scores = scoring.scores(q.flatten(1, 2), keys[slot, :, :end]).unflatten(1, q.shape[1:3]) + mask
+            weights = softmax(scores, value)
+            outs.append((weights.flatten(1, 2) @ values[slot, :, :end]).unflatten(1, q.shape[1:3]))
+            first += size
+        return torch.cat(outs, 2) if len(outs) > 1 else outs[0]
+
+    def _singles(self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scoring: Scoring) -> Tensor:
+        """Tokens that are alone in their slot, all slots in one product; a slot without one computes for nothing."""
+        slots, width = self._slots[: self._single], mask.shape[-1]
+        whole = query.new_zeros(self._count, *query.shape[:2], query.shape[3])
+        whole[slots] = query.permute(2, 0, 1, 3)
+        scores = scoring.scores(whole, keys[: self._count, :, :width]) + mask[:, None, None]
+        out = softmax(scores, values) @ values[: self._count, :, :width]
+        return out[slots].permute(1, 2, 0, 3)
+
+    def _mask(self, window: int | None, like: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Additive masks: (slots, longest) for single tokens, and one (new, up to its end) for each other."""
+        import torch
+
+        if window not in self._masks:
+            device = like.device
+            longest = max(self._ends[: self._single], default=1)
+            column = torch.arange(longest, device=device)
+            reach = torch.ones(self._count, dtype=torch.long, device=device)
+            reach[self._slots[: self._single]] = self.columns[: self._single] + 1
+            seen = column < reach[:, None]
+            if window is not None:
+                seen &= reach[:, None] - column <= window
+            masks = []
+            for start, end in zip(self._starts[self._single :], self._ends[self._single :], strict=True):
+                reading, columns = torch.arange(start, end, device=device)[:, None], torch.arange(end, device=device)
+                sees = columns <= reading
+                masks.append(additive(sees if window is None else sees & (reading - columns < window), like))
+            self._masks[window] = (additive(seen, like), masks)
+        return self._masks[window]
+
+    def _stored(self, layer: int, key: Tensor) -> tuple[Tensor, Tensor]:
+        """The layer's buffers, grown to hold every slot and column."""
+        import torch
+
+        need = max(self._ends)
+        if layer in self._cache:
+            keys, values = self._cache[layer]
+            if keys.shape[0] >= self._count and keys.shape[2] >= need:
+                return keys, values
+            capacity = max(keys.shape[2], 2 * need if keys.shape[2] < need else 0)
+        else:
+            keys = values = key.new_empty(0, key.shape[0], 0, key.shape[2])
+            capacity = 2 * need
+        grown = []
+        for old in (keys, values):
+            # Zeros, not whatever was in memory: a masked column still takes part in a product, and 0 x NaN is NaN.
+            new = torch.zeros(self._count, key.shape[0], capacity, key.shape[2], dtype=key.dtype, device=key.device)
+            new[: old.shape[0], :, : old.shape[2]] = old
+            grown.append(new)
+        self._cache[layer] = (grown[0], grown[1])
+        return self._cache[layer]

@@ -8,6 +8,7 @@ from typing import Any
 
 from swirl.benchmarks.demonstrations import Flaws
 from swirl.benchmarks.names import words
+from swirl.demonstrating import demonstrator
 from swirl.grading import grade
 from swirl.judging.reward import BAD, GOOD
 from swirl.layout import Layout
@@ -23,7 +24,7 @@ from swirl.rollout.engine import MALFORMED_REPLY, Attempt, Policy
 from swirl.seeds import derive, generator
 from swirl.tools.search import NO_RESULT
 from swirl.types import Derivation, Question
-from swirl.wiring import attempts, demonstrator, read_prompts, roll_out_all
+from swirl.wiring import attempts, read_prompts, roll_out_all
 
 
 def run(params: Params, layout: Layout) -> None:

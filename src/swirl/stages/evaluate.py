@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import groupby
 
 from swirl.evaluation.scoring import predict, score
 from swirl.layout import Layout
@@ -23,16 +24,19 @@ def run(params: Params, layout: Layout, item: str) -> None:
     made: list[Trajectory] = []
     predictions: list[Prediction] = []
     scores: list[Score] = []
+    table = {question.id: question for question in everything}
     with Progress(sum(len(questions) for questions, _ in arms), f"evaluate {item}") as bar:
-        for questions, with_tools in arms:
+        for with_tools in (True, False):
+            # All benchmarks together: one's last long trajectories fill their places with the next one's questions.
+            asked = [question for questions, tools in arms if tools == with_tools for question in questions]
             seed = derive(params.seed, "evaluate", str(with_tools))
-            todo = attempts(params, layout, questions, 1, with_tools)
+            todo = attempts(params, layout, asked, 1, with_tools)
             trajectories = roll_out_all(params, policy, todo, params.evaluate.temperature, seed, bar.update)
-            table = {question.id: question for question in questions}
             threshold = params.judge.threshold
-            arm = predict(item, trajectories, table, derivations, judge, threshold, with_tools)
-            scores.append(score(arm))
-            predictions += arm
+            predicted = predict(item, trajectories, table, derivations, judge, threshold, with_tools)
+            for _, arm in groupby(predicted, key=lambda prediction: prediction.benchmark):
+                scores.append(score(list(arm)))
+            predictions += predicted
             made += trajectories if with_tools else []
     save(predictions, Prediction, layout.predictions(item))
     save(made, Trajectory, layout.prediction_trajectories(item))

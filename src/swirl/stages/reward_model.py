@@ -16,7 +16,8 @@ from swirl.actions import parse
 from swirl.benchmarks.demonstrations import Flaws
 from swirl.benchmarks.embedded import build
 from swirl.benchmarks.oracle import label_steps
-from swirl.judging.reward import RewardModel, by_size
+from swirl.demonstrating import demonstrator
+from swirl.judging.reward import RewardModel
 from swirl.layout import Layout
 from swirl.models.local import load_model, load_tokenizer, save
 from swirl.models.pretraining import Demonstration
@@ -30,7 +31,7 @@ from swirl.rollout.engine import Policy
 from swirl.seeds import derive, generator
 from swirl.tools import Calculator, Search
 from swirl.types import ActionKind, Derivation, Question, Trajectory
-from swirl.wiring import attempts_with, demonstrator, load_policy, read_prompts, roll_out_all
+from swirl.wiring import attempts_with, load_policy, read_prompts, roll_out_all
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,7 +57,7 @@ def run(params: Params, layout: Layout) -> None:
     sampled = _sampled(params, layout, base, settings.questions, "train")
     heldout = _sampled(params, layout, base, settings.heldout, "heldout")
     model = load_model(layout.model("ceiling"), params.runtime.device, params.runtime.attention)
-    judge = RewardModel("reward", model, base.chat, read_prompts(params, layout).judge)
+    judge = RewardModel("reward", model, base.chat, read_prompts(params, layout).judge, workers=params.runtime.workers)
     series = _train(params, judge, [*sampled, *_written(params, layout, base)])
     save(model, load_tokenizer(layout.model("base")), layout.model("reward"))
     save_series(series, layout.series("reward_model"))
@@ -160,16 +161,12 @@ def verdict_loss(judge: RewardModel, batch: Sequence[Labelled]) -> tuple[Tensor,
 
 def error_rates(judge: RewardModel, heldout: Sequence[Labelled]) -> dict[str, float]:
     """Accuracy, true- and false-positive rates against the oracle on steps sampled from the base, by kind of task."""
-    import torch
-
-    good, bad = judge.verdict_ids
-    rows: list[tuple[str, bool, bool]] = []
-    for group in by_size([len(item.ids) for item in heldout], 16384):
-        chosen = [heldout[index] for index in group]
-        with torch.no_grad():
-            logits = final_logits(judge.model, [_comb(judge, item) for item in chosen], judge.packed)
-        said = iter((logits[:, good] >= logits[:, bad]).tolist())
-        rows += [(item.kind, label, next(said)) for item in chosen for label in item.good]
+    scores = judge.read([_comb(judge, item) for item in heldout])
+    rows = [
+        (item.kind, label, score >= 0.5)
+        for item, of_item in zip(heldout, scores, strict=True)
+        for label, score in zip(item.good, of_item, strict=True)
+    ]
     metrics: dict[str, float] = {}
     for kind in ("", ActionKind.SEARCH, ActionKind.CALCULATE):
         chosen_rows = [(label, verdict) for of_kind, label, verdict in rows if kind in ("", of_kind)]

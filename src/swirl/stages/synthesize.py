@@ -30,7 +30,11 @@ def run(params: Params, layout: Layout) -> None:
 
         def block_of(number: int) -> list[Trajectory]:
             block = todo[number]
-            made = journal.block(number, Trajectory, lambda: roll_out(policy, block, drawn, seed, loop.max_malformed))
+            made = journal.block(
+                number,
+                Trajectory,
+                lambda: roll_out(policy, block, drawn, seed, loop.max_malformed, loop.in_flight),
+            )
             bar.update(len(block), answered=_share(made, Stop.ANSWERED))
             return made
 

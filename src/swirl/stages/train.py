@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
 
 from swirl.benchmarks.oracle import label_steps
 from swirl.errors import DataError
@@ -12,11 +14,14 @@ from swirl.grading import grade
 from swirl.journal import fingerprint
 from swirl.layout import Layout
 from swirl.models.local import load_model, load_tokenizer, save
+from swirl.models.training import shared_gradients
 from swirl.params import Params
 from swirl.progress import Progress
 from swirl.records import load, save_json, save_series
 from swirl.rl.checkpoints import Checkpoints
+from swirl.rl.combs import pack
 from swirl.rl.guard import Limits, Look, objection
+from swirl.rl.logprobs import check_packing
 from swirl.rl.trainer import Settings, Trainer, by_trajectory, state_batches, supervised_loss
 from swirl.rollout.engine import Policy
 from swirl.seeds import derive, generator
@@ -31,6 +36,9 @@ from swirl.wiring import (
     roll_out_all,
     sampling,
 )
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Series = list[dict[str, float]]
 
@@ -108,7 +116,7 @@ def train_swirl(
     settings = params.train.swirl
     reference = load_model(layout.model("base"), params.runtime.device, params.runtime.attention)
     reference.requires_grad_(False)
-    judge = dataclasses.replace(development.judge, packed=settings.packed)
+    judge = dataclasses.replace(development.judge, packed=params.train.packed, token_budget=params.train.token_budget)
     seed = derive(params.seed, "train", "swirl")
     options = Settings(
         settings.states,
@@ -119,11 +127,16 @@ def train_swirl(
         settings.estimator,
         settings.kl_coefficient,
         settings.clip,
-        settings.packed,
+        params.train.packed,
+        params.train.token_budget,
+        params.runtime.workers,
         seed,
     )
     trainer = Trainer(policy, reference, judge, options)
     batches = state_batches(groups, settings.states, seed)
+    if params.train.packed:
+        first = groups[0]
+        check_packing(policy.model, pack(first[-1].state_ids, [(len(s.state_ids), s.action_ids) for s in first]))
     series, start = _resume(checkpoints, policy, trainer.optimizer)
     for _ in range(start):
         next(batches)
@@ -171,7 +184,12 @@ def train_sft(
     import torch
 
     settings = params.train.sft
-    optimizer = torch.optim.AdamW(policy.model.parameters(), lr=settings.lr, betas=(0.9, 0.95), weight_decay=0.0)
+    parameters = list(policy.model.parameters())
+
+    def loss_of(batch: Sequence[list[SubTrajectory]]) -> tuple[Tensor, float]:
+        return supervised_loss(policy.model, batch, params.train.packed)
+
+    optimizer = torch.optim.AdamW(parameters, lr=settings.lr, betas=(0.9, 0.95), weight_decay=0.0)
     series, done = _resume(checkpoints, policy, optimizer)
     size = settings.batch_size
     rounds = (len(groups) + size - 1) // size
@@ -183,12 +201,10 @@ def train_sft(
                 batch = [groups[index] for index in order[first : first + size]]
                 step = len(series)
                 _set_rate(optimizer, settings.lr * (1 - step / (settings.epochs * rounds)))
-                loss = supervised_loss(policy.model, batch, params.train.swirl.packed)
-                optimizer.zero_grad()
-                loss.backward()
-                norm = torch.nn.utils.clip_grad_norm_(policy.model.parameters(), settings.clip)
+                loss = shared_gradients(parameters, batch, loss_of, nullcontext, params.runtime.workers)
+                norm = torch.nn.utils.clip_grad_norm_(parameters, settings.clip)
                 optimizer.step()
-                series.append({"step": step + 1, "loss": float(loss.detach()), "gradient_norm": float(norm)})
+                series.append({"step": step + 1, "loss": loss, "gradient_norm": float(norm)})
                 bar.update(1, loss=series[-1]["loss"])
             series[-1] |= development.look()
             checkpoints.save(epoch + 1, policy.model, optimizer, {"series": series})
@@ -210,8 +226,10 @@ def _resume(checkpoints: Checkpoints, policy: Policy, optimizer: Any) -> tuple[S
 
 
 def _fingerprint(params: Params, layout: Layout, item: str) -> str:
+    method = {"swirl": params.train.swirl, "sft": params.train.sft}[item]
     sections: list[Any] = [params.seed, params.runtime.model_dump(), params.rollout.model_dump(), item]
-    sections += [getattr(params, name).model_dump() for name in ("tools", "prompts", "judge", "train")]
+    sections += [getattr(params, name).model_dump() for name in ("tools", "prompts", "judge")]
+    sections += [params.train.packed, params.train.token_budget, method.model_dump()]
     inputs = [layout.steps, layout.model("base"), layout.model("reward"), layout.questions, layout.derivations]
     return fingerprint(sections, [*inputs, layout.root / "data/index", *prompt_files(params, layout)])
 
