@@ -118,6 +118,26 @@ def report(
         raise SwirlError(f"{layout.page} does not exist; run `dvc repro` to make it")
 
 
+@app.command()
+def bench(
+    name: Annotated[str, typer.Argument(help="rl-step, scaling or synthesis.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each side's process is run, in turn.")] = 2,
+    repeats: Annotated[int, typer.Option(min=1, help="Steps timed in each process, after the warm-up.")] = 5,
+    cores: Annotated[int, typer.Option(min=1, help="CPU cores that each side may use.")] = 2,
+) -> None:
+    """Measure against the alternatives, paired: rl-step (plain, TRL), scaling (with K), synthesis (generate)."""
+    import json
+
+    from swirl.bench import report, rl_step, synthesis
+
+    benches = {"rl-step": rl_step.rl_step, "scaling": rl_step.scaling, "synthesis": synthesis.synthesis}
+    if name not in benches:
+        raise SwirlError(f"there is no benchmark {name!r}; there are {', '.join(benches)}")
+    result = benches[name](_layout().root, cores, rounds, repeats)
+    print(json.dumps(result, indent=1) if as_json else report.text(result))
+
+
 @app.command("dvc-deps", hidden=True)
 def dvc_deps(
     write: Annotated[bool, typer.Option("--write", help="Mend dvc.yaml instead of printing.")] = False,

@@ -1,0 +1,113 @@
+"""Sides of a benchmark in processes of their own, interleaved, so that a busy machine is busy for all of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from swirl.environment import ALLOCATOR
+from swirl.errors import SwirlError
+
+Result = dict[str, Any]
+
+
+def interleave(root: Path, sides: Sequence[Mapping[str, Any]], rounds: int) -> list[Result]:
+    """Run every side once a round; returns one result a side: medians of what its processes say, and the spread.
+
+    A side is what `swirl.bench.worker` is given: the benchmark, its arguments, and threads.
+    """
+    said: list[list[Result]] = [[] for _ in sides]
+    for number in range(rounds):
+        for side, results in zip(sides, said, strict=True):
+            print(f"round {number + 1}/{rounds}: {side['name']}", file=sys.stderr, flush=True)
+            results.append(_run(root, side))
+    return [_joined(side, results) for side, results in zip(sides, said, strict=True)]
+
+
+def _run(root: Path, side: Mapping[str, Any]) -> Result:
+    environment = {**ALLOCATOR, **os.environ, "OMP_NUM_THREADS": str(side["threads"]), "SWIRL_RESTARTED": "1"}
+    environment |= {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "TOKENIZERS_PARALLELISM": "false"}
+    done = subprocess.run(
+        [sys.executable, "-m", "swirl.bench.worker", json.dumps(side)],
+        cwd=root,
+        env=environment,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise SwirlError(f"the side {side['name']!r} of the benchmark failed:\n{done.stderr[-3000:]}")
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert isinstance(result, dict)
+    return result
+
+
+def _joined(side: Mapping[str, Any], results: Sequence[Result]) -> Result:
+    """Medians over all repeats of all rounds; peaks are the highest."""
+    seconds = [value for result in results for value in result["seconds"]]
+    joined: Result = {"name": side["name"], "seconds": statistics.median(seconds), "repeats": len(seconds)}
+    joined |= {"fastest": min(seconds), "slowest": max(seconds), "peak_mb": max(r["peak_mb"] for r in results)}
+    for key in results[0].get("parts", {}):
+        joined[f"{key}_seconds"] = statistics.median([v for r in results for v in r["parts"][key]])
+    joined["matmul_gflops"] = statistics.median([result["matmul_gflops"] for result in results])
+    for key in ("tokens", "flops", "trajectories", "action_tokens"):
+        if key in results[0]:
+            joined[key] = statistics.median([result[key] for result in results])
+    if "flops" in joined:
+        joined["mfu"] = joined["flops"] / joined["seconds"] / (joined["matmul_gflops"] * 1e9)
+    return joined | {"threads": side["threads"], "workers": side.get("workers", 1)}
+
+
+def repeat(step: Callable[[int], None], warmup: int, repeats: int) -> list[float]:
+    """Seconds of each of `repeats` steps after `warmup` that are not counted."""
+    seconds = []
+    for number in range(warmup + repeats):
+        start = time.perf_counter()
+        step(number)
+        seconds.append(time.perf_counter() - start)
+    return seconds[warmup:]
+
+
+def matmul_gflops(workers: int) -> float:
+    """What float32 products of (1024, 1024) reach here, on `workers` threads of this process together."""
+    import torch
+
+    from swirl.models.threads import spread
+
+    def products(_: int) -> None:
+        a = torch.ones(1024, 1024)
+        for _ in range(12):
+            a @ a
+
+    products(0)
+    start = time.perf_counter()
+    spread(products, range(workers), workers)
+    return workers * 12 * 2 * 1024**3 / (time.perf_counter() - start) / 1e9
+
+
+def resident_mb(field: str = "VmRSS") -> float:
+    """Resident memory of this process now, or `VmHWM`, the most it had, in MB; 0 where /proc is not."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return 0.0
+    line = next(line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith(field))
+    return int(line.split()[1]) / 1024
+
+
+def matrix_flops(model: Any, tokens: float, training: bool) -> float:
+    """FLOPs of the weight matrices over `tokens`: 2 a parameter and token forward, 6 with the backward pass.
+
+    The head counts as if every token went through it; attention's own products are left out.
+    """
+    embedding = model.get_input_embeddings().weight
+    size = sum(p.numel() for p in model.parameters() if p.ndim == 2 and p is not embedding)
+    if model.get_output_embeddings().weight is embedding:
+        size += embedding.numel()
+    return (6.0 if training else 2.0) * float(size) * tokens

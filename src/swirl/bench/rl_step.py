@@ -1,0 +1,194 @@
+"""`swirl bench rl-step` and `swirl bench scaling`: one update of step-wise RL, packed, plain, and by TRL's GRPOTrainer.
+
+All sides have the same states, G actions of a fixed length for each, the same reward (a function of the action's token
+ids) and the same KL coefficient. A step is sampling, reward, log-probabilities of policy and reference, backward pass
+and optimiser. Ours samples on the trunks' caches and computes equal actions once; plain differs in reading every action
+with its whole state. TRL 1.16's own loop is told to take the states' token ids as they are, and to draw exactly as many
+tokens; it has no other change.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from swirl.bench.measure import Result, interleave, matmul_gflops, matrix_flops, repeat, resident_mb
+from swirl.errors import DataError
+from swirl.rl.combs import Comb
+from swirl.rl.trainer import Settings, Trainer
+from swirl.rollout.engine import Policy
+from swirl.rollout.sampler import Sampling
+from swirl.types import SubTrajectory
+
+LENGTH = 12
+"""Tokens of every sampled action."""
+SHAPES = {
+    "embedded": {"hidden": 128, "layers": 4, "heads": 4, "feed_forward": 384},
+    "30m": {"hidden": 384, "layers": 12, "heads": 6, "feed_forward": 1152},
+}
+
+
+def rl_step(root: Path, cores: int, rounds: int, repeats: int, models: Sequence[str] = ("embedded", "30m")) -> Result:
+    """Packed, plain and TRL at K = 5 states a trajectory and G = 8, with and without KL."""
+    found: Result = {"bench": "rl-step", "cores": cores, "states": 25, "trajectories": 5, "samples": 8, "rows": []}
+    for model in models:
+        for kl in (0.04, 0.0):
+            common = {"bench": "rl-step", "model": model, "kl": kl, "repeats": repeats, "source": "run"}
+            ours = {"threads": 1, "workers": cores, "token_budget": 8192}
+            sides = [
+                {**common, **ours, "name": "packed", "packed": True},
+                {**common, **ours, "name": "plain", "packed": False},
+                {**common, "name": "trl", "threads": cores},
+            ]
+            rows = interleave(root, sides, rounds)
+            found["rows"] += [{"model": model, "kl": kl, **row} for row in rows]
+    return found
+
+
+def scaling(root: Path, cores: int, rounds: int, repeats: int) -> Result:
+    """Packed and plain for K = 2, 4, 8, 16 at a fixed step length, each at its own fastest token budget."""
+    found: Result = {"bench": "scaling", "cores": cores, "samples": 8, "trajectories": 4, "rows": []}
+    for states in (2, 4, 8, 16):
+        for packed in (True, False):
+            common = {"bench": "rl-step", "model": "embedded", "kl": 0.04, "repeats": repeats, "source": str(states)}
+            sides = [
+                {**common, "threads": 1, "workers": cores, "packed": packed, "token_budget": budget, "name": name}
+                for budget in (2048, 8192, 32768)
+                for name in [f"{'packed' if packed else 'plain'}, K = {states}, {budget} tokens a forward"]
+            ]
+            rows = interleave(root, sides, rounds)
+            best = min(range(len(rows)), key=lambda i: rows[i]["seconds"])
+            chosen = {"packed": packed, "K": states, "token_budget": sides[best]["token_budget"]}
+            found["rows"].append({**chosen, **rows[best]})
+    return found
+
+
+def run_side(side: Result) -> Result:
+    """One side in this process."""
+    root = Path.cwd()
+    groups = _groups(root, side["source"])
+    model, reference = _model(root, side["model"]), _model(root, side["model"])
+    before = resident_mb()
+    if side["name"] == "trl":
+        from swirl.bench.trl import steps
+
+        result = steps(model, groups, side, LENGTH, reward)
+    else:
+        result = _ours(model, reference, groups, side)
+    peak = resident_mb("VmHWM") - before
+    return {**result, "peak_mb": peak, "matmul_gflops": matmul_gflops(max(side["threads"], side.get("workers", 1)))}
+
+
+def reward(ids: Sequence[int]) -> float:
+    """A reward that every side computes alike and at once: a hash of the action's tokens, in [0, 1)."""
+    return sum((i + 1) * token for i, token in enumerate(ids)) % 97 / 97
+
+
+class _Scorer:
+    def scores(self, combs: Sequence[Comb]) -> list[list[float]]:
+        return [[reward(tooth.ids) for tooth in comb.teeth] for comb in combs]
+
+
+def _ours(model: Any, reference: Any, groups: list[list[SubTrajectory]], side: Result) -> Result:
+    chat: Any = SimpleNamespace(end_ids=frozenset())
+    settings = Settings(
+        states=sum(map(len, groups)),
+        samples=8,
+        sampling=Sampling(max_tokens=LENGTH),
+        lr=1e-5,
+        warmup=0,
+        estimator="rloo",
+        kl_coefficient=side["kl"],
+        clip=1.0,
+        packed=side["packed"],
+        token_budget=side["token_budget"],
+        workers=side["workers"],
+        seed=0,
+    )
+    reference.requires_grad_(False)
+    trainer = Trainer(Policy("bench", model, chat, 1 << 30), reference, _Scorer(), settings)
+    parts: dict[str, list[float]] = {"sample": [], "update": []}
+    tokens: list[int] = []
+    sample, gradients = trainer._sample, trainer._gradients
+
+    def timed_sample(*arguments: Any) -> Any:
+        start = time.perf_counter()
+        result = sample(*arguments)
+        parts["sample"].append(time.perf_counter() - start)
+        return result
+
+    def timed_gradients(combs: Sequence[Comb], *arguments: Any) -> Any:
+        start = time.perf_counter()
+        result = gradients(combs, *arguments)
+        parts["update"].append(time.perf_counter() - start)
+        tokens.append(sum(comb.packed_size if side["packed"] else comb.plain_size for comb in combs))
+        return result
+
+    timed: Any = trainer
+    timed._sample, timed._gradients = timed_sample, timed_gradients
+    seconds = repeat(lambda number: void(trainer.update(number, groups)), 2, side["repeats"])
+    drawn = sum(len(group[-1].state_ids) for group in groups) + 8 * LENGTH * settings.states
+    read = sum(tokens[2:]) / len(tokens[2:])
+    flops = matrix_flops(model, drawn, False) + matrix_flops(model, read, True) + matrix_flops(model, read, False)
+    return {
+        "seconds": seconds,
+        "parts": {key: values[2:] for key, values in parts.items()},
+        "tokens": read,
+        "flops": flops,
+    }
+
+
+def void(_: object) -> None:
+    """Throw a result away."""
+
+
+def _model(root: Path, name: str) -> Any:
+    """The base of the default run, or a random model that knows the same tokens."""
+    from swirl.models.local import fresh, load_model
+
+    folder = root / "models/base"
+    if name == "embedded" and (folder / "config.json").exists():
+        return load_model(folder, "cpu", "eager")
+    return fresh(
+        _Vocabulary(1411 if name == "embedded" else 16384), **SHAPES[name], context=4096, attention="eager", seed=0
+    ).eval()
+
+
+class _Vocabulary:
+    """As much of a tokenizer as the shape of a random model asks for."""
+
+    pad_token_id, eos_token_id = 0, 1
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+
+    def __len__(self) -> int:
+        return self._size
+
+
+def _groups(root: Path, source: str) -> list[list[SubTrajectory]]:
+    """Five trajectories of the default run with five states each, or four made-up ones with `source` states each."""
+    from swirl.layout import Layout
+    from swirl.records import load
+    from swirl.rl.trainer import by_trajectory
+
+    if source != "run":
+        rng = random.Random(0)
+        made = []
+        for name in range(4):
+            trunk = tuple(rng.randrange(10, 1400) for _ in range(40 + 24 * int(source)))
+            made.append(
+                [SubTrajectory(str(name), "q", "b", k, trunk[: 40 + 24 * k], (5,), 0.5) for k in range(int(source))]
+            )
+        return made
+    path = Layout(root).steps
+    if not path.exists():
+        raise DataError(f"{path} does not exist; `swirl bench rl-step` reads the states of a run: `dvc repro` first")
+    chosen = [group[:5] for group in by_trajectory(load(SubTrajectory, path)) if len(group) >= 5][:5]
+    if len(chosen) < 5:
+        raise DataError(f"{path} has only {len(chosen)} trajectories of five steps; the benchmark needs five")
+    return chosen

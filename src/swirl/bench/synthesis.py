@@ -1,0 +1,159 @@
+"""`swirl bench synthesis`: trajectories a minute by our engine, and by three ways to use transformers' own generation.
+
+All sides work through questions of the default run with the same base model, prompts, tools, temperature and limits:
+
+- ours: conversations stay in their slots, and a step reads its new tokens alone;
+- batched: all conversations together by `generate`, padded on the left, which reads the whole prefix at every step;
+- generate_batch: the same by transformers' continuous batching;
+- one at a time: a conversation after the other by `generate`, which reads the whole prefix at every step.
+
+A slow side works on fewer questions, of the same mix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from swirl.bench.measure import Result, interleave, matmul_gflops, repeat, resident_mb
+from swirl.errors import DataError
+
+Say = Callable[[Sequence[tuple[int, ...]]], list[list[int]]]
+"""Actions for some states, as token ids."""
+
+
+def synthesis(root: Path, cores: int, rounds: int, repeats: int) -> Result:
+    """All four sides."""
+    common = {"bench": "synthesis", "repeats": repeats}
+    sides = [
+        {**common, "name": "ours", "threads": 1, "workers": cores, "questions": 400},
+        {**common, "name": "batched", "threads": cores, "questions": 400},
+        {**common, "name": "generate_batch", "threads": cores, "questions": 40},
+        {**common, "name": "one at a time", "threads": cores, "questions": 6},
+    ]
+    rows = interleave(root, sides, rounds)
+    for row in rows:
+        row["trajectories_per_minute"] = 60 * row["trajectories"] / row["seconds"]
+        row["action_tokens_per_second"] = row["action_tokens"] / row["seconds"]
+    return {"bench": "synthesis", "cores": cores, "rows": rows}
+
+
+def run_side(side: Result) -> Result:
+    """One side in this process."""
+    import torch
+
+    from swirl import params as params_module
+    from swirl.layout import Layout
+    from swirl.wiring import attempts, load_policy, questions_of, roll_out_all
+
+    root = Path.cwd()
+    params, layout = params_module.load(root / "params.yaml"), Layout(root)
+    if not layout.model("base").exists():
+        raise DataError(f"{layout.model('base')} does not exist; the benchmark reads a run: `dvc repro` first")
+    policy = load_policy(params, layout.model("base"), "base")
+    torch.set_num_threads(side["threads"])
+    questions = questions_of(layout, "train")
+    stride = max(1, len(questions) // side["questions"])
+    todo = attempts(params, layout, questions[::stride][: side["questions"]], 1)
+    before = resident_mb()
+    made: list[tuple[int, int]] = []
+    if side["name"] == "ours":
+
+        def once(number: int) -> None:
+            done = roll_out_all(params, policy, todo, 1.0, number)
+            made.append((len(done), sum(len(step.token_ids) for t in done for step in t.steps)))
+
+    else:
+        say = _sayer(side["name"], policy, params.rollout.max_action_tokens)
+
+        def once(number: int) -> None:
+            torch.manual_seed(number)
+            width = 1 if side["name"] == "one at a time" else len(todo)
+            counts = [_rounds(policy, todo[i : i + width], say, params) for i in range(0, len(todo), width)]
+            made.append((len(todo), sum(counts)))
+
+    seconds = repeat(once, 1, side["repeats"])
+    peak = resident_mb("VmHWM") - before
+    return {
+        "seconds": seconds,
+        "trajectories": made[-1][0],
+        "action_tokens": sum(tokens for _, tokens in made[1:]) / len(made[1:]),
+        "peak_mb": peak,
+        "matmul_gflops": matmul_gflops(max(side["threads"], side.get("workers", 1))),
+    }
+
+
+def _rounds(policy: Any, todo: Sequence[Any], say: Say, params: Any) -> int:
+    """The agent loop in lock step, every state read whole; returns the number of action tokens."""
+    from swirl.actions import parse
+    from swirl.rollout.engine import MALFORMED_REPLY
+    from swirl.tools.base import call
+    from swirl.types import ActionKind
+
+    chat = policy.chat
+    states = [chat.prompt(attempt.prompt) for attempt in todo]
+    active, taken, malformed, tokens = list(range(len(todo))), [0] * len(todo), [0] * len(todo), 0
+    while active:
+        actions = say([states[i] for i in active])
+        going = []
+        for i, ids in zip(active, actions, strict=True):
+            tokens += len(ids)
+            taken[i] += 1
+            tools = todo[i].tools
+            action = parse(chat.text(tuple(ids)), {tool.tag: kind for kind, tool in tools.items()})
+            wrong = action.kind == ActionKind.MALFORMED
+            malformed[i] = malformed[i] + 1 if wrong else 0
+            if action.kind == ActionKind.ANSWER:
+                continue
+            text = MALFORMED_REPLY if wrong else f"{action.payload} -> {call(tools[action.kind], action.payload).text}"
+            states[i] = (*states[i], *ids, *chat.turn(text, ids[-1] in chat.end_ids))
+            full = len(states[i]) + params.rollout.max_action_tokens > policy.context
+            if taken[i] < todo[i].max_steps and malformed[i] != params.rollout.max_malformed and not full:
+                going.append(i)
+        active = going
+    return tokens
+
+
+def _sayer(name: str, policy: Any, longest: int) -> Say:
+    """Actions by transformers' own generation, at temperature 1."""
+    import torch
+    from transformers import GenerationConfig
+
+    model, ends = policy.model, sorted(policy.chat.end_ids)
+    padding = policy.chat.tokenizer.pad_token_id
+    config = GenerationConfig(
+        do_sample=True,
+        temperature=1.0,
+        top_k=0,
+        top_p=1.0,
+        max_new_tokens=longest,
+        eos_token_id=ends,
+        pad_token_id=padding,
+    )
+
+    def until_end(ids: Sequence[int]) -> list[int]:
+        found = [i for i, token in enumerate(ids) if token in ends]
+        return list(ids[: found[0] + 1]) if found else list(ids)
+
+    def padded(states: Sequence[tuple[int, ...]]) -> list[list[int]]:
+        width = max(map(len, states))
+        ids = torch.tensor([[*([padding] * (width - len(state))), *state] for state in states])
+        mask = torch.tensor([[*([0] * (width - len(state))), *([1] * len(state))] for state in states])
+        with torch.no_grad():
+            out = model.generate(ids, attention_mask=mask, generation_config=config)
+        return [until_end(row) for row in out[:, width:].tolist()]
+
+    def continuous(states: Sequence[tuple[int, ...]]) -> list[list[int]]:
+        from transformers import ContinuousBatchingConfig
+
+        out = model.generate_batch(
+            [list(state) for state in states],
+            generation_config=config,
+            continuous_batching_config=ContinuousBatchingConfig(num_blocks=256, max_batch_tokens=512),
+            progress_bar=False,
+        )
+        made = sorted(out.values(), key=lambda output: int(str(output.request_id).rsplit("_", 1)[-1]))
+        return [until_end(output.generated_tokens) for output in made]
+
+    return continuous if name == "generate_batch" else padded

@@ -1,0 +1,86 @@
+"""The same RL step by TRL's GRPOTrainer (extra `bench`)."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from swirl.bench.measure import Result, matrix_flops
+from swirl.errors import SwirlError
+from swirl.types import SubTrajectory
+
+
+def steps(
+    model: Any,
+    groups: list[list[SubTrajectory]],
+    side: Result,
+    length: int,
+    reward: Callable[[Sequence[int]], float],
+) -> Result:
+    """Seconds of `repeats` steps on the states of `groups`. Raises `SwirlError` when TRL is not installed."""
+    try:
+        from datasets import Dataset
+        from transformers import TrainerCallback
+        from trl import GRPOConfig, GRPOTrainer
+    except ImportError as error:
+        raise SwirlError(f"TRL is not installed ({error}); pip install -c constraints.txt -e '.[bench]'") from error
+    from swirl.models.local import load_tokenizer
+
+    states = [list(step.state_ids) for group in groups for step in group]
+    tokenizer = load_tokenizer(Path.cwd() / "models/base")
+    warmup = 2
+
+    class StatesAsTheyAre(GRPOTrainer):  # type: ignore[misc]
+        def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
+            return [states[int(prompt)] for prompt in prompts], None, {}
+
+    class Clock(TrainerCallback):
+        def __init__(self) -> None:
+            self.seconds: list[float] = []
+
+        def on_step_begin(self, *_: Any, **__: Any) -> None:
+            self.start = time.perf_counter()
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            self.seconds.append(time.perf_counter() - self.start)
+
+    def rewards(prompts: Any, completions: Any, completion_ids: list[list[int]], **_: Any) -> list[float]:
+        return [reward(ids) for ids in completion_ids]
+
+    clock = Clock()
+    with tempfile.TemporaryDirectory() as folder:
+        config = GRPOConfig(
+            output_dir=folder,
+            per_device_train_batch_size=len(states) * 8,
+            num_generations=8,
+            max_completion_length=length,
+            generation_kwargs={"min_new_tokens": length},
+            beta=side["kl"],
+            learning_rate=1e-5,
+            max_steps=warmup + side["repeats"],
+            use_cpu=True,
+            bf16=False,
+            gradient_checkpointing=False,
+            report_to=[],
+            save_strategy="no",
+            logging_strategy="no",
+            disable_tqdm=True,
+            shuffle_dataset=False,
+        )
+        trainer = StatesAsTheyAre(
+            model=model,
+            reward_funcs=rewards,
+            args=config,
+            train_dataset=Dataset.from_dict({"prompt": [str(number) for number in range(len(states))]}),
+            processing_class=tokenizer,
+            callbacks=[clock],
+        )
+        trainer.train()
+    read = sum(8 * (len(state) + length) for state in states)
+    sampled = read
+    flops = matrix_flops(model, sampled, False) + matrix_flops(model, read, True)
+    flops += matrix_flops(model, read, False) if side["kl"] else 0.0
+    return {"seconds": clock.seconds[warmup:], "tokens": read, "flops": flops}

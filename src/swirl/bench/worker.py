@@ -1,0 +1,23 @@
+"""One side of a benchmark in its own process: `python -m swirl.bench.worker JSON` prints JSON on its last line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+
+def main() -> None:
+    """Run the side and print what it measured."""
+    import torch
+
+    from swirl.bench import rl_step, synthesis
+
+    side: dict[str, Any] = json.loads(sys.argv[1])
+    torch.set_num_threads(int(side["threads"]))
+    run = {"rl-step": rl_step.run_side, "synthesis": synthesis.run_side}[side["bench"]]
+    print(json.dumps(run(side)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""Benchmarks: the sides compute what they say, and the tables say what was measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from swirl.bench import measure, report, rl_step
+from swirl.cli import app
+
+SIDE = {"bench": "rl-step", "model": "embedded", "kl": 0.04, "source": "2", "repeats": 2, "threads": 1, "workers": 1}
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_side_of_the_rl_step(packed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On made-up states: 4 trunks of 64 tokens with 16 teeth each, which see 40 or 64 tokens, of 12 tokens each."""
+    monkeypatch.chdir(tmp_path)
+    result = rl_step.run_side({**SIDE, "name": "ours", "packed": packed, "token_budget": 8192})
+    assert len(result["seconds"]) == len(result["parts"]["sample"]) == len(result["parts"]["update"]) == 2
+    assert all(p + q < s for p, q, s in zip(*result["parts"].values(), result["seconds"], strict=True))
+    # Equal actions are computed once; a random model draws 12 tokens alike once in a blue moon.
+    assert result["tokens"] == (4 * (64 + 16 * 12) if packed else 4 * 8 * (40 + 64 + 2 * 12))
+    assert result["matmul_gflops"] > 0.1
+
+
+def test_medians_are_over_all_repeats_of_all_rounds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    said = iter(
+        {"seconds": s, "parts": {"update": s}, "peak_mb": m, "matmul_gflops": 10.0, "tokens": 7, "flops": 6e9}
+        for s, m in [([1.0, 9.0], 5.0), ([4.0], 1.0), ([2.0, 3.0], 6.0), ([4.0], 2.0)]
+    )
+    monkeypatch.setattr(measure, "_run", lambda root, side: next(said))
+    a, b = measure.interleave(tmp_path, [{"name": "a", "threads": 1}, {"name": "b", "threads": 2}], 2)
+    assert (a["seconds"], a["fastest"], a["slowest"], a["repeats"], a["peak_mb"]) == (2.5, 1.0, 9.0, 4, 6.0)
+    assert (a["update_seconds"], a["tokens"], b["seconds"], b["threads"]) == (2.5, 7, 4.0, 2)
+    assert a["mfu"] == pytest.approx(6e9 / 2.5 / 10e9)
+
+
+def test_ratios_of_an_rl_step() -> None:
+    common = {"model": "m", "kl": 0.0}
+    rows: list[dict[str, Any]] = [
+        {**common, "name": "packed", "seconds": 0.5, "update_seconds": 0.2},
+        {**common, "name": "plain", "seconds": 1.5, "update_seconds": 1.0},
+        {**common, "name": "trl", "seconds": 4.0},
+    ]
+    assert report.ratios({"bench": "rl-step", "rows": rows}) == [
+        "m, KL 0.0: the packed step is 8.0 times as fast as TRL's and 3.0 times as fast as the plain one; "
+        "the update alone 5.0 times"
+    ]
+    assert "| m | 0.000 | packed | 0.500 | 0.200 |" in report.text({"bench": "rl-step", "rows": rows})
+
+
+def test_a_benchmark_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = CliRunner().invoke(app, ["bench", "speed"])
+    assert "there is no benchmark 'speed'; there are rl-step, scaling, synthesis" in str(result.exception)
