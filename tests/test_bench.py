@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from swirl.bench import measure, report, rl_step
 from swirl.cli import app
+from swirl.rl.combs import pack
 
 SIDE = {"bench": "rl-step", "model": "embedded", "kl": 0.04, "source": "2", "repeats": 2, "threads": 1, "workers": 1}
 
@@ -24,6 +26,17 @@ def test_a_side_of_the_rl_step(packed: bool, tmp_path: Path, monkeypatch: pytest
     # Equal actions are computed once; a random model draws 12 tokens alike once in a blue moon.
     assert result["tokens"] == (4 * (64 + 16 * 12) if packed else 4 * 8 * (40 + 64 + 2 * 12))
     assert result["matmul_gflops"] > 0.1
+
+
+def test_every_draw_as_a_tooth_of_its_own() -> None:
+    combs = [pack([5, 6, 7], [(1, [9]), (3, [8, 8])]), pack([4], [(1, [3])])]
+    expanded, weight, count, firsts = rl_step._each(
+        combs, torch.tensor([1.0, 3.0, -2.0]), torch.tensor([1.0, 2.0, 4.0])
+    )
+    assert expanded == [pack([5, 6, 7], [(1, [9]), (3, [8, 8]), (3, [8, 8])]), pack([4], [(1, [3])] * 4)]
+    assert weight.tolist() == [1.0, 1.5, 1.5, -0.5, -0.5, -0.5, -0.5]
+    assert count.tolist() == [1.0] * 7
+    assert firsts == [0, 1, 3]
 
 
 def test_medians_are_over_all_repeats_of_all_rounds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -43,11 +56,12 @@ def test_ratios_of_an_rl_step() -> None:
     rows: list[dict[str, Any]] = [
         {**common, "name": "packed", "seconds": 0.5, "update_seconds": 0.2},
         {**common, "name": "plain", "seconds": 1.5, "update_seconds": 1.0},
+        {**common, "name": "plain, equal once", "seconds": 1.0, "update_seconds": 0.6},
         {**common, "name": "trl", "seconds": 4.0},
     ]
     assert report.ratios({"bench": "rl-step", "rows": rows}) == [
         "m, KL 0.0: the packed step is 8.0 times as fast as TRL's and 3.0 times as fast as the plain one; "
-        "the update alone 5.0 times"
+        "the update alone 5.0 times, 3.0 times where equal actions are read once"
     ]
     assert "| m | 0.000 | packed | 0.500 | 0.200 |" in report.text({"bench": "rl-step", "rows": rows})
 

@@ -76,10 +76,12 @@ def assert_equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], atol: f
         torch.testing.assert_close(value, b[name], rtol=0.0, atol=atol)
 
 
-def test_packed_and_plain_give_the_same_weights() -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("token_budget", [4096, 40])
+def test_packed_and_plain_give_the_same_weights(workers: int, token_budget: int) -> None:
     made = {}
     for packed in (True, False):
-        learner = trainer(dataclasses.replace(SETTINGS, packed=packed))
+        learner = trainer(dataclasses.replace(SETTINGS, packed=packed, workers=workers, token_budget=token_budget))
         before = weights(learner.policy.model)
         made[packed] = (learner.update(0, BATCH), weights(learner.policy.model))
         moved = max(float((made[packed][1][name] - old).abs().max()) for name, old in before.items())

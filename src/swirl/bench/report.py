@@ -35,11 +35,12 @@ def ratios(result: Result) -> list[str]:
     said = []
     for packed in (row for row in rows if row["name"] == "packed"):
         others = {r["name"]: r for r in rows if (r["model"], r["kl"]) == (packed["model"], packed["kl"])}
-        plain, trl = others["plain"], others["trl"]
+        plain, once, trl = others["plain"], others["plain, equal once"], others["trl"]
         said.append(
             f"{packed['model']}, KL {packed['kl']}: the packed step is {trl['seconds'] / packed['seconds']:.1f} times "
             f"as fast as TRL's and {plain['seconds'] / packed['seconds']:.1f} times as fast as the plain one; the "
-            f"update alone {plain['update_seconds'] / packed['update_seconds']:.1f} times"
+            f"update alone {plain['update_seconds'] / packed['update_seconds']:.1f} times, "
+            f"{once['update_seconds'] / packed['update_seconds']:.1f} times where equal actions are read once"
         )
     return said
 

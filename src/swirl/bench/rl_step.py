@@ -2,9 +2,13 @@
 
 All sides have the same states, G actions of a fixed length for each, the same reward (a function of the action's token
 ids) and the same KL coefficient. A step is sampling, reward, log-probabilities of policy and reference, backward pass
-and optimiser. Ours samples on the trunks' caches and computes equal actions once; plain differs in reading every action
-with its whole state. TRL 1.16's own loop is told to take the states' token ids as they are, and to draw exactly as many
-tokens; it has no other change.
+and optimiser.
+
+- packed: what `train.packed: true` does. Samples on the trunks' caches, and reads equal actions of a state once.
+- plain, equal once: what `train.packed: false` does. The same sampling; every different action with its whole state.
+- plain: the same, but every sampled action is a sequence of its own, equal or not, as in TRL.
+- trl: TRL's own loop, told to take the states' token ids as they are and to draw exactly as many tokens, otherwise with
+  its defaults; the reference is read when KL is on.
 """
 
 from __future__ import annotations
@@ -14,15 +18,18 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from swirl.bench.measure import Result, interleave, matmul_gflops, matrix_flops, repeat, resident_mb
 from swirl.errors import DataError
-from swirl.rl.combs import Comb
+from swirl.rl.combs import Comb, pack
 from swirl.rl.trainer import Settings, Trainer
 from swirl.rollout.engine import Policy
 from swirl.rollout.sampler import Sampling
 from swirl.types import SubTrajectory
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 LENGTH = 12
 """Tokens of every sampled action."""
@@ -41,7 +48,8 @@ def rl_step(root: Path, cores: int, rounds: int, repeats: int, models: Sequence[
             ours = {"threads": 1, "workers": cores, "token_budget": 8192}
             sides = [
                 {**common, **ours, "name": "packed", "packed": True},
-                {**common, **ours, "name": "plain", "packed": False},
+                {**common, **ours, "name": "plain, equal once", "packed": False},
+                {**common, **ours, "name": "plain", "packed": False, "each": True},
                 {**common, "name": "trl", "threads": cores},
             ]
             rows = interleave(root, sides, rounds)
@@ -121,12 +129,15 @@ def _ours(model: Any, reference: Any, groups: list[list[SubTrajectory]], side: R
         parts["sample"].append(time.perf_counter() - start)
         return result
 
-    def timed_gradients(combs: Sequence[Comb], *arguments: Any) -> Any:
+    def timed_gradients(combs: Sequence[Comb], weight: Tensor, count: Tensor) -> list[Tensor]:
+        tooth: Sequence[int] = range(len(count))
+        if side.get("each"):
+            combs, weight, count, tooth = _each(combs, weight, count)
         start = time.perf_counter()
-        result = gradients(combs, *arguments)
+        result = gradients(combs, weight, count)
         parts["update"].append(time.perf_counter() - start)
         tokens.append(sum(comb.packed_size if side["packed"] else comb.plain_size for comb in combs))
-        return result
+        return [values[list(tooth)] for values in result]
 
     timed: Any = trainer
     timed._sample, timed._gradients = timed_sample, timed_gradients
@@ -140,6 +151,18 @@ def _ours(model: Any, reference: Any, groups: list[list[SubTrajectory]], side: R
         "tokens": read,
         "flops": flops,
     }
+
+
+def _each(combs: Sequence[Comb], weight: Tensor, count: Tensor) -> tuple[list[Comb], Tensor, Tensor, Sequence[int]]:
+    """A tooth for every draw, equal or not, and where each different one stands first."""
+    import torch
+
+    numbers = count.long().tolist()
+    drawn = iter(numbers)
+    expanded = [pack(comb.trunk, [(t.sees, t.ids) for t in comb.teeth for _ in range(next(drawn))]) for comb in combs]
+    times = torch.tensor(numbers)
+    firsts = (times.cumsum(0) - times).tolist()
+    return expanded, (weight / count).repeat_interleave(times), torch.ones(sum(numbers)), firsts
 
 
 def void(_: object) -> None:
