@@ -177,6 +177,7 @@ def test_state_batches_cover_every_trajectory_once_an_epoch() -> None:
     for batch in batches:
         assert sum(map(len, batch)) >= 4
         assert sum(map(len, batch[:-1])) < 4
+        assert len({group[0].trajectory_id for group in batch}) == len(batch)
     drawn = [group[0].trajectory_id for batch in batches for group in batch]
     names = {f"t{number}" for number in range(7)}
     assert len(drawn) >= 21

@@ -55,6 +55,8 @@ class Rollout(Section):
 
     max_steps: Mapping[Task, Count] = Field(description="actions a trajectory may take, by kind of task")
     max_action_tokens: Annotated[int, Field(ge=4)] = Field(description="longest action in tokens")
+    top_p: Annotated[float, Field(gt=0, le=1)] = Field(description="least likelihood that sampling keeps; 1: all")
+    top_k: Annotated[int, Field(ge=0)] = Field(description="most tokens that sampling keeps; 0: all")
     max_malformed: Annotated[int, Field(ge=0)] = Field(description="malformed actions in a row that end it; 0: never")
     block_size: Count = Field(description="trajectories that are committed together: a journal's unit")
     in_flight: Count = Field(description="trajectories of a block that are worked on at the same time")

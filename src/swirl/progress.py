@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, TextIO, TypeVar
+from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
-
-Item = TypeVar("Item")
 
 
 class Progress:
@@ -75,14 +72,6 @@ class Progress:
 
     def _shown_metrics(self) -> str:
         return " ".join(f"{name}={value:.4g}" for name, value in self._metrics.items())
-
-
-def track(iterable: Iterable[Item], total: int, label: str) -> Iterator[Item]:
-    """Yield the items of `iterable` (`total` of them, 0 when unknown), showing progress under `label`."""
-    with Progress(total, label) as progress:
-        for item in iterable:
-            yield item
-            progress.update()
 
 
 def _bar(stream: TextIO) -> Bar:

@@ -137,7 +137,8 @@ def roll_out_all(
 
 def sampling(params: Params, temperature: float) -> Sampling:
     """How actions are drawn at this temperature."""
-    return Sampling(temperature=temperature, max_tokens=params.rollout.max_action_tokens)
+    loop = params.rollout
+    return Sampling(temperature, loop.top_p, loop.top_k, loop.max_action_tokens)
 
 
 def questions_of(layout: Layout, split: str, benchmark: str | None = None) -> list[Question]:

@@ -60,16 +60,20 @@ def by_trajectory(steps: Sequence[SubTrajectory]) -> list[list[SubTrajectory]]:
 
 
 def state_batches(groups: Sequence[list[SubTrajectory]], states: int, seed: int) -> Iterator[list[list[SubTrajectory]]]:
-    """For ever: whole trajectories with at least `states` states together, reshuffled every epoch."""
-    batch: list[list[SubTrajectory]] = []
+    """For ever: whole trajectories with at least `states` states together, reshuffled every epoch.
+
+    What an epoch leaves over begins the next one's first batch, where those trajectories come last, not twice.
+    """
+    batch: list[int] = []
     epoch = 0
     while True:
         order = list(range(len(groups)))
         generator(seed, "epoch", epoch).shuffle(order)
+        order.sort(key=batch.__contains__)
         for index in order:
-            batch.append(groups[index])
-            if sum(map(len, batch)) >= states:
-                yield batch
+            batch.append(index)
+            if sum(len(groups[i]) for i in batch) >= states:
+                yield [groups[i] for i in batch]
                 batch = []
         epoch += 1
 
