@@ -185,8 +185,8 @@ def test_load_gives_questions_and_their_corpus() -> None:
 
 
 def test_load_refuses_what_it_does_not_know() -> None:
-    with pytest.raises(DataError, match="benchmark 'hotpotqa' is not known; the embedded ones are mini-hotpotqa, mini"):
-        benchmarks.load("hotpotqa", "train")
+    with pytest.raises(DataError, match="benchmark 'squad' is not known; the embedded ones are mini-hotpotqa, mini"):
+        benchmarks.load("squad", "train")
     with pytest.raises(DataError, match="leave out path 'dev.json'"):
         benchmarks.load("mini-gsm8k", "train", Path("dev.json"))
 

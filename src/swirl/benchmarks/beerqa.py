@@ -1,0 +1,20 @@
+"""BeerQA's official file: one JSON object whose `data` is the list of rows, `context` a list of [title, text]."""
+
+from __future__ import annotations
+
+from swirl.benchmarks.rows import Fields, Format, Row, any_text, items, some_items, text, texts
+
+
+def parse(row: Fields, number: int) -> Row:
+    """All `answers` are accepted; hops are not known. Without a context a row adds nothing to the corpus."""
+    pairs = [some_items(entry, "context", least=2, most=2) for entry in items({"context": [], **row}, "context")]
+    return Row(
+        id=text(row, "id"),
+        text=text(row, "question"),
+        answers=texts(row, "answers", least=1),
+        hops=0,
+        context=tuple((any_text(title, "context"), any_text(body, "context")) for title, body in pairs),
+    )
+
+
+FORMAT = Format(parse, "search", {}, wrapper="data")

@@ -1,0 +1,27 @@
+"""MuSiQue's official file: JSON lines (a JSON list is read too) with `paragraphs` and `question_decomposition`."""
+
+from __future__ import annotations
+
+from swirl.benchmarks.rows import NOTHING, Fields, Format, Row, any_text, fields_of, filled, flag, items, text, texts
+
+
+def parse(row: Fields, number: int) -> Row | None:
+    """The answer and its aliases are accepted; hops are the steps of the decomposition; None when unanswerable."""
+    if not flag(row, "answerable"):
+        return None
+    paragraphs = [fields_of(value, "paragraphs") for value in items(row, "paragraphs", least=1)]
+    titles = [any_text(p.get("title", NOTHING), "title") for p in paragraphs]
+    bodies = [any_text(p.get("paragraph_text", NOTHING), "paragraph_text") for p in paragraphs]
+    context = list(zip(titles, bodies, strict=True))
+    supporting = [flag(p, "is_supporting") for p in paragraphs]
+    return Row(
+        id=text(row, "id"),
+        text=text(row, "question"),
+        answers=tuple(dict.fromkeys((text(row, "answer"), *texts(row, "answer_aliases")))),
+        hops=len(items(row, "question_decomposition", least=1)),
+        context=filled(context, "paragraphs"),
+        support=tuple(pair for pair, supports in zip(context, supporting, strict=True) if supports),
+    )
+
+
+FORMAT = Format(parse, "search", {})

@@ -1,0 +1,185 @@
+"""The five benchmarks from their official files on this disk; docs/benchmarks.md shows the shapes that are read.
+
+Deviation from the papers: the corpus of a search benchmark is the union of its questions' own passages, not all of
+Wikipedia, so finding a passage is easier.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from swirl.benchmarks import beerqa, cofca, gsm8k, hotpotqa, musique
+from swirl.benchmarks.rows import BadRow, Format, Pair, Row, fields_of, open_rows
+from swirl.errors import DataError
+from swirl.types import Passage, Question
+
+OFFICIAL: Mapping[str, Format] = {
+    "gsm8k": gsm8k.FORMAT,
+    "hotpotqa": hotpotqa.FORMAT,
+    "musique": musique.FORMAT,
+    "cofca": cofca.FORMAT,
+    "beerqa": beerqa.FORMAT,
+}
+"""The benchmarks that have official files."""
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A bad row that was left out."""
+
+    place: str
+    """`line 3` of a file of JSON lines, `row 3` of a JSON list; both count from 1."""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """One official file, read."""
+
+    questions: list[Question]
+    passages: list[Passage]
+    """The corpus: every passage once, in order of first appearance, dropped easy questions' passages included."""
+    support: dict[str, list[str]]
+    """Ids of the passages that a question's answer rests on; without the questions where they are not all known."""
+    skipped: list[Skipped]
+    unanswerable: int
+    """Rows left out, with their passages, because no answer exists (MuSiQue)."""
+    dropped_easy: int
+    """Questions left out because their level is easy (HotPotQA, split `train`)."""
+    blank_passages: int
+    """Passages left out because they have no text."""
+
+
+def read(name: str, split: str, path: Path, *, drop_easy: bool = True, on_bad_row: str = "raise") -> Loaded:
+    """An official file of benchmark `name`; `split` names its questions and decides which row count is expected.
+
+    Ids are `<name>/<split>/<official id>` and, of passages, `<name>/<split>/<number>`. `drop_easy` leaves out
+    HotPotQA's easy questions where the split is `train`. `on_bad_row` is `raise` or `skip`.
+
+    Warns when an official split has another number of rows, and when rows are skipped. Raises `DataError`: for a bad
+    row, naming file, row, field, value and what is expected; for a file that cannot be read at all or that leaves no
+    question; and for arguments that are not known.
+    """
+    form = _format(name, split, on_bad_row)
+    rows, skipped, unanswerable = _rows(form, path, on_bad_row)
+    _check_count(form.counts.get(split), len(rows) + len(skipped) + unanswerable, path, f"{name} {split}")
+    dropped = {row.id for row in rows if row.easy and drop_easy and split == "train"}
+    kept = [row for row in rows if row.id not in dropped]
+    if not kept:
+        raise DataError(
+            f"{path} leaves no question: bad rows skipped: {len(skipped)}, unanswerable: {unanswerable}, "
+            f"easy: {len(dropped)}"
+        )
+    if skipped:
+        first = f"the first is {skipped[0].place}, {skipped[0].reason}"
+        warnings.warn(f"{path}: bad rows skipped: {len(skipped)}; {first}", stacklevel=2)
+    ids = _corpus(rows, f"{name}/{split}")
+    return Loaded(
+        questions=[
+            Question(f"{name}/{split}/{row.id}", name, split, row.text, row.answers, row.hops, (form.tool,))
+            for row in kept
+        ],
+        passages=[Passage(number, title, text) for (title, text), number in ids.items()],
+        support={
+            f"{name}/{split}/{row.id}": [ids[pair] for pair in dict.fromkeys(row.support)]
+            for row in kept
+            if row.support and all(pair in ids for pair in row.support)
+        },
+        skipped=skipped,
+        unanswerable=unanswerable,
+        dropped_easy=len(dropped),
+        blank_passages=sum(not text for row in rows for _, text in row.context),
+    )
+
+
+def support_of(
+    name: str, path: Path, split: str, *, drop_easy: bool = True, on_bad_row: str = "raise"
+) -> dict[str, list[str]]:
+    """Ids of the passages that each question's answer rests on, for recall@k; empty for benchmarks that do not say.
+
+    Left out are questions with a supporting passage that their file does not hold. Same arguments and errors as `read`.
+    """
+    return read(name, split, path, drop_easy=drop_easy, on_bad_row=on_bad_row).support
+
+
+def select(questions: Sequence[Question], path: Path) -> tuple[list[Question], list[str]]:
+    """(the questions that a file of official ids lists, in its order; the listed ids that no question has).
+
+    The file is text with one id a line; blank lines are passed over. Raises `DataError` for a file that cannot be
+    read, holds no id or holds one twice, and for questions that share an official id.
+    """
+    try:
+        lines = path.read_bytes().decode("utf-8-sig").splitlines()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8: byte {error.start}: {error.reason}; expected one id a line") from None
+    wanted: dict[str, int] = {}
+    for number, line in enumerate(lines, 1):
+        listed = line.strip()
+        if listed in wanted:
+            raise DataError(f"{path}, line {number}: id {listed!r} stands in line {wanted[listed]} too")
+        if listed:
+            wanted[listed] = number
+    if not wanted:
+        raise DataError(f"{path} holds no id; expected one a line")
+    known: dict[str, Question] = {}
+    for question in questions:
+        official = question.id.removeprefix(f"{question.benchmark}/{question.split}/")
+        if known.setdefault(official, question) is not question:
+            raise DataError(f"id {official!r} is that of two questions: {known[official].id} and {question.id}")
+    return [known[name] for name in wanted if name in known], [name for name in wanted if name not in known]
+
+
+def _format(name: str, split: str, on_bad_row: str) -> Format:
+    """The benchmark's format, once the arguments are known to make sense."""
+    if name not in OFFICIAL:
+        raise DataError(f"benchmark {name!r} has no official files; those with are {', '.join(OFFICIAL)}")
+    if not split or "/" in split:
+        raise DataError(f"split {split!r}: expected a name without '/', because it becomes part of the ids")
+    if on_bad_row not in ("raise", "skip"):
+        raise DataError(f"on_bad_row {on_bad_row!r}: expected 'raise' or 'skip'")
+    return OFFICIAL[name]
+
+
+def _rows(form: Format, path: Path, on_bad_row: str) -> tuple[list[Row], list[Skipped], int]:
+    """(the good rows, the bad ones, the number of unanswerable ones)."""
+    rows: list[Row] = []
+    skipped: list[Skipped] = []
+    unanswerable = 0
+    first: dict[str, int] = {}
+    unit, numbered = open_rows(path, form.wrapper)
+    for number, raw in numbered:
+        try:
+            row = form.parse(fields_of(raw), number)
+            if row is not None and first.setdefault(row.id, number) != number:
+                raise BadRow("id", row.id, f"an id that {unit} {first[row.id] + 1} does not have")
+        except BadRow as bad:
+            place = f"{unit} {number + 1}"
+            if on_bad_row == "raise":
+                raise DataError(f"{path}, {place}, {bad}") from None
+            skipped.append(Skipped(place, str(bad)))
+            continue
+        if row is None:
+            unanswerable += 1
+        else:
+            rows.append(row)
+    return rows, skipped, unanswerable
+
+
+def _corpus(rows: Sequence[Row], prefix: str) -> dict[Pair, str]:
+    """The id of every passage with text, in order of first appearance."""
+    ids: dict[Pair, str] = {}
+    for row in rows:
+        for pair in row.context:
+            if pair[1]:
+                ids.setdefault(pair, f"{prefix}/{len(ids)}")
+    return ids
+
+
+def _check_count(expected: int | None, count: int, path: Path, what: str) -> None:
+    if expected is not None and count != expected:
+        warnings.warn(f"{path} has {count:,} rows; the official file of {what} has {expected:,}", stacklevel=3)
