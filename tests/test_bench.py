@@ -13,7 +13,8 @@ from swirl.bench import measure, report, rl_step
 from swirl.cli import app
 from swirl.rl.combs import pack
 
-SIDE = {"bench": "rl-step", "model": "embedded", "kl": 0.04, "source": "2", "repeats": 2, "threads": 1, "workers": 1}
+SIDE = {"bench": "rl-step", "model": "embedded", "kl": 0.04, "source": "2", "repeats": 2, "threads": 1}
+SIDE |= {"workers": 1, "attention": "eager"}
 
 
 @pytest.mark.parametrize("packed", [True, False])

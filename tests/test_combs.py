@@ -245,14 +245,67 @@ def test_a_model_that_was_packed_is_otherwise_what_it_was(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
-def test_the_self_check_passes_what_is_right_and_stops_what_is_not(family: str) -> None:
-    model, comb = tiny.FAMILIES[family]().float(), ragged_combs(2, 1, 4, 2)[0]
-    check_packing(model, comb)
-    scale = torch.nn.Linear(16, 40, bias=False)
-    scale.weight.data.copy_(model.get_output_embeddings().weight.detach() * 2)
-    model.get_output_embeddings = lambda: scale  # a head that the model's own forward does not use
-    with pytest.raises(ModelError, match="set train.packed: false"):
-        check_packing(model, comb)
+def test_the_self_check_passes_what_is_right(family: str) -> None:
+    model, comb = tiny.FAMILIES[family](), ragged_combs(2, 1, 4, 2)[0]
+    check_packing(model.float(), comb, packed=True)
+    check_packing(model.bfloat16(), comb, packed=True)
+
+
+def test_the_self_check_stops_a_packed_forward_that_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, comb = tiny.qwen3().float(), ragged_combs(2, 1, 4, 2)[0]
+    monkeypatch.setattr("swirl.rl.combs.causal", lambda query, key, value, scoring: query)
+    check_packing(model, comb, packed=False)
+    with pytest.raises(ModelError, match=r"packed log-probabilities .* set train.packed: false"):
+        check_packing(model, comb, packed=True)
+
+
+def test_the_self_check_stops_a_head_that_is_not_the_models_own() -> None:
+    model, comb = tiny.qwen3().float(), ragged_combs(2, 1, 4, 2)[0]
+    head = torch.nn.Linear(16, 40, bias=False)
+    head.weight.data.copy_(model.get_output_embeddings().weight.detach() * 2)
+    model.get_output_embeddings = lambda: head
+    with pytest.raises(ModelError, match="our log-probabilities .* cannot be trained here"):
+        check_packing(model, comb, packed=False)
+
+
+@pytest.mark.parametrize(("kind", "options"), [("Granite", {"logits_scaling": 5.0}), ("Cohere", {"logit_scale": 0.2})])
+def test_scaled_logits(kind: str, options: dict[str, float]) -> None:
+    import transformers
+
+    shape = {key: value for key, value in tiny._SHAPE.items() if key != "head_dim"}
+    config = getattr(transformers, f"{kind}Config")(vocab_size=tiny.VOCABULARY, **shape, **options)
+    torch.manual_seed(0)
+    model = getattr(transformers, f"{kind}ForCausalLM")(config).eval()
+    check_packing(model, ragged_combs(2, 1, 4, 2)[0], packed=True)
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_sdpa_models_pack_alike(family: str) -> None:
+    if family == "gemma2":
+        pytest.skip("transformers refuses sdpa for Gemma-2")
+    batch = ragged_combs(6, 2, 3, 4)
+    made = []
+    for name in ("eager", "sdpa"):
+        model = tiny.FAMILIES[family]().float()
+        model.set_attn_implementation(name)
+        made += action_logprobs(model, batch, True) + action_logprobs(model, batch, False)
+    for a, b in zip(made[:4], made[4:], strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+
+
+def test_packing_under_autocast_is_close() -> None:
+    model, batch = tiny.qwen3().float(), ragged_combs(6, 2, 3, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = action_logprobs(model, batch, True)
+    for a, b in zip(half, action_logprobs(model, batch, True), strict=True):
+        torch.testing.assert_close(a, b, rtol=0.0, atol=0.3)
+
+
+def test_packing_refuses_positions_that_depend_on_the_batch() -> None:
+    model = tiny.llama()
+    model.config.rope_parameters["rope_type"] = "dynamic"
+    with pytest.raises(ModelError, match="rope_type 'dynamic'"):
+        action_logprobs(model, ragged_combs(0, 1, 1, 1), True)
 
 
 @pytest.mark.parametrize("packed", [True, False])

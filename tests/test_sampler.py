@@ -53,7 +53,7 @@ def in_slots(
     model: Any, states: Sequence[Prompt], seeds: Sequence[int], sampling: Sampling, ends: Collection[int]
 ) -> list[Sampled]:
     """One action a state, a slot each; every other state comes two forwards late, so that forwards are mixed."""
-    slots = Slots(model)
+    slots = Slots(model, 128)
     numbers = [slots.open() for _ in states]
     draws = [uniforms(seed, sampling.max_tokens) for seed in seeds]
     ids: list[list[int]] = [[] for _ in states]
@@ -137,7 +137,7 @@ def test_teeth_of_one_trunk_are_those_of_their_own_states(family: Make) -> None:
 
 @FAMILIES
 def test_slots_go_on_are_cleared_and_moved(family: Make) -> None:
-    model, slots = family(), Slots(family())
+    model, slots = family(), Slots(family(), 50)
 
     def check(new: dict[int, Prompt], states: dict[int, Prompt]) -> None:
         """Reading `new` gives what reading the whole of `states` gives."""

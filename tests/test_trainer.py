@@ -132,6 +132,17 @@ def test_the_loss_is_that_of_its_actions_worked_out_one_by_one() -> None:
     assert learner.update(0, BATCH)["loss"] == pytest.approx(expected, rel=1e-4)
 
 
+def test_frozen_parameters_stay_as_they_are() -> None:
+    learner = trainer()
+    learner.policy.model.get_input_embeddings().weight.requires_grad_(False)
+    frozen = Trainer(learner.policy, learner.reference, learner.reward_model, SETTINGS)
+    before = weights(learner.policy.model)
+    frozen.update(0, BATCH)
+    after = weights(learner.policy.model)
+    moved = {name for name, old in before.items() if not torch.equal(old, after[name])}
+    assert moved == before.keys() - {"model.embed_tokens.weight"}
+
+
 def test_no_verdict_at_all_teaches_nothing() -> None:
     learner = trainer(dataclasses.replace(SETTINGS, kl_coefficient=0.0), rewards=lambda token: math.nan)
     before = weights(learner.policy.model)

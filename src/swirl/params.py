@@ -28,7 +28,7 @@ class Section(BaseModel):
 class Runtime(Section):
     """Where models run. Shared by every stage that runs one."""
 
-    device: str = Field(description="torch device: cpu, cuda, cuda:1, mps")
+    device: str = Field(description="torch device: cpu, cuda, cuda:1")
     attention: Literal["eager", "sdpa"] = Field(description="transformers' attention; eager is faster for tiny models")
     threads: Count = Field(description="CPU threads inside one torch operation; part of what bytes depend on")
     workers: Count = Field(description="pieces of work at the same time: cores divided by threads; 1 on a GPU")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import statistics
@@ -92,6 +93,12 @@ def matmul_gflops(workers: int) -> float:
     return workers * 12 * 2 * 1024**3 / (time.perf_counter() - start) / 1e9
 
 
+def forget_peak() -> None:
+    """Start `VmHWM` anew from what is resident now, where Linux lets us."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
+
+
 def resident_mb(field: str = "VmRSS") -> float:
     """Resident memory of this process now, or `VmHWM`, the most it had, in MB; 0 where /proc is not."""
     status = Path("/proc/self/status")
@@ -101,13 +108,12 @@ def resident_mb(field: str = "VmRSS") -> float:
     return int(line.split()[1]) / 1024
 
 
-def matrix_flops(model: Any, tokens: float, training: bool) -> float:
-    """FLOPs of the weight matrices over `tokens`: 2 a parameter and token forward, 6 with the backward pass.
+def matrix_flops(model: Any, tokens: float, predicted: float, training: bool) -> float:
+    """FLOPs of the weight matrices: 2 a parameter and token forward, 6 with the backward pass.
 
-    The head counts as if every token went through it; attention's own products are left out.
+    `tokens` go through the decoder and `predicted` of them through the head; attention's own products are left out.
     """
     embedding = model.get_input_embeddings().weight
-    size = sum(p.numel() for p in model.parameters() if p.ndim == 2 and p is not embedding)
-    if model.get_output_embeddings().weight is embedding:
-        size += embedding.numel()
-    return (6.0 if training else 2.0) * float(size) * tokens
+    head = model.get_output_embeddings().weight
+    size = sum(p.numel() for p in model.parameters() if p.ndim == 2 and p is not embedding and p is not head)
+    return (6.0 if training else 2.0) * (float(size) * tokens + float(head.numel()) * predicted)

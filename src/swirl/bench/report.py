@@ -9,8 +9,21 @@ from typing import Any
 Result = dict[str, Any]
 
 _COLUMNS = {
-    "rl-step": ["model", "kl", "name", "seconds", "update_seconds", "sample_seconds", "tokens", "peak_mb", "mfu"],
-    "scaling": ["K", "packed", "token_budget", "seconds", "update_seconds", "tokens", "peak_mb", "mfu"],
+    "rl-step": [
+        "model",
+        "kl",
+        "name",
+        "seconds",
+        "update_seconds",
+        "sample_seconds",
+        "tokens",
+        "peak_mb",
+        "mfu",
+        "token_budget",
+        "rows",
+        "attention",
+    ],
+    "scaling": ["K", "name", "token_budget", "seconds", "update_seconds", "tokens", "peak_mb", "mfu"],
     "synthesis": ["name", "seconds", "trajectories", "trajectories_per_minute", "action_tokens_per_second", "peak_mb"],
 }
 
@@ -47,10 +60,10 @@ def ratios(result: Result) -> list[str]:
 
 def _scaling(rows: Sequence[Result]) -> list[str]:
     said = []
-    for packed in (True, False):
-        mine = [row for row in rows if row["packed"] == packed]
+    for name in ("packed", "plain"):
+        mine = [row for row in rows if row["name"] == name]
         growth = [f"{b['seconds'] / a['seconds']:.2f}" for a, b in pairwise(mine)]
-        said.append(f"{'packed' if packed else 'plain'}: each doubling of K multiplies the time by {', '.join(growth)}")
+        said.append(f"{name}: each doubling of K multiplies the time by {', '.join(growth)}")
     for a, b in zip(rows[::2], rows[1::2], strict=True):
         said.append(f"K = {a['K']}: packed takes {a['peak_mb'] / max(1e-9, b['peak_mb']):.2f} of plain's memory")
     return said

@@ -7,8 +7,10 @@ and optimiser.
 - packed: what `train.packed: true` does. Samples on the trunks' caches, and reads equal actions of a state once.
 - plain, equal once: what `train.packed: false` does. The same sampling; every different action with its whole state.
 - plain: the same, but every sampled action is a sequence of its own, equal or not, as in TRL.
-- trl: TRL's own loop, told to take the states' token ids as they are and to draw exactly as many tokens, otherwise with
-  its defaults; the reference is read when KL is on.
+- trl: TRL's own loop, told to take the states' token ids as they are and to draw exactly as many tokens, in batches of
+  40 or 200 sequences a forward; the reference is read when KL is on.
+
+Plain and TRL are shown at the fastest of a few settings (tokens or sequences a forward, eager or sdpa attention).
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from swirl.bench.measure import Result, interleave, matmul_gflops, matrix_flops, repeat, resident_mb
+from swirl.bench.measure import Result, forget_peak, interleave, matmul_gflops, matrix_flops, repeat, resident_mb
 from swirl.errors import DataError
 from swirl.rl.combs import Comb, pack
 from swirl.rl.trainer import Settings, Trainer
@@ -39,39 +41,51 @@ SHAPES = {
 }
 
 
-def rl_step(root: Path, cores: int, rounds: int, repeats: int, models: Sequence[str] = ("embedded", "30m")) -> Result:
-    """Packed, plain and TRL at K = 5 states a trajectory and G = 8, with and without KL."""
+def rl_step(root: Path, cores: int, rounds: int, repeats: int) -> Result:
+    """Packed, plain and TRL at K = 5 states a trajectory and G = 8; TRL and plain each at their fastest setting."""
     found: Result = {"bench": "rl-step", "cores": cores, "states": 25, "trajectories": 5, "samples": 8, "rows": []}
-    for model in models:
-        for kl in (0.04, 0.0):
-            common = {"bench": "rl-step", "model": model, "kl": kl, "repeats": repeats, "source": "run"}
-            ours = {"threads": 1, "workers": cores, "token_budget": 8192}
-            sides = [
-                {**common, **ours, "name": "packed", "packed": True},
-                {**common, **ours, "name": "plain, equal once", "packed": False},
-                {**common, **ours, "name": "plain", "packed": False, "each": True},
-                {**common, "name": "trl", "threads": cores},
+    for model, kl in (("embedded", 0.04), ("embedded", 0.0), ("30m", 0.04)):
+        common = {"bench": "rl-step", "model": model, "kl": kl, "repeats": repeats, "source": "run"}
+        ours = {**common, "threads": 1, "workers": cores}
+        plain = {**ours, "packed": False}
+        trl = {**common, "threads": cores}
+        sides = [
+            {**ours, "name": "packed", "packed": True, "token_budget": 8192, "attention": "sdpa"},
+            *({**plain, "name": "plain, equal once", "token_budget": b, "attention": "sdpa"} for b in (2048, 8192)),
+            *({**plain, "name": "plain", "token_budget": b, "attention": "sdpa", "each": True} for b in (2048, 8192)),
+            *({**trl, "name": "trl", "rows": rows, "attention": "sdpa"} for rows in (40, 200)),
+        ]
+        if model == "embedded":  # eager attention is the faster one for some of the smallest models
+            sides += [
+                {**plain, "name": "plain", "token_budget": 8192, "attention": "eager", "each": True},
+                {**trl, "name": "trl", "rows": 200, "attention": "eager"},
             ]
-            rows = interleave(root, sides, rounds)
-            found["rows"] += [{"model": model, "kl": kl, **row} for row in rows]
+        found["rows"] += [{"model": model, "kl": kl, **row} for row in _fastest(interleave(root, sides, rounds), sides)]
     return found
+
+
+def _fastest(rows: Sequence[Result], sides: Sequence[Result]) -> list[Result]:
+    """Of the sides with one name, the fastest, with its setting."""
+    best: dict[str, Result] = {}
+    for row, side in zip(rows, sides, strict=True):
+        settings: Result = {key: side[key] for key in ("token_budget", "rows", "attention") if key in side}
+        if row["name"] not in best or row["seconds"] < best[row["name"]]["seconds"]:
+            best[row["name"]] = {**row, **settings}
+    return list(best.values())
 
 
 def scaling(root: Path, cores: int, rounds: int, repeats: int) -> Result:
     """Packed and plain for K = 2, 4, 8, 16 at a fixed step length, each at its own fastest token budget."""
     found: Result = {"bench": "scaling", "cores": cores, "samples": 8, "trajectories": 4, "rows": []}
     for states in (2, 4, 8, 16):
-        for packed in (True, False):
-            common = {"bench": "rl-step", "model": "embedded", "kl": 0.04, "repeats": repeats, "source": str(states)}
-            sides = [
-                {**common, "threads": 1, "workers": cores, "packed": packed, "token_budget": budget, "name": name}
-                for budget in (2048, 8192, 32768)
-                for name in [f"{'packed' if packed else 'plain'}, K = {states}, {budget} tokens a forward"]
-            ]
-            rows = interleave(root, sides, rounds)
-            best = min(range(len(rows)), key=lambda i: rows[i]["seconds"])
-            chosen = {"packed": packed, "K": states, "token_budget": sides[best]["token_budget"]}
-            found["rows"].append({**chosen, **rows[best]})
+        common = {"bench": "rl-step", "model": "embedded", "kl": 0.04, "repeats": repeats, "source": str(states)}
+        common |= {"threads": 1, "workers": cores, "attention": "sdpa"}
+        sides = [
+            {**common, "packed": packed, "token_budget": budget, "name": "packed" if packed else "plain"}
+            for packed in (True, False)
+            for budget in (1024, 4096, 16384)
+        ]
+        found["rows"] += [{"K": states, **row} for row in _fastest(interleave(root, sides, rounds), sides)]
     return found
 
 
@@ -79,16 +93,21 @@ def run_side(side: Result) -> Result:
     """One side in this process."""
     root = Path.cwd()
     groups = _groups(root, side["source"])
-    model, reference = _model(root, side["model"]), _model(root, side["model"])
-    before = resident_mb()
+    model = _model(root, side["model"], side["attention"])
     if side["name"] == "trl":
-        from swirl.bench.trl import steps
+        from swirl.bench import trl
 
-        result = steps(model, groups, side, LENGTH, reward)
+        trl.available()
+        before = resident_mb()
+        forget_peak()
+        result = trl.steps(model, groups, side, LENGTH, reward)
     else:
+        reference = _model(root, side["model"], side["attention"])
+        before = resident_mb()
+        forget_peak()
         result = _ours(model, reference, groups, side)
     peak = resident_mb("VmHWM") - before
-    return {**result, "peak_mb": peak, "matmul_gflops": matmul_gflops(max(side["threads"], side.get("workers", 1)))}
+    return {**result, "peak_mb": peak, "matmul_gflops": matmul_gflops(side.get("workers", 1))}
 
 
 def reward(ids: Sequence[int]) -> float:
@@ -121,6 +140,7 @@ def _ours(model: Any, reference: Any, groups: list[list[SubTrajectory]], side: R
     trainer = Trainer(Policy("bench", model, chat, 1 << 30), reference, _Scorer(), settings)
     parts: dict[str, list[float]] = {"sample": [], "update": []}
     tokens: list[int] = []
+    teeth: list[int] = []
     sample, gradients = trainer._sample, trainer._gradients
 
     def timed_sample(*arguments: Any) -> Any:
@@ -130,21 +150,24 @@ def _ours(model: Any, reference: Any, groups: list[list[SubTrajectory]], side: R
         return result
 
     def timed_gradients(combs: Sequence[Comb], weight: Tensor, count: Tensor) -> list[Tensor]:
-        tooth: Sequence[int] = range(len(count))
+        first: Sequence[int] = range(len(count))
         if side.get("each"):
-            combs, weight, count, tooth = _each(combs, weight, count)
+            combs, weight, count, first = _each(combs, weight, count)
         start = time.perf_counter()
         result = gradients(combs, weight, count)
         parts["update"].append(time.perf_counter() - start)
         tokens.append(sum(comb.packed_size if side["packed"] else comb.plain_size for comb in combs))
-        return [values[list(tooth)] for values in result]
+        teeth.append(sum(len(tooth.ids) for comb in combs for tooth in comb.teeth))
+        return [values[list(first)] for values in result]
 
     timed: Any = trainer
     timed._sample, timed._gradients = timed_sample, timed_gradients
     seconds = repeat(lambda number: void(trainer.update(number, groups)), 2, side["repeats"])
-    drawn = sum(len(group[-1].state_ids) for group in groups) + 8 * LENGTH * settings.states
-    read = sum(tokens[2:]) / len(tokens[2:])
-    flops = matrix_flops(model, drawn, False) + matrix_flops(model, read, True) + matrix_flops(model, read, False)
+    sampled = 8 * LENGTH * settings.states
+    drawn = sum(len(group[-1].state_ids) for group in groups) + sampled
+    read, predicted = (sum(values[2:]) / len(values[2:]) for values in (tokens, teeth))
+    flops = matrix_flops(model, drawn, sampled, False)
+    flops += matrix_flops(model, read, predicted, True) + matrix_flops(model, read, predicted, False)
     return {
         "seconds": seconds,
         "parts": {key: values[2:] for key, values in parts.items()},
@@ -169,15 +192,15 @@ def void(_: object) -> None:
     """Throw a result away."""
 
 
-def _model(root: Path, name: str) -> Any:
+def _model(root: Path, name: str, attention: str) -> Any:
     """The base of the default run, or a random model that knows the same tokens."""
     from swirl.models.local import fresh, load_model
 
     folder = root / "models/base"
     if name == "embedded" and (folder / "config.json").exists():
-        return load_model(folder, "cpu", "eager")
+        return load_model(folder, "cpu", attention)
     return fresh(
-        _Vocabulary(1411 if name == "embedded" else 16384), **SHAPES[name], context=4096, attention="eager", seed=0
+        _Vocabulary(1411 if name == "embedded" else 16384), **SHAPES[name], context=4096, attention=attention, seed=0
     ).eval()
 
 

@@ -4,7 +4,7 @@ All sides work through questions of the default run with the same base model, pr
 
 - ours: conversations stay in their slots, and a step reads its new tokens alone;
 - batched: all conversations together by `generate`, padded on the left, which reads the whole prefix at every step;
-- generate_batch: the same by transformers' continuous batching;
+- generate_batch: the same by transformers' continuous batching, 512 tokens a forward, begun anew at every step;
 - one at a time: a conversation after the other by `generate`, which reads the whole prefix at every step.
 
 A slow side works on fewer questions, of the same mix.
@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from swirl.bench.measure import Result, interleave, matmul_gflops, repeat, resident_mb
+from swirl.bench.measure import Result, forget_peak, interleave, matmul_gflops, repeat, resident_mb
 from swirl.errors import DataError
 
 Say = Callable[[Sequence[tuple[int, ...]]], list[list[int]]]
@@ -54,9 +54,12 @@ def run_side(side: Result) -> Result:
     policy = load_policy(params, layout.model("base"), "base")
     torch.set_num_threads(side["threads"])
     questions = questions_of(layout, "train")
-    stride = max(1, len(questions) // side["questions"])
-    todo = attempts(params, layout, questions[::stride][: side["questions"]], 1)
+    names = list(dict.fromkeys(question.benchmark for question in questions))
+    share = side["questions"] // len(names)
+    chosen = [question for name in names for question in [q for q in questions if q.benchmark == name][:share]]
+    todo = attempts(params, layout, chosen, 1)
     before = resident_mb()
+    forget_peak()
     made: list[tuple[int, int]] = []
     if side["name"] == "ours":
 
@@ -80,7 +83,7 @@ def run_side(side: Result) -> Result:
         "trajectories": made[-1][0],
         "action_tokens": sum(tokens for _, tokens in made[1:]) / len(made[1:]),
         "peak_mb": peak,
-        "matmul_gflops": matmul_gflops(max(side["threads"], side.get("workers", 1))),
+        "matmul_gflops": matmul_gflops(side.get("workers", 1)),
     }
 
 

@@ -13,6 +13,15 @@ from swirl.errors import SwirlError
 from swirl.types import SubTrajectory
 
 
+def available() -> None:
+    """Import what the side needs. Raises `SwirlError` when TRL is not installed."""
+    try:
+        import datasets  # noqa: F401
+        from trl import GRPOTrainer  # noqa: F401
+    except ImportError as error:
+        raise SwirlError(f"TRL is not installed ({error}); pip install -c constraints.txt -e '.[bench]'") from error
+
+
 def steps(
     model: Any,
     groups: list[list[SubTrajectory]],
@@ -20,13 +29,11 @@ def steps(
     length: int,
     reward: Callable[[Sequence[int]], float],
 ) -> Result:
-    """Seconds of `repeats` steps on the states of `groups`. Raises `SwirlError` when TRL is not installed."""
-    try:
-        from datasets import Dataset
-        from transformers import TrainerCallback
-        from trl import GRPOConfig, GRPOTrainer
-    except ImportError as error:
-        raise SwirlError(f"TRL is not installed ({error}); pip install -c constraints.txt -e '.[bench]'") from error
+    """Seconds of `repeats` steps on the states of `groups`, after `available`."""
+    from datasets import Dataset
+    from transformers import TrainerCallback
+    from trl import GRPOConfig, GRPOTrainer
+
     from swirl.models.local import load_tokenizer
 
     states = [list(step.state_ids) for group in groups for step in group]
@@ -52,9 +59,12 @@ def steps(
 
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(f"{folder}/model")  # TRL reads its reference from the same place
         config = GRPOConfig(
             output_dir=folder,
-            per_device_train_batch_size=len(states) * 8,
+            per_device_train_batch_size=side["rows"],
+            gradient_accumulation_steps=len(states) * 8 // side["rows"],
+            model_init_kwargs={"attn_implementation": side["attention"], "dtype": "float32"},
             num_generations=8,
             max_completion_length=length,
             generation_kwargs={"min_new_tokens": length},
@@ -71,7 +81,7 @@ def steps(
             shuffle_dataset=False,
         )
         trainer = StatesAsTheyAre(
-            model=model,
+            model=f"{folder}/model",
             reward_funcs=rewards,
             args=config,
             train_dataset=Dataset.from_dict({"prompt": [str(number) for number in range(len(states))]}),
@@ -80,7 +90,7 @@ def steps(
         )
         trainer.train()
     read = sum(8 * (len(state) + length) for state in states)
-    sampled = read
-    flops = matrix_flops(model, sampled, False) + matrix_flops(model, read, True)
-    flops += matrix_flops(model, read, False) if side["kl"] else 0.0
+    predicted = 8 * length * len(states)
+    flops = matrix_flops(model, read, predicted, False) + matrix_flops(model, read, predicted, True)
+    flops += matrix_flops(model, read, predicted, False) if side["kl"] else 0.0
     return {"seconds": clock.seconds[warmup:], "tokens": read, "flops": flops}

@@ -13,7 +13,7 @@ from typing import Any
 from swirl.errors import ModelError
 from swirl.models.chat import Chat
 from swirl.models.threads import spread
-from swirl.rl.combs import Comb, pack, share_out
+from swirl.rl.combs import Comb, apart, pack, share_out
 from swirl.rl.logprobs import final_logits
 from swirl.types import Trajectory
 
@@ -73,7 +73,10 @@ class RewardModel:
 
     def read(self, combs: Sequence[Comb]) -> list[list[float]]:
         """R for every tooth of combs whose teeth end where a verdict is read."""
-        sizes = [comb.packed_size if self.packed else comb.plain_size for comb in combs]
+        if not self.packed and any(len(comb.teeth) > 1 for comb in combs):
+            single = iter(self.read(apart(combs)))
+            return [[next(single)[0] for _ in comb.teeth] for comb in combs]
+        sizes = [comb.packed_size for comb in combs]
         groups = share_out(sizes, self.token_budget, self.workers)
         scored = spread(lambda group: self._read_group([combs[index] for index in group]), groups, self.workers)
         scores = {

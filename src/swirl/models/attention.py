@@ -121,10 +121,14 @@ def read(model: Any, ids: Tensor, positions: Tensor, plan: Plan) -> Tensor:
 
 
 def head(model: Any, hidden: Tensor) -> Tensor:
-    """Logits (..., V) of hidden states (..., H)."""
+    """Logits (..., V) of hidden states (..., H), scaled and capped as the families that do so do it."""
     import torch
 
     logits: Tensor = model.get_output_embeddings()(hidden)
+    if (divisor := getattr(model.config, "logits_scaling", None)) is not None:  # Granite
+        logits = logits / divisor
+    if (factor := getattr(model.config, "logit_scale", None)) is not None:  # Cohere
+        logits = logits * factor
     cap = getattr(model.config, "final_logit_softcapping", None)
     return logits if cap is None else torch.tanh(logits / cap) * cap
 
@@ -134,6 +138,12 @@ def _adopt(model: Any) -> None:
     name = model.config._attn_implementation
     if name.startswith(_PREFIX):
         return
+    rope = getattr(model.config, "rope_parameters", None) or {}
+    if rope.get("rope_type") in ("dynamic", "longrope"):
+        raise ModelError(
+            f"{type(model).__name__} turns positions by what else is in the batch (rope_type {rope['rope_type']!r}), "
+            "so one sequence would change another; use a model with fixed rotary embeddings"
+        )
     kinds = set(getattr(model.config, "layer_types", None) or ())
     if not kinds <= {"full_attention", "sliding_attention"}:
         raise ModelError(
@@ -179,6 +189,8 @@ def _planned(module: Any, plan: Plan, query: Tensor, key: Tensor, value: Tensor,
 
     if options.get("dropout"):
         raise ModelError("attention dropout is on, which a packed forward does not do; set attention_dropout to 0")
+    if key.shape != value.shape:
+        raise ModelError(f"{type(module).__name__} has values of another size than keys, which packing does not know")
     if options.get("s_aux") is not None:
         raise ModelError(f"{type(module).__name__} has attention sinks, which packing does not know")
     scaling = options.get("scaling")
@@ -187,8 +199,9 @@ def _planned(module: Any, plan: Plan, query: Tensor, key: Tensor, value: Tensor,
     )
     heads, kv_heads, size = query.shape[1], key.shape[1], query.shape[-1]
     device = query.device.type
-    if device == "cpu" and torch.is_autocast_enabled(device):  # a CPU attends faster in float32 than in half of it
-        query, key, value = query.float(), key.float(), value.float()
+    if torch.is_autocast_enabled(device):  # a CPU attends faster in float32 than in half of it
+        kind = torch.float32 if device == "cpu" else torch.get_autocast_dtype(device)
+        query, key, value = query.to(kind), key.to(kind), value.to(kind)
     with torch.autocast(device, enabled=False):
         grouped = query[0].unflatten(0, (kv_heads, heads // kv_heads))
         out = plan.attend(module.layer_idx, grouped, key[0], value[0], scoring)

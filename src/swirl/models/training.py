@@ -106,12 +106,13 @@ def shared_gradients(
     total = accumulate(parameters, range(min(workers, len(batch))), share, workers)
     weight = sum(weights.values())
     for parameter in parameters:
-        parameter.grad /= weight
+        if parameter.grad is not None:
+            parameter.grad /= weight
     return total / weight
 
 
 def accumulate(parameters: list[Any], shares: Sequence[Item], loss_of: Callable[[Item], Tensor], workers: int) -> float:
-    """Set every parameter's gradient to that of the summed loss of all shares, which is returned.
+    """Set the gradient of every parameter that has one to that of the summed loss of all shares, which is returned.
 
     `workers` shares are worked on at a time, and their gradients are added in the order of the shares.
     """
@@ -124,6 +125,7 @@ def accumulate(parameters: list[Any], shares: Sequence[Item], loss_of: Callable[
     total = 0.0
     for parameter in parameters:
         parameter.grad = None
+    parameters = [parameter for parameter in parameters if parameter.requires_grad]
     for first in range(0, len(shares), workers):
         for loss, gradients in spread(of_share, shares[first : first + workers], workers):
             total += loss

@@ -56,7 +56,10 @@ class Checkpoints:
                 parameter.copy_(weights[name])
                 mine = {key: value for key, value in moments.items() if key.startswith(f"{name}/")}
                 if mine:
-                    optimizer.state[parameter] = {key.removeprefix(f"{name}/"): value for key, value in mine.items()}
+                    optimizer.state[parameter] = {
+                        key.removeprefix(f"{name}/"): value if key.endswith("/step") else value.to(parameter.device)
+                        for key, value in mine.items()
+                    }
         record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
         assert isinstance(record, dict)
         return record

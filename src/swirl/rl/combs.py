@@ -6,6 +6,7 @@ trunk. Packed, the trunk is read once; plain, every tooth is its own sequence. B
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -60,6 +61,11 @@ def pack(trunk: Sequence[int], teeth: Sequence[tuple[int, Sequence[int]]]) -> Co
     return Comb(tuple(trunk[:used]), tuple(Tooth(sees, tuple(ids)) for sees, ids in teeth))
 
 
+def apart(combs: Sequence[Comb]) -> list[Comb]:
+    """Every tooth as a comb of its own, in the same order: what a plain forward may split as it likes."""
+    return [pack(comb.trunk, [(tooth.sees, tooth.ids)]) for comb in combs for tooth in comb.teeth]
+
+
 def share_out(sizes: Sequence[int], token_budget: int, workers: int) -> list[list[int]]:
     """Indices of `sizes` in groups for one forward each: within the token budget, even, a multiple of `workers`.
 
@@ -68,14 +74,16 @@ def share_out(sizes: Sequence[int], token_budget: int, workers: int) -> list[lis
     if not sizes:
         return []
     count = min(len(sizes), -(-max(1, -(-sum(sizes) // token_budget)) // workers) * workers)
+    order = sorted(range(len(sizes)), key=lambda i: (-sizes[i], i))
+    limit = max(token_budget, *sizes)
     while True:
         groups: list[list[int]] = [[] for _ in range(count)]
-        totals = [0] * count
-        for index in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
-            place = totals.index(min(totals))
+        totals = [(0, place) for place in range(count)]
+        for index in order:
+            total, place = totals[0]
             groups[place].append(index)
-            totals[place] += sizes[index]
-        if count == len(sizes) or max(totals) <= max(token_budget, *sizes):
+            heapq.heapreplace(totals, (total + sizes[index], place))
+        if count == len(sizes) or max(totals)[0] <= limit:
             return [sorted(group) for group in groups]
         count = min(len(sizes), count + workers)
 
@@ -194,7 +202,8 @@ class _Piece:
         on_trunk = causal(query[:, :, :trunk], k, v, scoring)
 
         # Each tooth's own tokens, padded to the longest: (KV heads, teeth, g * longest, D) and (.., longest, D).
-        place, token = self._place.to(query.device), self._token.to(query.device)
+        place = self._place = self._place.to(query.device)
+        token = self._token = self._token.to(query.device)
         q_teeth = query[:, :, trunk:]
         q_own = q_teeth.index_select(2, place).unflatten(2, (n, longest)).transpose(1, 2).flatten(2, 3)
         k_own = key[:, trunk:].index_select(1, place).unflatten(1, (n, longest))

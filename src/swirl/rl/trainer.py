@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from swirl.models.threads import spread
 from swirl.models.training import accumulate
-from swirl.rl.combs import Comb, pack, share_out
+from swirl.rl.combs import Comb, apart, pack, share_out
 from swirl.rl.logprobs import action_logprobs, project, tooth_states, unflatten
 from swirl.rl.objective import Estimator, advantages, token_statistics
 from swirl.rl.sampling import Bare, sample_teeth
@@ -85,7 +85,8 @@ class Trainer:
         import torch
 
         self.policy, self.reference, self.reward_model, self.settings = policy, reference, reward_model, settings
-        self.optimizer = torch.optim.Adam(policy.model.parameters(), lr=settings.lr, betas=(0.9, 0.95))
+        self._parameters = [parameter for parameter in policy.model.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.Adam(self._parameters, lr=settings.lr, betas=(0.9, 0.95))
 
     def update(self, number: int, batch: Sequence[list[SubTrajectory]]) -> dict[str, float]:
         """Sample, judge, and take one optimiser step on `batch`; returns its label-free metrics."""
@@ -159,6 +160,7 @@ class Trainer:
         import torch
 
         settings, model = self.settings, self.policy.model
+        combs = combs if settings.packed else apart(combs)
         sizes = [comb.packed_size if settings.packed else comb.plain_size for comb in combs]
         shares = share_out(sizes, settings.token_budget, settings.workers)
         bounds = torch.tensor([len(comb.teeth) for comb in combs]).cumsum(0).tolist()
@@ -184,17 +186,17 @@ class Trainer:
                 found[i] = [statistic[place].detach().cpu() for statistic in sums]
             return loss
 
-        accumulate(list(model.parameters()), shares, loss_of, settings.workers)
+        accumulate(self._parameters, shares, loss_of, settings.workers)
         return [torch.cat([found[i][k] for i in range(len(combs))]) for k in range(4)]
 
     def _step(self, number: int) -> float:
         import torch
 
-        settings, parameters = self.settings, list(self.policy.model.parameters())
+        settings = self.settings
         rate = settings.lr * min(1.0, (number + 1) / settings.warmup) if settings.warmup else settings.lr
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        norm = torch.nn.utils.clip_grad_norm_(parameters, settings.clip)
+        norm = torch.nn.utils.clip_grad_norm_(self._parameters, settings.clip)
         self.optimizer.step()
         return float(norm)
 

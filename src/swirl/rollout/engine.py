@@ -107,7 +107,7 @@ class _Engine:
     ) -> None:
         self._policy, self._sampling, self._seed, self._max_malformed = policy, sampling, seed, max_malformed
         self._tools = tools
-        self._slots = Slots(policy.model)
+        self._slots = Slots(policy.model, policy.context)
         self._tick = 0
 
     def run(self, attempts: Sequence[Attempt], in_flight: int, done: Callable[[int], None]) -> list[Trajectory]:

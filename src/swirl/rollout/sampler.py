@@ -77,8 +77,9 @@ def _keep(logits: Tensor, sampling: Sampling) -> Tensor:
 class Slots:
     """Conversations in flight: one slot each, whose keys and values stay from one forward to the next."""
 
-    def __init__(self, model: Any) -> None:
-        self._model = model
+    def __init__(self, model: Any, context: int) -> None:
+        """`context` is the longest that a conversation may be, in tokens."""
+        self._model, self._context = model, context
         self._lengths: list[int] = []
         self._cache: dict[int, tuple[Tensor, Tensor]] = {}
         """Layer -> keys and values, (slots, KV heads, capacity, D)."""
@@ -122,6 +123,7 @@ class Slots:
             starts=torch.tensor(starts, device=device),
             single=single,
             count=len(self._lengths),
+            context=self._context,
         )
         ids = torch.tensor([token for _, tokens in rows for token in tokens])
         with torch.no_grad():
@@ -143,10 +145,12 @@ class _SlotPlan:
         starts: Tensor,
         single: int,
         count: int,
+        context: int,
     ) -> None:
         import torch
 
         self._cache, self._slots, self._single, self._count = cache, slots, single, count
+        self._context, self._numbers = context, slots.tolist()
         self._slot = slots.repeat_interleave(sizes)
         within = torch.arange(len(self._slot), device=slots.device) - (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
         self.columns = starts.repeat_interleave(sizes) + within
@@ -168,7 +172,7 @@ class _SlotPlan:
             outs.append(self._singles(query[:, :, : self._single], keys, values, single_mask, scoring))
         first = self._single
         for number, mask in enumerate(masks, self._single):
-            slot, size, end = int(self._slots[number]), self._sizes[number], self._ends[number]
+            slot, size, end = self._numbers[number], self._sizes[number], self._ends[number]
             q = query[:, :, first : first + size]
             scores = scoring.scores(q.flatten(1, 2), keys[slot, :, :end]).unflatten(1, q.shape[1:3]) + mask
             weights = softmax(scores, value)
@@ -215,10 +219,10 @@ class _SlotPlan:
             keys, values = self._cache[layer]
             if keys.shape[0] >= self._count and keys.shape[2] >= need:
                 return keys, values
-            capacity = max(keys.shape[2], 2 * need if keys.shape[2] < need else 0)
+            capacity = keys.shape[2] if keys.shape[2] >= need else max(need, min(2 * need, self._context))
         else:
             keys = values = key.new_empty(0, key.shape[0], 0, key.shape[2])
-            capacity = 2 * need
+            capacity = max(need, min(2 * need, self._context))
         grown = []
         for old in (keys, values):
             # Zeros, not whatever was in memory: a masked column still takes part in a product, and 0 x NaN is NaN.

@@ -49,6 +49,8 @@ def run(params: Params, layout: Layout, item: str) -> None:
     if not groups:
         raise DataError(f"{layout.steps} holds no steps: the filter kept nothing; see reports/filters.json")
     policy = load_policy(params, layout.model("base"), item)
+    first = pack(groups[0][-1].state_ids, [(len(step.state_ids), step.action_ids) for step in groups[0]])
+    check_packing(policy.model, first, params.train.packed)
     development = Development(params, layout, policy)
     checkpoints = Checkpoints(layout.root / f".swirl/checkpoints/train-{item}", _fingerprint(params, layout, item))
     train = {"swirl": train_swirl, "sft": train_sft}[item]
@@ -134,9 +136,6 @@ def train_swirl(
     )
     trainer = Trainer(policy, reference, judge, options)
     batches = state_batches(groups, settings.states, seed)
-    if params.train.packed:
-        first = groups[0]
-        check_packing(policy.model, pack(first[-1].state_ids, [(len(s.state_ids), s.action_ids) for s in first]))
     series, start = _resume(checkpoints, policy, trainer.optimizer)
     for _ in range(start):
         next(batches)
