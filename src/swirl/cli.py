@@ -125,16 +125,27 @@ def bench(
     rounds: Annotated[int, typer.Option(min=1, help="How often each side's process is run, in turn.")] = 2,
     repeats: Annotated[int, typer.Option(min=1, help="Steps timed in each process, after the warm-up.")] = 5,
     cores: Annotated[int, typer.Option(min=1, help="CPU cores that each side may use.")] = 2,
+    model: Annotated[
+        str, typer.Option(help="For rl-step: embedded, or 30m (random, 30 million parameters).")
+    ] = "embedded",
+    kl: Annotated[
+        float, typer.Option(min=0, help="For rl-step: the KL coefficient; 0 leaves the reference out.")
+    ] = 0.04,
 ) -> None:
     """Measure against the alternatives, paired: rl-step (plain, TRL), scaling (with K), synthesis (generate)."""
     import json
 
     from swirl.bench import report, rl_step, synthesis
 
-    benches = {"rl-step": rl_step.rl_step, "scaling": rl_step.scaling, "synthesis": synthesis.synthesis}
+    root = _layout().root
+    benches = {
+        "rl-step": lambda: rl_step.rl_step(root, cores, rounds, repeats, model, kl),
+        "scaling": lambda: rl_step.scaling(root, cores, rounds, repeats),
+        "synthesis": lambda: synthesis.synthesis(root, cores, rounds, repeats),
+    }
     if name not in benches:
         raise SwirlError(f"there is no benchmark {name!r}; there are {', '.join(benches)}")
-    result = benches[name](_layout().root, cores, rounds, repeats)
+    result = benches[name]()
     print(json.dumps(result, indent=1) if as_json else report.text(result))
 
 
