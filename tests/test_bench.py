@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from swirl.bench import measure, report, rl_step
 from swirl.cli import app
+from swirl.errors import SwirlError
 from swirl.rl.combs import pack
 
 SIDE = {"bench": "rl-step", "model": "embedded", "kl": 0.04, "source": "2", "repeats": 2, "threads": 1}
@@ -65,6 +66,12 @@ def test_ratios_of_an_rl_step() -> None:
         "the update alone 5.0 times, 3.0 times where equal actions are read once"
     ]
     assert "| m | 0.000 | packed | 0.500 | 0.200 |" in report.text({"bench": "rl-step", "rows": rows})
+
+
+def test_without_trl_the_rl_step_says_so_before_it_measures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("swirl.bench.trl.find_spec", lambda name: None)
+    with pytest.raises(SwirlError, match=r"pip install -c constraints.txt -e '.\[bench\]'"):
+        rl_step.rl_step(tmp_path, 1, 1, 1)
 
 
 def test_a_benchmark_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:

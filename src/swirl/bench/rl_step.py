@@ -10,7 +10,8 @@ and optimiser.
 - trl: TRL's own loop, told to take the states' token ids as they are and to draw exactly as many tokens, in batches of
   40 or 200 sequences a forward; the reference is read when KL is on.
 
-Plain and TRL are shown at the fastest of a few settings (tokens or sequences a forward, eager or sdpa attention).
+Plain and TRL are shown at the fastest of a few settings (tokens or sequences a forward, eager or sdpa attention). The
+plain of `scaling` reads equal actions once.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from swirl.bench import trl
 from swirl.bench.measure import Result, forget_peak, interleave, matmul_gflops, matrix_flops, repeat, resident_mb
 from swirl.errors import DataError
 from swirl.rl.combs import Comb, pack
@@ -48,21 +50,22 @@ def rl_step(root: Path, cores: int, rounds: int, repeats: int, model: str = "emb
     """
     if model not in SHAPES:
         raise DataError(f"there is no model {model!r} to measure; there are {', '.join(SHAPES)}")
+    trl.check_installed()
     common = {"bench": "rl-step", "model": model, "kl": kl, "repeats": repeats, "source": "run"}
     ours = {**common, "threads": 1, "workers": cores}
     plain = {**ours, "packed": False}
-    trl = {**common, "name": "trl", "threads": cores}
+    theirs = {**common, "name": "trl", "threads": cores}
     sides = [
         {**ours, "name": "packed", "packed": True, "token_budget": 8192, "attention": "sdpa"},
         {**plain, "name": "plain, equal once", "token_budget": 8192, "attention": "sdpa"},
         *({**plain, "name": "plain", "token_budget": b, "attention": "sdpa", "each": True} for b in (2048, 8192)),
-        {**trl, "rows": 40, "attention": "sdpa"},
+        {**theirs, "rows": 40, "attention": "sdpa"},
     ]
     if model == "embedded":  # a tiny model may be faster otherwise, and is cheap to try
         sides += [
             {**plain, "name": "plain", "token_budget": 2048, "attention": "eager", "each": True},
-            {**trl, "rows": 40, "attention": "eager"},
-            {**trl, "rows": 200, "attention": "sdpa"},
+            {**theirs, "rows": 40, "attention": "eager"},
+            {**theirs, "rows": 200, "attention": "sdpa"},
         ]
     rows = _fastest(interleave(root, sides, rounds), sides)
     about = {"bench": "rl-step", "cores": cores, "states": 25, "trajectories": 5, "samples": 8}
@@ -100,12 +103,10 @@ def run_side(side: Result) -> Result:
     groups = _groups(root, side["source"])
     model = _model(root, side["model"], side["attention"])
     if side["name"] == "trl":
-        from swirl.bench import trl
-
-        trl.available()
+        library = trl.library()
         before = resident_mb()
         forget_peak()
-        result = trl.steps(model, groups, side, LENGTH, reward)
+        result = trl.steps(library, model, groups, side, LENGTH, reward)
     else:
         reference = _model(root, side["model"], side["attention"])
         before = resident_mb()
@@ -167,7 +168,11 @@ def _ours(model: Any, reference: Any, groups: list[list[SubTrajectory]], side: R
 
     timed: Any = trainer
     timed._sample, timed._gradients = timed_sample, timed_gradients
-    seconds = repeat(lambda number: void(trainer.update(number, groups)), 2, side["repeats"])
+
+    def step(number: int) -> None:
+        trainer.update(number, groups)
+
+    seconds = repeat(step, 2, side["repeats"])
     sampled = 8 * LENGTH * settings.states
     drawn = sum(len(group[-1].state_ids) for group in groups) + sampled
     read, predicted = (sum(values[2:]) / len(values[2:]) for values in (tokens, teeth))
@@ -191,10 +196,6 @@ def _each(combs: Sequence[Comb], weight: Tensor, count: Tensor) -> tuple[list[Co
     times = torch.tensor(numbers)
     firsts = (times.cumsum(0) - times).tolist()
     return expanded, (weight / count).repeat_interleave(times), torch.ones(sum(numbers)), firsts
-
-
-def void(_: object) -> None:
-    """Throw a result away."""
 
 
 def _model(root: Path, name: str, attention: str) -> Any:

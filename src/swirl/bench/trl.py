@@ -5,7 +5,9 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from swirl.bench.measure import Result, matrix_flops
@@ -13,36 +15,36 @@ from swirl.errors import SwirlError
 from swirl.types import SubTrajectory
 
 
-def available() -> None:
-    """Import what the side needs. Raises `SwirlError` when TRL is not installed."""
-    try:
-        import datasets  # noqa: F401
-        from trl import GRPOTrainer  # noqa: F401
-    except ImportError as error:
-        raise SwirlError(f"TRL is not installed ({error}); pip install -c constraints.txt -e '.[bench]'") from error
+def check_installed() -> None:
+    """Raises `SwirlError` when TRL is not installed, without importing it."""
+    if not (find_spec("trl") and find_spec("datasets")):
+        raise SwirlError("rl-step compares with TRL, which is not here: pip install -c constraints.txt -e '.[bench]'")
+
+
+def library() -> Any:
+    """The classes that the side needs: apart from `steps`, so that memory is counted after the imports."""
+    from datasets import Dataset
+    from trl import GRPOConfig, GRPOTrainer
+
+    return SimpleNamespace(Dataset=Dataset, GRPOConfig=GRPOConfig, GRPOTrainer=GRPOTrainer)
 
 
 def steps(
+    library: Any,
     model: Any,
     groups: list[list[SubTrajectory]],
     side: Result,
     length: int,
     reward: Callable[[Sequence[int]], float],
 ) -> Result:
-    """Seconds of `repeats` steps on the states of `groups`, after `available`."""
-    from datasets import Dataset
+    """Seconds of `repeats` steps on the states of `groups`."""
     from transformers import TrainerCallback
-    from trl import GRPOConfig, GRPOTrainer
 
     from swirl.models.local import load_tokenizer
 
     states = [list(step.state_ids) for group in groups for step in group]
     tokenizer = load_tokenizer(Path.cwd() / "models/base")
     warmup = 2
-
-    class StatesAsTheyAre(GRPOTrainer):  # type: ignore[misc]
-        def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
-            return [states[int(prompt)] for prompt in prompts], None, {}
 
     class Clock(TrainerCallback):
         def __init__(self) -> None:
@@ -60,7 +62,7 @@ def steps(
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(f"{folder}/model")  # TRL reads its reference from the same place
-        config = GRPOConfig(
+        config = library.GRPOConfig(
             output_dir=folder,
             per_device_train_batch_size=side["rows"],
             gradient_accumulation_steps=len(states) * 8 // side["rows"],
@@ -80,14 +82,16 @@ def steps(
             disable_tqdm=True,
             shuffle_dataset=False,
         )
-        trainer = StatesAsTheyAre(
+        trainer = library.GRPOTrainer(
             model=f"{folder}/model",
             reward_funcs=rewards,
             args=config,
-            train_dataset=Dataset.from_dict({"prompt": [str(number) for number in range(len(states))]}),
+            train_dataset=library.Dataset.from_dict({"prompt": [str(number) for number in range(len(states))]}),
             processing_class=tokenizer,
             callbacks=[clock],
         )
+        # A prompt is the number of a state, whose tokens are taken as they are.
+        trainer._tokenize_prompts = lambda prompts: ([states[int(prompt)] for prompt in prompts], None, {})
         trainer.train()
     read = sum(8 * (len(state) + length) for state in states)
     predicted = 8 * length * len(states)
