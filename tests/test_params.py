@@ -46,7 +46,7 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 def test_the_committed_params_are_valid() -> None:
     params = load(ROOT / "params.yaml")
-    assert params.rollout.max_steps == {"search": 5, "calculate": 10}
+    assert {name: task.max_steps for name, task in params.tasks.items()} == {"search": 5, "calculate": 10}
     assert params.filter.kind is Strategy.PROCESS
     assert params.download.benchmarks["mini-gsm8k"].evaluation == 400
 
@@ -66,10 +66,10 @@ def test_params_cannot_be_changed() -> None:
 def test_a_typo_is_refused_with_the_keys_there_are() -> None:
     assert refusal(changed("tools.search_result", 3)) == [
         "params.yaml: 1 wrong",
-        "  tools.search_result: no such key; the keys here are search_results, search_output_limit",
+        "  tools.search_result: no such key; the keys here are folder, options, search_results, search_output_limit",
     ]
     (_, line) = refusal(changed("filtre", {}))
-    assert line.startswith("  filtre: no such key; the keys here are seed, runtime, prompts, tools,")
+    assert line.startswith("  filtre: no such key; the keys here are seed, runtime, prompts, tasks, tools,")
 
 
 def test_a_typo_inside_a_list_or_a_mapping_is_refused_with_the_keys_there_are() -> None:
@@ -98,11 +98,10 @@ def test_a_typo_inside_a_list_or_a_mapping_is_refused_with_the_keys_there_are() 
         ("base_model.hops", {0: 1.0}, "base_model.hops.0.[key] = 0: Input should be greater than or equal to 1"),
         ("base_model.steps", {9: 1.0}, "base_model.steps.9.[key] = 9: Input should be less than or equal to 8"),
         ("download.benchmarks", {}, "download.benchmarks = {}: Dictionary should have at least 1 item"),
-        (
-            "rollout.max_steps",
-            {"search": 5, "calculate": 10, "read": 2},
-            "rollout.max_steps.read.[key] = 'read': Input should be 'search' or 'calculate'",
-        ),
+        ("tasks.search.max_steps", 0, "tasks.search.max_steps = 0: Input should be greater than or equal to 1"),
+        ("tasks.search.tools", [], "tasks.search.tools = []: List should have at least 1 item"),
+        ("base_model.shape.hidden", 0, "base_model.shape.hidden = 0: Input should be greater than or equal to 1"),
+        ("base_model.source", "hub", "base_model.source = 'hub': Input should be one of 'embedded', 'pretrained',"),
     ],
 )
 def test_a_wrong_value_is_refused_with_its_path_and_what_is_allowed(path: str, value: Any, message: str) -> None:
@@ -119,9 +118,11 @@ def test_a_missing_section_and_a_missing_key_are_named() -> None:
 
 
 def test_values_that_do_not_fit_together_are_refused_in_one_sentence() -> None:
-    assert refusal(changed("rollout.max_steps", {"search": 5})) == [
+    pointer = {"source": "pretrained", "model": "some/model", "revision": "", "trust_remote_code": False}
+    assert refusal(changed("base_model", pointer)) == [
         "params.yaml: 1 wrong",
-        "  params: rollout.max_steps has no entry for 'calculate'",
+        "  params: reward_model.source is embedded, but base_model.source is pretrained: an embedded judge is taught "
+        "from the embedded base; set reward_model.source to pretrained or endpoint",
     ]
     assert refusal(changed("rollout.max_action_tokens", 512)) == [
         "params.yaml: 1 wrong",

@@ -16,7 +16,6 @@ Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Hops = Annotated[Mapping[Count, Positive], Field(min_length=1)]
 Calculations = Annotated[Mapping[Annotated[int, Field(ge=2, le=8)], Positive], Field(min_length=1)]
-Task = Literal["search", "calculate"]
 
 
 class Section(BaseModel):
@@ -35,17 +34,28 @@ class Runtime(Section):
 
 
 class Prompts(Section):
-    """Prompt files, relative to params.yaml; `{question}` and `{steps}` are filled in."""
+    """Folders of prompt files."""
 
-    search: str = Field(description="first user turn of a search question")
-    calculate: str = Field(description="first user turn of a math question")
-    closed_book: str = Field(description="first user turn when there are no tools")
-    judge: str = Field(description="the turn that asks the reward model for GOOD or BAD")
+    policy: str = Field(
+        description="TASK.txt for every task, and closed_book.txt; {question} and {steps} are filled in"
+    )
+    judge: str = Field(description="verdict.txt: the turn that asks a local judge for GOOD or BAD")
+
+
+class Task(Section):
+    """A kind of question: the name is that of its prompt file, and what a benchmark's `task` says."""
+
+    tools: Annotated[list[str], Field(min_length=1)] = Field(
+        description="search, calculator, module:Class of your own, or mcp:SERVER/TOOL"
+    )
+    max_steps: Count = Field(description="actions a trajectory may take (the paper: 5 for search, 10 for math)")
 
 
 class Tools(Section):
     """The tools' settings, the same for synthesis, training and evaluation."""
 
+    folder: str = Field(description="where the modules of your own tools are; a change of a file in it counts")
+    options: Mapping[str, Mapping[str, Any]] = Field(description="settings of your own tools and MCP servers, by name")
     search_results: Count = Field(description="passages that one search shows")
     search_output_limit: Annotated[int, Field(ge=100)] = Field(description="characters that one search shows at most")
 
@@ -53,7 +63,6 @@ class Tools(Section):
 class Rollout(Section):
     """The agent loop, the same for synthesis, training and evaluation."""
 
-    max_steps: Mapping[Task, Count] = Field(description="actions a trajectory may take, by kind of task")
     max_action_tokens: Annotated[int, Field(ge=4)] = Field(description="longest action in tokens")
     top_p: Annotated[float, Field(gt=0, le=1)] = Field(description="least likelihood that sampling keeps; 1: all")
     top_k: Annotated[int, Field(ge=0)] = Field(description="most tokens that sampling keeps; 0: all")
@@ -126,9 +135,45 @@ class DesignedFlaws(Section):
     anywhere: Share = Field(description="probability of an untriggered flaw in a step")
 
 
-class BaseModelSection(Section):
+class Pretrained(Section):
+    """A model that somebody else has trained: models/X holds a pointer to it, never a copy."""
+
+    source: Literal["pretrained"] = Field(description="a model of the Hugging Face hub, or a folder")
+    model: str = Field(description="hub id, as Qwen/Qwen3-0.6B, or a folder")
+    revision: str = Field(description="commit of the hub repository; '' for a folder")
+    trust_remote_code: bool = Field(description="run code that comes with the model: only if you have read it")
+
+
+class Served(Section):
+    """An OpenAI-compatible server: vLLM, SGLang, llama.cpp, a hosted model."""
+
+    url: str = Field(description="base address, as http://127.0.0.1:8000/v1")
+    model: str = Field(description="the name the server knows it by")
+    api: Literal["completions", "chat"] = Field(description="completions is token-exact where the server gives ids")
+    key_env: str = Field(description="environment variable that holds the key; '': none")
+    concurrency: Count = Field(description="requests at the same time")
+    requests_per_minute: Annotated[int, Field(ge=0)] = Field(description="at most; 0: no limit")
+    tokens_per_minute: Annotated[int, Field(ge=0)] = Field(description="at most; 0: no limit")
+    timeout_s: Positive = Field(description="seconds a request may take")
+    retries: Annotated[int, Field(ge=0)] = Field(description="further tries after 429, 5xx and time-outs; 0: none")
+    cost_per_million_input: Annotated[float, Field(ge=0)] = Field(description="price of a million prompt tokens")
+    cost_per_million_output: Annotated[float, Field(ge=0)] = Field(description="price of a million reply tokens")
+
+
+class EndpointBase(Section):
+    """A policy behind a server: it can synthesise and be evaluated, not trained."""
+
+    source: Literal["endpoint"] = Field(description="a server")
+    tokenizer: str = Field(description="hub id or folder of the model's tokenizer, for prompts and token counts")
+    revision: str = Field(description="commit of the tokenizer's hub repository; '' for a folder")
+    context: Annotated[int, Field(ge=64)] = Field(description="longest conversation in tokens")
+    server: Served
+
+
+class EmbeddedBase(Section):
     """The base model, made from nothing in phases."""
 
+    source: Literal["embedded"] = Field(description="made here, out of the generated world")
     shape: Shape
     hops: Hops = Field(description="hops of search demonstrations -> share")
     steps: Calculations = Field(description="steps of word problems -> share")
@@ -139,9 +184,10 @@ class BaseModelSection(Section):
     flaws: DesignedFlaws
 
 
-class RewardModelSection(Section):
+class EmbeddedReward(Section):
     """The reward model: the sound model taught to judge, on its own split, by oracle labels."""
 
+    source: Literal["embedded"] = Field(description="taught here, by the generated world's oracle")
     questions: Count = Field(description="questions a kind of task whose steps the base samples for training")
     heldout: Count = Field(description="further questions a kind of task, to measure error rates on")
     samples: Count = Field(description="trajectories a question")
@@ -152,6 +198,31 @@ class RewardModelSection(Section):
     batch_size: Count = Field(description="trajectories a step; every step of each is judged")
     adam_lr: Positive = Field(description="peak learning rate of embeddings and norms")
     muon_lr: Positive = Field(description="peak learning rate of weight matrices")
+
+
+class PretrainedReward(Pretrained):
+    """A local judge that is asked for a verdict as it is."""
+
+    verdict: Literal["token", "rationale"] = Field(
+        description="token: P(GOOD) of the reply's first token, packed; rationale: written reasoning, then a verdict"
+    )
+    max_tokens: Count = Field(description="longest rationale in tokens")
+    votes: Count = Field(description="rationales asked for each step; the score is the share of GOOD")
+    temperature: Annotated[float, Field(ge=0)] = Field(description="of rationales; 0: greedy")
+
+
+class EndpointReward(Section):
+    """A judge behind a server: written reasoning, then a verdict."""
+
+    source: Literal["endpoint"] = Field(description="a server")
+    max_tokens: Count = Field(description="longest rationale in tokens")
+    votes: Count = Field(description="rationales asked for each step; the score is the share of GOOD")
+    temperature: Annotated[float, Field(ge=0)] = Field(description="of rationales; 0: greedy")
+    server: Served
+
+
+BaseModelSection = Annotated[EmbeddedBase | Pretrained | EndpointBase, Field(discriminator="source")]
+RewardModelSection = Annotated[EmbeddedReward | PretrainedReward | EndpointReward, Field(discriminator="source")]
 
 
 class Synthesize(Section):
@@ -260,6 +331,7 @@ class Params(Section):
     seed: Annotated[int, Field(ge=0)] = Field(description="every random draw derives from it")
     runtime: Runtime
     prompts: Prompts
+    tasks: Annotated[Mapping[str, Task], Field(min_length=1)]
     tools: Tools
     rollout: Rollout
     download: Download
@@ -278,11 +350,16 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> Params:
-        for task in ("search", "calculate"):
-            if task not in self.rollout.max_steps:
-                raise ValueError(f"rollout.max_steps has no entry for {task!r}")
-        if self.rollout.max_action_tokens >= self.base_model.shape.context:
+        if "closed_book" in self.tasks:
+            raise ValueError("tasks.closed_book: the name is taken by the prompt for questions without tools")
+        base = self.base_model
+        if isinstance(base, EmbeddedBase) and self.rollout.max_action_tokens >= base.shape.context:
             raise ValueError("rollout.max_action_tokens must be below base_model.shape.context")
+        if isinstance(self.reward_model, EmbeddedReward) and not isinstance(base, EmbeddedBase):
+            raise ValueError(
+                f"reward_model.source is embedded, but base_model.source is {base.source}: an embedded judge is taught "
+                "from the embedded base; set reward_model.source to pretrained or endpoint"
+            )
         return self
 
 
@@ -310,19 +387,47 @@ def validate(tree: Any, source: str) -> Params:
 
 def _explain(item: Mapping[str, Any]) -> str:
     """`filter.strategy = 'proces': Input should be 'none', 'process', 'outcome' or 'both'`."""
-    where = ".".join(str(part) for part in item["loc"]) or "params"
-    if item["type"] == "extra_forbidden":
-        return f"{where}: no such key; the keys here are {', '.join(_keys_beside(item['loc']))}"
-    if item["type"] == "missing":
+    shown, section = _place(item["loc"])
+    where = ".".join(shown) or "params"
+    kind, context = item["type"], item.get("ctx", {})
+    if kind == "extra_forbidden":
+        return f"{where}: no such key; the keys here are {', '.join(section.model_fields)}"
+    if kind == "missing":
         return f"{where}: missing"
-    if item["type"] == "value_error":
-        return f"{where}: {item['ctx']['error']}"
+    if kind == "value_error":
+        return f"{where}: {context['error']}"
+    if kind == "union_tag_not_found":
+        return f"{where}.source: missing"
+    if kind == "union_tag_invalid":
+        return f"{where}.source = {context['tag']!r}: Input should be one of {context['expected_tags']}"
     return f"{where} = {item['input']!r}: {item['msg']}"
 
 
-def _keys_beside(location: tuple[Any, ...]) -> list[str]:
+def _place(location: tuple[Any, ...]) -> tuple[list[str], Any]:
+    """(the keys as params.yaml has them, the section that holds the last of them).
+
+    Where a section is chosen by its `source`, pydantic puts the source's name between the keys: that one is left out.
+    """
+    shown: list[str] = []
     section: Any = Params
-    for part in location[:-1]:
-        inside = get_args(section)
-        section = inside[-1] if inside else section.model_fields[part].annotation
-    return list(section.model_fields)
+    inside: Any = Params
+    for part in location:
+        kinds = {get_args(kind.model_fields["source"].annotation)[0]: kind for kind in _sections(inside)}
+        if kinds:
+            inside = kinds.get(part, inside)
+            continue
+        shown.append(str(part))
+        section = inside
+        if isinstance(inside, type) and issubclass(inside, Section):
+            field = inside.model_fields.get(part)
+            inside = field.annotation if field else None
+        else:
+            inside = (get_args(inside) or (None,))[-1]
+    return shown, section
+
+
+def _sections(annotation: Any) -> list[Any]:
+    """The sections that a `source` chooses from; none for any other annotation."""
+    members = get_args(annotation)
+    several = len(members) > 1 and all(isinstance(member, type) and issubclass(member, Section) for member in members)
+    return list(members) if several else []

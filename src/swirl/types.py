@@ -64,6 +64,8 @@ class Question:
     """Number of tool calls in the golden derivation; 0 when unknown."""
     tools: tuple[str, ...]
     """Names of the tools the question may use."""
+    task: str = "search"
+    """Which of the tasks of params.yaml: decides prompt and step limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,6 +252,7 @@ SCHEMAS: dict[type, pa.Schema] = {
             ("answers", _strings),
             ("hops", pa.int32()),
             ("tools", _strings),
+            ("task", pa.string()),
         ]
     ),
     Derivation: pa.schema(

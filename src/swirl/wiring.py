@@ -6,40 +6,35 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from swirl.errors import DataError
-from swirl.judging.reward import RewardModel
 from swirl.layout import Layout
 from swirl.models.chat import Chat
 from swirl.models.local import deterministic, load_model, load_tokenizer
-from swirl.models.prompts import Prompts, fill
+from swirl.models.prompts import Prompts, fill, read_prompt
 from swirl.models.threads import spread
-from swirl.params import Params, Task
+from swirl.params import Params
 from swirl.records import load
 from swirl.rollout.engine import Attempt, Policy, roll_out
 from swirl.rollout.sampler import Sampling
 from swirl.tools import Calculator, Search
 from swirl.tools.base import Tool
-from swirl.types import ActionKind, Derivation, Question, Trajectory
-
-KIND_OF_TOOL = {"search": ActionKind.SEARCH, "calculator": ActionKind.CALCULATE}
-"""Tool names in `Question.tools` -> the kind of action that calls them."""
+from swirl.types import Derivation, Question, Trajectory
 
 
 def read_prompts(params: Params, layout: Layout) -> Prompts:
-    """The prompt files. Raises `DataError` naming a file that is missing or lacks `{question}`."""
+    """The policy's prompts. Raises `DataError` naming a file that is missing or lacks `{question}`."""
+    folder = layout.root / params.prompts.policy
     texts = {}
-    for name, file in params.prompts.model_dump().items():
-        path = layout.root / file
-        if not path.exists():
-            raise DataError(f"prompts.{name}: {path} does not exist")
-        texts[name] = path.read_text(encoding="utf-8").strip()
-        if name != "judge" and "{question}" not in texts[name]:
-            raise DataError(f"prompts.{name}: {path} must hold {{question}}, where the question goes")
-    return Prompts(**texts)
+    for name in (*params.tasks, "closed_book"):
+        texts[name] = read_prompt(folder / f"{name}.txt")
+        if "{question}" not in texts[name]:
+            raise DataError(f"{folder / name}.txt must hold {{question}}, where the question goes")
+    closed_book = texts.pop("closed_book")
+    return Prompts(texts, closed_book)
 
 
-def prompt_files(params: Params, layout: Layout) -> list[Path]:
-    """The prompt files: inputs that a journal's fingerprint must hold, for their text may change under one name."""
-    return [layout.root / file for file in params.prompts.model_dump().values()]
+def own_files(params: Params, layout: Layout) -> list[Path]:
+    """Prompts and own tools: inputs that a journal's fingerprint must hold, for they may change under one name."""
+    return [layout.root / params.prompts.policy, layout.root / params.tools.folder]
 
 
 def load_policy(params: Params, folder: Path, name: str) -> Policy:
@@ -48,20 +43,6 @@ def load_policy(params: Params, folder: Path, name: str) -> Policy:
     model = load_model(folder, params.runtime.device, params.runtime.attention)
     context = int(model.config.max_position_embeddings)
     return Policy(name, model, Chat(load_tokenizer(folder)), context)
-
-
-def load_reward_model(params: Params, layout: Layout) -> RewardModel:
-    """The reward model of the pipeline."""
-    folder = layout.model("reward")
-    deterministic(params.runtime.threads)
-    model = load_model(folder, params.runtime.device, params.runtime.attention)
-    question = read_prompts(params, layout).judge
-    return RewardModel("reward", model, Chat(load_tokenizer(folder)), question, workers=params.runtime.workers)
-
-
-def task_of(question: Question) -> Task:
-    """`search` or `calculate`: which prompt and step limit a question has."""
-    return "search" if KIND_OF_TOOL[question.tools[0]] is ActionKind.SEARCH else "calculate"
 
 
 class Toolbox:
@@ -73,7 +54,7 @@ class Toolbox:
 
     def tools(self, question: Question) -> dict[str, Tool]:
         """Tools by kind of action."""
-        return {KIND_OF_TOOL[name]: self._tool(name, question) for name in question.tools}
+        return {tool.kind: tool for tool in (self._tool(name, question) for name in question.tools)}
 
     def _tool(self, name: str, question: Question) -> Tool:
         key = (name, question.benchmark, question.split) if name == "search" else (name,)
@@ -107,9 +88,11 @@ def attempts_with(
     prompts = read_prompts(params, layout)
     made = []
     for question in questions:
-        task = task_of(question)
-        limit = params.rollout.max_steps[task] if tools_of else 1
-        template = getattr(prompts, task) if tools_of else prompts.closed_book
+        if question.task not in params.tasks:
+            known = ", ".join(params.tasks)
+            raise DataError(f"question {question.id} is of task {question.task!r}; params.yaml has tasks {known}")
+        limit = params.tasks[question.task].max_steps if tools_of else 1
+        template = prompts.tasks[question.task] if tools_of else prompts.closed_book
         prompt = fill(template, question.text, limit)
         tools = tools_of(question) if tools_of else {}
         made += [Attempt(question, sample, prompt, tools, limit) for sample in range(samples)]

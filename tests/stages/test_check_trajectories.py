@@ -29,8 +29,8 @@ LIMITS = CheckTrajectories(
 
 
 def params(**limits: float) -> Params:
-    rollout = PARAMS.rollout.model_copy(update={"max_steps": {"search": 3, "calculate": 10}})
-    return PARAMS.model_copy(update={"rollout": rollout, "check_trajectories": LIMITS.model_copy(update=limits)})
+    tasks = {**PARAMS.tasks, "search": PARAMS.tasks["search"].model_copy(update={"max_steps": 3})}
+    return PARAMS.model_copy(update={"tasks": tasks, "check_trajectories": LIMITS.model_copy(update=limits)})
 
 
 def step(index: int, kind: str, text: str, observation: str = "", tool_error: bool = False) -> Step:

@@ -6,13 +6,14 @@ from collections import Counter
 from itertools import groupby
 
 from swirl.evaluation.scoring import predict, score
+from swirl.judges import load_reward_model
 from swirl.layout import Layout
 from swirl.params import Params
 from swirl.progress import Progress
 from swirl.records import save, save_json, to_dict
 from swirl.seeds import derive
 from swirl.types import Prediction, Question, Score, Trajectory
-from swirl.wiring import attempts, derivations_of, load_policy, load_reward_model, questions_of, roll_out_all, task_of
+from swirl.wiring import attempts, derivations_of, load_policy, questions_of, roll_out_all
 
 
 def run(params: Params, layout: Layout, item: str) -> None:
@@ -51,7 +52,7 @@ def _arms(params: Params, questions: list[Question]) -> list[tuple[list[Question
         by_benchmark.setdefault(question.benchmark, []).append(question)
     arms = [(group, True) for group in by_benchmark.values()]
     if params.evaluate.without_tools:
-        arms += [(group, False) for group in by_benchmark.values() if task_of(group[0]) == "search"]
+        arms += [(group, False) for group in by_benchmark.values() if "search" in group[0].tools]
     return arms
 
 

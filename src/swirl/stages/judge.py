@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from swirl.grading import grade
 from swirl.journal import Journal, fingerprint
+from swirl.judges import load_reward_model
 from swirl.judging.reward import RewardModel
 from swirl.layout import Layout
 from swirl.params import Params
 from swirl.progress import Progress
 from swirl.records import load, save, save_json
 from swirl.types import OUTCOME, Question, Stop, Trajectory, Verdict
-from swirl.wiring import load_reward_model, prompt_files
 
 
 def run(params: Params, layout: Layout) -> None:
@@ -20,10 +20,10 @@ def run(params: Params, layout: Layout) -> None:
     trajectories = load(Trajectory, layout.trajectories)
     answers = {question.id: question.answers for question in load(Question, layout.questions)}
     judge = load_reward_model(params, layout)
-    sections = [section.model_dump() for section in (params.runtime, params.prompts, params.judge, params.rollout)]
-    inputs = [layout.trajectories, layout.questions, layout.model("reward"), *prompt_files(params, layout)]
-    journal = Journal(layout.root / ".swirl/journals/judge", fingerprint(sections, inputs))
     size = params.rollout.block_size
+    sections = [params.runtime.model_dump(), params.judge.model_dump(), size]
+    inputs = [layout.trajectories, layout.questions, layout.model("reward"), layout.root / params.prompts.judge]
+    journal = Journal(layout.root / ".swirl/journals/judge", fingerprint(sections, inputs))
     verdicts: list[Verdict] = []
     with Progress(len(trajectories), "judge") as bar:
         for number, start in enumerate(range(0, len(trajectories), size)):

@@ -13,15 +13,16 @@ from swirl.records import save, save_json
 from swirl.rollout.engine import roll_out
 from swirl.seeds import derive
 from swirl.types import ActionKind, Stop, Trajectory
-from swirl.wiring import attempts, blocks, load_policy, prompt_files, questions_of, sampling
+from swirl.wiring import attempts, blocks, load_policy, own_files, questions_of, sampling
 
 
 def run(params: Params, layout: Layout) -> None:
     """Roll out every training question, a journalled block at a time."""
     settings, loop = params.synthesize, params.rollout
     todo = blocks(attempts(params, layout, questions_of(layout, "train"), settings.samples), loop.block_size)
-    sections = [params.seed, *(getattr(params, name).model_dump() for name in _SECTIONS)]
-    inputs = [layout.questions, layout.root / "data/index", layout.model("base"), *prompt_files(params, layout)]
+    sections = [params.seed, dict(params.tasks)]
+    sections += [part.model_dump() for part in (params.runtime, params.tools, params.rollout, params.synthesize)]
+    inputs = [layout.questions, layout.root / "data/index", layout.model("base"), *own_files(params, layout)]
     journal = Journal(layout.trajectories_journal, fingerprint(sections, inputs))
     policy = load_policy(params, layout.model("base"), "base")
     seed = derive(params.seed, "synthesize")
@@ -43,9 +44,6 @@ def run(params: Params, layout: Layout) -> None:
     save(made, Trajectory, layout.trajectories)
     save_json(summary(made), layout.metrics("synthesize"))
     journal.clear()
-
-
-_SECTIONS = ("runtime", "prompts", "tools", "rollout", "synthesize")
 
 
 def summary(trajectories: list[Trajectory]) -> dict[str, float]:

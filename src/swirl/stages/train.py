@@ -12,6 +12,7 @@ from swirl.errors import DataError
 from swirl.evaluation.scoring import judged_labels, mean
 from swirl.grading import grade
 from swirl.journal import fingerprint
+from swirl.judges import load_reward_model
 from swirl.layout import Layout
 from swirl.models.local import load_model, load_tokenizer, save
 from swirl.models.training import shared_gradients
@@ -30,8 +31,7 @@ from swirl.wiring import (
     attempts,
     derivations_of,
     load_policy,
-    load_reward_model,
-    prompt_files,
+    own_files,
     questions_of,
     roll_out_all,
     sampling,
@@ -226,11 +226,12 @@ def _resume(checkpoints: Checkpoints, policy: Policy, optimizer: Any) -> tuple[S
 
 def _fingerprint(params: Params, layout: Layout, item: str) -> str:
     method = {"swirl": params.train.swirl, "sft": params.train.sft}[item]
-    sections: list[Any] = [params.seed, params.runtime.model_dump(), params.rollout.model_dump(), item]
-    sections += [getattr(params, name).model_dump() for name in ("tools", "prompts", "judge")]
+    sections: list[Any] = [params.seed, item, dict(params.tasks), params.judge.model_dump()]
+    sections += [part.model_dump() for part in (params.runtime, params.rollout, params.tools)]
     sections += [params.train.packed, params.train.token_budget, method.model_dump()]
     inputs = [layout.steps, layout.model("base"), layout.model("reward"), layout.questions, layout.derivations]
-    return fingerprint(sections, [*inputs, layout.root / "data/index", *prompt_files(params, layout)])
+    inputs += [layout.root / "data/index", layout.root / params.prompts.judge, *own_files(params, layout)]
+    return fingerprint(sections, inputs)
 
 
 def _final(series: Series) -> dict[str, float]:
