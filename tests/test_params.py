@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from swirl import presets
 from swirl.errors import ParamsError
 from swirl.params import load, validate
 from swirl.types import Strategy
@@ -36,14 +36,6 @@ def refusal(tree: Any) -> list[str]:
     return str(caught.value).splitlines()
 
 
-def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    result = dict(base)
-    for key, value in over.items():
-        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
-        result[key] = merged(result[key], value) if both else value
-    return result
-
-
 def test_the_committed_params_are_valid() -> None:
     params = load(ROOT / "params.yaml")
     assert {name: task.max_steps for name, task in params.tasks.items()} == {"search": 5, "calculate": 10}
@@ -52,8 +44,7 @@ def test_the_committed_params_are_valid() -> None:
 
 
 def test_the_smoke_params_laid_over_them_are_valid() -> None:
-    small = yaml.safe_load((ROOT / "params.smoke.yaml").read_text(encoding="utf-8"))
-    params = validate(merged(TREE, small), "both")
+    params = validate(presets.tree(ROOT, "smoke"), "smoke")
     assert params.download.worlds == 1
     assert params.download.changed_facts == 0.5
 

@@ -412,8 +412,7 @@ def _place(location: tuple[Any, ...]) -> tuple[list[str], Any]:
     section: Any = Params
     inside: Any = Params
     for part in location:
-        kinds = {get_args(kind.model_fields["source"].annotation)[0]: kind for kind in _sections(inside)}
-        if kinds:
+        if kinds := chosen_by_source(inside):
             inside = kinds.get(part, inside)
             continue
         shown.append(str(part))
@@ -426,8 +425,8 @@ def _place(location: tuple[Any, ...]) -> tuple[list[str], Any]:
     return shown, section
 
 
-def _sections(annotation: Any) -> list[Any]:
-    """The sections that a `source` chooses from; none for any other annotation."""
+def chosen_by_source(annotation: Any) -> dict[str, Any]:
+    """The sections that a `source` chooses from, by its value; empty for any other annotation."""
     members = get_args(annotation)
     several = len(members) > 1 and all(isinstance(member, type) and issubclass(member, Section) for member in members)
-    return list(members) if several else []
+    return {get_args(kind.model_fields["source"].annotation)[0]: kind for kind in members} if several else {}

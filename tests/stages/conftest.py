@@ -17,16 +17,20 @@ import pytest
 import torch
 import yaml
 
+from swirl import presets
 from swirl.layout import Layout
 from swirl.models.local import save
 from swirl.params import Params, validate
+from swirl.presets import laid_over
 from swirl.wiring import attempts, load_policy, questions_of
-from tests.smoke import merged, read_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY: dict[str, Any] = {
     "runtime": {"threads": 1},
-    "tasks": {"search": {"max_steps": 3}, "calculate": {"max_steps": 4}},
+    "tasks": {
+        "search": {"tools": ["search"], "max_steps": 3},
+        "calculate": {"tools": ["calculator"], "max_steps": 4},
+    },
     "rollout": {"block_size": 2, "in_flight": 2},
     "base_model": {
         "shape": {"hidden": 32, "layers": 1, "heads": 2, "feed_forward": 64, "context": 512},
@@ -46,9 +50,9 @@ HABITS = {
 @pytest.fixture(scope="session")
 def params() -> Params:
     """params.yaml with the smoke test's changes and still smaller models, on one thread."""
-    tree = merged(read_yaml(ROOT / "params.yaml"), read_yaml(ROOT / "params.smoke.yaml"))
+    tree = presets.tree(ROOT, "smoke")
     phases = [{**phase, "steps": 4, "batch_size": 4} for phase in tree["base_model"]["sound_phases"]]
-    return validate(merged(merged(tree, TINY), {"base_model": {"sound_phases": phases}}), "tests")
+    return validate(laid_over(laid_over(tree, TINY), {"base_model": {"sound_phases": phases}}), "tests")
 
 
 @pytest.fixture(scope="session")
