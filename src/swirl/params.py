@@ -229,7 +229,8 @@ class Synthesize(Section):
     """Trajectory synthesis."""
 
     samples: Count = Field(description="trajectories a question (the paper: 5)")
-    temperature: Positive = Field(description="sampling temperature")
+    temperature: Annotated[float, Field(ge=0)] = Field(description="sampling temperature; 0: greedy")
+    server: Served | None = Field(description="a server that has the base model; null: it runs here")
 
 
 class CheckTrajectories(Section):
@@ -317,6 +318,9 @@ class Evaluate(Section):
 
     temperature: Annotated[float, Field(ge=0)] = Field(description="sampling temperature; 0: greedy")
     without_tools: bool = Field(description="also evaluate search benchmarks without tools")
+    servers: Mapping[Literal["ceiling", "base", "sft", "swirl"], Served] = Field(
+        description="servers that have a model, by its name; a model without one runs here"
+    )
 
 
 class Report(Section):
