@@ -22,6 +22,7 @@ from swirl.types import (
     Step,
     Stop,
     SubTrajectory,
+    Support,
     Trajectory,
     Verdict,
 )
@@ -37,6 +38,7 @@ RECORDS: dict[type, list[Any]] = {
     ],
     Derivation: [Derivation("q", "calculate", ("2 + 3",), ("5",)), Derivation("r", "search", (), ())],
     Passage: [Passage("p", "", "Text with\nlines, “quotes” and 漢字.")],
+    Support: [Support("q", ("p", "r")), Support("r", ())],
     Trajectory: [
         Trajectory("t", "q", "mini-gsm8k", 1, "base", 2**63 - 1, (1, 2), STEPS, Stop.STEP_LIMIT, ""),
         Trajectory("u", "q", "mini-gsm8k", 0, "base", 0, (), (), Stop.TOOL_FAILED, "the index is gone"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from swirl.errors import DataError
 from swirl.tools import Search
 from swirl.tools.base import Observation, call
+from swirl.tools.bm25 import BM25
 from swirl.tools.search import build, words
 from swirl.types import Passage
 
@@ -54,11 +56,10 @@ def test_a_query_without_a_known_word_has_no_result(index_dir: Path, query: str)
     assert call(Search(index_dir), query) == Observation("no result", error=False)
 
 
-def test_scores_are_bm25(index_dir: Path) -> None:
+def test_scores_are_bm25() -> None:
     """Lucene's formula by hand: idf = ln(1 + (N - n + 0.5) / (n + 0.5)), k1 = 1.5, b = 0.75."""
-    search = Search.over([Passage("a", "", "red"), Passage("b", "", "red red blue")])
     # N = 2, both hold "red": idf = ln 1.2; mean length 2; tf 1 of length 1, and tf 2 of length 3
-    scores = search._score(["red"])[0]
+    scores = BM25.over([Passage("a", "", "red"), Passage("b", "", "red red blue")]).scores(["red"])[0]
     assert scores == pytest.approx([0.1823216 / (1 + 1.5 * 0.625), 2 * 0.1823216 / (2 + 1.5 * 1.375)], abs=1e-6)
 
 
@@ -129,7 +130,9 @@ def test_bytes_do_not_depend_on_the_process(tmp_path: Path) -> None:
 
 
 def test_arrays_are_memory_mapped_and_not_pickled(index_dir: Path) -> None:
-    assert type(Search(index_dir)._scores).__name__ == "memmap"
+    settings = json.loads((index_dir / "search.json").read_text())
+    ranking = BM25.load(index_dir, settings["vocabulary"], settings["stopwords"])
+    assert type(ranking._scores).__name__ == "memmap"
     for array in index_dir.glob("*.npy"):
         assert b"'descr': '|O'" not in array.read_bytes()[:128]
 
