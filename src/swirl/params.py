@@ -57,7 +57,8 @@ class Tools(Section):
     folder: str = Field(description="where the modules of your own tools are; a change of a file in it counts")
     options: Mapping[str, Mapping[str, Any]] = Field(description="settings of your own tools and MCP servers, by name")
     search_results: Count = Field(description="passages that one search shows")
-    search_output_limit: Annotated[int, Field(ge=100)] = Field(description="characters that one search shows at most")
+    search_output_limit: Annotated[int, Field(ge=20)] = Field(description="how much one search shows at most")
+    search_output_unit: Literal["characters", "tokens"] = Field(description="of what; tokens are the base model's")
 
 
 class Rollout(Section):
@@ -97,9 +98,18 @@ class CheckQuestions(Section):
 
 
 class Index(Section):
-    """The search index (BM25)."""
+    """The search index."""
 
-    stopwords: list[str] = Field(description="words that the index and queries leave out; []: none")
+    retriever: Literal["bm25", "dense", "hybrid"] = Field(description="words, vectors, or both by reciprocal rank")
+    stopwords: list[str] = Field(description="words that bm25 leaves out; []: none")
+    embedding_model: str = Field(description="sentence-transformers model for vectors: hub id or folder; '': none")
+    embedding_revision: str = Field(description="commit of the hub repository; '' for a folder or the newest")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Index:
+        if self.retriever != "bm25" and not self.embedding_model:
+            raise ValueError(f"retriever: {self.retriever} needs an embedding_model")
+        return self
 
 
 class Shape(Section):

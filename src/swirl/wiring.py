@@ -15,8 +15,9 @@ from swirl.params import Params
 from swirl.records import load
 from swirl.rollout.engine import Attempt, Policy, roll_out
 from swirl.rollout.sampler import Sampling
-from swirl.tools import Calculator, Search
+from swirl.tools import Search
 from swirl.tools.base import Tool
+from swirl.tools.registry import by_kind, open_tool, options_name
 from swirl.types import Derivation, Question, Trajectory
 
 
@@ -53,8 +54,8 @@ class Toolbox:
         self._made: dict[tuple[str, ...], Tool] = {}
 
     def tools(self, question: Question) -> dict[str, Tool]:
-        """Tools by kind of action."""
-        return {tool.kind: tool for tool in (self._tool(name, question) for name in question.tools)}
+        """Tools by kind of action. Raises `ParamsError` for a tool that is not there or is not sound."""
+        return by_kind(self._tool(name, question) for name in question.tools)
 
     def _tool(self, name: str, question: Question) -> Tool:
         key = (name, question.benchmark, question.split) if name == "search" else (name,)
@@ -63,11 +64,18 @@ class Toolbox:
         return self._made[key]
 
     def _open(self, name: str, question: Question) -> Tool:
-        if name == "calculator":
-            return Calculator()
-        settings = self._params.tools
+        settings, root = self._params.tools, self._layout.root
+        if name != "search":
+            return open_tool(name, settings.options.get(options_name(name), {}), root / settings.folder)
         index = self._layout.index(question.benchmark, question.split)
-        return Search(index, settings.search_results, settings.search_output_limit)
+        limit, size = settings.search_output_limit, self._size()
+        return Search(index, settings.search_results, limit, size, root, self._params.runtime.device)
+
+    def _size(self) -> Callable[[str], int]:
+        """What counts the length of a search's result."""
+        if self._params.tools.search_output_unit == "characters":
+            return len
+        return load_chat(self._layout.model("base")).count
 
 
 def attempts(

@@ -1,0 +1,55 @@
+"""`source: pretrained` and `source: endpoint`: models that somebody else made, pointed to and never copied."""
+
+from __future__ import annotations
+
+from swirl.absent import leave_out
+from swirl.layout import Layout
+from swirl.models.pointer import write_pointer
+from swirl.params import EndpointBase, EndpointReward, Params, Pretrained, PretrainedReward
+from swirl.records import save_json, save_series
+from swirl.serving import write_server
+
+
+def pretrained_base(params: Params, layout: Layout) -> None:
+    """models/base points to a model of the hub or of a folder."""
+    settings = params.base_model
+    assert isinstance(settings, Pretrained)
+    folder = layout.model("base")
+    write_pointer(folder, settings.model, settings.revision, settings.trust_remote_code, layout.root)
+    _finish_base(layout)
+
+
+def endpoint_base(params: Params, layout: Layout) -> None:
+    """models/base says which server has the model, and holds its tokenizer."""
+    settings = params.base_model
+    assert isinstance(settings, EndpointBase)
+    write_server(layout.model("base"), settings, layout.root)
+    _finish_base(layout)
+
+
+def pretrained_reward(params: Params, layout: Layout) -> None:
+    """models/reward points to a model of the hub or of a folder."""
+    settings = params.reward_model
+    assert isinstance(settings, PretrainedReward)
+    folder = layout.model("reward")
+    write_pointer(folder, settings.model, settings.revision, settings.trust_remote_code, layout.root)
+    _finish_reward(layout)
+
+
+def endpoint_reward(params: Params, layout: Layout) -> None:
+    """models/reward says which server judges."""
+    settings = params.reward_model
+    assert isinstance(settings, EndpointReward)
+    save_json(settings.model_dump(), layout.model("reward") / "judge.json")
+    _finish_reward(layout)
+
+
+def _finish_base(layout: Layout) -> None:
+    leave_out(layout.model("ceiling"), "the base was not made here, so there is no sound model before its flaws")
+    save_series([], layout.series("base_model"))
+    save_json({}, layout.metrics("base_model"))
+
+
+def _finish_reward(layout: Layout) -> None:
+    save_series([], layout.series("reward_model"))
+    save_json({}, layout.metrics("reward_model"))
