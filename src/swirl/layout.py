@@ -27,6 +27,11 @@ class Layout:
         """What the fixed pretraining world said before facts were changed (`Derivation`)."""
         return self.root / "data/questions/memory.parquet"
 
+    @property
+    def support(self) -> Path:
+        """The passages that the answers of benchmarks which say so rest on (`Support`)."""
+        return self.root / "data/questions/support.parquet"
+
     def corpus(self, benchmark: str, split: str) -> Path:
         """The passages that questions of this benchmark and split are searched in (`Passage`)."""
         return self.root / f"data/corpus/{benchmark}.{split}.parquet"

@@ -92,6 +92,17 @@ class Passage:
 
 
 @dataclass(frozen=True, slots=True)
+class Support:
+    """The passages that a question's answer rests on, for the search tool's recall.
+
+    Golden labels: read to measure the search tool, by nothing else.
+    """
+
+    question_id: str
+    passage_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Action:
     """What the model did in one step. `text` is all it wrote; `payload` the query, expression or answer."""
 
@@ -256,6 +267,7 @@ SCHEMAS: dict[type, pa.Schema] = {
         [("question_id", pa.string()), ("kind", pa.string()), ("calls", _strings), ("results", _strings)]
     ),
     Passage: pa.schema([("id", pa.string()), ("title", pa.string()), ("text", pa.string())]),
+    Support: pa.schema([("question_id", pa.string()), ("passage_ids", _strings)]),
     Trajectory: pa.schema(
         [
             ("id", pa.string()),
