@@ -24,8 +24,8 @@ def ask(text: str, benchmark: str, model: Path, params: Params, layout: Layout) 
     known = {question.benchmark: question for question in questions_of(layout, "evaluation")}
     if benchmark not in known:
         raise DataError(f"benchmark {benchmark!r} is not in {layout.questions}; there are {', '.join(sorted(known))}")
-    tools = known[benchmark].tools
-    question = Question("ask", benchmark, "evaluation", " ".join(text.split()), (), 0, tools)
+    like = known[benchmark]
+    question = Question("ask", benchmark, "evaluation", " ".join(text.split()), (), 0, like.tools, like.task)
     policy = load_policy(params, model, model.name)
     todo = attempts(params, layout, [question], 1)
     return roll_out(policy, todo, sampling(params, 0.0), params.seed, params.rollout.max_malformed, 1)[0]

@@ -64,6 +64,8 @@ class Question:
     """Number of tool calls in the golden derivation; 0 when unknown."""
     tools: tuple[str, ...]
     """Names of the tools the question may use."""
+    task: str = "search"
+    """The kind of task, which decides prompt and step limit: search, calculate, or one of a user's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +263,7 @@ SCHEMAS: dict[type, pa.Schema] = {
             ("answers", _strings),
             ("hops", pa.int32()),
             ("tools", _strings),
+            ("task", pa.string()),
         ]
     ),
     Derivation: pa.schema(
