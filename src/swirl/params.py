@@ -6,7 +6,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from swirl.errors import ParamsError
 from swirl.types import Strategy
@@ -16,6 +26,37 @@ Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Hops = Annotated[Mapping[Count, Positive], Field(min_length=1)]
 Calculations = Annotated[Mapping[Annotated[int, Field(ge=2, le=8)], Positive], Field(min_length=1)]
+SPLITS = ("pretrain", "reward", "train", "development", "evaluation")
+"""What questions are for."""
+Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+"""A name that may be part of a file's name."""
+
+
+def _questions(value: object) -> object:
+    if value is None or value == "all" or (type(value) is int and value >= 0):
+        return value
+    raise ValueError(f"expected a number of questions, 0 for none, or all; got {value!r}")
+
+
+def _inside(path: str) -> str:
+    if not path or path.startswith("/") or ".." in path.split("/"):
+        raise ValueError(f"expected a path inside download.folder, relative to it; got {path!r}")
+    return path
+
+
+Questions = Annotated[int | Literal["all"] | None, PlainValidator(_questions)]
+Inside = Annotated[str, AfterValidator(_inside)]
+Files = Annotated[
+    Mapping[Literal["pretrain", "reward", "train", "development", "evaluation"], Inside], Field(min_length=1)
+]
+_KEYS_OF_SOURCE = {
+    "embedded": set[str](),
+    "file": {"files", "eval_ids", "drop_easy"},
+    "hub": {"eval_ids", "drop_easy"},
+    "own": {"files", "eval_ids", "corpus", "task"},
+}
+"""What a source can be told beside the counts."""
+_NEEDED_BY_SOURCE = {"embedded": set[str](), "file": {"files"}, "hub": set[str](), "own": {"files", "task"}}
 
 
 class Section(BaseModel):
@@ -72,29 +113,83 @@ class Rollout(Section):
     in_flight: Count = Field(description="trajectories of a block that are worked on at the same time")
 
 
-class Split(Section):
-    """How many questions of one benchmark."""
+class Benchmark(Section):
+    """Where one benchmark comes from, and how many questions each of its splits gets.
 
-    train: Annotated[int, Field(ge=0)] = Field(description="questions to synthesise from; 0: out of distribution")
-    development: Annotated[int, Field(ge=0)] = Field(
-        description="questions to watch training on; 0: none, and no guard"
+    A key that is left out is None here: no questions, no such file. Paths are relative to `download.folder`.
+    """
+
+    source: Literal["embedded", "file", "hub", "own"] = Field(
+        description="embedded: generated; file: official files; hub: downloaded; own: a user's own task"
     )
-    evaluation: Count = Field(description="questions to evaluate on")
+    pretrain: Questions = Field(default=None, description="questions for base_model; embedded: it makes its own")
+    reward: Questions = Field(default=None, description="questions for reward_model; embedded: it makes its own")
+    train: Questions = Field(default=None, description="questions to synthesise from; 0: out of distribution")
+    development: Questions = Field(default=None, description="questions to watch training on; 0: none, and no guard")
+    evaluation: Questions = Field(default=None, description="questions to evaluate on; all: what is left")
+    files: Files | None = Field(default=None, description="split -> its file; splits without one draw from train's")
+    eval_ids: Inside | None = Field(default=None, description="file of official ids: evaluate on these alone")
+    drop_easy: bool | None = Field(default=None, description="hotpotqa: leave easy questions out of file train")
+    corpus: Inside | None = Field(default=None, description="own: the passages, JSON lines or a folder of texts")
+    task: Word | None = Field(
+        default=None, description="own: one of `tasks`, which decides prompt, tools and step limit"
+    )
+
+    @model_serializer(mode="wrap")
+    def _given(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What is left out stays left out."""
+        return {key: value for key, value in plain(self).items() if value is not None}
+
+    @model_validator(mode="after")
+    def _fits(self) -> Benchmark:
+        allowed = {"source", *SPLITS, *_KEYS_OF_SOURCE[self.source]}
+        if others := sorted(self.model_dump().keys() - allowed):
+            raise ValueError(f"source: {self.source} has no use for {', '.join(others)}")
+        if missing := sorted(_NEEDED_BY_SOURCE[self.source] - self.model_dump().keys()):
+            raise ValueError(f"source: {self.source} needs {', '.join(missing)}")
+        if self.source == "embedded" and (self.pretrain or self.reward):
+            raise ValueError(
+                "base_model and reward_model make their own embedded questions; leave out pretrain, reward"
+            )
+        if self.source == "embedded" and "all" in self.counts.values():
+            raise ValueError("embedded questions are made, so there is no 'all' of them; give numbers")
+        if self.eval_ids is not None and self.evaluation not in (None, "all"):
+            raise ValueError("eval_ids lists the evaluation questions; leave out evaluation")
+        if self.files is not None:
+            for split in self.counts:
+                if split not in self.files and "train" not in self.files:
+                    raise ValueError(f"files names no file for {split}, and no train to draw it from")
+        return self
+
+    @property
+    def counts(self) -> dict[str, int | Literal["all"]]:
+        """The splits that get questions, and how many."""
+        asked = {split: getattr(self, split) for split in SPLITS}
+        if self.eval_ids is not None:
+            asked["evaluation"] = "all"
+        return {split: count for split, count in asked.items() if count}
+
+    @property
+    def paths(self) -> dict[str, str]:
+        """`files`, empty where there are none."""
+        return {str(split): path for split, path in (self.files or {}).items()}
 
 
 class Download(Section):
     """The benchmarks."""
 
-    source: Literal["embedded"] = Field(description="embedded: the generated fictional world")
-    benchmarks: Annotated[Mapping[str, Split], Field(min_length=1)] = Field(description="questions a split")
-    worlds: Count = Field(description="fictional worlds behind each benchmark's split")
+    folder: str = Field(description="folder of official and own files, relative to params.yaml; a change re-runs")
+    benchmarks: Annotated[Mapping[Word, Benchmark], Field(min_length=1)] = Field(description="benchmark -> its source")
+    on_bad_row: Literal["stop", "skip"] = Field(description="a row that cannot be read; skip: left out and counted")
+    worlds: Count = Field(description="fictional worlds behind each embedded benchmark's split")
     changed_facts: Share = Field(description="share of the remembered world's facts that mini-cofca changes")
 
 
 class CheckQuestions(Section):
     """Limits of the questions gate."""
 
-    min_evaluation: Count = Field(description="least evaluation questions a benchmark")
+    min_evaluation: Count = Field(description="least evaluation questions of a benchmark that has some")
+    max_skipped_share: Share = Field(description="bad rows that download left out, among all rows of a benchmark")
 
 
 class Index(Section):
@@ -364,6 +459,14 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> Params:
+        for name, benchmark in self.download.benchmarks.items():
+            if benchmark.task is None:
+                continue
+            if benchmark.task not in self.tasks:
+                known = ", ".join(self.tasks)
+                raise ValueError(f"download.benchmarks.{name}.task is {benchmark.task!r}; tasks has {known}")
+            if "search" in self.tasks[benchmark.task].tools and benchmark.corpus is None:
+                raise ValueError(f"download.benchmarks.{name}: its task searches, so it needs a corpus")
         if "closed_book" in self.tasks:
             raise ValueError("tasks.closed_book: the name is taken by the prompt for questions without tools")
         base = self.base_model

@@ -131,7 +131,12 @@ def _synthesis(params: Params, base: float | None, judge: float | None) -> Itera
     where = _where(params.synthesize.server, params)
     disk = None if tokens is None else tokens * BYTES_A_TOKEN / 1e6
     yield Planned(
-        "synthesize", f"{params.synthesize.samples} trajectories a question, {where}", calls, tokens, disk, _here(params, base, where)
+        "synthesize",
+        f"{params.synthesize.samples} trajectories a question, {where}",
+        calls,
+        tokens,
+        disk,
+        _here(params, base, where),
     )
     yield Planned("check_trajectories", "gate")
     reward = params.reward_model
@@ -176,7 +181,9 @@ def _learning(params: Params, base: float | None) -> Iterator[Planned]:
             yield Planned(f"evaluate@{model}", "off (train.methods)")
         else:
             where = _where(params.evaluate.servers.get(model), params)
-            yield Planned(f"evaluate@{model}", f"all benchmarks, {where}", calls, tokens, None, _here(params, base, where))
+            yield Planned(
+                f"evaluate@{model}", f"all benchmarks, {where}", calls, tokens, None, _here(params, base, where)
+            )
     yield Planned("report", "tables, page, pictures")
 
 

@@ -22,4 +22,4 @@ def parse(row: Fields, number: int) -> Row:
     return Row(str(number), text(row, "question"), (answer,), len(_ANNOTATION.findall(solution)))
 
 
-FORMAT = Format(parse, "calculator", {"train": 7473, "test": 1319})
+FORMAT = Format(parse, ("calculator",), "calculate", {"train": 7473, "test": 1319, "evaluation": 1319})
