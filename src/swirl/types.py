@@ -77,7 +77,7 @@ class Derivation:
 
     question_id: str
     kind: str
-    """`search` or `calculate`: how calls are compared."""
+    """How calls are compared: `search`, `calculate`, or `annotated` (GSM8K's calculator annotations)."""
     calls: tuple[str, ...]
     """The tool calls in order."""
     results: tuple[str, ...]

@@ -45,6 +45,43 @@ def fresh(
     return Qwen3ForCausalLM(config)
 
 
+def fresh_gemma2(
+    tokenizer: Any,
+    hidden: int,
+    layers: int,
+    heads: int,
+    feed_forward: int,
+    context: int,
+    window: int,
+    attention: str,
+    seed: int,
+) -> Any:
+    """A Gemma-2 decoder with random weights, float32: soft caps, every other layer sees `window` tokens only."""
+    import torch
+    from transformers import Gemma2Config, Gemma2ForCausalLM
+
+    torch.manual_seed(seed)
+    make: Any = Gemma2Config
+    config = make(
+        vocab_size=len(tokenizer),
+        hidden_size=hidden,
+        intermediate_size=feed_forward,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=max(1, heads // 2),
+        head_dim=hidden // heads,
+        query_pre_attn_scalar=hidden // heads,
+        sliding_window=window,
+        max_position_embeddings=context,
+        tie_word_embeddings=True,
+        attn_implementation=attention,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=None,
+    )
+    return Gemma2ForCausalLM(config)
+
+
 def load_model(folder: Path, device: str, attention: str) -> Any:
     """The model of a folder, in evaluation mode. Raises `ModelError` when there is none."""
     import torch
