@@ -122,9 +122,9 @@ class Step:
     action: Action
     observation: str
     token_ids: tuple[int, ...]
-    """The action's tokens exactly as sampled, its end-of-turn token included."""
+    """The action's tokens exactly as sampled, its end-of-turn token included; see `Trajectory.retokenised`."""
     logprobs: tuple[float, ...]
-    """Natural-log probability of each token under the sampling policy at temperature 1."""
+    """Natural-log probability of each token under the sampling policy at temperature 1; empty when not known."""
     observation_ids: tuple[int, ...]
     """Tokens between this action and the next one: the observation turn and the next turn's opening."""
     tool_error: bool
@@ -146,6 +146,9 @@ class Trajectory:
     stop: Stop
     error: str
     """Empty, or what failed in the environment."""
+    retokenised: bool = False
+    """Some action's token ids or log-probabilities are not the server's own, which did not give them: its ids are then
+    its text encoded again, and its log-probabilities empty."""
 
     def state_ids(self, k: int) -> tuple[int, ...]:
         """Token ids of state s_{k+1}: everything before step k's action."""
@@ -283,6 +286,7 @@ SCHEMAS: dict[type, pa.Schema] = {
             ("steps", pa.list_(_step)),
             ("stop", pa.string()),
             ("error", pa.string()),
+            ("retokenised", pa.bool_()),
         ]
     ),
     Verdict: pa.schema(

@@ -103,6 +103,7 @@ def test_a_sound_file_passes_and_the_report_holds_its_rates(layout: Layout) -> N
         "malformed_rate": pytest.approx(1 / 7),
         "tool_error_rate": 0.25,
         "failed_rate": 0.0,
+        "retokenised_rate": 0.0,
         "stop/answered": 0.5,
         "stop/step_limit": 0.25,
         "stop/malformed": 0.0,

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from swirl.benchmarks.oracle import label_steps
 from swirl.evaluation.statistics import wilson
 from swirl.grading import exact_match, f1, grade
-from swirl.judging.reward import RewardModel
 from swirl.types import ActionKind, Derivation, Prediction, Question, Score, Trajectory
+
+
+class StepJudge(Protocol):
+    """Judges the steps of whole trajectories."""
+
+    def trajectory_scores(self, trajectories: Sequence[Trajectory]) -> list[list[float]]:
+        """In [0, 1], one a step of each trajectory; NaN where there is no verdict."""
 
 
 def predict(
@@ -16,7 +24,7 @@ def predict(
     trajectories: Sequence[Trajectory],
     questions: Mapping[str, Question],
     derivations: Mapping[str, Derivation],
-    judge: RewardModel,
+    judge: StepJudge,
     threshold: float,
     with_tools: bool,
 ) -> list[Prediction]:
@@ -28,12 +36,12 @@ def predict(
     ]
 
 
-def judged_labels(judge: RewardModel, trajectories: Sequence[Trajectory], threshold: float) -> list[list[bool]]:
-    """GOOD or BAD for every step of every trajectory, by the reward model."""
+def judged_labels(judge: StepJudge, trajectories: Sequence[Trajectory], threshold: float) -> list[list[bool]]:
+    """GOOD or BAD for every step of every trajectory that the judge gave a verdict on."""
     judged = [index for index, trajectory in enumerate(trajectories) if trajectory.steps]
     labels: list[list[bool]] = [[] for _ in trajectories]
     for index, scores in zip(judged, judge.trajectory_scores([trajectories[i] for i in judged]), strict=True):
-        labels[index] = [score >= threshold for score in scores]
+        labels[index] = [score >= threshold for score in scores if not math.isnan(score)]
     return labels
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from threading import Lock
 from typing import Any
 
@@ -64,9 +65,17 @@ class Chat:
         before = self._encode(self._before_result)
         return (*(before[1:] if closed else before), *self._encode(text, True), *self._encode(self._after_result))
 
+    def markup(self, turns: Sequence[tuple[str, str]]) -> str:
+        """A conversation of (role, content) as the template writes it, up to where the model speaks."""
+        return self._render([{"role": role, "content": content} for role, content in turns])
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """Ids of a reply that somebody else sampled, without its end of turn."""
+        return tuple(self._encode(text, True))
+
     def reply(self, text: str) -> tuple[int, ...]:
         """Ids of a reply written by hand (demonstrations), its end of turn included."""
-        return (*self._encode(text, True), self.end_id)
+        return (*self.encode(text), self.end_id)
 
     def text(self, ids: tuple[int, ...] | list[int]) -> str:
         """What a reply says, special tokens left out."""
