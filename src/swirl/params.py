@@ -350,8 +350,12 @@ class CheckTrajectories(Section):
 class Judge(Section):
     """Step and outcome verdicts."""
 
-    threshold: Share = Field(description="least P(GOOD) of a GOOD verdict")
-    outcome: Literal["match"] = Field(description="how answers are graded: match is normalised text or number")
+    threshold: Share = Field(description="least P(GOOD) of a GOOD verdict that is read from one token")
+    outcome: Literal["match", "model"] = Field(
+        description="how answers are graded: match is normalised text or number; model asks the grader"
+    )
+    grader: Served | None = Field(description="a server that grades answers; null: the reward model, if it writes")
+    retry_failed: bool = Field(description="ask once more where a written answer holds no verdict")
 
 
 class Filter(Section):

@@ -85,6 +85,14 @@ class Derivation:
 
 
 @dataclass(frozen=True, slots=True)
+class WrittenSolution:
+    """The golden way to an answer in an official file's own words (GSM8K). A golden label: see `Derivation`."""
+
+    question_id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Passage:
     """One passage of the search corpus."""
 
@@ -272,6 +280,7 @@ SCHEMAS: dict[type, pa.Schema] = {
     Derivation: pa.schema(
         [("question_id", pa.string()), ("kind", pa.string()), ("calls", _strings), ("results", _strings)]
     ),
+    WrittenSolution: pa.schema([("question_id", pa.string()), ("text", pa.string())]),
     Passage: pa.schema([("id", pa.string()), ("title", pa.string()), ("text", pa.string())]),
     Support: pa.schema([("question_id", pa.string()), ("passage_ids", _strings)]),
     Trajectory: pa.schema(

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from swirl.errors import DataError
 from swirl.layout import Layout
-from swirl.models.chat import Chat
-from swirl.models.local import deterministic, load_model, load_tokenizer
+from swirl.models.local import context_of, deterministic, load_chat, load_model
 from swirl.models.prompts import Prompts, fill, read_prompt
 from swirl.models.threads import spread
-from swirl.params import Params
+from swirl.params import Params, Served
 from swirl.records import load
 from swirl.rollout.engine import Attempt, Policy, roll_out
+from swirl.rollout.remote import RemotePolicy, roll_out_remote
 from swirl.rollout.sampler import Sampling
+from swirl.servers import remote_policy
 from swirl.tools import Search
 from swirl.tools.base import Tool
 from swirl.tools.registry import by_kind, open_tool, options_name
 from swirl.types import Derivation, Question, Trajectory
+
+
+AnyPolicy = Policy | RemotePolicy
 
 
 def read_prompts(params: Params, layout: Layout) -> Prompts:
@@ -38,12 +43,24 @@ def own_files(params: Params, layout: Layout) -> list[Path]:
     return [layout.root / params.prompts.policy, layout.root / params.tools.folder]
 
 
-def load_policy(params: Params, folder: Path, name: str) -> Policy:
-    """A local policy, with torch made deterministic."""
-    deterministic(params.runtime.threads)
-    model = load_model(folder, params.runtime.device, params.runtime.attention)
-    context = int(model.config.max_position_embeddings)
-    return Policy(name, model, Chat(load_tokenizer(folder)), context)
+def load_policy(params: Params, folder: Path, name: str, server: Served | None = None) -> AnyPolicy:
+    """The policy of a model's folder: here, with torch made deterministic, or behind `server` or the folder's own."""
+    remote = remote_policy(folder, name, server, params.runtime.context)
+    return remote or load_local_policy(params, folder, name)
+
+
+def load_local_policy(params: Params, folder: Path, name: str) -> Policy:
+    """The policy of a model's folder here, with torch made deterministic. Raises `ModelError` for one on a server."""
+    run = params.runtime
+    deterministic(run.threads)
+    model = load_model(folder, run.device, run.attention, run.dtype)
+    return Policy(name, model, load_chat(folder), context_of(model, run.context))
+
+
+def roll_out_any(policy: AnyPolicy, *arguments: Any, **named: Any) -> list[Trajectory]:
+    """`roll_out` or `roll_out_remote`, whichever the policy is for; they take the same arguments."""
+    roll = roll_out_remote if isinstance(policy, RemotePolicy) else roll_out
+    return roll(policy, *arguments, **named)  # type: ignore[arg-type]
 
 
 class Toolbox:
@@ -109,7 +126,7 @@ def attempts_with(
 
 def roll_out_all(
     params: Params,
-    policy: Policy,
+    policy: AnyPolicy,
     todo: Sequence[Attempt],
     temperature: float,
     seed: int,
@@ -118,7 +135,7 @@ def roll_out_all(
     """Roll out all attempts, dealt to `runtime.workers` shares; `done(1)` follows each trajectory."""
     loop, drawn, workers = params.rollout, sampling(params, temperature), params.runtime.workers
     shares = spread(
-        lambda first: roll_out(policy, todo[first::workers], drawn, seed, loop.max_malformed, loop.in_flight, done),
+        lambda first: roll_out_any(policy, todo[first::workers], drawn, seed, loop.max_malformed, loop.in_flight, done),
         range(workers),
         workers,
     )

@@ -22,7 +22,7 @@ from swirl.rollout.engine import Policy
 from swirl.seeds import derive, generator
 from swirl.tools import Calculator, Search
 from swirl.types import Question
-from swirl.wiring import attempts_with, load_policy, roll_out_all
+from swirl.wiring import attempts_with, load_local_policy, roll_out_all
 
 SOURCES = {"mini-hotpotqa": 1 / 3, "mini-musique": 1 / 3, "mini-beerqa": 1 / 3, "mini-gsm8k": 1.0}
 """Benchmarks whose kind of question the base answers for the judge to learn from, and their shares of the count."""
@@ -34,7 +34,7 @@ def make(params: Params, layout: Layout) -> None:
     """Train on sampled and written steps; measure error rates on further steps sampled from the base."""
     settings, base_settings = params.reward_model, params.base_model
     assert isinstance(settings, EmbeddedReward) and isinstance(base_settings, EmbeddedBase)
-    base = load_policy(params, layout.model("base"), "base")
+    base = load_local_policy(params, layout.model("base"), "base")
     sampled = _sampled(params, layout, settings, base, settings.questions, "train")
     heldout = _sampled(params, layout, settings, base, settings.heldout, "heldout")
     model = load_model(layout.model("ceiling"), params.runtime.device, params.runtime.attention)

@@ -7,7 +7,7 @@ from swirl.layout import Layout
 from swirl.models.pointer import write_pointer
 from swirl.params import EndpointBase, EndpointReward, Params, Pretrained, PretrainedReward
 from swirl.records import save_json, save_series
-from swirl.serving import write_server
+from swirl.servers import write_server
 
 
 def pretrained_base(params: Params, layout: Layout) -> None:

@@ -7,7 +7,12 @@ from swirl.params import Params
 
 
 def run(params: Params, layout: Layout) -> None:
-    """Make models/base: a model, or a pointer to one."""
-    from swirl.makers import embedded_base
+    """Make models/base: a model, a pointer to one, or the address of one; and models/base/ceiling."""
+    from swirl.makers import embedded_base, pointed
 
-    {"embedded": embedded_base.make}[params.base_model.source](params, layout)
+    makers = {
+        "embedded": embedded_base.make,
+        "pretrained": pointed.pretrained_base,
+        "endpoint": pointed.endpoint_base,
+    }
+    makers[params.base_model.source](params, layout)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from swirl.benchmarks import official, own
+from swirl.benchmarks.annotations import Solution, solve
 from swirl.benchmarks.checksums import checksum
 from swirl.benchmarks.drawing import Drawn, Key, Wish, draw
 from swirl.benchmarks.embedded import EMBEDDED, build
@@ -21,7 +22,7 @@ from swirl.errors import DataError, ParamsError
 from swirl.layout import Layout
 from swirl.params import Benchmark, Params
 from swirl.records import save, save_json
-from swirl.types import Derivation, Passage, Question, Support
+from swirl.types import Derivation, Passage, Question, Support, WrittenSolution
 
 SHOWN_ROWS = 20
 """Bad rows of a file that sources.json names."""
@@ -37,6 +38,7 @@ class Made:
     derivations: list[Derivation] = field(default_factory=list)
     memory: list[Derivation] = field(default_factory=list)
     support: list[Support] = field(default_factory=list)
+    solutions: list[WrittenSolution] = field(default_factory=list)
     metrics: dict[str, float] = field(default_factory=dict)
 
 
@@ -80,6 +82,7 @@ def run(params: Params, layout: Layout) -> None:
     save(made.derivations, Derivation, layout.derivations)
     save(made.memory, Derivation, layout.memory)
     save(made.support, Support, layout.support)
+    save(made.solutions, WrittenSolution, layout.solutions)
     save_json(files.sources, layout.sources)
     save_json(made.metrics, layout.metrics("download"))
 
@@ -202,6 +205,12 @@ def _make_real(name: str, benchmark: Benchmark, files: Files, drawn: Drawn, layo
         for question in drawn.questions[name, split]:
             identifier = f"{name}/{split}/{question.id.removeprefix(f'{name}/{file}/')}"
             made.questions.append(replace(question, id=identifier, split=split))
+            if question.id in loaded.solutions:
+                written = loaded.solutions[question.id]
+                made.solutions.append(WrittenSolution(identifier, written))
+                solved = solve(question.text, written)
+                if isinstance(solved, Solution):
+                    made.derivations.append(solved.derivation(identifier))
             if question.id in loaded.support:
                 made.support.append(Support(identifier, tuple(loaded.support[question.id])))
         if loaded.passages:

@@ -7,7 +7,12 @@ from swirl.params import Params
 
 
 def run(params: Params, layout: Layout) -> None:
-    """Make models/reward: a model with its measured error rates, or a pointer to one."""
-    from swirl.makers import embedded_judge
+    """Make models/reward: a model with its measured error rates, a pointer to one, or the address of one."""
+    from swirl.makers import embedded_judge, pointed
 
-    {"embedded": embedded_judge.make}[params.reward_model.source](params, layout)
+    makers = {
+        "embedded": embedded_judge.make,
+        "pretrained": pointed.pretrained_reward,
+        "endpoint": pointed.endpoint_reward,
+    }
+    makers[params.reward_model.source](params, layout)
