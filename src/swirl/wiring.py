@@ -8,8 +8,7 @@ from pathlib import Path
 from swirl.errors import DataError
 from swirl.judging.reward import RewardModel
 from swirl.layout import Layout
-from swirl.models.chat import Chat
-from swirl.models.local import deterministic, load_model, load_tokenizer
+from swirl.models.local import context_of, deterministic, load_chat, load_model
 from swirl.models.prompts import Prompts, fill
 from swirl.models.threads import spread
 from swirl.params import Params, Task
@@ -45,18 +44,19 @@ def prompt_files(params: Params, layout: Layout) -> list[Path]:
 def load_policy(params: Params, folder: Path, name: str) -> Policy:
     """A local policy, with torch made deterministic."""
     deterministic(params.runtime.threads)
-    model = load_model(folder, params.runtime.device, params.runtime.attention)
-    context = int(model.config.max_position_embeddings)
-    return Policy(name, model, Chat(load_tokenizer(folder)), context)
+    runtime = params.runtime
+    model = load_model(folder, runtime.device, runtime.attention, runtime.dtype)
+    return Policy(name, model, load_chat(folder), context_of(model, runtime.context))
 
 
 def load_reward_model(params: Params, layout: Layout) -> RewardModel:
     """The reward model of the pipeline."""
     folder = layout.model("reward")
     deterministic(params.runtime.threads)
-    model = load_model(folder, params.runtime.device, params.runtime.attention)
+    runtime = params.runtime
+    model = load_model(folder, runtime.device, runtime.attention, runtime.dtype)
     question = read_prompts(params, layout).judge
-    return RewardModel("reward", model, Chat(load_tokenizer(folder)), question, workers=params.runtime.workers)
+    return RewardModel("reward", model, load_chat(folder), question, workers=runtime.workers)
 
 
 def task_of(question: Question) -> Task:
