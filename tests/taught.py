@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from swirl.models.chat import Chat
 from swirl.models.local import save
 from swirl.rollout.engine import MALFORMED_REPLY, Attempt, observe
 from swirl.tools import Calculator, Search

@@ -218,11 +218,11 @@ def test_a_restored_run_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
     for number in range(3):  # the third update is lost
         killed.update(number, BATCH)
         if number == 1:
-            checkpoints.save(2, killed.policy.model, killed.optimizer, {"series": rows[:2]})
+            checkpoints.save(2, killed.masters, killed.optimizer, {"series": rows[:2]})
     resumed = trainer()
     again = Checkpoints(tmp_path / "c", "print")
     assert again.steps() == [2]
-    assert again.restore(2, resumed.policy.model, resumed.optimizer) == {"series": rows[:2]}
+    assert again.restore(2, resumed.masters, resumed.optimizer) == {"series": rows[:2]}
     assert [resumed.update(number, BATCH) for number in (2, 3)] == rows[2:]
     assert_equal(weights(straight.policy.model), weights(resumed.policy.model))
 
@@ -231,7 +231,7 @@ def test_checkpoints_of_another_run_and_half_written_ones_are_not_used(tmp_path:
     learner, folder = trainer(), tmp_path / "c"
     checkpoints = Checkpoints(folder, "mine")
     for step in (10, 0, 2):
-        checkpoints.save(step, learner.policy.model, learner.optimizer, {})
+        checkpoints.save(step, learner.masters, learner.optimizer, {})
     (folder / "partial").mkdir()
     assert checkpoints.steps() == [0, 2, 10]
     assert Checkpoints(folder, "mine").steps() == [0, 2, 10]

@@ -70,6 +70,8 @@ class Runtime(Section):
 
     device: str = Field(description="torch device: cpu, cuda, cuda:1")
     attention: Literal["eager", "sdpa"] = Field(description="transformers' attention; eager is faster for tiny models")
+    dtype: Literal["float32", "bfloat16"] = Field(description="type of the weights; what trains has float32 masters")
+    context: Annotated[int, Field(ge=0)] = Field(description="longest conversation in tokens; 0: what the model can")
     threads: Count = Field(description="CPU threads inside one torch operation; part of what bytes depend on")
     workers: Count = Field(description="pieces of work at the same time: cores divided by threads; 1 on a GPU")
 
@@ -413,11 +415,21 @@ class Sft(Section):
     clip: Positive = Field(description="largest gradient norm")
 
 
+class Lora(Section):
+    """A low-rank adapter in float32 that trains in place of the weights; without it, the model is the reference."""
+
+    rank: Count = Field(description="rank of each layer's update")
+    alpha: Count = Field(description="updates are scaled by alpha / rank")
+    targets: Annotated[list[str], Field(min_length=1)] = Field(description="names of linear layers; [all-linear]: all")
+
+
 class Train(Section):
     """The two ways of training on the filtered steps."""
 
     packed: bool = Field(description="one comb a trajectory (true) or one sequence an action (false); same numbers")
     token_budget: Count = Field(description="tokens that one forward reads at most, if one trajectory has not more")
+    gradient_checkpointing: bool = Field(description="compute activations twice to hold fewer in memory; same numbers")
+    lora: Lora | None = Field(description="train an adapter and save that alone; null: all weights")
     swirl: Swirl
     sft: Sft
 
@@ -481,6 +493,10 @@ class Params(Section):
                 f"reward_model.source is embedded, but base_model.source is {base.source}: an embedded judge is taught "
                 "from the embedded base; set reward_model.source to pretrained or endpoint"
             )
+        if 0 < self.runtime.context <= self.rollout.max_action_tokens:
+            raise ValueError("runtime.context must be above rollout.max_action_tokens, or 0")
+        if self.train.lora and self.runtime.workers > 1:
+            raise ValueError("runtime.workers must be 1 with train.lora: the adapter is switched off for the reference")
         return self
 
 

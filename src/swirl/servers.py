@@ -9,6 +9,7 @@ from swirl.endpoints.client import Client, Endpoint
 from swirl.errors import ModelError
 from swirl.layout import Layout
 from swirl.models.chat import Chat
+from swirl.models.local import configured_context, load_chat
 from swirl.params import EndpointBase, Served
 from swirl.records import load_json, save_json
 from swirl.rollout.remote import RemotePolicy
@@ -78,6 +79,8 @@ def remote_policy(folder: Path, name: str, server: Served | None, context: int) 
     if path.exists():
         found = load_json(path)
         server, context = server or Served.model_validate(found["server"]), int(found["context"])
+        from transformers import AutoTokenizer
+
         chat = Chat(AutoTokenizer.from_pretrained(folder))
     elif server is None:
         return None

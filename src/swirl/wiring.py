@@ -22,7 +22,6 @@ from swirl.tools.base import Tool
 from swirl.tools.registry import by_kind, open_tool, options_name
 from swirl.types import Derivation, Question, Trajectory
 
-
 AnyPolicy = Policy | RemotePolicy
 
 
