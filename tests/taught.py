@@ -31,7 +31,7 @@ SCRIPT = {
     "born born": ["Rome", FIND, SAY],
     "Oslo what": [LONG, "Rome", "Oslo"],
 }
-"""Prompt -> what the model says, turn by turn. The longest is as long as an action may be, 16 tokens, and never ends."""
+"""Prompt -> what the model says, turn by turn. The longest has the 16 tokens that an action may have, and no end."""
 
 
 def attempts(tools: dict[str, Tool] = TOOLS) -> list[Attempt]:

@@ -426,6 +426,7 @@ class Lora(Section):
 class Train(Section):
     """The two ways of training on the filtered steps."""
 
+    methods: list[Literal["sft", "swirl"]] = Field(description="what is trained; []: evaluate the base alone")
     packed: bool = Field(description="one comb a trajectory (true) or one sequence an action (false); same numbers")
     token_budget: Count = Field(description="tokens that one forward reads at most, if one trajectory has not more")
     gradient_checkpointing: bool = Field(description="compute activations twice to hold fewer in memory; same numbers")
@@ -488,6 +489,19 @@ class Params(Section):
         base = self.base_model
         if isinstance(base, EmbeddedBase) and self.rollout.max_action_tokens >= base.shape.context:
             raise ValueError("rollout.max_action_tokens must be below base_model.shape.context")
+        if isinstance(base, EndpointBase) and self.train.methods:
+            raise ValueError(
+                f"train.methods is {', '.join(self.train.methods)}, but base_model.source is endpoint: training needs "
+                "local weights. Set base_model.source to pretrained (and synthesize.server to the server that has it), "
+                "or train.methods to []"
+            )
+        if self.judge.outcome == "model" and self.judge.grader is None:
+            writes = isinstance(self.reward_model, EndpointReward)
+            if not writes and getattr(self.reward_model, "verdict", "token") != "rationale":
+                raise ValueError(
+                    "judge.outcome is model, but the reward model reads verdicts from one token; name a judge.grader, "
+                    "or set judge.outcome to match"
+                )
         if isinstance(self.reward_model, EmbeddedReward) and not isinstance(base, EmbeddedBase):
             raise ValueError(
                 f"reward_model.source is embedded, but base_model.source is {base.source}: an embedded judge is taught "

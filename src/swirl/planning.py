@@ -171,8 +171,8 @@ def _learning(params: Params, base: float | None) -> Iterator[Planned]:
         else:
             actions = train.swirl.updates * train.swirl.states * train.swirl.samples
             does = f"{train.swirl.updates} updates of {train.swirl.states} states x {train.swirl.samples} actions"
-            tokens = actions * params.rollout.max_action_tokens
-            yield Planned("train@swirl", does, actions, tokens, disk, memory)
+            drawn = actions * params.rollout.max_action_tokens
+            yield Planned("train@swirl", does, actions, drawn, disk, memory)
     calls, tokens = _rollouts(params, "evaluation", 1)
     for model in ("ceiling", "base", "sft", "swirl"):
         if model == "ceiling" and isinstance(params.base_model, Pretrained | EndpointBase):

@@ -45,11 +45,10 @@ def laid_over(base: Mapping[str, Any], changes: Mapping[str, Any], kind: Any = P
     for key, value in changes.items():
         old, field = result.get(key), getattr(kind, "model_fields", {}).get(key)
         inside = _section(field.annotation, value) if field else None
-        merge = inside is not None and isinstance(old, Mapping) and isinstance(value, Mapping)
-        if merge and value.get("source", old.get("source")) == old.get("source"):
-            result[key] = laid_over(old, value, inside)
-        else:
-            result[key] = value
+        result[key] = value
+        if inside is not None and isinstance(old, Mapping) and isinstance(value, Mapping):
+            if value.get("source", old.get("source")) == old.get("source"):
+                result[key] = laid_over(old, value, inside)
     return result
 
 
@@ -58,7 +57,7 @@ def _section(annotation: Any, value: Any) -> Any:
     source = value.get("source") if isinstance(value, Mapping) else None
     kinds = chosen_by_source(annotation)
     if kinds:
-        return kinds.get(source, next(iter(kinds.values())))
+        return kinds.get(str(source), next(iter(kinds.values())))
     union = get_origin(annotation) in (Union, UnionType)
     candidates = get_args(annotation) if union else (annotation,)
     return next((kind for kind in candidates if isinstance(kind, type) and issubclass(kind, Section)), None)

@@ -49,7 +49,7 @@ def load_policy(params: Params, folder: Path, name: str, server: Served | None =
 
 
 def load_local_policy(params: Params, folder: Path, name: str) -> Policy:
-    """The policy of a model's folder here, with torch made deterministic. Raises `ModelError` for one on a server."""
+    """The policy of a model's folder here, with torch made deterministic."""
     run = params.runtime
     deterministic(run.threads)
     model = load_model(folder, run.device, run.attention, run.dtype)

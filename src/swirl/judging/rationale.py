@@ -130,14 +130,14 @@ class RationaleJudge(ABC):
 
     def judge(self, prompts: Sequence[str], words: tuple[str, str]) -> list[Judgement]:
         """Ask each prompt `votes` times, and count. Seeds come from prompt and vote, so order does not matter."""
-        judged = self._ask(prompts, range(self.votes), words)
+        judged = self._votes_on(prompts, range(self.votes), words)
         if self.again and (null := [i for i, said in enumerate(judged) if said.good is None]):
-            second = self._ask([prompts[i] for i in null], range(self.votes, 2 * self.votes), words)
+            second = self._votes_on([prompts[i] for i in null], range(self.votes, 2 * self.votes), words)
             for i, said in zip(null, second, strict=True):
                 judged[i] = said
         return judged
 
-    def _ask(self, prompts: Sequence[str], votes: Sequence[int], words: tuple[str, str]) -> list[Judgement]:
+    def _votes_on(self, prompts: Sequence[str], votes: Sequence[int], words: tuple[str, str]) -> list[Judgement]:
         seeds = [[derive(self._seed, "judge", prompt, vote) for vote in votes] for prompt in prompts]
         return [count(said, words) for said in self.say(prompts, seeds)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from swirl.grading import grade
 from swirl.journal import Journal, fingerprint
@@ -22,7 +23,7 @@ def run(params: Params, layout: Layout) -> None:
     texts = {name: question.text for name, question in questions.items()}
     judge, grader = load_reward_model(params, layout), load_grader(params, layout)
     size = params.rollout.block_size
-    sections = [params.seed, size]
+    sections: list[Any] = [params.seed, size]
     sections += [part.model_dump() for part in (params.runtime, params.judge, params.reward_model)]
     inputs = [layout.trajectories, layout.questions, layout.model("reward"), layout.root / params.prompts.judge]
     journal = Journal(layout.root / ".swirl/journals/judge", fingerprint(sections, inputs))
