@@ -38,6 +38,8 @@ class Chat:
         between = whole.split(_REPLY)[1]
         self._before_result, self._after_result = between.split(_RESULT)
         self.end_id = self._end_of_turn(tokenizer)
+        self.end_text = str(tokenizer.decode([self.end_id])).strip()
+        """The end of turn as it is written."""
         self.end_ids = frozenset({self.end_id, tokenizer.eos_token_id} - {None})
 
     def _end_of_turn(self, tokenizer: Any) -> int:
