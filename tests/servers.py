@@ -1,12 +1,15 @@
 """Real HTTP servers for tests, on 127.0.0.1.
 
-`scripted(*replies)` answers from a script, well or badly, in a thread of the test. `serving(folder, ...)` serves a
-local model from a process of its own. Through /v1/completions it imitates what vLLM does with these fields: `prompt`
+`scripted(*replies)` answers from a script, well or badly, in a thread of the test. `serving(folder)` serves a local
+model from a process of its own. Through /v1/completions it imitates what vLLM does with these fields: `prompt`
 as text or token ids, `max_tokens`, `temperature` 0, `stop_token_ids`, `logprobs`, `return_token_ids` (`token_ids` and
 `prompt_token_ids` in each choice), `return_tokens_as_token_ids`, the errors of a wrong model, a wrong key and a full
-context; and /v1/models. It decodes greedily, each token by a plain forward over all that came before. Its manners:
+context; and /v1/models. It decodes greedily, each token by a plain forward over all that came before. The name of the
+model that it is asked for decides its manners:
 
 - vllm: as above
+- short: the same with a context of `SHORT` tokens
+- locked: the same with a key, `THE_KEY`
 - older: a vLLM that does not know `return_token_ids` yet
 - llama: llama.cpp's `logprobs.content`, which leaves the end of turn out
 - text: text in, text out, and every field beyond that refused, as `transformers serve` does
@@ -28,6 +31,9 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
+SHORT = 60
+THE_KEY = "the-right-one-0123456789"
+MANNERS = ("llama", "locked", "older", "short", "text", "vllm")
 
 
 @dataclass(frozen=True)
@@ -125,9 +131,9 @@ def free_port() -> int:
 
 
 @contextmanager
-def serving(folder: Path, manners: str = "vllm", key: str = "", context: int = 256) -> Iterator[str]:
-    """The address of a server process with the model of `folder`, under the name `taught`."""
-    command = [sys.executable, "-m", "tests.servers", str(folder), manners, key, str(context)]
+def serving(folder: Path) -> Iterator[str]:
+    """The address of a server process with the model of `folder`."""
+    command = [sys.executable, "-m", "tests.servers", str(folder)]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
@@ -142,23 +148,23 @@ def serving(folder: Path, manners: str = "vllm", key: str = "", context: int = 2
 class _Model:
     """A local model and how it answers."""
 
-    def __init__(self, folder: Path, manners: str, key: str, context: int) -> None:
+    def __init__(self, folder: Path) -> None:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         torch.set_num_threads(1)
         self._model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
         self._tokenizer = AutoTokenizer.from_pretrained(folder)
-        self._manners, self._key, self._context = manners, key, context
         self._lock = threading.Lock()
 
     def answer(self, path: str, authorization: str, body: dict[str, Any]) -> Reply:
-        if self._key and authorization != f"Bearer {self._key}":
+        manners = body["model"]
+        if manners not in MANNERS:
+            return refused(404, f"The model `{manners}` does not exist.")
+        if manners == "locked" and authorization != f"Bearer {THE_KEY}":
             return refused(401, f"wrong key {authorization.removeprefix('Bearer ')}")
-        if body["model"] != "taught":
-            return refused(404, f"The model `{body['model']}` does not exist.")
         known = {"model", "prompt", "messages", "max_tokens", "temperature", "top_p", "seed"}
-        if self._manners == "text" and set(body) - known:
+        if manners == "text" and set(body) - known:
             return Reply({"detail": f"Unexpected fields in the request: {set(body) - known}"}, 422)
         if path.endswith("/chat/completions"):
             prompt = self._tokenizer.apply_chat_template(body["messages"], tokenize=False, add_generation_prompt=True)
@@ -166,16 +172,16 @@ class _Model:
             prompt = body["prompt"]
         if isinstance(prompt, str):
             ids = self._tokenizer(prompt, add_special_tokens=False)["input_ids"]
-        elif self._manners == "text":
+        elif manners == "text":
             return Reply({"detail": "prompt must be a string."}, 400)
         else:
             ids = prompt
-        if len(ids) + body["max_tokens"] > self._context:
-            message = f"This model's maximum context length is {self._context} tokens, your prompt has {len(ids)}."
+        if manners == "short" and len(ids) + body["max_tokens"] > SHORT:
+            message = f"This model's maximum context length is {SHORT} tokens, your prompt has {len(ids)}."
             return refused(400, message)
         with self._lock:
             made, logprobs = self._decode(ids, body["max_tokens"])
-        return self._worded(path, body, ids, made, logprobs)
+        return self._worded("chat" in path, body, ids, made, logprobs)
 
     def _decode(self, ids: list[int], limit: int) -> tuple[list[int], list[float]]:
         import torch
@@ -189,19 +195,22 @@ class _Model:
                 logprobs.append(float(last[made[-1]]))
         return made, logprobs
 
-    def _worded(self, path: str, body: dict[str, Any], ids: list[int], made: list[int], logprobs: list[float]) -> Reply:
+    def _worded(
+        self, chat: bool, body: dict[str, Any], ids: list[int], made: list[int], logprobs: list[float]
+    ) -> Reply:
         ended = made[-1] == self._tokenizer.eos_token_id
         text = self._tokenizer.decode(made, skip_special_tokens=True)
         choice: dict[str, Any] = {"index": 0, "finish_reason": "stop" if ended else "length"}
-        choice |= {"message": {"role": "assistant", "content": text}} if "chat" in path else {"text": text}
+        choice |= {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
         names = [self._tokenizer.convert_ids_to_tokens(i) for i in made]
-        if self._manners in ("vllm", "older") and "logprobs" in body:
+        manners = body["model"]
+        if manners not in ("llama", "text") and "logprobs" in body:
             if body.get("return_tokens_as_token_ids"):
                 names = [f"token_id:{i}" for i in made]
             choice["logprobs"] = {"tokens": names, "token_logprobs": logprobs, "top_logprobs": [], "text_offset": []}
-        if self._manners == "vllm" and body.get("return_token_ids"):
+        if manners in ("vllm", "short", "locked") and body.get("return_token_ids"):
             choice |= {"token_ids": made, "prompt_token_ids": ids}
-        if self._manners == "llama" and "logprobs" in body:
+        if manners == "llama" and "logprobs" in body:
             shown = zip(made, names, logprobs, strict=True)
             content = [{"id": i, "token": name, "logprob": p} for i, name, p in shown]
             choice["logprobs"] = {"content": content[:-1] if ended else content}
@@ -209,12 +218,12 @@ class _Model:
         return Reply({"id": "cmpl-1", "object": "text_completion", "choices": [choice], "usage": usage})
 
 
-def _main(folder: str, manners: str, key: str, context: str) -> None:
-    model = _Model(Path(folder), manners, key, int(context))
+def _main(folder: str) -> None:
+    model = _Model(Path(folder))
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            _send(self, Reply({"object": "list", "data": [{"id": "taught", "object": "model"}]}))
+            _send(self, Reply({"object": "list", "data": [{"id": name} for name in MANNERS]}))
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

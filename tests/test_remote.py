@@ -19,7 +19,7 @@ from swirl.rollout.remote import RemotePolicy, roll_out_remote
 from swirl.rollout.sampler import Sampling
 from swirl.types import ActionKind, Step, Stop, Trajectory
 from tests import taught
-from tests.servers import Reply, Scripted, free_port, refused, said, scripted, serving
+from tests.servers import SHORT, THE_KEY, Reply, Scripted, free_port, refused, said, scripted, serving
 from tests.taught import CHAT, FIND, LONG, SAY, SCRIPT, SUM
 
 GREEDY = Sampling(temperature=0.0, max_tokens=16)
@@ -37,8 +37,14 @@ def local() -> list[Trajectory]:
     return roll_out(Policy("taught", taught.model(), CHAT, CONTEXT), taught.attempts(), GREEDY, 7, 2, 3)
 
 
-def remote(url: str, api: Any = "completions", model: str = "taught", **changes: Any) -> list[Trajectory]:
-    endpoint = Endpoint(url, model, api, **{"retries": 0, "timeout_s": 60, **changes})
+@pytest.fixture(scope="module")
+def url(folder: Path) -> Iterator[str]:
+    with serving(folder) as address:
+        yield address
+
+
+def remote(url: str, model: str, api: Any = "completions", key_env: str = "") -> list[Trajectory]:
+    endpoint = Endpoint(url, model, api, key_env, retries=0, timeout_s=60)
     with Client(endpoint) as client:
         return roll_out_remote(RemotePolicy("taught", client, CHAT, CONTEXT), taught.attempts(), GREEDY, 7, 2, 3)
 
@@ -68,11 +74,8 @@ def test_the_script_is_what_the_local_engine_says(local: list[Trajectory]) -> No
 
 
 @pytest.mark.parametrize("manners", ["vllm", "older"])
-def test_token_ids_and_log_probabilities_are_the_local_engines(
-    manners: str, folder: Path, local: list[Trajectory]
-) -> None:
-    with serving(folder, manners) as url:
-        made = remote(url)
+def test_token_ids_and_log_probabilities_are_the_local_engines(manners: str, url: str, local: list[Trajectory]) -> None:
+    made = remote(url, manners)
     assert without_logprobs(made) == without_logprobs(local)
     assert not any(trajectory.retokenised for trajectory in made)
     for ours, theirs in zip(logprobs(made), logprobs(local), strict=True):
@@ -82,10 +85,9 @@ def test_token_ids_and_log_probabilities_are_the_local_engines(
 
 @pytest.mark.parametrize(("manners", "api"), [("text", "completions"), ("llama", "completions"), ("vllm", "chat")])
 def test_without_token_ids_the_text_is_the_same_and_the_trajectory_says_so(
-    manners: str, api: str, folder: Path, local: list[Trajectory]
+    manners: str, api: str, url: str, local: list[Trajectory]
 ) -> None:
-    with serving(folder, manners) as url:
-        made = remote(url, api)
+    made = remote(url, manners, api)
     expected = without_logprobs(local)
     if manners == "llama":  # an action that was cut lacks no end of turn, so all of it is known
         cut = replace(expected[4].steps[0], logprobs=made[4].steps[0].logprobs)
@@ -123,36 +125,32 @@ def test_transformers_serve_gives_the_same_trajectories(
 ) -> None:
     """A server of somebody else's: text in and out through both protocols, greedy on the same weights."""
     for api in ("completions", "chat"):
-        assert remote(transformers_serve, api, str(folder)) == without_logprobs(local)
+        assert remote(transformers_serve, str(folder), api) == without_logprobs(local)
 
 
-def test_a_context_that_is_shorter_at_the_server(folder: Path, local: list[Trajectory]) -> None:
+def test_a_context_that_is_shorter_at_the_server(url: str, local: list[Trajectory]) -> None:
     """It ends as if the context were full here, with the steps that it had."""
-    limit = len(local[2].state_ids(2)) + 15
-    with serving(folder, context=limit) as url:
-        made = remote(url)
-    assert [t.stop for t in made].count(Stop.CONTEXT_FULL) >= 1
-    assert made[2].stop is Stop.CONTEXT_FULL
-    assert made[2].error == ""
+    made = remote(url, "short")
+    assert len(local[2].state_ids(2)) + 16 > SHORT
+    assert [t.stop for t in made] == [Stop.ANSWERED] * 2 + [Stop.CONTEXT_FULL] * 3
     assert [step.action.text for step in made[2].steps] == [SUM, FIND]
-    assert made[2].steps[-1].observation_ids == ()
-    assert made[1] == replace(local[1], steps=made[1].steps)
+    assert (made[2].error, made[2].steps[-1].observation_ids) == ("", ())
 
 
-def test_a_wrong_key_and_a_wrong_model_end_it_all(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_key_and_a_wrong_model_end_it_all(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POLICY_KEY", "not-the-right-one")
-    with serving(folder, key="the-right-one-0123456789") as url:
-        with pytest.raises(UnavailableError, match=r"set \$POLICY_KEY to a key that it accepts") as caught:
-            remote(url, key_env="POLICY_KEY")
-        assert "not-the-right-one" not in str(caught.value)
-        monkeypatch.setenv("POLICY_KEY", "the-right-one-0123456789")
-        with pytest.raises(UnavailableError, match="`gemma` does not exist.; it serves taught"):
-            remote(url, model="gemma", key_env="POLICY_KEY")
+    with pytest.raises(UnavailableError, match=r"set \$POLICY_KEY to a key that it accepts") as caught:
+        remote(url, "locked", key_env="POLICY_KEY")
+    assert "not-the-right-one" not in str(caught.value)
+    monkeypatch.setenv("POLICY_KEY", THE_KEY)
+    assert remote(url, "locked", key_env="POLICY_KEY")[0].stop is Stop.ANSWERED
+    with pytest.raises(UnavailableError, match="`gemma` does not exist.; it serves llama, locked, older, short, text"):
+        remote(url, "gemma")
 
 
 def attempt(server: Scripted, sampling: Sampling = GREEDY, context: int = CONTEXT, **changes: Any) -> Trajectory:
     """The first trajectory of the script through a scripted server."""
-    endpoint = Endpoint(server.url, "m", "completions", **{"retries": 0, "timeout_s": 5, **changes})
+    endpoint = replace(Endpoint(server.url, "m", "completions", retries=0, timeout_s=5), **changes)
     with Client(endpoint) as client:
         policy = RemotePolicy("m", client, CHAT, context)
         (made,) = roll_out_remote(policy, taught.attempts()[:1], sampling, 7, 2, 1)
@@ -243,6 +241,9 @@ def test_odd_endings_of_an_action() -> None:
     with scripted(Reply({"choices": [choice]})) as server:
         made = attempt(server, limit)  # nothing says so
     assert only(made).token_ids == tuple(ids[:-1])
+    echo = CHAT.markup([("user", "what is born")]) + f" {SAY} <|end|>"
+    with scripted(said(echo)) as server:
+        assert only(attempt(server, api="chat")).token_ids == tuple(ids)  # it repeats the prompt
     with scripted(said("what " * 400)) as server:
         made = attempt(server)
     assert made.steps[0].token_ids == CHAT.encode("what " * 16)
