@@ -31,7 +31,7 @@ SCRIPT = {
     "born born": ["Rome", FIND, SAY],
     "Oslo what": [LONG, "Rome", "Oslo"],
 }
-"""Prompt -> what the model says, turn by turn. The longest has the 16 tokens that an action may have, and no end."""
+"""Prompt -> what the model says, turn by turn. One is as long as an action may be, 16 tokens, and is cut."""
 
 
 def attempts(tools: dict[str, Tool] = TOOLS) -> list[Attempt]:
@@ -82,15 +82,15 @@ def model() -> Any:
     longest = max(len(ids) for ids, _ in rows)
     inputs = torch.tensor([ids + [0] * (longest - len(ids)) for ids, _ in rows])
     labels = torch.tensor([targets + [-100] * (longest - len(targets)) for _, targets in rows])
-    optimizer = torch.optim.Adam(taught.parameters(), lr=5e-3)
+    optimizer = torch.optim.Adam(taught.parameters(), lr=1e-2)
     for _ in range(300):
         loss = taught(input_ids=inputs, labels=labels).loss
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        if float(loss) < 2e-3:
+        if loss.item() < 2e-3:
             return taught.eval()
-    raise AssertionError(f"the model did not learn its script: loss {float(loss)}")
+    raise AssertionError(f"the model did not learn its script: loss {loss.item()}")
 
 
 def saved(folder: Path) -> Path:

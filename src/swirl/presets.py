@@ -46,9 +46,10 @@ def laid_over(base: Mapping[str, Any], changes: Mapping[str, Any], kind: Any = P
         old, field = result.get(key), getattr(kind, "model_fields", {}).get(key)
         inside = _section(field.annotation, value) if field else None
         result[key] = value
-        if inside is not None and isinstance(old, Mapping) and isinstance(value, Mapping):
-            if value.get("source", old.get("source")) == old.get("source"):
-                result[key] = laid_over(old, value, inside)
+        if inside is None or not isinstance(old, Mapping) or not isinstance(value, Mapping):
+            continue
+        if value.get("source", old.get("source")) == old.get("source"):
+            result[key] = laid_over(old, value, inside)
     return result
 
 

@@ -132,7 +132,7 @@ class Client:
         self._token_pace = _Pace(endpoint.tokens_per_minute)
         hooks: Any = {"request": [self._before_attempt], "response": [self._bound]}
         headers: dict[str, Any] = {"OpenAI-Organization": Omit(), "OpenAI-Project": Omit()}
-        headers |= {"Accept-Encoding": "identity"} | ({} if self._key else {"Authorization": Omit()})
+        headers |= {"Accept-Encoding": "identity"}
         self._openai = AsyncOpenAI(
             base_url=endpoint.url,
             api_key=self._key or "none",
@@ -151,6 +151,8 @@ class Client:
 
     async def _before_attempt(self, request: httpx2.Request) -> None:
         self._count(retries=int(request.headers.get("x-stainless-retry-count", "0") != "0"))
+        if not self._key:
+            del request.headers["authorization"]
         await self._attempt_pace.wait(1)
         request.extensions["swirl_deadline"] = self._loop.time() + self.endpoint.timeout_s
 

@@ -55,11 +55,17 @@ def newly_refused(message: str, sent: Mapping[str, Any]) -> set[str]:
 
 
 def message_of(error_body: object) -> str:
-    """All that an error's body says, as one text."""
-    if isinstance(error_body, Mapping):
-        inner = next((error_body[key] for key in ("error", "message", "detail") if error_body.get(key)), error_body)
-        return message_of(inner) if inner is not error_body else json.dumps(error_body, default=str)
-    return error_body if isinstance(error_body, str) else json.dumps(error_body, default=str)
+    """What an error's body says, as one text: its innermost `error`, `message` or `detail`."""
+    for _ in range(3):
+        if not isinstance(error_body, Mapping):
+            break
+        error_body = next(
+            (error_body[key] for key in ("error", "message", "detail") if error_body.get(key)), error_body
+        )
+    try:
+        return error_body if isinstance(error_body, str) else json.dumps(error_body, default=str)
+    except RecursionError:
+        return "nested beyond reading"
 
 
 def short(message: str) -> str:

@@ -35,6 +35,8 @@ class Chat:
         self._special = {*tokenizer.all_special_ids, *(number for number, token in added if token.special)}
         self._take_apart()
         self.end_id = self._end_of_turn()
+        self.end_text = str(tokenizer.decode([self.end_id])).strip()
+        """The end of turn as it is written."""
         self.end_ids = frozenset({self.end_id, tokenizer.eos_token_id, *ends} - {None})
 
     def _take_apart(self) -> None:

@@ -119,7 +119,8 @@ class _Attempt:
     def _step(self) -> Step:
         """One action and its observation, recorded."""
         chat, tools = self._policy.chat, self._attempt.tools
-        ids, logprobs = self._tokens(self._policy.client.complete(self._ask()))
+        ask = self._ask()
+        ids, logprobs = self._tokens(ask, self._policy.client.complete(ask))
         action = parse(chat.text(ids), {tool.tag: kind for kind, tool in tools.items()})
         malformed = action.kind == ActionKind.MALFORMED
         seen: Observation | None = None
@@ -155,7 +156,7 @@ class _Attempt:
             stop_ids=tuple(sorted(chat.end_ids)),
         )
 
-    def _tokens(self, answer: Answer) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    def _tokens(self, ask: Ask, answer: Answer) -> tuple[tuple[int, ...], tuple[float, ...]]:
         """The action's ids and log-probabilities as the server gave them, else its text encoded again and none.
 
         Raises `EndpointError` for an answer without any token.
@@ -168,8 +169,10 @@ class _Attempt:
             self._retokenised |= answer.logprobs is None
             return ids, (answer.logprobs or ())[: len(ids)]
         self._retokenised = True
-        # Some servers give the ids, but not of the end of turn.
-        said = ids if ids is not None else chat.encode(answer.text)[:limit]
+        # Some servers give the ids, but not of the end of turn. And some write out what is not the reply: all of the
+        # conversation before it, and the end of turn.
+        text = answer.text.removeprefix(ask.text).split(chat.end_text)[0]
+        said = ids if ids is not None else chat.encode(text)[:limit]
         # A server that stopped at the limit may have sampled the end of turn as the last token, which no text shows.
         cut = answer.finish == "length" and not len(said) == limit - 1 == answer.completion_tokens - 1
         if not cut and len(said) < limit:

@@ -24,7 +24,8 @@ def run(params: Params, layout: Layout, item: str) -> None:
         print(f"evaluate: no {item}: {why}")
         _write(layout, item, [], [], [])
         return
-    policy = load_policy(params, layout.model(item), item, dict(params.evaluate.servers).get(item))
+    servers = {str(name): server for name, server in params.evaluate.servers.items()}
+    policy = load_policy(params, layout.model(item), item, servers.get(item))
     judge, derivations = load_reward_model(params, layout), derivations_of(layout)
     everything = questions_of(layout, "evaluation")
     arms = _arms(params, everything)
