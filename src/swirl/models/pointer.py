@@ -45,11 +45,11 @@ def write_pointer(
     cache, read with the environment's HF_TOKEN. Raises `ModelError`, saying what to do, when there is no such model,
     it is not granted, cannot be reached, or has no safetensors weights or configuration.
     """
-    place = (root or Path.cwd()) / Path(model).expanduser()
+    place = ((root or Path.cwd()) / Path(model).expanduser()).resolve()
     if place.is_dir():
         if revision:
             raise ModelError(f"{model} is a folder, which has no revisions; leave out {revision!r}")
-        source, commit = place.resolve(), ""
+        source, commit = place, ""
         given = Path(model).expanduser()
         name = str(given) if given.is_absolute() else os.path.relpath(source, folder.resolve())
     elif Path(model).is_absolute() or model.startswith((".", "~")) or not _HUB_ID.fullmatch(model):

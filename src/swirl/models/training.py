@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from swirl.errors import ModelError
@@ -154,21 +155,22 @@ def recomputing(model: Any, on: bool) -> Iterator[None]:
     if not on:
         yield
         return
+    from torch.utils.checkpoint import checkpoint
     from transformers.modeling_layers import GradientCheckpointingLayer
 
     layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
     if not layers:
         kind = type(model).__name__
         raise ModelError(f"{kind} has no gradient checkpointing; set train.gradient_checkpointing: false")
-    model.gradient_checkpointing_enable({"use_reentrant": False, "preserve_rng_state": False})
+    again = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
     for layer in layers:
-        layer.training = True  # the layer alone: what is inside drops nothing out
+        # In training mode the layer alone, so that nothing inside drops out.
+        layer.gradient_checkpointing, layer._gradient_checkpointing_func, layer.training = True, again, True
     try:
         yield
     finally:
         for layer in layers:
-            layer.training = False
-        model.gradient_checkpointing_disable()
+            layer.gradient_checkpointing = layer.training = False
 
 
 def cosine(step: int, steps: int, warmup: int) -> float:
