@@ -105,8 +105,8 @@ def test_gsm8k_has_a_number_its_annotations_and_no_corpus(as_lines: Write) -> No
     path = as_lines(GSM8K, "", {"question": "q", "answer": "No sum.\n#### -7"})
     questions, passages = benchmarks.load("gsm8k", "sample", path)
     assert questions == [
-        Question("gsm8k/sample/0", "gsm8k", "sample", "How many eggs?", ("1440",), 2, ("calculator",)),
-        Question("gsm8k/sample/2", "gsm8k", "sample", "q", ("-7",), 0, ("calculator",)),
+        Question("gsm8k/sample/0", "gsm8k", "sample", "How many eggs?", ("1440",), 2, ("calculator",), "calculate"),
+        Question("gsm8k/sample/2", "gsm8k", "sample", "q", ("-7",), 0, ("calculator",), "calculate"),
     ]
     assert passages == []
 
@@ -115,6 +115,7 @@ def test_gsm8k_has_a_number_its_annotations_and_no_corpus(as_lines: Write) -> No
 def test_hotpotqa_in_both_shapes(row: dict[str, Any], as_list: Write) -> None:
     loaded = read("hotpotqa", "sample", as_list(row))
     assert loaded == Loaded(
+        rows=1,
         questions=[
             Question("hotpotqa/sample/h1", "hotpotqa", "sample", row["question"], ("Tove",), 2, ("search",)),
         ],
@@ -316,7 +317,7 @@ def test_bytes_that_are_no_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "is empty; expected the benchmark's official file"),
+        ("", "is empty; expected JSON lines, a JSON list of rows, or Parquet"),
         (" \n", "is empty"),
         (
             "<!DOCTYPE html><html>",
@@ -361,8 +362,8 @@ def test_arguments_that_make_no_sense_are_refused(as_lines: Write) -> None:
 
 def test_the_row_counts_that_are_known() -> None:
     assert {name: dict(form.counts) for name, form in OFFICIAL.items()} == {
-        "gsm8k": {"train": 7473, "test": 1319},
-        "hotpotqa": {"train": 90447, "dev": 7405, "validation": 7405},
+        "gsm8k": {"train": 7473, "test": 1319, "evaluation": 1319},
+        "hotpotqa": {"train": 90447, "dev": 7405, "validation": 7405, "evaluation": 7405},
         "musique": {},
         "cofca": {},
         "beerqa": {},

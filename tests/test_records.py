@@ -22,6 +22,7 @@ from swirl.types import (
     Step,
     Stop,
     SubTrajectory,
+    Support,
     Trajectory,
     Verdict,
 )
@@ -33,9 +34,10 @@ STEPS = (
 RECORDS: dict[type, list[Any]] = {
     Question: [
         Question("q", "mini-gsm8k", "train", "How many?", ("5", "five"), 2, ("calculator",)),
-        Question("r", "mini-gsm8k", "train", "", (), 0, ()),
+        Question("r", "mini-gsm8k", "train", "", (), 0, (), "staff"),
     ],
     Derivation: [Derivation("q", "calculate", ("2 + 3",), ("5",)), Derivation("r", "search", (), ())],
+    Support: [Support("q", ("p", "r")), Support("r", ())],
     Passage: [Passage("p", "", "Text with\nlines, “quotes” and 漢字.")],
     Trajectory: [
         Trajectory("t", "q", "mini-gsm8k", 1, "base", 2**63 - 1, (1, 2), STEPS, Stop.STEP_LIMIT, ""),
