@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from swirl import benchmarks
+from swirl.benchmarks import cofca
 from swirl.benchmarks.official import OFFICIAL, Loaded, read, select, support_of
 from swirl.errors import DataError
 from swirl.grading import same_number
@@ -460,3 +461,23 @@ def test_the_papers_ids_that_a_sample_does_not_hold_are_listed(name: str) -> Non
     chosen, missing = select(questions, ids)
     assert (chosen, missing) == ([], ids.read_text(encoding="utf-8").split())
     assert len(missing) == 300
+
+
+def test_cofca_is_converted_from_a_row_a_passage(as_lines: Write, tmp_path: Path) -> None:
+    first = {"q": "Who leads the country of Tove?", "gold": ["Bram Falk", "B. Falk"], "n": 2}
+    second = {"q": "Who taught the leader of the country of Tove?", "gold": "Ada Drake", "n": 3}
+    source = as_lines({"title": "Tove", "passage": "Tove lies in Velda.", "qs": [first, second]}, {"passage": "Text."})
+    names = {"questions": "qs", "question": "q", "answer": "gold", "hops": "n"}
+    target = tmp_path / "cofca.jsonl"
+    with pytest.raises(DataError, match=r"rows\.jsonl, line 2, field 'qs': expected a list of at least 1, got nothing"):
+        cofca.convert(source, target, names)
+    assert not target.exists()
+    assert (
+        cofca.convert(as_lines({"passage": "P.", "qs": [second]}, {"passage": "Q.", "qs": [first]}), target, names) == 2
+    )
+    questions, passages = benchmarks.load("cofca", "test", target)
+    assert [(q.id, q.answers, q.hops) for q in questions] == [
+        ("cofca/test/0-0", ("Ada Drake",), 3),
+        ("cofca/test/1-0", ("Bram Falk", "B. Falk"), 2),
+    ]
+    assert [(p.title, p.text) for p in passages] == [("", "P."), ("", "Q.")]
