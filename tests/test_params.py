@@ -66,7 +66,8 @@ def test_a_typo_is_refused_with_the_keys_there_are() -> None:
 def test_a_typo_inside_a_list_or_a_mapping_is_refused_with_the_keys_there_are() -> None:
     (_, line) = refusal(changed("download.benchmarks.mini-gsm8k.evaluate", 3))
     assert line == (
-        "  download.benchmarks.mini-gsm8k.evaluate: no such key; the keys here are train, development, evaluation"
+        "  download.benchmarks.mini-gsm8k.evaluate: no such key; the keys here are source, pretrain, reward, train, "
+        "development, evaluation, files, eval_ids, drop_easy, corpus, task, tools"
     )
     (_, line) = refusal(changed("base_model.sound_phases.0.step", 3))
     assert line.startswith("  base_model.sound_phases.0.step: no such key; the keys here are steps, batch_size,")
@@ -99,6 +100,70 @@ def test_a_wrong_value_is_refused_with_its_path_and_what_is_allowed(path: str, v
     head, line = refusal(changed(path, value))
     assert head == "params.yaml: 1 wrong"
     assert line.strip().startswith(message)
+
+
+FILE: dict[str, Any] = {"source": "file", "files": {"train": "gsm8k.jsonl"}, "train": 10, "evaluation": "all"}
+OWN: dict[str, Any] = {
+    "source": "own",
+    "files": {"train": "train.jsonl"},
+    "corpus": "handbook",
+    "task": "staff",
+    "tools": ["search"],
+    "train": 10,
+}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"source": "disk"}, "b.source = 'disk': Input should be 'embedded', 'file', 'hub' or 'own'"),
+        (FILE | {"train": -1}, "b.train: expected a number of questions, 0 for none, or all; got -1"),
+        (FILE | {"train": True}, "b.train: expected a number of questions, 0 for none, or all; got True"),
+        (FILE | {"evaluation": "rest"}, "b.evaluation: expected a number of questions, 0 for none, or all; got 'rest'"),
+        (FILE | {"files": {}}, "b.files = {}: Dictionary should have at least 1 item"),
+        (
+            FILE | {"files": {"dev": "a"}},
+            "b.files.dev.[key] = 'dev': Input should be 'pretrain', 'reward', 'train', 'dev",
+        ),
+        (
+            FILE | {"files": {"train": "/tmp/a"}},
+            "b.files.train: expected a path inside download.folder, relative to it;",
+        ),
+        (FILE | {"files": {"train": "a/../../b"}}, "b.files.train: expected a path inside download.folder, relative"),
+        (FILE | {"files": {"evaluation": "a"}}, "b: files names no file for train, and no train to draw it from"),
+        (FILE | {"tools": ["search"]}, "b: source: file has no use for tools"),
+        ({"source": "file", "train": 3}, "b: source: file needs files"),
+        ({"source": "hub", "files": {"train": "a"}}, "b: source: hub has no use for files"),
+        ({"source": "embedded", "corpus": "a", "task": "b"}, "b: source: embedded has no use for corpus, task"),
+        (
+            {"source": "embedded", "reward": 3},
+            "b: base_model and reward_model make their own embedded questions; leave",
+        ),
+        ({"source": "embedded", "train": "all"}, "b: embedded questions are made, so there is no 'all' of them; give"),
+        (FILE | {"evaluation": 300, "eval_ids": "ids.txt"}, "b: eval_ids lists the evaluation questions; leave out"),
+        ({"source": "own"}, "b: source: own needs files, task, tools"),
+        (OWN | {"corpus": None}, "b: tools holds search, so a corpus is needed to search in"),
+        (OWN | {"task": "a b"}, "b.task = 'a b': String should match pattern"),
+        (OWN | {"tools": []}, "b.tools = []: List should have at least 1 item"),
+    ],
+)
+def test_a_benchmark_that_makes_no_sense_is_refused(given: dict[str, Any], message: str) -> None:
+    head, line = refusal(changed("download.benchmarks", {"b": given}))
+    assert head == "params.yaml: 1 wrong"
+    assert line.strip().startswith(f"download.benchmarks.{message}")
+
+
+def test_a_benchmarks_name_must_do_for_a_file() -> None:
+    (_, line) = refusal(changed("download.benchmarks", {"../b": FILE}))
+    assert line.startswith("  download.benchmarks.../b.[key] = '../b': String should match pattern")
+
+
+def test_what_a_benchmark_leaves_out_stays_left_out() -> None:
+    benchmark = validate(changed("download.benchmarks", {"b": FILE}), "params.yaml").download.benchmarks["b"]
+    assert benchmark.model_dump() == FILE
+    assert benchmark.counts == {"train": 10, "evaluation": "all"}
+    own = validate(changed("download.benchmarks", {"b": OWN | {"eval_ids": "ids.txt", "reward": 0}}), "params.yaml")
+    assert own.download.benchmarks["b"].counts == {"train": 10, "evaluation": "all"}
 
 
 def test_a_missing_section_and_a_missing_key_are_named() -> None:

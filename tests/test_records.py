@@ -34,9 +34,10 @@ STEPS = (
 RECORDS: dict[type, list[Any]] = {
     Question: [
         Question("q", "mini-gsm8k", "train", "How many?", ("5", "five"), 2, ("calculator",)),
-        Question("r", "mini-gsm8k", "train", "", (), 0, ()),
+        Question("r", "mini-gsm8k", "train", "", (), 0, (), "staff"),
     ],
     Derivation: [Derivation("q", "calculate", ("2 + 3",), ("5",)), Derivation("r", "search", (), ())],
+    Support: [Support("q", ("p", "r")), Support("r", ())],
     Passage: [Passage("p", "", "Text with\nlines, “quotes” and 漢字.")],
     Support: [Support("q", ("p", "r")), Support("r", ())],
     Trajectory: [
