@@ -57,7 +57,8 @@ def test_params_cannot_be_changed() -> None:
 def test_a_typo_is_refused_with_the_keys_there_are() -> None:
     assert refusal(changed("tools.search_result", 3)) == [
         "params.yaml: 1 wrong",
-        "  tools.search_result: no such key; the keys here are folder, options, search_results, search_output_limit",
+        "  tools.search_result: no such key; the keys here are folder, options, search_results, search_output_limit, "
+        "search_output_unit",
     ]
     (_, line) = refusal(changed("filtre", {}))
     assert line.startswith("  filtre: no such key; the keys here are seed, runtime, prompts, tasks, tools,")
@@ -67,7 +68,7 @@ def test_a_typo_inside_a_list_or_a_mapping_is_refused_with_the_keys_there_are() 
     (_, line) = refusal(changed("download.benchmarks.mini-gsm8k.evaluate", 3))
     assert line == (
         "  download.benchmarks.mini-gsm8k.evaluate: no such key; the keys here are source, pretrain, reward, train, "
-        "development, evaluation, files, eval_ids, drop_easy, corpus, task, tools"
+        "development, evaluation, files, eval_ids, drop_easy, corpus, task"
     )
     (_, line) = refusal(changed("base_model.sound_phases.0.step", 3))
     assert line.startswith("  base_model.sound_phases.0.step: no such key; the keys here are steps, batch_size,")
@@ -107,8 +108,7 @@ OWN: dict[str, Any] = {
     "source": "own",
     "files": {"train": "train.jsonl"},
     "corpus": "handbook",
-    "task": "staff",
-    "tools": ["search"],
+    "task": "search",
     "train": 10,
 }
 
@@ -131,7 +131,7 @@ OWN: dict[str, Any] = {
         ),
         (FILE | {"files": {"train": "a/../../b"}}, "b.files.train: expected a path inside download.folder, relative"),
         (FILE | {"files": {"evaluation": "a"}}, "b: files names no file for train, and no train to draw it from"),
-        (FILE | {"tools": ["search"]}, "b: source: file has no use for tools"),
+        (FILE | {"tools": ["search"]}, "b.tools: no such key; the keys here are source, pretrain"),
         ({"source": "file", "train": 3}, "b: source: file needs files"),
         ({"source": "hub", "files": {"train": "a"}}, "b: source: hub has no use for files"),
         ({"source": "embedded", "corpus": "a", "task": "b"}, "b: source: embedded has no use for corpus, task"),
@@ -141,16 +141,28 @@ OWN: dict[str, Any] = {
         ),
         ({"source": "embedded", "train": "all"}, "b: embedded questions are made, so there is no 'all' of them; give"),
         (FILE | {"evaluation": 300, "eval_ids": "ids.txt"}, "b: eval_ids lists the evaluation questions; leave out"),
-        ({"source": "own"}, "b: source: own needs files, task, tools"),
-        (OWN | {"corpus": None}, "b: tools holds search, so a corpus is needed to search in"),
+        ({"source": "own"}, "b: source: own needs files, task"),
         (OWN | {"task": "a b"}, "b.task = 'a b': String should match pattern"),
-        (OWN | {"tools": []}, "b.tools = []: List should have at least 1 item"),
     ],
 )
 def test_a_benchmark_that_makes_no_sense_is_refused(given: dict[str, Any], message: str) -> None:
     head, line = refusal(changed("download.benchmarks", {"b": given}))
     assert head == "params.yaml: 1 wrong"
     assert line.strip().startswith(f"download.benchmarks.{message}")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"task": "staff"}, "download.benchmarks.b.task is 'staff'; tasks has search, calculate"),
+        ({"corpus": None}, "download.benchmarks.b: its task searches, so it needs a corpus"),
+    ],
+)
+def test_an_own_benchmark_fits_its_task(given: dict[str, Any], message: str) -> None:
+    assert refusal(changed("download.benchmarks", {"b": OWN | given})) == [
+        "params.yaml: 1 wrong",
+        f"  params: {message}",
+    ]
 
 
 def test_a_benchmarks_name_must_do_for_a_file() -> None:

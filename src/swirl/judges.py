@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 from swirl.errors import ModelError
+from swirl.judge_prompts import judge_question, read_judge_prompts
 from swirl.judging.local import LocalRationaleJudge
-from swirl.judging.rationale import JudgePrompts, RationaleJudge
+from swirl.judging.rationale import RationaleJudge
 from swirl.judging.remote import EndpointJudge
 from swirl.judging.reward import RewardModel
 from swirl.layout import Layout
 from swirl.models.local import context_of, deterministic, load_chat, load_model
-from swirl.models.prompts import read_prompt
 from swirl.params import EndpointReward, Params, PretrainedReward, Served
 from swirl.rollout.sampler import Sampling
 from swirl.seeds import derive
 from swirl.servers import client_of, judge_cache
 
 Judge = RewardModel | RationaleJudge
-
-
-def judge_question(params: Params, layout: Layout) -> str:
-    """The turn that asks a local judge for GOOD or BAD."""
-    return read_prompt(layout.root / params.prompts.judge / "verdict.txt")
 
 
 def load_reward_model(params: Params, layout: Layout) -> Judge:
@@ -60,13 +55,6 @@ def load_grader(params: Params, layout: Layout) -> RationaleJudge | None:
             "server as judge.grader, set reward_model.verdict to rationale, or judge.outcome to match"
         )
     return judge
-
-
-def read_judge_prompts(params: Params, layout: Layout) -> JudgePrompts:
-    """process.txt, reward.txt and outcome.txt of the judge's folder of prompts."""
-    folder = layout.root / params.prompts.judge
-    process, reward, outcome = (read_prompt(folder / f"{name}.txt") for name in ("process", "reward", "outcome"))
-    return JudgePrompts(process, reward, outcome)
 
 
 def _endpoint_judge(served: Served, settings: object, params: Params, layout: Layout) -> EndpointJudge:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from swirl.benchmarks.embedded import memory_world
-from swirl.judges import judge_question
+from swirl.judge_prompts import judge_question
 from swirl.layout import Layout
 from swirl.models.pretraining import Demonstrator
 from swirl.params import Params

@@ -12,7 +12,7 @@ from typing import Any
 from swirl.benchmarks.demonstrations import Flaws
 from swirl.benchmarks.names import words
 from swirl.grading import grade
-from swirl.judges import judge_question
+from swirl.judge_prompts import judge_question
 from swirl.judging.reward import BAD, GOOD
 from swirl.layout import Layout
 from swirl.makers.demonstrating import demonstrator

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from swirl.benchmarks.demonstrations import Flaws
 from swirl.benchmarks.embedded import build
-from swirl.judges import judge_question
+from swirl.judge_prompts import judge_question
 from swirl.judging.reward import RewardModel
 from swirl.layout import Layout
 from swirl.makers.demonstrating import demonstrator

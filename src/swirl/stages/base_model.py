@@ -8,11 +8,11 @@ from swirl.params import Params
 
 def run(params: Params, layout: Layout) -> None:
     """Make models/base: a model, a pointer to one, or the address of one; and models/base/ceiling."""
-    from swirl.makers import embedded_base, pointed
+    from swirl.makers import embedded_base, pointed_base
 
     makers = {
         "embedded": embedded_base.make,
-        "pretrained": pointed.pretrained_base,
-        "endpoint": pointed.endpoint_base,
+        "pretrained": pointed_base.pretrained,
+        "endpoint": pointed_base.endpoint,
     }
     makers[params.base_model.source](params, layout)

@@ -8,11 +8,11 @@ from swirl.params import Params
 
 def run(params: Params, layout: Layout) -> None:
     """Make models/reward: a model with its measured error rates, a pointer to one, or the address of one."""
-    from swirl.makers import embedded_judge, pointed
+    from swirl.makers import embedded_judge, pointed_judge
 
     makers = {
         "embedded": embedded_judge.make,
-        "pretrained": pointed.pretrained_reward,
-        "endpoint": pointed.endpoint_reward,
+        "pretrained": pointed_judge.pretrained,
+        "endpoint": pointed_judge.endpoint,
     }
     makers[params.reward_model.source](params, layout)

@@ -273,11 +273,11 @@ def _commit(
 
 def _fingerprint(params: Params, layout: Layout, item: str) -> str:
     method = {"swirl": params.train.swirl, "sft": params.train.sft}[item]
-    train = params.train
+    adapter = params.train.lora
     sections: list[Any] = [params.seed, item, dict(params.tasks), launched()[1]]
     sections += [part.model_dump() for part in (params.runtime, params.rollout, params.tools, params.judge)]
-    sections += [train.packed, train.token_budget, train.gradient_checkpointing, method.model_dump()]
-    sections += [train.lora.model_dump() if train.lora else None, params.reward_model.model_dump()]
+    sections += [params.train.packed, params.train.token_budget, params.train.gradient_checkpointing]
+    sections += [method.model_dump(), adapter.model_dump() if adapter else None, params.reward_model.model_dump()]
     inputs = [layout.steps, layout.model("base"), layout.model("reward"), layout.questions, layout.derivations]
     inputs += [layout.root / "data/index", layout.root / params.prompts.judge, *own_files(params, layout)]
     return fingerprint(sections, inputs)
