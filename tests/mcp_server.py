@@ -7,6 +7,7 @@ import sys
 import time
 
 from mcp.server.mcpserver import MCPServer
+from mcp.server.mcpserver.exceptions import ToolError
 
 server = MCPServer("facts")
 
@@ -15,7 +16,7 @@ server = MCPServer("facts")
 def capital(country: str, shout: bool = False) -> str:
     """The capital of a country."""
     if country not in ("Norway", "Peru"):
-        raise ValueError(f"no such country: {country}")
+        raise ToolError(f"no such country: {country[:20]}")
     name = {"Norway": "Oslo", "Peru": "Lima"}[country]
     return name.upper() if shout else name
 
@@ -41,6 +42,13 @@ def process() -> str:
 @server.tool()
 def wait(seconds: float) -> str:
     """Answers late."""
+    time.sleep(seconds)
+    return "awake"
+
+
+@server.tool()
+async def block(seconds: float) -> str:
+    """Keeps the whole server busy."""
     time.sleep(seconds)
     return "awake"
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import pytest
 
 from swirl.bench import report
 from swirl.bench.retrieval import retrieval
+from swirl.benchmarks.official import read
 from swirl.errors import DataError
 from swirl.layout import Layout
 from swirl.records import save
@@ -15,6 +17,8 @@ from swirl.tools import Search
 from swirl.tools.recall import recall
 from swirl.tools.search import build
 from swirl.types import Passage, Question, Support
+
+DATA = Path(__file__).parents[2] / "shared/data"
 
 PASSAGES = [
     Passage("p0", "", "red red red"),
@@ -43,6 +47,18 @@ def test_recall_is_a_mean_over_questions_with_support() -> None:
         "all@2": 0.0,
         "all@3": 0.5,
     }
+
+
+@pytest.mark.parametrize(("name", "at_5"), [("hotpotqa", 0.775), ("musique", 0.492)])
+def test_official_rows(name: str, at_5: float) -> None:
+    path = DATA / name / "train_sample.json"
+    if not path.exists():
+        pytest.skip(f"official rows are not at {path}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # fewer rows than the official file has
+        loaded = read(name, "train", path, drop_easy=False)
+    found = recall(Search.over(loaded.passages), loaded.questions, loaded.support)
+    assert found["recall@5"] == pytest.approx(at_5, abs=0.001)
 
 
 def test_what_cannot_be_measured_is_refused() -> None:

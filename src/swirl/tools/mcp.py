@@ -28,7 +28,7 @@ from swirl.tools.base import MAX_HANGING
 
 START_LIMIT_S = 60.0
 """Seconds that a server may take for each answer while it is opened."""
-MAX_RESTARTS = 3
+MAX_RESTARTS = 10
 """How often a server that has ended, or that answers nothing any more, is started again."""
 
 _MAX_DESCRIPTION = 1000
@@ -159,7 +159,7 @@ class ServerTool:
 
 
 class Server:
-    """An open server. Calls may come from any thread."""
+    """An open server. Calls may come from any thread; one that finds the server lost first starts it again."""
 
     def __init__(self, name: str, description: Description, root: Path) -> None:
         """Start it and list its tools. Raises `ParamsError` saying why that fails."""
@@ -218,8 +218,8 @@ class Server:
                 raise ToolError(f"the server of {tool} has ended") from None
             self._note(client, answered=True)
             raise ToolError(f"{tool} failed: {error}") from None
-        except Exception as error:
-            self._note(client, answered=False, lost=True)
+        except Exception as error:  # a result that is not as declared, or a connection in pieces
+            self._note(client, answered=False)
             raise ToolError(f"{tool} failed: {_leaf(error)}") from error
         self._note(client, answered=True)
         text = _text(result)

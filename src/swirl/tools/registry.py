@@ -54,7 +54,7 @@ def open_tool(name: str, options: Mapping[str, object], root: Path) -> Tool:
         from swirl.tools.mcp import open_server
 
         return open_server(match["server"], options, root).tool(match["tool"])
-    if not _OWN.fullmatch(name):
+    if name.startswith("mcp:") or not _OWN.fullmatch(name):
         raise ParamsError(f"there is no tool {name!r}; a tool is {NAMES}")
     tool = _own(name, options, root)
     check(tool, name)
@@ -91,9 +91,7 @@ def check(tool: Tool, name: str) -> None:
     said: Any = tool  # nothing is known of it yet
     for attribute in ("name", "kind", "tag", "description", "time_limit_s", "output_limit", "run"):
         if not hasattr(said, attribute):
-            raise ParamsError(
-                f"tool {name}: {_class(said)} has no {attribute!r}; swirl.tools.base.Tool says what it is"
-            )
+            raise ParamsError(f"tool {name}: {_class(said)} has no {attribute}; swirl.tools.base.Tool says what it is")
     reserved = (ActionKind.ANSWER, ActionKind.MALFORMED)
     _expect(name, said, "name", "one word", isinstance(said.name, str) and said.name.split() == [said.name])
     _expect(name, said, "name", f"none of {', '.join(reserved)}", said.name not in reserved)
