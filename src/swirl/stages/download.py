@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from swirl.benchmarks import official, own
-from swirl.benchmarks.checksums import checksum
 from swirl.benchmarks.drawing import Drawn, Key, Wish, draw
 from swirl.benchmarks.embedded import EMBEDDED, build
 from swirl.benchmarks.hub import HUB, Fetcher
 from swirl.benchmarks.official import OFFICIAL, Loaded
 from swirl.benchmarks.rows import Skipped
+from swirl.checksums import checksum
 from swirl.errors import DataError, ParamsError
 from swirl.layout import Layout
 from swirl.params import Benchmark, Params
