@@ -235,6 +235,7 @@ def test_an_own_task_goes_through(staff: Layout) -> None:
     assert load(Support, staff.support) == [Support("staff/evaluation/d0", ("staff/leave.txt#0",))]
     assert [p.title for p in load(Passage, staff.corpus("staff", "train"))] == ["leave", "pay"]
     assert report["rows"] == {"questions": 5, "derivations": 0, "support": 1, "corpus.staff.evaluation": 2}
+    assert staff.corpus("staff", "train").stat().st_ino == staff.corpus("staff", "evaluation").stat().st_ino
     corpus, *files = load_json(staff.sources)
     assert [part["path"] for part in corpus["parts"]] == ["staff/handbook/leave.txt", "staff/handbook/pay.txt"]
     assert [source["file"] for source in files] == ["train", "evaluation"]
