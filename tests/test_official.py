@@ -126,6 +126,7 @@ def test_hotpotqa_in_both_shapes(row: dict[str, Any], as_list: Write) -> None:
             Passage("hotpotqa/sample/2", "Edda Morn", "Edda Morn composed. She was born in Tove."),
         ],
         support={"hotpotqa/sample/h1": ["hotpotqa/sample/0", "hotpotqa/sample/2"]},
+        solutions={},
         skipped=[],
         unanswerable=0,
         dropped_easy=0,

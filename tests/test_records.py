@@ -25,6 +25,7 @@ from swirl.types import (
     Support,
     Trajectory,
     Verdict,
+    WrittenSolution,
 )
 
 STEPS = (
@@ -37,8 +38,9 @@ RECORDS: dict[type, list[Any]] = {
         Question("r", "mini-gsm8k", "train", "", (), 0, (), "staff"),
     ],
     Derivation: [Derivation("q", "calculate", ("2 + 3",), ("5",)), Derivation("r", "search", (), ())],
-    Support: [Support("q", ("p", "r")), Support("r", ())],
     Passage: [Passage("p", "", "Text with\nlines, “quotes” and 漢字.")],
+    Support: [Support("q", ("p", "r")), Support("r", ())],
+    WrittenSolution: [WrittenSolution("q", "2 + 3 = <<2+3=5>>5\n#### 5")],
     Trajectory: [
         Trajectory("t", "q", "mini-gsm8k", 1, "base", 2**63 - 1, (1, 2), STEPS, Stop.STEP_LIMIT, ""),
         Trajectory("u", "q", "mini-gsm8k", 0, "base", 0, (), (), Stop.TOOL_FAILED, "the index is gone"),

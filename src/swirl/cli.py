@@ -65,6 +65,33 @@ def params() -> None:
 
 
 @app.command()
+def preset(
+    name: Annotated[
+        str | None, typer.Argument(help="A preset, or a YAML file of your own that says what differs from mini.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change and write nothing.")] = False,
+) -> None:
+    """Make params.yaml that of a preset and show what changed; without a name, list the presets."""
+    import yaml
+
+    from swirl import presets
+
+    root = _layout().root
+    if name is None:
+        print("\n".join(presets.names(root)))
+        return
+    settings = presets.tree(root, name)
+    path = root / "params.yaml"
+    before = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
+    changes = list(presets.differences(before, settings))
+    for key, old, new in changes:
+        print(f"{key}: {old} -> {new}")
+    kept = None if dry_run else presets.write(root, settings, name)
+    would = "would be" if dry_run else "is"
+    print(f"params.yaml {would} preset {name}: {len(changes)} keys differ" + (f"; before: {kept}" if kept else ""))
+
+
+@app.command()
 def show(
     trajectory_id: Annotated[str, typer.Argument(help="The id of a synthesised or evaluated trajectory.")],
     model: Annotated[

@@ -28,6 +28,11 @@ class Layout:
         return self.root / "data/questions/memory.parquet"
 
     @property
+    def solutions(self) -> Path:
+        """The golden solutions of official files that have them in writing (`WrittenSolution`)."""
+        return self.root / "data/questions/solutions.parquet"
+
+    @property
     def support(self) -> Path:
         """The passages that the answers of benchmarks which say so rest on (`Support`)."""
         return self.root / "data/questions/support.parquet"

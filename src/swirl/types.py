@@ -65,7 +65,7 @@ class Question:
     tools: tuple[str, ...]
     """Names of the tools the question may use."""
     task: str = "search"
-    """The kind of task, which decides prompt and step limit: search, calculate, or one of a user's own."""
+    """Which of the tasks of params.yaml: decides prompt and step limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +77,19 @@ class Derivation:
 
     question_id: str
     kind: str
-    """`search` or `calculate`: how calls are compared."""
+    """How calls are compared: `search`, `calculate`, or `annotated` (GSM8K's calculator annotations)."""
     calls: tuple[str, ...]
     """The tool calls in order."""
     results: tuple[str, ...]
     """What each call yields; the last one is the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenSolution:
+    """The golden way to an answer in an official file's own words (GSM8K). A golden label: see `Derivation`."""
+
+    question_id: str
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +130,9 @@ class Step:
     action: Action
     observation: str
     token_ids: tuple[int, ...]
-    """The action's tokens exactly as sampled, its end-of-turn token included."""
+    """The action's tokens exactly as sampled, its end-of-turn token included; see `Trajectory.retokenised`."""
     logprobs: tuple[float, ...]
-    """Natural-log probability of each token under the sampling policy at temperature 1."""
+    """Natural-log probability of each token under the sampling policy at temperature 1; empty when not known."""
     observation_ids: tuple[int, ...]
     """Tokens between this action and the next one: the observation turn and the next turn's opening."""
     tool_error: bool
@@ -146,6 +154,9 @@ class Trajectory:
     stop: Stop
     error: str
     """Empty, or what failed in the environment."""
+    retokenised: bool = False
+    """Some action's token ids or log-probabilities are not the server's own, which did not give them: its ids are then
+    its text encoded again, and its log-probabilities empty."""
 
     def state_ids(self, k: int) -> tuple[int, ...]:
         """Token ids of state s_{k+1}: everything before step k's action."""
@@ -269,6 +280,7 @@ SCHEMAS: dict[type, pa.Schema] = {
     Derivation: pa.schema(
         [("question_id", pa.string()), ("kind", pa.string()), ("calls", _strings), ("results", _strings)]
     ),
+    WrittenSolution: pa.schema([("question_id", pa.string()), ("text", pa.string())]),
     Passage: pa.schema([("id", pa.string()), ("title", pa.string()), ("text", pa.string())]),
     Support: pa.schema([("question_id", pa.string()), ("passage_ids", _strings)]),
     Trajectory: pa.schema(
@@ -283,6 +295,7 @@ SCHEMAS: dict[type, pa.Schema] = {
             ("steps", pa.list_(_step)),
             ("stop", pa.string()),
             ("error", pa.string()),
+            ("retokenised", pa.bool_()),
         ]
     ),
     Verdict: pa.schema(

@@ -37,6 +37,8 @@ class Loaded:
     """The corpus: every passage once, in order of first appearance, dropped easy questions' passages included."""
     support: dict[str, list[str]]
     """Ids of the passages that a question's answer rests on; without the questions where they are not all known."""
+    solutions: dict[str, str]
+    """The written golden solution of a question, where the file has one (GSM8K)."""
     skipped: list[Skipped]
     unanswerable: int
     """Rows left out, with their passages, because no answer exists (MuSiQue)."""
@@ -80,6 +82,7 @@ def read(
             for row in kept
             if row.support and all(pair in ids for pair in row.support)
         },
+        solutions={f"{prefix}/{row.id}": row.solution for row in kept if row.solution},
         skipped=parsed.skipped,
         unanswerable=parsed.unanswerable,
         dropped_easy=len(dropped),

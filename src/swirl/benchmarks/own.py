@@ -63,6 +63,7 @@ def read(
             for row in parsed.rows
             if row.support
         },
+        solutions={},
         skipped=parsed.skipped,
         unanswerable=0,
         dropped_easy=0,

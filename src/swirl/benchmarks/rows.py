@@ -50,6 +50,8 @@ class Row:
     support: tuple[Pair, ...] | None = ()
     """The passages of the context that the answer rests on; None when one of them is not in the context."""
     easy: bool = False
+    solution: str = ""
+    """The golden way to the answer in writing, where the file has it."""
 
 
 @dataclass(frozen=True, slots=True)

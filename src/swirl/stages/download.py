@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from swirl.benchmarks import official, own
+from swirl.benchmarks.annotations import Solution, solve
 from swirl.benchmarks.drawing import Drawn, Key, Wish, draw
 from swirl.benchmarks.embedded import EMBEDDED, build
 from swirl.benchmarks.hub import HUB, Fetcher
@@ -21,7 +22,7 @@ from swirl.errors import DataError, ParamsError
 from swirl.layout import Layout
 from swirl.params import Benchmark, Params
 from swirl.records import save, save_json
-from swirl.types import Derivation, Passage, Question, Support
+from swirl.types import Derivation, Passage, Question, Support, WrittenSolution
 
 SHOWN_ROWS = 20
 """Bad rows of a file that sources.json names."""
@@ -37,6 +38,7 @@ class Made:
     derivations: list[Derivation] = field(default_factory=list)
     memory: list[Derivation] = field(default_factory=list)
     support: list[Support] = field(default_factory=list)
+    solutions: list[WrittenSolution] = field(default_factory=list)
     metrics: dict[str, float] = field(default_factory=dict)
 
 
@@ -68,7 +70,7 @@ def run(params: Params, layout: Layout) -> None:
     for name, benchmark in settings.benchmarks.items():
         _check_name(name, benchmark)
         if benchmark.source != "embedded":
-            _read(name, benchmark, files, layout.root / settings.folder, settings.on_bad_row, fetcher)
+            _read(name, benchmark, files, params, layout, fetcher)
     drawn = _draw(params, files)
     made = Made()
     for name, benchmark in settings.benchmarks.items():
@@ -76,12 +78,23 @@ def run(params: Params, layout: Layout) -> None:
             _make_embedded(name, benchmark, params, layout, made)
         else:
             _make_real(name, benchmark, files, drawn, layout, made)
-    save(made.questions, Question, layout.questions)
+    save([_with_tools(question, params) for question in made.questions], Question, layout.questions)
     save(made.derivations, Derivation, layout.derivations)
     save(made.memory, Derivation, layout.memory)
     save(made.support, Support, layout.support)
+    save(made.solutions, WrittenSolution, layout.solutions)
     save_json(files.sources, layout.sources)
     save_json(made.metrics, layout.metrics("download"))
+
+
+def _with_tools(question: Question, params: Params) -> Question:
+    """The question with the tools of its task. Raises `ParamsError` for a task that params.yaml does not have."""
+    if question.task not in params.tasks:
+        raise ParamsError(
+            f"tasks has no {question.task!r}, which download.benchmarks.{question.benchmark} needs; it has "
+            f"{', '.join(params.tasks)}"
+        )
+    return replace(question, tools=tuple(params.tasks[question.task].tools))
 
 
 def _check_name(name: str, benchmark: Benchmark) -> None:
@@ -116,9 +129,10 @@ def _file_of(name: str, benchmark: Benchmark, split: str) -> str:
     return next(label for label, path in benchmark.paths.items() if path == wanted)
 
 
-def _read(name: str, benchmark: Benchmark, files: Files, folder: Path, on_bad_row: str, fetcher: Fetcher) -> None:
+def _read(name: str, benchmark: Benchmark, files: Files, params: Params, layout: Layout, fetcher: Fetcher) -> None:
     """Read every file that the benchmark's splits need. Raises `DataError` for what cannot be had or read."""
-    bad = "skip" if on_bad_row == "skip" else "raise"
+    folder = layout.root / params.download.folder
+    bad = "skip" if params.download.on_bad_row == "skip" else "raise"
     corpus = None
     if benchmark.corpus is not None:
         corpus = own.read_corpus(name, _given(folder, benchmark.corpus), on_bad_row=bad)
@@ -133,7 +147,8 @@ def _read(name: str, benchmark: Benchmark, files: Files, folder: Path, on_bad_ro
             paths = [_given(folder, benchmark.paths[file])]
             parts = [_part(benchmark.paths[file], checksum(paths[0]))]
         if benchmark.source == "own":
-            task, tools = benchmark.task or "", tuple(benchmark.tools or ())
+            task = benchmark.task or ""
+            tools = tuple(params.tasks[task].tools)
             loaded = own.read(name, file, paths[0], corpus, task=task, tools=tools, on_bad_row=bad)
         else:
             loaded = official.read(name, file, paths, drop_easy=benchmark.drop_easy is not False, on_bad_row=bad)
@@ -189,6 +204,12 @@ def _make_real(name: str, benchmark: Benchmark, files: Files, drawn: Drawn, layo
         for question in drawn.questions[name, split]:
             identifier = f"{name}/{split}/{question.id.removeprefix(f'{name}/{file}/')}"
             made.questions.append(replace(question, id=identifier, split=split))
+            if question.id in loaded.solutions:
+                written = loaded.solutions[question.id]
+                made.solutions.append(WrittenSolution(identifier, written))
+                solved = solve(question.text, written)
+                if isinstance(solved, Solution):
+                    made.derivations.append(solved.derivation(identifier))
             if question.id in loaded.support:
                 made.support.append(Support(identifier, tuple(loaded.support[question.id])))
         if loaded.passages:
