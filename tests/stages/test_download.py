@@ -24,6 +24,7 @@ SIZES = {
 
 SAME_FOR_ALL_SEEDS = {
     "data/questions/solutions.parquet",
+    "data/questions/solutions.parquet",
     "data/questions/sources.json",
     "data/questions/support.parquet",
     "reports/metrics/download.json",
@@ -50,6 +51,7 @@ def test_files_and_counts(tmp_path: Path) -> None:
         "data/questions/derivations.parquet",
         "data/questions/memory.parquet",
         "data/questions/questions.parquet",
+        "data/questions/solutions.parquet",
         "data/questions/sources.json",
         "data/questions/support.parquet",
         "reports/metrics/download.json",

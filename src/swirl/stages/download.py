@@ -203,13 +203,15 @@ def _make_real(name: str, benchmark: Benchmark, files: Files, drawn: Drawn, layo
         loaded = files.loaded[name, file]
         for question in drawn.questions[name, split]:
             identifier = f"{name}/{split}/{question.id.removeprefix(f'{name}/{file}/')}"
-            made.questions.append(replace(question, id=identifier, split=split))
+            hops = question.hops
             if question.id in loaded.solutions:
                 written = loaded.solutions[question.id]
                 made.solutions.append(WrittenSolution(identifier, written))
                 solved = solve(question.text, written)
                 if isinstance(solved, Solution):
                     made.derivations.append(solved.derivation(identifier))
+                    hops = len(made.derivations[-1].calls)
+            made.questions.append(replace(question, id=identifier, split=split, hops=hops))
             if question.id in loaded.support:
                 made.support.append(Support(identifier, tuple(loaded.support[question.id])))
         if loaded.passages:
