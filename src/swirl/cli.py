@@ -147,7 +147,7 @@ def report(
 
 @app.command()
 def bench(
-    name: Annotated[str, typer.Argument(help="rl-step, scaling or synthesis.")],
+    name: Annotated[str, typer.Argument(help="rl-step, scaling, synthesis or retrieval.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
     rounds: Annotated[int, typer.Option(min=1, help="How often each side's process is run, in turn.")] = 2,
     repeats: Annotated[int, typer.Option(min=1, help="Steps timed in each process, after the warm-up.")] = 5,
@@ -159,16 +159,20 @@ def bench(
         float, typer.Option(min=0, help="For rl-step: the KL coefficient; 0 leaves the reference out.")
     ] = 0.04,
 ) -> None:
-    """Measure against the alternatives, paired: rl-step (plain, TRL), scaling (with K), synthesis (generate)."""
+    """Measure against the alternatives, paired: rl-step (plain, TRL), scaling (with K), synthesis (generate).
+
+    `retrieval` measures recall@k of the supporting passages of the stored questions and indices.
+    """
     import json
 
-    from swirl.bench import report, rl_step, synthesis
+    from swirl.bench import report, retrieval, rl_step, synthesis
 
     root = _layout().root
     benches = {
         "rl-step": lambda: rl_step.rl_step(root, cores, rounds, repeats, model, kl),
         "scaling": lambda: rl_step.scaling(root, cores, rounds, repeats),
         "synthesis": lambda: synthesis.synthesis(root, cores, rounds, repeats),
+        "retrieval": lambda: retrieval.retrieval(root),
     }
     if name not in benches:
         raise SwirlError(f"there is no benchmark {name!r}; there are {', '.join(benches)}")

@@ -240,11 +240,9 @@ def train_sft(
 def _supervise(
     params: Params, policy: Policy, masters: Masters, batch: Sequence[list[SubTrajectory]], processes: Processes
 ) -> float:
-    train = params.train
-    with recomputing(policy.model, train.gradient_checkpointing):
-        return supervised_gradients(
-            policy.model, masters, batch, train.packed, train.token_budget, params.runtime.workers, processes
-        )
+    packed, token_budget, workers = params.train.packed, params.train.token_budget, params.runtime.workers
+    with recomputing(policy.model, params.train.gradient_checkpointing):
+        return supervised_gradients(policy.model, masters, batch, packed, token_budget, workers, processes)
 
 
 def _set_rate(optimizer: Any, rate: float) -> None:
