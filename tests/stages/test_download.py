@@ -24,7 +24,6 @@ SIZES = {
 
 SAME_FOR_ALL_SEEDS = {
     "data/questions/solutions.parquet",
-    "data/questions/solutions.parquet",
     "data/questions/sources.json",
     "data/questions/support.parquet",
     "reports/metrics/download.json",
