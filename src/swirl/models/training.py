@@ -162,7 +162,7 @@ def recomputing(model: Any, on: bool) -> Iterator[None]:
     if not layers:
         kind = type(model).__name__
         raise ModelError(f"{kind} has no gradient checkpointing; set train.gradient_checkpointing: false")
-    again = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
+    again: Any = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
     for layer in layers:
         # In training mode the layer alone, so that nothing inside drops out.
         layer.gradient_checkpointing, layer._gradient_checkpointing_func, layer.training = True, again, True

@@ -227,11 +227,9 @@ def train_sft(
 def _supervise(
     params: Params, policy: Policy, masters: Masters, batch: Sequence[list[SubTrajectory]], processes: Processes
 ) -> float:
-    train = params.train
-    with recomputing(policy.model, train.gradient_checkpointing):
-        return supervised_gradients(
-            policy.model, masters, batch, train.packed, train.token_budget, params.runtime.workers, processes
-        )
+    packed, budget, workers = params.train.packed, params.train.token_budget, params.runtime.workers
+    with recomputing(policy.model, params.train.gradient_checkpointing):
+        return supervised_gradients(policy.model, masters, batch, packed, budget, workers, processes)
 
 
 def _set_rate(optimizer: Any, rate: float) -> None:
@@ -262,9 +260,8 @@ def _fingerprint(params: Params, layout: Layout, item: str) -> str:
     method = {"swirl": params.train.swirl, "sft": params.train.sft}[item]
     sections: list[Any] = [params.seed, params.runtime.model_dump(), params.rollout.model_dump(), item]
     sections += [getattr(params, name).model_dump() for name in ("tools", "prompts", "judge")]
-    train = params.train
-    sections += [train.packed, train.token_budget, train.gradient_checkpointing, method.model_dump(), launched()[1]]
-    sections += [train.lora.model_dump() if train.lora else None]
+    sections += [params.train.packed, params.train.token_budget, params.train.gradient_checkpointing]
+    sections += [method.model_dump(), params.train.lora.model_dump() if params.train.lora else None, launched()[1]]
     inputs = [layout.steps, layout.model("base"), layout.model("reward"), layout.questions, layout.derivations]
     return fingerprint(sections, [*inputs, layout.root / "data/index", *prompt_files(params, layout)])
 
