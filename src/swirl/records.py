@@ -74,10 +74,13 @@ def to_dict(record: Any) -> dict[str, Any]:
 
 
 def from_dict(record_type: type[Record], row: dict[str, Any]) -> Record:
-    """The record that `to_dict` came from: lists become tuples, dicts records, strings enum members."""
+    """The record that `to_dict` came from: lists become tuples, dicts records, strings enum members.
+
+    A field that the row lacks has its default. Raises `TypeError` naming a field without one.
+    """
     kind: Any = record_type
     hints = _hints(kind)
-    return record_type(**{name: _convert(hint, row[name]) for name, hint in hints.items()})
+    return record_type(**{name: _convert(hint, row[name]) for name, hint in hints.items() if name in row})
 
 
 @cache

@@ -91,7 +91,7 @@ def scaling(root: Path, cores: int, rounds: int, repeats: int) -> Result:
         sides = [
             {**common, "packed": packed, "token_budget": budget, "name": "packed" if packed else "plain"}
             for packed in (True, False)
-            for budget in (2048, 8192)
+            for budget in (1024, 2048, 8192)
         ]
         found["rows"] += [{"K": states, **row} for row in _fastest(interleave(root, sides, rounds), sides)]
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from threading import Lock
 from typing import Any
 
@@ -35,6 +35,8 @@ class Chat:
         self._special = {*tokenizer.all_special_ids, *(number for number, token in added if token.special)}
         self._take_apart()
         self.end_id = self._end_of_turn()
+        self.end_text = str(tokenizer.decode([self.end_id])).strip()
+        """The end of turn as it is written."""
         self.end_ids = frozenset({self.end_id, tokenizer.eos_token_id, *ends} - {None})
 
     def _take_apart(self) -> None:
@@ -116,6 +118,18 @@ class Chat:
         """Ids that follow a reply: its end of turn unless `closed` already, the user's `text`, the next opening."""
         ids = self._between(self._before_result, self._said(text), self._after_result)
         return tuple(ids[1:] if closed else ids)
+
+    def markup(self, turns: Sequence[tuple[str, str]]) -> str:
+        """A conversation of (role, content), user first and by turns, as the template writes it."""
+        return self._render([content for _, content in turns])
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """Ids of a reply that somebody else sampled, without its end of turn."""
+        return self.reply(text)[:-1]
+
+    def count(self, text: str) -> int:
+        """How many tokens a text has."""
+        return len(self._encode(text, True))
 
     def reply(self, text: str) -> tuple[int, ...]:
         """Ids of a reply written by hand (demonstrations), its end of turn included."""

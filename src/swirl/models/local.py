@@ -56,6 +56,43 @@ def fresh(
     return Qwen3ForCausalLM(config)
 
 
+def fresh_gemma2(
+    tokenizer: Any,
+    hidden: int,
+    layers: int,
+    heads: int,
+    feed_forward: int,
+    context: int,
+    window: int,
+    attention: str,
+    seed: int,
+) -> Any:
+    """A Gemma-2 decoder with random weights, float32: soft caps, every other layer sees `window` tokens only."""
+    import torch
+    from transformers import Gemma2Config, Gemma2ForCausalLM
+
+    torch.manual_seed(seed)
+    make: Any = Gemma2Config
+    config = make(
+        vocab_size=len(tokenizer),
+        hidden_size=hidden,
+        intermediate_size=feed_forward,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=max(1, heads // 2),
+        head_dim=hidden // heads,
+        query_pre_attn_scalar=hidden // heads,
+        sliding_window=window,
+        max_position_embeddings=context,
+        tie_word_embeddings=True,
+        attn_implementation=attention,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=None,
+    )
+    return Gemma2ForCausalLM(config)
+
+
 def load_model(folder: Path, device: str, attention: str, dtype: Dtype = "float32") -> Any:
     """The model of a folder, in evaluation mode: its own weights, those it points to, or an adapter on those.
 
@@ -106,6 +143,15 @@ def load_chat(folder: Path) -> Chat:
 def context_of(model: Any, limit: int = 0) -> int:
     """Longest conversation in tokens: the model's own, or `limit` if that is shorter (0: no limit)."""
     own = int(model.config.get_text_config().max_position_embeddings)
+    return min(own, limit) if limit else own
+
+
+def configured_context(folder: Path, limit: int = 0) -> int:
+    """`context_of` a model that is not loaded."""
+    from transformers import AutoConfig
+
+    source, trusted = _find(folder, weights=False)
+    own = int(AutoConfig.from_pretrained(source, trust_remote_code=trusted).get_text_config().max_position_embeddings)
     return min(own, limit) if limit else own
 
 

@@ -30,19 +30,19 @@ def check(
 ) -> Report:
     """Validate `trajectories` and their `steps` (frames of `tables.read_trajectories`) against their questions.
 
-    `max_steps` is the step limit by tool name. Rates are shares in [0, 1]: malformed actions of all actions, tool
+    `max_steps` is the step limit by task. Rates are shares in [0, 1]: malformed actions of all actions, tool
     errors of all tool calls, trajectories that failed in the environment of all; `min_benchmark_share` is what each
     benchmark with training questions has at least of the trajectories.
     """
     complete = [
         Table("trajectories", trajectories, ("row", "id"), expect.present(data_columns(trajectories))),
         Table("steps", steps, ("row", "trajectory_id", "index"), expect.present(data_columns(steps))),
-        Table("questions", questions, ("row", "id"), expect.present(["id", "benchmark", "split", "tools"])),
+        Table("questions", questions, ("row", "id"), expect.present(["id", "benchmark", "split", "task"])),
     ]
 
     def derive() -> tuple[list[Table], dict[str, float]]:
         whole = _with_problems(trajectories, steps, questions, max_steps)
-        parts = _with_step_problems(steps, decode)
+        parts = _with_step_problems(steps, decode, list(trajectories["retokenised"]))
         mix = _mix(trajectories, questions)
         share = f"every training benchmark has at least {min_benchmark_share:.1%} of the trajectories"
         tables = [
@@ -74,7 +74,7 @@ def _on_trajectories(max_failed_rate: float) -> list[expect.Expectation]:
 def _on_steps(max_malformed_rate: float, max_tool_error_rate: float) -> list[expect.Expectation]:
     return [
         expect.no_problem("token_ids_problem", "an action's token ids decode to its text"),
-        expect.no_problem("logprobs_problem", "every token has one finite log-probability, 0 at most"),
+        expect.no_problem("logprobs_problem", "every token as sampled has one finite log-probability, 0 at most"),
         expect.no_problem("observation_problem", "an observation follows every call, and no answer"),
         expect.rarely(
             "malformed", max_malformed_rate, f"at most {max_malformed_rate:.1%} of the actions are malformed"
@@ -97,8 +97,7 @@ def _with_problems(
     splits = dict(zip(questions["id"], questions["split"], strict=True))
     benchmarks = dict(zip(questions["id"], questions["benchmark"], strict=True))
     limits = {
-        identifier: max((max_steps[tool] for tool in tools if tool in max_steps), default=max(max_steps.values()))
-        for identifier, tools in zip(questions["id"], questions["tools"], strict=True)
+        identifier: max_steps.get(task) for identifier, task in zip(questions["id"], questions["task"], strict=True)
     }
     asked = list(trajectories["question_id"])
     stops = list(trajectories["stop"])
@@ -135,8 +134,11 @@ def _ending_problem(stop: str, kinds: Sequence[str]) -> str | None:
     return None
 
 
-def _with_step_problems(steps: pd.DataFrame, decode: Decode) -> pd.DataFrame:
-    """The steps with helper columns that say what is wrong with each, and which actions and calls failed."""
+def _with_step_problems(steps: pd.DataFrame, decode: Decode, retokenised: Sequence[bool]) -> pd.DataFrame:
+    """The steps with helper columns that say what is wrong with each, and which actions and calls failed.
+
+    `retokenised` is the flag of each trajectory, by row: its steps may go without log-probabilities.
+    """
     last = ~steps.duplicated("row", keep="last")
     called = ~steps["kind"].isin([ActionKind.ANSWER.value, ActionKind.MALFORMED.value])
     problems = {
@@ -144,8 +146,8 @@ def _with_step_problems(steps: pd.DataFrame, decode: Decode) -> pd.DataFrame:
             _token_problem(ids, text, decode) for ids, text in zip(steps["token_ids"], steps["text"], strict=True)
         ],
         "logprobs_problem": [
-            _logprob_problem(len(ids), logprobs)
-            for ids, logprobs in zip(steps["token_ids"], steps["logprobs"], strict=True)
+            _logprob_problem(len(ids), logprobs, retokenised[row])
+            for ids, logprobs, row in zip(steps["token_ids"], steps["logprobs"], steps["row"], strict=True)
         ],
         "observation_problem": [
             _observation_problem(kind, observation, end)
@@ -166,7 +168,9 @@ def _token_problem(ids: np.ndarray, text: str, decode: Decode) -> str | None:
     return None if decoded == text else f"decode to {decoded!r}, the text is {text!r}"
 
 
-def _logprob_problem(tokens: int, logprobs: np.ndarray) -> str | None:
+def _logprob_problem(tokens: int, logprobs: np.ndarray, retokenised: bool) -> str | None:
+    if retokenised and len(logprobs) == 0:
+        return None
     if len(logprobs) != tokens:
         return f"{len(logprobs)} for {tokens} tokens"
     wrong = ~(np.isfinite(logprobs) & (logprobs <= 0))
@@ -195,6 +199,7 @@ def _statistics(trajectories: pd.DataFrame, steps: pd.DataFrame, mix: pd.DataFra
         "malformed_rate": float(steps["malformed"].mean()),
         "tool_error_rate": float(calls.astype(float).mean()) if len(calls) else 0.0,
         "failed_rate": float(trajectories["failed"].mean()),
+        "retokenised_rate": float(trajectories["retokenised"].mean()),
     }
     statistics |= {f"stop/{stop}": float((trajectories["stop"] == stop.value).mean()) for stop in Stop}
     return statistics | {f"share/{name}": float(s) for name, s in zip(mix["benchmark"], mix["share"], strict=True)}

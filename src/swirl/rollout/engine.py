@@ -180,7 +180,7 @@ class _Engine:
             flight.reply = Future()
             flight.reply.set_result(Observation(MALFORMED_REPLY, True))
         else:
-            flight.reply = self._tools.submit(_answer, tools[action.kind], action.payload)
+            flight.reply = self._tools.submit(observe, tools[action.kind], action.payload)
 
     def _complete(self, flight: _Flight, seen: Observation | None) -> None:
         """Record the step, and go on or stop."""
@@ -229,7 +229,8 @@ class _Engine:
         )
 
 
-def _answer(tool: Tool, payload: str) -> Observation:
+def observe(tool: Tool, payload: str) -> Observation:
+    """What one call of a tool shows the model: `QUERY -> RESULT`."""
     result = call(tool, payload)
     return Observation(f"{payload} -> {result.text}", result.error)
 

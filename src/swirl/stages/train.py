@@ -6,14 +6,18 @@ Started by `accelerate launch`, several processes train one model together; the 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
+from swirl.absent import leave_out
 from swirl.benchmarks.oracle import label_steps
 from swirl.errors import DataError
 from swirl.evaluation.scoring import judged_labels, mean
 from swirl.grading import grade
 from swirl.journal import fingerprint
+from swirl.judges import load_reward_model
+from swirl.judging.reward import RewardModel
 from swirl.layout import Layout
 from swirl.models import lora
 from swirl.models.local import load_model, load_tokenizer, save
@@ -33,9 +37,8 @@ from swirl.types import ActionKind, SubTrajectory, Trajectory
 from swirl.wiring import (
     attempts,
     derivations_of,
-    load_policy,
-    load_reward_model,
-    prompt_files,
+    load_local_policy,
+    own_files,
     questions_of,
     roll_out_all,
     sampling,
@@ -46,11 +49,16 @@ Series = list[dict[str, float]]
 
 def run(params: Params, layout: Layout, item: str) -> None:
     """Train the base by the method `item` and save the model, its curves and its last metrics."""
+    if item not in params.train.methods:
+        leave_out(layout.model(item), f"train.methods does not name {item}")
+        save_series([], layout.series(f"train-{item}"))
+        save_json({}, layout.metrics(f"train-{item}"))
+        return
     groups = by_trajectory(load(SubTrajectory, layout.steps))
     if not groups:
         raise DataError(f"{layout.steps} holds no steps: the filter kept nothing; see reports/filters.json")
     processes = join(params.runtime.device)
-    policy = load_policy(params, layout.model("base"), item)
+    policy = load_local_policy(params, layout.model("base"), item)
     if (adapter := params.train.lora) is not None:
         seed = derive(params.seed, "lora", item)
         lora.add(policy.model, adapter.rank, adapter.alpha, adapter.targets, seed)
@@ -84,9 +92,10 @@ class Development:
         """Greedy rollouts, judged; `golden.` keys come from golden labels, steer nothing. Empty without questions."""
         params, together = self._params, self._processes.together
         made = together(self._attempts, lambda mine: roll_out_all(params, self._policy, mine, 0.0, 0))
-        scores = [value for row in together(made, self.judge.trajectory_scores) for value in row]
+        judged = [value for row in together(made, self.judge.trajectory_scores) for value in row]
+        scores = [value for value in judged if not math.isnan(value)]  # NaN: no verdict
         steps = [step for trajectory in made for step in trajectory.steps]
-        if not steps:
+        if not scores:
             return {}
         malformed = sum(step.action.kind == ActionKind.MALFORMED for step in steps)
         return {
@@ -108,9 +117,11 @@ class Development:
             return golden
         oracle = [label_steps(self._derivations[t.question_id], [s.action for s in t.steps]) for t in known]
         judged = judged_labels(self.judge, known, self._params.judge.threshold)
-        pairs = [pair for o, j in zip(oracle, judged, strict=True) for pair in zip(o, j, strict=True)]
+        both = [pair for o, j in zip(oracle, judged, strict=True) for pair in zip(o, j, strict=True)]
+        pairs = [(ours, theirs) for ours, theirs in both if theirs is not None]
         golden["golden.process_label"] = sum(mean(labels) or 0.0 for labels in oracle) / len(oracle)
-        golden["golden.judge_agreement"] = sum(o == j for o, j in pairs) / len(pairs)
+        if pairs:
+            golden["golden.judge_agreement"] = sum(o == j for o, j in pairs) / len(pairs)
         return golden
 
 
@@ -130,7 +141,9 @@ def train_swirl(
         runtime = params.runtime
         reference = load_model(layout.model("base"), runtime.device, runtime.attention, runtime.dtype)
         reference.requires_grad_(False)
-    judge = dataclasses.replace(development.judge, packed=params.train.packed, token_budget=params.train.token_budget)
+    judge = development.judge
+    if isinstance(judge, RewardModel):
+        judge = dataclasses.replace(judge, packed=params.train.packed, token_budget=params.train.token_budget)
     seed = derive(params.seed, "train", "swirl")
     options = Settings(
         settings.states,
@@ -227,9 +240,9 @@ def train_sft(
 def _supervise(
     params: Params, policy: Policy, masters: Masters, batch: Sequence[list[SubTrajectory]], processes: Processes
 ) -> float:
-    packed, budget, workers = params.train.packed, params.train.token_budget, params.runtime.workers
+    packed, token_budget, workers = params.train.packed, params.train.token_budget, params.runtime.workers
     with recomputing(policy.model, params.train.gradient_checkpointing):
-        return supervised_gradients(policy.model, masters, batch, packed, budget, workers, processes)
+        return supervised_gradients(policy.model, masters, batch, packed, token_budget, workers, processes)
 
 
 def _set_rate(optimizer: Any, rate: float) -> None:
@@ -258,12 +271,14 @@ def _commit(
 
 def _fingerprint(params: Params, layout: Layout, item: str) -> str:
     method = {"swirl": params.train.swirl, "sft": params.train.sft}[item]
-    sections: list[Any] = [params.seed, params.runtime.model_dump(), params.rollout.model_dump(), item]
-    sections += [getattr(params, name).model_dump() for name in ("tools", "prompts", "judge")]
+    adapter = params.train.lora
+    sections: list[Any] = [params.seed, item, dict(params.tasks), launched()[1]]
+    sections += [part.model_dump() for part in (params.runtime, params.rollout, params.tools, params.judge)]
     sections += [params.train.packed, params.train.token_budget, params.train.gradient_checkpointing]
-    sections += [method.model_dump(), params.train.lora.model_dump() if params.train.lora else None, launched()[1]]
+    sections += [method.model_dump(), adapter.model_dump() if adapter else None, params.reward_model.model_dump()]
     inputs = [layout.steps, layout.model("base"), layout.model("reward"), layout.questions, layout.derivations]
-    return fingerprint(sections, [*inputs, layout.root / "data/index", *prompt_files(params, layout)])
+    inputs += [layout.root / "data/index", layout.root / params.prompts.judge, *own_files(params, layout)]
+    return fingerprint(sections, inputs)
 
 
 def _final(series: Series) -> dict[str, float]:

@@ -1,0 +1,72 @@
+"""Answers on disk, so that no server is asked the same twice: one small JSON file each."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import threading
+from pathlib import Path
+
+from swirl.endpoints.types import Answer, Ask, Endpoint
+from swirl.endpoints.wire import log_probabilities, token_ids
+from swirl.errors import DataError
+
+MAX_ENTRY = 2**20
+"""Bytes of one file; a larger answer is not kept."""
+
+
+class Cache:
+    """A folder of answers, each under a hash of all that decides it. Processes may share it.
+
+    A server's weights are known by its address and the model's name alone: give a model another name, or throw the
+    folder away, when its weights change. Keys are never part of it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def get(self, endpoint: Endpoint, ask: Ask) -> Answer | None:
+        """The stored answer; None when there is none, or what is there is no answer."""
+        try:
+            with self._path(endpoint, ask).open("rb") as file:
+                stored = json.loads(file.read(MAX_ENTRY + 1))
+            return _checked(stored)
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError, KeyError, RecursionError):
+            return None
+
+    def put(self, endpoint: Endpoint, ask: Ask, answer: Answer) -> None:
+        """Keep an answer, atomically. Raises `DataError` when the folder cannot be written."""
+        data = json.dumps(dataclasses.asdict(answer), allow_nan=False).encode()
+        if len(data) > MAX_ENTRY:
+            return
+        path = self._path(endpoint, ask)
+        partial = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.partial")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_bytes(data)
+            os.replace(partial, path)
+        except OSError as error:
+            raise DataError(f"the answer cache {self._folder} cannot be written: {error.strerror}") from error
+
+    def _path(self, endpoint: Endpoint, ask: Ask) -> Path:
+        said = [endpoint.url.rstrip("/"), endpoint.model, endpoint.api, dataclasses.asdict(ask)]
+        name = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+        return self._folder / name[:2] / f"{name}.json"
+
+
+def _checked(stored: dict[str, object]) -> Answer:
+    """An answer from its fields. Raises `ValueError`, `TypeError` or `KeyError` for any other shape."""
+    text, finish, ids, logprobs = (stored[name] for name in ("text", "finish", "ids", "logprobs"))
+    prompt_tokens, completion_tokens = stored["prompt_tokens"], stored["completion_tokens"]
+    if not (isinstance(text, str) and isinstance(finish, str)):
+        raise ValueError("text and finish are strings")
+    if not (isinstance(prompt_tokens, int) and isinstance(completion_tokens, int)):
+        raise ValueError("counts are integers")
+    fine_ids, fine_logprobs = token_ids(ids), log_probabilities(logprobs)
+    if (fine_ids is None) != (ids is None) or (fine_logprobs is None) != (logprobs is None):
+        raise ValueError("ids or log-probabilities are of another shape")
+    return Answer(text, finish, fine_ids, fine_logprobs, prompt_tokens, completion_tokens)

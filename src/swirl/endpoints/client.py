@@ -1,0 +1,349 @@
+"""One client for any OpenAI-compatible server: `with Client(endpoint) as client: client.complete_many(asks)`.
+
+Requests run on an event loop in a thread of the client's own, so any thread may ask. The openai package sends and
+retries them (exponential back-off with jitter, Retry-After up to two minutes); pace, bounds, cache and the sentences
+of errors are ours. The key is read from the environment when the client opens, and is in no message, file or repr.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from swirl.endpoints import wire
+from swirl.endpoints.cache import Cache
+from swirl.endpoints.types import (
+    Answer,
+    Ask,
+    ContextError,
+    Counts,
+    Endpoint,
+    EndpointError,
+    Message,
+    UnavailableError,
+)
+
+if TYPE_CHECKING:
+    import httpx2
+    import openai
+
+__all__ = ["Answer", "Ask", "Client", "ContextError", "Counts", "Endpoint", "EndpointError", "Message"]
+__all__ += ["UnavailableError"]
+
+MAX_ANSWER = 2**24
+"""Bytes of one response; a longer one is not read to its end."""
+
+_CONNECT_S = 20.0
+_NAMED = 10
+"""Models that a message lists at most."""
+
+
+class Client:
+    """Asks one endpoint. Use it as a context manager; inside, its methods may be called from any thread.
+
+    Raises `ModelError` when the endpoint names a key that the environment does not hold.
+    """
+
+    def __init__(self, endpoint: Endpoint, cache: Path | None = None) -> None:
+        """`cache` is a folder of answers that are never asked for again; None keeps none."""
+        self.endpoint = endpoint
+        self._cache = Cache(cache) if cache else None
+        self._counts, self._lock = Counts(), threading.Lock()
+        self._refused: frozenset[str] = frozenset()
+        self._ids_work = True
+        self._known = threading.Event()
+        """Set when the server has answered a request, so that what it accepts is known."""
+        self._key = _key(endpoint)
+
+    def __repr__(self) -> str:
+        return f"Client({self.endpoint!r})"
+
+    def __enter__(self) -> Client:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="endpoint", daemon=True)
+        self._thread.start()
+        asyncio.run_coroutine_threadsafe(self._open(), self._loop).result()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    @property
+    def counts(self) -> Counts:
+        """What was asked so far."""
+        with self._lock:
+            return self._counts
+
+    @property
+    def refused(self) -> frozenset[str]:
+        """Optional request fields that the server turned out not to accept; `prompt` when it takes no token ids."""
+        return self._refused if self._ids_work else self._refused | {"prompt"}
+
+    def complete(self, ask: Ask) -> Answer:
+        """The answer to one request. Raises `EndpointError` when it failed for good."""
+        return self.submit(ask).result()
+
+    def submit(self, ask: Ask) -> Future[Answer]:
+        """Ask without waiting; the future's result is the answer, or raises `EndpointError`."""
+        return asyncio.run_coroutine_threadsafe(self._complete(ask), self._loop)
+
+    def complete_many(
+        self, asks: Sequence[Ask], done: Callable[[int], None] = lambda count: None
+    ) -> list[Answer | EndpointError]:
+        """All answers in order, an `EndpointError` in the place of each that failed for good; `done(1)` follows each.
+
+        Raises `UnavailableError` when no request can succeed.
+        """
+        futures = [self.submit(ask) for ask in asks]
+        answers: list[Answer | EndpointError] = []
+        try:
+            for future in futures:
+                try:
+                    answers.append(future.result())
+                except UnavailableError:
+                    raise
+                except EndpointError as error:
+                    answers.append(error)
+                done(1)
+        finally:
+            for future in futures:
+                future.cancel()
+        return answers
+
+    # From here on, everything runs on the loop.
+
+    async def _open(self) -> None:
+        from openai import AsyncOpenAI, DefaultAsyncHttpxClient, Omit, Timeout
+
+        endpoint = self.endpoint
+        self._places = asyncio.Semaphore(endpoint.concurrency)
+        self._first = asyncio.Lock()
+        self._attempt_pace = _Pace(endpoint.requests_per_minute)
+        self._token_pace = _Pace(endpoint.tokens_per_minute)
+        hooks: Any = {"request": [self._before_attempt], "response": [self._bound]}
+        headers: dict[str, Any] = {"OpenAI-Organization": Omit(), "OpenAI-Project": Omit()}
+        headers |= {"Accept-Encoding": "identity"}
+        self._openai = AsyncOpenAI(
+            base_url=endpoint.url,
+            api_key=self._key or "none",
+            max_retries=endpoint.retries,
+            default_headers=headers,
+            http_client=DefaultAsyncHttpxClient(event_hooks=hooks, follow_redirects=False),
+            timeout=Timeout(endpoint.timeout_s, connect=min(_CONNECT_S, endpoint.timeout_s)),
+        )
+
+    async def _close(self) -> None:
+        await self._openai.close()
+        others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+
+    async def _before_attempt(self, request: httpx2.Request) -> None:
+        self._count(retries=int(request.headers.get("x-stainless-retry-count", "0") != "0"))
+        if not self._key:
+            del request.headers["authorization"]
+        await self._attempt_pace.wait(1)
+        request.extensions["swirl_deadline"] = self._loop.time() + self.endpoint.timeout_s
+
+    async def _bound(self, response: httpx2.Response) -> None:
+        """See to it that the body is neither endless nor slow without end, nor larger than it looks."""
+        from swirl.endpoints.bounded import Bounded, TooLarge
+
+        if response.headers.get("content-encoding", "identity").lower() != "identity":
+            raise TooLarge("compressed, which it was asked not to be")
+        deadline = response.request.extensions["swirl_deadline"]
+        response.stream = Bounded(cast("httpx2.AsyncByteStream", response.stream), MAX_ANSWER, deadline)
+
+    async def _complete(self, ask: Ask) -> Answer:
+        if self._cache and (stored := self._cache.get(self.endpoint, ask)):
+            self._count(cached=1)
+            return stored
+        async with self._places:
+            expected = ask.max_tokens + (len(ask.ids) or sum(len(turn.content) for turn in ask.messages) // 4)
+            await self._token_pace.wait(expected)
+            self._count(requests=1)
+            try:
+                answer = await self._ask_first(ask)
+            except EndpointError:
+                self._count(failures=1)
+                raise
+        used = answer.prompt_tokens + answer.completion_tokens
+        self._token_pace.correct(used - expected if used else 0)
+        self._count(
+            prompt_tokens=answer.prompt_tokens,
+            completion_tokens=answer.completion_tokens,
+            cost=answer.prompt_tokens / 1e6 * self.endpoint.cost_per_million_input
+            + answer.completion_tokens / 1e6 * self.endpoint.cost_per_million_output,
+        )
+        if self._cache:
+            self._cache.put(self.endpoint, ask, answer)
+        return answer
+
+    async def _ask_first(self, ask: Ask) -> Answer:
+        """One request at a time until the server has answered one: what it refuses is then learned once."""
+        if not self._known.is_set():
+            async with self._first:
+                if not self._known.is_set():
+                    return await self._ask(ask)
+        return await self._ask(ask)
+
+    async def _ask(self, ask: Ask) -> Answer:
+        """Ask, leaving out by and by the optional fields that the server refuses by name."""
+        ids_work, reason = self._ids_work, None
+        while True:
+            sent = wire.body(self.endpoint, ask, self._refused, ids_work)
+            try:
+                payload = await self._send(sent)
+            except _BadRequest as refusal:
+                if new := wire.newly_refused(refusal.message, sent):
+                    if ask.top_k and "top_k" in new:
+                        advice = "set top_k to 0, which keeps every token"
+                        raise EndpointError(self._about(f"refuses top_k = {ask.top_k}: {advice}")) from None
+                    self._refused |= new
+                    self._count(retries=1)
+                    continue
+                if isinstance(sent.get("prompt"), list) and "string" in refusal.message and not refusal.context:
+                    ids_work, reason = False, refusal  # it wants text; if it refuses that too, this was not the reason
+                    self._count(retries=1)
+                    continue
+                raise self._refusal(reason or refusal) from None
+            self._ids_work = ids_work
+            self._known.set()
+            try:
+                return wire.answer(self.endpoint, ask, payload)
+            except EndpointError as error:
+                raise EndpointError(self._about(self._redacted(str(error)))) from None
+
+    async def _send(self, sent: dict[str, Any]) -> bytes:
+        """The body of a response of 200. Raises `_BadRequest` for 400 and 422, `EndpointError` for all else."""
+        import httpx2
+        import openai
+
+        from swirl.endpoints.bounded import TooLarge
+
+        try:
+            response = await self._openai.post(self._path, cast_to=httpx2.Response, body=sent)
+        except openai.APIStatusError as error:
+            raise await self._status_error(error) from None
+        except openai.APIConnectionError as error:
+            raise self._connection_error(error) from None
+        except TooLarge as error:
+            raise EndpointError(self._about(f"gave an answer that is not read: {error}")) from None
+        payload = response.content
+        if len(self._key) >= 16 and self._key.encode() in payload:
+            raise EndpointError(self._about("gave an answer that holds the key; it is not kept"))
+        return payload
+
+    async def _status_error(self, error: openai.APIStatusError) -> Exception:
+        status, message = error.status_code, self._redacted(wire.message_of(error.body))
+        said = wire.short(message)
+        if status in (401, 403):
+            name = self.endpoint.key_env
+            mend = (
+                f"set ${name} to a key that it accepts" if name else "name the variable that holds its key in key_env"
+            )
+            return UnavailableError(self._about(f"refuses the key ({status}): {said}; {mend}"))
+        if status == 404:
+            served = await self._served()
+            if self.endpoint.model in served:
+                return UnavailableError(self._about(f"serves the model, but not {self._path} (404): use the other api"))
+            shown = ", ".join(served[:_NAMED]) + ", ..." * (len(served) > _NAMED)
+            mend = f"it serves {shown}" if served else "is the path, such as /v1, right?"
+            return UnavailableError(self._about(f"knows no such model (404): {said}; {mend}"))
+        if status in (400, 413, 422):
+            return _BadRequest(status, message, wire.says_context(message))
+        times = f" {self.endpoint.retries + 1} times" if status in (408, 409, 429) or status >= 500 else ""
+        return EndpointError(self._about(f"answered {status}{times}: {said}"))
+
+    def _connection_error(self, error: openai.APIConnectionError) -> EndpointError:
+        import openai
+
+        times = f"{self.endpoint.retries + 1} times"
+        cause = type(error.__cause__).__name__
+        if cause in ("ConnectError", "ConnectTimeout", "UnsupportedProtocol", "ProxyError"):
+            reason = wire.short(self._redacted(str(error.__cause__))) or cause
+            return UnavailableError(f"nothing answers at {self.endpoint.url} ({reason}): is the server running there?")
+        if isinstance(error, openai.APITimeoutError):
+            advice = "raise timeout_s, or lower concurrency"
+            return EndpointError(self._about(f"took longer than {self.endpoint.timeout_s:g} s, {times}: {advice}"))
+        return EndpointError(self._about(f"cut the connection ({cause}), {times}"))
+
+    def _refusal(self, refusal: _BadRequest) -> EndpointError:
+        said = wire.short(refusal.message)
+        if refusal.context:
+            return ContextError(self._about(f"has no room for the conversation ({refusal.status}): {said}"))
+        return EndpointError(self._about(f"refuses the request ({refusal.status}): {said}"))
+
+    async def _served(self) -> list[str]:
+        """Names of the models that the server lists; none when it does not say."""
+        import openai
+
+        try:
+            listed = await self._openai.with_options(max_retries=0).models.list()
+            return [self._redacted(wire.short(str(model.id))) for model in listed.data]
+        except (openai.OpenAIError, ValueError, TypeError, AttributeError):
+            return []
+
+    @property
+    def _path(self) -> str:
+        return "/chat/completions" if self.endpoint.api == "chat" else "/completions"
+
+    def _about(self, what: str) -> str:
+        return f"{self.endpoint.url} ({self.endpoint.model}) {what}"
+
+    def _redacted(self, text: str) -> str:
+        return text.replace(self._key, "***") if self._key else text
+
+    def _count(self, **more: float) -> None:
+        with self._lock:
+            changed = {name: getattr(self._counts, name) + value for name, value in more.items()}
+            self._counts = dataclasses.replace(self._counts, **changed)
+
+
+class _BadRequest(Exception):
+    """The server refuses a request as it is."""
+
+    def __init__(self, status: int, message: str, context: bool) -> None:
+        super().__init__(status)
+        self.status, self.message, self.context = status, message, context
+
+
+class _Pace:
+    """Spaces what is to stay below a number a minute, evenly."""
+
+    def __init__(self, per_minute: float) -> None:
+        self._seconds = 60 / per_minute if per_minute else 0.0
+        self._free = 0.0
+
+    async def wait(self, amount: float) -> None:
+        """Wait for the turn of so much."""
+        now = time.monotonic()
+        start = max(now, self._free)
+        self._free = start + amount * self._seconds
+        if start > now:
+            await asyncio.sleep(start - now)
+
+    def correct(self, more: float) -> None:
+        """It was so much more than `wait` was told; negative: less."""
+        self._free += more * self._seconds
+
+
+def _key(endpoint: Endpoint) -> str:
+    """The key from the environment, without the white space that files end in."""
+    if not endpoint.key_env:
+        return ""
+    key = os.environ.get(endpoint.key_env, "").strip()
+    if not key:
+        raise UnavailableError(f"{endpoint.url} needs a key: set ${endpoint.key_env} in the environment")
+    return key

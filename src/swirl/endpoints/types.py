@@ -1,0 +1,149 @@
+"""What is asked of a server, what it answers, and what can go wrong on the way."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from swirl.errors import ModelError
+
+
+class EndpointError(ModelError):
+    """One request failed for good; the others may not."""
+
+
+class ContextError(EndpointError):
+    """The conversation does not fit into the server's context."""
+
+
+class UnavailableError(EndpointError):
+    """Every request will fail: nobody listens there, the key is refused, or the model is not served."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """An OpenAI-compatible server: vLLM, SGLang, llama.cpp, `transformers serve`, or a hosted model.
+
+    Raises `ModelError` for a field that makes no sense.
+    """
+
+    url: str
+    """Base address, up to and with `/v1`: `http://127.0.0.1:8000/v1`."""
+    model: str
+    """The name under which the server has the model."""
+    api: Literal["completions", "chat"]
+    """completions: token ids in and, where the server gives them, out; chat: messages."""
+    key_env: str = ""
+    """Name of the environment variable that holds the key; empty: no key is sent."""
+    concurrency: int = 16
+    """Requests at the same time."""
+    requests_per_minute: float = 0
+    """Attempts are spaced to stay below; 0: no limit."""
+    tokens_per_minute: float = 0
+    """Prompt and completion tokens; 0: no limit."""
+    timeout_s: float = 300
+    """Seconds one attempt may take."""
+    retries: int = 5
+    """Further attempts after a time-out, a cut connection or an answer of 408, 409, 429 or 5xx."""
+    cost_per_million_input: float = 0
+    """Price of a million prompt tokens, in any currency; 0: free."""
+    cost_per_million_output: float = 0
+    """Price of a million completion tokens; 0: free."""
+
+    def __post_init__(self) -> None:
+        checks = {
+            "url": bool(re.fullmatch(r"https?://[^\s/@?#]+(/[^\s@?#]*)?", self.url)),
+            "model": bool(self.model),
+            "api": self.api in ("completions", "chat"),
+            "key_env": bool(re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*|", self.key_env)),
+            "concurrency": self.concurrency >= 1,
+            "requests_per_minute": self.requests_per_minute >= 0,
+            "tokens_per_minute": self.tokens_per_minute >= 0,
+            "timeout_s": self.timeout_s > 0,
+            "retries": self.retries >= 0,
+            "cost_per_million_input": self.cost_per_million_input >= 0,
+            "cost_per_million_output": self.cost_per_million_output >= 0,
+        }
+        for name, fine in checks.items():
+            if not fine:
+                # A key that was put into the wrong field is not printed.
+                value = "" if name in ("url", "key_env") else f" = {getattr(self, name)!r}"
+                raise ModelError(f"endpoint: {name}{value}: {_ALLOWED.get(name, 'must be a number, 0 or more')}")
+
+
+_ALLOWED = {
+    "url": "must be http:// or https://, a host and a path such as /v1, without key, password or query",
+    "model": "must be the name under which the server has the model",
+    "api": "must be completions or chat",
+    "key_env": "must be the NAME of an environment variable, not the key itself; empty for a server without key",
+    "concurrency": "must be at least 1",
+    "timeout_s": "must be above 0",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Literal["user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One request, with all that decides its answer."""
+
+    messages: tuple[Message, ...]
+    """The conversation, for the chat protocol."""
+    max_tokens: int
+    """Longest answer, its end of turn included."""
+    text: str = ""
+    """The conversation in the model's own markup, for a completions server that takes no token ids."""
+    ids: tuple[int, ...] = ()
+    """The conversation's token ids, for a completions server that takes them; empty: send `text`."""
+    temperature: float = 1.0
+    """0 is greedy."""
+    top_p: float = 1.0
+    """1 keeps every token."""
+    top_k: int = 0
+    """0 keeps every token."""
+    seed: int = 0
+    stop_ids: tuple[int, ...] = ()
+    """Tokens that end an answer, beside the server's own."""
+    vote: int = 0
+    """Which of several answers to the same question this is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the server said."""
+
+    text: str
+    finish: str
+    """`stop`, `length`, or whatever the server calls its reason."""
+    ids: tuple[int, ...] | None
+    """Token ids as sampled; None when the server does not give them, or did not read `Ask.ids` as they are."""
+    logprobs: tuple[float, ...] | None
+    """Natural-log probability of each of `ids`, 0 at most; None when the server does not give them all."""
+    prompt_tokens: int
+    completion_tokens: int
+    """As the server counts; 0 when it does not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What a client asked so far."""
+
+    requests: int = 0
+    """Asked of the server, once however often it was retried."""
+    cached: int = 0
+    """Answered from the cache instead."""
+    retries: int = 0
+    """Attempts beyond the first, those included by which the client learns what the server accepts."""
+    failures: int = 0
+    """Requests that failed for good."""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost: float = 0.0
+    """In the currency of the endpoint's prices."""

@@ -1,0 +1,164 @@
+"""The protocol: a request's JSON, and what a server's JSON says. The server's side is hostile input.
+
+Beyond OpenAI's own fields, a completions server is asked for the tokens that it sampled. Shapes that are understood:
+vLLM's `token_ids` and `prompt_token_ids` (for `return_token_ids`), its older `"token_id:42"` in `logprobs.tokens` (for
+`return_tokens_as_token_ids`), and llama.cpp's `logprobs.content`, a list of objects with `id` and `logprob`. What is
+missing or of any other shape counts as not given.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from swirl.endpoints.types import Answer, Ask, Endpoint, EndpointError
+
+NEUTRAL = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
+"""Sampling as plain as the policy's own. Left out, servers take the defaults of the model's generation config."""
+
+OPTIONAL = (*NEUTRAL, "seed", "stop_token_ids", "return_token_ids", "return_tokens_as_token_ids", "logprobs")
+OPTIONAL += ("add_special_tokens",)
+"""Fields that a server may refuse; an answer without them is still an answer."""
+
+MAX_SEED = 2**31
+_QUOTED = 300
+"""Characters of a server's message that are shown."""
+
+
+def body(endpoint: Endpoint, ask: Ask, refused: Collection[str], ids_work: bool) -> dict[str, Any]:
+    """A request's JSON, without the `refused` optional fields."""
+    fields: dict[str, Any] = {"model": endpoint.model}
+    if endpoint.api == "chat":
+        fields["messages"] = [{"role": turn.role, "content": turn.content} for turn in ask.messages]
+    else:
+        fields["prompt"] = list(ask.ids) if ask.ids and ids_work else ask.text
+    fields["max_completion_tokens" if "max_tokens" in refused else "max_tokens"] = ask.max_tokens
+    fields |= {"temperature": ask.temperature, "top_p": ask.top_p, **NEUTRAL, "seed": ask.seed % MAX_SEED}
+    if ask.top_k:
+        fields["top_k"] = ask.top_k
+    if endpoint.api == "completions" and ask.ids:
+        fields |= {"return_token_ids": True, "return_tokens_as_token_ids": True, "logprobs": 1}
+        fields |= {"add_special_tokens": False}
+        if ask.stop_ids:
+            fields["stop_token_ids"] = list(ask.stop_ids)
+    return {name: value for name, value in fields.items() if name not in refused}
+
+
+def newly_refused(message: str, sent: Mapping[str, Any]) -> set[str]:
+    """The optional fields of a request that a refusal names."""
+    if "max_tokens" in sent and "max_completion_tokens" in message:
+        return {"max_tokens"}
+    return {name for name in OPTIONAL if name in sent and re.search(rf"\b{name}\b", message)}
+
+
+def message_of(error_body: object) -> str:
+    """What an error's body says, as one text: its innermost `error`, `message` or `detail`."""
+    for _ in range(3):
+        if not isinstance(error_body, Mapping):
+            break
+        error_body = next(
+            (error_body[key] for key in ("error", "message", "detail") if error_body.get(key)), error_body
+        )
+    try:
+        return error_body if isinstance(error_body, str) else json.dumps(error_body, default=str)
+    except RecursionError:
+        return "nested beyond reading"
+
+
+def short(message: str) -> str:
+    """A server's message as it is shown: one line, its beginning."""
+    line = " ".join(clean(message[: 4 * _QUOTED]).split())
+    return line if len(line) <= _QUOTED else line[:_QUOTED] + " ..."
+
+
+def clean(text: str) -> str:
+    """`text` without lone surrogates, which no file can hold."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def says_context(message: str) -> bool:
+    """Whether a refusal is about the length of the conversation."""
+    pattern = (
+        r"context[ _](length|size|window)|maximum context|max_model_len|too (long|many tokens)|exceed\w* .{0,40}context"
+    )
+    return re.search(pattern, message[:10_000], re.IGNORECASE) is not None
+
+
+def answer(endpoint: Endpoint, ask: Ask, payload: bytes) -> Answer:
+    """What a server's response says. Raises `EndpointError` when it says nothing that can be used."""
+    try:
+        tree = json.loads(payload)
+    except (ValueError, RecursionError):
+        raise EndpointError(f"the answer is no JSON: {short(payload[:2000].decode(errors='replace'))!r}") from None
+    choices = tree.get("choices") if isinstance(tree, dict) else None
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+        raise EndpointError(f"the answer has no choices: {short(message_of(tree))!r}")
+    choice = choices[0]
+    inside = choice.get("message") if endpoint.api == "chat" else choice
+    text = inside.get("content" if endpoint.api == "chat" else "text", "") if isinstance(inside, dict) else None
+    if text is None and isinstance(inside, dict):
+        text = ""  # all of it was reasoning, or a call of the server's own kind
+    if not isinstance(text, str):
+        raise EndpointError(f"the answer's first choice has no text: {short(message_of(choice))!r}")
+    usage = tree["usage"] if isinstance(tree.get("usage"), dict) else {}
+    ids, logprobs = _tokens(ask, choice, tree) if endpoint.api == "completions" else (None, None)
+    return Answer(
+        text=clean(text),
+        finish=clean(str(choice.get("finish_reason")))[:40],
+        ids=ids,
+        logprobs=logprobs,
+        prompt_tokens=_count(usage.get("prompt_tokens")),
+        completion_tokens=_count(usage.get("completion_tokens")),
+    )
+
+
+def _tokens(
+    ask: Ask, choice: Mapping[str, Any], tree: Mapping[str, Any]
+) -> tuple[tuple[int, ...] | None, tuple[float, ...] | None]:
+    """The sampled ids and their log-probabilities, as far as they are given and fit each other."""
+    told = choice.get("logprobs")
+    told = told if isinstance(told, dict) else {}
+    content = told.get("content")
+    items = [item if isinstance(item, dict) else {} for item in content] if isinstance(content, list) else []
+    ids = (
+        token_ids(choice.get("token_ids"))
+        or _numbered(told.get("tokens"))
+        or token_ids([item.get("id") for item in items])
+    )
+    read = next((x for x in (choice.get("prompt_token_ids"), tree.get("prompt_token_ids")) if x is not None), None)
+    if not ask.ids or ids is None or len(ids) > ask.max_tokens or (read is not None and read != list(ask.ids)):
+        return None, None
+    logprobs = log_probabilities(told.get("token_logprobs") or [item.get("logprob") for item in items])
+    return ids, logprobs if logprobs is not None and len(logprobs) == len(ids) else None
+
+
+def token_ids(value: object) -> tuple[int, ...] | None:
+    """A list of token ids that is not empty, else None."""
+    if not isinstance(value, list) or not value:
+        return None
+    fine = all(isinstance(i, int) and not isinstance(i, bool) and 0 <= i < 2**31 for i in value)
+    return tuple(value) if fine else None
+
+
+def log_probabilities(value: object) -> tuple[float, ...] | None:
+    """A list of finite numbers that are not above 0 but by rounding, else None."""
+    if not isinstance(value, list):
+        return None
+    numbers = [item for item in value if isinstance(item, int | float) and not isinstance(item, bool)]
+    fine = len(numbers) == len(value) and all(math.isfinite(number) and number < 1e-3 for number in numbers)
+    return tuple(min(0.0, float(number)) for number in numbers) if fine else None
+
+
+def _numbered(value: object) -> tuple[int, ...] | None:
+    """The ids of `["token_id:42", ...]`, else None."""
+    if not isinstance(value, list):
+        return None
+    found = [re.fullmatch(r"token_id:(\d{1,10})", token) if isinstance(token, str) else None for token in value]
+    return token_ids([int(match[1]) if match else None for match in found])
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) and 0 <= value < 2**31 else 0

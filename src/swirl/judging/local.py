@@ -1,0 +1,63 @@
+"""A local judge that writes its reasons before its verdict: generation instead of P(GOOD) read from one token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from swirl.judging.rationale import JudgePrompts, RationaleJudge, Said
+from swirl.judging.remote import need_chance
+from swirl.models.chat import Chat
+from swirl.models.threads import spread
+from swirl.rl.combs import share_out
+from swirl.rl.sampling import Bare, sample_teeth
+from swirl.rollout.sampler import Sampling
+
+
+class LocalRationaleJudge(RationaleJudge):
+    """Judges with a local causal LM and its own chat template; a prompt is read once for all its votes.
+
+    A prompt that leaves no room for the reasons gets no verdict; several votes at temperature 0 raise `ModelError`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: Any,
+        judge_chat: Chat,
+        context: int,
+        prompts: JudgePrompts,
+        chat: Chat,
+        sampling: Sampling,
+        votes: int,
+        seed: int,
+        token_budget: int = 16384,
+        workers: int = 1,
+    ) -> None:
+        """`chat` is the policy's; `context` the model's, in tokens; `token_budget` what one forward reads at most."""
+        super().__init__(name, prompts, chat, votes, seed)
+        need_chance(votes, sampling)
+        self._model, self._judge_chat, self._context = model, judge_chat, context
+        self._sampling, self._token_budget, self._workers = sampling, token_budget, workers
+
+    def say(self, prompts: Sequence[str], seeds: Sequence[Sequence[int]]) -> list[list[Said]]:
+        """See `RationaleJudge`."""
+        longest = self._sampling.max_tokens
+        trunks = [self._judge_chat.prompt(prompt) for prompt in prompts]
+        said: dict[int, list[Said]] = {}
+        for index, trunk in enumerate(trunks):
+            if len(trunk) + longest > self._context:
+                error = f"{len(trunk)} tokens and {longest} for the reasons do not fit into {self._context}"
+                said[index] = [Said("", error) for _ in seeds[index]]
+        asked = [index for index in range(len(trunks)) if index not in said]
+        sizes = [len(trunks[index]) + len(seeds[index]) * longest for index in asked]
+        shares = [[asked[i] for i in group] for group in share_out(sizes, self._token_budget, self._workers)]
+
+        def write(share: Sequence[int]) -> list[list[Said]]:
+            bare = [Bare(trunks[i], tuple((len(trunks[i]), seed) for seed in seeds[i])) for i in share]
+            drawn = sample_teeth(self._model, bare, self._sampling, self._judge_chat.end_ids)
+            return [[Said(self._judge_chat.text(sampled.ids)) for sampled in votes] for votes in drawn]
+
+        for share, written in zip(shares, spread(write, shares, self._workers), strict=True):
+            said |= zip(share, written, strict=True)
+        return [said[index] for index in range(len(prompts))]

@@ -1,0 +1,210 @@
+"""Judges that write their reasons and then a verdict, as the paper's do: what they are shown, and what their votes say.
+
+Who writes is left to `swirl.judging.remote` (an endpoint) and `swirl.judging.local` (a local model). Golden labels are
+shown in the outcome prompt alone. An answer without a verdict is null, never 0.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from swirl.errors import DataError
+from swirl.judging.verdicts import GOOD_BAD, YES_NO, parse
+from swirl.models.chat import Chat
+from swirl.rl.combs import Comb
+from swirl.seeds import derive
+from swirl.types import OUTCOME, Question, Stop, Trajectory, Verdict
+
+MAX_RATIONALE = 4000
+"""Characters of a rationale that are kept."""
+
+_PLACEHOLDERS = {
+    "process": ("question", "conversation", "action"),
+    "reward": ("conversation", "action"),
+    "outcome": ("question", "answer", "golden"),
+}
+_MARKUP = re.compile(r"<(?=[|｜]|/?(?:s|bos|eos|pad|start_of_turn|end_of_turn)>)|\[(?=/?INST\])")
+
+
+@dataclass(frozen=True, slots=True)
+class JudgePrompts:
+    """What a judge is told. Raises `DataError` for a text that lacks a placeholder or has one that is not its own."""
+
+    process: str
+    """With `{question}`, `{conversation}` and `{action}`; asks for GOOD or BAD."""
+    reward: str
+    """With `{conversation}`, which begins with the question, and `{action}`; asks for GOOD or BAD."""
+    outcome: str
+    """With `{question}`, `{answer}` and `{golden}`; asks for YES or NO."""
+
+    def __post_init__(self) -> None:
+        for name, needed in _PLACEHOLDERS.items():
+            text = getattr(self, name)
+            missing = [f"{{{word}}}" for word in needed if f"{{{word}}}" not in text]
+            if missing:
+                raise DataError(f"the {name} prompt must hold {', '.join(missing)}")
+            if "golden" not in needed and "{golden}" in text:
+                raise DataError(f"the {name} prompt holds {{golden}}: only the outcome prompt may show golden labels")
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """One vote as it was written."""
+
+    text: str
+    error: str = ""
+    """Why there is no text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What the votes on one thing say together."""
+
+    good: bool | None
+    """The majority's verdict; a tie is no majority for GOOD. None when no vote has a verdict."""
+    score: float | None
+    """Share of GOOD (or YES) among the votes that have a verdict."""
+    rationale: str
+    """Of the first vote with the majority's verdict; with `good` None, what came instead."""
+
+
+class RationaleJudge(ABC):
+    """Judges steps and outcomes by asking `votes` times for reasons and a verdict."""
+
+    def __init__(self, name: str, prompts: JudgePrompts, chat: Chat, votes: int, seed: int) -> None:
+        """`chat` is the policy's: it turns the states and actions that `scores` is given into text."""
+        self.name, self.prompts, self.votes = name, prompts, votes
+        self._chat, self._seed = chat, seed
+        self.again = False
+        """Whether what got no verdict is asked about once more."""
+
+    @abstractmethod
+    def say(self, prompts: Sequence[str], seeds: Sequence[Sequence[int]]) -> list[list[Said]]:
+        """What is written to each prompt, once a seed."""
+
+    def process_verdicts(self, trajectories: Sequence[Trajectory], questions: Mapping[str, str]) -> list[Verdict]:
+        """One verdict a step; `questions` are texts by id. The judge sees the conversation up to the step."""
+        steps = [(trajectory, step.index) for trajectory in trajectories for step in trajectory.steps]
+        shown = [step_prompt(self.prompts.process, questions[t.question_id], t, index) for t, index in steps]
+        judged = self.judge(shown, GOOD_BAD)
+        return [
+            Verdict(trajectory.id, index, said.good, said.score, said.rationale, self.name)
+            for (trajectory, index), said in zip(steps, judged, strict=True)
+        ]
+
+    def outcome_verdicts(self, trajectories: Sequence[Trajectory], questions: Mapping[str, Question]) -> list[Verdict]:
+        """One verdict a trajectory, against the golden answers; one without an answer is BAD and is not asked about."""
+        answered = [trajectory for trajectory in trajectories if trajectory.stop is Stop.ANSWERED]
+        shown = []
+        for trajectory in answered:
+            question = questions[trajectory.question_id]
+            shown.append(outcome_prompt(self.prompts.outcome, question.text, trajectory.answer, question.answers))
+        judged = dict(zip([t.id for t in answered], self.judge(shown, YES_NO), strict=True))
+        none = Judgement(False, 0.0, "")
+        verdicts = [(trajectory.id, judged.get(trajectory.id, none)) for trajectory in trajectories]
+        return [Verdict(name, OUTCOME, said.good, said.score, said.rationale, self.name) for name, said in verdicts]
+
+    def scores(self, combs: Sequence[Comb]) -> list[list[float]]:
+        """R(a | s) for every tooth of every comb, by the reward prompt; NaN where there is no verdict."""
+        shown = []
+        for comb in combs:
+            for tooth in comb.teeth:
+                conversation = readable(self._chat, comb.trunk[: tooth.sees])
+                shown.append(reward_prompt(self.prompts.reward, conversation, self._chat.text(tooth.ids)))
+        scores = iter(self.judge(shown, GOOD_BAD))
+        return [[_number(next(scores).score) for _ in comb.teeth] for comb in combs]
+
+    def trajectory_scores(self, trajectories: Sequence[Trajectory]) -> list[list[float]]:
+        """R for every step of each trajectory; NaN where there is no verdict."""
+        steps = [(t, step.index) for t in trajectories for step in t.steps]
+        shown = [
+            reward_prompt(self.prompts.reward, readable(self._chat, t.state_ids(k)), t.steps[k].action.text)
+            for t, k in steps
+        ]
+        scores = iter(self.judge(shown, GOOD_BAD))
+        return [[_number(next(scores).score) for _ in trajectory.steps] for trajectory in trajectories]
+
+    def judge(self, prompts: Sequence[str], words: tuple[str, str]) -> list[Judgement]:
+        """Ask each prompt `votes` times, and count. Seeds come from prompt and vote, so order does not matter."""
+        judged = self._votes_on(prompts, range(self.votes), words)
+        if self.again and (null := [i for i, said in enumerate(judged) if said.good is None]):
+            second = self._votes_on([prompts[i] for i in null], range(self.votes, 2 * self.votes), words)
+            for i, said in zip(null, second, strict=True):
+                judged[i] = said
+        return judged
+
+    def _votes_on(self, prompts: Sequence[str], votes: Sequence[int], words: tuple[str, str]) -> list[Judgement]:
+        seeds = [[derive(self._seed, "judge", prompt, vote) for vote in votes] for prompt in prompts]
+        return [count(said, words) for said in self.say(prompts, seeds)]
+
+
+def count(votes: Sequence[Said], words: tuple[str, str]) -> Judgement:
+    """What votes say together."""
+    verdicts = [None if vote.error else parse(vote.text, words) for vote in votes]
+    given = [verdict for verdict in verdicts if verdict is not None]
+    if not given:
+        return Judgement(None, None, _bounded(next((vote.error or vote.text for vote in votes), "")))
+    score = sum(given) / len(given)
+    good = score > 0.5
+    agreeing = next(vote for vote, verdict in zip(votes, verdicts, strict=True) if verdict is good)
+    return Judgement(good, score, _bounded(agreeing.text))
+
+
+def step_prompt(template: str, question: str, trajectory: Trajectory, index: int) -> str:
+    """The process prompt for one step: what went before as numbered actions and results."""
+    before = [
+        f"Action {step.index + 1}: {step.action.text}\nResult {step.index + 1}: {step.observation}"
+        for step in trajectory.steps[:index]
+    ]
+    action = trajectory.steps[index].action.text
+    return process_prompt(template, question, "\n\n".join(before), action)
+
+
+def process_prompt(template: str, question: str, conversation: str, action: str) -> str:
+    """The process prompt of a question, what happened before, and the action to judge."""
+    return _fill(
+        template, question=question, conversation=conversation or "(nothing: this is the first)", action=action
+    )
+
+
+def reward_prompt(template: str, conversation: str, action: str) -> str:
+    """The reward prompt of a state and an action."""
+    return _fill(template, conversation=conversation, action=action)
+
+
+def outcome_prompt(template: str, question: str, answer: str, golden: Sequence[str]) -> str:
+    """The outcome prompt; several golden spellings stand side by side."""
+    return _fill(template, question=question, answer=answer, golden=" | ".join(golden))
+
+
+def readable(chat: Chat, ids: Sequence[int]) -> str:
+    """A conversation's tokens as text, its turns apart, without special tokens."""
+    tokenizer = chat.tokenizer
+    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special} | set(
+        tokenizer.all_special_ids
+    )
+    parts: list[list[int]] = [[]]
+    for token in ids:
+        if token in special:
+            parts.append([])
+        else:
+            parts[-1].append(token)
+    return "\n---\n".join(text for part in parts if (text := chat.text(part).strip()))
+
+
+def _fill(template: str, **values: str) -> str:
+    """All placeholders at once, so that none in a value is filled; chat markup in a value is broken up."""
+    pattern = "|".join(re.escape(f"{{{name}}}") for name in values)
+    return re.sub(pattern, lambda match: _MARKUP.sub(r"\g<0> ", values[match[0][1:-1]]), template)
+
+
+def _bounded(text: str) -> str:
+    return text if len(text) <= MAX_RATIONALE else text[:MAX_RATIONALE] + " ..."
+
+
+def _number(score: float | None) -> float:
+    return math.nan if score is None else score

@@ -1,0 +1,67 @@
+"""A judge behind an endpoint: reasons and a verdict over HTTP, as many requests at a time as the endpoint allows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from swirl.endpoints.client import Answer, Ask, Client, Message
+from swirl.errors import ModelError
+from swirl.judging.rationale import JudgePrompts, RationaleJudge, Said
+from swirl.models.chat import Chat
+from swirl.rollout.sampler import Sampling
+
+
+class EndpointJudge(RationaleJudge):
+    """Judges through an open client. A request that fails for good is a vote without a verdict.
+
+    Raises `UnavailableError` when no request can succeed, and `ModelError` for several votes at temperature 0.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        client: Client,
+        prompts: JudgePrompts,
+        chat: Chat,
+        sampling: Sampling,
+        votes: int,
+        seed: int,
+    ) -> None:
+        """`sampling.max_tokens` is room for the reasons and the verdict; `chat` is the policy's."""
+        super().__init__(name, prompts, chat, votes, seed)
+        need_chance(votes, sampling)
+        self._client, self._sampling = client, sampling
+
+    def say(self, prompts: Sequence[str], seeds: Sequence[Sequence[int]]) -> list[list[Said]]:
+        """See `RationaleJudge`."""
+        asks = [
+            self._ask(prompt, seed, vote)
+            for prompt, its_seeds in zip(prompts, seeds, strict=True)
+            for vote, seed in enumerate(its_seeds)
+        ]
+        said = iter(
+            Said(answer.text) if isinstance(answer, Answer) else Said("", str(answer))
+            for answer in self._client.complete_many(asks)
+        )
+        return [[next(said) for _ in its_seeds] for its_seeds in seeds]
+
+    def _ask(self, prompt: str, seed: int, vote: int) -> Ask:
+        sampling = self._sampling
+        return Ask(
+            messages=(Message("user", prompt),),
+            max_tokens=sampling.max_tokens,
+            text=prompt,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=sampling.top_k,
+            seed=seed,
+            vote=vote,
+        )
+
+
+def need_chance(votes: int, sampling: Sampling) -> None:
+    """Raises `ModelError` when several votes could not differ."""
+    if votes < 1:
+        raise ModelError(f"a judge needs at least one vote, got {votes}")
+    if votes > 1 and sampling.temperature == 0:
+        raise ModelError(f"{votes} votes at temperature 0 are all the same: raise the temperature, or ask for one vote")

@@ -1,0 +1,182 @@
+"""The agent loop with a model behind an endpoint: what `swirl.rollout.engine` does, action by action over HTTP.
+
+Through the completions protocol, states are sent as token ids and actions come back as token ids and log-probabilities
+where the server speaks so (vLLM does). Elsewhere, and through the chat protocol, an action's text is encoded again by
+the local tokenizer, its log-probabilities are empty, and the trajectory says so (`retokenised`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from swirl.actions import parse
+from swirl.endpoints.client import Answer, Ask, Client, ContextError, EndpointError, Message, UnavailableError
+from swirl.models.chat import Chat
+from swirl.rollout.engine import MALFORMED_REPLY, Attempt, observe
+from swirl.rollout.sampler import Sampling
+from swirl.seeds import derive
+from swirl.tools.base import Observation
+from swirl.types import ActionKind, Step, Stop, Trajectory
+
+
+@dataclass(frozen=True, slots=True)
+class RemotePolicy:
+    """A model behind an open client, and the tokenizer that its server uses."""
+
+    name: str
+    client: Client
+    chat: Chat
+    context: int
+    """Longest conversation in tokens."""
+
+
+def roll_out_remote(
+    policy: RemotePolicy,
+    attempts: Sequence[Attempt],
+    sampling: Sampling,
+    seed: int,
+    max_malformed: int,
+    in_flight: int,
+    done: Callable[[int], None] = lambda count: None,
+) -> list[Trajectory]:
+    """Work through all attempts as `swirl.rollout.engine.roll_out` does, and return their trajectories in order.
+
+    Each action's seed is derived as there; whether it makes the server repeat itself is the server's affair. A request
+    that fails for good ends its trajectory as TOOL_FAILED with the reason in `error`; as CONTEXT_FULL when the server
+    has less room than `policy.context`. Raises `UnavailableError` when every request would fail.
+    """
+
+    def work(attempt: Attempt) -> Trajectory:
+        made = _Attempt(policy, attempt, sampling, seed, max_malformed).run()
+        done(1)
+        return made
+
+    with ThreadPoolExecutor(in_flight) as pool:
+        futures = [pool.submit(work, attempt) for attempt in attempts]
+        try:
+            return [future.result() for future in futures]
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+class _Attempt:
+    """One trajectory in the making."""
+
+    def __init__(
+        self, policy: RemotePolicy, attempt: Attempt, sampling: Sampling, seed: int, max_malformed: int
+    ) -> None:
+        self._policy, self._attempt, self._sampling = policy, attempt, sampling
+        self._seed, self._max_malformed = seed, max_malformed
+        self._ids = list(policy.chat.prompt(attempt.prompt))
+        self._turns = [Message("user", attempt.prompt)]
+        self._steps: list[Step] = []
+        self._retokenised = False
+
+    def run(self) -> Trajectory:
+        """Act until it ends."""
+        prompt_ids, question = tuple(self._ids), self._attempt.question
+        try:
+            stop, error = self._act_until_end(), ""
+        except UnavailableError:
+            raise
+        except ContextError:
+            stop, error = Stop.CONTEXT_FULL, ""
+        except EndpointError as failure:
+            stop, error = Stop.TOOL_FAILED, str(failure)
+        if self._steps:  # nothing follows the last action
+            self._steps[-1] = dataclasses.replace(self._steps[-1], observation_ids=())
+        return Trajectory(
+            id=f"{question.id}/{self._attempt.sample}",
+            question_id=question.id,
+            benchmark=question.benchmark,
+            sample=self._attempt.sample,
+            model=self._policy.name,
+            seed=derive(self._seed, question.id, self._attempt.sample),
+            prompt_ids=prompt_ids,
+            steps=tuple(self._steps),
+            stop=stop,
+            error=error,
+            retokenised=self._retokenised,
+        )
+
+    def _act_until_end(self) -> Stop:
+        malformed_in_a_row = 0
+        while len(self._ids) + self._sampling.max_tokens <= self._policy.context:
+            step = self._step()
+            malformed = step.action.kind == ActionKind.MALFORMED
+            malformed_in_a_row = malformed_in_a_row + 1 if malformed else 0
+            if step.action.kind == ActionKind.ANSWER:
+                return Stop.ANSWERED
+            if len(self._steps) >= self._attempt.max_steps:
+                return Stop.STEP_LIMIT
+            if malformed and malformed_in_a_row == self._max_malformed:
+                return Stop.MALFORMED
+        return Stop.CONTEXT_FULL
+
+    def _step(self) -> Step:
+        """One action and its observation, recorded."""
+        chat, tools = self._policy.chat, self._attempt.tools
+        ask = self._ask()
+        ids, logprobs = self._tokens(ask, self._policy.client.complete(ask))
+        action = parse(chat.text(ids), {tool.tag: kind for kind, tool in tools.items()})
+        malformed = action.kind == ActionKind.MALFORMED
+        seen: Observation | None = None
+        if malformed:
+            seen = Observation(MALFORMED_REPLY, True)
+        elif action.kind != ActionKind.ANSWER:
+            seen = observe(tools[action.kind], action.payload)
+        step = Step(
+            index=len(self._steps),
+            action=action,
+            observation=seen.text if seen else "",
+            token_ids=ids,
+            logprobs=logprobs,
+            observation_ids=chat.turn(seen.text, ids[-1] in chat.end_ids) if seen else (),
+            tool_error=bool(seen and seen.error and not malformed),
+        )
+        self._steps.append(step)
+        self._ids += [*step.token_ids, *step.observation_ids]
+        self._turns += [Message("assistant", action.text), Message("user", step.observation)]
+        return step
+
+    def _ask(self) -> Ask:
+        chat, sampling, question = self._policy.chat, self._sampling, self._attempt.question
+        return Ask(
+            messages=tuple(self._turns),
+            max_tokens=sampling.max_tokens,
+            text=chat.markup([(turn.role, turn.content) for turn in self._turns]),
+            ids=tuple(self._ids),
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=sampling.top_k,
+            seed=derive(self._seed, question.id, self._attempt.sample, len(self._steps)),
+            stop_ids=tuple(sorted(chat.end_ids)),
+        )
+
+    def _tokens(self, ask: Ask, answer: Answer) -> tuple[tuple[int, ...], tuple[float, ...]]:
+        """The action's ids and log-probabilities as the server gave them, else its text encoded again and none.
+
+        Raises `EndpointError` for an answer without any token.
+        """
+        chat, limit = self._policy.chat, self._sampling.max_tokens
+        ids = answer.ids
+        ends = [place for place, token in enumerate(ids or ()) if token in chat.end_ids]
+        if ids is not None and (ends or answer.finish == "length"):
+            ids = ids[: ends[0] + 1] if ends else ids
+            self._retokenised |= answer.logprobs is None
+            return ids, (answer.logprobs or ())[: len(ids)]
+        self._retokenised = True
+        # Some servers give the ids, but not of the end of turn. And some write out what is not the reply: all of the
+        # conversation before it, and the end of turn.
+        text = answer.text.removeprefix(ask.text).split(chat.end_text)[0]
+        said = ids if ids is not None else chat.encode(text)[:limit]
+        # A server that stopped at the limit may have sampled the end of turn as the last token, which no text shows.
+        cut = answer.finish == "length" and not len(said) == limit - 1 == answer.completion_tokens - 1
+        if not cut and len(said) < limit:
+            said = (*said, chat.end_id)
+        if not said:
+            raise EndpointError(f"{self._policy.client.endpoint.url} gave an empty answer ({answer.finish})")
+        return said, ()

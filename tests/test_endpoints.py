@@ -1,0 +1,399 @@
+"""The client against real servers on 127.0.0.1, good ones and bad ones."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from swirl.endpoints import client as client_module
+from swirl.endpoints.client import (
+    Answer,
+    Ask,
+    Client,
+    ContextError,
+    Counts,
+    Endpoint,
+    EndpointError,
+    Message,
+    UnavailableError,
+)
+from swirl.errors import ModelError
+from tests.servers import Reply, Scripted, free_port, refused, said, scripted
+
+KEY = "sk-0123456789abcdef-secret"
+ASK = Ask((Message("user", "hello"),), 8, text="hello")
+IDS = dataclasses.replace(ASK, ids=(1, 2, 3), stop_ids=(9,))
+
+
+def endpoint(server: Scripted, **changes: Any) -> Endpoint:
+    plain = Endpoint(server.url, "llama", "chat", retries=2, timeout_s=5)
+    return dataclasses.replace(plain, **changes)
+
+
+def failure(server: Scripted, ask: Ask = ASK, **changes: Any) -> EndpointError:
+    """What asking a scripted server raises."""
+    with Client(endpoint(server, **changes)) as client, pytest.raises(EndpointError) as caught:
+        client.complete(ask)
+    assert client.counts.failures == 1
+    return caught.value
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package's back-off begins at half a second; the tests' at a hundredth."""
+    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.01)
+
+
+def test_an_answer_and_what_was_sent() -> None:
+    with scripted(said("Hi.")) as server, Client(endpoint(server, cost_per_million_input=3.0)) as client:
+        assert client.complete(ASK) == Answer("Hi.", "stop", None, None, 10, 5)
+        assert client.counts == Counts(1, 0, 0, 0, 10, 5, cost=pytest.approx(3e-5))
+    assert server.bodies == [
+        {
+            "model": "llama",
+            "messages": [{"role": "user", "content": "hello"}],
+            "max_tokens": 8,
+            "temperature": 1.0,
+            "top_p": 1.0,
+            "top_k": -1,
+            "min_p": 0.0,
+            "repetition_penalty": 1.0,
+            "seed": 0,
+        }
+    ]
+    sent = server.headers[0]
+    assert not {"authorization", "openai-organization", "openai-project"} & set(sent)
+
+
+def test_completions_send_token_ids_and_ask_for_them() -> None:
+    reply = said("Hi.", token_ids=[7, 9], logprobs={"token_logprobs": [-0.5, 0.0]}, prompt_token_ids=[1, 2, 3])
+    with scripted(reply) as server, Client(endpoint(server, api="completions")) as client:
+        assert client.complete(IDS) == Answer("Hi.", "stop", (7, 9), (-0.5, 0.0), 10, 5)
+    (sent,) = server.bodies
+    assert sent["prompt"] == [1, 2, 3]
+    assert (sent["return_token_ids"], sent["logprobs"], sent["stop_token_ids"]) == (True, 1, [9])
+
+
+@pytest.mark.parametrize(
+    ("choice", "ids", "logprobs"),
+    [
+        ({"logprobs": {"tokens": ["token_id:7", "token_id:9"], "token_logprobs": [-1, -2]}}, (7, 9), (-1.0, -2.0)),
+        ({"logprobs": {"content": [{"id": 7, "logprob": -1.0}]}}, (7,), (-1.0,)),
+        ({"token_ids": [7], "logprobs": {"token_logprobs": [1e-7]}}, (7,), (0.0,)),
+        ({"token_ids": [7], "logprobs": {"token_logprobs": [float("nan")]}}, (7,), None),
+        ({"token_ids": [7], "logprobs": {"token_logprobs": [float("-inf")]}}, (7,), None),
+        ({"token_ids": [7], "logprobs": {"token_logprobs": [0.5]}}, (7,), None),
+        ({"token_ids": [7], "logprobs": {"token_logprobs": [-1.0, -1.0]}}, (7,), None),
+        ({"token_ids": [7], "logprobs": None}, (7,), None),
+        ({"token_ids": [7], "logprobs": [1, 2]}, (7,), None),
+        ({"token_ids": [-7]}, None, None),
+        ({"token_ids": [True]}, None, None),
+        ({"token_ids": [2**40]}, None, None),
+        ({"token_ids": "7"}, None, None),
+        ({"token_ids": []}, None, None),
+        ({"token_ids": [7] * 9}, None, None),  # more than were asked for
+        ({"token_ids": [7], "prompt_token_ids": [0, 1, 2, 3]}, None, None),  # it read something else
+        ({"logprobs": {"tokens": ["Hi", "."], "token_logprobs": [-1, -2]}}, None, None),
+        ({}, None, None),
+    ],
+)
+def test_tokens_are_taken_only_as_they_fit(
+    choice: dict[str, Any], ids: tuple[int, ...] | None, logprobs: tuple[float, ...] | None
+) -> None:
+    with scripted(said("Hi.", **choice)) as server, Client(endpoint(server, api="completions")) as client:
+        assert client.complete(IDS) == Answer("Hi.", "stop", ids, logprobs, 10, 5)
+
+
+def test_retry_after_is_honoured() -> None:
+    busy = refused(429, "slow down", **{"Retry-After": "0.3"})
+    with scripted(busy, refused(500, "oh"), said("Hi.")) as server, Client(endpoint(server)) as client:
+        assert client.complete(ASK).text == "Hi."
+        assert client.counts == Counts(requests=1, retries=2, prompt_tokens=10, completion_tokens=5)
+    assert server.times[1] - server.times[0] >= 0.3
+
+
+def test_retries_end() -> None:
+    with scripted(refused(500, "the GPU is on fire")) as server:
+        text = str(failure(server))
+    assert text == f"{server.url} (llama) answered 500 3 times: the GPU is on fire"
+    assert len(server.bodies) == 3
+
+
+def test_a_slow_answer_times_out_and_is_asked_again() -> None:
+    with scripted(Reply({}, delay_s=1.0), said("Hi.")) as server, Client(endpoint(server, timeout_s=0.3)) as client:
+        assert client.complete(ASK).text == "Hi."
+        assert client.counts.retries == 1
+    with scripted(Reply({}, delay_s=1.0)) as server:
+        text = str(failure(server, timeout_s=0.2, retries=1))
+    assert text == f"{server.url} (llama) took longer than 0.2 s, 2 times: raise timeout_s, or lower concurrency"
+
+
+def test_an_answer_that_drips_is_not_waited_for() -> None:
+    with scripted(Reply(b"x" * 100, drip_s=0.1)) as server:
+        begin = time.monotonic()
+        assert "took longer than 0.4 s" in str(failure(server, timeout_s=0.4, retries=0))
+    assert time.monotonic() - begin < 3
+
+
+@pytest.mark.parametrize(
+    ("reply", "message"),
+    [
+        (Reply(b"<html>busy</html>"), "the answer is no JSON: '<html>busy</html>'"),
+        (Reply(b"[" * 100_000), "the answer is no JSON"),
+        (Reply(b"\xff\xfe"), "the answer is no JSON"),
+        (Reply({"choices": []}), "the answer has no choices"),
+        (Reply({"choices": 3}), "the answer has no choices"),
+        (Reply([]), "the answer has no choices"),  # type: ignore[arg-type]
+        (Reply({"error": {"message": "overloaded"}}), "the answer has no choices: 'overloaded'"),
+        (Reply({"choices": [{"message": {"content": 5}}]}), "the answer's first choice has no text"),
+        (Reply({"choices": [{"message": "Hi"}]}), "the answer's first choice has no text"),
+        (Reply(b"{}", headers={"Content-Encoding": "gzip"}), "compressed, which it was asked not to be"),
+        (Reply(b'{"error":' * 900 + b"1" + b"}" * 900, 418), "answered 418: "),
+        (Reply(b"[" * 900 + b"]" * 900, 418), "answered 418: [[["),
+        (Reply(b"", 302, {"Location": "http://127.0.0.1:9/"}), "answered 302"),
+    ],
+)
+def test_answers_that_are_none(reply: Reply, message: str) -> None:
+    with scripted(reply) as server:
+        assert message in str(failure(server))
+    assert len(server.bodies) == 1
+
+
+def test_a_cut_connection() -> None:
+    with scripted(Reply(b'{"choices": [', claimed=1000), said("Hi.")) as server, Client(endpoint(server)) as client:
+        assert client.complete(ASK).text == "Hi."
+    with scripted(Reply(b'{"choices": [', claimed=1000)) as server:
+        assert "cut the connection (RemoteProtocolError), 3 times" in str(failure(server))
+
+
+def test_a_giant_answer_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "MAX_ANSWER", 1000)
+    with scripted(said("x" * 5000)) as server:
+        assert "gave an answer that is not read: more than 1000 bytes" in str(failure(server))
+    assert len(server.bodies) == 1
+
+
+def test_text_that_no_file_can_hold() -> None:
+    reply = Reply(b'{"choices": [{"message": {"content": "a\\ud800b"}, "finish_reason": null}]}')
+    with scripted(reply) as server, Client(endpoint(server)) as client:
+        assert client.complete(ASK) == Answer("a?b", "None", None, None, 0, 0)
+
+
+def test_nobody_listens() -> None:
+    nowhere = Endpoint(f"http://127.0.0.1:{free_port()}/v1", "llama", "chat", retries=0)
+    with Client(nowhere) as client, pytest.raises(UnavailableError) as caught:
+        client.complete_many([ASK, ASK])
+    assert str(caught.value).startswith(f"nothing answers at {nowhere.url} (")
+    assert str(caught.value).endswith("): is the server running there?")
+
+
+def test_a_model_that_is_not_served() -> None:
+    with scripted(refused(404, "no such model")) as server:
+        error = failure(server, model="gemma")
+        assert isinstance(error, UnavailableError)
+        assert str(error).endswith("(gemma) knows no such model (404): no such model; it serves llama, qwen")
+        other = failure(server)
+        assert str(other).endswith("serves the model, but not /chat/completions (404): use the other api")
+
+
+def test_a_full_context() -> None:
+    with scripted(refused(400, "This model's maximum context length is 10 tokens.")) as server:
+        error = failure(server)
+    assert isinstance(error, ContextError)
+    assert "has no room for the conversation (400): This model's maximum context length is 10" in str(error)
+
+
+def test_fields_that_a_server_refuses_are_left_out_and_it_is_asked_once_about_each() -> None:
+    def answer(body: dict[str, Any]) -> Reply:
+        for name in ("min_p", "repetition_penalty", "top_k"):
+            if name in body:
+                return refused(400, f"Unknown parameter: '{name}'.")
+        if "max_tokens" in body:
+            return refused(400, "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.")
+        return said("Hi.")
+
+    with Scripted(answer) as server, Client(endpoint(server)) as client:
+        assert [getattr(answer, "text", answer) for answer in client.complete_many([ASK] * 20)] == ["Hi."] * 20
+        assert client.refused == {"top_k", "min_p", "repetition_penalty", "max_tokens"}
+        assert client.counts.requests == 20
+        assert client.counts.retries == 4
+    assert len(server.bodies) == 24
+    assert server.bodies[-1]["max_completion_tokens"] == 8
+
+
+def test_a_server_that_takes_only_text() -> None:
+    def answer(body: dict[str, Any]) -> Reply:
+        extra = set(body) - {"model", "prompt", "max_tokens", "temperature", "top_p", "seed"}
+        if extra:
+            return Reply({"detail": f"Unexpected fields in the request: {extra}"}, 422)
+        return said("Hi.") if body["prompt"] == "hello" else Reply({"detail": "prompt must be a string."}, 400)
+
+    with Scripted(answer) as server, Client(endpoint(server, api="completions")) as client:
+        assert client.complete(IDS) == Answer("Hi.", "stop", None, None, 10, 5)
+        assert client.complete(IDS).text == "Hi."
+        assert "prompt" in client.refused
+    assert len(server.bodies) == 4
+
+
+def test_a_wish_that_cannot_be_left_out() -> None:
+    with scripted(refused(400, "unknown field top_k")) as server:
+        text = str(failure(server, dataclasses.replace(ASK, top_k=50)))
+    assert text.endswith("refuses top_k = 50: set top_k to 0, which keeps every token")
+
+
+def test_another_refusal_is_an_error() -> None:
+    with scripted(refused(400, "temperature must be 1")) as server:
+        assert str(failure(server)).endswith("refuses the request (400): temperature must be 1")
+    assert len(server.bodies) == 1
+
+
+def test_the_key_comes_from_the_environment_and_is_shown_to_nobody_else(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(0)
+    monkeypatch.setenv("JUDGE_KEY", KEY + "\n")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-somebody-else")
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-of-somebody-else")
+    replies = [said("Hi."), refused(401, f"wrong key {KEY}"), said(f"Your key is {KEY}")]
+    with scripted(*replies) as server, Client(endpoint(server, key_env="JUDGE_KEY"), tmp_path) as client:
+        client.complete(ASK)
+        with pytest.raises(UnavailableError) as refusal:
+            client.complete(dataclasses.replace(ASK, seed=1))
+        with pytest.raises(EndpointError) as echo:
+            client.complete(dataclasses.replace(ASK, seed=2))
+        shown = repr(client)
+    assert server.headers[0]["authorization"] == f"Bearer {KEY}"
+    assert "somebody" not in str(server.headers)
+    assert str(refusal.value).endswith("refuses the key (401): wrong key ***; set $JUDGE_KEY to a key that it accepts")
+    assert str(echo.value).endswith("gave an answer that holds the key; it is not kept")
+    kept = "".join(file.read_text() for file in tmp_path.rglob("*") if file.is_file())
+    assert len(list(tmp_path.rglob("*.json"))) == 1
+    assert not any(KEY in text for text in (kept, shown, caplog.text, str(refusal.value), str(echo.value)))
+
+
+def test_a_key_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("JUDGE_KEY", raising=False)
+    with scripted(said("Hi.")) as server, pytest.raises(ModelError, match=r"needs a key: set \$JUDGE_KEY in the env"):
+        Client(endpoint(server, key_env="JUDGE_KEY"))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("url", "127.0.0.1:8000"),
+        ("url", "https://user:password@host/v1"),
+        ("url", "https://host/v1?key=abc"),
+        ("key_env", "sk-0123-abc"),
+        ("model", ""),
+        ("api", "responses"),
+        ("concurrency", 0),
+        ("timeout_s", 0),
+        ("retries", -1),
+        ("tokens_per_minute", -1),
+    ],
+)
+def test_an_endpoint_that_makes_no_sense(field: str, value: Any) -> None:
+    plain = Endpoint("http://127.0.0.1:8000/v1", "llama", "chat")
+    with pytest.raises(ModelError, match=f"endpoint: {field}") as caught:
+        dataclasses.replace(plain, **{field: value})
+    assert "password" not in str(caught.value).replace("without key, password", "")
+    assert "abc" not in str(caught.value)
+
+
+def test_what_was_asked_before_is_not_asked_again(tmp_path: Path) -> None:
+    asks = [dataclasses.replace(ASK, vote=vote) for vote in (0, 1)]
+    with scripted(said("Hi."), said("Ho.")) as server:
+        with Client(endpoint(server, concurrency=1), tmp_path) as client:
+            first = client.complete_many(asks)
+        with Client(endpoint(server, retries=0, cost_per_million_input=1.0), tmp_path) as client:
+            assert client.complete_many(asks) == first
+            assert client.counts == Counts(cached=2)
+            others = [dataclasses.replace(ASK, **change) for change in ({"seed": 1}, {"temperature": 0.5})]
+            client.complete_many([*others, dataclasses.replace(ASK, messages=(Message("user", "hi"),))])
+            assert client.counts.cached == 2
+        with Client(endpoint(server, model="qwen"), tmp_path) as client:
+            client.complete(ASK)
+    assert [getattr(answer, "text", answer) for answer in first] == ["Hi.", "Ho."]
+    assert len(server.bodies) == 2 + 3 + 1
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        "{}",
+        '{"text": "Hi.", "finish": "stop", "ids": [-1], "logprobs": null, "prompt_tokens": 1, "completion_tokens": 1}',
+        '{"text": 5, "finish": "stop", "ids": null, "logprobs": null, "prompt_tokens": 1, "completion_tokens": 1}',
+        "[" * 100_000,
+    ],
+)
+def test_a_broken_entry_of_the_cache_is_asked_again_and_mended(content: str, tmp_path: Path) -> None:
+    with scripted(said("Hi.")) as server:
+        for _ in range(2):
+            with Client(endpoint(server), tmp_path) as client:
+                assert client.complete(ASK).text == "Hi."
+            (entry,) = tmp_path.rglob("*.json")
+            assert json.loads(entry.read_text())["text"] == "Hi."
+            entry.write_text(content)
+    assert len(server.bodies) == 2
+
+
+def test_a_giant_answer_is_not_kept_and_a_failure_neither(tmp_path: Path) -> None:
+    replies = [said("x" * 2**20), refused(500, "oh"), said("Hi.")]
+    with scripted(*replies) as server, Client(endpoint(server, retries=0), tmp_path) as client:
+        client.complete(ASK)
+        with pytest.raises(EndpointError):
+            client.complete(ASK)
+        client.complete(ASK)
+        assert client.complete(ASK).text == "Hi."
+        assert client.counts.cached == 1
+    assert len(list(tmp_path.rglob("*"))) == 2
+
+
+def test_failures_stand_in_their_places() -> None:
+    def answer(body: dict[str, Any]) -> Reply:
+        return refused(400, "no") if body["seed"] == 1 else said(str(body["seed"]))
+
+    seen: list[int] = []
+    asks = [dataclasses.replace(ASK, seed=seed) for seed in range(3)]
+    with Scripted(answer) as server, Client(endpoint(server)) as client:
+        first, second, third = client.complete_many(asks, seen.append)
+    assert isinstance(first, Answer) and first.text == "0"
+    assert isinstance(second, EndpointError) and "refuses the request (400): no" in str(second)
+    assert isinstance(third, Answer) and third.text == "2"
+    assert seen == [1, 1, 1]
+
+
+def test_no_more_than_so_many_at_the_same_time_from_any_thread() -> None:
+    slow = dataclasses.replace(said("Hi."), delay_s=0.2)
+    with scripted(said("Hi."), slow) as server, Client(endpoint(server, concurrency=2)) as client:
+        client.complete(ASK)
+        begin = time.monotonic()
+        with ThreadPoolExecutor(6) as pool:
+            list(pool.map(client.complete, [ASK] * 6))
+        assert time.monotonic() - begin >= 0.6
+
+
+def test_attempts_are_spaced() -> None:
+    replies = refused(500, "oh"), said("Hi.")
+    with scripted(*replies) as server, Client(endpoint(server, requests_per_minute=600)) as client:
+        client.complete_many([ASK] * 4)
+    gaps = [later - sooner for sooner, later in zip(server.times, server.times[1:], strict=False)]
+    assert len(gaps) == 4
+    assert sum(gaps) >= 0.39
+
+
+def test_tokens_are_spaced_by_what_was_used() -> None:
+    with scripted(said("Hi.")) as server, Client(endpoint(server, tokens_per_minute=15 * 60 / 0.2)) as client:
+        begin = time.monotonic()
+        for _ in range(4):  # 15 tokens each, 0.2 s apart
+            client.complete(ASK)
+        assert 0.55 <= time.monotonic() - begin < 2

@@ -1,0 +1,290 @@
+"""Rollouts through an endpoint: the same trajectories as the local engine's, and what failing servers leave behind."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from swirl.endpoints.client import Client, Endpoint, UnavailableError
+from swirl.rollout.engine import Policy, roll_out
+from swirl.rollout.remote import RemotePolicy, roll_out_remote
+from swirl.rollout.sampler import Sampling
+from swirl.types import ActionKind, Step, Stop, Trajectory
+from tests import taught
+from tests.servers import SHORT, THE_KEY, Reply, Scripted, free_port, refused, said, scripted, serving
+from tests.taught import CHAT, FIND, LONG, SAY, SCRIPT, SUM
+
+GREEDY = Sampling(temperature=0.0, max_tokens=16)
+CONTEXT = 256
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return taught.saved(tmp_path_factory.mktemp("taught"))
+
+
+@pytest.fixture(scope="module")
+def local() -> list[Trajectory]:
+    """What the local engine makes of the script."""
+    return roll_out(Policy("taught", taught.model(), CHAT, CONTEXT), taught.attempts(), GREEDY, 7, 2, 3)
+
+
+@pytest.fixture(scope="module")
+def url(folder: Path) -> Iterator[str]:
+    with serving(folder) as address:
+        yield address
+
+
+def remote(url: str, model: str, api: Any = "completions", key_env: str = "") -> list[Trajectory]:
+    endpoint = Endpoint(url, model, api, key_env, retries=0, timeout_s=60)
+    with Client(endpoint) as client:
+        return roll_out_remote(RemotePolicy("taught", client, CHAT, CONTEXT), taught.attempts(), GREEDY, 7, 2, 3)
+
+
+def without_logprobs(made: list[Trajectory]) -> list[Trajectory]:
+    """The same tokens, texts and endings, as a server leaves them that gives no tokens."""
+    return [
+        replace(t, steps=tuple(replace(step, logprobs=()) for step in t.steps), retokenised=bool(t.steps)) for t in made
+    ]
+
+
+def logprobs(made: list[Trajectory]) -> list[list[tuple[float, ...]]]:
+    return [[step.logprobs for step in trajectory.steps] for trajectory in made]
+
+
+def test_the_script_is_what_the_local_engine_says(local: list[Trajectory]) -> None:
+    """The tests below compare with it, so it must hold every kind of step and ending."""
+    assert [[step.action.text for step in made.steps] for made in local] == [
+        [FIND, SAY],
+        [SAY],
+        [SUM, FIND, SAY],
+        ["Rome", FIND, SAY],
+        [LONG, "Rome"],
+    ]
+    assert [made.stop for made in local] == [Stop.ANSWERED] * 4 + [Stop.MALFORMED]
+    assert len(local[4].steps[0].token_ids) == 16
+
+
+@pytest.mark.parametrize("manners", ["vllm", "older"])
+def test_token_ids_and_log_probabilities_are_the_local_engines(manners: str, url: str, local: list[Trajectory]) -> None:
+    made = remote(url, manners)
+    assert without_logprobs(made) == without_logprobs(local)
+    assert not any(trajectory.retokenised for trajectory in made)
+    for ours, theirs in zip(logprobs(made), logprobs(local), strict=True):
+        for a, b in zip(ours, theirs, strict=True):
+            assert a == pytest.approx(b, abs=1e-4)
+
+
+@pytest.mark.parametrize(("manners", "api"), [("text", "completions"), ("llama", "completions"), ("vllm", "chat")])
+def test_without_token_ids_the_text_is_the_same_and_the_trajectory_says_so(
+    manners: str, api: str, url: str, local: list[Trajectory]
+) -> None:
+    made = remote(url, manners, api)
+    expected = without_logprobs(local)
+    if manners == "llama":  # an action that was cut lacks no end of turn, so all of it is known
+        cut = replace(expected[4].steps[0], logprobs=made[4].steps[0].logprobs)
+        expected[4] = replace(expected[4], steps=(cut, *expected[4].steps[1:]))
+        assert cut.logprobs == pytest.approx(local[4].steps[0].logprobs, abs=1e-4)
+    assert made == expected
+
+
+@pytest.fixture
+def transformers_serve(folder: Path) -> Iterator[str]:
+    """The address of `transformers serve` with the taught model."""
+    port = free_port()
+    program = Path(sys.executable).with_name("transformers")
+    command = [str(program), "serve", str(folder), "--host", "127.0.0.1", "--port", str(port), "--device", "cpu"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        until = time.monotonic() + 120
+        while True:
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
+                break
+            except OSError:
+                assert process.poll() is None, "transformers serve ended"
+                assert time.monotonic() < until, "transformers serve did not start"
+                time.sleep(0.2)
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+@pytest.mark.slow
+def test_transformers_serve_gives_the_same_trajectories(
+    transformers_serve: str, folder: Path, local: list[Trajectory]
+) -> None:
+    """A server of somebody else's: text in and out through both protocols, greedy on the same weights."""
+    for api in ("completions", "chat"):
+        assert remote(transformers_serve, str(folder), api) == without_logprobs(local)
+
+
+def test_a_context_that_is_shorter_at_the_server(url: str, local: list[Trajectory]) -> None:
+    """It ends as if the context were full here, with the steps that it had."""
+    made = remote(url, "short")
+    assert len(local[2].state_ids(2)) + 16 > SHORT
+    assert [t.stop for t in made] == [Stop.ANSWERED] * 2 + [Stop.CONTEXT_FULL] * 3
+    assert [step.action.text for step in made[2].steps] == [SUM, FIND]
+    assert (made[2].error, made[2].steps[-1].observation_ids) == ("", ())
+
+
+def test_a_wrong_key_and_a_wrong_model_end_it_all(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POLICY_KEY", "not-the-right-one")
+    with pytest.raises(UnavailableError, match=r"set \$POLICY_KEY to a key that it accepts") as caught:
+        remote(url, "locked", key_env="POLICY_KEY")
+    assert "not-the-right-one" not in str(caught.value)
+    monkeypatch.setenv("POLICY_KEY", THE_KEY)
+    assert remote(url, "locked", key_env="POLICY_KEY")[0].stop is Stop.ANSWERED
+    with pytest.raises(UnavailableError, match="`gemma` does not exist.; it serves llama, locked, older, short, text"):
+        remote(url, "gemma")
+
+
+def attempt(server: Scripted, sampling: Sampling = GREEDY, context: int = CONTEXT, **changes: Any) -> Trajectory:
+    """The first trajectory of the script through a scripted server."""
+    endpoint = replace(Endpoint(server.url, "m", "completions", retries=0, timeout_s=5), **changes)
+    with Client(endpoint) as client:
+        policy = RemotePolicy("m", client, CHAT, context)
+        (made,) = roll_out_remote(policy, taught.attempts()[:1], sampling, 7, 2, 1)
+    return made
+
+
+def exact(text: str, **more: Any) -> Reply:
+    """An answer with its token ids and log-probabilities."""
+    ids = list(CHAT.reply(text))
+    return said(text, token_ids=ids, logprobs={"token_logprobs": [-0.25] * len(ids)}, **more)
+
+
+def test_what_is_sent_and_what_comes_of_it() -> None:
+    seen: list[int] = []
+    with scripted(exact(FIND), exact(SAY)) as server, Client(Endpoint(server.url, "m", "completions")) as client:
+        sampling = Sampling(0.7, 0.9, 5, 16)
+        policy = RemotePolicy("m", client, CHAT, CONTEXT)
+        (made,) = roll_out_remote(policy, taught.attempts()[:1], sampling, 7, 2, 1, seen.append)
+    assert seen == [1]
+    first, second = server.bodies
+    assert first["prompt"] == list(CHAT.prompt("what is born"))
+    assert second["prompt"] == list(made.state_ids(1))
+    assert (first["temperature"], first["top_p"], first["top_k"], first["max_tokens"]) == (0.7, 0.9, 5, 16)
+    assert first["seed"] != second["seed"]
+    assert first["stop_token_ids"] == [CHAT.end_id]
+    step = made.steps[0]
+    assert step.token_ids == CHAT.reply(FIND)
+    assert step.logprobs == (-0.25,) * len(step.token_ids)
+    assert step.observation.startswith("Ada born -> ")
+    assert (made.id, made.stop, made.answer, made.retokenised) == ("what is born/0", Stop.ANSWERED, "Oslo", False)
+
+
+def test_chat_sends_turns() -> None:
+    with scripted(said(FIND), said(SAY)) as server:
+        made = attempt(server, api="chat")
+    roles = [turn["role"] for turn in server.bodies[1]["messages"]]
+    assert roles == ["user", "assistant", "user"]
+    assert [turn["content"] for turn in server.bodies[1]["messages"]] == [
+        "what is born",
+        FIND,
+        made.steps[0].observation,
+    ]
+    assert (made.stop, made.retokenised, made.steps[0].logprobs) == (Stop.ANSWERED, True, ())
+    assert made.steps[0].token_ids == CHAT.reply(FIND)
+
+
+@pytest.mark.parametrize(
+    ("reply", "error"),
+    [
+        (refused(500, "out of memory"), "answered 500 1 times: out of memory"),
+        (Reply(b"<html>"), "the answer is no JSON: '<html>'"),
+        (Reply(b"{", claimed=99), "cut the connection (RemoteProtocolError), 1 times"),
+        (Reply({}, delay_s=2), "took longer than 0.5 s, 1 times"),
+        (said("", finish_reason="length"), "gave an empty answer (length)"),
+    ],
+)
+def test_a_request_that_fails_ends_its_trajectory(reply: Reply, error: str) -> None:
+    with scripted(exact(FIND), reply) as server:
+        made = attempt(server, timeout_s=0.5)
+    assert (made.stop, made.answer) == (Stop.TOOL_FAILED, "")
+    assert error in made.error
+    (step,) = made.steps
+    assert (step.action.kind, step.observation_ids) == (ActionKind.SEARCH, ())
+
+
+def only(made: Trajectory) -> Step:
+    (step,) = made.steps
+    return step
+
+
+def test_odd_endings_of_an_action() -> None:
+    ids = list(CHAT.reply(SAY))
+    with scripted(said(SAY, token_ids=ids[:-1], logprobs={"token_logprobs": [-1] * (len(ids) - 1)})) as server:
+        made = attempt(server)  # the end of turn was sampled but is not told
+    assert (only(made).token_ids, only(made).logprobs, made.retokenised) == (tuple(ids), (), True)
+    with scripted(said(SAY, token_ids=[*ids, 7], logprobs={"token_logprobs": [-1.0] * len([*ids, 7])})) as server:
+        made = attempt(server)  # it went on after the end of turn
+    assert (only(made).token_ids, only(made).logprobs) == (tuple(ids), (-1.0,) * len(ids))
+    with scripted(said(SAY, token_ids=ids)) as server:
+        made = attempt(server)  # ids, but no log-probabilities
+    assert (only(made).token_ids, only(made).logprobs, made.retokenised) == (tuple(ids), (), True)
+    limit = replace(GREEDY, max_tokens=len(ids))
+    usage = {"prompt_tokens": 9, "completion_tokens": len(ids)}
+    choice = {"text": SAY, "finish_reason": "length"}
+    with scripted(Reply({"choices": [choice], "usage": usage})) as server:
+        made = attempt(server, limit)  # the end of turn was the last token that it may be
+    assert only(made).token_ids == tuple(ids)
+    with scripted(Reply({"choices": [choice]})) as server:
+        made = attempt(server, limit)  # nothing says so
+    assert only(made).token_ids == tuple(ids[:-1])
+    echo = CHAT.markup([("user", "what is born")]) + f" {SAY} <|end|>"
+    with scripted(said(echo)) as server:
+        assert only(attempt(server, api="chat")).token_ids == tuple(ids)  # it repeats the prompt
+    with scripted(said("what " * 400)) as server:
+        made = attempt(server)
+    assert made.steps[0].token_ids == CHAT.encode("what " * 16)
+    with scripted(said("")) as server:
+        made = attempt(server)
+    assert (made.stop, made.steps[0].token_ids) == (Stop.MALFORMED, (CHAT.end_id,))
+
+
+def test_limits_are_the_local_engines() -> None:
+    needed = len(CHAT.prompt("what is born")) + 16
+    with scripted(exact(SAY)) as server:
+        assert attempt(server, context=needed - 1).stop is Stop.CONTEXT_FULL
+        assert server.bodies == []
+        assert attempt(server, context=needed).stop is Stop.ANSWERED
+    with scripted(exact(FIND)) as server:
+        made = attempt(server)
+    assert (made.stop, len(made.steps)) == (Stop.STEP_LIMIT, 5)
+
+
+def test_a_server_that_is_gone_ends_it_all() -> None:
+    endpoint = Endpoint(f"http://127.0.0.1:{free_port()}/v1", "m", "completions", retries=0)
+    with Client(endpoint) as client, pytest.raises(UnavailableError, match="is the server running there"):
+        roll_out_remote(RemotePolicy("m", client, CHAT, CONTEXT), taught.attempts(), GREEDY, 7, 2, 2)
+
+
+def test_many_in_flight_stay_in_order(tmp_path: Path) -> None:
+    """More attempts than places; a second time everything comes from the cache."""
+
+    def answer(body: dict[str, Any]) -> Reply:
+        asked = CHAT.text(body["prompt"])
+        turn = body["prompt"].count(CHAT.end_id) // 2
+        prompt = next(prompt for prompt in sorted(SCRIPT, key=len, reverse=True) if asked.startswith(prompt))
+        return exact(SCRIPT[prompt][turn])
+
+    made = []
+    with Scripted(answer) as server:
+        for _ in range(2):
+            with Client(Endpoint(server.url, "m", "completions"), tmp_path) as client:
+                policy = RemotePolicy("m", client, CHAT, CONTEXT)
+                made.append(roll_out_remote(policy, taught.attempts() * 4, GREEDY, 7, 2, 3))
+        assert client.counts.requests == 0
+    assert [t.question_id for t in made[0]] == list(SCRIPT) * 4
+    assert [t.stop for t in made[0]] == ([Stop.ANSWERED] * 4 + [Stop.MALFORMED]) * 4
+    assert made[0] == made[1]
