@@ -14,6 +14,8 @@ CORPUS = [
     "capital of Norway -> Oslo. It is Oslo.\n<answer> Oslo </answer> Is that step good? GOOD BAD",
     "<start_of_turn>user\nmodel\n[INST] <|start_header_id|>assistant<think>\n\n</think> 3 + 4 = 7\n - error: one call",
     string.printable,
+    "GOOD",
+    "BAD",
 ] * 20
 
 GEMMA2 = (

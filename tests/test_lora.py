@@ -200,5 +200,5 @@ def test_on_a_bfloat16_base_the_adapter_learns_in_float32(project: Path) -> None
     learner = Trainer(Policy("p", moved(model), CHAT, 128), None, Rewards(lambda token: token / 16), settings)
     before = weights(model)
     learner.update(0, BATCH)
-    steps = [float((p - before[n]).abs().max()) for n, p in model.named_parameters() if ".lora_" in n]
+    steps = [float((p.detach() - before[n]).abs().max()) for n, p in model.named_parameters() if ".lora_" in n]
     assert 1e-6 < max(steps) < 3e-6

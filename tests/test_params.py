@@ -211,3 +211,28 @@ def test_a_file_that_is_no_params_is_refused_by_name(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(ParamsError, match=message):
             load(path)
+
+
+def test_an_adapter_needs_one_worker() -> None:
+    tree = changed("train.lora", {"rank": 8, "alpha": 16, "targets": ["all-linear"]})
+    line = "params: runtime.workers must be 1 with train.lora: the adapter is switched off for the reference"
+    assert refusal(tree)[1].strip().endswith(line.removeprefix("params: "))
+    tree["runtime"]["workers"] = 1
+    lora = validate(tree, "params.yaml").train.lora
+    assert lora is not None and lora.rank == 8
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("runtime.dtype", "float16", "runtime.dtype = 'float16': Input should be 'float32' or 'bfloat16'"),
+        ("runtime.context", 32, "runtime.context must be above rollout.max_action_tokens, or 0"),
+        ("runtime.context", -1, "runtime.context = -1: Input should be greater than or equal to 0"),
+        ("runtime.processes", 0, "runtime.processes = 0: Input should be greater than or equal to 1"),
+        ("train.lora", {"rank": 8, "alpha": 16}, "train.lora.targets: missing"),
+        ("train.lora", {"rank": 0, "alpha": 1, "targets": ["q"]}, "train.lora.rank = 0: Input should be greater than"),
+        ("train.lora", {"rank": 1, "alpha": 1, "targets": []}, "train.lora.targets = []: List should have at least 1"),
+    ],
+)
+def test_what_models_cannot_do_is_refused(path: str, value: Any, message: str) -> None:
+    assert message in "\n".join(refusal(changed(path, value)))

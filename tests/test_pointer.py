@@ -152,6 +152,31 @@ def test_a_pointer_to_what_another_points_to(copy: Path, tmp_path: Path) -> None
     assert follow(tmp_path / "q/swirl") == (copy, False)
 
 
+CODE = """
+from transformers import LlamaConfig, LlamaForCausalLM
+class OwnConfig(LlamaConfig):
+    model_type = "own"
+class OwnForCausalLM(LlamaForCausalLM):
+    config_class = OwnConfig
+"""
+
+
+def test_code_that_comes_with_a_model_runs_only_when_asked(copy: Path, tmp_path: Path) -> None:
+    config = json.loads((copy / "config.json").read_text())
+    classes = {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnForCausalLM"}
+    config |= {"model_type": "own", "architectures": ["OwnForCausalLM"], "auto_map": classes}
+    (copy / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    (copy / "own.py").write_text(CODE, encoding="utf-8")
+    write_pointer(tmp_path / "plain", str(copy))
+    write_pointer(tmp_path / "trusted", str(copy), trust_remote_code=True)
+    with pytest.raises(ModelError, match="(?s)holds no model that transformers can load: .*trust_remote_code"):
+        load_model(tmp_path / "plain", "cpu", "eager")
+    assert type(load_model(tmp_path / "trusted", "cpu", "eager")).__name__ == "OwnForCausalLM"
+    (copy / "own.py").write_text(CODE + "print('changed')", encoding="utf-8")
+    with pytest.raises(ModelError, match="own.py in .* is not what it was"):
+        load_model(tmp_path / "trusted", "cpu", "eager")
+
+
 # A hub on this machine: the four requests that huggingface_hub makes, and the refusals that the real one gives.
 
 

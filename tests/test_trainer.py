@@ -305,7 +305,7 @@ def test_a_bfloat16_model_learns_by_its_float32_masters(tmp_path: Path) -> None:
     learner.update(0, BATCH)
     large = {name for name, old in before.items() if float(old.abs().min()) > 1e-3}
     assert all(torch.equal(value, before[name]) for name, value in weights(model).items() if name in large)
-    steps = [float((m - masters[n]).abs().max()) for n, m in learner.masters.named.items()]
+    steps = [float((m.detach() - masters[n]).abs().max()) for n, m in learner.masters.named.items()]
     assert 1e-6 < max(steps) < 3e-6
     checkpoints = Checkpoints(tmp_path / "c", "print")
     checkpoints.save(1, learner.masters, learner.optimizer, {})

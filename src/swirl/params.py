@@ -74,6 +74,7 @@ class Runtime(Section):
     context: Annotated[int, Field(ge=0)] = Field(description="longest conversation in tokens; 0: what the model can")
     threads: Count = Field(description="CPU threads inside one torch operation; part of what bytes depend on")
     workers: Count = Field(description="pieces of work at the same time: cores divided by threads; 1 on a GPU")
+    processes: Count = Field(description="processes that train together, on a GPU each or all on the CPU; 1: this one")
 
 
 class Prompts(Section):

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from swirl.errors import SwirlError
 from swirl.layout import Layout
@@ -38,6 +38,8 @@ def run_stage(name: str, item: str | None, params: Params, layout: Layout) -> No
     rank, count = launched()
     if count > 1 and name not in SHARED:
         raise SwirlError(f"stage {name} runs in one process, not {count}; only {', '.join(SHARED)} can be shared")
+    if count == 1 < params.runtime.processes and name in SHARED:
+        _launch(params.runtime.processes, ["stage", name, *(["--item", item] if item else [])])
     if rank > 0:  # the first process holds the lock, keeps the time and tells MLflow
         module.run(*arguments)
         return
@@ -47,6 +49,15 @@ def run_stage(name: str, item: str | None, params: Params, layout: Layout) -> No
         _timed(layout.timing(stage_id)),
     ):
         module.run(*arguments)
+
+
+def _launch(processes: int, arguments: list[str]) -> NoReturn:
+    """Become the launcher of several processes that run `swirl` with these arguments."""
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(processes)]
+    # All that accelerate would otherwise warn of; a free port.
+    command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    sys.stdout.flush()
+    os.execv(sys.executable, [*command, "-m", "swirl", *arguments])
 
 
 @contextmanager

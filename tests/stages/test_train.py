@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import random
+import subprocess
+import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from swirl.errors import DataError
+from swirl.journal import fingerprint
 from swirl.layout import Layout
 from swirl.params import Params, validate
 from swirl.records import load, load_json, save
-from swirl.stages import train
+from swirl.stages import evaluate, train
 from swirl.types import Derivation, Question, SubTrajectory
+from swirl.wiring import load_policy
 from tests.smoke import merged
-from tests.stages.conftest import clone
+from tests.stages.conftest import ROOT, clone
 
 
 def weights(layout: Layout, name: str = "swirl") -> bytes:
@@ -134,3 +141,108 @@ def test_nothing_to_train_on_is_said(params: Params, copy: Layout) -> None:
     save([], SubTrajectory, copy.steps)
     with pytest.raises(DataError, match="steps.parquet holds no steps: the filter kept nothing"):
         train.run(params, copy, "swirl")
+
+
+LORA = {"runtime": {"workers": 1}, "train": {"lora": {"rank": 4, "alpha": 8, "targets": ["all-linear"]}}}
+
+
+@pytest.mark.parametrize("item", ["swirl", "sft"])
+def test_an_adapter_is_trained_saved_and_evaluated(item: str, params: Params, copy: Layout) -> None:
+    tuned = validate(merged(params.model_dump(), LORA), "tests")
+    before = fingerprint([], [copy.model("base")])
+    train.run(tuned, copy, item)
+    assert fingerprint([], [copy.model("base")]) == before
+    files = {path.name for path in copy.model(item).iterdir()}
+    assert files == {"model.json", "adapter_config.json", "adapter_model.safetensors"}
+    base, policy = (load_policy(tuned, copy.model(name), name) for name in ("base", item))
+    ids = torch.tensor([policy.chat.prompt("What is 3 + 4?")])
+    with torch.no_grad():
+        moved = float((policy.model(input_ids=ids).logits - base.model(input_ids=ids).logits).abs().max())
+    assert 1e-4 < moved < 10
+    evaluate.run(tuned, copy, item)
+    assert load_json(copy.evaluation(item))
+
+
+@pytest.mark.slow
+def test_a_killed_adapter_resumes_to_the_same_bytes(
+    params: Params, copy: Layout, tmp_path: Path, kill_stage: Callable[..., None]
+) -> None:
+    tuned = validate(merged(params.model_dump(), LORA), "tests")
+    whole = clone(copy, tmp_path / "whole")
+    train.run(tuned, whole, "swirl")
+    (copy.root / "params.yaml").write_text(yaml.safe_dump(tuned.model_dump()), encoding="utf-8")
+    checkpoints = copy.root / ".swirl/checkpoints/train-swirl"
+    kill_stage(copy, "train", "--item", "swirl", when=(checkpoints / "step-000002").exists)
+    train.run(tuned, copy, "swirl")
+    for name in ("adapter_model.safetensors", "adapter_config.json", "model.json"):
+        assert (copy.model("swirl") / name).read_bytes() == (whole.model("swirl") / name).read_bytes()
+
+
+def test_recomputing_activations_gives_the_same_bytes(params: Params, trained: Layout, copy: Layout) -> None:
+    train.run(
+        validate(merged(params.model_dump(), {"train": {"gradient_checkpointing": True}}), "tests"), copy, "swirl"
+    )
+    assert weights(copy) == weights(trained)
+
+
+def test_in_bfloat16_it_trains_and_writes_bfloat16(params: Params, copy: Layout) -> None:
+    from safetensors.torch import load_file
+
+    narrow = validate(merged(params.model_dump(), {"runtime": {"dtype": "bfloat16"}}), "tests")
+    train.run(narrow, copy, "swirl")
+    ours, base = (load_file(copy.model(name) / "model.safetensors") for name in ("swirl", "base"))
+    assert {value.dtype for value in ours.values()} == {torch.bfloat16}
+    moved = max(float((value.float() - base[name]).abs().max()) for name, value in ours.items())
+    assert 1e-3 < moved < 1.0
+
+
+def together(params: Params, layout: Layout, item: str, **changes: Any) -> tuple[Params, str]:
+    """The stage in two processes, by params.yaml alone; those params for one process, and what was printed."""
+    alone = validate(merged(merged(params.model_dump(), {"runtime": {"workers": 1}}), changes), "tests")
+    tree = merged(alone.model_dump(), {"runtime": {"processes": 2}})
+    (layout.root / "params.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "swirl", "stage", "train", "--item", item],
+        cwd=layout.root,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return alone, done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("item", "changes"), [("swirl", {}), ("sft", {}), ("swirl", LORA)], ids=["swirl", "sft", "adapter"]
+)
+def test_two_processes_end_at_the_weights_of_one(
+    item: str, changes: dict[str, Any], params: Params, copy: Layout, tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file
+
+    one = clone(copy, tmp_path / "one")
+    alone, _ = together(params, copy, item, **changes)
+    train.run(alone, one, item)
+    name = "adapter_model.safetensors" if changes else "model.safetensors"
+    ours, theirs = (load_file(layout.model(item) / name) for layout in (copy, one))
+    for name, value in theirs.items():
+        torch.testing.assert_close(ours[name], value, rtol=0.0, atol=1e-5)
+    rows, wanted = (load_json(layout.series(f"train-{item}")) for layout in (copy, one))
+    assert [row.keys() for row in rows] == [row.keys() for row in wanted]
+    for row, other in zip(rows, wanted, strict=True):
+        assert {k: v for k, v in row.items() if v is not None} == pytest.approx(
+            {k: v for k, v in other.items() if v is not None}, rel=1e-3, abs=1e-5
+        )
+    assert not (copy.root / f".swirl/checkpoints/train-{item}").exists()
+
+
+@pytest.mark.slow
+def test_the_guard_stops_two_processes_together(params: Params, copy: Layout) -> None:
+    _, said = together(params, copy, "swirl", train={"swirl": {"guard": {"max_kl": 1e-9}}})
+    assert said.count("guard: KL to the reference") == 1
+    series = load_json(copy.series("train-swirl"))
+    assert [row["step"] for row in series] == [0, 1, 2] and series[-1]["stopped"] == 1.0
+    assert weights(copy) == weights(copy, "base")

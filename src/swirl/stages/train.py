@@ -102,7 +102,7 @@ class Development:
             "development.reward": sum(scores) / len(scores),
             "development.steps": len(steps) / len(made),
             "development.malformed": malformed / len(steps),
-            **self._golden(made),
+            **(self._golden(made) if self._processes.main else {}),  # the others write no series
         }
 
     def _golden(self, made: list[Trajectory]) -> dict[str, float]:

@@ -1,0 +1,73 @@
+"""Processes: shares and their results; what two real ones do together is in tests/stages/test_train.py."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from swirl.errors import ParamsError
+from swirl.processes import ALONE, Processes, join, launched
+
+CODE = """
+import sys, torch
+from swirl.processes import join
+processes = join("cpu")
+items = list("abcdefg")
+print(processes.mine(items), processes.together(items, lambda mine: [2 * item for item in mine]))
+print(processes.together(["x"], lambda mine: mine), processes.together([], lambda mine: mine))
+tensors = [torch.tensor([1.0 + processes.rank]), torch.tensor([[10.0 ** processes.rank]])]
+processes.add_up(tensors)
+print([tensor.tolist() for tensor in tensors], processes.from_main(processes.rank), processes.gather(processes.rank))
+processes.wait()
+processes.leave()
+"""
+
+
+def test_one_process_does_everything_itself() -> None:
+    assert (ALONE.rank, ALONE.count, ALONE.main) == (0, 1, True)
+    assert ALONE.mine([1, 2, 3]) == [1, 2, 3]
+    assert ALONE.together([1, 2, 3], lambda mine: [10 * item for item in mine]) == [10, 20, 30]
+    assert ALONE.gather("x") == ["x"]
+    assert join("cpu") == ALONE
+
+
+def test_shares_are_dealt_in_turn() -> None:
+    assert [Processes(rank, 3).mine([0, 1, 2, 3, 4]) for rank in range(3)] == [[0, 3], [1, 4], [2]]
+    assert [Processes(rank, 3).main for rank in range(3)] == [True, False, False]
+
+
+def test_several_processes_cannot_share_one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("RANK", "2")
+    assert launched() == (2, 4)
+    with pytest.raises(ParamsError, match="runtime.device = 'cuda:1': 4 processes need one GPU each; set cuda, or cpu"):
+        join("cuda:1")
+
+
+def test_three_real_processes_agree() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    common = {**os.environ, "WORLD_SIZE": "3", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", CODE],
+            env={**common, "RANK": str(rank), "PYTHONPATH": os.pathsep.join(sys.path)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(3)
+    ]
+    said = [process.communicate(timeout=60)[0].splitlines() for process in running]
+    assert [process.returncode for process in running] == [0, 0, 0]
+    shares = ["['a', 'd', 'g']", "['b', 'e']", "['c', 'f']"]
+    for rank, lines in enumerate(said):
+        assert lines == [
+            f"{shares[rank]} ['aa', 'bb', 'cc', 'dd', 'ee', 'ff', 'gg']",
+            "['x'] []",
+            "[[6.0], [[111.0]]] 0 [0, 1, 2]",
+        ]
