@@ -252,6 +252,14 @@ def test_odd_endings_of_an_action() -> None:
     assert (made.stop, made.steps[0].token_ids) == (Stop.MALFORMED, (CHAT.end_id,))
 
 
+def test_ids_that_no_text_gives_back_are_kept() -> None:
+    spelled = CHAT.tokenizer.convert_tokens_to_ids(["▁<answer>", "▁O", "##s", "##l", "##o", "▁</answer>", "<|end|>"])
+    with scripted(said(SAY, token_ids=spelled, logprobs={"token_logprobs": [-1.0] * 7})) as server:
+        made = attempt(server)
+    assert (made.answer, made.retokenised) == ("Oslo", False)
+    assert only(made).token_ids == tuple(spelled) != CHAT.reply(SAY)
+
+
 def test_limits_are_the_local_engines() -> None:
     needed = len(CHAT.prompt("what is born")) + 16
     with scripted(exact(SAY)) as server:

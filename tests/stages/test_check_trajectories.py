@@ -113,6 +113,19 @@ def test_a_sound_file_passes_and_the_report_holds_its_rates(layout: Layout) -> N
     }
 
 
+def test_log_probabilities_may_be_missing_only_where_the_trajectory_says_so(layout: Layout) -> None:
+    bare = replace(TRAJECTORIES[0], steps=tuple(replace(step, logprobs=()) for step in TRAJECTORIES[0].steps))
+    save([bare, *TRAJECTORIES[1:]], Trajectory, layout.trajectories)
+    assert "row 0, trajectory_id t-0, index 0, value 0 for 4 tokens" in stopped(layout)
+    save([replace(bare, retokenised=True), *TRAJECTORIES[1:]], Trajectory, layout.trajectories)
+    check_trajectories.run(params(), layout)
+    assert load_json(layout.quality("trajectories"))["statistics"]["retokenised_rate"] == 0.25
+    layout.quality("trajectories").unlink()
+    some = replace(bare, retokenised=True, steps=(replace(bare.steps[0], logprobs=(-0.5,)), bare.steps[1]))
+    save([some, *TRAJECTORIES[1:]], Trajectory, layout.trajectories)
+    assert "value 1 for 4 tokens" in stopped(layout)
+
+
 @pytest.mark.parametrize(
     ("row", "change", "message"),
     [
