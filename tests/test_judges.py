@@ -104,7 +104,7 @@ def test_no_verdict_is_null_and_never_0() -> None:
         first, second = judge.process_verdicts([TRAJECTORY], ASKED)
         assert (first.good, first.score, first.rationale) == (None, None, "It seems good to me, but who")
         assert (second.good, second.score) == (None, None)
-        assert second.rationale.endswith("(m) answered 500 1 times: out of memory")
+        assert second.rationale.endswith("(m) answered 500, tried once: out of memory")
         (scores,) = judge.scores([pack(TRAJECTORY.state_ids(1), [(6, FIND.token_ids), (9, SAY.token_ids)])])
         assert [math.isnan(score) for score in scores] == [True, True]
         assert all(math.isnan(score) for score in judge.trajectory_scores([TRAJECTORY])[0])

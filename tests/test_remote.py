@@ -200,10 +200,10 @@ def test_chat_sends_turns() -> None:
 @pytest.mark.parametrize(
     ("reply", "error"),
     [
-        (refused(500, "out of memory"), "answered 500 1 times: out of memory"),
+        (refused(500, "out of memory"), "answered 500, tried once: out of memory"),
         (Reply(b"<html>"), "the answer is no JSON: '<html>'"),
-        (Reply(b"{", claimed=99), "cut the connection (RemoteProtocolError), 1 times"),
-        (Reply({}, delay_s=2), "took longer than 0.5 s, 1 times"),
+        (Reply(b"{", claimed=99), "cut the connection (RemoteProtocolError), tried once"),
+        (Reply({}, delay_s=2), "took longer than 0.5 s, tried once"),
         (said("", finish_reason="length"), "gave an empty answer (length)"),
     ],
 )

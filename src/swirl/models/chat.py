@@ -38,8 +38,10 @@ class Chat:
         between = whole.split(_REPLY)[1]
         self._before_result, self._after_result = between.split(_RESULT)
         self.end_id = self._end_of_turn(tokenizer)
-        self.end_text = str(tokenizer.decode([self.end_id])).strip()
-        """The end of turn as it is written."""
+        added = tokenizer.added_tokens_decoder.get(self.end_id)
+        special = self.end_id in tokenizer.all_special_ids or (added is not None and added.special)
+        self.end_text = str(tokenizer.convert_ids_to_tokens(self.end_id)) if special else ""
+        """The end of turn as it is written; empty when it is no special token, and so may stand in any text."""
         self.end_ids = frozenset({self.end_id, tokenizer.eos_token_id} - {None})
 
     def _end_of_turn(self, tokenizer: Any) -> int:
