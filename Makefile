@@ -1,7 +1,7 @@
 # make demo    sets up .venv, runs the whole pipeline (dvc repro), prints the results
 # make test    sets up .venv, runs the fast tests
 # make check   lint, formatting, types, import rules, all tests
-# make smoke   the whole pipeline once at its smallest (params.smoke.yaml), in a temporary copy
+# make smoke   the whole pipeline once at its smallest (presets/smoke.yaml), in a temporary copy
 # make mlflow  MLflow's pages of the runs so far
 # make clean   removes what can be made again; keeps .venv, the data and the runs
 

@@ -1,6 +1,6 @@
 """The whole pipeline once, at its smallest, in a temporary copy of the project: `make smoke`.
 
-Copies the files that git knows or would add, lays params.smoke.yaml over params.yaml, runs `dvc repro`, prints
+Copies the files that git knows or would add, chooses the preset smoke, runs `dvc repro`, prints
 the results, asks the tuned model a question, shows metrics and plots, and runs `dvc repro` again, which must find
 nothing to do.
 """
@@ -15,9 +15,8 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
-import yaml
+from swirl import presets
 
 ROOT = Path(__file__).resolve().parent.parent
 NO_OP_SECONDS = 4.0
@@ -31,8 +30,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="swirl-smoke-") as folder:
         copy = Path(folder) / "project"
         copy_project(copy)
-        small = merged(read_yaml(ROOT / "params.yaml"), read_yaml(ROOT / "params.smoke.yaml"))
-        (copy / "params.yaml").write_text(yaml.safe_dump(small, sort_keys=False), encoding="utf-8")
+        presets.write(copy, presets.tree(copy, "smoke"), "smoke")
         environment = {
             **os.environ,
             "DVC_NO_ANALYTICS": "1",
@@ -66,22 +64,6 @@ def copy_project(target: Path) -> None:
         if source.is_file():  # git also lists what was deleted but not committed
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, target / name)
-
-
-def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """`base` with the values of `changes` laid over it, section by section; lists are replaced whole."""
-    result = dict(base)
-    for key, value in changes.items():
-        old = base.get(key)
-        result[key] = merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
-    return result
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file."""
-    value = yaml.safe_load(path.read_text(encoding="utf-8"))
-    assert isinstance(value, dict), f"{path} holds no mapping"
-    return value
 
 
 def run(command: list[str], folder: Path, environment: dict[str, str]) -> None:

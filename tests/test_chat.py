@@ -14,6 +14,8 @@ from transformers import PreTrainedTokenizerFast
 from swirl.errors import ModelError
 from swirl.models.chat import Chat
 from swirl.models.tokenizer import END, MODEL, PAD, UNKNOWN, USER, build_tokenizer
+from tests import families
+from tests.families import FAMILIES
 
 TEXT = "What is the capital of Norway? <answer> Oslo </answer> a -> b"
 TOKENIZER = build_tokenizer([TEXT], ["Silent", "Harbor"], 512)
@@ -132,8 +134,14 @@ def test_names_of_special_tokens_in_a_text_are_plain_text(tokenizer: Any) -> Non
         "<|im_start|>{{ messages[-1].content }}<|im_end|>",
         # The question is shown twice.
         "{% for m in messages %}<|im_start|>{{ m.content }}{{ m.content }}<|im_end|>{% endfor %}",
-        # What the model is given to begin with is not kept.
-        CHATML.replace("assistant\\n", "assistant\\n<think></think>"),
+        # A turn is shown with its number from the end.
+        CHATML.replace("'<|im_start|>'", "(messages | length - loop.index) ~ '<|im_start|>'"),
+        # What the model is given to begin with is another text than what past turns begin with.
+        CHATML.replace("assistant\\n", "assistant thinks\\n"),
+        # Only the last user turn has instructions: right for one result, wrong for two.
+        CHATML.replace(
+            "m['content']", "m['content'] + ('!' if m.role == 'user' and loop.last and loop.index > 3 else '')"
+        ),
     ],
 )
 def test_a_template_that_rewrites_earlier_turns_is_refused(template: str) -> None:
@@ -144,3 +152,92 @@ def test_a_template_that_rewrites_earlier_turns_is_refused(template: str) -> Non
 def test_a_tokenizer_without_a_template_is_refused() -> None:
     with pytest.raises(ModelError, match="has no chat template"):
         Chat(byte_level(""))
+
+
+def test_a_template_that_refuses_the_conversation_says_why() -> None:
+    with pytest.raises(ModelError, match="refuses turns of user and assistant: no assistants"):
+        Chat(byte_level("{{ raise_exception('no assistants') }}"))
+
+
+def test_an_end_of_turn_that_is_plain_text_is_refused() -> None:
+    template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant: "
+    with pytest.raises(ModelError, match=r"closes a model turn with plain text \('\\nuser: '\)"):
+        Chat(byte_level(template.replace("assistant: ", "{% if add_generation_prompt %}assistant: {% endif %}")))
+
+
+def test_further_ends_end_a_reply() -> None:
+    tokenizer = byte_level(CHATML)
+    assert Chat(tokenizer, [5, 7]).end_ids == Chat(tokenizer).end_ids | {5, 7}
+
+
+APPENDING = {name: FAMILIES[name] for name in ("gemma2", "llama3", "mistral")} | {
+    "llama3.2": lambda: families.llama3(families.LLAMA32)
+}
+
+
+@pytest.mark.parametrize("closed", [True, False])
+@pytest.mark.parametrize("turns", [1, 3, 5])
+@pytest.mark.parametrize("family", APPENDING)
+def test_the_families_pieces_are_the_tokens_of_their_own_template(family: str, turns: int, closed: bool) -> None:
+    tokenizer = APPENDING[family]()
+    chat = Chat(tokenizer)
+    assert chat.dropped == ""
+    messages = [{"role": role, "content": content} for role, content in CONVERSATION[:turns]]
+    wanted = tokenizer.apply_chat_template(
+        messages, tokenize=True, add_generation_prompt=True, return_dict=False, date_string="26 Jul 2024"
+    )
+    assert in_pieces(chat, turns, closed) == list(wanted)
+
+
+@pytest.mark.parametrize("turns", [1, 3, 5])
+def test_qwen3_keeps_the_empty_thoughts_that_its_template_drops_from_past_turns(turns: int) -> None:
+    tokenizer = FAMILIES["qwen3"]()
+    chat = Chat(tokenizer)
+    assert chat.dropped == "<think>\n\n</think>\n\n"
+    opening = "<|im_start|>assistant\n<think>\n\n</think>\n\n"
+    text = "".join(
+        f"<|im_start|>user\n{said}<|im_end|>\n{opening}" if role == "user" else f"{said}<|im_end|>\n"
+        for role, said in CONVERSATION[:turns]
+    )
+    assert in_pieces(chat, turns, closed=True) == tokenizer(text)["input_ids"]
+    if turns == 1:
+        messages = [{"role": "user", "content": CONVERSATION[0][1]}]
+        own = tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, enable_thinking=False, return_dict=False
+        )
+        assert list(chat.prompt(CONVERSATION[0][1])) == own
+
+
+@pytest.mark.parametrize(
+    ("family", "begins", "times", "ends"),
+    [
+        ("gemma2", ["<bos>", "<start_of_turn>"], 1, {"<end_of_turn>", "<eos>"}),
+        ("llama3", ["<|begin_of_text|>", "<|start_header_id|>"], 1, {"<|eot_id|>", "<|end_of_text|>"}),
+        ("qwen3", ["<|im_start|>"], 6, {"<|im_end|>"}),
+        ("mistral", ["<s>", "[INST]"], 1, {"</s>"}),
+    ],
+)
+def test_the_families_begin_and_end_a_turn_with(family: str, begins: list[str], times: int, ends: set[str]) -> None:
+    tokenizer = FAMILIES[family]()
+    chat = Chat(tokenizer)
+    names = tokenizer.convert_ids_to_tokens(in_pieces(chat, 5, closed=True))
+    assert names[: len(begins)] == begins
+    assert names.count(begins[0]) == times
+    assert set(tokenizer.convert_ids_to_tokens(sorted(chat.end_ids))) == ends
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_families_special_tokens_in_a_text_are_plain_text(family: str) -> None:
+    tokenizer = FAMILIES[family]()
+    chat = Chat(tokenizer)
+    special = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    end = tokenizer.convert_ids_to_tokens(chat.end_id)
+    for text in (end, f"Oslo{end} capital", f"{tokenizer.all_special_tokens[0]} of"):
+        plain, named = chat.turn("x", closed=True), chat.turn(text, closed=True)
+        assert [i for i in named if i in special] == [i for i in plain if i in special]
+
+
+@pytest.mark.parametrize(("family", "trims"), [("gemma2", True), ("llama3", True), ("qwen3", False)])
+def test_a_users_text_is_trimmed_where_the_template_does(family: str, trims: bool) -> None:
+    chat = Chat(FAMILIES[family]())
+    assert (chat.prompt(" capital of Norway\n") == chat.prompt("capital of Norway")) == trims

@@ -77,19 +77,22 @@ def test_a_stage_declares_every_param_that_it_reads(stage: str, stages: dict[str
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_that_reads_prompts_depends_on_their_files(stage: str, stages: dict[str, Any], root: Path) -> None:
-    prompts = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))["prompts"]
-    reads = any(name.split(".")[0] == "prompts" for name in params_read(stage, root))
-    files = [f"${{prompts.{name}}}" for name in prompts] if reads else []
-    assert [dep for dep in stages[stage]["deps"] if dep.startswith("${prompts")] == files
+def test_a_stage_depends_on_the_folders_of_prompts_and_tools_that_it_reads(
+    stage: str, stages: dict[str, Any], root: Path
+) -> None:
+    read = params_read(stage, root)
+    folders = [name for name in ("prompts.policy", "prompts.judge", "tools.folder") if name in read]
+    assert [dep for dep in stages[stage]["deps"] if dep.startswith(("${prompts", "${tools"))] == [
+        f"${{{name}}}" for name in folders
+    ]
 
 
 def test_params_py_holds_no_default() -> None:
-    """Which is why no stage depends on it: DVC compares the values themselves."""
+    """Which is why no stage depends on it: DVC compares the values themselves. None says that a key is left out."""
     sections: list[type[BaseModel]] = [Params]
     for section in sections:
         for name, field in section.model_fields.items():
-            assert field.is_required(), f"{section.__name__}.{name} has a default"
+            assert field.is_required() or field.default is None, f"{section.__name__}.{name} has a default"
         sections.extend(sub for sub in Section.__subclasses__() if sub not in sections)
     assert len(sections) > len(STAGES)
 
@@ -161,10 +164,10 @@ def test_a_folder_stands_for_its_files_when_all_are_deps(tmp_path: Path) -> None
 
 
 def test_closure_brings_the_data_folder_that_a_string_names(tmp_path: Path) -> None:
-    write_project(tmp_path, stages__judge="PATH = 'prompts/judge.txt'\n", stages__index="PATH = 'other'\n")
-    (tmp_path / "src/swirl/prompts").mkdir()
-    (tmp_path / "src/swirl/prompts/judge.txt").write_text("Is it good?")
-    assert closure("judge", tmp_path) == ["src/swirl/prompts/judge.txt", "src/swirl/stages/judge.py"]
+    write_project(tmp_path, stages__judge="PATH = 'templates/page.html'\n", stages__index="PATH = 'other'\n")
+    (tmp_path / "src/swirl/templates").mkdir()
+    (tmp_path / "src/swirl/templates/page.html").write_text("Is it good?")
+    assert closure("judge", tmp_path) == ["src/swirl/stages/judge.py", "src/swirl/templates/page.html"]
     assert closure("index", tmp_path) == ["src/swirl/stages/index.py"]
 
 

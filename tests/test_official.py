@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from swirl import benchmarks
+from swirl.benchmarks import cofca
 from swirl.benchmarks.official import OFFICIAL, Loaded, read, select, support_of
 from swirl.errors import DataError
 from swirl.grading import same_number
@@ -105,8 +106,8 @@ def test_gsm8k_has_a_number_its_annotations_and_no_corpus(as_lines: Write) -> No
     path = as_lines(GSM8K, "", {"question": "q", "answer": "No sum.\n#### -7"})
     questions, passages = benchmarks.load("gsm8k", "sample", path)
     assert questions == [
-        Question("gsm8k/sample/0", "gsm8k", "sample", "How many eggs?", ("1440",), 2, ("calculator",)),
-        Question("gsm8k/sample/2", "gsm8k", "sample", "q", ("-7",), 0, ("calculator",)),
+        Question("gsm8k/sample/0", "gsm8k", "sample", "How many eggs?", ("1440",), 2, ("calculator",), "calculate"),
+        Question("gsm8k/sample/2", "gsm8k", "sample", "q", ("-7",), 0, ("calculator",), "calculate"),
     ]
     assert passages == []
 
@@ -115,6 +116,7 @@ def test_gsm8k_has_a_number_its_annotations_and_no_corpus(as_lines: Write) -> No
 def test_hotpotqa_in_both_shapes(row: dict[str, Any], as_list: Write) -> None:
     loaded = read("hotpotqa", "sample", as_list(row))
     assert loaded == Loaded(
+        rows=1,
         questions=[
             Question("hotpotqa/sample/h1", "hotpotqa", "sample", row["question"], ("Tove",), 2, ("search",)),
         ],
@@ -124,6 +126,7 @@ def test_hotpotqa_in_both_shapes(row: dict[str, Any], as_list: Write) -> None:
             Passage("hotpotqa/sample/2", "Edda Morn", "Edda Morn composed. She was born in Tove."),
         ],
         support={"hotpotqa/sample/h1": ["hotpotqa/sample/0", "hotpotqa/sample/2"]},
+        solutions={},
         skipped=[],
         unanswerable=0,
         dropped_easy=0,
@@ -316,7 +319,7 @@ def test_bytes_that_are_no_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "is empty; expected the benchmark's official file"),
+        ("", "is empty; expected JSON lines, a JSON list of rows, or Parquet"),
         (" \n", "is empty"),
         (
             "<!DOCTYPE html><html>",
@@ -361,8 +364,8 @@ def test_arguments_that_make_no_sense_are_refused(as_lines: Write) -> None:
 
 def test_the_row_counts_that_are_known() -> None:
     assert {name: dict(form.counts) for name, form in OFFICIAL.items()} == {
-        "gsm8k": {"train": 7473, "test": 1319},
-        "hotpotqa": {"train": 90447, "dev": 7405, "validation": 7405},
+        "gsm8k": {"train": 7473, "test": 1319, "evaluation": 1319},
+        "hotpotqa": {"train": 90447, "dev": 7405, "validation": 7405, "evaluation": 7405},
         "musique": {},
         "cofca": {},
         "beerqa": {},
@@ -459,3 +462,23 @@ def test_the_papers_ids_that_a_sample_does_not_hold_are_listed(name: str) -> Non
     chosen, missing = select(questions, ids)
     assert (chosen, missing) == ([], ids.read_text(encoding="utf-8").split())
     assert len(missing) == 300
+
+
+def test_cofca_is_converted_from_a_row_a_passage(as_lines: Write, tmp_path: Path) -> None:
+    first = {"q": "Who leads the country of Tove?", "gold": ["Bram Falk", "B. Falk"], "n": 2}
+    second = {"q": "Who taught the leader of the country of Tove?", "gold": "Ada Drake", "n": 3}
+    source = as_lines({"title": "Tove", "passage": "Tove lies in Velda.", "qs": [first, second]}, {"passage": "Text."})
+    names = {"questions": "qs", "question": "q", "answer": "gold", "hops": "n"}
+    target = tmp_path / "cofca.jsonl"
+    with pytest.raises(DataError, match=r"rows\.jsonl, line 2, field 'qs': expected a list of at least 1, got nothing"):
+        cofca.convert(source, target, names)
+    assert not target.exists()
+    assert (
+        cofca.convert(as_lines({"passage": "P.", "qs": [second]}, {"passage": "Q.", "qs": [first]}), target, names) == 2
+    )
+    questions, passages = benchmarks.load("cofca", "test", target)
+    assert [(q.id, q.answers, q.hops) for q in questions] == [
+        ("cofca/test/0-0", ("Ada Drake",), 3),
+        ("cofca/test/1-0", ("Bram Falk", "B. Falk"), 2),
+    ]
+    assert [(p.title, p.text) for p in passages] == [("", "P."), ("", "Q.")]

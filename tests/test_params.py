@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from swirl import presets
 from swirl.errors import ParamsError
 from swirl.params import load, validate
 from swirl.types import Strategy
@@ -36,24 +36,15 @@ def refusal(tree: Any) -> list[str]:
     return str(caught.value).splitlines()
 
 
-def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    result = dict(base)
-    for key, value in over.items():
-        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
-        result[key] = merged(result[key], value) if both else value
-    return result
-
-
 def test_the_committed_params_are_valid() -> None:
     params = load(ROOT / "params.yaml")
-    assert params.rollout.max_steps == {"search": 5, "calculate": 10}
+    assert {name: task.max_steps for name, task in params.tasks.items()} == {"search": 5, "calculate": 10}
     assert params.filter.kind is Strategy.PROCESS
     assert params.download.benchmarks["mini-gsm8k"].evaluation == 400
 
 
 def test_the_smoke_params_laid_over_them_are_valid() -> None:
-    small = yaml.safe_load((ROOT / "params.smoke.yaml").read_text(encoding="utf-8"))
-    params = validate(merged(TREE, small), "both")
+    params = validate(presets.tree(ROOT, "smoke"), "smoke")
     assert params.download.worlds == 1
     assert params.download.changed_facts == 0.5
 
@@ -66,16 +57,18 @@ def test_params_cannot_be_changed() -> None:
 def test_a_typo_is_refused_with_the_keys_there_are() -> None:
     assert refusal(changed("tools.search_result", 3)) == [
         "params.yaml: 1 wrong",
-        "  tools.search_result: no such key; the keys here are search_results, search_output_limit",
+        "  tools.search_result: no such key; the keys here are folder, options, search_results, search_output_limit, "
+        "search_output_unit",
     ]
     (_, line) = refusal(changed("filtre", {}))
-    assert line.startswith("  filtre: no such key; the keys here are seed, runtime, prompts, tools,")
+    assert line.startswith("  filtre: no such key; the keys here are seed, runtime, prompts, tasks, tools,")
 
 
 def test_a_typo_inside_a_list_or_a_mapping_is_refused_with_the_keys_there_are() -> None:
     (_, line) = refusal(changed("download.benchmarks.mini-gsm8k.evaluate", 3))
     assert line == (
-        "  download.benchmarks.mini-gsm8k.evaluate: no such key; the keys here are train, development, evaluation"
+        "  download.benchmarks.mini-gsm8k.evaluate: no such key; the keys here are source, pretrain, reward, train, "
+        "development, evaluation, files, eval_ids, drop_easy, corpus, task"
     )
     (_, line) = refusal(changed("base_model.sound_phases.0.step", 3))
     assert line.startswith("  base_model.sound_phases.0.step: no such key; the keys here are steps, batch_size,")
@@ -98,17 +91,91 @@ def test_a_typo_inside_a_list_or_a_mapping_is_refused_with_the_keys_there_are() 
         ("base_model.hops", {0: 1.0}, "base_model.hops.0.[key] = 0: Input should be greater than or equal to 1"),
         ("base_model.steps", {9: 1.0}, "base_model.steps.9.[key] = 9: Input should be less than or equal to 8"),
         ("download.benchmarks", {}, "download.benchmarks = {}: Dictionary should have at least 1 item"),
-        (
-            "rollout.max_steps",
-            {"search": 5, "calculate": 10, "read": 2},
-            "rollout.max_steps.read.[key] = 'read': Input should be 'search' or 'calculate'",
-        ),
+        ("tasks.search.max_steps", 0, "tasks.search.max_steps = 0: Input should be greater than or equal to 1"),
+        ("tasks.search.tools", [], "tasks.search.tools = []: List should have at least 1 item"),
+        ("base_model.shape.hidden", 0, "base_model.shape.hidden = 0: Input should be greater than or equal to 1"),
+        ("base_model.source", "hub", "base_model.source = 'hub': Input should be one of 'embedded', 'pretrained',"),
     ],
 )
 def test_a_wrong_value_is_refused_with_its_path_and_what_is_allowed(path: str, value: Any, message: str) -> None:
     head, line = refusal(changed(path, value))
     assert head == "params.yaml: 1 wrong"
     assert line.strip().startswith(message)
+
+
+FILE: dict[str, Any] = {"source": "file", "files": {"train": "gsm8k.jsonl"}, "train": 10, "evaluation": "all"}
+OWN: dict[str, Any] = {
+    "source": "own",
+    "files": {"train": "train.jsonl"},
+    "corpus": "handbook",
+    "task": "search",
+    "train": 10,
+}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"source": "disk"}, "b.source = 'disk': Input should be 'embedded', 'file', 'hub' or 'own'"),
+        (FILE | {"train": -1}, "b.train: expected a number of questions, 0 for none, or all; got -1"),
+        (FILE | {"train": True}, "b.train: expected a number of questions, 0 for none, or all; got True"),
+        (FILE | {"evaluation": "rest"}, "b.evaluation: expected a number of questions, 0 for none, or all; got 'rest'"),
+        (FILE | {"files": {}}, "b.files = {}: Dictionary should have at least 1 item"),
+        (
+            FILE | {"files": {"dev": "a"}},
+            "b.files.dev.[key] = 'dev': Input should be 'pretrain', 'reward', 'train', 'dev",
+        ),
+        (
+            FILE | {"files": {"train": "/tmp/a"}},
+            "b.files.train: expected a path inside download.folder, relative to it;",
+        ),
+        (FILE | {"files": {"train": "a/../../b"}}, "b.files.train: expected a path inside download.folder, relative"),
+        (FILE | {"files": {"evaluation": "a"}}, "b: files names no file for train, and no train to draw it from"),
+        (FILE | {"tools": ["search"]}, "b.tools: no such key; the keys here are source, pretrain"),
+        ({"source": "file", "train": 3}, "b: source: file needs files"),
+        ({"source": "hub", "files": {"train": "a"}}, "b: source: hub has no use for files"),
+        ({"source": "embedded", "corpus": "a", "task": "b"}, "b: source: embedded has no use for corpus, task"),
+        (
+            {"source": "embedded", "reward": 3},
+            "b: base_model and reward_model make their own embedded questions; leave",
+        ),
+        ({"source": "embedded", "train": "all"}, "b: embedded questions are made, so there is no 'all' of them; give"),
+        (FILE | {"evaluation": 300, "eval_ids": "ids.txt"}, "b: eval_ids lists the evaluation questions; leave out"),
+        ({"source": "own"}, "b: source: own needs files, task"),
+        (OWN | {"task": "a b"}, "b.task = 'a b': String should match pattern"),
+    ],
+)
+def test_a_benchmark_that_makes_no_sense_is_refused(given: dict[str, Any], message: str) -> None:
+    head, line = refusal(changed("download.benchmarks", {"b": given}))
+    assert head == "params.yaml: 1 wrong"
+    assert line.strip().startswith(f"download.benchmarks.{message}")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"task": "staff"}, "download.benchmarks.b.task is 'staff'; tasks has search, calculate"),
+        ({"corpus": None}, "download.benchmarks.b: its task searches, so it needs a corpus"),
+    ],
+)
+def test_an_own_benchmark_fits_its_task(given: dict[str, Any], message: str) -> None:
+    assert refusal(changed("download.benchmarks", {"b": OWN | given})) == [
+        "params.yaml: 1 wrong",
+        f"  params: {message}",
+    ]
+
+
+def test_a_benchmarks_name_must_do_for_a_file() -> None:
+    (_, line) = refusal(changed("download.benchmarks", {"../b": FILE}))
+    assert line.startswith("  download.benchmarks.../b.[key] = '../b': String should match pattern")
+
+
+def test_what_a_benchmark_leaves_out_stays_left_out() -> None:
+    benchmark = validate(changed("download.benchmarks", {"b": FILE}), "params.yaml").download.benchmarks["b"]
+    assert benchmark.model_dump() == FILE
+    assert benchmark.counts == {"train": 10, "evaluation": "all"}
+    own = validate(changed("download.benchmarks", {"b": OWN | {"eval_ids": "ids.txt", "reward": 0}}), "params.yaml")
+    assert own.download.benchmarks["b"].counts == {"train": 10, "evaluation": "all"}
 
 
 def test_a_missing_section_and_a_missing_key_are_named() -> None:
@@ -119,9 +186,11 @@ def test_a_missing_section_and_a_missing_key_are_named() -> None:
 
 
 def test_values_that_do_not_fit_together_are_refused_in_one_sentence() -> None:
-    assert refusal(changed("rollout.max_steps", {"search": 5})) == [
+    pointer = {"source": "pretrained", "model": "some/model", "revision": "", "trust_remote_code": False}
+    assert refusal(changed("base_model", pointer)) == [
         "params.yaml: 1 wrong",
-        "  params: rollout.max_steps has no entry for 'calculate'",
+        "  params: reward_model.source is embedded, but base_model.source is pretrained: an embedded judge is taught "
+        "from the embedded base; set reward_model.source to pretrained or endpoint",
     ]
     assert refusal(changed("rollout.max_action_tokens", 512)) == [
         "params.yaml: 1 wrong",

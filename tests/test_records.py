@@ -22,8 +22,10 @@ from swirl.types import (
     Step,
     Stop,
     SubTrajectory,
+    Support,
     Trajectory,
     Verdict,
+    WrittenSolution,
 )
 
 STEPS = (
@@ -33,10 +35,12 @@ STEPS = (
 RECORDS: dict[type, list[Any]] = {
     Question: [
         Question("q", "mini-gsm8k", "train", "How many?", ("5", "five"), 2, ("calculator",)),
-        Question("r", "mini-gsm8k", "train", "", (), 0, ()),
+        Question("r", "mini-gsm8k", "train", "", (), 0, (), "staff"),
     ],
     Derivation: [Derivation("q", "calculate", ("2 + 3",), ("5",)), Derivation("r", "search", (), ())],
     Passage: [Passage("p", "", "Text with\nlines, “quotes” and 漢字.")],
+    Support: [Support("q", ("p", "r")), Support("r", ())],
+    WrittenSolution: [WrittenSolution("q", "2 + 3 = <<2+3=5>>5\n#### 5")],
     Trajectory: [
         Trajectory("t", "q", "mini-gsm8k", 1, "base", 2**63 - 1, (1, 2), STEPS, Stop.STEP_LIMIT, ""),
         Trajectory("u", "q", "mini-gsm8k", 0, "base", 0, (), (), Stop.TOOL_FAILED, "the index is gone", True),

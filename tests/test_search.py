@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -15,7 +16,8 @@ from hypothesis import strategies as st
 from swirl.errors import DataError
 from swirl.tools import Search
 from swirl.tools.base import Observation, call
-from swirl.tools.search import build, words
+from swirl.tools.bm25 import BM25
+from swirl.tools.search import build, fuse, words
 from swirl.types import Passage
 
 PASSAGES = [
@@ -54,11 +56,10 @@ def test_a_query_without_a_known_word_has_no_result(index_dir: Path, query: str)
     assert call(Search(index_dir), query) == Observation("no result", error=False)
 
 
-def test_scores_are_bm25(index_dir: Path) -> None:
+def test_scores_are_bm25() -> None:
     """Lucene's formula by hand: idf = ln(1 + (N - n + 0.5) / (n + 0.5)), k1 = 1.5, b = 0.75."""
-    search = Search.over([Passage("a", "", "red"), Passage("b", "", "red red blue")])
     # N = 2, both hold "red": idf = ln 1.2; mean length 2; tf 1 of length 1, and tf 2 of length 3
-    scores = search._score(["red"])[0]
+    scores = BM25.over([Passage("a", "", "red"), Passage("b", "", "red red blue")]).scores(["red"])[0]
     assert scores == pytest.approx([0.1823216 / (1 + 1.5 * 0.625), 2 * 0.1823216 / (2 + 1.5 * 1.375)], abs=1e-6)
 
 
@@ -129,7 +130,9 @@ def test_bytes_do_not_depend_on_the_process(tmp_path: Path) -> None:
 
 
 def test_arrays_are_memory_mapped_and_not_pickled(index_dir: Path) -> None:
-    assert type(Search(index_dir)._scores).__name__ == "memmap"
+    settings = json.loads((index_dir / "search.json").read_text())
+    ranking = BM25.load(index_dir, settings["vocabulary"], settings["stopwords"])
+    assert type(ranking._scores).__name__ == "memmap"
     for array in index_dir.glob("*.npy"):
         assert b"'descr': '|O'" not in array.read_bytes()[:128]
 
@@ -145,6 +148,10 @@ def test_a_missing_index_names_the_stage(tmp_path: Path) -> None:
         ("search.json", b"{"),
         ("search.json", b"[]"),
         ("search.json", b'{"passages": 4, "stopwords": [], "vocabulary": ["a"]}'),
+        ("search.json", b'{"passages": 4, "stopwords": [], "vocabulary": 5}'),
+        ("search.json", b'{"passages": 4, "stopwords": [], "vocabulary": [], "retriever": "other"}'),
+        ("search.json", b'{"passages": 4, "stopwords": [], "vocabulary": [], "retriever": ["dense"]}'),
+        ("search.json", b'{"passages": 4, "retriever": "dense"}'),
         ("params.index.json", b"{}"),
         ("params.index.json", b"nonsense"),
         ("data.csc.index.npy", b"nonsense"),
@@ -176,6 +183,65 @@ def test_nothing_to_index(tmp_path: Path, passages: list[Passage]) -> None:
         build(passages, tmp_path)
     with pytest.raises(DataError, match="no word to index"):
         Search.over(passages)
+
+
+def test_the_limit_is_measured_by_the_given_size() -> None:
+    """Here in words: the note of a passage's end is one, too."""
+    passages = [
+        Passage("a", "Ann", "Ann likes red." + " Ann likes blue!" * 10),
+        Passage("b", "Bo", "Bo likes red and many other colours. Bo sleeps."),
+    ]
+
+    def size(text: str) -> int:
+        return len(text.split())
+
+    whole = Search.over(passages, k=2, output_limit=43, size=size).run("likes red ann")
+    assert size(whole) == 43
+    assert whole.startswith("Ann likes red. Ann likes blue! ")
+    assert whole.endswith("Ann likes blue! | Bo likes red and many other colours. Bo sleeps.")
+    cut = {limit: Search.over(passages, k=2, output_limit=limit, size=size).run("likes red ann") for limit in (20, 41)}
+    assert cut[20] == "Ann likes red." + " Ann likes blue!" * 5
+    assert cut[41].endswith("Ann likes blue! | Bo likes red and many other colours.")
+    long = Search.over([Passage("a", "", "a sentence without any end " * 9)], output_limit=20, size=size)
+    assert long.run("sentence") == " ".join(["a sentence without any end"] * 4)
+    assert call(long, "sentence").text == long.run("sentence"), "the limit in characters leaves room"
+
+
+def test_a_slow_size_is_asked_seldom() -> None:
+    asked = []
+
+    def size(text: str) -> int:
+        asked.append(len(text))
+        return len(text) // 4
+
+    passages = [Passage(str(n), "", "Red is nice. " * 2000) for n in range(3)]
+    found = Search.over(passages, output_limit=400, size=size).run("red")
+    assert 1588 <= len(found) <= 1603
+    assert len(asked) < 20
+    assert max(asked) <= 32 * 400
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.text(st.sampled_from("ab .!é漢\n"), max_size=80), min_size=1, max_size=4), st.integers(20, 90))
+def test_no_result_exceeds_its_limit(texts: list[str], limit: int) -> None:
+    passages = [Passage(str(n), "", f"red {text}") for n, text in enumerate(texts)]
+    for size in (len, lambda text: len(text.encode()), lambda text: 2 * text.count("a") + len(text) // 3):
+        found = Search.over(passages, k=4, output_limit=limit, size=size).run("red")
+        assert size(found) <= limit
+        assert found.startswith("red")
+
+
+def test_reciprocal_rank_fusion_by_hand() -> None:
+    """1/61 + 1/63 for passage 7, 1/62 + 1/61 for 4, 1/63 for 2, 1/62 for 9; equal sums in passage order."""
+    assert fuse([[7, 4, 2], [4, 9, 7]], 10) == [4, 7, 9, 2]
+    assert fuse([[7, 4, 2], [4, 9, 7]], 2) == [4, 7]
+    assert fuse([[5, 3], [3, 5], []], 3) == [3, 5]
+
+
+@pytest.mark.parametrize(("retriever", "said"), [("bm52", "bm25, dense, hybrid"), ("dense", "needs an embedding")])
+def test_a_retriever_that_cannot_be_built(tmp_path: Path, retriever: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        build(PASSAGES, tmp_path, retriever=retriever)
 
 
 def test_k_and_limit_must_make_sense() -> None:

@@ -12,10 +12,19 @@ from typing import Any
 import pytest
 import torch
 
+from swirl.models.masters import Masters
 from swirl.rl.checkpoints import Checkpoints
 from swirl.rl.combs import Comb
 from swirl.rl.guard import Limits, Look, objection
-from swirl.rl.trainer import Settings, Trainer, by_trajectory, state_batches, supervised_loss
+from swirl.rl.trainer import (
+    Settings,
+    Trainer,
+    _deal,
+    by_trajectory,
+    state_batches,
+    supervised_gradients,
+    supervised_loss,
+)
 from swirl.rollout.engine import Policy
 from swirl.rollout.sampler import Sampling
 from swirl.types import SubTrajectory
@@ -218,11 +227,11 @@ def test_a_restored_run_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
     for number in range(3):  # the third update is lost
         killed.update(number, BATCH)
         if number == 1:
-            checkpoints.save(2, killed.policy.model, killed.optimizer, {"series": rows[:2]})
+            checkpoints.save(2, killed.masters, killed.optimizer, {"series": rows[:2]})
     resumed = trainer()
     again = Checkpoints(tmp_path / "c", "print")
     assert again.steps() == [2]
-    assert again.restore(2, resumed.policy.model, resumed.optimizer) == {"series": rows[:2]}
+    assert again.restore(2, resumed.masters, resumed.optimizer) == {"series": rows[:2]}
     assert [resumed.update(number, BATCH) for number in (2, 3)] == rows[2:]
     assert_equal(weights(straight.policy.model), weights(resumed.policy.model))
 
@@ -231,7 +240,7 @@ def test_checkpoints_of_another_run_and_half_written_ones_are_not_used(tmp_path:
     learner, folder = trainer(), tmp_path / "c"
     checkpoints = Checkpoints(folder, "mine")
     for step in (10, 0, 2):
-        checkpoints.save(step, learner.policy.model, learner.optimizer, {})
+        checkpoints.save(step, learner.masters, learner.optimizer, {})
     (folder / "partial").mkdir()
     assert checkpoints.steps() == [0, 2, 10]
     assert Checkpoints(folder, "mine").steps() == [0, 2, 10]
@@ -266,3 +275,82 @@ def test_guard_allows_the_malformed_rate_that_it_started_with() -> None:
     start = dataclasses.replace(START, malformed=0.4)
     assert objection([start, dataclasses.replace(start, malformed=0.4)], LIMITS) == ""
     assert "malformed" in objection([start, dataclasses.replace(start, malformed=0.41)], LIMITS)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("packed", [True, False])
+def test_recomputing_activations_changes_no_number(packed: bool, workers: int) -> None:
+    """Every layer runs once more in the backward pass, and only in it; sampling and reference do not pay."""
+    made, calls = {}, {}
+    for recompute in (False, True):
+        settings = dataclasses.replace(SETTINGS, packed=packed, workers=workers, token_budget=40, recompute=recompute)
+        learner = trainer(settings)
+        seen: list[int] = []
+        learner.policy.model.model.layers[1].mlp.register_forward_pre_hook(lambda *_, seen=seen: seen.append(1))
+        made[recompute] = (learner.update(0, BATCH), weights(learner.policy.model))
+        calls[recompute] = len(seen)
+    assert made[True][0] == made[False][0]
+    assert_equal(made[True][1], made[False][1])
+    shares = calls[True] - calls[False]
+    assert 1 < shares < calls[False]
+
+
+def test_a_bfloat16_model_learns_by_its_float32_masters(tmp_path: Path) -> None:
+    """Adam's steps of 2e-6 are lost to rounding one by one; 200 of them are not."""
+    settings = dataclasses.replace(SETTINGS, lr=2e-6)
+    model, reference = (tiny.qwen3(16).to(torch.bfloat16) for _ in range(2))
+    learner = Trainer(Policy("p", model, CHAT, 128), reference, Rewards(lambda token: token / 16), settings)
+    before, masters = weights(model), {n: m.detach().clone() for n, m in learner.masters.named.items()}
+    assert {m.dtype for m in masters.values()} == {torch.float32}
+    learner.update(0, BATCH)
+    large = {name for name, old in before.items() if float(old.abs().min()) > 1e-3}
+    assert all(torch.equal(value, before[name]) for name, value in weights(model).items() if name in large)
+    steps = [float((m - masters[n]).abs().max()) for n, m in learner.masters.named.items()]
+    assert 1e-6 < max(steps) < 3e-6
+    checkpoints = Checkpoints(tmp_path / "c", "print")
+    checkpoints.save(1, learner.masters, learner.optimizer, {})
+    kept = [learner.update(number, BATCH) for number in (1, 2)], learner.masters.tensors()
+    kept_values = [value.detach().clone() for value in kept[1]]
+    for _ in range(200):
+        learner.optimizer.step()
+    learner.masters.publish()
+    assert any(not torch.equal(value, before[name]) for name, value in weights(model).items())
+    for value, master in zip(weights(model).values(), learner.masters.tensors(), strict=True):
+        assert torch.equal(value, master.to(torch.bfloat16))
+    checkpoints.restore(1, learner.masters, learner.optimizer)
+    assert [learner.update(number, BATCH) for number in (1, 2)] == kept[0]
+    assert all(torch.equal(a, b) for a, b in zip(learner.masters.tensors(), kept_values, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "budget", "workers", "count"),
+    [
+        ([], 10, 2, 2),
+        ([3, 3, 3, 3], 12, 1, 1),
+        ([3, 3, 3, 3], 11, 1, 2),
+        ([3, 3, 3, 3], 6, 2, 2),
+        ([3, 3, 3, 3], 5, 2, 4),
+        ([9, 1, 9, 1], 12, 1, 3),
+        ([99, 1], 10, 1, 2),
+        ([99], 10, 2, 2),
+    ],
+)
+def test_supervised_batches_are_dealt_within_the_budget(
+    sizes: list[int], budget: int, workers: int, count: int
+) -> None:
+    assert _deal(sizes, budget, workers) == count
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_the_supervised_gradient_is_that_of_the_mean_whatever_the_budget(packed: bool) -> None:
+    made = {}
+    for budget, workers in ((4096, 1), (20, 1), (20, 2)):
+        model = tiny.qwen3(16)
+        masters = Masters(model)
+        loss = supervised_gradients(model, masters, BATCH, packed, budget, workers)
+        made[budget, workers] = (loss, [master.grad.clone() for master in masters.tensors() if master.grad is not None])
+    total, tokens = supervised_loss(tiny.qwen3(16), BATCH, packed)
+    for loss, gradients in made.values():
+        assert loss == pytest.approx(float(total.detach()) / tokens, rel=1e-9)
+        for ours, first in zip(gradients, made[4096, 1][1], strict=True):
+            torch.testing.assert_close(ours, first, rtol=1e-9, atol=1e-12)

@@ -9,9 +9,8 @@ from swirl.errors import DataError
 from swirl.layout import Layout
 from swirl.params import Params
 from swirl.records import to_dict
-from swirl.rollout.engine import roll_out
 from swirl.types import Question, Trajectory
-from swirl.wiring import attempts, load_policy, questions_of, sampling
+from swirl.wiring import attempts, load_policy, questions_of, roll_out_any, sampling
 
 
 def ask(text: str, benchmark: str, model: Path, params: Params, layout: Layout) -> Trajectory:
@@ -24,11 +23,11 @@ def ask(text: str, benchmark: str, model: Path, params: Params, layout: Layout) 
     known = {question.benchmark: question for question in questions_of(layout, "evaluation")}
     if benchmark not in known:
         raise DataError(f"benchmark {benchmark!r} is not in {layout.questions}; there are {', '.join(sorted(known))}")
-    tools = known[benchmark].tools
-    question = Question("ask", benchmark, "evaluation", " ".join(text.split()), (), 0, tools)
+    like = known[benchmark]
+    question = Question("ask", benchmark, "evaluation", " ".join(text.split()), (), 0, like.tools, like.task)
     policy = load_policy(params, model, model.name)
     todo = attempts(params, layout, [question], 1)
-    return roll_out(policy, todo, sampling(params, 0.0), params.seed, params.rollout.max_malformed, 1)[0]
+    return roll_out_any(policy, todo, sampling(params, 0.0), params.seed, params.rollout.max_malformed, 1)[0]
 
 
 def as_text(trajectory: Trajectory) -> str:

@@ -65,6 +65,33 @@ def params() -> None:
 
 
 @app.command()
+def preset(
+    name: Annotated[
+        str | None, typer.Argument(help="A preset, or a YAML file of your own that says what differs from mini.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change and write nothing.")] = False,
+) -> None:
+    """Make params.yaml that of a preset and show what changed; without a name, list the presets."""
+    import yaml
+
+    from swirl import presets
+
+    root = _layout().root
+    if name is None:
+        print("\n".join(presets.names(root)))
+        return
+    settings = presets.tree(root, name)
+    path = root / "params.yaml"
+    before = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
+    changes = list(presets.differences(before, settings))
+    for key, old, new in changes:
+        print(f"{key}: {old} -> {new}")
+    kept = None if dry_run else presets.write(root, settings, name)
+    would = "would be" if dry_run else "is"
+    print(f"params.yaml {would} preset {name}: {len(changes)} keys differ" + (f"; before: {kept}" if kept else ""))
+
+
+@app.command()
 def show(
     trajectory_id: Annotated[str, typer.Argument(help="The id of a synthesised or evaluated trajectory.")],
     model: Annotated[
@@ -120,7 +147,7 @@ def report(
 
 @app.command()
 def bench(
-    name: Annotated[str, typer.Argument(help="rl-step, scaling or synthesis.")],
+    name: Annotated[str, typer.Argument(help="rl-step, scaling, synthesis or retrieval.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
     rounds: Annotated[int, typer.Option(min=1, help="How often each side's process is run, in turn.")] = 2,
     repeats: Annotated[int, typer.Option(min=1, help="Steps timed in each process, after the warm-up.")] = 5,
@@ -132,16 +159,20 @@ def bench(
         float, typer.Option(min=0, help="For rl-step: the KL coefficient; 0 leaves the reference out.")
     ] = 0.04,
 ) -> None:
-    """Measure against the alternatives, paired: rl-step (plain, TRL), scaling (with K), synthesis (generate)."""
+    """Measure against the alternatives, paired: rl-step (plain, TRL), scaling (with K), synthesis (generate).
+
+    `retrieval` measures recall@k of the supporting passages of the stored questions and indices.
+    """
     import json
 
-    from swirl.bench import report, rl_step, synthesis
+    from swirl.bench import report, retrieval, rl_step, synthesis
 
     root = _layout().root
     benches = {
         "rl-step": lambda: rl_step.rl_step(root, cores, rounds, repeats, model, kl),
         "scaling": lambda: rl_step.scaling(root, cores, rounds, repeats),
         "synthesis": lambda: synthesis.synthesis(root, cores, rounds, repeats),
+        "retrieval": lambda: retrieval.retrieval(root),
     }
     if name not in benches:
         raise SwirlError(f"there is no benchmark {name!r}; there are {', '.join(benches)}")

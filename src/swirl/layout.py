@@ -27,6 +27,21 @@ class Layout:
         """What the fixed pretraining world said before facts were changed (`Derivation`)."""
         return self.root / "data/questions/memory.parquet"
 
+    @property
+    def solutions(self) -> Path:
+        """The golden solutions of official files that have them in writing (`WrittenSolution`)."""
+        return self.root / "data/questions/solutions.parquet"
+
+    @property
+    def support(self) -> Path:
+        """The passages that the answers of benchmarks which say so rest on (`Support`)."""
+        return self.root / "data/questions/support.parquet"
+
+    @property
+    def sources(self) -> Path:
+        """The files that questions came from: sizes, checksums, how many rows were read and skipped (JSON)."""
+        return self.root / "data/questions/sources.json"
+
     def corpus(self, benchmark: str, split: str) -> Path:
         """The passages that questions of this benchmark and split are searched in (`Passage`)."""
         return self.root / f"data/corpus/{benchmark}.{split}.parquet"

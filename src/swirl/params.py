@@ -6,7 +6,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from swirl.errors import ParamsError
 from swirl.types import Strategy
@@ -16,7 +26,37 @@ Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Hops = Annotated[Mapping[Count, Positive], Field(min_length=1)]
 Calculations = Annotated[Mapping[Annotated[int, Field(ge=2, le=8)], Positive], Field(min_length=1)]
-Task = Literal["search", "calculate"]
+SPLITS = ("pretrain", "reward", "train", "development", "evaluation")
+"""What questions are for."""
+Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+"""A name that may be part of a file's name."""
+
+
+def _questions(value: object) -> object:
+    if value is None or value == "all" or (type(value) is int and value >= 0):
+        return value
+    raise ValueError(f"expected a number of questions, 0 for none, or all; got {value!r}")
+
+
+def _inside(path: str) -> str:
+    if not path or path.startswith("/") or ".." in path.split("/"):
+        raise ValueError(f"expected a path inside download.folder, relative to it; got {path!r}")
+    return path
+
+
+Questions = Annotated[int | Literal["all"] | None, PlainValidator(_questions)]
+Inside = Annotated[str, AfterValidator(_inside)]
+Files = Annotated[
+    Mapping[Literal["pretrain", "reward", "train", "development", "evaluation"], Inside], Field(min_length=1)
+]
+_KEYS_OF_SOURCE = {
+    "embedded": set[str](),
+    "file": {"files", "eval_ids", "drop_easy"},
+    "hub": {"eval_ids", "drop_easy"},
+    "own": {"files", "eval_ids", "corpus", "task"},
+}
+"""What a source can be told beside the counts."""
+_NEEDED_BY_SOURCE = {"embedded": set[str](), "file": {"files"}, "hub": set[str](), "own": {"files", "task"}}
 
 
 class Section(BaseModel):
@@ -30,30 +70,43 @@ class Runtime(Section):
 
     device: str = Field(description="torch device: cpu, cuda, cuda:1")
     attention: Literal["eager", "sdpa"] = Field(description="transformers' attention; eager is faster for tiny models")
+    dtype: Literal["float32", "bfloat16"] = Field(description="type of the weights; what trains has float32 masters")
+    context: Annotated[int, Field(ge=0)] = Field(description="longest conversation in tokens; 0: what the model can")
     threads: Count = Field(description="CPU threads inside one torch operation; part of what bytes depend on")
     workers: Count = Field(description="pieces of work at the same time: cores divided by threads; 1 on a GPU")
 
 
 class Prompts(Section):
-    """Prompt files, relative to params.yaml; `{question}` and `{steps}` are filled in."""
+    """Folders of prompt files."""
 
-    search: str = Field(description="first user turn of a search question")
-    calculate: str = Field(description="first user turn of a math question")
-    closed_book: str = Field(description="first user turn when there are no tools")
-    judge: str = Field(description="the turn that asks the reward model for GOOD or BAD")
+    policy: str = Field(
+        description="TASK.txt for every task, and closed_book.txt; {question} and {steps} are filled in"
+    )
+    judge: str = Field(description="verdict.txt: the turn that asks a local judge for GOOD or BAD")
+
+
+class Task(Section):
+    """A kind of question: the name is that of its prompt file, and what a benchmark's `task` says."""
+
+    tools: Annotated[list[str], Field(min_length=1)] = Field(
+        description="search, calculator, module:Class of your own, or mcp:SERVER/TOOL"
+    )
+    max_steps: Count = Field(description="actions a trajectory may take (the paper: 5 for search, 10 for math)")
 
 
 class Tools(Section):
     """The tools' settings, the same for synthesis, training and evaluation."""
 
+    folder: str = Field(description="where the modules of your own tools are; a change of a file in it counts")
+    options: Mapping[str, Mapping[str, Any]] = Field(description="settings of your own tools and MCP servers, by name")
     search_results: Count = Field(description="passages that one search shows")
-    search_output_limit: Annotated[int, Field(ge=100)] = Field(description="characters that one search shows at most")
+    search_output_limit: Annotated[int, Field(ge=20)] = Field(description="how much one search shows at most")
+    search_output_unit: Literal["characters", "tokens"] = Field(description="of what; tokens are the base model's")
 
 
 class Rollout(Section):
     """The agent loop, the same for synthesis, training and evaluation."""
 
-    max_steps: Mapping[Task, Count] = Field(description="actions a trajectory may take, by kind of task")
     max_action_tokens: Annotated[int, Field(ge=4)] = Field(description="longest action in tokens")
     top_p: Annotated[float, Field(gt=0, le=1)] = Field(description="least likelihood that sampling keeps; 1: all")
     top_k: Annotated[int, Field(ge=0)] = Field(description="most tokens that sampling keeps; 0: all")
@@ -62,35 +115,98 @@ class Rollout(Section):
     in_flight: Count = Field(description="trajectories of a block that are worked on at the same time")
 
 
-class Split(Section):
-    """How many questions of one benchmark."""
+class Benchmark(Section):
+    """Where one benchmark comes from, and how many questions each of its splits gets.
 
-    train: Annotated[int, Field(ge=0)] = Field(description="questions to synthesise from; 0: out of distribution")
-    development: Annotated[int, Field(ge=0)] = Field(
-        description="questions to watch training on; 0: none, and no guard"
+    A key that is left out is None here: no questions, no such file. Paths are relative to `download.folder`.
+    """
+
+    source: Literal["embedded", "file", "hub", "own"] = Field(
+        description="embedded: generated; file: official files; hub: downloaded; own: a user's own task"
     )
-    evaluation: Count = Field(description="questions to evaluate on")
+    pretrain: Questions = Field(default=None, description="questions for base_model; embedded: it makes its own")
+    reward: Questions = Field(default=None, description="questions for reward_model; embedded: it makes its own")
+    train: Questions = Field(default=None, description="questions to synthesise from; 0: out of distribution")
+    development: Questions = Field(default=None, description="questions to watch training on; 0: none, and no guard")
+    evaluation: Questions = Field(default=None, description="questions to evaluate on; all: what is left")
+    files: Files | None = Field(default=None, description="split -> its file; splits without one draw from train's")
+    eval_ids: Inside | None = Field(default=None, description="file of official ids: evaluate on these alone")
+    drop_easy: bool | None = Field(default=None, description="hotpotqa: leave easy questions out of file train")
+    corpus: Inside | None = Field(default=None, description="own: the passages, JSON lines or a folder of texts")
+    task: Word | None = Field(
+        default=None, description="own: one of `tasks`, which decides prompt, tools and step limit"
+    )
+
+    @model_serializer(mode="wrap")
+    def _given(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What is left out stays left out."""
+        return {key: value for key, value in plain(self).items() if value is not None}
+
+    @model_validator(mode="after")
+    def _fits(self) -> Benchmark:
+        allowed = {"source", *SPLITS, *_KEYS_OF_SOURCE[self.source]}
+        if others := sorted(self.model_dump().keys() - allowed):
+            raise ValueError(f"source: {self.source} has no use for {', '.join(others)}")
+        if missing := sorted(_NEEDED_BY_SOURCE[self.source] - self.model_dump().keys()):
+            raise ValueError(f"source: {self.source} needs {', '.join(missing)}")
+        if self.source == "embedded" and (self.pretrain or self.reward):
+            raise ValueError(
+                "base_model and reward_model make their own embedded questions; leave out pretrain, reward"
+            )
+        if self.source == "embedded" and "all" in self.counts.values():
+            raise ValueError("embedded questions are made, so there is no 'all' of them; give numbers")
+        if self.eval_ids is not None and self.evaluation not in (None, "all"):
+            raise ValueError("eval_ids lists the evaluation questions; leave out evaluation")
+        if self.files is not None:
+            for split in self.counts:
+                if split not in self.files and "train" not in self.files:
+                    raise ValueError(f"files names no file for {split}, and no train to draw it from")
+        return self
+
+    @property
+    def counts(self) -> dict[str, int | Literal["all"]]:
+        """The splits that get questions, and how many."""
+        asked = {split: getattr(self, split) for split in SPLITS}
+        if self.eval_ids is not None:
+            asked["evaluation"] = "all"
+        return {split: count for split, count in asked.items() if count}
+
+    @property
+    def paths(self) -> dict[str, str]:
+        """`files`, empty where there are none."""
+        return {str(split): path for split, path in (self.files or {}).items()}
 
 
 class Download(Section):
     """The benchmarks."""
 
-    source: Literal["embedded"] = Field(description="embedded: the generated fictional world")
-    benchmarks: Annotated[Mapping[str, Split], Field(min_length=1)] = Field(description="questions a split")
-    worlds: Count = Field(description="fictional worlds behind each benchmark's split")
+    folder: str = Field(description="folder of official and own files, relative to params.yaml; a change re-runs")
+    benchmarks: Annotated[Mapping[Word, Benchmark], Field(min_length=1)] = Field(description="benchmark -> its source")
+    on_bad_row: Literal["stop", "skip"] = Field(description="a row that cannot be read; skip: left out and counted")
+    worlds: Count = Field(description="fictional worlds behind each embedded benchmark's split")
     changed_facts: Share = Field(description="share of the remembered world's facts that mini-cofca changes")
 
 
 class CheckQuestions(Section):
     """Limits of the questions gate."""
 
-    min_evaluation: Count = Field(description="least evaluation questions a benchmark")
+    min_evaluation: Count = Field(description="least evaluation questions of a benchmark that has some")
+    max_skipped_share: Share = Field(description="bad rows that download left out, among all rows of a benchmark")
 
 
 class Index(Section):
-    """The search index (BM25)."""
+    """The search index."""
 
-    stopwords: list[str] = Field(description="words that the index and queries leave out; []: none")
+    retriever: Literal["bm25", "dense", "hybrid"] = Field(description="words, vectors, or both by reciprocal rank")
+    stopwords: list[str] = Field(description="words that bm25 leaves out; []: none")
+    embedding_model: str = Field(description="sentence-transformers model for vectors: hub id or folder; '': none")
+    embedding_revision: str = Field(description="commit of the hub repository; '' for a folder or the newest")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Index:
+        if self.retriever != "bm25" and not self.embedding_model:
+            raise ValueError(f"retriever: {self.retriever} needs an embedding_model")
+        return self
 
 
 class Shape(Section):
@@ -126,9 +242,45 @@ class DesignedFlaws(Section):
     anywhere: Share = Field(description="probability of an untriggered flaw in a step")
 
 
-class BaseModelSection(Section):
+class Pretrained(Section):
+    """A model that somebody else has trained: models/X holds a pointer to it, never a copy."""
+
+    source: Literal["pretrained"] = Field(description="a model of the Hugging Face hub, or a folder")
+    model: str = Field(description="hub id, as Qwen/Qwen3-0.6B, or a folder")
+    revision: str = Field(description="commit of the hub repository; '' for a folder")
+    trust_remote_code: bool = Field(description="run code that comes with the model: only if you have read it")
+
+
+class Served(Section):
+    """An OpenAI-compatible server: vLLM, SGLang, llama.cpp, a hosted model."""
+
+    url: str = Field(description="base address, as http://127.0.0.1:8000/v1")
+    model: str = Field(description="the name the server knows it by")
+    api: Literal["completions", "chat"] = Field(description="completions is token-exact where the server gives ids")
+    key_env: str = Field(description="environment variable that holds the key; '': none")
+    concurrency: Count = Field(description="requests at the same time")
+    requests_per_minute: Annotated[int, Field(ge=0)] = Field(description="at most; 0: no limit")
+    tokens_per_minute: Annotated[int, Field(ge=0)] = Field(description="at most; 0: no limit")
+    timeout_s: Positive = Field(description="seconds a request may take")
+    retries: Annotated[int, Field(ge=0)] = Field(description="further tries after 429, 5xx and time-outs; 0: none")
+    cost_per_million_input: Annotated[float, Field(ge=0)] = Field(description="price of a million prompt tokens")
+    cost_per_million_output: Annotated[float, Field(ge=0)] = Field(description="price of a million reply tokens")
+
+
+class EndpointBase(Section):
+    """A policy behind a server: it can synthesise and be evaluated, not trained."""
+
+    source: Literal["endpoint"] = Field(description="a server")
+    tokenizer: str = Field(description="hub id or folder of the model's tokenizer, for prompts and token counts")
+    revision: str = Field(description="commit of the tokenizer's hub repository; '' for a folder")
+    context: Annotated[int, Field(ge=64)] = Field(description="longest conversation in tokens")
+    server: Served
+
+
+class EmbeddedBase(Section):
     """The base model, made from nothing in phases."""
 
+    source: Literal["embedded"] = Field(description="made here, out of the generated world")
     shape: Shape
     hops: Hops = Field(description="hops of search demonstrations -> share")
     steps: Calculations = Field(description="steps of word problems -> share")
@@ -139,9 +291,10 @@ class BaseModelSection(Section):
     flaws: DesignedFlaws
 
 
-class RewardModelSection(Section):
+class EmbeddedReward(Section):
     """The reward model: the sound model taught to judge, on its own split, by oracle labels."""
 
+    source: Literal["embedded"] = Field(description="taught here, by the generated world's oracle")
     questions: Count = Field(description="questions a kind of task whose steps the base samples for training")
     heldout: Count = Field(description="further questions a kind of task, to measure error rates on")
     samples: Count = Field(description="trajectories a question")
@@ -154,11 +307,37 @@ class RewardModelSection(Section):
     muon_lr: Positive = Field(description="peak learning rate of weight matrices")
 
 
+class PretrainedReward(Pretrained):
+    """A local judge that is asked for a verdict as it is."""
+
+    verdict: Literal["token", "rationale"] = Field(
+        description="token: P(GOOD) of the reply's first token, packed; rationale: written reasoning, then a verdict"
+    )
+    max_tokens: Count = Field(description="longest rationale in tokens")
+    votes: Count = Field(description="rationales asked for each step; the score is the share of GOOD")
+    temperature: Annotated[float, Field(ge=0)] = Field(description="of rationales; 0: greedy")
+
+
+class EndpointReward(Section):
+    """A judge behind a server: written reasoning, then a verdict."""
+
+    source: Literal["endpoint"] = Field(description="a server")
+    max_tokens: Count = Field(description="longest rationale in tokens")
+    votes: Count = Field(description="rationales asked for each step; the score is the share of GOOD")
+    temperature: Annotated[float, Field(ge=0)] = Field(description="of rationales; 0: greedy")
+    server: Served
+
+
+BaseModelSection = Annotated[EmbeddedBase | Pretrained | EndpointBase, Field(discriminator="source")]
+RewardModelSection = Annotated[EmbeddedReward | PretrainedReward | EndpointReward, Field(discriminator="source")]
+
+
 class Synthesize(Section):
     """Trajectory synthesis."""
 
     samples: Count = Field(description="trajectories a question (the paper: 5)")
-    temperature: Positive = Field(description="sampling temperature")
+    temperature: Annotated[float, Field(ge=0)] = Field(description="sampling temperature; 0: greedy")
+    server: Served | None = Field(description="a server that has the base model; null: it runs here")
 
 
 class CheckTrajectories(Section):
@@ -173,8 +352,12 @@ class CheckTrajectories(Section):
 class Judge(Section):
     """Step and outcome verdicts."""
 
-    threshold: Share = Field(description="least P(GOOD) of a GOOD verdict")
-    outcome: Literal["match"] = Field(description="how answers are graded: match is normalised text or number")
+    threshold: Share = Field(description="least P(GOOD) of a GOOD verdict that is read from one token")
+    outcome: Literal["match", "model"] = Field(
+        description="how answers are graded: match is normalised text or number; model asks the grader"
+    )
+    grader: Served | None = Field(description="a server that grades answers; null: the reward model, if it writes")
+    retry_failed: bool = Field(description="ask once more where a written answer holds no verdict")
 
 
 class Filter(Section):
@@ -232,11 +415,22 @@ class Sft(Section):
     clip: Positive = Field(description="largest gradient norm")
 
 
+class Lora(Section):
+    """A low-rank adapter in float32 that trains in place of the weights; without it, the model is the reference."""
+
+    rank: Count = Field(description="rank of each layer's update")
+    alpha: Count = Field(description="updates are scaled by alpha / rank")
+    targets: Annotated[list[str], Field(min_length=1)] = Field(description="names of linear layers; [all-linear]: all")
+
+
 class Train(Section):
     """The two ways of training on the filtered steps."""
 
+    methods: list[Literal["sft", "swirl"]] = Field(description="what is trained; []: evaluate the base alone")
     packed: bool = Field(description="one comb a trajectory (true) or one sequence an action (false); same numbers")
     token_budget: Count = Field(description="tokens that one forward reads at most, if one trajectory has not more")
+    gradient_checkpointing: bool = Field(description="compute activations twice to hold fewer in memory; same numbers")
+    lora: Lora | None = Field(description="train an adapter and save that alone; null: all weights")
     swirl: Swirl
     sft: Sft
 
@@ -246,6 +440,9 @@ class Evaluate(Section):
 
     temperature: Annotated[float, Field(ge=0)] = Field(description="sampling temperature; 0: greedy")
     without_tools: bool = Field(description="also evaluate search benchmarks without tools")
+    servers: Mapping[Literal["ceiling", "base", "sft", "swirl"], Served] = Field(
+        description="servers that have a model, by its name; a model without one runs here"
+    )
 
 
 class Report(Section):
@@ -260,6 +457,7 @@ class Params(Section):
     seed: Annotated[int, Field(ge=0)] = Field(description="every random draw derives from it")
     runtime: Runtime
     prompts: Prompts
+    tasks: Annotated[Mapping[str, Task], Field(min_length=1)]
     tools: Tools
     rollout: Rollout
     download: Download
@@ -278,11 +476,41 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> Params:
-        for task in ("search", "calculate"):
-            if task not in self.rollout.max_steps:
-                raise ValueError(f"rollout.max_steps has no entry for {task!r}")
-        if self.rollout.max_action_tokens >= self.base_model.shape.context:
+        for name, benchmark in self.download.benchmarks.items():
+            if benchmark.task is None:
+                continue
+            if benchmark.task not in self.tasks:
+                known = ", ".join(self.tasks)
+                raise ValueError(f"download.benchmarks.{name}.task is {benchmark.task!r}; tasks has {known}")
+            if "search" in self.tasks[benchmark.task].tools and benchmark.corpus is None:
+                raise ValueError(f"download.benchmarks.{name}: its task searches, so it needs a corpus")
+        if "closed_book" in self.tasks:
+            raise ValueError("tasks.closed_book: the name is taken by the prompt for questions without tools")
+        base = self.base_model
+        if isinstance(base, EmbeddedBase) and self.rollout.max_action_tokens >= base.shape.context:
             raise ValueError("rollout.max_action_tokens must be below base_model.shape.context")
+        if isinstance(base, EndpointBase) and self.train.methods:
+            raise ValueError(
+                f"train.methods is {', '.join(self.train.methods)}, but base_model.source is endpoint: training needs "
+                "local weights. Set base_model.source to pretrained (and synthesize.server to the server that has it), "
+                "or train.methods to []"
+            )
+        if self.judge.outcome == "model" and self.judge.grader is None:
+            writes = isinstance(self.reward_model, EndpointReward)
+            if not writes and getattr(self.reward_model, "verdict", "token") != "rationale":
+                raise ValueError(
+                    "judge.outcome is model, but the reward model reads verdicts from one token; name a judge.grader, "
+                    "or set judge.outcome to match"
+                )
+        if isinstance(self.reward_model, EmbeddedReward) and not isinstance(base, EmbeddedBase):
+            raise ValueError(
+                f"reward_model.source is embedded, but base_model.source is {base.source}: an embedded judge is taught "
+                "from the embedded base; set reward_model.source to pretrained or endpoint"
+            )
+        if 0 < self.runtime.context <= self.rollout.max_action_tokens:
+            raise ValueError("runtime.context must be above rollout.max_action_tokens, or 0")
+        if self.train.lora and self.runtime.workers > 1:
+            raise ValueError("runtime.workers must be 1 with train.lora: the adapter is switched off for the reference")
         return self
 
 
@@ -310,19 +538,46 @@ def validate(tree: Any, source: str) -> Params:
 
 def _explain(item: Mapping[str, Any]) -> str:
     """`filter.strategy = 'proces': Input should be 'none', 'process', 'outcome' or 'both'`."""
-    where = ".".join(str(part) for part in item["loc"]) or "params"
-    if item["type"] == "extra_forbidden":
-        return f"{where}: no such key; the keys here are {', '.join(_keys_beside(item['loc']))}"
-    if item["type"] == "missing":
+    shown, section = _place(item["loc"])
+    where = ".".join(shown) or "params"
+    kind, context = item["type"], item.get("ctx", {})
+    if kind == "extra_forbidden":
+        return f"{where}: no such key; the keys here are {', '.join(section.model_fields)}"
+    if kind == "missing":
         return f"{where}: missing"
-    if item["type"] == "value_error":
-        return f"{where}: {item['ctx']['error']}"
+    if kind == "value_error":
+        return f"{where}: {context['error']}"
+    if kind == "union_tag_not_found":
+        return f"{where}.source: missing"
+    if kind == "union_tag_invalid":
+        return f"{where}.source = {context['tag']!r}: Input should be one of {context['expected_tags']}"
     return f"{where} = {item['input']!r}: {item['msg']}"
 
 
-def _keys_beside(location: tuple[Any, ...]) -> list[str]:
+def _place(location: tuple[Any, ...]) -> tuple[list[str], Any]:
+    """(the keys as params.yaml has them, the section that holds the last of them).
+
+    Where a section is chosen by its `source`, pydantic puts the source's name between the keys: that one is left out.
+    """
+    shown: list[str] = []
     section: Any = Params
-    for part in location[:-1]:
-        inside = get_args(section)
-        section = inside[-1] if inside else section.model_fields[part].annotation
-    return list(section.model_fields)
+    inside: Any = Params
+    for part in location:
+        if kinds := chosen_by_source(inside):
+            inside = kinds.get(part, inside)
+            continue
+        shown.append(str(part))
+        section = inside
+        if isinstance(inside, type) and issubclass(inside, Section):
+            field = inside.model_fields.get(part)
+            inside = field.annotation if field else None
+        else:
+            inside = (get_args(inside) or (None,))[-1]
+    return shown, section
+
+
+def chosen_by_source(annotation: Any) -> dict[str, Any]:
+    """The sections that a `source` chooses from, by its value; empty for any other annotation."""
+    members = get_args(annotation)
+    several = len(members) > 1 and all(isinstance(member, type) and issubclass(member, Section) for member in members)
+    return {get_args(kind.model_fields["source"].annotation)[0]: kind for kind in members} if several else {}

@@ -191,9 +191,9 @@ def _after_params(tree: ast.AST) -> set[str]:
 
 
 def _data_folders(package: Path) -> dict[str, list[Path]]:
-    """The folders below `package` that hold other files than Python, by their name."""
+    """The folders below `package` that hold other files than Python, by their name; prompts are named by params."""
     folders: dict[str, list[Path]] = {}
     for path in package.rglob("*"):
-        if path.is_file() and path.suffix not in {".py", ".pyc", ".typed"}:
+        if path.is_file() and path.suffix not in {".py", ".pyc", ".typed"} and "prompts" not in path.parts:
             folders.setdefault(path.parent.name, []).append(path)
     return folders

@@ -15,10 +15,14 @@ from typing import TYPE_CHECKING
 
 from swirl.errors import SwirlError
 from swirl.layout import Layout
+from swirl.processes import launched
 from swirl.records import save_json
 
 if TYPE_CHECKING:
     from swirl.params import Params
+
+SHARED = ("train",)
+"""Stages that several processes can run together."""
 
 
 def run_stage(name: str, item: str | None, params: Params, layout: Layout) -> None:
@@ -31,6 +35,12 @@ def run_stage(name: str, item: str | None, params: Params, layout: Layout) -> No
     stage_id = f"{name}-{item}" if item else name
     module = importlib.import_module(f"swirl.stages.{name}")
     arguments = (params, layout, item) if item else (params, layout)
+    rank, count = launched()
+    if count > 1 and name not in SHARED:
+        raise SwirlError(f"stage {name} runs in one process, not {count}; only {', '.join(SHARED)} can be shared")
+    if rank > 0:  # the first process holds the lock, keeps the time and tells MLflow
+        module.run(*arguments)
+        return
     with (
         _alone(stage_id, layout.root / f".swirl/locks/{stage_id}"),
         stage_run(stage_id, params, layout),

@@ -64,6 +64,8 @@ class Question:
     """Number of tool calls in the golden derivation; 0 when unknown."""
     tools: tuple[str, ...]
     """Names of the tools the question may use."""
+    task: str = "search"
+    """Which of the tasks of params.yaml: decides prompt and step limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +77,19 @@ class Derivation:
 
     question_id: str
     kind: str
-    """`search` or `calculate`: how calls are compared."""
+    """How calls are compared: `search`, `calculate`, or `annotated` (GSM8K's calculator annotations)."""
     calls: tuple[str, ...]
     """The tool calls in order."""
     results: tuple[str, ...]
     """What each call yields; the last one is the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenSolution:
+    """The golden way to an answer in an official file's own words (GSM8K). A golden label: see `Derivation`."""
+
+    question_id: str
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +99,17 @@ class Passage:
     id: str
     title: str
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Support:
+    """The passages that a question's answer rests on, for the search tool's recall.
+
+    Golden labels: read to measure the search tool, by nothing else.
+    """
+
+    question_id: str
+    passage_ids: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,12 +274,15 @@ SCHEMAS: dict[type, pa.Schema] = {
             ("answers", _strings),
             ("hops", pa.int32()),
             ("tools", _strings),
+            ("task", pa.string()),
         ]
     ),
     Derivation: pa.schema(
         [("question_id", pa.string()), ("kind", pa.string()), ("calls", _strings), ("results", _strings)]
     ),
+    WrittenSolution: pa.schema([("question_id", pa.string()), ("text", pa.string())]),
     Passage: pa.schema([("id", pa.string()), ("title", pa.string()), ("text", pa.string())]),
+    Support: pa.schema([("question_id", pa.string()), ("passage_ids", _strings)]),
     Trajectory: pa.schema(
         [
             ("id", pa.string()),

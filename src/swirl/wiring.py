@@ -4,64 +4,62 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from swirl.errors import DataError
-from swirl.judging.reward import RewardModel
 from swirl.layout import Layout
-from swirl.models.chat import Chat
-from swirl.models.local import deterministic, load_model, load_tokenizer
-from swirl.models.prompts import Prompts, fill
+from swirl.models.local import context_of, deterministic, load_chat, load_model
+from swirl.models.prompts import Prompts, fill, read_prompt
 from swirl.models.threads import spread
-from swirl.params import Params, Task
+from swirl.params import Params, Served
 from swirl.records import load
 from swirl.rollout.engine import Attempt, Policy, roll_out
+from swirl.rollout.remote import RemotePolicy, roll_out_remote
 from swirl.rollout.sampler import Sampling
-from swirl.tools import Calculator, Search
+from swirl.servers import remote_policy
+from swirl.tools import Search
 from swirl.tools.base import Tool
-from swirl.types import ActionKind, Derivation, Question, Trajectory
+from swirl.tools.registry import by_kind, open_tool, options_name
+from swirl.types import Derivation, Question, Trajectory
 
-KIND_OF_TOOL = {"search": ActionKind.SEARCH, "calculator": ActionKind.CALCULATE}
-"""Tool names in `Question.tools` -> the kind of action that calls them."""
+AnyPolicy = Policy | RemotePolicy
 
 
 def read_prompts(params: Params, layout: Layout) -> Prompts:
-    """The prompt files. Raises `DataError` naming a file that is missing or lacks `{question}`."""
+    """The policy's prompts. Raises `DataError` naming a file that is missing or lacks `{question}`."""
+    folder = layout.root / params.prompts.policy
     texts = {}
-    for name, file in params.prompts.model_dump().items():
-        path = layout.root / file
-        if not path.exists():
-            raise DataError(f"prompts.{name}: {path} does not exist")
-        texts[name] = path.read_text(encoding="utf-8").strip()
-        if name != "judge" and "{question}" not in texts[name]:
-            raise DataError(f"prompts.{name}: {path} must hold {{question}}, where the question goes")
-    return Prompts(**texts)
+    for name in (*params.tasks, "closed_book"):
+        texts[name] = read_prompt(folder / f"{name}.txt")
+        if "{question}" not in texts[name]:
+            raise DataError(f"{folder / name}.txt must hold {{question}}, where the question goes")
+    closed_book = texts.pop("closed_book")
+    return Prompts(texts, closed_book)
 
 
-def prompt_files(params: Params, layout: Layout) -> list[Path]:
-    """The prompt files: inputs that a journal's fingerprint must hold, for their text may change under one name."""
-    return [layout.root / file for file in params.prompts.model_dump().values()]
+def own_files(params: Params, layout: Layout) -> list[Path]:
+    """Prompts and own tools: inputs that a journal's fingerprint must hold, for they may change under one name."""
+    return [layout.root / params.prompts.policy, layout.root / params.tools.folder]
 
 
-def load_policy(params: Params, folder: Path, name: str) -> Policy:
-    """A local policy, with torch made deterministic."""
-    deterministic(params.runtime.threads)
-    model = load_model(folder, params.runtime.device, params.runtime.attention)
-    context = int(model.config.max_position_embeddings)
-    return Policy(name, model, Chat(load_tokenizer(folder)), context)
+def load_policy(params: Params, folder: Path, name: str, server: Served | None = None) -> AnyPolicy:
+    """The policy of a model's folder: here, with torch made deterministic, or behind `server` or the folder's own."""
+    remote = remote_policy(folder, name, server, params.runtime.context)
+    return remote or load_local_policy(params, folder, name)
 
 
-def load_reward_model(params: Params, layout: Layout) -> RewardModel:
-    """The reward model of the pipeline."""
-    folder = layout.model("reward")
-    deterministic(params.runtime.threads)
-    model = load_model(folder, params.runtime.device, params.runtime.attention)
-    question = read_prompts(params, layout).judge
-    return RewardModel("reward", model, Chat(load_tokenizer(folder)), question, workers=params.runtime.workers)
+def load_local_policy(params: Params, folder: Path, name: str) -> Policy:
+    """The policy of a model's folder here, with torch made deterministic."""
+    run = params.runtime
+    deterministic(run.threads)
+    model = load_model(folder, run.device, run.attention, run.dtype)
+    return Policy(name, model, load_chat(folder), context_of(model, run.context))
 
 
-def task_of(question: Question) -> Task:
-    """`search` or `calculate`: which prompt and step limit a question has."""
-    return "search" if KIND_OF_TOOL[question.tools[0]] is ActionKind.SEARCH else "calculate"
+def roll_out_any(policy: AnyPolicy, *arguments: Any, **named: Any) -> list[Trajectory]:
+    """`roll_out` or `roll_out_remote`, whichever the policy is for; they take the same arguments."""
+    roll = roll_out_remote if isinstance(policy, RemotePolicy) else roll_out
+    return roll(policy, *arguments, **named)  # type: ignore[arg-type]
 
 
 class Toolbox:
@@ -72,8 +70,8 @@ class Toolbox:
         self._made: dict[tuple[str, ...], Tool] = {}
 
     def tools(self, question: Question) -> dict[str, Tool]:
-        """Tools by kind of action."""
-        return {KIND_OF_TOOL[name]: self._tool(name, question) for name in question.tools}
+        """Tools by kind of action. Raises `ParamsError` for a tool that is not there or is not sound."""
+        return by_kind(self._tool(name, question) for name in question.tools)
 
     def _tool(self, name: str, question: Question) -> Tool:
         key = (name, question.benchmark, question.split) if name == "search" else (name,)
@@ -82,11 +80,18 @@ class Toolbox:
         return self._made[key]
 
     def _open(self, name: str, question: Question) -> Tool:
-        if name == "calculator":
-            return Calculator()
-        settings = self._params.tools
+        settings, root = self._params.tools, self._layout.root
+        if name != "search":
+            return open_tool(name, settings.options.get(options_name(name), {}), root / settings.folder)
         index = self._layout.index(question.benchmark, question.split)
-        return Search(index, settings.search_results, settings.search_output_limit)
+        limit, size = settings.search_output_limit, self._size()
+        return Search(index, settings.search_results, limit, size, root, self._params.runtime.device)
+
+    def _size(self) -> Callable[[str], int]:
+        """What counts the length of a search's result."""
+        if self._params.tools.search_output_unit == "characters":
+            return len
+        return load_chat(self._layout.model("base")).count
 
 
 def attempts(
@@ -107,9 +112,11 @@ def attempts_with(
     prompts = read_prompts(params, layout)
     made = []
     for question in questions:
-        task = task_of(question)
-        limit = params.rollout.max_steps[task] if tools_of else 1
-        template = getattr(prompts, task) if tools_of else prompts.closed_book
+        if question.task not in params.tasks:
+            known = ", ".join(params.tasks)
+            raise DataError(f"question {question.id} is of task {question.task!r}; params.yaml has tasks {known}")
+        limit = params.tasks[question.task].max_steps if tools_of else 1
+        template = prompts.tasks[question.task] if tools_of else prompts.closed_book
         prompt = fill(template, question.text, limit)
         tools = tools_of(question) if tools_of else {}
         made += [Attempt(question, sample, prompt, tools, limit) for sample in range(samples)]
@@ -118,7 +125,7 @@ def attempts_with(
 
 def roll_out_all(
     params: Params,
-    policy: Policy,
+    policy: AnyPolicy,
     todo: Sequence[Attempt],
     temperature: float,
     seed: int,
@@ -127,7 +134,7 @@ def roll_out_all(
     """Roll out all attempts, dealt to `runtime.workers` shares; `done(1)` follows each trajectory."""
     loop, drawn, workers = params.rollout, sampling(params, temperature), params.runtime.workers
     shares = spread(
-        lambda first: roll_out(policy, todo[first::workers], drawn, seed, loop.max_malformed, loop.in_flight, done),
+        lambda first: roll_out_any(policy, todo[first::workers], drawn, seed, loop.max_malformed, loop.in_flight, done),
         range(workers),
         workers,
     )

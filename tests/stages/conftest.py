@@ -17,16 +17,21 @@ import pytest
 import torch
 import yaml
 
+from swirl import presets
 from swirl.layout import Layout
 from swirl.models.local import save
 from swirl.params import Params, validate
-from swirl.wiring import attempts, load_policy, questions_of, task_of
-from tests.smoke import merged, read_yaml
+from swirl.presets import laid_over
+from swirl.wiring import attempts, load_policy, questions_of
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY: dict[str, Any] = {
     "runtime": {"threads": 1},
-    "rollout": {"block_size": 2, "in_flight": 2, "max_steps": {"search": 3, "calculate": 4}},
+    "tasks": {
+        "search": {"tools": ["search"], "max_steps": 3},
+        "calculate": {"tools": ["calculator"], "max_steps": 4},
+    },
+    "rollout": {"block_size": 2, "in_flight": 2},
     "base_model": {
         "shape": {"hidden": 32, "layers": 1, "heads": 2, "feed_forward": 64, "context": 512},
         "flawed_phase": {"steps": 3, "batch_size": 4},
@@ -45,16 +50,17 @@ HABITS = {
 @pytest.fixture(scope="session")
 def params() -> Params:
     """params.yaml with the smoke test's changes and still smaller models, on one thread."""
-    tree = merged(read_yaml(ROOT / "params.yaml"), read_yaml(ROOT / "params.smoke.yaml"))
+    tree = presets.tree(ROOT, "smoke")
     phases = [{**phase, "steps": 4, "batch_size": 4} for phase in tree["base_model"]["sound_phases"]]
-    return validate(merged(merged(tree, TINY), {"base_model": {"sound_phases": phases}}), "tests")
+    return validate(laid_over(laid_over(tree, TINY), {"base_model": {"sound_phases": phases}}), "tests")
 
 
 @pytest.fixture(scope="session")
 def made(params: Params, tmp_path_factory: pytest.TempPathFactory) -> Layout:
     """A project after download, index and base_model, as these stages left it. Not to be changed."""
     layout = Layout(tmp_path_factory.mktemp("made"))
-    shutil.copytree(ROOT / "src/swirl/prompts", layout.root / "src/swirl/prompts")
+    for folder in ("src/swirl/prompts", "data/tools"):
+        shutil.copytree(ROOT / folder, layout.root / folder)
     (layout.root / "params.yaml").write_text(yaml.safe_dump(params.model_dump()), encoding="utf-8")
     (layout.root / "dvc.yaml").write_text("stages: {}\n", encoding="utf-8")
     run_stages(params, layout, "download", "index", "base_model")
@@ -129,7 +135,7 @@ def _teach(params: Params, layout: Layout) -> None:
     todo = attempts(params, layout, [q for split in ("train", "development") for q in questions_of(layout, split)], 1)
     examples = []
     for attempt in todo:
-        call, answer = (policy.chat.reply(text) for text in HABITS[task_of(attempt.question)])
+        call, answer = (policy.chat.reply(text) for text in HABITS[attempt.question.task])
         prompt, between = policy.chat.prompt(attempt.prompt), policy.chat.turn("7", closed=True)
         ids = [*prompt, *call, *between, *answer]
         skip = [-100]

@@ -11,17 +11,17 @@ import pytest
 
 from swirl.errors import DataError, GateError
 from swirl.layout import Layout
-from swirl.params import CheckQuestions, Split, load
-from swirl.records import load_json, save
+from swirl.params import Benchmark, CheckQuestions, load
+from swirl.records import load_json, save, save_json
 from swirl.stages import check_questions
-from swirl.types import Derivation, Passage, Question
+from swirl.types import Derivation, Passage, Question, Support
 
 GIVEN = load(Path(__file__).parents[2] / "params.yaml")
-BENCHMARKS = dict.fromkeys(("mini-hotpotqa", "mini-gsm8k"), Split(train=1, development=0, evaluation=1))
+BENCHMARKS = dict.fromkeys(("mini-hotpotqa", "mini-gsm8k"), Benchmark(source="embedded", train=1, evaluation=1))
 PARAMS = GIVEN.model_copy(
     update={
         "download": GIVEN.download.model_copy(update={"benchmarks": BENCHMARKS}),
-        "check_questions": CheckQuestions(min_evaluation=1),
+        "check_questions": CheckQuestions(min_evaluation=1, max_skipped_share=0.1),
     }
 )
 
@@ -41,6 +41,7 @@ DERIVATIONS = [
     Derivation("h-0", "search", ("Ada Bram birthplace",), ("Port Velda",)),
     Derivation("g-1", "calculate", ("15 + 2",), ("17",)),
 ]
+SUPPORT = [Support("h-0", ("p-0", "p-1")), Support("h-1", ("p-0",))]
 TRAIN = [Passage("p-0", "Ada Bram", "Ada Bram was born in Port Velda."), Passage("p-1", "Port Velda", "A city.")]
 EVALUATION = [Passage("p-0", "Kai Drake", "Kai Drake was born in Old Morin.")]
 
@@ -50,6 +51,8 @@ def layout(tmp_path: Path) -> Layout:
     layout = Layout(tmp_path)
     save(QUESTIONS, Question, layout.questions)
     save(DERIVATIONS, Derivation, layout.derivations)
+    save(SUPPORT, Support, layout.support)
+    save_json([], layout.sources)
     save(TRAIN, Passage, layout.corpus("mini-hotpotqa", "train"))
     save(EVALUATION, Passage, layout.corpus("mini-hotpotqa", "evaluation"))
     return layout
@@ -70,10 +73,15 @@ def test_sound_files_pass_and_the_report_counts_them(layout: Layout) -> None:
     assert report["rows"] == {
         "questions": 4,
         "derivations": 2,
+        "support": 2,
         "corpus.mini-hotpotqa.evaluation": 1,
         "corpus.mini-hotpotqa.train": 2,
     }
     assert report["statistics"] == {
+        "pretrain/mini-gsm8k": 0,
+        "pretrain/mini-hotpotqa": 0,
+        "reward/mini-gsm8k": 0,
+        "reward/mini-hotpotqa": 0,
         "train/mini-gsm8k": 1,
         "train/mini-hotpotqa": 1,
         "development/mini-gsm8k": 0,
@@ -108,12 +116,12 @@ def test_two_runs_write_the_same_bytes(layout: Layout) -> None:
         (2, {"answers": ("", " ")}, "questions.full_answers: 1 of 4 rows violate that every question has an answer "
          "that is not blank: row 2, id g-0, value 0"),
         (2, {"answers": ()}, "questions.full_answers: 1 of 4 rows"),
-        (2, {"split": "test"}, "questions.split: 1 of 4 rows violate that the split is one of train, development, "
-         "evaluation: row 2, id g-0, value test"),
+        (2, {"split": "test"}, "questions.split: 1 of 4 rows violate that the split is one of pretrain, reward, train, "
+         "development, evaluation: row 2, id g-0, value test"),
         (2, {"benchmark": "gsm9k"}, "questions.benchmark: 1 of 4 rows violate that the benchmark is one of mini-gsm8k, "
          "mini-hotpotqa: row 2, id g-0, value gsm9k"),
-        (3, {"split": "train"}, "mix.evaluation: 1 of 2 rows violate that every benchmark has at least 1 evaluation "
-         "questions: benchmark mini-gsm8k, value 0"),
+        (3, {"split": "train"}, "mix.evaluation: 1 of 2 rows violate that every benchmark that is evaluated on has at "
+         "least 1 evaluation questions: benchmark mini-gsm8k, value 0"),
         (0, {"answers": ("Old Morin",)}, "derivations.results_problem: 1 of 2 rows violate that a derivation leads, in "
          "as many calls as its question has hops, to an accepted answer: row 0, question_id h-0, value ends in "
          "['Port Velda'], accepted are ['Old Morin']"),
@@ -148,6 +156,7 @@ def test_a_broken_passage_stops_the_gate(layout: Layout, passage: Passage, messa
 def test_no_questions_at_all_stop_the_gate(layout: Layout) -> None:
     save([], Question, layout.questions)
     save([], Derivation, layout.derivations)
+    save([], Support, layout.support)
     assert "expect_table_row_count_to_be_between on questions: observed 0, but there are questions" in stopped(layout)
 
 

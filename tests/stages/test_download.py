@@ -8,7 +8,7 @@ import pytest
 
 from swirl.errors import DataError, ParamsError
 from swirl.layout import Layout
-from swirl.params import Params, Split, load
+from swirl.params import Benchmark, Params, load
 from swirl.records import load as records
 from swirl.records import load_json
 from swirl.stages import download
@@ -16,13 +16,21 @@ from swirl.types import Derivation, Passage, Question
 
 PARAMS = load(Path(__file__).parents[2] / "params.yaml")
 SIZES = {
-    "mini-hotpotqa": Split(train=3, development=2, evaluation=4),
-    "mini-gsm8k": Split(train=2, development=0, evaluation=3),
-    "mini-cofca": Split(train=0, development=0, evaluation=5),
+    "mini-hotpotqa": Benchmark(source="embedded", train=3, development=2, evaluation=4),
+    "mini-gsm8k": Benchmark(source="embedded", train=2, development=0, evaluation=3),
+    "mini-cofca": Benchmark(source="embedded", evaluation=5),
 }
 
 
-def params(benchmarks: dict[str, Split], worlds: int = 2, **top: int) -> Params:
+SAME_FOR_ALL_SEEDS = {
+    "data/questions/solutions.parquet",
+    "data/questions/sources.json",
+    "data/questions/support.parquet",
+    "reports/metrics/download.json",
+}
+
+
+def params(benchmarks: dict[str, Benchmark], worlds: int = 2, **top: int) -> Params:
     section = PARAMS.download.model_copy(update={"benchmarks": benchmarks, "worlds": worlds})
     return PARAMS.model_copy(update={"download": section, **top})
 
@@ -42,6 +50,8 @@ def test_files_and_counts(tmp_path: Path) -> None:
         "data/questions/derivations.parquet",
         "data/questions/memory.parquet",
         "data/questions/questions.parquet",
+        "data/questions/sources.json",
+        "data/questions/support.parquet",
         "reports/metrics/download.json",
     ]
     assert load_json(layout.metrics("download")) == {
@@ -81,9 +91,7 @@ def test_the_seed_decides_every_byte(tmp_path: Path) -> None:
     assert files(tmp_path / "a") == files(tmp_path / "b")
     other = files(tmp_path / "c")
     assert all(
-        other[name] != content
-        for name, content in files(tmp_path / "a").items()
-        if name != "reports/metrics/download.json"
+        other[name] != content for name, content in files(tmp_path / "a").items() if name not in SAME_FOR_ALL_SEEDS
     )
 
 
@@ -95,7 +103,7 @@ def test_the_worlds_of_the_committed_params_fit_into_every_split(tmp_path: Path)
 
 def test_an_unknown_benchmark_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ParamsError, match=r"download.benchmarks.mini-gsm9k: not an embedded benchmark; they are mini-"):
-        download.run(params({"mini-gsm9k": Split(train=1, development=0, evaluation=1)}), Layout(tmp_path))
+        download.run(params({"mini-gsm9k": Benchmark(source="embedded", evaluation=1)}), Layout(tmp_path))
 
 
 def test_more_than_a_split_can_give_is_refused(tmp_path: Path) -> None:

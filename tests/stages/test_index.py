@@ -12,7 +12,7 @@ from swirl.params import Params, load
 from swirl.records import load_json, save
 from swirl.stages import index
 from swirl.tools import Search
-from swirl.types import Passage
+from swirl.types import Passage, Question, Support
 
 PARAMS = load(Path(__file__).parents[2] / "params.yaml")
 NORTH = [Passage("p0", "Oslo", "Oslo is the capital of Norway."), Passage("p1", "Bergen", "A harbour.")]
@@ -28,6 +28,8 @@ def layout(tmp_path: Path) -> Layout:
     layout = Layout(tmp_path)
     save(NORTH, Passage, layout.corpus("mini-hotpotqa", "train"))
     save(SOUTH, Passage, layout.corpus("mini-beerqa", "evaluation"))
+    save([], Question, layout.questions)
+    save([], Support, layout.support)
     return layout
 
 

@@ -314,7 +314,7 @@ def test_optional_parts_are_left_out_with_a_sentence(run: Layout) -> None:
     rows = [{"step": 0, "reward": 0.5}, {"step": 1, "reward": None}]
     records.save_json(rows, run.series("train-swirl"))
     run.quality("steps").unlink()
-    run.evaluation("ceiling").unlink()
+    records.save_json([], run.evaluation("ceiling"))
     run.prediction_trajectories("swirl").unlink()
     records.save_json({"loss": 0.2}, run.metrics("base_model"))
     records.save_json({}, run.metrics("reward_model"))

@@ -9,9 +9,9 @@ import torch
 
 from swirl.judging.reward import RewardModel
 from swirl.layout import Layout
+from swirl.makers.teaching import Labelled, error_rates, label_trajectory, verdict_loss
 from swirl.params import Params
 from swirl.records import load_json
-from swirl.stages.reward_model import Labelled, error_rates, label_trajectory, verdict_loss
 from swirl.types import Action, Derivation, Step, Stop, Trajectory
 from tests import tiny
 

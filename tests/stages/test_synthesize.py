@@ -97,7 +97,7 @@ def test_the_blocks_of_another_run_are_not_used(
     if change == "params":
         params = validate(merged(params.model_dump(), {"synthesize": {"temperature": 3.0}}), "tests")
     else:
-        path = copy.root / params.prompts.search
+        path = copy.root / params.prompts.policy / "search.txt"
         path.write_text("answer {question}", encoding="utf-8")
     synthesize.run(params, copy)
     theirs, ours = load(Trajectory, project.trajectories), load(Trajectory, copy.trajectories)

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
+from swirl.tools.recall import KS
+
 Result = dict[str, Any]
 
 _COLUMNS = {
@@ -25,12 +27,22 @@ _COLUMNS = {
     ],
     "scaling": ["K", "name", "token_budget", "seconds", "update_seconds", "tokens", "peak_mb", "mfu"],
     "synthesis": ["name", "seconds", "trajectories", "trajectories_per_minute", "action_tokens_per_second", "peak_mb"],
+    "retrieval": [
+        "name",
+        "retriever",
+        "passages",
+        "questions",
+        *(f"{measure}@{k}" for measure in ("recall", "all") for k in KS),
+        "queries_per_second",
+    ],
 }
 
 
 def text(result: Result) -> str:
     """The rows as Markdown, then the ratios."""
-    columns = [*_COLUMNS[result["bench"]], "threads", "workers"]
+    columns = list(_COLUMNS[result["bench"]])
+    if result["bench"] != "retrieval":
+        columns += ["threads", "workers"]
     lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
     lines += [f"| {' | '.join(_cell(row.get(column)) for column in columns)} |" for row in result["rows"]]
     return "\n".join([*lines, "", *ratios(result)])
@@ -43,6 +55,8 @@ def ratios(result: Result) -> list[str]:
         ours, *others = rows
         rate = "trajectories_per_minute"
         return [f"ours makes {ours[rate] / row[rate]:.1f} times the trajectories of: {row['name']}" for row in others]
+    if result["bench"] == "retrieval":
+        return []
     if result["bench"] == "scaling":
         return _scaling(rows)
     said = []

@@ -91,7 +91,7 @@ def scaling(root: Path, cores: int, rounds: int, repeats: int) -> Result:
         sides = [
             {**common, "packed": packed, "token_budget": budget, "name": "packed" if packed else "plain"}
             for packed in (True, False)
-            for budget in (2048, 8192)
+            for budget in (1024, 2048, 8192)
         ]
         found["rows"] += [{"K": states, **row} for row in _fastest(interleave(root, sides, rounds), sides)]
     return found
@@ -155,12 +155,12 @@ def _ours(model: Any, reference: Any, groups: list[list[SubTrajectory]], side: R
         parts["sample"].append(time.perf_counter() - start)
         return result
 
-    def timed_gradients(combs: Sequence[Comb], weight: Tensor, count: Tensor) -> list[Tensor]:
+    def timed_gradients(combs: Sequence[Comb], weight: Tensor, count: Tensor, drawn: float) -> list[Tensor]:
         first: Sequence[int] = range(len(count))
         if side.get("each"):
             combs, weight, count, first = _each(combs, weight, count)
         start = time.perf_counter()
-        result = gradients(combs, weight, count)
+        result = gradients(combs, weight, count, drawn)
         parts["update"].append(time.perf_counter() - start)
         tokens.append(sum(comb.packed_size if side["packed"] else comb.plain_size for comb in combs))
         teeth.append(sum(len(tooth.ids) for comb in combs for tooth in comb.teeth))

@@ -17,4 +17,4 @@ def parse(row: Fields, number: int) -> Row:
     )
 
 
-FORMAT = Format(parse, "search", {}, wrapper="data")
+FORMAT = Format(parse, ("search",), "search", {}, wrapper="data")

@@ -1,27 +1,105 @@
 """CofCA, in JSON lines of our own: {"id", "question", "answers", "hops", "context": [{"title", "text"}]}.
 
-The fields of the authors' own file are not published where we could read them, so nothing converts that file yet.
+The authors' paper says that each of 300 rewritten passages has a question of two, of three and of four hops; the fields
+of their file are published nowhere that we could read. So `convert` takes the names of the fields, and was tried on
+made-up rows alone.
 """
 
 from __future__ import annotations
 
-from swirl.benchmarks.rows import NOTHING, BadRow, Fields, Format, Row, any_text, fields_of, filled, items, text, texts
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from swirl.benchmarks.rows import (
+    NOTHING,
+    BadRow,
+    Fields,
+    Format,
+    Row,
+    any_text,
+    fields_of,
+    filled,
+    items,
+    open_rows,
+    some_text,
+    text,
+    texts,
+)
+from swirl.errors import DataError
+
+NAMES: Mapping[str, str] = {
+    "passage": "passage",
+    "title": "title",
+    "questions": "questions",
+    "question": "question",
+    "answer": "answer",
+    "hops": "hops",
+}
+"""What `convert` reads -> the name of that field; `title` may be missing in a row."""
 
 
 def parse(row: Fields, number: int) -> Row:
     """All `answers` are accepted; `hops` is 2, 3 or 4; at least one passage of the context has text."""
-    hops = row.get("hops", NOTHING)
-    if type(hops) is not int or hops not in (2, 3, 4):
-        raise BadRow("hops", hops, "2, 3 or 4")
     passages = [fields_of(value, "context") for value in items(row, "context", least=1)]
     context = [(any_text(p.get("title", NOTHING), "title"), any_text(p.get("text", NOTHING), "text")) for p in passages]
     return Row(
         id=text(row, "id"),
         text=text(row, "question"),
         answers=texts(row, "answers", least=1),
-        hops=hops,
+        hops=_hops(row, "hops"),
         context=filled(context, "context"),
     )
 
 
-FORMAT = Format(parse, "search", {})
+def convert(source: Path, target: Path, names: Mapping[str, str] = NAMES) -> int:
+    """Write `target` in our shape from a file with a row a passage; returns the number of questions.
+
+    A row holds the passage, perhaps its title, and the list of its questions, each with its answer (a text, or a list
+    of accepted ones) and its hops. `names` says how these fields are called, where they are called otherwise. A
+    question's id is `<row>-<place in the list>`, both from 0. Not verified against the authors' file.
+
+    Raises `DataError` naming file, row, field, value and what is expected.
+    """
+    called = {**NAMES, **names}
+    written = 0
+    unit, numbered = open_rows(source, "")
+    partial = target.with_name(target.name + ".partial")
+    with partial.open("w", encoding="utf-8") as file:
+        for number, raw in numbered:
+            try:
+                for row in _questions(fields_of(raw), number, called):
+                    file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                    written += 1
+            except BadRow as bad:
+                raise DataError(f"{source}, {unit} {number + 1}, {bad}") from None
+    os.replace(partial, target)
+    return written
+
+
+def _questions(row: Fields, number: int, called: Mapping[str, str]) -> Iterator[dict[str, object]]:
+    """The questions on one passage in our shape."""
+    title = any_text(row[called["title"]], called["title"]) if called["title"] in row else ""
+    context = [{"title": title, "text": text(row, called["passage"])}]
+    for place, value in enumerate(items(row, called["questions"], least=1)):
+        question = fields_of(value, called["questions"])
+        answer = question.get(called["answer"], NOTHING)
+        several = isinstance(answer, list)
+        yield {
+            "id": f"{number}-{place}",
+            "question": text(question, called["question"]),
+            "answers": texts(question, called["answer"], least=1) if several else [some_text(answer, called["answer"])],
+            "hops": _hops(question, called["hops"]),
+            "context": context,
+        }
+
+
+def _hops(row: Fields, field: str) -> int:
+    hops = row.get(field, NOTHING)
+    if type(hops) is not int or hops not in (2, 3, 4):
+        raise BadRow(field, hops, "2, 3 or 4")
+    return hops
+
+
+FORMAT = Format(parse, ("search",), "search", {})

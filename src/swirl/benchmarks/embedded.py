@@ -72,7 +72,7 @@ def _build_math(benchmark: str, split: str, count: int, seed: int) -> Built:
             name = f"{benchmark}/{split}/{len(questions)}"
             derivation = problem.derivation(name)
             answer, hops = derivation.results[-1], len(derivation.calls)
-            question = Question(name, benchmark, split, problem.text, (answer,), hops, ("calculator",))
+            question = Question(name, benchmark, split, problem.text, (answer,), hops, ("calculator",), "calculate")
             questions[problem.text] = question, derivation
     pairs = list(questions.values())
     return Built([q for q, _ in pairs], [d for _, d in pairs], [], [])

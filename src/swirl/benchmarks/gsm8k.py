@@ -19,7 +19,7 @@ def parse(row: Fields, number: int) -> Row:
     answer = solution.rpartition("####")[2].strip().replace(",", "")
     if "####" not in solution or not same_number(answer, answer):
         raise BadRow("answer", solution, "a solution that ends in '#### ' and a number")
-    return Row(str(number), text(row, "question"), (answer,), len(_ANNOTATION.findall(solution)))
+    return Row(str(number), text(row, "question"), (answer,), len(_ANNOTATION.findall(solution)), solution=solution)
 
 
-FORMAT = Format(parse, "calculator", {"train": 7473, "test": 1319})
+FORMAT = Format(parse, ("calculator",), "calculate", {"train": 7473, "test": 1319, "evaluation": 1319})

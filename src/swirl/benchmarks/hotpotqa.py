@@ -69,4 +69,4 @@ def _supporting_titles(value: object) -> set[str]:
     return {some_text(title, "supporting_facts") for title in titles}
 
 
-FORMAT = Format(parse, "search", {"train": 90_447, "dev": 7405, "validation": 7405})
+FORMAT = Format(parse, ("search",), "search", {"train": 90_447, "dev": 7405, "validation": 7405, "evaluation": 7405})

@@ -24,4 +24,4 @@ def parse(row: Fields, number: int) -> Row | None:
     )
 
 
-FORMAT = Format(parse, "search", {})
+FORMAT = Format(parse, ("search",), "search", {})

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from swirl.benchmarks import beerqa, cofca, gsm8k, hotpotqa, musique
-from swirl.benchmarks.rows import BadRow, Format, Pair, Row, fields_of, open_rows
+from swirl.benchmarks.rows import Format, Pair, Parsed, Row, Skipped, parse_rows
 from swirl.errors import DataError
 from swirl.types import Passage, Question
 
@@ -27,23 +27,18 @@ OFFICIAL: Mapping[str, Format] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Skipped:
-    """A bad row that was left out."""
-
-    place: str
-    """`line 3` of a file of JSON lines, `row 3` of a JSON list; both count from 1."""
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
 class Loaded:
-    """One official file, read."""
+    """One file, or one that comes in parts, read."""
 
+    rows: int
+    """All rows, those left out included."""
     questions: list[Question]
     passages: list[Passage]
     """The corpus: every passage once, in order of first appearance, dropped easy questions' passages included."""
     support: dict[str, list[str]]
     """Ids of the passages that a question's answer rests on; without the questions where they are not all known."""
+    solutions: dict[str, str]
+    """The written golden solution of a question, where the file has one (GSM8K)."""
     skipped: list[Skipped]
     unanswerable: int
     """Rows left out, with their passages, because no answer exists (MuSiQue)."""
@@ -53,8 +48,10 @@ class Loaded:
     """Passages left out because they have no text."""
 
 
-def read(name: str, split: str, path: Path, *, drop_easy: bool = True, on_bad_row: str = "raise") -> Loaded:
-    """An official file of benchmark `name`; `split` names its questions and decides which row count is expected.
+def read(
+    name: str, split: str, path: Path | Sequence[Path], *, drop_easy: bool = True, on_bad_row: str = "raise"
+) -> Loaded:
+    """An official file of benchmark `name` (or its parts); `split` names its questions and says how many to expect.
 
     Ids are `<name>/<split>/<official id>` and, of passages, `<name>/<split>/<number>`. `drop_easy` leaves out
     HotPotQA's easy questions where the split is `train`. `on_bad_row` is `raise` or `skip`.
@@ -64,35 +61,46 @@ def read(name: str, split: str, path: Path, *, drop_easy: bool = True, on_bad_ro
     question; and for arguments that are not known.
     """
     form = _format(name, split, on_bad_row)
-    rows, skipped, unanswerable = _rows(form, path, on_bad_row)
-    _check_count(form.counts.get(split), len(rows) + len(skipped) + unanswerable, path, f"{name} {split}")
-    dropped = {row.id for row in rows if row.easy and drop_easy and split == "train"}
-    kept = [row for row in rows if row.id not in dropped]
-    if not kept:
-        raise DataError(
-            f"{path} leaves no question: bad rows skipped: {len(skipped)}, unanswerable: {unanswerable}, "
-            f"easy: {len(dropped)}"
-        )
-    if skipped:
-        first = f"the first is {skipped[0].place}, {skipped[0].reason}"
-        warnings.warn(f"{path}: bad rows skipped: {len(skipped)}; {first}", stacklevel=2)
-    ids = _corpus(rows, f"{name}/{split}")
+    paths = [path] if isinstance(path, Path) else list(path)
+    parsed = parse_rows(form.parse, paths, on_bad_row, form.wrapper)
+    where = " and ".join(str(part) for part in paths)
+    _check_count(form.counts.get(split), parsed.count, where, f"{name} {split}")
+    dropped = {row.id for row in parsed.rows if row.easy and drop_easy and split == "train"}
+    kept = [row for row in parsed.rows if row.id not in dropped]
+    check_rest(where, parsed, kept, len(dropped))
+    prefix = f"{name}/{split}"
+    ids = _corpus(parsed.rows, prefix)
     return Loaded(
+        rows=parsed.count,
         questions=[
-            Question(f"{name}/{split}/{row.id}", name, split, row.text, row.answers, row.hops, (form.tool,))
+            Question(f"{prefix}/{row.id}", name, split, row.text, row.answers, row.hops, form.tools, form.task)
             for row in kept
         ],
         passages=[Passage(number, title, text) for (title, text), number in ids.items()],
         support={
-            f"{name}/{split}/{row.id}": [ids[pair] for pair in dict.fromkeys(row.support)]
+            f"{prefix}/{row.id}": [ids[pair] for pair in dict.fromkeys(row.support)]
             for row in kept
             if row.support and all(pair in ids for pair in row.support)
         },
-        skipped=skipped,
-        unanswerable=unanswerable,
+        solutions={f"{prefix}/{row.id}": row.solution for row in kept if row.solution},
+        skipped=parsed.skipped,
+        unanswerable=parsed.unanswerable,
         dropped_easy=len(dropped),
-        blank_passages=sum(not text for row in rows for _, text in row.context),
+        blank_passages=sum(not text for row in parsed.rows for _, text in row.context),
     )
+
+
+def check_rest(where: str, parsed: Parsed[Row], kept: Sequence[Row], easy: int = 0) -> None:
+    """Warn of skipped rows. Raises `DataError` when no row is left to make a question of."""
+    skipped = parsed.skipped
+    if not kept:
+        raise DataError(
+            f"{where} leaves no question: bad rows skipped: {len(skipped)}, unanswerable: {parsed.unanswerable}, "
+            f"easy: {easy}"
+        )
+    if skipped:
+        first = f"the first is {skipped[0].place}, {skipped[0].reason}"
+        warnings.warn(f"{where}: bad rows skipped: {len(skipped)}; {first}", stacklevel=3)
 
 
 def support_of(
@@ -145,31 +153,6 @@ def _format(name: str, split: str, on_bad_row: str) -> Format:
     return OFFICIAL[name]
 
 
-def _rows(form: Format, path: Path, on_bad_row: str) -> tuple[list[Row], list[Skipped], int]:
-    """(the good rows, the bad ones, the number of unanswerable ones)."""
-    rows: list[Row] = []
-    skipped: list[Skipped] = []
-    unanswerable = 0
-    first: dict[str, int] = {}
-    unit, numbered = open_rows(path, form.wrapper)
-    for number, raw in numbered:
-        try:
-            row = form.parse(fields_of(raw), number)
-            if row is not None and first.setdefault(row.id, number) != number:
-                raise BadRow("id", row.id, f"an id that {unit} {first[row.id] + 1} does not have")
-        except BadRow as bad:
-            place = f"{unit} {number + 1}"
-            if on_bad_row == "raise":
-                raise DataError(f"{path}, {place}, {bad}") from None
-            skipped.append(Skipped(place, str(bad)))
-            continue
-        if row is None:
-            unanswerable += 1
-        else:
-            rows.append(row)
-    return rows, skipped, unanswerable
-
-
 def _corpus(rows: Sequence[Row], prefix: str) -> dict[Pair, str]:
     """The id of every passage with text, in order of first appearance."""
     ids: dict[Pair, str] = {}
@@ -180,6 +163,6 @@ def _corpus(rows: Sequence[Row], prefix: str) -> dict[Pair, str]:
     return ids
 
 
-def _check_count(expected: int | None, count: int, path: Path, what: str) -> None:
+def _check_count(expected: int | None, count: int, where: str, what: str) -> None:
     if expected is not None and count != expected:
-        warnings.warn(f"{path} has {count:,} rows; the official file of {what} has {expected:,}", stacklevel=3)
+        warnings.warn(f"{where} has {count:,} rows; the official file of {what} has {expected:,}", stacklevel=3)

@@ -1,25 +1,36 @@
-"""What an omniscient judge says of each step, from the golden derivation of an embedded question.
+"""What an omniscient judge says of each step, from the golden derivation of a question.
 
 Golden labels: only the making of the embedded models (verdicts among the sound demonstrations, the reward model's
 training), logging and evaluation may read them. Covers questions whose
 derivation is one fixed order of calls; another order that would also do is called BAD.
+
+Annotated rows (GSM8K) have many sound ways, so their rule is by value: a call is GOOD when it is an operation (not a
+bare number) whose value is that of an annotation which no earlier call has claimed; an answer is GOOD when it is right.
+Any order will do, and any expression with the right value, one that does two annotations at once included. Not seen: a
+right value by wrong reasoning (GOOD), and a sound way through other intermediate values (BAD).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from swirl.errors import ToolError
 from swirl.grading import grade, normalize
-from swirl.tools.calculator import canonical
+from swirl.tools.calculator import Calculator, canonical
 from swirl.types import Action, ActionKind, Derivation
+
+ANNOTATED = "annotated"
+"""`Derivation.kind` of rows with calculator annotations: calls are compared by value, in any order."""
 
 
 def label_steps(derivation: Derivation, actions: Sequence[Action]) -> list[bool]:
     """GOOD (True) or BAD for each action given the ones before it.
 
     A call is GOOD when it is the next one of the derivation that has not been made yet; an answer is GOOD when all
-    calls have been made and it is the derivation's last result.
+    calls have been made and it is the derivation's last result. Annotated rows are judged by value, see above.
     """
+    if derivation.kind == ANNOTATED:
+        return _by_value(derivation, actions)
     done, labels = 0, []
     for action in actions:
         if action.kind == ActionKind.ANSWER:
@@ -41,3 +52,32 @@ def same_call(kind: str, call: str, golden: str) -> bool:
         form = canonical(call)
         return form is not None and form == canonical(golden)
     return sorted(normalize(call).split()) == sorted(normalize(golden).split())
+
+
+def _by_value(derivation: Derivation, actions: Sequence[Action]) -> list[bool]:
+    """The labels of an annotated row."""
+    waiting = list(derivation.results)
+    labels = []
+    for action in actions:
+        if action.kind == ActionKind.ANSWER:
+            labels.append(grade(action.payload, derivation.results[-1:]))
+            continue
+        value = value_of(action.payload) if action.kind == ActionKind.CALCULATE else None
+        good = value in waiting and is_operation(action.payload)
+        if good and value is not None:
+            waiting.remove(value)
+        labels.append(good)
+    return labels
+
+
+def value_of(expression: str) -> str | None:
+    """What the calculator says, None when it refuses."""
+    try:
+        return Calculator().run(expression)
+    except ToolError:
+        return None
+
+
+def is_operation(expression: str) -> bool:
+    """Whether it parses and is more than a number."""
+    return (canonical(expression) or "").startswith("(")

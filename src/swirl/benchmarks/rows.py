@@ -1,7 +1,8 @@
 """Official benchmark files read row by row, and what is said of a row that cannot be read.
 
-A file is JSON lines, or one JSON document: a list of rows, or (where a format says so) an object that wraps the list.
-Its content is never trusted: every field's type is checked, and nothing but JSON is ever decoded.
+A file is JSON lines, or one JSON document: a list of rows, or (where a format says so) an object that wraps the list;
+or Parquet with the same fields. Its content is never trusted: every field's type is checked, and nothing but JSON and
+Parquet is ever decoded.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import reprlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Generic, NoReturn, Protocol, TypeVar
 
 from swirl.errors import DataError
 
@@ -25,6 +26,7 @@ NOTHING = object()
 """The value of a field that is not there."""
 _JSON_FAILS = (ValueError, RecursionError)
 """What json raises: broken JSON, a number without end, brackets too deep."""
+_EXPECTED = "expected JSON lines, a JSON list of rows, or Parquet"
 
 
 class BadRow(Exception):
@@ -48,6 +50,8 @@ class Row:
     support: tuple[Pair, ...] | None = ()
     """The passages of the context that the answer rests on; None when one of them is not in the context."""
     easy: bool = False
+    solution: str = ""
+    """The golden way to the answer in writing, where the file has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,19 +60,89 @@ class Format:
 
     parse: Callable[[Fields, int], Row | None]
     """From a row and its number (from 0); None for an unanswerable question. Raises `BadRow`."""
-    tool: str
-    """The tool its questions may use."""
+    tools: tuple[str, ...]
+    """Names of the tools its questions may use."""
+    task: str
+    """`Question.task` of its questions."""
     counts: Mapping[str, int]
-    """Rows of the official files, by official split; a split that is not named here is not checked."""
+    """Rows of the official files, by official split, and of that which is evaluated on; others are not checked."""
     wrapper: str = ""
     """Key of the list of rows, in a format whose file is one JSON object."""
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A bad row that was left out."""
+
+    place: str
+    """`line 3` of a file of JSON lines, `row 3` of another; both count from 1."""
+    reason: str
+
+
+class Identified(Protocol):
+    """What a row becomes: something with an id, unique among the rows."""
+
+    @property
+    def id(self) -> str:
+        """The id as it stands in the file."""
+
+
+Item = TypeVar("Item", bound=Identified)
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed(Generic[Item]):
+    """The rows of one file, or of one that comes in parts."""
+
+    rows: list[Item]
+    skipped: list[Skipped]
+    unanswerable: int
+
+    @property
+    def count(self) -> int:
+        """Rows there are, blank lines left out."""
+        return len(self.rows) + len(self.skipped) + self.unanswerable
+
+
+def parse_rows(
+    parse: Callable[[Fields, int], Item | None], paths: Sequence[Path], on_bad_row: str, wrapper: str = ""
+) -> Parsed[Item]:
+    """Every row of the files, in order. `parse` is given a row and its number, counted from 0 through all files.
+
+    `on_bad_row` is `raise` or `skip`; an id that comes twice makes a bad row. Raises `DataError` for a bad row, naming
+    file, row, field, value and what is expected, unless it is to be skipped; and for a file that cannot be read at all.
+    """
+    rows: list[Item] = []
+    skipped: list[Skipped] = []
+    unanswerable = before = last = 0
+    places: dict[str, str] = {}
+    for path in paths:
+        unit, numbered = open_rows(path, wrapper)
+        for number, raw in numbered:
+            place = f"{unit} {number + 1}" if len(paths) == 1 else f"{path.name}, {unit} {number + 1}"
+            last = before + number + 1
+            try:
+                row = parse(fields_of(raw), before + number)
+                if row is not None and places.setdefault(row.id, place) != place:
+                    raise BadRow("id", row.id, f"an id that {places[row.id]} does not have")
+            except BadRow as bad:
+                if on_bad_row == "raise":
+                    raise DataError(f"{path}, {unit} {number + 1}, {bad}") from None
+                skipped.append(Skipped(place, str(bad)))
+                continue
+            if row is None:
+                unanswerable += 1
+            else:
+                rows.append(row)
+        before = last
+    return Parsed(rows, skipped, unanswerable)
 
 
 def open_rows(path: Path, wrapper: str) -> tuple[str, Iterator[tuple[int, object]]]:
     """("line" or "row", the rows numbered from 0); a line that is no JSON comes as the `BadRow` that says so.
 
-    JSON lines are read one at a time, and blank lines are passed over. Raises `DataError` for a file that is missing,
-    empty, or neither kind of JSON.
+    JSON lines are read one at a time, and blank lines are passed over; Parquet is read a thousand rows at a time.
+    Raises `DataError` for a file that is missing, empty, or none of these; for broken Parquet while it is read.
     """
     try:
         with path.open("rb") as file:
@@ -76,13 +150,28 @@ def open_rows(path: Path, wrapper: str) -> tuple[str, Iterator[tuple[int, object
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from None
     if not start:
-        raise DataError(f"{path} is empty; expected the benchmark's official file")
+        raise DataError(f"{path} is empty; {_EXPECTED}")
+    if start.startswith(b"PAR1"):
+        return "row", enumerate(_parquet(path))
     if start[:1] not in (b"[", b"{"):
         kind = "looks like an HTML page" if start[:1] == b"<" else "is not JSON"
-        raise DataError(f"{path} {kind}: it starts with {start[:30]!r}; expected JSON lines or a JSON list of rows")
+        raise DataError(f"{path} {kind}: it starts with {start[:30]!r}; {_EXPECTED}")
     if start[:1] == b"{" and not wrapper:
         return "line", _lines(path)
     return "row", enumerate(_document(path, wrapper))
+
+
+def _parquet(path: Path) -> Iterator[object]:
+    """Every row of a Parquet file as plain values."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=1000):
+                yield from batch.to_pylist()
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is not a readable Parquet file: {error}") from None
 
 
 def _lines(path: Path) -> Iterator[tuple[int, object]]:

@@ -36,12 +36,12 @@ def predict(
     ]
 
 
-def judged_labels(judge: StepJudge, trajectories: Sequence[Trajectory], threshold: float) -> list[list[bool]]:
-    """GOOD or BAD for every step of every trajectory that the judge gave a verdict on."""
+def judged_labels(judge: StepJudge, trajectories: Sequence[Trajectory], threshold: float) -> list[list[bool | None]]:
+    """GOOD or BAD for every step of every trajectory; None where the judge gave no verdict."""
     judged = [index for index, trajectory in enumerate(trajectories) if trajectory.steps]
-    labels: list[list[bool]] = [[] for _ in trajectories]
+    labels: list[list[bool | None]] = [[] for _ in trajectories]
     for index, scores in zip(judged, judge.trajectory_scores([trajectories[i] for i in judged]), strict=True):
-        labels[index] = [score >= threshold for score in scores if not math.isnan(score)]
+        labels[index] = [None if math.isnan(score) else score >= threshold for score in scores]
     return labels
 
 
@@ -50,7 +50,7 @@ def _prediction(
     trajectory: Trajectory,
     question: Question,
     derivation: Derivation | None,
-    judged: Sequence[bool],
+    judged: Sequence[bool | None],
     with_tools: bool,
 ) -> Prediction:
     answer, actions = trajectory.answer, [step.action for step in trajectory.steps]
@@ -66,7 +66,7 @@ def _prediction(
         f1=f1_score,
         precision=precision,
         recall=recall,
-        process_label_judge=mean(list(judged)),
+        process_label_judge=mean([label for label in judged if label is not None]),
         process_label_oracle=mean(label_steps(derivation, actions)) if derivation and with_tools else None,
         steps=len(actions),
         malformed=sum(action.kind == ActionKind.MALFORMED for action in actions),

@@ -79,6 +79,8 @@ class RationaleJudge(ABC):
         """`chat` is the policy's: it turns the states and actions that `scores` is given into text."""
         self.name, self.prompts, self.votes = name, prompts, votes
         self._chat, self._seed = chat, seed
+        self.again = False
+        """Whether what got no verdict is asked about once more."""
 
     @abstractmethod
     def say(self, prompts: Sequence[str], seeds: Sequence[Sequence[int]]) -> list[list[Said]]:
@@ -128,8 +130,16 @@ class RationaleJudge(ABC):
 
     def judge(self, prompts: Sequence[str], words: tuple[str, str]) -> list[Judgement]:
         """Ask each prompt `votes` times, and count. Seeds come from prompt and vote, so order does not matter."""
-        seeds = [[derive(self._seed, "judge", prompt, vote) for vote in range(self.votes)] for prompt in prompts]
-        return [count(votes, words) for votes in self.say(prompts, seeds)]
+        judged = self._votes_on(prompts, range(self.votes), words)
+        if self.again and (null := [i for i, said in enumerate(judged) if said.good is None]):
+            second = self._votes_on([prompts[i] for i in null], range(self.votes, 2 * self.votes), words)
+            for i, said in zip(null, second, strict=True):
+                judged[i] = said
+        return judged
+
+    def _votes_on(self, prompts: Sequence[str], votes: Sequence[int], words: tuple[str, str]) -> list[Judgement]:
+        seeds = [[derive(self._seed, "judge", prompt, vote) for vote in votes] for prompt in prompts]
+        return [count(said, words) for said in self.say(prompts, seeds)]
 
 
 def count(votes: Sequence[Said], words: tuple[str, str]) -> Judgement:

@@ -6,7 +6,7 @@ golden labels are never shown to it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from swirl.models.chat import Chat
 from swirl.models.threads import spread
 from swirl.rl.combs import Comb, apart, pack, share_out
 from swirl.rl.logprobs import final_logits
-from swirl.types import Trajectory
+from swirl.types import Trajectory, Verdict
 
 GOOD, BAD = "GOOD", "BAD"
 
@@ -34,6 +34,8 @@ class RewardModel:
     """Tokens that one forward reads, at most, unless one comb alone has more."""
     workers: int = 1
     """Forwards at the same time."""
+    threshold: float = 0.5
+    """Least R of a GOOD verdict."""
 
     @property
     def verdict_ids(self) -> tuple[int, int]:
@@ -61,6 +63,16 @@ class RewardModel:
         """R for every step of each trajectory, none for one without steps; each trajectory's tokens are read once."""
         scores = iter(self.read([self._trajectory_comb(trajectory) for trajectory in trajectories if trajectory.steps]))
         return [next(scores) if trajectory.steps else [] for trajectory in trajectories]
+
+    def process_verdicts(self, trajectories: Sequence[Trajectory], questions: Mapping[str, str]) -> list[Verdict]:
+        """One verdict a step, whatever `questions` (texts by id) say: the conversation holds the question."""
+        verdicts = []
+        for trajectory, scores in zip(trajectories, self.trajectory_scores(trajectories), strict=True):
+            verdicts += [
+                Verdict(trajectory.id, step.index, score >= self.threshold, score, "", self.name)
+                for step, score in zip(trajectory.steps, scores, strict=True)
+            ]
+        return verdicts
 
     def _trajectory_comb(self, trajectory: Trajectory) -> Comb:
         """The conversation as the trunk; a tooth behind each action asks about it."""

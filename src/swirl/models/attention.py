@@ -100,6 +100,11 @@ def causal(query: Tensor, key: Tensor, value: Tensor, scoring: Scoring) -> Tenso
     return weighted
 
 
+def causal_lm(model: Any) -> Any:
+    """The causal LM of transformers that `model` is, or that is inside peft's wrapper."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
 def read(model: Any, ids: Tensor, positions: Tensor, plan: Plan) -> Tensor:
     """Hidden states (M, H) of M tokens, (M,) ids and positions, whose attention is the plan's.
 
@@ -107,6 +112,7 @@ def read(model: Any, ids: Tensor, positions: Tensor, plan: Plan) -> Tensor:
     """
     import torch
 
+    model = causal_lm(model)
     _adopt(model)
     device = model.device
     passed_on = torch.zeros(1, 1, 1, 1, device=device)  # a 4D mask keeps transformers from making one
@@ -124,6 +130,7 @@ def head(model: Any, hidden: Tensor) -> Tensor:
     """Logits (..., V) of hidden states (..., H), scaled and capped as the families that do so do it."""
     import torch
 
+    model = causal_lm(model)
     logits: Tensor = model.get_output_embeddings()(hidden)
     if (divisor := getattr(model.config, "logits_scaling", None)) is not None:  # Granite
         logits = logits / divisor

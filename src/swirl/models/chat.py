@@ -2,57 +2,90 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from threading import Lock
 from typing import Any
 
 from swirl.errors import ModelError
 
-_QUESTION, _REPLY, _RESULT = "QUESTION-SENTINEL", "REPLY-SENTINEL", "RESULT-SENTINEL"
+_SAID = ("QUESTION-SENTINEL", "REPLY-SENTINEL", "RESULT-SENTINEL", "SECOND-REPLY-SENTINEL", "LAST-RESULT-SENTINEL")
+_OPTIONS = {"enable_thinking": False, "date_string": "26 Jul 2024"}
+"""What templates may ask: answers without hidden reasoning, and a date that is the same every day (Llama's own)."""
 
 
 class Chat:
     """A tokenizer's chat template taken apart into the pieces that token-exact rollouts append.
 
-    Conversations start with a user turn and alternate. Raises `ModelError` when the tokenizer has no chat template or
-    its template rewrites earlier turns, so that states would not be prefixes of one sequence.
+    Conversations start with a user turn and alternate; there is no system turn, which not every family has. Raises
+    `ModelError` when the tokenizer has no chat template, its template rewrites earlier turns, so that states would not
+    be prefixes of one sequence, or nothing marks the end of a model turn.
+
+    One kind of rewriting is mended: what the template gives the model to begin with but drops from past turns (Qwen3's
+    empty `<think>` block) stays where it is. `dropped` is that text, "" for templates that only append.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Any, ends: Iterable[int] = ()) -> None:
+        """`ends` are further tokens that end a reply, as a model's generation config lists them."""
         self.tokenizer = tokenizer
         self._lock = Lock()  # a fast tokenizer is changed by each call's options, and threads share it
+        self._known: dict[str, list[int]] = {}
         if not getattr(tokenizer, "chat_template", None):
             raise ModelError("the tokenizer has no chat template; use an instruction-tuned model or set one")
-        question = {"role": "user", "content": _QUESTION}
-        reply = {"role": "assistant", "content": _REPLY}
-        result = {"role": "user", "content": _RESULT}
-        opening = self._render([question])
-        whole = self._render([question, reply, result])
-        once = opening.count(_QUESTION) == whole.count(_REPLY) == whole.count(_RESULT) == 1
-        if not once or not whole.startswith(opening):
-            raise ModelError(
-                "the chat template rewrites earlier turns, so states are not prefixes of one sequence; "
-                "use a template that only appends"
-            )
-        self._before_question, self._after_question = opening.split(_QUESTION)
-        between = whole.split(_REPLY)[1]
-        self._before_result, self._after_result = between.split(_RESULT)
-        self.end_id = self._end_of_turn(tokenizer)
-        added = tokenizer.added_tokens_decoder.get(self.end_id)
-        special = self.end_id in tokenizer.all_special_ids or (added is not None and added.special)
-        self.end_text = str(tokenizer.convert_ids_to_tokens(self.end_id)) if special else ""
-        """The end of turn as it is written; empty when it is no special token, and so may stand in any text."""
-        self.end_ids = frozenset({self.end_id, tokenizer.eos_token_id} - {None})
+        added = tokenizer.added_tokens_decoder.items()
+        self._special = {*tokenizer.all_special_ids, *(number for number, token in added if token.special)}
+        self._take_apart()
+        self.end_id = self._end_of_turn()
+        self.end_text = str(tokenizer.decode([self.end_id])).strip()
+        """The end of turn as it is written."""
+        self.end_ids = frozenset({self.end_id, tokenizer.eos_token_id, *ends} - {None})
 
-    def _end_of_turn(self, tokenizer: Any) -> int:
+    def _take_apart(self) -> None:
+        """Find the pieces, and check that they make up a longer conversation."""
+        question, reply, result, second, last = _SAID
+        opening, whole, longer = (self._render(_SAID[:turns]) for turns in (1, 3, 5))
+        once = all(whole.count(said) == 1 for said in _SAID[:3]) and opening.count(question) == 1
+        if not once or not whole.startswith(opening.partition(question)[0] + question):
+            raise self._rewrites()
+        self._before_question, given = opening.split(question)
+        stays, between = whole.partition(question)[2].split(reply)
+        self._after_question, (self._before_result, self._after_result) = given, between.split(result)
+        if not (stays.startswith(given) or given.startswith(stays)) or not self._after_result.endswith(given):
+            raise self._rewrites()
+        self.dropped, self._lead = given[len(stays) :], stays[len(given) :]
+        past = self._after_result.removesuffix(given) + stays
+        pieces = (self._before_question, question, stays, reply, self._before_result, result, past, second)
+        if longer != "".join((*pieces, self._before_result, last, self._after_result)):
+            raise self._rewrites()
+        self._trims = self._render([f" {question} "]) == opening
+
+    def _rewrites(self) -> ModelError:
+        return ModelError(
+            "the chat template rewrites earlier turns, so states are not prefixes of one sequence; use a template that "
+            "only appends (tokenizer_config.json or chat_template.jinja in the model's folder)"
+        )
+
+    def _end_of_turn(self) -> int:
         """The id of the token that closes a model turn: the first token after a reply."""
         ids = self._encode(self._before_result)
         if not ids:
             raise ModelError("the chat template puts nothing between a reply and the next user turn")
+        if ids[0] not in self._special:
+            raise ModelError(
+                f"the chat template closes a model turn with plain text ({self._before_result!r}), which cannot be "
+                "told from what the model says; use a template that closes it with a special token"
+            )
         return int(ids[0])
 
-    def _render(self, messages: list[dict[str, str]]) -> str:
-        return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+    def _render(self, said: Iterable[str]) -> str:
+        """The template's text of a conversation that the user begins, up to where the model speaks."""
+        from jinja2 import TemplateError
+
+        messages = [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(said)]
+        try:
+            text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **_OPTIONS)
+        except TemplateError as error:
+            raise ModelError(f"the chat template refuses turns of user and assistant: {error}") from error
+        return str(text)
 
     def _encode(self, text: str, foreign: bool = False) -> list[int]:
         """Token ids; in `foreign` text (questions, results) the names of special tokens are plain text."""
@@ -60,27 +93,55 @@ class Chat:
             ids = self.tokenizer(text, add_special_tokens=False, split_special_tokens=foreign)["input_ids"]
         return [int(i) for i in ids]
 
+    def _piece(self, text: str) -> list[int]:
+        """Ids of a piece of the template, encoded once."""
+        if text not in self._known:
+            self._known[text] = self._encode(text)
+        return self._known[text]
+
+    def _between(self, before: str, text: str, after: str) -> list[int]:
+        """Ids of foreign text between two pieces of the template, as in the whole conversation.
+
+        A text that has the name of a special token in it is encoded apart from the pieces, where names are plain text.
+        """
+        ids, first, last = self._encode(before + text + after), self._piece(before), self._piece(after)
+        wanted = sum(i in self._special for i in (*first, *last))
+        if sum(i in self._special for i in ids) == wanted:
+            return ids
+        return [*first, *self._encode(text, True), *last]
+
     def prompt(self, text: str) -> tuple[int, ...]:
         """Ids of a conversation that opens with the user's `text`, up to where the model speaks."""
-        return (*self._encode(self._before_question), *self._encode(text, True), *self._encode(self._after_question))
+        return tuple(self._between(self._before_question, self._said(text), self._after_question))
 
     def turn(self, text: str, closed: bool) -> tuple[int, ...]:
         """Ids that follow a reply: its end of turn unless `closed` already, the user's `text`, the next opening."""
-        before = self._encode(self._before_result)
-        return (*(before[1:] if closed else before), *self._encode(text, True), *self._encode(self._after_result))
+        ids = self._between(self._before_result, self._said(text), self._after_result)
+        return tuple(ids[1:] if closed else ids)
 
     def markup(self, turns: Sequence[tuple[str, str]]) -> str:
-        """A conversation of (role, content) as the template writes it, up to where the model speaks."""
-        return self._render([{"role": role, "content": content} for role, content in turns])
+        """A conversation of (role, content), user first and by turns, as the template writes it."""
+        return self._render([content for _, content in turns])
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Ids of a reply that somebody else sampled, without its end of turn."""
-        return tuple(self._encode(text, True))
+        return self.reply(text)[:-1]
+
+    def count(self, text: str) -> int:
+        """How many tokens a text has."""
+        return len(self._encode(text, True))
 
     def reply(self, text: str) -> tuple[int, ...]:
         """Ids of a reply written by hand (demonstrations), its end of turn included."""
-        return (*self.encode(text), self.end_id)
+        opening = self._piece(self._after_result)
+        ids = self._between(self._after_result + self._lead, text, "")
+        ids = ids[len(opening) :] if ids[: len(opening)] == opening else self._encode(text, True)
+        return (*ids, self.end_id)
 
     def text(self, ids: tuple[int, ...] | list[int]) -> str:
         """What a reply says, special tokens left out."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    def _said(self, text: str) -> str:
+        """The user's text as the template shows it: some trim it."""
+        return text.strip() if self._trims else text

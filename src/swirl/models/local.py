@@ -1,19 +1,30 @@
-"""Local causal LMs of transformers: made, loaded and saved."""
+"""Local causal LMs of transformers: made, loaded and saved. A model's folder holds weights, a pointer or an adapter."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from swirl.errors import ModelError
+from swirl.models import lora
+from swirl.models.chat import Chat
+from swirl.models.pointer import NAME as POINTER
+from swirl.models.pointer import follow
+
+Dtype = Literal["float32", "bfloat16"]
 
 
 def deterministic(threads: int) -> None:
-    """Make torch repeat itself: a fixed number of threads, deterministic kernels or an error."""
+    """Make torch repeat itself: a fixed number of threads, deterministic kernels or an error.
+
+    On a GPU a warning instead of the error: there torch has no deterministic cumulative sum, which sampling needs.
+    """
     import torch
 
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the GPU is first used
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True)
+    torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
     # Filling memory that nothing of ours reads costs a tenth of the time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
@@ -45,39 +56,124 @@ def fresh(
     return Qwen3ForCausalLM(config)
 
 
-def load_model(folder: Path, device: str, attention: str) -> Any:
-    """The model of a folder, in evaluation mode. Raises `ModelError` when there is none."""
+def fresh_gemma2(
+    tokenizer: Any,
+    hidden: int,
+    layers: int,
+    heads: int,
+    feed_forward: int,
+    context: int,
+    window: int,
+    attention: str,
+    seed: int,
+) -> Any:
+    """A Gemma-2 decoder with random weights, float32: soft caps, every other layer sees `window` tokens only."""
+    import torch
+    from transformers import Gemma2Config, Gemma2ForCausalLM
+
+    torch.manual_seed(seed)
+    make: Any = Gemma2Config
+    config = make(
+        vocab_size=len(tokenizer),
+        hidden_size=hidden,
+        intermediate_size=feed_forward,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=max(1, heads // 2),
+        head_dim=hidden // heads,
+        query_pre_attn_scalar=hidden // heads,
+        sliding_window=window,
+        max_position_embeddings=context,
+        tie_word_embeddings=True,
+        attn_implementation=attention,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=None,
+    )
+    return Gemma2ForCausalLM(config)
+
+
+def load_model(folder: Path, device: str, attention: str, dtype: Dtype = "float32") -> Any:
+    """The model of a folder, in evaluation mode: its own weights, those it points to, or an adapter on those.
+
+    Weights are of type `dtype`, an adapter's float32. Raises `ModelError` when there is none, or when what a pointer
+    names is missing or changed.
+    """
     import torch
     from transformers import AutoModelForCausalLM
 
-    _exists(folder)
+    source, trusted = _find(folder, weights=True)
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, use_safetensors=True, attn_implementation=attention
+            source,
+            dtype=getattr(torch, dtype),
+            use_safetensors=True,
+            attn_implementation=attention,
+            trust_remote_code=trusted,
         )
     except (OSError, ValueError) as error:
-        raise ModelError(f"{folder} holds no model that transformers can load: {error}") from error
+        raise ModelError(f"{source} holds no model that transformers can load: {error}") from error
+    if is_adapter(folder):
+        lora.load(model, folder)
     return model.to(device).eval()
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer of a folder. Raises `ModelError` when there is none."""
+    """The tokenizer of a folder, or of what it points to. Raises `ModelError` when there is none."""
     from transformers import AutoTokenizer
 
-    _exists(folder)
+    source, trusted = _find(folder, weights=False)
     try:
-        return AutoTokenizer.from_pretrained(folder)
+        return AutoTokenizer.from_pretrained(source, trust_remote_code=trusted)
     except (OSError, ValueError) as error:
-        raise ModelError(f"{folder} holds no tokenizer that transformers can load: {error}") from error
+        raise ModelError(f"{source} holds no tokenizer that transformers can load: {error}") from error
 
 
-def save(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Weights as safetensors, configuration and tokenizer."""
+def load_chat(folder: Path) -> Chat:
+    """The tokenizer of a folder with its chat template, and every token that the model may end a reply with."""
+    from transformers import GenerationConfig
+
+    source, _ = _find(folder, weights=False)
+    ends: Any = None
+    if (source / "generation_config.json").exists():
+        ends = GenerationConfig.from_pretrained(source).eos_token_id
+    return Chat(load_tokenizer(folder), [ends] if isinstance(ends, int) else ends or [])
+
+
+def context_of(model: Any, limit: int = 0) -> int:
+    """Longest conversation in tokens: the model's own, or `limit` if that is shorter (0: no limit)."""
+    own = int(model.config.get_text_config().max_position_embeddings)
+    return min(own, limit) if limit else own
+
+
+def configured_context(folder: Path, limit: int = 0) -> int:
+    """`context_of` a model that is not loaded."""
+    from transformers import AutoConfig
+
+    source, trusted = _find(folder, weights=False)
+    own = int(AutoConfig.from_pretrained(source, trust_remote_code=trusted).get_text_config().max_position_embeddings)
+    return min(own, limit) if limit else own
+
+
+def save(model: Any, tokenizer: Any, folder: Path, base: Path | None = None) -> None:
+    """Weights as safetensors, configuration and tokenizer; of a model with an adapter, that and a pointer to `base`."""
     folder.mkdir(parents=True, exist_ok=True)
+    if lora.is_on(model):
+        if base is None:
+            raise ValueError("an adapter is saved beside a pointer to its base; give the base's folder")
+        lora.save(model, base, folder)
+        return
     model.save_pretrained(folder, safe_serialization=True)
     tokenizer.save_pretrained(folder)
 
 
-def _exists(folder: Path) -> None:
-    if not (folder / "config.json").exists():
+def is_adapter(folder: Path) -> bool:
+    """Whether a model's folder holds an adapter rather than weights."""
+    return (folder / lora.CONFIG).exists()
+
+
+def _find(folder: Path, weights: bool) -> tuple[Path, bool]:
+    """Where the files of a model's folder are, checked with or without the weights, and whether code there may run."""
+    if not any((folder / name).exists() for name in ("config.json", POINTER)):
         raise ModelError(f"{folder} holds no model; run `dvc repro` to make it, or give the folder of one")
+    return follow(folder, weights)

@@ -68,12 +68,21 @@ class Demonstrator:
     """Draws demonstrations of one split from its own random stream."""
 
     def __init__(
-        self, split: str, memory: World | None, prompts: Prompts, limits: Mapping[str, int], k: int, rng: random.Random
+        self,
+        split: str,
+        memory: World | None,
+        prompts: Prompts,
+        judge: str,
+        limits: Mapping[str, int],
+        k: int,
+        rng: random.Random,
     ) -> None:
+        """`judge` is the judge's question, `limits` the step limits by task, `k` the passages that a search shows."""
         self._split, self._rng, self._prompts, self._limits, self._k = split, rng, prompts, limits, k
         self._calculate = Calculator().run
         self._memory = memory
         self._memory_search = Search.over(memory.passages(), k) if memory else None
+        self.judge = judge
         self._left = 0
         self._world: World
         self._search: Search
@@ -88,7 +97,7 @@ class Demonstrator:
         chain = world.draw_chain(draw(hops, self._rng), self._rng)
         limit = self._limits["search"]
         turns = search_demonstration(chain, search.run, flaws, limit, self._rng)
-        prompt = fill(self._prompts.search, chain.question, limit)
+        prompt = fill(self._prompts.tasks["search"], chain.question, limit)
         return Demonstration(prompt, turns, chain.derivation(""))
 
     def recall(self, hops: Mapping[int, float]) -> Demonstration:
@@ -103,7 +112,7 @@ class Demonstrator:
         problem = draw_problem(draw(steps, self._rng), self._split, self._rng)
         limit = self._limits["calculate"]
         turns = math_demonstration(problem, self._calculate, flaws, limit, self._rng)
-        prompt = fill(self._prompts.calculate, problem.text, limit)
+        prompt = fill(self._prompts.tasks["calculate"], problem.text, limit)
         return Demonstration(prompt, turns, problem.derivation(""))
 
     def _fresh(self) -> tuple[World, Search]:
@@ -135,7 +144,7 @@ def examples(
         else:
             demonstration = demonstrator.search(mixture.hops, flaws, remembered=kind == "remembered")
         if judged:
-            yield judged_example(demonstration, chat, demonstrator._prompts.judge, rng)
+            yield judged_example(demonstration, chat, demonstrator.judge, rng)
         else:
             yield example(demonstration, chat, other)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from swirl.errors import ModelError
 from swirl.models.attention import Sequences, head, read
 from swirl.models.threads import spread
 
@@ -111,27 +113,64 @@ def shared_gradients(
     return total / weight
 
 
-def accumulate(parameters: list[Any], shares: Sequence[Item], loss_of: Callable[[Item], Tensor], workers: int) -> float:
+def accumulate(
+    parameters: Sequence[Any],
+    shares: Sequence[Item],
+    loss_of: Callable[[Item], Tensor],
+    workers: int,
+    masters: Sequence[Any] | None = None,
+) -> float:
     """Set the gradient of every parameter that has one to that of the summed loss of all shares, which is returned.
 
-    `workers` shares are worked on at a time, and their gradients are added in the order of the shares.
+    `workers` shares are worked on at a time, and their gradients are added in the order of the shares. With `masters`,
+    one for each parameter, it is theirs that is set, in their type.
     """
     import torch
 
     def of_share(share: Item) -> tuple[float, tuple[Tensor, ...]]:
         loss = loss_of(share)
-        return float(loss.detach()), torch.autograd.grad(loss, parameters)
+        return float(loss.detach()), torch.autograd.grad(loss, trained)
 
+    pairs = list(zip(parameters, masters or parameters, strict=True))
+    for _, master in pairs:
+        master.grad = None
+    trained = [parameter for parameter, _ in pairs if parameter.requires_grad]
+    held = [master for parameter, master in pairs if parameter.requires_grad]
     total = 0.0
-    for parameter in parameters:
-        parameter.grad = None
-    parameters = [parameter for parameter in parameters if parameter.requires_grad]
     for first in range(0, len(shares), workers):
         for loss, gradients in spread(of_share, shares[first : first + workers], workers):
             total += loss
-            for parameter, gradient in zip(parameters, gradients, strict=True):
-                parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
+            for master, gradient in zip(held, gradients, strict=True):
+                gradient = gradient.to(master.dtype)
+                master.grad = gradient if master.grad is None else master.grad.add_(gradient)
     return total
+
+
+@contextmanager
+def recomputing(model: Any, on: bool) -> Iterator[None]:
+    """With `on`, layers forget their activations in this block and compute them again in the backward pass.
+
+    Raises `ModelError` for a model whose layers cannot.
+    """
+    if not on:
+        yield
+        return
+    from torch.utils.checkpoint import checkpoint
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    if not layers:
+        kind = type(model).__name__
+        raise ModelError(f"{kind} has no gradient checkpointing; set train.gradient_checkpointing: false")
+    again: Any = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
+    for layer in layers:
+        # In training mode the layer alone, so that nothing inside drops out.
+        layer.gradient_checkpointing, layer._gradient_checkpointing_func, layer.training = True, again, True
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.gradient_checkpointing = layer.training = False
 
 
 def cosine(step: int, steps: int, warmup: int) -> float:

@@ -3,34 +3,42 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
 from swirl.quality import expect
 from swirl.quality.tables import data_columns
 from swirl.quality.validation import Report, Table, examine
+from swirl.wording import normalised
 
-SPLITS = ("train", "development", "evaluation")
+SPLITS = ("pretrain", "reward", "train", "development", "evaluation")
 """The splits that a file of questions may hold."""
 
 
 def check(
     questions: pd.DataFrame,
     derivations: pd.DataFrame,
+    support: pd.DataFrame,
     corpora: Mapping[str, pd.DataFrame],
+    sources: Sequence[Mapping[str, Any]],
     *,
-    benchmarks: Sequence[str],
+    evaluated: Mapping[str, bool],
     min_evaluation: int,
+    max_skipped_share: float,
 ) -> Report:
-    """Validate the questions, their golden derivations and the passages (`corpora`, by `benchmark.split`).
+    """Validate the questions, what is known of the way to their answers, and the passages.
 
-    `benchmarks` are all that are expected, each with at least `min_evaluation` questions to evaluate on.
+    `derivations` and `support` hold what benchmarks know, which may be nothing. `corpora` are by `benchmark.split`,
+    `sources` the entries of sources.json. `evaluated` names every benchmark that is expected, and whether it has
+    questions to evaluate on, at least `min_evaluation`.
     """
+    benchmarks = sorted(evaluated)
     complete = [
         Table("questions", questions, ("row", "id"), expect.present(data_columns(questions))),
         Table("derivations", derivations, ("row", "question_id"), expect.present(data_columns(derivations))),
+        Table("support", support, ("row", "question_id"), expect.present(data_columns(support))),
     ]
     complete += [
         Table(f"corpus.{name}", passages, ("row", "id"), _passages_are_whole(passages))
@@ -39,12 +47,16 @@ def check(
 
     def derive() -> tuple[list[Table], dict[str, float]]:
         mix = _mix(questions, benchmarks)
-        enough = f"every benchmark has at least {min_evaluation} evaluation questions"
+        wanted = mix[[evaluated[name] for name in mix["benchmark"]]].reset_index(drop=True)
+        enough = f"every benchmark that is evaluated on has at least {min_evaluation} evaluation questions"
         tables = [
             _questions_table(questions, benchmarks),
             _derivations_table(derivations, questions),
-            Table("mix", mix, ("benchmark",), [expect.between("evaluation", min_evaluation, None, enough)]),
+            _support_table(support, questions, corpora),
+            Table("mix", wanted, ("benchmark",), [expect.between("evaluation", min_evaluation, None, enough)]),
         ]
+        if sources:
+            tables.append(_sources_table(sources, max_skipped_share))
         return tables, _statistics(mix)
 
     return examine("questions", complete, derive)
@@ -55,11 +67,6 @@ def searched(questions: pd.DataFrame, benchmarks: Sequence[str]) -> list[tuple[s
     sound = questions[questions["benchmark"].isin(list(benchmarks)) & questions["split"].isin(SPLITS)].dropna()
     pairs = zip(sound["benchmark"], sound["split"], sound["tools"], strict=True)
     return sorted({(str(benchmark), str(split)) for benchmark, split, tools in pairs if "search" in tools})
-
-
-def normalised(text: str) -> str:
-    """A question as leakage is looked for: words in lower case, single blanks, no punctuation."""
-    return " ".join(re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold()))
 
 
 def _passages_are_whole(passages: pd.DataFrame) -> list[expect.Expectation]:
@@ -76,6 +83,7 @@ def _questions_table(questions: pd.DataFrame, benchmarks: Sequence[str]) -> Tabl
     frame = questions.assign(
         full_answers=[sum(bool(answer.strip()) for answer in answers) for answers in questions["answers"]],
         text_problem=pd.Series(_leaks(questions), dtype=object),
+        id_problem=pd.Series(_shared_ids(questions), dtype=object),
     )
     expectations = [
         expect.at_least(1, "there are questions"),
@@ -85,7 +93,9 @@ def _questions_table(questions: pd.DataFrame, benchmarks: Sequence[str]) -> Tabl
         expect.one_of("split", SPLITS, f"the split is one of {', '.join(SPLITS)}"),
         expect.one_of("benchmark", benchmarks, f"the benchmark is one of {', '.join(benchmarks)}"),
         expect.between("hops", 0, None, "hops are counted from 0"),
+        expect.not_blank("task", "every question has a kind of task"),
         expect.no_problem("text_problem", "no question is asked in two splits, however it is punctuated"),
+        expect.no_problem("id_problem", "no official id is of an evaluation question and of one in another split"),
     ]
     return Table("questions", frame, ("row", "id"), expectations)
 
@@ -102,6 +112,57 @@ def _leaks(questions: pd.DataFrame) -> list[str | None]:
         )
         for text, split in zip(texts, questions["split"], strict=True)
     ]
+
+
+def _shared_ids(questions: pd.DataFrame) -> list[str | None]:
+    """For each question, the evaluation question (or the other) of its benchmark with its official id.
+
+    Plain numbers are no official ids: files without ids are numbered by row.
+    """
+    columns = zip(questions["benchmark"], questions["split"], questions["id"], strict=True)
+    keys = [
+        (benchmark, split, identifier.removeprefix(f"{benchmark}/{split}/")) for benchmark, split, identifier in columns
+    ]
+    splits: dict[tuple[str, str], set[str]] = {}
+    for benchmark, split, official in keys:
+        if not re.fullmatch(r"[0-9]+", official):
+            splits.setdefault((benchmark, official), set()).add(split)
+    found: list[str | None] = []
+    for benchmark, split, official in keys:
+        others = splits.get((benchmark, official), set()) - {split}
+        leak = others if split == "evaluation" else others & {"evaluation"}
+        found.append(f"id {official} is in split {min(leak)} too" if leak else None)
+    return found
+
+
+def _support_table(support: pd.DataFrame, questions: pd.DataFrame, corpora: Mapping[str, pd.DataFrame]) -> Table:
+    """What answers rest on must be there to be found."""
+    there = {name: set(passages["id"]) for name, passages in corpora.items()}
+    asked = {
+        identifier: f"{benchmark}.{split}"
+        for identifier, benchmark, split in zip(
+            questions["id"], questions["benchmark"], questions["split"], strict=True
+        )
+    }
+    problems = []
+    for identifier, passages in zip(support["question_id"], support["passage_ids"], strict=True):
+        lost = [passage for passage in passages if passage not in there.get(asked.get(identifier, ""), ())]
+        problems.append(f"there is no passage {lost[0]}" if lost else None)
+    expectations = [
+        expect.unique(["question_id"], "a question has one list of supporting passages"),
+        expect.no_problem("passages_problem", "every supporting passage is in the question's corpus"),
+    ]
+    frame = support.assign(passages_problem=pd.Series(problems, dtype=object))
+    return Table("support", frame, ("row", "question_id"), expectations)
+
+
+def _sources_table(sources: Sequence[Mapping[str, Any]], max_skipped_share: float) -> Table:
+    """The share of bad rows that were left out, a row for each benchmark."""
+    frame = pd.DataFrame([{key: source[key] for key in ("benchmark", "rows", "skipped")} for source in sources])
+    frame = frame.groupby("benchmark", as_index=False)[["rows", "skipped"]].sum()
+    frame["skipped_share"] = frame["skipped"] / frame["rows"]
+    meaning = f"at most {max_skipped_share:g} of a benchmark's rows are bad and were skipped"
+    return Table("sources", frame, ("benchmark",), [expect.between("skipped_share", None, max_skipped_share, meaning)])
 
 
 def _derivations_table(derivations: pd.DataFrame, questions: pd.DataFrame) -> Table:

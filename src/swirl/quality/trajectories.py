@@ -30,14 +30,14 @@ def check(
 ) -> Report:
     """Validate `trajectories` and their `steps` (frames of `tables.read_trajectories`) against their questions.
 
-    `max_steps` is the step limit by tool name. Rates are shares in [0, 1]: malformed actions of all actions, tool
+    `max_steps` is the step limit by task. Rates are shares in [0, 1]: malformed actions of all actions, tool
     errors of all tool calls, trajectories that failed in the environment of all; `min_benchmark_share` is what each
     benchmark with training questions has at least of the trajectories.
     """
     complete = [
         Table("trajectories", trajectories, ("row", "id"), expect.present(data_columns(trajectories))),
         Table("steps", steps, ("row", "trajectory_id", "index"), expect.present(data_columns(steps))),
-        Table("questions", questions, ("row", "id"), expect.present(["id", "benchmark", "split", "tools"])),
+        Table("questions", questions, ("row", "id"), expect.present(["id", "benchmark", "split", "task"])),
     ]
 
     def derive() -> tuple[list[Table], dict[str, float]]:
@@ -97,8 +97,7 @@ def _with_problems(
     splits = dict(zip(questions["id"], questions["split"], strict=True))
     benchmarks = dict(zip(questions["id"], questions["benchmark"], strict=True))
     limits = {
-        identifier: max((max_steps[tool] for tool in tools if tool in max_steps), default=max(max_steps.values()))
-        for identifier, tools in zip(questions["id"], questions["tools"], strict=True)
+        identifier: max_steps.get(task) for identifier, task in zip(questions["id"], questions["task"], strict=True)
     }
     asked = list(trajectories["question_id"])
     stops = list(trajectories["stop"])

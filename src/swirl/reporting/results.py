@@ -89,8 +89,8 @@ def load_predictions(layout: Layout, models: Sequence[str]) -> dict[str, list[Pr
 
 
 def evaluated(layout: Layout) -> list[str]:
-    """The models to report on: all four, less the ceiling where there is none (a base that was not trained here)."""
-    return [model for model in MODELS if model != "ceiling" or layout.evaluation(model).exists()]
+    """The models to report on: all that were evaluated. Only embedded bases have a ceiling; training may be off."""
+    return [model for model in MODELS if model == "base" or records.load_json(layout.evaluation(model))]
 
 
 def gather(layout: Layout, predictions: Mapping[str, Sequence[Prediction]]) -> Results:

@@ -1,4 +1,4 @@
-"""Checkpoints of a training run: weights, Adam's moments and the metrics so far, as safetensors and JSON."""
+"""Checkpoints of a training run: what trains, Adam's moments and the metrics so far, as safetensors and JSON."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import os
 import shutil
 from pathlib import Path
 from typing import Any
+
+from swirl.models.masters import Masters
 
 
 class Checkpoints:
@@ -21,18 +23,17 @@ class Checkpoints:
         folder.mkdir(parents=True, exist_ok=True)
         mark.write_text(fingerprint, encoding="utf-8")
 
-    def save(self, step: int, model: Any, optimizer: Any, record: dict[str, Any]) -> None:
-        """Commit the state after `step` updates; `record` is plain JSON."""
+    def save(self, step: int, masters: Masters, optimizer: Any, record: dict[str, Any]) -> None:
+        """Commit the state after `step` updates, of what trains alone; `record` is plain JSON."""
         from safetensors.torch import save_file
 
         partial = self._folder / "partial"
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
-        parameters = dict(model.named_parameters())
-        save_file({name: p.detach().contiguous() for name, p in parameters.items()}, partial / "model.safetensors")
+        save_file({name: p.detach().contiguous() for name, p in masters.named.items()}, partial / "model.safetensors")
         moments = {
             f"{name}/{key}": value.contiguous()
-            for name, p in parameters.items()
+            for name, p in masters.named.items()
             for key, value in optimizer.state.get(p, {}).items()
         }
         save_file(moments, partial / "optimizer.safetensors")
@@ -43,7 +44,7 @@ class Checkpoints:
         """Steps that are committed, ascending."""
         return sorted(int(path.name.removeprefix("step-")) for path in self._folder.glob("step-*"))
 
-    def restore(self, step: int, model: Any, optimizer: Any) -> dict[str, Any]:
+    def restore(self, step: int, masters: Masters, optimizer: Any) -> dict[str, Any]:
         """Put weights and moments back in place, and return the record."""
         import torch
         from safetensors.torch import load_file
@@ -52,7 +53,7 @@ class Checkpoints:
         weights = load_file(folder / "model.safetensors")
         moments = load_file(folder / "optimizer.safetensors")
         with torch.no_grad():
-            for name, parameter in model.named_parameters():
+            for name, parameter in masters.named.items():
                 parameter.copy_(weights[name])
                 mine = {key: value for key, value in moments.items() if key.startswith(f"{name}/")}
                 if mine:
@@ -60,6 +61,7 @@ class Checkpoints:
                         key.removeprefix(f"{name}/"): value if key.endswith("/step") else value.to(parameter.device)
                         for key, value in mine.items()
                     }
+        masters.publish()
         record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
         assert isinstance(record, dict)
         return record

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from swirl.errors import ModelError
-from swirl.models.attention import head, read
+from swirl.models.attention import causal_lm, head, read
 from swirl.rl.combs import Comb, Reading, collate_packed, collate_plain, pack
 
 if TYPE_CHECKING:
@@ -113,9 +113,13 @@ def _hidden(model: Any, reading: Reading, where: Tensor) -> Tensor:
     """Hidden states (N, H) at `where` in the flattened input."""
     if reading.plan is not None:
         return read(model, reading.input_ids, reading.position_ids, reading.plan)[where.to(model.device)]
-    hidden: Tensor = model.base_model(
-        input_ids=reading.input_ids.to(model.device),
-        position_ids=reading.position_ids.to(model.device),
-        use_cache=False,
-    ).last_hidden_state
+    hidden: Tensor = (
+        causal_lm(model)
+        .base_model(
+            input_ids=reading.input_ids.to(model.device),
+            position_ids=reading.position_ids.to(model.device),
+            use_cache=False,
+        )
+        .last_hidden_state
+    )
     return hidden.flatten(0, 1)[where.to(model.device)]

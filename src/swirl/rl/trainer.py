@@ -6,11 +6,15 @@ Paper: arXiv 2504.04736, section 3.2. No tool runs here and no golden label is r
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from swirl.models import lora
+from swirl.models.masters import Masters
 from swirl.models.threads import spread
-from swirl.models.training import accumulate
+from swirl.models.training import accumulate, recomputing
+from swirl.processes import ALONE, Processes
 from swirl.rl.combs import Comb, apart, pack, share_out
 from swirl.rl.logprobs import action_logprobs, project, tooth_states, unflatten
 from swirl.rl.objective import Estimator, advantages, token_statistics
@@ -42,6 +46,8 @@ class Settings:
     workers: int
     """Forwards at the same time."""
     seed: int
+    recompute: bool = False
+    """Whether layers compute their activations again in the backward pass, for less memory."""
 
 
 class ActionScorer(Protocol):
@@ -79,27 +85,47 @@ def state_batches(groups: Sequence[list[SubTrajectory]], states: int, seed: int)
 
 
 class Trainer:
-    """A policy, its frozen reference and a reward model; `update` does one step of RL."""
+    """A policy, its frozen reference and a reward model; `update` does one step of RL.
 
-    def __init__(self, policy: Policy, reference: Any, reward_model: ActionScorer, settings: Settings) -> None:
+    With several processes, each works on its share of a batch's trajectories, and all take the same step.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        reference: Any | None,
+        reward_model: ActionScorer,
+        settings: Settings,
+        processes: Processes = ALONE,
+    ) -> None:
+        """`reference` None is the policy with its adapter switched off; `settings.workers` must then be 1."""
         import torch
 
+        if reference is None and settings.workers != 1:
+            raise ValueError("an adapter cannot be switched off in one thread alone: workers must be 1")
         self.policy, self.reference, self.reward_model, self.settings = policy, reference, reward_model, settings
-        self._parameters = [parameter for parameter in policy.model.parameters() if parameter.requires_grad]
-        self.optimizer = torch.optim.Adam(self._parameters, lr=settings.lr, betas=(0.9, 0.95))
+        self.masters, self.processes = Masters(policy.model), processes
+        self.optimizer = torch.optim.Adam(self.masters.tensors(), lr=settings.lr, betas=(0.9, 0.95))
 
     def update(self, number: int, batch: Sequence[list[SubTrajectory]]) -> dict[str, float]:
         """Sample, judge, and take one optimiser step on `batch`; returns its label-free metrics."""
-        settings = self.settings
-        actions = self._sample(number, batch)
+        import torch
+
+        settings, processes = self.settings, self.processes
+        mine = processes.mine(batch)
+        actions = self._sample(number, mine)
         unique = [list(dict.fromkeys(drawn.ids for drawn in of_state)) for of_state in actions]
-        combs = _combs(batch, unique)
-        rewards = self._rewards(combs, unique, actions)
-        advantage = advantages(rewards, settings.estimator)
+        combs = _combs(mine, unique)
+        judged = self._rewards(combs, unique, actions)
+        # Every process knows all rewards, of which it needs its own states' advantages.
+        rewards = torch.cat(processes.merge(judged.split([len(group) for group in mine])))
+        rows = processes.mine(torch.arange(len(rewards)).split([len(group) for group in batch]))
+        advantage = advantages(rewards, settings.estimator)[[int(row) for of_group in rows for row in of_group]]
         weight, count = _weights(unique, actions, advantage)
-        statistics = self._gradients(combs, weight, count)
+        statistics = self._gradients(combs, weight, count, float(rewards.numel()))
         norm = self._step(number)
-        logprob, kl, entropies, lengths = statistics
+        known = torch.stack([weight, count, *statistics]).split([len(comb.teeth) for comb in combs], 1)
+        weight, count, logprob, kl, entropies, lengths = torch.cat(processes.merge(known), 1)
         drawn = float(count.sum())
         # NaN means: no verdict
         return {
@@ -108,7 +134,7 @@ class Trainer:
             "kl": float((kl * count).sum()) / drawn,
             "entropy": float((entropies * count).sum() / (lengths * count).sum()),
             "action_tokens": float((lengths * count).sum()) / drawn,
-            "different_actions": sum(map(len, unique)) / len(unique),
+            "different_actions": len(count) / len(rewards),
             "loss": float((settings.kl_coefficient * kl * count - weight * logprob).sum()) / drawn,
             "gradient_norm": norm,
         }
@@ -149,10 +175,13 @@ class Trainer:
 
         scores = iter([score for comb in self.reward_model.scores(combs) for score in comb])
         tables = [{ids: next(scores) for ids in of_state} for of_state in unique]
-        return torch.tensor([[table[d.ids] for d in drawn] for table, drawn in zip(tables, actions, strict=True)])
+        rows = [[table[d.ids] for d in drawn] for table, drawn in zip(tables, actions, strict=True)]
+        return torch.tensor(rows).view(len(rows), self.settings.samples)
 
-    def _gradients(self, combs: Sequence[Comb], weight: Tensor, count: Tensor) -> list[Tensor]:
+    def _gradients(self, combs: Sequence[Comb], weight: Tensor, count: Tensor, drawn: float) -> list[Tensor]:
         """Set the policy's gradients; `weight` is each tooth's summed advantage and `count` how often it was drawn.
+
+        The loss is the mean over the `drawn` actions of all processes, to which each adds what its own teeth give.
 
         Returns sums over each tooth's tokens of log pi, KL to the reference, entropy and token counts, (teeth,) each,
         at the sampling temperature: the distribution that the actions were drawn from.
@@ -164,16 +193,15 @@ class Trainer:
         sizes = [comb.packed_size if settings.packed else comb.plain_size for comb in combs]
         shares = share_out(sizes, settings.token_budget, settings.workers)
         bounds = torch.tensor([len(comb.teeth) for comb in combs]).cumsum(0).tolist()
-        drawn = float(count.sum())
         found: dict[int, list[Tensor]] = {}
 
         def loss_of(share: Sequence[int]) -> Tensor:
             chosen = [combs[i] for i in share]
+            with torch.no_grad(), self._as_reference() as other:
+                reference, _ = tooth_states(other, chosen, settings.packed)
             hidden, targets = tooth_states(model, chosen, settings.packed)
-            with torch.no_grad():
-                reference, _ = tooth_states(self.reference, chosen, settings.packed)
             temperature = settings.sampling.temperature
-            models = [(model, hidden), (self.reference, reference)]
+            models = [(model, hidden), (other, reference)]
             per_token = project(models, targets, lambda p, q, token: token_statistics(p, q, token, temperature))
             rows = [unflatten(values, chosen) for values in (*per_token, torch.ones_like(per_token[0]))]
             sums = [[of_comb.sum(1) for of_comb in statistic] for statistic in rows]
@@ -186,8 +214,22 @@ class Trainer:
                 found[i] = [statistic[place].detach().cpu() for statistic in sums]
             return loss
 
-        accumulate(self._parameters, shares, loss_of, settings.workers)
+        masters = self.masters
+        with recomputing(model, settings.recompute):
+            accumulate(masters.parameters, shares, loss_of, settings.workers, masters.tensors())
+        masters.add_up(self.processes)
+        if not combs:
+            return [torch.zeros(0)] * 4
         return [torch.cat([found[i][k] for i in range(len(combs))]) for k in range(4)]
+
+    @contextmanager
+    def _as_reference(self) -> Iterator[Any]:
+        """The reference model: one of its own, or the policy without its adapter. Its vocabulary stays usable after."""
+        if self.reference is not None:
+            yield self.reference
+            return
+        with lora.switched_off(self.policy.model):
+            yield self.policy.model
 
     def _step(self, number: int) -> float:
         import torch
@@ -196,8 +238,9 @@ class Trainer:
         rate = settings.lr * min(1.0, (number + 1) / settings.warmup) if settings.warmup else settings.lr
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        norm = torch.nn.utils.clip_grad_norm_(self._parameters, settings.clip)
+        norm = torch.nn.utils.clip_grad_norm_(self.masters.tensors(), settings.clip)
         self.optimizer.step()
+        self.masters.publish()
         return float(norm)
 
 
@@ -228,10 +271,53 @@ def _weights(
     return torch.tensor(weights), torch.tensor(counts, dtype=torch.float32)
 
 
+def comb_of(group: Sequence[SubTrajectory]) -> Comb:
+    """A trajectory's stored actions as teeth on its longest state."""
+    return pack(group[-1].state_ids, [(len(step.state_ids), step.action_ids) for step in group])
+
+
 def supervised_loss(model: Any, batch: Sequence[list[SubTrajectory]], packed: bool) -> tuple[Tensor, float]:
     """Summed negative log-likelihood of the stored actions' tokens on their states, and their number (for SFT)."""
     import torch
 
-    combs = [pack(group[-1].state_ids, [(len(step.state_ids), step.action_ids) for step in group]) for group in batch]
+    combs = [comb_of(group) for group in batch]
     total = -torch.stack([rows.sum() for rows in action_logprobs(model, combs, packed)]).sum()
     return total, float(sum(len(tooth.ids) for comb in combs for tooth in comb.teeth))
+
+
+def supervised_gradients(
+    model: Any,
+    masters: Masters,
+    batch: Sequence[list[SubTrajectory]],
+    packed: bool,
+    token_budget: int,
+    workers: int,
+    processes: Processes = ALONE,
+) -> float:
+    """Set the gradients to those of the mean negative log-likelihood a token over `batch`, which is returned."""
+    mine = processes.mine(batch)
+    combs = [comb_of(group) for group in mine]
+    count = _deal([comb.packed_size if packed else comb.plain_size for comb in combs], token_budget, workers)
+    tokens: dict[int, float] = {}
+
+    def loss_of(number: int) -> Tensor:
+        total, tokens[number] = supervised_loss(model, mine[number::count], packed)
+        return total
+
+    shares = range(min(count, len(mine)))
+    total = accumulate(masters.parameters, shares, loss_of, workers, masters.tensors())
+    masters.add_up(processes)
+    losses, numbers = zip(*processes.gather((total, sum(tokens.values()))), strict=True)
+    weight = sum(numbers)
+    for master in masters.tensors():
+        if master.grad is not None:
+            master.grad /= weight
+    return float(sum(losses) / weight)
+
+
+def _deal(sizes: Sequence[int], token_budget: int, workers: int) -> int:
+    """The fewest shares, a multiple of `workers`, so that dealing in turn keeps each within the budget if one can."""
+    count = workers
+    while any(len(dealt := sizes[n::count]) > 1 and sum(dealt) > token_budget for n in range(count)):
+        count += workers
+    return count

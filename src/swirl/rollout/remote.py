@@ -171,8 +171,7 @@ class _Attempt:
         self._retokenised = True
         # Some servers give the ids, but not of the end of turn. And some write out what is not the reply: all of the
         # conversation before it, and the end of turn.
-        text = answer.text.removeprefix(ask.text)
-        text = text.split(chat.end_text)[0] if chat.end_text else text
+        text = answer.text.removeprefix(ask.text).split(chat.end_text)[0]
         said = ids if ids is not None else chat.encode(text)[:limit]
         # A server that stopped at the limit may have sampled the end of turn as the last token, which no text shows.
         cut = answer.finish == "length" and not len(said) == limit - 1 == answer.completion_tokens - 1

@@ -1,124 +1,18 @@
-"""base_model: the policy before tuning, made from nothing; the sound model before its designed flaws is the ceiling."""
+"""base_model: the policy before tuning, made here or pointed to, as `base_model.source` says."""
 
 from __future__ import annotations
 
-from collections import Counter
-from itertools import islice
-from typing import Any
-
-from swirl.benchmarks.demonstrations import Flaws
-from swirl.benchmarks.names import words
-from swirl.demonstrating import demonstrator
-from swirl.grading import grade
-from swirl.judging.reward import BAD, GOOD
 from swirl.layout import Layout
-from swirl.models.chat import Chat
-from swirl.models.local import deterministic, fresh, save
-from swirl.models.pretraining import Mixture, examples
-from swirl.models.tokenizer import build_tokenizer
-from swirl.models.training import Schedule, train, weighted_loss
-from swirl.params import Params, Phase
-from swirl.progress import Progress
-from swirl.records import load, save_json, save_series
-from swirl.rollout.engine import MALFORMED_REPLY, Attempt, Policy
-from swirl.seeds import derive, generator
-from swirl.tools.search import NO_RESULT
-from swirl.types import Derivation, Question
-from swirl.wiring import attempts, read_prompts, roll_out_all
+from swirl.params import Params
 
 
 def run(params: Params, layout: Layout) -> None:
-    """Train tokenizer, sound model and base; measure what the fixed world left in memory."""
-    settings = params.base_model
-    deterministic(params.runtime.threads)
-    tokenizer = _tokenizer(params, layout)
-    chat = Chat(tokenizer)
-    shape, attention = settings.shape, params.runtime.attention
-    seed = derive(params.seed, "weights") % 2**32
-    model = fresh(
-        tokenizer, shape.hidden, shape.layers, shape.heads, shape.feed_forward, shape.context, attention, seed
-    )
-    model.to(params.runtime.device)
-    series: list[dict[str, float]] = []
-    for number, phase in enumerate(settings.sound_phases):
-        _train_phase(params, layout, model, chat, phase, f"sound {number + 1}", series)
-    save(model, tokenizer, layout.model("ceiling"))
-    metrics = _memory(params, layout, Policy("ceiling", model, chat, shape.context), "sound.")
-    _train_phase(params, layout, model, chat, settings.flawed_phase, "flawed", series)
-    save(model, tokenizer, layout.model("base"))
-    metrics |= _memory(params, layout, Policy("base", model, chat, shape.context), "")
-    metrics["parameters"] = sum(p.numel() for p in model.parameters())
-    metrics["vocabulary"] = len(tokenizer)
-    save_series(series, layout.series("base_model"))
-    save_json(metrics, layout.metrics("base_model"))
+    """Make models/base: a model, a pointer to one, or the address of one; and models/base/ceiling."""
+    from swirl.makers import embedded_base, pointed_base
 
-
-def _tokenizer(params: Params, layout: Layout) -> Any:
-    """Knows all names, numbers, prompts, and the words of demonstrations, sound and flawed."""
-    prompts = read_prompts(params, layout)
-    source = demonstrator(params, layout, "pretrain", "tokenizer")
-    flaws = Flaws(0.5, 0.3)
-    texts = [prompts.search, prompts.calculate, prompts.closed_book, prompts.judge, f"{GOOD} {BAD}"]
-    texts += [MALFORMED_REPLY, NO_RESULT, "Repeat:"]
-    for _ in range(300):
-        for drawn in (source.search(params.base_model.hops, flaws), source.calculate(params.base_model.steps, flaws)):
-            texts.append(drawn.prompt)
-            texts += [text for turn in drawn.turns for text in (turn.action, turn.observation)]
-    return build_tokenizer(texts, words(), params.base_model.shape.context)
-
-
-def _train_phase(
-    params: Params, layout: Layout, model: Any, chat: Chat, phase: Phase, name: str, series: list[dict[str, float]]
-) -> None:
-    settings = params.base_model
-    flaws = Flaws(settings.flaws.contextual, settings.flaws.anywhere)
-    mixture = Mixture(
-        phase.search,
-        phase.calculate,
-        phase.recall,
-        phase.remembered_search,
-        phase.copying,
-        phase.judged,
-        phase.sound,
-        flaws,
-        settings.hops,
-        settings.steps,
-    )
-    source = demonstrator(params, layout, "pretrain", name)
-    stream = examples(source, mixture, chat, settings.other_weight, generator(params.seed, "mixture", name))
-    start = int(series[-1]["step"]) + 1 if series else 0
-    with Progress(phase.steps, f"base_model, {name} phase") as bar:
-
-        def report(step: int, metrics: dict[str, float]) -> None:
-            series.append({"step": start + step, **metrics})
-            bar.update(1, loss=metrics["loss"])
-
-        schedule = Schedule(phase.steps, phase.adam_lr, phase.muon_lr)
-        train(
-            model,
-            schedule,
-            lambda _: list(islice(stream, phase.batch_size)),
-            lambda batch: weighted_loss(model, batch),
-            report,
-            settings.mixed_precision,
-            params.runtime.workers,
-        )
-
-
-def _memory(params: Params, layout: Layout, policy: Policy, prefix: str) -> dict[str, float]:
-    """Closed-book accuracy on mini-cofca's questions by what the world said before and after facts were changed."""
-    before = {derivation.question_id: derivation.results[-1] for derivation in load(Derivation, layout.memory)}
-    questions = [question for question in load(Question, layout.questions) if question.id in before]
-    if not questions:
-        return {}
-    todo: list[Attempt] = attempts(params, layout, questions, 1, with_tools=False)
-    made = roll_out_all(params, policy, todo, 0.0, derive(params.seed, "memory"))
-    answers = {question.id: question.answers for question in questions}
-    count = len(made)
-    commonest = Counter(before.values()).most_common(1)[0][1]
-    return {
-        "memory.chance": commonest / len(before),
-        f"memory.{prefix}closed_book_before": sum(grade(t.answer, [before[t.question_id]]) for t in made) / count,
-        f"memory.{prefix}closed_book_after": sum(grade(t.answer, answers[t.question_id]) for t in made) / count,
-        f"memory.{prefix}n": count,
+    makers = {
+        "embedded": embedded_base.make,
+        "pretrained": pointed_base.pretrained,
+        "endpoint": pointed_base.endpoint,
     }
+    makers[params.base_model.source](params, layout)

@@ -7,25 +7,29 @@ from swirl.params import Params
 from swirl.quality import questions as gate
 from swirl.quality.tables import read
 from swirl.quality.validation import publish
-from swirl.types import Derivation, Passage, Question
+from swirl.records import load_json
+from swirl.types import Derivation, Passage, Question, Support
 
 
 def run(params: Params, layout: Layout) -> None:
-    """Check the questions, their derivations and every corpus that is searched; write the gate's report.
+    """Check the questions, their derivations and support, and every corpus that is searched; write the gate's report.
 
     Raises `GateError` naming what is violated and where, `DataError` when a file cannot be read.
     """
-    benchmarks = sorted(params.download.benchmarks)
+    evaluated = {name: "evaluation" in asked.counts for name, asked in params.download.benchmarks.items()}
     questions = read(Question, layout.questions)
     corpora = {
         f"{benchmark}.{split}": read(Passage, layout.corpus(benchmark, split))
-        for benchmark, split in gate.searched(questions, benchmarks)
+        for benchmark, split in gate.searched(questions, sorted(evaluated))
     }
     report = gate.check(
         questions,
         read(Derivation, layout.derivations),
+        read(Support, layout.support),
         corpora,
-        benchmarks=benchmarks,
+        load_json(layout.sources),
+        evaluated=evaluated,
         min_evaluation=params.check_questions.min_evaluation,
+        max_skipped_share=params.check_questions.max_skipped_share,
     )
     publish(report, layout)

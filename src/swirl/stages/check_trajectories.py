@@ -26,7 +26,7 @@ def run(params: Params, layout: Layout) -> None:
         steps,
         read(Question, layout.questions),
         decode=_decoder(layout.model("base")),
-        max_steps={str(task): limit for task, limit in params.rollout.max_steps.items()},
+        max_steps={name: task.max_steps for name, task in params.tasks.items()},
         max_malformed_rate=limits.max_malformed_rate,
         max_tool_error_rate=limits.max_tool_error_rate,
         max_failed_rate=limits.max_failed_rate,

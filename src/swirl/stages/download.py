@@ -2,36 +2,242 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from swirl.benchmarks import official, own
+from swirl.benchmarks.annotations import Solution, solve
+from swirl.benchmarks.checksums import checksum
+from swirl.benchmarks.drawing import Drawn, Key, Wish, draw
 from swirl.benchmarks.embedded import EMBEDDED, build
-from swirl.errors import ParamsError
+from swirl.benchmarks.hub import HUB, Fetcher
+from swirl.benchmarks.official import OFFICIAL, Loaded
+from swirl.benchmarks.rows import Skipped
+from swirl.errors import DataError, ParamsError
 from swirl.layout import Layout
-from swirl.params import Params
+from swirl.params import Benchmark, Params
 from swirl.records import save, save_json
-from swirl.types import Derivation, Passage, Question
+from swirl.types import Derivation, Passage, Question, Support, WrittenSolution
+
+SHOWN_ROWS = 20
+"""Bad rows of a file that sources.json names."""
+SHOWN_IDS = 10
+"""Missing evaluation ids that the warning names."""
+
+
+@dataclass(slots=True)
+class Made:
+    """What the stage writes, collected."""
+
+    questions: list[Question] = field(default_factory=list)
+    derivations: list[Derivation] = field(default_factory=list)
+    memory: list[Derivation] = field(default_factory=list)
+    support: list[Support] = field(default_factory=list)
+    solutions: list[WrittenSolution] = field(default_factory=list)
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Files:
+    """The files of all benchmarks that are not embedded, read once each."""
+
+    loaded: dict[Key, Loaded] = field(default_factory=dict)
+    """By (benchmark, file): the key under `files`, or `train` and `evaluation` of the hub."""
+    listed: dict[str, tuple[list[Question], list[str]]] = field(default_factory=dict)
+    """By benchmark with `eval_ids`: the questions that are listed, the ids that no question has."""
+    sources: list[dict[str, Any]] = field(default_factory=list)
+    """What sources.json says."""
+
+    def note(
+        self, benchmark: str, file: str, parts: Sequence[dict[str, Any]], rows: int, skipped: Sequence[Skipped]
+    ) -> None:
+        """One more file for sources.json."""
+        bad = [{"place": one.place, "reason": one.reason} for one in skipped[:SHOWN_ROWS]]
+        counts = {"rows": rows, "skipped": len(skipped), "bad_rows": bad}
+        self.sources.append({"benchmark": benchmark, "file": file, "parts": list(parts), **counts})
 
 
 def run(params: Params, layout: Layout) -> None:
-    """Write questions, derivations, memory and one corpus a benchmark and split."""
+    """Write questions, derivations, memory, support, the files they came from, and one corpus a benchmark and split."""
     settings = params.download
-    questions: list[Question] = []
-    derivations: list[Derivation] = []
-    memory: list[Derivation] = []
-    metrics: dict[str, float] = {}
-    for name, sizes in settings.benchmarks.items():
-        if name not in EMBEDDED:
-            raise ParamsError(f"download.benchmarks.{name}: not an embedded benchmark; they are {', '.join(EMBEDDED)}")
-        for split, count in sizes.model_dump().items():
-            if not count:
-                continue
-            built = build(name, split, count, settings.worlds, settings.changed_facts, params.seed)
-            questions += built.questions
-            derivations += built.derivations
-            memory += built.memory
-            if built.passages:
-                save(built.passages, Passage, layout.corpus(name, split))
-            metrics[f"{name}.{split}.questions"] = len(built.questions)
-            metrics[f"{name}.{split}.passages"] = len(built.passages)
-    save(questions, Question, layout.questions)
-    save(derivations, Derivation, layout.derivations)
-    save(memory, Derivation, layout.memory)
-    save_json(metrics, layout.metrics("download"))
+    files = Files()
+    fetcher = Fetcher(layout.root / settings.folder / "hub.lock.json", layout.root / ".swirl/hub")
+    for name, benchmark in settings.benchmarks.items():
+        _check_name(name, benchmark)
+        if benchmark.source != "embedded":
+            _read(name, benchmark, files, params, layout, fetcher)
+    drawn = _draw(params, files)
+    made = Made()
+    for name, benchmark in settings.benchmarks.items():
+        if benchmark.source == "embedded":
+            _make_embedded(name, benchmark, params, layout, made)
+        else:
+            _make_real(name, benchmark, files, drawn, layout, made)
+    save([_with_tools(question, params) for question in made.questions], Question, layout.questions)
+    save(made.derivations, Derivation, layout.derivations)
+    save(made.memory, Derivation, layout.memory)
+    save(made.support, Support, layout.support)
+    save(made.solutions, WrittenSolution, layout.solutions)
+    save_json(files.sources, layout.sources)
+    save_json(made.metrics, layout.metrics("download"))
+
+
+def _with_tools(question: Question, params: Params) -> Question:
+    """The question with the tools of its task. Raises `ParamsError` for a task that params.yaml does not have."""
+    if question.task not in params.tasks:
+        raise ParamsError(
+            f"tasks has no {question.task!r}, which download.benchmarks.{question.benchmark} needs; it has "
+            f"{', '.join(params.tasks)}"
+        )
+    return replace(question, tools=tuple(params.tasks[question.task].tools))
+
+
+def _check_name(name: str, benchmark: Benchmark) -> None:
+    known: dict[str, Iterable[str]] = {"embedded": EMBEDDED, "file": OFFICIAL, "hub": HUB}
+    if name not in known.get(benchmark.source, (name,)):
+        what = {"embedded": "an embedded benchmark", "file": "a benchmark with official files", "hub": "on the hub"}
+        raise ParamsError(
+            f"download.benchmarks.{name}: not {what[benchmark.source]}; they are {', '.join(known[benchmark.source])}"
+        )
+    if benchmark.drop_easy is not None and name != "hotpotqa":
+        raise ParamsError(f"download.benchmarks.{name}.drop_easy: only hotpotqa says which questions are easy")
+
+
+def _make_embedded(name: str, benchmark: Benchmark, params: Params, layout: Layout, made: Made) -> None:
+    settings = params.download
+    for split, count in benchmark.counts.items():
+        built = build(name, split, int(count), settings.worlds, settings.changed_facts, params.seed)
+        made.questions += built.questions
+        made.derivations += built.derivations
+        made.memory += built.memory
+        if built.passages:
+            save(built.passages, Passage, layout.corpus(name, split))
+        made.metrics[f"{name}.{split}.questions"] = len(built.questions)
+        made.metrics[f"{name}.{split}.passages"] = len(built.passages)
+
+
+def _file_of(name: str, benchmark: Benchmark, split: str) -> str:
+    """Which file the questions of a split come from; the first of the names that one path has."""
+    if benchmark.source == "hub":
+        return split if split in HUB[name] else "train"
+    wanted = benchmark.paths.get(split) or benchmark.paths["train"]
+    return next(label for label, path in benchmark.paths.items() if path == wanted)
+
+
+def _read(name: str, benchmark: Benchmark, files: Files, params: Params, layout: Layout, fetcher: Fetcher) -> None:
+    """Read every file that the benchmark's splits need. Raises `DataError` for what cannot be had or read."""
+    folder = layout.root / params.download.folder
+    bad = "skip" if params.download.on_bad_row == "skip" else "raise"
+    corpus = None
+    if benchmark.corpus is not None:
+        corpus = own.read_corpus(name, _given(folder, benchmark.corpus), on_bad_row=bad)
+        parts = [_part(path, path.relative_to(folder).as_posix()) for path in corpus.files]
+        files.note(name, "corpus", parts, corpus.rows, corpus.skipped)
+    for file in dict.fromkeys(_file_of(name, benchmark, split) for split in benchmark.counts):
+        if benchmark.source == "hub":
+            fetched = [(fetcher.fetch(remote), f"{remote.place}/{remote.name}") for remote in HUB[name][file]]
+            paths = [one.path for one, _ in fetched]
+            parts = [_part(one.path, where, one.commit) for one, where in fetched]
+        else:
+            paths = [_given(folder, benchmark.paths[file])]
+            parts = [_part(paths[0], benchmark.paths[file])]
+        if benchmark.source == "own":
+            task = benchmark.task or ""
+            tools = tuple(params.tasks[task].tools)
+            loaded = own.read(name, file, paths[0], corpus, task=task, tools=tools, on_bad_row=bad)
+        else:
+            loaded = official.read(name, file, paths, drop_easy=benchmark.drop_easy is not False, on_bad_row=bad)
+        if "search" in loaded.questions[0].tools and not loaded.passages:
+            raise DataError(f"{name}: file {file!r} holds no passage to search in; {paths[0]}")
+        files.loaded[name, file] = loaded
+        files.note(name, file, parts, loaded.rows, loaded.skipped)
+    if benchmark.eval_ids is not None:
+        pool = files.loaded[name, _file_of(name, benchmark, "evaluation")].questions
+        files.listed[name] = _listed(name, pool, _given(folder, benchmark.eval_ids))
+        files.note(name, "eval_ids", [_part(folder / benchmark.eval_ids, benchmark.eval_ids)], 0, [])
+
+
+def _given(folder: Path, path: str) -> Path:
+    """A path of params.yaml. Raises `DataError` when nothing is there."""
+    if not (folder / path).exists():
+        raise DataError(f"{folder / path} does not exist; paths are relative to download.folder, which is {folder}")
+    return folder / path
+
+
+def _part(path: Path, where: str, commit: str = "") -> dict[str, Any]:
+    found = checksum(path)
+    return {"path": where, "commit": commit, "bytes": found.bytes, "sha256": found.sha256}
+
+
+def _listed(name: str, pool: Sequence[Question], path: Path) -> tuple[list[Question], list[str]]:
+    """What eval_ids lists; warns of ids that no question has. Raises `DataError` when none has."""
+    chosen, missing = official.select(pool, path)
+    shown = ", ".join(missing[:SHOWN_IDS])
+    if not chosen:
+        raise DataError(f"{name}: no question has any of the {len(missing)} ids of {path}: {shown}")
+    if missing:
+        warnings.warn(f"{name}: {path} lists ids that no question has: {len(missing)}: {shown}", stacklevel=2)
+    return chosen, missing
+
+
+def _draw(params: Params, files: Files) -> Drawn:
+    wishes = []
+    for name, benchmark in params.download.benchmarks.items():
+        if benchmark.source == "embedded":
+            continue
+        for split, count in benchmark.counts.items():
+            listed = tuple(files.listed[name][0]) if split == "evaluation" and name in files.listed else ()
+            file = _file_of(name, benchmark, split)
+            wishes.append(Wish(name, split, file, None if count == "all" else count, listed))
+    return draw(wishes, {key: loaded.questions for key, loaded in files.loaded.items()}, params.seed)
+
+
+def _make_real(name: str, benchmark: Benchmark, files: Files, drawn: Drawn, layout: Layout, made: Made) -> None:
+    stored: dict[str, Path] = {}
+    for split in benchmark.counts:
+        file = _file_of(name, benchmark, split)
+        loaded = files.loaded[name, file]
+        for question in drawn.questions[name, split]:
+            identifier = f"{name}/{split}/{question.id.removeprefix(f'{name}/{file}/')}"
+            made.questions.append(replace(question, id=identifier, split=split))
+            if question.id in loaded.solutions:
+                written = loaded.solutions[question.id]
+                made.solutions.append(WrittenSolution(identifier, written))
+                solved = solve(question.text, written)
+                if isinstance(solved, Solution):
+                    made.derivations.append(solved.derivation(identifier))
+            if question.id in loaded.support:
+                made.support.append(Support(identifier, tuple(loaded.support[question.id])))
+        if loaded.passages:
+            _store(loaded.passages, layout.corpus(name, split), stored.setdefault(file, layout.corpus(name, split)))
+        made.metrics[f"{name}.{split}.questions"] = len(drawn.questions[name, split])
+        made.metrics[f"{name}.{split}.passages"] = len(loaded.passages)
+    read = [loaded for (owner, _), loaded in files.loaded.items() if owner == name]
+    noted = [source for source in files.sources if source["benchmark"] == name]
+    made.metrics |= {
+        f"{name}.rows": sum(source["rows"] for source in noted),
+        f"{name}.skipped": sum(source["skipped"] for source in noted),
+        f"{name}.unanswerable": sum(loaded.unanswerable for loaded in read),
+        f"{name}.dropped_easy": sum(loaded.dropped_easy for loaded in read),
+        f"{name}.blank_passages": sum(loaded.blank_passages for loaded in read),
+        f"{name}.repeated": drawn.repeated[name],
+    }
+    if name in files.listed:
+        made.metrics[f"{name}.missing_ids"] = len(files.listed[name][1])
+
+
+def _store(passages: Sequence[Passage], path: Path, first: Path) -> None:
+    """Save a corpus, or, where the same one is at `first` already, another link to that file."""
+    if path == first:
+        save(passages, Passage, path)
+        return
+    path.unlink(missing_ok=True)
+    try:
+        os.link(first, path)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(first, path)

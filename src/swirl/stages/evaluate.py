@@ -5,19 +5,27 @@ from __future__ import annotations
 from collections import Counter
 from itertools import groupby
 
+from swirl.absent import why_absent
 from swirl.evaluation.scoring import predict, score
+from swirl.judges import load_reward_model
 from swirl.layout import Layout
 from swirl.params import Params
 from swirl.progress import Progress
 from swirl.records import save, save_json, to_dict
 from swirl.seeds import derive
+from swirl.servers import report_use
 from swirl.types import Prediction, Question, Score, Trajectory
-from swirl.wiring import attempts, derivations_of, load_policy, load_reward_model, questions_of, roll_out_all, task_of
+from swirl.wiring import attempts, derivations_of, load_policy, questions_of, roll_out_all
 
 
 def run(params: Params, layout: Layout, item: str) -> None:
-    """Evaluate the model `item` (ceiling, base, sft or swirl)."""
-    policy = load_policy(params, layout.model(item), item)
+    """Evaluate the model `item` (ceiling, base, sft or swirl); of one that this run does without, nothing."""
+    if why := why_absent(layout.model(item)):
+        print(f"evaluate: no {item}: {why}")
+        _write(layout, item, [], [], [])
+        return
+    servers = {str(name): server for name, server in params.evaluate.servers.items()}
+    policy = load_policy(params, layout.model(item), item, servers.get(item))
     judge, derivations = load_reward_model(params, layout), derivations_of(layout)
     everything = questions_of(layout, "evaluation")
     arms = _arms(params, everything)
@@ -38,10 +46,17 @@ def run(params: Params, layout: Layout, item: str) -> None:
                 scores.append(score(list(arm)))
             predictions += predicted
             made += trajectories if with_tools else []
+    _write(layout, item, predictions, made, scores)
+    report_use()
+
+
+def _write(
+    layout: Layout, item: str, predictions: list[Prediction], made: list[Trajectory], scores: list[Score]
+) -> None:
     save(predictions, Prediction, layout.predictions(item))
     save(made, Trajectory, layout.prediction_trajectories(item))
     save_json([to_dict(row) for row in scores], layout.evaluation(item))
-    save_json(_metrics(scores, predictions), layout.metrics(f"evaluate-{item}"))
+    save_json(_metrics(scores, predictions) if scores else {}, layout.metrics(f"evaluate-{item}"))
 
 
 def _arms(params: Params, questions: list[Question]) -> list[tuple[list[Question], bool]]:
@@ -51,7 +66,7 @@ def _arms(params: Params, questions: list[Question]) -> list[tuple[list[Question
         by_benchmark.setdefault(question.benchmark, []).append(question)
     arms = [(group, True) for group in by_benchmark.values()]
     if params.evaluate.without_tools:
-        arms += [(group, False) for group in by_benchmark.values() if task_of(group[0]) == "search"]
+        arms += [(group, False) for group in by_benchmark.values() if "search" in group[0].tools]
     return arms
 
 

@@ -1,20 +1,32 @@
-"""index: the search tool's index, one a corpus."""
+"""index: the search tool's index, one a corpus, and how much of what answers rest on it finds."""
 
 from __future__ import annotations
 
 from swirl.layout import Layout
 from swirl.params import Params
 from swirl.records import load, save_json
-from swirl.tools.search import build
-from swirl.types import Passage
+from swirl.tools.recall import recall
+from swirl.tools.search import Embedding, Search, build
+from swirl.types import Passage, Question, Support
 
 
 def run(params: Params, layout: Layout) -> None:
-    """Index every corpus of data/corpus."""
+    """Index every corpus of data/corpus; recall@k is told where questions say which passages they rest on."""
+    settings, device = params.index, params.runtime.device
+    embedding = None
+    if settings.embedding_model:
+        embedding = Embedding(settings.embedding_model, settings.embedding_revision or None, layout.root, device)
+    support = {row.question_id: row.passage_ids for row in load(Support, layout.support)}
+    questions = [question for question in load(Question, layout.questions) if question.id in support]
     metrics: dict[str, float] = {}
     for path in sorted((layout.root / "data/corpus").glob("*.parquet")):
         benchmark, split = path.stem.rsplit(".", 1)
-        passages = load(Passage, path)
-        build(passages, layout.index(benchmark, split), params.index.stopwords)
+        passages, index = load(Passage, path), layout.index(benchmark, split)
+        build(passages, index, settings.stopwords, settings.retriever, embedding)
         metrics[f"{path.stem}.passages"] = len(passages)
+        asked = [question for question in questions if (question.benchmark, question.split) == (benchmark, split)]
+        if asked:
+            found = recall(Search(index, root=layout.root, device=device), asked, support)
+            metrics |= {f"{path.stem}.{name}": value for name, value in found.items()}
+            print(f"index: {path.stem}: recall@5 {found['recall@5']:.3f} of {len(asked)} questions' passages")
     save_json(metrics, layout.metrics("index"))

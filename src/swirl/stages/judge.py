@@ -3,55 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from swirl.grading import grade
 from swirl.journal import Journal, fingerprint
-from swirl.judging.reward import RewardModel
+from swirl.judges import load_grader, load_reward_model
 from swirl.layout import Layout
 from swirl.params import Params
 from swirl.progress import Progress
 from swirl.records import load, save, save_json
+from swirl.servers import report_use
 from swirl.types import OUTCOME, Question, Stop, Trajectory, Verdict
-from swirl.wiring import load_reward_model, prompt_files
 
 
 def run(params: Params, layout: Layout) -> None:
     """Judge the synthesised trajectories, a journalled block at a time."""
     trajectories = load(Trajectory, layout.trajectories)
-    answers = {question.id: question.answers for question in load(Question, layout.questions)}
-    judge = load_reward_model(params, layout)
-    sections = [section.model_dump() for section in (params.runtime, params.prompts, params.judge, params.rollout)]
-    inputs = [layout.trajectories, layout.questions, layout.model("reward"), *prompt_files(params, layout)]
-    journal = Journal(layout.root / ".swirl/journals/judge", fingerprint(sections, inputs))
+    questions = {question.id: question for question in load(Question, layout.questions)}
+    texts = {name: question.text for name, question in questions.items()}
+    judge, grader = load_reward_model(params, layout), load_grader(params, layout)
     size = params.rollout.block_size
+    sections: list[Any] = [params.seed, size]
+    sections += [part.model_dump() for part in (params.runtime, params.judge, params.reward_model)]
+    inputs = [layout.trajectories, layout.questions, layout.model("reward"), layout.root / params.prompts.judge]
+    journal = Journal(layout.root / ".swirl/journals/judge", fingerprint(sections, inputs))
+
+    def judged(block: list[Trajectory]) -> list[Verdict]:
+        if grader is None:
+            outcomes = [outcome_verdict(trajectory, questions[trajectory.question_id].answers) for trajectory in block]
+        else:
+            outcomes = grader.outcome_verdicts(block, questions)
+        return [*judge.process_verdicts(block, texts), *outcomes]
+
     verdicts: list[Verdict] = []
     with Progress(len(trajectories), "judge") as bar:
         for number, start in enumerate(range(0, len(trajectories), size)):
             block = trajectories[start : start + size]
-            verdicts += journal.block(
-                number,
-                Verdict,
-                lambda block=block: [  # type: ignore[misc]
-                    *process_verdicts(judge, block, params.judge.threshold),
-                    *(outcome_verdict(trajectory, answers[trajectory.question_id]) for trajectory in block),
-                ],
-            )
+            verdicts += journal.block(number, Verdict, lambda block=block: judged(block))  # type: ignore[misc]
             bar.update(len(block))
     save(verdicts, Verdict, layout.verdicts)
     save_json(_metrics(verdicts), layout.metrics("judge"))
     journal.clear()
-
-
-def process_verdicts(judge: RewardModel, trajectories: Sequence[Trajectory], threshold: float) -> list[Verdict]:
-    """One verdict a step; the judge sees the conversation up to the step and no golden label."""
-    verdicts = []
-    judged = [trajectory for trajectory in trajectories if trajectory.steps]
-    for trajectory, scores in zip(judged, judge.trajectory_scores(judged), strict=True):
-        verdicts += [
-            Verdict(trajectory.id, step.index, score >= threshold, score, "", judge.name)
-            for step, score in zip(trajectory.steps, scores, strict=True)
-        ]
-    return verdicts
+    report_use()
 
 
 def outcome_verdict(trajectory: Trajectory, answers: Sequence[str]) -> Verdict:

@@ -10,20 +10,21 @@ from swirl.models.threads import spread
 from swirl.params import Params
 from swirl.progress import Progress
 from swirl.records import save, save_json
-from swirl.rollout.engine import roll_out
 from swirl.seeds import derive
+from swirl.servers import report_use
 from swirl.types import ActionKind, Stop, Trajectory
-from swirl.wiring import attempts, blocks, load_policy, prompt_files, questions_of, sampling
+from swirl.wiring import attempts, blocks, load_policy, own_files, questions_of, roll_out_any, sampling
 
 
 def run(params: Params, layout: Layout) -> None:
     """Roll out every training question, a journalled block at a time."""
     settings, loop = params.synthesize, params.rollout
     todo = blocks(attempts(params, layout, questions_of(layout, "train"), settings.samples), loop.block_size)
-    sections = [params.seed, *(getattr(params, name).model_dump() for name in _SECTIONS)]
-    inputs = [layout.questions, layout.root / "data/index", layout.model("base"), *prompt_files(params, layout)]
+    sections = [params.seed, dict(params.tasks)]
+    sections += [part.model_dump() for part in (params.runtime, params.tools, params.rollout, params.synthesize)]
+    inputs = [layout.questions, layout.root / "data/index", layout.model("base"), *own_files(params, layout)]
     journal = Journal(layout.trajectories_journal, fingerprint(sections, inputs))
-    policy = load_policy(params, layout.model("base"), "base")
+    policy = load_policy(params, layout.model("base"), "base", params.synthesize.server)
     seed = derive(params.seed, "synthesize")
     drawn = sampling(params, settings.temperature)
     with Progress(sum(map(len, todo)), "synthesize") as bar:
@@ -33,7 +34,7 @@ def run(params: Params, layout: Layout) -> None:
             made = journal.block(
                 number,
                 Trajectory,
-                lambda: roll_out(policy, block, drawn, seed, loop.max_malformed, loop.in_flight),
+                lambda: roll_out_any(policy, block, drawn, seed, loop.max_malformed, loop.in_flight),
             )
             bar.update(len(block), answered=_share(made, Stop.ANSWERED))
             return made
@@ -43,9 +44,7 @@ def run(params: Params, layout: Layout) -> None:
     save(made, Trajectory, layout.trajectories)
     save_json(summary(made), layout.metrics("synthesize"))
     journal.clear()
-
-
-_SECTIONS = ("runtime", "prompts", "tools", "rollout", "synthesize")
+    report_use()
 
 
 def summary(trajectories: list[Trajectory]) -> dict[str, float]:

@@ -1,71 +1,88 @@
-"""train: step-wise RL (`swirl`) or supervised fine-tuning (`sft`) of the base on the filtered steps."""
+"""train: step-wise RL (`swirl`) or supervised fine-tuning (`sft`) of the base on the filtered steps.
+
+Started by `accelerate launch`, several processes train one model together; the first one writes.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
-from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from swirl.absent import leave_out
 from swirl.benchmarks.oracle import label_steps
 from swirl.errors import DataError
 from swirl.evaluation.scoring import judged_labels, mean
 from swirl.grading import grade
 from swirl.journal import fingerprint
+from swirl.judges import load_reward_model
+from swirl.judging.reward import RewardModel
 from swirl.layout import Layout
+from swirl.models import lora
 from swirl.models.local import load_model, load_tokenizer, save
-from swirl.models.training import shared_gradients
+from swirl.models.masters import Masters
+from swirl.models.training import recomputing
 from swirl.params import Params
+from swirl.processes import Processes, join, launched
 from swirl.progress import Progress
 from swirl.records import load, save_json, save_series
 from swirl.rl.checkpoints import Checkpoints
-from swirl.rl.combs import pack
 from swirl.rl.guard import Limits, Look, objection
 from swirl.rl.logprobs import check_packing
-from swirl.rl.trainer import Settings, Trainer, by_trajectory, state_batches, supervised_loss
+from swirl.rl.trainer import Settings, Trainer, by_trajectory, comb_of, state_batches, supervised_gradients
 from swirl.rollout.engine import Policy
 from swirl.seeds import derive, generator
 from swirl.types import ActionKind, SubTrajectory, Trajectory
 from swirl.wiring import (
     attempts,
     derivations_of,
-    load_policy,
-    load_reward_model,
-    prompt_files,
+    load_local_policy,
+    own_files,
     questions_of,
     roll_out_all,
     sampling,
 )
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 Series = list[dict[str, float]]
 
 
 def run(params: Params, layout: Layout, item: str) -> None:
     """Train the base by the method `item` and save the model, its curves and its last metrics."""
+    if item not in params.train.methods:
+        leave_out(layout.model(item), f"train.methods does not name {item}")
+        save_series([], layout.series(f"train-{item}"))
+        save_json({}, layout.metrics(f"train-{item}"))
+        return
     groups = by_trajectory(load(SubTrajectory, layout.steps))
     if not groups:
         raise DataError(f"{layout.steps} holds no steps: the filter kept nothing; see reports/filters.json")
-    policy = load_policy(params, layout.model("base"), item)
-    first = pack(groups[0][-1].state_ids, [(len(step.state_ids), step.action_ids) for step in groups[0]])
-    check_packing(policy.model, first, params.train.packed)
-    development = Development(params, layout, policy)
-    checkpoints = Checkpoints(layout.root / f".swirl/checkpoints/train-{item}", _fingerprint(params, layout, item))
+    processes = join(params.runtime.device)
+    policy = load_local_policy(params, layout.model("base"), item)
+    if (adapter := params.train.lora) is not None:
+        seed = derive(params.seed, "lora", item)
+        lora.add(policy.model, adapter.rank, adapter.alpha, adapter.targets, seed)
+    check_packing(policy.model, comb_of(groups[0]), params.train.packed)
+    development = Development(params, layout, policy, processes)
+    folder, print_ = layout.root / f".swirl/checkpoints/train-{item}", _fingerprint(params, layout, item)
+    checkpoints = processes.from_main(Checkpoints(folder, print_) if processes.main else None)
+    assert checkpoints is not None
     train = {"swirl": train_swirl, "sft": train_sft}[item]
-    series = train(params, layout, policy, groups, development, checkpoints)
-    save(policy.model, load_tokenizer(layout.model("base")), layout.model(item))
-    save_series(series, layout.series(f"train-{item}"))
-    save_json(_final(series), layout.metrics(f"train-{item}"))
-    checkpoints.clear()
+    series = train(params, layout, policy, groups, development, checkpoints, processes)
+    if processes.main:
+        save(policy.model, load_tokenizer(layout.model("base")), layout.model(item), layout.model("base"))
+        save_series(series, layout.series(f"train-{item}"))
+        save_json(_final(series), layout.metrics(f"train-{item}"))
+        checkpoints.clear()
+    processes.wait()
+    processes.leave()
 
 
 class Development:
     """What the policy does on the development questions: label-free for the guard, golden for the log alone."""
 
-    def __init__(self, params: Params, layout: Layout, policy: Policy) -> None:
-        self._params, self._policy = params, policy
+    def __init__(self, params: Params, layout: Layout, policy: Policy, processes: Processes) -> None:
+        self._params, self._policy, self._processes = params, policy, processes
         self._questions = {question.id: question for question in questions_of(layout, "development")}
         self._attempts = attempts(params, layout, self._questions.values(), 1)
         self._derivations = derivations_of(layout)
@@ -73,12 +90,12 @@ class Development:
 
     def look(self) -> dict[str, float]:
         """Greedy rollouts, judged; `golden.` keys come from golden labels, steer nothing. Empty without questions."""
-        params = self._params
-        self._policy.model.eval()
-        made = roll_out_all(params, self._policy, self._attempts, 0.0, 0)
-        scores = [value for row in self.judge.trajectory_scores(made) for value in row]
+        params, together = self._params, self._processes.together
+        made = together(self._attempts, lambda mine: roll_out_all(params, self._policy, mine, 0.0, 0))
+        judged = [value for row in together(made, self.judge.trajectory_scores) for value in row]
+        scores = [value for value in judged if not math.isnan(value)]  # NaN: no verdict
         steps = [step for trajectory in made for step in trajectory.steps]
-        if not steps:
+        if not scores:
             return {}
         malformed = sum(step.action.kind == ActionKind.MALFORMED for step in steps)
         return {
@@ -100,9 +117,11 @@ class Development:
             return golden
         oracle = [label_steps(self._derivations[t.question_id], [s.action for s in t.steps]) for t in known]
         judged = judged_labels(self.judge, known, self._params.judge.threshold)
-        pairs = [pair for o, j in zip(oracle, judged, strict=True) for pair in zip(o, j, strict=True)]
+        both = [pair for o, j in zip(oracle, judged, strict=True) for pair in zip(o, j, strict=True)]
+        pairs = [(ours, theirs) for ours, theirs in both if theirs is not None]
         golden["golden.process_label"] = sum(mean(labels) or 0.0 for labels in oracle) / len(oracle)
-        golden["golden.judge_agreement"] = sum(o == j for o, j in pairs) / len(pairs)
+        if pairs:
+            golden["golden.judge_agreement"] = sum(o == j for o, j in pairs) / len(pairs)
         return golden
 
 
@@ -113,12 +132,18 @@ def train_swirl(
     groups: list[list[SubTrajectory]],
     development: Development,
     checkpoints: Checkpoints,
+    processes: Processes,
 ) -> Series:
     """Step-wise RL until the updates are done or the guard objects; leaves the last good weights in the policy."""
     settings = params.train.swirl
-    reference = load_model(layout.model("base"), params.runtime.device, params.runtime.attention)
-    reference.requires_grad_(False)
-    judge = dataclasses.replace(development.judge, packed=params.train.packed, token_budget=params.train.token_budget)
+    reference = None
+    if params.train.lora is None:
+        runtime = params.runtime
+        reference = load_model(layout.model("base"), runtime.device, runtime.attention, runtime.dtype)
+        reference.requires_grad_(False)
+    judge = development.judge
+    if isinstance(judge, RewardModel):
+        judge = dataclasses.replace(judge, packed=params.train.packed, token_budget=params.train.token_budget)
     seed = derive(params.seed, "train", "swirl")
     options = Settings(
         settings.states,
@@ -133,15 +158,17 @@ def train_swirl(
         params.train.token_budget,
         params.runtime.workers,
         seed,
+        params.train.gradient_checkpointing,
     )
-    trainer = Trainer(policy, reference, judge, options)
+    trainer = Trainer(policy, reference, judge, options, processes)
     batches = state_batches(groups, settings.states, seed)
-    series, start = _resume(checkpoints, policy, trainer.optimizer)
+    masters, optimizer = trainer.masters, trainer.optimizer
+    series, start = _resume(checkpoints, masters, optimizer, processes)
     for _ in range(start):
         next(batches)
     if not series:
         series = [{"step": 0, "recent_kl": 0.0, **development.look()}]
-        checkpoints.save(0, policy.model, trainer.optimizer, {"series": series})
+        _commit(checkpoints, 0, masters, optimizer, series, processes)
     with Progress(settings.updates, "train swirl") as bar:
         bar.update(start)
         for number in range(start, settings.updates):
@@ -153,13 +180,15 @@ def train_swirl(
             recent = [past["kl"] for past in series[-settings.check_every :] if "kl" in past]
             row |= {"recent_kl": sum(recent) / len(recent), **development.look()}
             looks = _looks(series)
-            if looks and (reason := objection(looks, Limits(**settings.guard.model_dump()))):
+            reason = objection(looks, Limits(**settings.guard.model_dump())) if looks else ""
+            if reason := processes.from_main(reason):
                 good = checkpoints.steps()[-1]
-                print(f"guard: {reason}; keeping the checkpoint after update {good}")
-                checkpoints.restore(good, policy.model, trainer.optimizer)
+                if processes.main:
+                    print(f"guard: {reason}; keeping the checkpoint after update {good}")
+                checkpoints.restore(good, masters, optimizer)
                 row |= {"stopped": 1.0, "kept_step": good}
                 return series
-            checkpoints.save(number + 1, policy.model, trainer.optimizer, {"series": series})
+            _commit(checkpoints, number + 1, masters, optimizer, series, processes)
     return series
 
 
@@ -178,18 +207,15 @@ def train_sft(
     groups: list[list[SubTrajectory]],
     development: Development,
     checkpoints: Checkpoints,
+    processes: Processes,
 ) -> Series:
     """Maximum likelihood of the stored actions; one checkpoint an epoch."""
     import torch
 
     settings = params.train.sft
-    parameters = list(policy.model.parameters())
-
-    def loss_of(batch: Sequence[list[SubTrajectory]]) -> tuple[Tensor, float]:
-        return supervised_loss(policy.model, batch, params.train.packed)
-
-    optimizer = torch.optim.AdamW(parameters, lr=settings.lr, betas=(0.9, 0.95), weight_decay=0.0)
-    series, done = _resume(checkpoints, policy, optimizer)
+    masters = Masters(policy.model)
+    optimizer = torch.optim.AdamW(masters.tensors(), lr=settings.lr, betas=(0.9, 0.95), weight_decay=0.0)
+    series, done = _resume(checkpoints, masters, optimizer, processes)
     size = settings.batch_size
     rounds = (len(groups) + size - 1) // size
     with Progress(settings.epochs * rounds, "train sft") as bar:
@@ -200,14 +226,23 @@ def train_sft(
                 batch = [groups[index] for index in order[first : first + size]]
                 step = len(series)
                 _set_rate(optimizer, settings.lr * (1 - step / (settings.epochs * rounds)))
-                loss = shared_gradients(parameters, batch, loss_of, nullcontext, params.runtime.workers)
-                norm = torch.nn.utils.clip_grad_norm_(parameters, settings.clip)
+                loss = _supervise(params, policy, masters, batch, processes)
+                norm = torch.nn.utils.clip_grad_norm_(masters.tensors(), settings.clip)
                 optimizer.step()
+                masters.publish()
                 series.append({"step": step + 1, "loss": loss, "gradient_norm": float(norm)})
                 bar.update(1, loss=series[-1]["loss"])
             series[-1] |= development.look()
-            checkpoints.save(epoch + 1, policy.model, optimizer, {"series": series})
+            _commit(checkpoints, epoch + 1, masters, optimizer, series, processes)
     return series
+
+
+def _supervise(
+    params: Params, policy: Policy, masters: Masters, batch: Sequence[list[SubTrajectory]], processes: Processes
+) -> float:
+    packed, token_budget, workers = params.train.packed, params.train.token_budget, params.runtime.workers
+    with recomputing(policy.model, params.train.gradient_checkpointing):
+        return supervised_gradients(policy.model, masters, batch, packed, token_budget, workers, processes)
 
 
 def _set_rate(optimizer: Any, rate: float) -> None:
@@ -215,22 +250,35 @@ def _set_rate(optimizer: Any, rate: float) -> None:
         group["lr"] = rate
 
 
-def _resume(checkpoints: Checkpoints, policy: Policy, optimizer: Any) -> tuple[Series, int]:
+def _resume(checkpoints: Checkpoints, masters: Masters, optimizer: Any, processes: Processes) -> tuple[Series, int]:
     """The metrics so far and how far the run had come; weights and moments are put back in place."""
-    steps = checkpoints.steps()
+    steps = processes.from_main(checkpoints.steps())
     if not steps:
         return [], 0
-    print(f"resuming after {steps[-1]}")
-    return list(checkpoints.restore(steps[-1], policy.model, optimizer)["series"]), steps[-1]
+    if processes.main:
+        print(f"resuming after {steps[-1]}")
+    return list(checkpoints.restore(steps[-1], masters, optimizer)["series"]), steps[-1]
+
+
+def _commit(
+    checkpoints: Checkpoints, step: int, masters: Masters, optimizer: Any, series: Series, processes: Processes
+) -> None:
+    """A checkpoint, which all processes find there afterwards."""
+    if processes.main:
+        checkpoints.save(step, masters, optimizer, {"series": series})
+    processes.wait()
 
 
 def _fingerprint(params: Params, layout: Layout, item: str) -> str:
     method = {"swirl": params.train.swirl, "sft": params.train.sft}[item]
-    sections: list[Any] = [params.seed, params.runtime.model_dump(), params.rollout.model_dump(), item]
-    sections += [getattr(params, name).model_dump() for name in ("tools", "prompts", "judge")]
-    sections += [params.train.packed, params.train.token_budget, method.model_dump()]
+    adapter = params.train.lora
+    sections: list[Any] = [params.seed, item, dict(params.tasks), launched()[1]]
+    sections += [part.model_dump() for part in (params.runtime, params.rollout, params.tools, params.judge)]
+    sections += [params.train.packed, params.train.token_budget, params.train.gradient_checkpointing]
+    sections += [method.model_dump(), adapter.model_dump() if adapter else None, params.reward_model.model_dump()]
     inputs = [layout.steps, layout.model("base"), layout.model("reward"), layout.questions, layout.derivations]
-    return fingerprint(sections, [*inputs, layout.root / "data/index", *prompt_files(params, layout)])
+    inputs += [layout.root / "data/index", layout.root / params.prompts.judge, *own_files(params, layout)]
+    return fingerprint(sections, inputs)
 
 
 def _final(series: Series) -> dict[str, float]:

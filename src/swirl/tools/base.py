@@ -11,7 +11,13 @@ from swirl.errors import ToolError
 MAX_INPUT = 2000
 """Characters of a payload; a longer one is answered with an error and does not reach the tool."""
 
+MAX_HANGING = 4
+"""Calls of one tool that may be left behind at their time limit; until one of them ends, the tool is refused."""
+
 _CUT = " ... [cut]"
+_hanging: dict[int, int] = {}
+"""Calls left behind by tool (its `id`, which no other tool gets while they hold it)."""
+_hanging_lock = threading.Lock()
 
 
 class Tool(Protocol):
@@ -35,7 +41,7 @@ class Tool(Protocol):
 
     @property
     def time_limit_s(self) -> float:
-        """Seconds a call may take; 0 for a tool whose calls are short by construction, which then costs no thread."""
+        """Seconds a call may take; 0 for a tool that bounds its calls by itself, which then costs no thread."""
 
     @property
     def output_limit(self) -> int:
@@ -57,27 +63,55 @@ def call(tool: Tool, payload: str) -> Observation:
     """One bounded call; never raises an `Exception`.
 
     A tool with a time limit runs in a daemon thread. Python cannot stop a thread: at the limit the call is answered
-    with an error and the thread is left to end by itself, its result thrown away. A tool that may never end should
-    therefore run its work in a process of its own and kill that.
+    with an error and the thread is left to end by itself, its result thrown away. So that such threads do not pile up,
+    a tool with `MAX_HANGING` of them is refused, with an error that says so, until one has ended. No thread helps
+    against a tool that keeps the interpreter to itself, or that ends the process: work that is not trusted that far
+    belongs in a process of its own, such as an MCP server (`swirl.tools.mcp`).
     """
     if len(payload) > MAX_INPUT:
         return _error(tool, f"the call is too long: {len(payload)} characters, at most {MAX_INPUT} are read")
     if tool.time_limit_s <= 0:
         return _run(tool, payload)
+    if _hanging.get(id(tool), 0) >= MAX_HANGING:
+        return _error(tool, f"{tool.name} is not called: {MAX_HANGING} earlier calls of it took too long and still run")
     answer: list[Observation] = []
-    thread = threading.Thread(target=lambda: answer.append(_run(tool, payload)), daemon=True)
-    thread.start()
-    thread.join(tool.time_limit_s)
-    return answer[0] if answer else _error(tool, f"{tool.name} took longer than {tool.time_limit_s:g} s")
+    ended = threading.Event()
+    left_behind: list[bool] = []
+
+    def work() -> None:
+        answer.append(_run(tool, payload))
+        with _hanging_lock:
+            ended.set()
+            if left_behind:
+                _count(tool, -1)
+
+    threading.Thread(target=work, daemon=True).start()
+    if not ended.wait(tool.time_limit_s):
+        with _hanging_lock:
+            if not ended.is_set():
+                left_behind.append(True)
+                _count(tool, 1)
+                return _error(tool, f"{tool.name} took longer than {tool.time_limit_s:g} s")
+    return answer[0]
+
+
+def _count(tool: Tool, change: int) -> None:
+    """Change the number of the tool's calls that were left behind; the lock is held."""
+    _hanging[id(tool)] = _hanging.get(id(tool), 0) + change
+    if not _hanging[id(tool)]:
+        del _hanging[id(tool)]
 
 
 def _run(tool: Tool, payload: str) -> Observation:
     """The call itself, its failures as observations."""
     try:
-        return Observation(_cut(tool.run(payload), tool.output_limit), error=False)
+        text = tool.run(payload)
+        if not isinstance(text, str):
+            raise TypeError(f"run gave {type(text).__name__}, not a str")
+        return Observation(_cut(text, tool.output_limit), error=False)
     except ToolError as error:
         return _error(tool, str(error))
-    except Exception as error:  # a tool's fault must not end a rollout of many trajectories
+    except (Exception, SystemExit) as error:  # a tool's fault must not end a rollout of many trajectories
         return _error(tool, f"{tool.name} failed with {type(error).__name__}: {error}")
 
 
@@ -86,4 +120,6 @@ def _error(tool: Tool, reason: str) -> Observation:
 
 
 def _cut(text: str, limit: int) -> str:
-    return text if len(text) <= limit else text[: limit - len(_CUT)] + _CUT
+    """At most `limit` characters of `text`, all of them writable as UTF-8 (half a surrogate pair becomes "?")."""
+    cut = text if len(text) <= limit else text[: limit - len(_CUT)] + _CUT
+    return cut.encode("utf-8", "replace").decode()

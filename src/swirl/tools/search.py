@@ -1,56 +1,89 @@
-"""The search tool: BM25 over title and text of a benchmark's passages.
+"""The search tool: what it finds among a benchmark's passages, and how that is shown.
 
-bm25s computes and stores the index. Retrieval reads its postings here, because bm25s breaks ties between equal
-scores by chance of memory order; here the earlier passage wins. An index folder holds bm25s's arrays (memory-mapped
-when loaded, never pickled), `passages.parquet`, and `search.json` with the vocabulary, written last.
+Three retrievers rank passages: `bm25` (`swirl.tools.bm25`), `dense` (`swirl.tools.dense`), and `hybrid`, both of them
+fused by reciprocal rank. An index folder holds what its retriever needs, `passages.parquet`, and `search.json`, which
+says what the index is and is written last.
 """
 
 from __future__ import annotations
 
-import logging
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import Any, Protocol
 
 from swirl import records
 from swirl.errors import DataError
+from swirl.tools.bm25 import BM25, words
 from swirl.types import ActionKind, Passage
 
-if TYPE_CHECKING:
-    import bm25s
+__all__ = ["NO_RESULT", "RETRIEVERS", "Embedding", "Search", "build", "words"]
 
 NO_RESULT = "no result"
-"""The observation of a query that shares no word with any passage."""
+"""The observation of a query that finds nothing: no word of it is in any passage (bm25), or it has none (dense)."""
 
-_WORD = re.compile(r"\w+")
+RETRIEVERS = ("bm25", "dense", "hybrid")
+
 _SENTENCE = re.compile(r"(?<=[.!?])\s+")
 _JOIN = " | "
 _QUERY_LIMIT = 1000
 """Characters of a query that are read."""
-_BATCH_CELLS = 4_000_000
-"""Scores (queries x passages) held at a time, 8 bytes each."""
+_WIDEST = 32
+"""Characters that one unit of a `size` other than `len` may stand for."""
+_FUSED = 100
+"""Passages of each ranking that are fused."""
+_RRF = 60
+"""The constant of reciprocal rank fusion."""
 
 
-def words(text: str, stopwords: Collection[str] = ()) -> list[str]:
-    """The lower-case words of `text` (runs of letters, digits and underscores) that are no stopwords."""
-    return [word for word in _WORD.findall(text.lower()) if word not in stopwords]
+class Retriever(Protocol):
+    """A ranking of passages."""
+
+    def rank(self, queries: Sequence[str], k: int) -> list[list[int]]:
+        """For each query the positions of at most `k` passages, the best first, the earlier one among equals."""
 
 
-def build(passages: Sequence[Passage], index_dir: Path, stopwords: Collection[str] = ()) -> None:
-    """Write the index of `passages`; the same passages and stopwords give the same bytes.
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """Which model embeds passages and queries."""
 
-    Raises `DataError` when no passage holds a word.
+    model: str
+    """A folder of a sentence-transformers model, relative to `root`, or a hub id."""
+    revision: str | None = None
+    """Of a hub id: commit, branch or tag; None for the newest. The commit is what an index records."""
+    root: Path = Path()
+    device: str = "cpu"
+
+
+def build(
+    passages: Sequence[Passage],
+    index_dir: Path,
+    stopwords: Collection[str] = (),
+    retriever: str = "bm25",
+    embedding: Embedding | None = None,
+) -> None:
+    """Write the index of `passages`; the same arguments on the same machine give the same bytes.
+
+    `stopwords` concern bm25 and hybrid, `embedding` is needed by dense and hybrid. Raises `DataError` when no passage
+    holds a word, `ValueError` for a retriever that is not one of `RETRIEVERS` or lacks its embedding, and what
+    `swirl.tools.dense.Embedder` raises.
     """
+    if retriever not in RETRIEVERS:
+        raise ValueError(f"the retriever is {retriever!r}; it is one of {', '.join(RETRIEVERS)}")
     index_dir.mkdir(parents=True, exist_ok=True)
     settings = index_dir / "search.json"
     settings.unlink(missing_ok=True)
-    retriever, vocabulary = _index(passages, frozenset(stopwords))
-    retriever.save(index_dir, show_progress=False)
+    described: dict[str, Any] = {"passages": len(passages)}
+    if retriever != "bm25":
+        described["retriever"] = retriever
+    if retriever != "dense":
+        ranking = BM25.over(passages, stopwords)
+        ranking.save(index_dir)
+        described |= {"stopwords": sorted(stopwords), "vocabulary": ranking.vocabulary}
+    if retriever != "bm25":
+        described["embedding"] = _embed(passages, index_dir, embedding)
     records.save(passages, Passage, index_dir / "passages.parquet")
-    described = {"passages": len(passages), "stopwords": sorted(stopwords), "vocabulary": list(vocabulary)}
     records.save_json(described, settings)
 
 
@@ -63,53 +96,71 @@ class Search:
     description = "finds the passages that match a query"
     time_limit_s = 0.0
 
-    def __init__(self, index_dir: Path, k: int = 3, output_limit: int = 2000) -> None:
-        """Shows the best `k` passages in at most `output_limit` characters.
+    def __init__(
+        self,
+        index_dir: Path,
+        k: int = 3,
+        output_limit: int = 2000,
+        size: Callable[[str], int] = len,
+        root: Path = Path(),
+        device: str = "cpu",
+    ) -> None:
+        """Shows the best `k` passages in at most `output_limit` of what `size` counts: characters, or a model's tokens.
 
-        Raises `DataError` when the index is missing or broken.
+        `root` is where an embedding model's folder is looked for, `device` where the model runs. Raises `DataError`
+        when the index is missing or broken, or when its embedding model is another one now.
         """
         settings = _settings(index_dir)
-        retriever = _arrays(index_dir)
         passages = records.load(Passage, index_dir / "passages.parquet")
-        vocabulary = {word: token for token, word in enumerate(settings["vocabulary"])}
-        scores = retriever.scores
-        if not len(passages) == settings["passages"] == scores["num_docs"]:
+        if len(passages) != settings["passages"] or not passages:
             raise _broken(index_dir, "it does not hold as many passages as were indexed")
-        if len(vocabulary) != len(scores["indptr"]) - 1:
-            raise _broken(index_dir, "its vocabulary does not fit its arrays")
-        if not len(scores["data"]) == len(scores["indices"]) == scores["indptr"][-1]:
-            raise _broken(index_dir, "its arrays differ in length")
-        self._set(retriever, vocabulary, passages, frozenset(settings["stopwords"]), k, output_limit)
+        retriever = settings.get("retriever", "bm25")
+        rankings: list[Retriever] = []
+        try:
+            if retriever != "dense":
+                rankings.append(BM25.load(index_dir, settings["vocabulary"], settings["stopwords"]))
+            if retriever != "bm25":
+                from swirl.tools.dense import Dense
+
+                rankings.append(Dense(index_dir, settings["embedding"], len(passages), root, device))
+        except (OSError, ValueError, TypeError, EOFError) as error:
+            raise _broken(index_dir, str(error)) from error
+        if isinstance(rankings[0], BM25) and rankings[0].passages != len(passages):
+            raise _broken(index_dir, "it does not hold as many passages as were indexed")
+        self._set(retriever, rankings, passages, k, output_limit, size)
 
     @classmethod
     def over(
-        cls, passages: Sequence[Passage], k: int = 3, output_limit: int = 2000, stopwords: Collection[str] = ()
+        cls,
+        passages: Sequence[Passage],
+        k: int = 3,
+        output_limit: int = 2000,
+        stopwords: Collection[str] = (),
+        size: Callable[[str], int] = len,
     ) -> Search:
-        """The tool over `passages` in memory, answering as one loaded from a folder. Raises `DataError` as `build`."""
+        """The tool over `passages` in memory, by BM25, answering as one loaded. Raises `DataError` as `build`."""
         search = cls.__new__(cls)
-        retriever, vocabulary = _index(passages, frozenset(stopwords))
-        search._set(retriever, vocabulary, passages, frozenset(stopwords), k, output_limit)
+        search._set("bm25", [BM25.over(passages, stopwords)], passages, k, output_limit, size)
         return search
 
     def _set(
         self,
-        retriever: bm25s.BM25,
-        vocabulary: dict[str, int],
+        retriever: str,
+        rankings: Sequence[Retriever],
         passages: Sequence[Passage],
-        stopwords: frozenset[str],
         k: int,
         output_limit: int,
+        size: Callable[[str], int],
     ) -> None:
         if k < 1 or output_limit < 20:
             raise ValueError(f"k must be at least 1 and output_limit at least 20, not {k} and {output_limit}")
         self.k = k
-        self.output_limit = output_limit
-        self._scores: np.ndarray[Any, Any] = retriever.scores["data"]
-        self._documents: np.ndarray[Any, Any] = retriever.scores["indices"]
-        self._starts: list[int] = retriever.scores["indptr"].tolist()
-        self._vocabulary = vocabulary
-        self._passages = passages
-        self._stopwords = stopwords
+        self.output_limit = output_limit if size is len else _WIDEST * output_limit
+        """Characters that no observation exceeds."""
+        self.retriever = retriever
+        self.passages = passages
+        self._rankings = rankings
+        self._limit, self._size = output_limit, size
 
     def run(self, query: str) -> str:
         """The best passages, joined by " | ", or `NO_RESULT`; total."""
@@ -119,81 +170,89 @@ class Search:
         """`run` of every query, faster."""
         return [self._shown(best) for best in self.best(queries)]
 
-    def best(self, queries: Sequence[str]) -> list[list[int]]:
-        """For each query the positions of the at most `k` passages that share a word with it, the best first.
+    def best(self, queries: Sequence[str], k: int | None = None) -> list[list[int]]:
+        """For each query the positions of the at most `k` passages that match it, the best first.
 
-        Equal scores stand in the order of the passages.
+        `k` is the tool's own unless given. Equal scores stand in the order of the passages.
         """
-        size = max(1, _BATCH_CELLS // len(self._passages))
-        found: list[list[int]] = []
-        for start in range(0, len(queries), size):
-            scores = self._score(queries[start : start + size])
-            found.extend(self._top(row) for row in scores)
-        return found
-
-    def _score(self, queries: Sequence[str]) -> np.ndarray[Any, Any]:
-        """BM25 scores, shape (queries, passages): the sum over a query's words in their order, repeats included."""
-        weights, cells = [np.zeros(0)], [np.zeros(0, dtype=np.int64)]
-        passages = len(self._passages)
-        for row, query in enumerate(queries):
-            for word in words(query[:_QUERY_LIMIT], self._stopwords):
-                token = self._vocabulary.get(word)
-                if token is not None:
-                    posting = slice(self._starts[token], self._starts[token + 1])
-                    weights.append(self._scores[posting])
-                    cells.append(self._documents[posting] + row * passages)
-        sums = np.bincount(np.concatenate(cells), np.concatenate(weights), minlength=len(queries) * passages)
-        return sums.reshape(len(queries), passages)
-
-    def _top(self, scores: np.ndarray[Any, Any]) -> list[int]:
-        """Positions of the `k` highest scores above 0, the earlier one first among equals; `scores` (passages,)."""
-        hits = np.flatnonzero(scores)
-        if len(hits) > self.k:
-            threshold = np.partition(scores[hits], -self.k)[-self.k]
-            hits = hits[scores[hits] >= threshold]
-        best: list[int] = hits[np.argsort(-scores[hits], kind="stable")][: self.k].tolist()
-        return best
+        k = self.k if k is None else k
+        read = [query[:_QUERY_LIMIT] for query in queries]
+        if len(self._rankings) == 1:
+            return self._rankings[0].rank(read, k)
+        depth = max(k, _FUSED)
+        return [fuse(ranks, k) for ranks in zip(*(by.rank(read, depth) for by in self._rankings), strict=True)]
 
     def _shown(self, best: Sequence[int]) -> str:
         """The observation that shows these passages within the limit, cut after a whole passage or sentence."""
         if not best:
             return NO_RESULT
-        text = _JOIN.join(map(self._show, best))
-        if len(text) <= self.output_limit:
-            return text
-        shown = ""
-        for number, position in enumerate(best):
-            joint = _JOIN if number else ""
-            for sentence in _SENTENCE.split(self._show(position)):
-                if len(shown) + len(joint) + len(sentence) > self.output_limit:
-                    start = sentence[: self.output_limit]
-                    return shown or start.rpartition(" ")[0] or start
-                shown += joint + sentence
-                joint = " "
-        return shown
+        texts = [shown(self.passages[position]) for position in best]
+        text = _JOIN.join(texts)
+        return text if self._fits(text) else self._cut(texts)
 
-    def _show(self, position: int) -> str:
-        """`title: text`, or the text alone where it names its title."""
-        passage = self._passages[position]
-        return passage.text if passage.title in passage.text else f"{passage.title}: {passage.text}"
+    def _fits(self, text: str) -> bool:
+        return len(text) <= self.output_limit and self._size(text) <= self._limit
+
+    def _cut(self, texts: Sequence[str]) -> str:
+        """As many of the texts' sentences as fit; of a first sentence that does not, as many words.
+
+        The number is found by halving, so a slow `size` is asked some 20 times, not once a sentence.
+        """
+        parts = [
+            (_JOIN if number and not place else " " if place else "") + sentence
+            for number, text in enumerate(texts)
+            for place, sentence in enumerate(_SENTENCE.split(text))
+        ]
+        count = _most(len(parts), lambda count: self._fits("".join(parts[:count])))
+        if count:
+            return "".join(parts[:count])
+        start = parts[0][: _most(len(parts[0]), lambda count: self._fits(parts[0][:count]))]
+        whole = start.rpartition(" ")[0]
+        while whole and not self._fits(whole):  # a tokenizer may count a beginning higher than the whole
+            whole = whole.rpartition(" ")[0]
+        return whole or start
 
 
-def _index(passages: Sequence[Passage], stopwords: frozenset[str]) -> tuple[bm25s.BM25, dict[str, int]]:
-    """bm25s's index and the vocabulary in order of first use. Raises `DataError` when there is no word at all.
+def shown(passage: Passage) -> str:
+    """`title: text`, or the text alone where it names its title."""
+    return passage.text if passage.title in passage.text else f"{passage.title}: {passage.text}"
 
-    bm25s's own vocabulary is a set's order, which differs between runs, so it is not used.
+
+def fuse(rankings: Sequence[Sequence[int]], k: int) -> list[int]:
+    """The best `k` by reciprocal rank fusion (Cormack et al. 2009), the earlier position first among equals.
+
+    score(p) = sum over rankings of 1 / (60 + rank of p), ranks from 1; a ranking without p adds nothing.
     """
-    vocabulary: dict[str, int] = {}
-    tokens = [
-        [vocabulary.setdefault(word, len(vocabulary)) for word in words(f"{passage.title} {passage.text}", stopwords)]
-        for passage in passages
-    ]
-    if not vocabulary:
+    scores: dict[int, float] = {}
+    for ranking in rankings:
+        for rank, position in enumerate(ranking, 1):
+            scores[position] = scores.get(position, 0.0) + 1 / (_RRF + rank)
+    return sorted(scores, key=lambda position: (-scores[position], position))[:k]
+
+
+def _most(most: int, fits: Callable[[int], bool]) -> int:
+    """The largest number from 1 to `most` that fits, when all below it fit too; 0 when none does."""
+    low, high = 0, most
+    while low < high:
+        middle = (low + high + 1) // 2
+        if fits(middle):
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def _embed(passages: Sequence[Passage], index_dir: Path, embedding: Embedding | None) -> Mapping[str, str]:
+    """Write the passages' vectors; the identity of the model that made them."""
+    from swirl.tools import dense
+
+    if embedding is None:
+        raise ValueError("a dense or hybrid index needs an embedding model")
+    if not any(words(f"{passage.title} {passage.text}") for passage in passages):
         raise DataError(f"no word to index in {len(passages)} passages")
-    retriever = _bm25s().BM25()
-    retriever.index((tokens, vocabulary), create_empty_token=False, show_progress=False)
-    retriever.vocab_dict = {}
-    return retriever, vocabulary
+    embedder = dense.load_embedder(embedding.model, embedding.revision, embedding.root, embedding.device)
+    dense.save([shown(passage) for passage in passages], embedder, index_dir)
+    return embedder.identity
 
 
 def _settings(index_dir: Path) -> dict[str, Any]:
@@ -201,26 +260,16 @@ def _settings(index_dir: Path) -> dict[str, Any]:
     if not (index_dir / "search.json").exists():
         raise DataError(f"{index_dir} holds no search index; the stage index makes it: run `dvc repro index`")
     settings = records.load_json(index_dir / "search.json")
-    if not isinstance(settings, dict) or not {"passages", "stopwords", "vocabulary"} <= settings.keys():
-        raise _broken(index_dir, "search.json lacks passages, stopwords or vocabulary")
-    return settings
-
-
-def _arrays(index_dir: Path) -> bm25s.BM25:
-    """bm25s's arrays, memory-mapped. Raises `DataError` when they are missing or broken."""
-    try:
-        return _bm25s().BM25.load(index_dir, mmap=True, load_vocab=False, show_progress=False)
-    except (OSError, ValueError, TypeError, EOFError) as error:
-        raise _broken(index_dir, str(error)) from error
+    retriever = settings.get("retriever", "bm25") if isinstance(settings, dict) else ""
+    if retriever not in RETRIEVERS:
+        raise _broken(index_dir, "search.json does not say what it is")
+    needed = ["passages"]
+    needed += ["stopwords", "vocabulary"] if retriever != "dense" else []
+    needed += ["embedding"] if retriever != "bm25" else []
+    if missing := [key for key in needed if key not in settings]:
+        raise _broken(index_dir, f"search.json lacks {', '.join(missing)}")
+    return dict(settings)
 
 
 def _broken(index_dir: Path, what: str) -> DataError:
     return DataError(f"the search index {index_dir} is broken: {what}; make it again with `dvc repro --force -s index`")
-
-
-def _bm25s() -> Any:
-    """The library, without its debug messages."""
-    import bm25s
-
-    logging.getLogger("bm25s").setLevel(logging.WARNING)
-    return bm25s

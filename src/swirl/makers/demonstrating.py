@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from swirl.benchmarks.embedded import memory_world
+from swirl.judge_prompts import judge_question
 from swirl.layout import Layout
 from swirl.models.pretraining import Demonstrator
 from swirl.params import Params
@@ -13,6 +14,7 @@ from swirl.wiring import read_prompts
 def demonstrator(params: Params, layout: Layout, split: str, *purpose: str) -> Demonstrator:
     """Written demonstrations of one split of the embedded world, with their own random stream."""
     rng = generator(params.seed, "demonstrations", split, *purpose)
-    limits = {str(task): limit for task, limit in params.rollout.max_steps.items()}
+    limits = {name: task.max_steps for name, task in params.tasks.items()}
     k = params.tools.search_results
-    return Demonstrator(split, memory_world(params.seed), read_prompts(params, layout), limits, k, rng)
+    prompts, judge = read_prompts(params, layout), judge_question(params, layout)
+    return Demonstrator(split, memory_world(params.seed), prompts, judge, limits, k, rng)

@@ -1,0 +1,171 @@
+"""GSM8K's calculator annotations as tool use: `48/2 = <<48/2=24>>24 clips` is a call of the calculator and its result.
+
+A solution becomes turns: the words before an annotation and a `<math_exp>` call of its left side, the calculator's own
+result as the observation, and at last the remaining words and the answer. A row whose annotations do not lead to its
+answer is left out, with the reason.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from swirl.actions import render
+from swirl.benchmarks.demonstrations import Turn, observe
+from swirl.benchmarks.oracle import ANNOTATED, is_operation, value_of
+from swirl.benchmarks.rows import BadRow, fields_of, open_rows, text
+from swirl.errors import DataError
+from swirl.grading import same_number
+from swirl.tools import Calculator
+from swirl.tools.base import call as run_tool
+from swirl.types import ActionKind, Derivation
+
+_ANNOTATION = re.compile(r"<<([^<>]*)>>")
+_IN_EXPRESSIONS = frozenset("0123456789 \t\n+-*/×÷=$€£().,%–−")
+_SEPARATOR = re.compile(r"(?<=[0-9]),(?=[0-9]{3}(?![0-9]))")
+_NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
+_OPERATOR = re.compile(r"(?<=[0-9)])[-+*/]")
+_LONGEST_NUMBER = 12
+"""Digits of a number that a spoilt call may take from the question."""
+
+
+class LeftOut(StrEnum):
+    """Why a row becomes no demonstration."""
+
+    NO_ANNOTATION = "no annotation"
+    NO_VALUE = "the calculator refuses an annotation"
+    OTHER_VALUE = "an annotation says another value than the calculator"
+    OTHER_ANSWER = "the last annotation is not the answer"
+    NO_ACTION = "the words around an annotation or the answer cannot be written as an action"
+
+
+@dataclass(frozen=True, slots=True)
+class Solution:
+    """An annotated row as a sound conversation with the calculator."""
+
+    question: str
+    turns: tuple[Turn, ...]
+    """One call a turn, then the answer."""
+    calls: tuple[str, ...]
+    """The annotations' left sides."""
+    results: tuple[str, ...]
+    """What the calculator says of each; the last one is the answer."""
+
+    def derivation(self, question_id: str) -> Derivation:
+        """The golden derivation, for oracles."""
+        return Derivation(question_id, ANNOTATED, self.calls, self.results)
+
+
+def read(path: Path) -> tuple[dict[str, Solution], Counter[LeftOut]]:
+    """(official id, which is the line number from 0 -> solution; how many rows were left out, by reason).
+
+    Raises `DataError` for a file or row that cannot be read, naming file, row, field and value.
+    """
+    solutions: dict[str, Solution] = {}
+    left_out: Counter[LeftOut] = Counter()
+    unit, numbered = open_rows(path, "")
+    for number, raw in numbered:
+        try:
+            row = fields_of(raw)
+            made = solve(text(row, "question"), text(row, "answer"))
+        except BadRow as bad:
+            raise DataError(f"{path}, {unit} {number + 1}, {bad}") from None
+        if isinstance(made, LeftOut):
+            left_out[made] += 1
+        else:
+            solutions[str(number)] = made
+    return solutions, left_out
+
+
+def solve(question: str, solution: str) -> Solution | LeftOut:
+    """The demonstration of one official row, from its fields `question` and `answer`, or why there is none.
+
+    Numbers in the words lose their thousands separators, an expression that stands before its annotation is left to the
+    call, and an annotation that is a bare number is passed over. Total: any two strings give one or the other.
+    """
+    body, _, answer = solution.rpartition("####")
+    if not _ANNOTATION.search(body):
+        return LeftOut.NO_ANNOTATION
+    *pieces, tail = _ANNOTATION.split(body)
+    turns: list[Turn] = []
+    calls: list[str] = []
+    results: list[str] = []
+    words = ""
+    try:
+        for before, annotation in zip(pieces[0::2], pieces[1::2], strict=True):
+            words += before
+            call, _, written = annotation.rpartition("=")
+            value = value_of(call)
+            if value is None:
+                return LeftOut.NO_VALUE
+            if not same_number(value, written) and value != value_of(written):
+                return LeftOut.OTHER_VALUE
+            if is_operation(call):
+                turns.append(Turn(_action(_before_expression(words), ActionKind.CALCULATE, call), observe(call, value)))
+                calls.append(call)
+                results.append(value)
+                words = ""
+        if not results or not same_number(results[-1], answer):
+            return LeftOut.OTHER_ANSWER
+        turns.append(Turn(_action(words + tail, ActionKind.ANSWER, results[-1]), ""))
+    except ValueError:
+        return LeftOut.NO_ACTION
+    return Solution(question, tuple(turns), tuple(calls), tuple(results))
+
+
+def spoil(solution: Solution, rng: random.Random) -> tuple[Turn, ...]:
+    """The solution up to a random step that goes wrong there: the conversation ends with that step.
+
+    It takes another number or operator, makes an earlier call again, or answers with another number. The oracle decides
+    whether it is BAD: now and then what was drawn happens to be right.
+    """
+    last = rng.randrange(len(solution.turns))
+    known = [n for n in _NUMBER.findall(_SEPARATOR.sub("", solution.question)) if len(n) <= _LONGEST_NUMBER]
+    known += solution.results[:last]
+    turns, turn = list(solution.turns[:last]), solution.turns[last]
+    if last and rng.random() < 0.15:
+        return (*turns, rng.choice(turns))
+    said = turn.action.partition("<")[0]
+    if last == len(solution.calls) or (last and rng.random() < 0.15):
+        wrong = rng.choice([number for number in known if number != solution.results[-1]] or ["0"])
+        return (*turns, Turn(f"{said}{render(ActionKind.ANSWER, wrong)}", ""))
+    call = _slip(solution.calls[last], known, rng)
+    observation = observe(call, run_tool(Calculator(), call).text)
+    return (*turns, Turn(f"{said}{render(ActionKind.CALCULATE, call)}", observation))
+
+
+def _before_expression(words: str) -> str:
+    """The words without an expression at their end, which the call says again."""
+    end = len(words)
+    while end and (
+        words[end - 1] in _IN_EXPRESSIONS or (words[end - 1] in "xX" and not words[end - 2 : end - 1].isalpha())
+    ):
+        end -= 1
+    return words[:end]
+
+
+def _action(words: str, kind: str, payload: str) -> str:
+    """The words in one line and the call or answer. Raises `ValueError` when that would not be one action."""
+    thought = " ".join(_SEPARATOR.sub("", words).split())
+    if "<" in thought:
+        raise ValueError(f"a thought must not hold '<': {thought!r}")
+    return f"{thought} {render(kind, payload)}".lstrip()
+
+
+def _slip(call: str, known: Sequence[str], rng: random.Random) -> str:
+    """The call with one number or one operator exchanged."""
+    operators, numbers = list(_OPERATOR.finditer(call)), list(_NUMBER.finditer(call))
+    if not numbers:
+        return f"{call}+1"
+    if operators and rng.random() < 0.4:
+        chosen = rng.choice(operators)
+        new = rng.choice([sign for sign in "+-*/" if sign != chosen.group()])
+    else:
+        chosen = rng.choice(numbers)
+        new = rng.choice([number for number in known if number != chosen.group()] or ["1"])
+    return call[: chosen.start()] + new + call[chosen.end() :]

@@ -1,0 +1,109 @@
+"""Which of a file's questions go to which split.
+
+What a draw promises: splits are drawn one after the other, in the order of `ORDER`, over all benchmarks, and each takes
+the next questions of its file's shuffled order. So a split depends on those before it alone: asking for more of one
+changes none before it, and what it held before it still holds, in the same order. Those after it get other questions.
+`all` takes what the later splits of the same file do not ask for, and so depends on them too.
+
+No question text is ever in two splits, not even of two benchmarks: what one split took is passed over in the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from swirl.errors import DataError
+from swirl.seeds import generator
+from swirl.types import Question
+from swirl.wording import normalised
+
+ORDER = ("evaluation", "development", "train", "reward", "pretrain")
+"""The splits as they are drawn: what is compared over time comes first."""
+
+Key = tuple[str, str]
+"""(benchmark, split), or (benchmark, file)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What one split of one benchmark asks for."""
+
+    benchmark: str
+    split: str
+    file: str
+    """Which of the benchmark's files its questions come from."""
+    count: int | None
+    """Questions; None: all that are left."""
+    listed: tuple[Question, ...] = ()
+    """With some: these very questions, instead of drawn ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """What became of the wishes."""
+
+    questions: dict[Key, list[Question]]
+    """By (benchmark, split), in the order of drawing; their ids and splits are still those of the file."""
+    repeated: dict[str, int]
+    """Questions of each benchmark that were passed over because another split has one with the same text."""
+
+
+def draw(wishes: Sequence[Wish], pools: Mapping[Key, Sequence[Question]], seed: int) -> Drawn:
+    """Questions for every wish, from the pool of its (benchmark, file).
+
+    Raises `DataError` naming how many are asked for and how many there are.
+    """
+    drawn = Drawn({}, dict.fromkeys((wish.benchmark for wish in wishes), 0))
+    left = {key: _shuffled(pool, seed, key) for key, pool in pools.items()}
+    taken: dict[str, str] = {}
+    for wish in sorted(wishes, key=lambda wish: ORDER.index(wish.split)):
+        key = (wish.benchmark, wish.file)
+        free = [one for one in left[key] if taken.get(one[0], wish.split) == wish.split]
+        drawn.repeated[wish.benchmark] += len(left[key]) - len(free)
+        if wish.listed:
+            chosen = [(normalised(question.text), question) for question in wish.listed]
+        else:
+            later = sum(w.count or 0 for w in wishes if (w.benchmark, w.file) == key and _after(w, wish))
+            chosen = free[: _count(wish, free, later, len(pools[key]))]
+        ids = {question.id for _, question in chosen}
+        left[key] = [one for one in free if one[1].id not in ids]
+        taken.update((text, wish.split) for text, _ in chosen)
+        drawn.questions[wish.benchmark, wish.split] = [question for _, question in chosen]
+    return drawn
+
+
+def _shuffled(pool: Sequence[Question], seed: int, key: Key) -> list[tuple[str, Question]]:
+    """(text as it is compared, question) in the order of drawing."""
+    pairs = [(normalised(question.text), question) for question in pool]
+    generator(seed, "download", *key).shuffle(pairs)
+    return pairs
+
+
+def _after(one: Wish, other: Wish) -> bool:
+    return ORDER.index(one.split) > ORDER.index(other.split)
+
+
+def _count(wish: Wish, free: Sequence[tuple[str, Question]], later: int, total: int) -> int:
+    """How many of the free ones the wish gets; `later` are asked for by splits after it."""
+    if wish.count is not None:
+        count, missing = wish.count, wish.count > len(free)
+    else:
+        count = len(free) - later
+        while count > 0 and _usable(free, count) < later:
+            count -= 1
+        missing = count < 1
+    if missing:
+        asked = "all that are left" if wish.count is None else f"{wish.count:,}"
+        after = f", {later:,} of them for later splits" if wish.count is None and later else ""
+        raise DataError(
+            f"{wish.benchmark}: {wish.split} asks for {asked} of the {total:,} questions of file {wish.file!r}, "
+            f"and {len(free):,} are left{after}; ask for fewer"
+        )
+    return count
+
+
+def _usable(free: Sequence[tuple[str, Question]], count: int) -> int:
+    """Questions that later splits can still use when `count` are taken: those with a text of their own."""
+    taken = {text for text, _ in free[:count]}
+    return sum(text not in taken for text, _ in free[count:])

@@ -1,0 +1,81 @@
+"""From params and the layout to the judges of steps and outcomes."""
+
+from __future__ import annotations
+
+from swirl.errors import ModelError
+from swirl.judge_prompts import judge_question, read_judge_prompts
+from swirl.judging.local import LocalRationaleJudge
+from swirl.judging.rationale import RationaleJudge
+from swirl.judging.remote import EndpointJudge
+from swirl.judging.reward import RewardModel
+from swirl.layout import Layout
+from swirl.models.local import context_of, deterministic, load_chat, load_model
+from swirl.params import EndpointReward, Params, PretrainedReward, Served
+from swirl.rollout.sampler import Sampling
+from swirl.seeds import derive
+from swirl.servers import client_of, judge_cache
+
+Judge = RewardModel | RationaleJudge
+
+
+def load_reward_model(params: Params, layout: Layout) -> Judge:
+    """The reward model of the pipeline. Raises `ModelError` when it cannot judge the base's tokens."""
+    settings, folder = params.reward_model, layout.model("reward")
+    deterministic(params.runtime.threads)
+    if isinstance(settings, EndpointReward):
+        return _endpoint_judge(settings.server, settings, params, layout)
+    run = params.runtime
+    model, chat = load_model(folder, run.device, run.attention, run.dtype), load_chat(folder)
+    context = context_of(model, run.context)
+    if isinstance(settings, PretrainedReward) and settings.verdict == "rationale":
+        policy, prompts = load_chat(layout.model("base")), read_judge_prompts(params, layout)
+        sampling, seed = _sampling(settings), derive(params.seed, "judge")
+        judge = LocalRationaleJudge(
+            "reward", model, chat, context, prompts, policy, sampling, settings.votes, seed, workers=run.workers
+        )
+        judge.again = params.judge.retry_failed
+        return judge
+    if isinstance(settings, PretrainedReward):
+        _check_same_tokens(chat, load_chat(layout.model("base")))
+    question = judge_question(params, layout)
+    return RewardModel("reward", model, chat, question, workers=run.workers, threshold=params.judge.threshold)
+
+
+def load_grader(params: Params, layout: Layout) -> RationaleJudge | None:
+    """Who compares answers with the golden ones; None: normalised text or number (`judge.outcome: match`)."""
+    settings = params.judge
+    if settings.outcome == "match":
+        return None
+    if settings.grader is not None:
+        return _endpoint_judge(settings.grader, settings, params, layout)
+    judge = load_reward_model(params, layout)
+    if not isinstance(judge, RationaleJudge):
+        raise ModelError(
+            "judge.outcome is model, but the reward model reads verdicts from one token and grades no answer; name a "
+            "server as judge.grader, set reward_model.verdict to rationale, or judge.outcome to match"
+        )
+    return judge
+
+
+def _endpoint_judge(served: Served, settings: object, params: Params, layout: Layout) -> EndpointJudge:
+    client, prompts = client_of(served, judge_cache(layout)), read_judge_prompts(params, layout)
+    seed, chat = derive(params.seed, "judge"), load_chat(layout.model("base"))
+    votes = int(getattr(settings, "votes", 1))
+    judge = EndpointJudge(f"endpoint:{served.model}", client, prompts, chat, _sampling(settings), votes, seed)
+    judge.again = params.judge.retry_failed
+    return judge
+
+
+def _sampling(settings: object) -> Sampling:
+    """How rationales are drawn; a grader is greedy."""
+    return Sampling(getattr(settings, "temperature", 0.0), 1.0, 0, getattr(settings, "max_tokens", 1024))
+
+
+def _check_same_tokens(judge: object, policy: object) -> None:
+    """Raise `ModelError` unless both tokenizers read a text alike: the judge is given the policy's own tokens."""
+    ours, theirs = (chat.tokenizer.get_vocab() for chat in (judge, policy))  # type: ignore[attr-defined]
+    if ours != theirs:
+        raise ModelError(
+            "the reward model has another tokenizer than the base, so it cannot read the base's tokens; set "
+            "reward_model.verdict to rationale, which reads text, or take a reward model of the same family"
+        )

@@ -1,0 +1,80 @@
+"""`source: embedded`: the sound model taught to judge steps, on its own split, by the oracle's labels.
+
+An embedded world has no stronger model to ask, so this trains on golden labels, as a share of the sound model's
+demonstrations does (verdicts to learn the words from). It learns from written trajectories and from what the base does.
+"""
+
+from __future__ import annotations
+
+from swirl.benchmarks.demonstrations import Flaws
+from swirl.benchmarks.embedded import build
+from swirl.judge_prompts import judge_question
+from swirl.judging.reward import RewardModel
+from swirl.layout import Layout
+from swirl.makers.demonstrating import demonstrator
+from swirl.makers.teaching import Labelled, error_rates, label_trajectory, label_written, teach
+from swirl.models.local import load_model, load_tokenizer, save
+from swirl.models.pretraining import Demonstration
+from swirl.models.training import Schedule
+from swirl.params import EmbeddedBase, EmbeddedReward, Params
+from swirl.records import save_json, save_series
+from swirl.rollout.engine import Policy
+from swirl.seeds import derive, generator
+from swirl.tools import Calculator, Search
+from swirl.types import Question
+from swirl.wiring import attempts_with, load_local_policy, roll_out_all
+
+SOURCES = {"mini-hotpotqa": 1 / 3, "mini-musique": 1 / 3, "mini-beerqa": 1 / 3, "mini-gsm8k": 1.0}
+"""Benchmarks whose kind of question the base answers for the judge to learn from, and their shares of the count."""
+
+_BATCHES = "reward model batches"
+
+
+def make(params: Params, layout: Layout) -> None:
+    """Train on sampled and written steps; measure error rates on further steps sampled from the base."""
+    settings, base_settings = params.reward_model, params.base_model
+    assert isinstance(settings, EmbeddedReward) and isinstance(base_settings, EmbeddedBase)
+    base = load_local_policy(params, layout.model("base"), "base")
+    sampled = _sampled(params, layout, settings, base, settings.questions, "train")
+    heldout = _sampled(params, layout, settings, base, settings.heldout, "heldout")
+    model = load_model(layout.model("ceiling"), params.runtime.device, params.runtime.attention)
+    judge = RewardModel("reward", model, base.chat, judge_question(params, layout), workers=params.runtime.workers)
+    labelled = [*sampled, *_written(params, layout, settings, base_settings, base)]
+    schedule, rng = Schedule(settings.steps, settings.adam_lr, settings.muon_lr), generator(params.seed, _BATCHES)
+    series = teach(judge, labelled, schedule, settings.batch_size, base_settings.mixed_precision, rng)
+    save(model, load_tokenizer(layout.model("base")), layout.model("reward"))
+    save_series(series, layout.series("reward_model"))
+    save_json(error_rates(judge, heldout), layout.metrics("reward_model"))
+
+
+def _sampled(
+    params: Params, layout: Layout, settings: EmbeddedReward, base: Policy, count: int, part: str
+) -> list[Labelled]:
+    """What the base does on questions of the reward split, labelled by the oracle."""
+    seed = derive(params.seed, "reward model", part)
+    labelled = []
+    for name, share in SOURCES.items():
+        built = build(name, "reward", max(1, round(count * share)), 2, 0.0, seed)
+        tool = Search.over(built.passages, params.tools.search_results) if built.passages else Calculator()
+
+        def tools_of(question: Question, tool: Search | Calculator = tool) -> dict[str, Search | Calculator]:
+            return {tool.kind: tool}
+
+        derivations = {derivation.question_id: derivation for derivation in built.derivations}
+        todo = attempts_with(params, layout, built.questions, settings.samples, tools_of)
+        made = roll_out_all(params, base, todo, settings.temperature, derive(seed, name))
+        labelled += [label_trajectory(t, derivations[t.question_id]) for t in made if t.steps]
+    return labelled
+
+
+def _written(
+    params: Params, layout: Layout, settings: EmbeddedReward, base_settings: EmbeddedBase, base: Policy
+) -> list[Labelled]:
+    """Written trajectories, partly corrupted, of both kinds of task."""
+    source = demonstrator(params, layout, "reward", "written")
+    flaws = Flaws(settings.corruption.contextual, settings.corruption.anywhere)
+    drawn: list[Demonstration] = []
+    for _ in range(settings.demonstrations):
+        drawn.append(source.search(base_settings.hops, flaws))
+        drawn.append(source.calculate(base_settings.steps, flaws))
+    return [label_written(demonstration, base.chat) for demonstration in drawn]

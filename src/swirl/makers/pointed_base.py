@@ -1,0 +1,33 @@
+"""`source: pretrained` and `source: endpoint`: a base that somebody else made, pointed to and never copied."""
+
+from __future__ import annotations
+
+from swirl.absent import leave_out
+from swirl.layout import Layout
+from swirl.models.pointer import write_pointer
+from swirl.params import EndpointBase, Params, Pretrained
+from swirl.records import save_json, save_series
+from swirl.servers import write_server
+
+
+def pretrained(params: Params, layout: Layout) -> None:
+    """models/base points to a model of the hub or of a folder."""
+    settings = params.base_model
+    assert isinstance(settings, Pretrained)
+    folder = layout.model("base")
+    write_pointer(folder, settings.model, settings.revision, settings.trust_remote_code, layout.root)
+    _finish(layout)
+
+
+def endpoint(params: Params, layout: Layout) -> None:
+    """models/base says which server has the model, and holds its tokenizer."""
+    settings = params.base_model
+    assert isinstance(settings, EndpointBase)
+    write_server(layout.model("base"), settings, layout.root)
+    _finish(layout)
+
+
+def _finish(layout: Layout) -> None:
+    leave_out(layout.model("ceiling"), "the base was not made here, so there is no sound model before its flaws")
+    save_series([], layout.series("base_model"))
+    save_json({}, layout.metrics("base_model"))

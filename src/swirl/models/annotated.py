@@ -1,0 +1,103 @@
+"""What a model is made from on annotated GSM8K rows: training sequences, and written conversations for a judge."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from swirl.actions import ANSWER_TAG, DEFAULT_TAGS, parse
+from swirl.benchmarks.annotations import Solution, spoil
+from swirl.benchmarks.oracle import label_steps
+from swirl.models.bpe import build_bpe
+from swirl.models.chat import Chat
+from swirl.models.pretraining import Demonstration, example
+from swirl.models.prompts import fill
+from swirl.models.training import Example
+from swirl.types import ActionKind
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+_VERDICTS = ("GOOD", "BAD")
+
+
+def tokenizer_of(
+    solutions: Sequence[Solution], others: Sequence[str], vocabulary: int, context: int
+) -> PreTrainedTokenizerFast:
+    """A BPE tokenizer learned from the rows and from `others` (prompts, fixed observations), which count 300 times.
+
+    The calculator's and the answer's tags, with the blanks around them, and the verdicts are one token each.
+    """
+    texts = [text for text in others for _ in range(300)]
+    for solution in solutions:
+        texts.append(solution.question)
+        texts += [text for turn in solution.turns for text in (turn.action, turn.observation)]
+    names = [tag for tag, kind in DEFAULT_TAGS.items() if kind == ActionKind.CALCULATE] + [ANSWER_TAG]
+    tags = [form for name in names for form in (f" <{name}> ", f"<{name}> ", f" </{name}>")]
+    return build_bpe(texts, vocabulary, context, [*tags, *_VERDICTS])
+
+
+def fitting(
+    solutions: Sequence[Solution], chat: Chat, prompt: str, steps: int, longest_action: int, context: int
+) -> list[Solution]:
+    """The rows that a policy can act out: at most `steps` actions of `longest_action` tokens, within the context."""
+    kept = []
+    for solution in solutions:
+        size = len(example(_conversation(solution, prompt, steps), chat, 0.0).ids)
+        longest = max(len(chat.reply(turn.action)) for turn in solution.turns)
+        if len(solution.turns) <= steps and longest <= longest_action and size <= context:
+            kept.append(solution)
+    return kept
+
+
+def examples(
+    solutions: Sequence[Solution],
+    chat: Chat,
+    prompt: str,
+    steps: int,
+    other: float,
+    judge: str,
+    judged: float,
+    rng: random.Random,
+) -> Iterator[Example]:
+    """Training sequences for ever: shuffled passes over the rows.
+
+    `other` is the loss weight of tokens that are not the model's own. A share `judged` of the sequences stops at a
+    step, sound or spoilt, and asks the judge's question about it: weight on the oracle's verdict alone.
+    """
+    if not solutions:
+        raise ValueError("there is no solution to make examples from")
+    while True:
+        for solution in rng.sample(solutions, len(solutions)):
+            if rng.random() >= judged:
+                yield example(_conversation(solution, prompt, steps), chat, other)
+            elif rng.random() < 0.5:
+                yield _judged(written(solution, prompt, steps, True, rng), chat, judge)
+            else:
+                whole = written(solution, prompt, steps, False, rng)
+                cut = whole.turns[: rng.randint(1, len(whole.turns))]
+                yield _judged(Demonstration(whole.prompt, cut, whole.derivation), chat, judge)
+
+
+def written(solution: Solution, prompt: str, steps: int, spoilt: bool, rng: random.Random) -> Demonstration:
+    """The row's conversation with its golden derivation; if `spoilt` it ends with a step that went wrong."""
+    whole = _conversation(solution, prompt, steps)
+    turns = list(spoil(solution, rng)) if spoilt else whole.turns
+    return Demonstration(whole.prompt, turns, whole.derivation)
+
+
+def _conversation(solution: Solution, prompt: str, steps: int) -> Demonstration:
+    return Demonstration(fill(prompt, solution.question, steps), list(solution.turns), solution.derivation(""))
+
+
+def _judged(demonstration: Demonstration, chat: Chat, judge: str) -> Example:
+    """The conversation, the judge's question about its last step, and the verdict; weight on the verdict alone."""
+    turns = demonstration.turns
+    ids = list(chat.prompt(demonstration.prompt))
+    for turn in turns[:-1]:
+        ids += [*chat.reply(turn.action), *chat.turn(turn.observation, closed=True)]
+    ids += [*chat.reply(turns[-1].action), *chat.turn(judge, closed=True)]
+    good = label_steps(demonstration.derivation, [parse(turn.action) for turn in turns])[-1]
+    verdict = chat.reply("GOOD" if good else "BAD")
+    return Example((*ids, *verdict), (*([0.0] * len(ids)), *([1.0] * len(verdict))))

@@ -1,0 +1,57 @@
+"""A byte-level BPE tokenizer for real text: learned from a model's own training texts, and any text survives it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from swirl.errors import ModelError
+from swirl.models.tokenizer import END, MODEL, PAD, USER
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ '<|user|>' if message['role'] == 'user' else '<|model|>' }}{{ message['content'] }}<|end|>"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}<|model|>{% endif %}"
+)
+"""The roles of the embedded tokenizer's template. No blanks around contents: bytes are kept as they are."""
+
+
+def build_bpe(
+    texts: Iterable[str], vocabulary: int, context: int, whole: Iterable[str] = ()
+) -> PreTrainedTokenizerFast:
+    """A tokenizer of at most `vocabulary` tokens whose merges are learned from `texts`.
+
+    Digits always stand alone, so a number reads the same wherever it is. `whole` are texts that are one token each
+    wherever they occur (tags, verdicts); they are plain text, not special tokens. Any text survives encode and decode.
+    Raises `ModelError` when `vocabulary` has no room for the 256 bytes, `whole` and the special tokens.
+    """
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    special, known = [PAD, USER, MODEL, END], list(dict.fromkeys(whole))
+    merges = vocabulary - len(special) - len(known)
+    if merges < 256:
+        least = 256 + len(special) + len(known)
+        raise ModelError(f"a vocabulary of {vocabulary} tokens is too small: bytes and whole texts alone are {least}")
+    tokenizer = Tokenizer(models.BPE())
+    digits = pre_tokenizers.Digits(individual_digits=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=merges, initial_alphabet=sorted(alphabet), show_progress=False)
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
+    tokenizer.add_tokens([AddedToken(text, special=False, normalized=False) for text in known])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        eos_token=END,
+        additional_special_tokens=[USER, MODEL],
+        clean_up_tokenization_spaces=False,
+        model_max_length=context,
+        chat_template=CHAT_TEMPLATE,
+    )

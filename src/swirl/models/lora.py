@@ -1,0 +1,108 @@
+"""LoRA adapters (peft) inside a causal LM: the weights that train, while the base stays as it is.
+
+Adapters are always float32, whatever the base's type, so that small updates are not lost to rounding; there is no
+dropout, since the log-probabilities that are trained on must be those that were sampled from.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from swirl.errors import ModelError
+from swirl.models.pointer import point_to_same
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_PREFIX = "base_model.model."
+"""What peft's own wrapper puts before every name in a file."""
+
+
+def add(model: Any, rank: int, alpha: int, targets: Sequence[str], seed: int) -> None:
+    """Put a fresh adapter, which changes nothing yet, on the linear layers named `targets` (`all-linear`: all).
+
+    Everything else is frozen. Raises `ModelError` for a name that no layer has, and for the output layer.
+    """
+    import torch
+    from peft import LoraConfig
+
+    output = model.get_output_embeddings()
+    layers = [(name, m) for name, m in model.named_modules() if isinstance(m, torch.nn.Linear) and m is not output]
+    known = sorted({name.rpartition(".")[2] for name, _ in layers})
+    wanted = known if list(targets) == ["all-linear"] else sorted(set(targets))
+    if unknown := [name for name in wanted if name not in known]:
+        raise ModelError(
+            f"an adapter cannot be put on {', '.join(unknown)}: the layers of {type(model).__name__} that can have one "
+            f"are {', '.join(known)}, or all-linear for all of them"
+        )
+    torch.manual_seed(seed % 2**32)
+    _inject(model, LoraConfig(r=rank, lora_alpha=alpha, target_modules=wanted, lora_dropout=0.0, bias="none"))
+
+
+def is_on(model: Any) -> bool:
+    """Whether the model has an adapter."""
+    return hasattr(model, "peft_config")
+
+
+@contextmanager
+def switched_off(model: Any) -> Iterator[None]:
+    """The base alone, in this block. The switch is in the model, so no other thread may use the model meanwhile."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    for layer in layers:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
+
+
+def save(model: Any, base: Path, folder: Path) -> None:
+    """The adapter as peft writes it, and a pointer to the base, whose folder is `base`: no copy of its weights."""
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    point_to_same(base, folder)
+    state = get_peft_model_state_dict(model, adapter_name="default")
+    save_file(
+        {_PREFIX + name.removeprefix(_PREFIX): value.detach().cpu().contiguous() for name, value in state.items()},
+        folder / WEIGHTS,
+    )
+    # Sets in a fixed order, and no path of this machine: the same run writes the same bytes.
+    config = model.peft_config["default"].to_dict()
+    plain = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
+    plain |= {"base_model_name_or_path": None, "inference_mode": True}
+    (folder / CONFIG).write_text(json.dumps(plain, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def load(model: Any, folder: Path) -> None:
+    """Put the adapter of a folder on its base, all of it frozen. Raises `ModelError` when it does not fit."""
+    from peft import LoraConfig, set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    make: Any = LoraConfig.from_peft_type
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        if config.get("peft_type") != "LORA":
+            raise ModelError(f"{folder / CONFIG} is of kind {config.get('peft_type')!r}; only LORA is known here")
+        _inject(model, make(**config))
+        result: Any = set_peft_model_state_dict(model, load_file(folder / WEIGHTS))
+    except (OSError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        raise ModelError(f"{folder} holds no adapter that fits {type(model).__name__}: {error}") from error
+    missing = [name for name in result.missing_keys if ".lora_" in name]
+    if missing or result.unexpected_keys:
+        raise ModelError(f"{folder / WEIGHTS} does not fit its base: {(missing + result.unexpected_keys)[0]}")
+    model.requires_grad_(False)
+
+
+def _inject(model: Any, config: Any) -> None:
+    from peft import inject_adapter_in_model
+
+    inject_adapter_in_model(config, model)
+    for name, parameter in model.named_parameters():
+        if ".lora_" in name:
+            parameter.data = parameter.data.float()

@@ -1,0 +1,51 @@
+"""Float32 masters of the weights that train: an optimiser's small updates would be lost to rounding in bfloat16."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from swirl.processes import Processes
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Masters:
+    """The trainable parameters of a model, and a master of each: itself, or a float32 copy of a narrower one.
+
+    Gradients are summed in the masters' `grad`, the optimiser moves the masters, and `publish` rounds them into the
+    model.
+    """
+
+    def __init__(self, model: Any) -> None:
+        trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.parameters: list[Tensor] = list(trainable.values())
+        """The model's own, in its order."""
+        self.named: dict[str, Tensor] = {
+            name: p if p.dtype.itemsize >= 4 else p.detach().float().requires_grad_() for name, p in trainable.items()
+        }
+        """Name -> master, in the same order."""
+
+    def tensors(self) -> list[Tensor]:
+        """The masters."""
+        return list(self.named.values())
+
+    def add_up(self, processes: Processes) -> None:
+        """Add every process's gradients; one that had nothing to do has none."""
+        if processes.count == 1:
+            return
+        import torch
+
+        for master in self.named.values():
+            if master.grad is None:
+                master.grad = torch.zeros_like(master)
+        processes.add_up(master.grad for master in self.named.values() if master.grad is not None)
+
+    def publish(self) -> None:
+        """Put the masters' values into the model."""
+        import torch
+
+        with torch.no_grad():
+            for parameter, master in zip(self.parameters, self.named.values(), strict=True):
+                if parameter is not master:
+                    parameter.copy_(master)

@@ -1,0 +1,191 @@
+"""Model folders without weights: `model.json` names a pretrained model, its exact version and its files' checksums."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from swirl.errors import ModelError
+
+NAME = "model.json"
+_PATTERNS = ("*.safetensors", "*.json", "*.model", "*.txt", "*.jinja")
+_CODE = "*.py"
+_LARGEST = 1 << 20
+"""Bytes of a pointer file that are read, at most."""
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Pointer:
+    """A pretrained model of the Hugging Face hub or of a local folder."""
+
+    model: str
+    """Hub id, or a folder: absolute, or relative to the folder that the pointer is in."""
+    revision: str
+    """The commit on the hub; empty for a local folder."""
+    files: Mapping[str, str]
+    """SHA-256 of every file that loading reads."""
+    trust_remote_code: bool
+    """Whether Python code that comes with the model may run."""
+
+
+def write_pointer(
+    folder: Path, model: str, revision: str = "", trust_remote_code: bool = False, root: Path | None = None
+) -> Path:
+    """Resolve `model`, write `folder`/model.json, and return where the weights are.
+
+    `model` is a folder (absolute, or relative to `root`, by default the current folder) or else a hub id; `revision`
+    is a branch, tag or commit of the hub ("": main) and is written down as a commit. The hub's files go to its own
+    cache, read with the environment's HF_TOKEN. Raises `ModelError`, saying what to do, when there is no such model,
+    it is not granted, cannot be reached, or has no safetensors weights or configuration.
+    """
+    place = ((root or Path.cwd()) / Path(model).expanduser()).resolve()
+    if place.is_dir():
+        if revision:
+            raise ModelError(f"{model} is a folder, which has no revisions; leave out {revision!r}")
+        source, commit = place, ""
+        given = Path(model).expanduser()
+        name = str(given) if given.is_absolute() else os.path.relpath(source, folder.resolve())
+    elif Path(model).is_absolute() or model.startswith((".", "~")) or not _HUB_ID.fullmatch(model):
+        raise ModelError(f"{model!r} is neither a folder ({place}) nor a hub id such as google/gemma-2-2b-it")
+    else:
+        source = _snapshot(model, revision or "main", trust_remote_code)
+        name, commit = model, source.name
+    check_complete(source, model)
+    pointer = Pointer(name, commit, _checksums(_files(source, trust_remote_code)), trust_remote_code)
+    _write(pointer, folder)
+    return source
+
+
+def point_to_same(base: Path, folder: Path) -> None:
+    """Write `folder`/model.json: to what the model's folder `base` points to, or to `base` if it holds weights."""
+    found = read_pointer(base)
+    if found is None:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_pointer(folder, os.path.relpath(base.resolve(), folder.resolve()), root=folder)
+        return
+    if not found.revision and not Path(found.model).is_absolute():
+        found = replace(found, model=os.path.relpath((base / found.model).resolve(), folder.resolve()))
+    _write(found, folder)
+
+
+def _write(pointer: Pointer, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"source": "pretrained", **asdict(pointer)}, indent=1, sort_keys=True)
+    (folder / NAME).write_text(text + "\n", encoding="utf-8")
+
+
+def read_pointer(folder: Path) -> Pointer | None:
+    """The pointer in a model's folder, or None when there is none. Raises `ModelError` for one that is broken."""
+    path = folder / NAME
+    if not path.exists():
+        return None
+    try:
+        tree = json.loads(path.read_bytes()[:_LARGEST])
+        assert tree.pop("source") == "pretrained"
+        pointer = Pointer(**tree)
+        texts = (pointer.model, pointer.revision, *pointer.files, *pointer.files.values())
+        assert all(isinstance(text, str) for text in texts) and isinstance(pointer.trust_remote_code, bool)
+        assert all(Path(name).name == name for name in pointer.files)
+    except (ValueError, KeyError, TypeError, AttributeError, AssertionError):
+        raise ModelError(
+            f"{path} is no pointer to a pretrained model (source, model, revision, files, trust_remote_code); "
+            "run `dvc repro` to write it again"
+        ) from None
+    return pointer
+
+
+def follow(folder: Path, weights: bool = True) -> tuple[Path, bool]:
+    """Where the weights of a model's folder are, and whether code that comes with them may run.
+
+    A folder without a pointer holds its own. Raises `ModelError` when a file that the pointer names is missing or is
+    not what it was (without `weights`, the weights themselves are not read for that), and what `write_pointer` raises
+    when the hub's cache must be filled again.
+    """
+    pointer = read_pointer(folder)
+    if pointer is None:
+        return folder, False
+    if not pointer.revision:
+        source = (folder / pointer.model).resolve()
+        if not source.is_dir():
+            raise ModelError(f"{folder / NAME} points to {source}, which is not there; put the model back")
+    else:
+        source = _snapshot(pointer.model, pointer.revision, pointer.trust_remote_code)
+    _check(source, pointer, folder, weights)
+    return source, pointer.trust_remote_code
+
+
+def check_complete(source: Path, name: str) -> None:
+    """Raise `ModelError` unless `source` holds a configuration and safetensors weights."""
+    if (source / "adapter_config.json").exists():
+        raise ModelError(f"{name} is an adapter, not a whole model; merge it into its base first")
+    if not (source / "config.json").exists():
+        raise ModelError(f"{name} has no config.json: it is no transformers model ({source})")
+    if not any(source.glob("*.safetensors")):
+        raise ModelError(
+            f"{name} has no safetensors weights, and pickled ones (.bin, .pt) are not read since they may run code; "
+            "convert them with save_pretrained, or choose a revision that has them"
+        )
+
+
+def _files(source: Path, code: bool) -> list[Path]:
+    """The files that loading reads, in order of name."""
+    patterns = (*_PATTERNS, _CODE) if code else _PATTERNS
+    return sorted({path for pattern in patterns for path in source.glob(pattern) if path.is_file()})
+
+
+def _checksums(files: Iterable[Path]) -> dict[str, str]:
+    def sha256(path: Path) -> str:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    files = list(files)
+    with ThreadPoolExecutor(4) as pool:  # hashing lets go of Python's lock
+        return dict(zip((path.name for path in files), pool.map(sha256, files), strict=True))
+
+
+def _check(source: Path, pointer: Pointer, folder: Path, weights: bool) -> None:
+    """Raise `ModelError` unless the files are exactly those that the pointer names."""
+    missing = [name for name in pointer.files if not (source / name).is_file()]
+    if missing:
+        raise ModelError(f"{source} lacks {', '.join(missing)}, which {folder / NAME} names; put the model back")
+    files = _files(source, pointer.trust_remote_code)
+    found = _checksums(path for path in files if weights or path.suffix != ".safetensors")
+    changed = [name for name, digest in found.items() if pointer.files.get(name) != digest]
+    if changed:
+        raise ModelError(
+            f"{', '.join(changed)} in {source} is not what it was when {folder / NAME} was written; put the old files "
+            "back, or take the new ones with `dvc repro -f base_model reward_model`"
+        )
+
+
+def _snapshot(model: str, revision: str, code: bool) -> Path:
+    """The hub's files of one revision in its cache; what is there already is not asked for again."""
+    from huggingface_hub import errors, snapshot_download
+
+    patterns = [*_PATTERNS, *([_CODE] if code else [])]
+    try:
+        return Path(snapshot_download(model, revision=revision, allow_patterns=patterns, ignore_patterns=["*/*"]))
+    except errors.GatedRepoError:
+        raise ModelError(
+            f"{model} is gated: accept its licence at https://huggingface.co/{model}, and set HF_TOKEN in the "
+            "environment to a token of that account"
+        ) from None
+    except errors.RevisionNotFoundError:
+        raise ModelError(f"{model} has no revision {revision!r} on the hub; look at its list of commits") from None
+    except errors.RepositoryNotFoundError:
+        raise ModelError(
+            f"the hub has no model {model}, or it is private: check the name, or set HF_TOKEN in the environment"
+        ) from None
+    except Exception as error:  # of the many ways in which a network fails
+        reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+        raise ModelError(
+            f"{model} at {revision} is not whole in the cache and could not be downloaded ({reason}); go online once, "
+            "or give the folder of a copy as the model"
+        ) from None

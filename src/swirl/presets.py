@@ -1,0 +1,104 @@
+"""Presets: whole settings of params.yaml under a name. `presets/mini.yaml` is complete, the others say what differs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
+
+from swirl.errors import ParamsError
+from swirl.params import Params, Section, chosen_by_source, validate
+
+COMPLETE = "mini"
+"""The preset that holds every key: what the others are laid over."""
+
+
+def names(root: Path) -> list[str]:
+    """The presets of a project, the complete one first."""
+    found = sorted(path.stem for path in (root / "presets").glob("*.yaml"))
+    return sorted(found, key=lambda name: name != COMPLETE)
+
+
+def tree(root: Path, name: str) -> dict[str, Any]:
+    """All settings of a preset: one of `names`, or a file of your own laid over the complete one.
+
+    Raises `ParamsError` for a preset that is not there or not valid.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else root / f"presets/{name}.yaml"
+    if not path.is_file():
+        raise ParamsError(f"there is no preset {name!r}; there are {', '.join(names(root))}, or give a YAML file")
+    complete = _read(root / f"presets/{COMPLETE}.yaml")
+    settings = complete if path.stem == COMPLETE else laid_over(complete, _read(path))
+    validate(settings, str(path))
+    return settings
+
+
+def laid_over(base: Mapping[str, Any], changes: Mapping[str, Any], kind: Any = Params) -> dict[str, Any]:
+    """`base` with `changes` laid over it, section by section.
+
+    Replaced whole are lists, mappings whose keys you choose (benchmarks, tasks, options), and a section with another
+    `source`, whose keys are others.
+    """
+    result = dict(base)
+    for key, value in changes.items():
+        old, field = result.get(key), getattr(kind, "model_fields", {}).get(key)
+        inside = _section(field.annotation, value) if field else None
+        result[key] = value
+        if inside is None or not isinstance(old, Mapping) or not isinstance(value, Mapping):
+            continue
+        if value.get("source", old.get("source")) == old.get("source"):
+            result[key] = laid_over(old, value, inside)
+    return result
+
+
+def _section(annotation: Any, value: Any) -> Any:
+    """The section that a value of this annotation is; None for what is no section."""
+    source = value.get("source") if isinstance(value, Mapping) else None
+    kinds = chosen_by_source(annotation)
+    if kinds:
+        return kinds.get(str(source), next(iter(kinds.values())))
+    union = get_origin(annotation) in (Union, UnionType)
+    candidates = get_args(annotation) if union else (annotation,)
+    return next((kind for kind in candidates if isinstance(kind, type) and issubclass(kind, Section)), None)
+
+
+def differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """(dotted key, old value, new value) wherever two trees differ; None where one has no such key."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for name in [*old, *(name for name in new if name not in old)]:
+            yield from differences(old.get(name), new.get(name), f"{key}.{name}" if key else str(name))
+    elif old != new:
+        yield key, old, new
+
+
+def write(root: Path, settings: Mapping[str, Any], name: str) -> Path | None:
+    """Make params.yaml hold a preset; what it held before is kept beside it, in the file that is returned."""
+    import yaml
+
+    path, kept = root / "params.yaml", None
+    if name == COMPLETE:
+        text = (root / f"presets/{COMPLETE}.yaml").read_text(encoding="utf-8")
+    else:
+        head = f"# Written by `swirl preset {name}`. `swirl params` checks this file.\n"
+        text = head + yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True, width=120)
+    if path.exists() and path.read_text(encoding="utf-8") != text:
+        kept = path.with_name("params.yaml.before")
+        os.replace(path, kept)
+    partial = path.with_name("params.yaml.partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+    return kept
+
+
+def _read(path: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ParamsError(f"{path} cannot be read as YAML: {error}") from None
+    if not isinstance(value, dict):
+        raise ParamsError(f"{path} holds no settings; expected sections as params.yaml has them")
+    return value

@@ -1,0 +1,89 @@
+"""From params to models behind servers: open clients, and the folder of a base that is a server."""
+
+from __future__ import annotations
+
+import atexit
+from pathlib import Path
+
+from swirl.endpoints.client import Client, Endpoint
+from swirl.errors import ModelError
+from swirl.layout import Layout
+from swirl.models.chat import Chat
+from swirl.models.local import configured_context, load_chat
+from swirl.params import EndpointBase, Served
+from swirl.records import load_json, save_json
+from swirl.rollout.remote import RemotePolicy
+
+_SERVER = "server.json"
+_open: dict[tuple[Endpoint, Path | None], Client] = {}
+
+
+def client_of(served: Served, cache: Path | None = None) -> Client:
+    """The open client of a server, one a process; it closes when the process ends.
+
+    `cache` is a folder of answers that are never asked for again.
+    """
+    endpoint = Endpoint(**served.model_dump())
+    if (endpoint, cache) not in _open:
+        client = Client(endpoint, cache)
+        client.__enter__()
+        atexit.register(client.__exit__, None, None, None)
+        _open[endpoint, cache] = client
+    return _open[endpoint, cache]
+
+
+def judge_cache(layout: Layout) -> Path:
+    """Where answers of judges are kept; not an output, so it outlives every run."""
+    return layout.root / ".swirl/answers"
+
+
+def report_use() -> None:
+    """Print what the process asked its servers."""
+    for client in _open.values():
+        used = client.counts
+        cost = f", cost {used.cost:,.2f}" if used.cost else ""
+        print(
+            f"{client.endpoint.url}: {used.requests:,} requests, {used.cached:,} answered from the cache, "
+            f"{used.retries:,} retries, {used.failures:,} failed, {used.prompt_tokens:,} prompt and "
+            f"{used.completion_tokens:,} reply tokens{cost}"
+        )
+
+
+def write_server(folder: Path, settings: EndpointBase, root: Path) -> None:
+    """Let a model's folder say which server has the model, and hold its tokenizer.
+
+    Raises `ModelError` when there is no such tokenizer.
+    """
+    from transformers import AutoTokenizer
+
+    place = root / settings.tokenizer
+    source = str(place) if place.is_dir() else settings.tokenizer
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=settings.revision or "main")
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"base_model.tokenizer {settings.tokenizer!r} is neither a folder with a tokenizer ({place}) nor one of "
+            f"the hub that can be had here: {str(error).splitlines()[0]}"
+        ) from None
+    Chat(tokenizer)  # a template that cannot serve is refused here, not in the middle of synthesis
+    tokenizer.save_pretrained(folder)
+    save_json({"context": settings.context, "server": settings.server.model_dump()}, folder / _SERVER)
+
+
+def remote_policy(folder: Path, name: str, server: Served | None, context: int) -> RemotePolicy | None:
+    """The policy behind `server`, or behind the server that the model's folder names; None when there is neither.
+
+    `context` is the longest conversation; 0 asks the model's own configuration.
+    """
+    path = folder / _SERVER
+    if path.exists():
+        found = load_json(path)
+        server, context = server or Served.model_validate(found["server"]), int(found["context"])
+        from transformers import AutoTokenizer
+
+        chat = Chat(AutoTokenizer.from_pretrained(folder))
+    elif server is None:
+        return None
+    else:
+        chat, context = load_chat(folder), configured_context(folder, context)
+    return RemotePolicy(name, client_of(server), chat, context)

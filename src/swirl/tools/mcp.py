@@ -1,0 +1,358 @@
+"""Tools of MCP servers (Model Context Protocol), through the official client: stdio and streamable HTTP.
+
+A server is opened once a process, lives on an event loop in a thread of its own, and ends with the process. What this
+does not bound is memory: the client reads a message whole before the result is cut to the output limit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import json
+import logging
+import math
+import os
+import re
+import tempfile
+import threading
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from swirl.errors import ParamsError, SwirlError, ToolError
+from swirl.tools.base import MAX_HANGING
+
+START_LIMIT_S = 60.0
+"""Seconds that a server may take for each answer while it is opened."""
+MAX_RESTARTS = 10
+"""How often a server that has ended, or that answers nothing any more, is started again."""
+
+_MAX_DESCRIPTION = 1000
+_CLOSE_LIMIT_S = 15.0
+_MIN_OUTPUT = 20
+_servers: dict[tuple[str, str], Server] = {}
+_servers_lock = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """How a server is reached: by `command` (stdio) or by `url` (streamable HTTP)."""
+
+    command: tuple[str, ...]
+    """Program and arguments, started in the project's folder; empty with a `url`."""
+    url: str
+    env: tuple[str, ...]
+    """Names of the environment variables that the program gets beside HOME, LOGNAME, PATH, SHELL, TERM and USER."""
+    time_limit_s: float
+    """Seconds of one call."""
+    output_limit: int
+    """Characters of one observation."""
+
+
+def describe(server: str, options: Mapping[str, object]) -> Description:
+    """The description that a server's options give. Raises `ParamsError` naming server, option and what is expected."""
+    keys = ("command", "url", "env", "time_limit_s", "output_limit")
+    if unknown := [str(key) for key in options if key not in keys]:
+        raise ParamsError(f"mcp:{server}: no such option: {', '.join(unknown)}; the options are {', '.join(keys)}")
+    command, url = _words(server, options, "command"), options.get("url", "")
+    if bool(command) == bool(url):
+        raise ParamsError(f"mcp:{server}: expected either command (a list: program and arguments) or url")
+    if not isinstance(url, str) or (url and not url.startswith(("http://", "https://"))):
+        raise ParamsError(f"mcp:{server}: url is {url!r}; expected http://... or https://...")
+    env = _words(server, options, "env")
+    if url and env:
+        raise ParamsError(f"mcp:{server}: env is for a server with a command; one with a url gets no variables")
+    seconds, limit = options.get("time_limit_s"), options.get("output_limit")
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
+        raise ParamsError(f"mcp:{server}: time_limit_s is {seconds!r}; expected a number of seconds above 0")
+    if isinstance(limit, bool) or not isinstance(limit, int) or limit < _MIN_OUTPUT:
+        raise ParamsError(f"mcp:{server}: output_limit is {limit!r}; expected characters, at least {_MIN_OUTPUT}")
+    return Description(command, url, env, float(seconds), limit)
+
+
+def open_server(server: str, options: Mapping[str, object], root: Path) -> Server:
+    """The server of that name, opened at the first call and the same one afterwards.
+
+    Raises `ParamsError` for a description that is not sound, that differs from the one it was opened with, or whose
+    server cannot be started.
+    """
+    description = describe(server, options)
+    key = (str(root), server)
+    with _servers_lock:
+        if key not in _servers:
+            if not _servers:
+                atexit.register(close_all)
+            _servers[key] = Server(server, description, root)
+        opened = _servers[key]
+    if opened.description != description:
+        raise ParamsError(f"mcp:{server} is open already, with other options; all its tools share one description")
+    return opened
+
+
+def close_all() -> None:
+    """End every open server; what is left of them is killed."""
+    with _servers_lock:
+        for server in _servers.values():
+            server.close()
+        _servers.clear()
+    atexit.unregister(close_all)
+
+
+class ServerTool:
+    """One tool of a server.
+
+    A call is a JSON object of arguments, or plain text when the tool has exactly one required string argument (an
+    object that holds that argument is still read as arguments). The server bounds its calls by itself: at the time
+    limit a call is cancelled, and no thread is left behind.
+    """
+
+    time_limit_s = 0.0
+
+    def __init__(self, server: Server, listed: Any) -> None:
+        """`listed` is the tool as its server lists it (name, description, input_schema)."""
+        schema = listed.input_schema if isinstance(listed.input_schema, dict) else {}
+        properties = schema.get("properties")
+        self._arguments: dict[str, Any] = properties if isinstance(properties, dict) else {}
+        required = schema.get("required")
+        self._required = [str(name) for name in required] if isinstance(required, list) else []
+        first = self._arguments.get(self._required[0]) if len(self._required) == 1 else None
+        self._text_argument = self._required[0] if isinstance(first, dict) and first.get("type") == "string" else ""
+        self._server, self._tool = server, str(listed.name)
+        self.name = self.kind = f"mcp:{server.name}/{listed.name}"
+        self.tag = _tag(self._tool)
+        said = " ".join((listed.description or f"the tool {listed.name} of {server.name}").split())
+        self.description = f"{said}; arguments: {self._signature()}"[:_MAX_DESCRIPTION]
+        self.output_limit = server.description.output_limit
+
+    def run(self, payload: str) -> str:
+        """The text of the server's result. Raises `ToolError` for bad arguments and for what the server refuses."""
+        return self._server.call(self._tool, self._parse(payload))
+
+    def _parse(self, payload: str) -> dict[str, Any]:
+        """The arguments of a call. Raises `ToolError` saying what they should be."""
+        arguments: Any = None
+        with contextlib.suppress(ValueError, RecursionError):
+            arguments = json.loads(payload, parse_constant=_no_constant)
+        if self._text_argument and not (isinstance(arguments, dict) and self._text_argument in arguments):
+            arguments = {self._text_argument: payload}
+        if not isinstance(arguments, dict):
+            raise ToolError(f"expected a JSON object with {self._signature()}")
+        if missing := [name for name in self._required if name not in arguments]:
+            raise ToolError(f"missing: {', '.join(missing)}; expected a JSON object with {self._signature()}")
+        try:
+            json.dumps(arguments, ensure_ascii=False).encode()
+        except UnicodeEncodeError:  # half of a surrogate pair, which would end the connection
+            raise ToolError("the arguments hold characters that cannot be sent") from None
+        return arguments
+
+    def _signature(self) -> str:
+        """`query (string, required), k (integer)`."""
+        said = []
+        for name, about in self._arguments.items():
+            kind = str(about.get("type", "any")) if isinstance(about, dict) else "any"
+            said.append(f"{name} ({kind}{', required' if name in self._required else ''})")
+        return ", ".join(said) or "no arguments"
+
+
+class Server:
+    """An open server. Calls may come from any thread; one that finds the server lost first starts it again."""
+
+    def __init__(self, name: str, description: Description, root: Path) -> None:
+        """Start it and list its tools. Raises `ParamsError` saying why that fails."""
+        if find_spec("mcp") is None:
+            raise SwirlError("tools of MCP servers need the extra mcp: pip install 'swirl[mcp]'")
+        self.name, self.description, self._root = name, description, root
+        self._variables = {}
+        for variable in description.env:
+            if variable not in os.environ:
+                raise ParamsError(f"mcp:{name}: the environment variable {variable}, which env names, is not set")
+            self._variables[variable] = os.environ[variable]
+        self._log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._loop.run_forever, name=f"mcp:{name}", daemon=True).start()
+        self._lock = threading.Lock()
+        self._unanswered = 0
+        """Calls in a row that took too long."""
+        self._lost = False
+        self._restarts = 0
+        try:
+            self._start()
+        except ParamsError:
+            self.close()
+            raise
+
+    def tool(self, name: str) -> ServerTool:
+        """One of its tools. Raises `ParamsError` naming those there are."""
+        if name not in self._tools:
+            there = ", ".join(sorted(self._tools)) or "none"
+            raise ParamsError(f"mcp:{self.name} has no tool {name!r}; its tools are {there}")
+        return self._tools[name]
+
+    def call(self, tool: str, arguments: dict[str, Any]) -> str:
+        """The text of one result. Raises `ToolError`: an error that the server tells, no answer in time, no server."""
+        from mcp import MCPError
+        from mcp_types import CONNECTION_CLOSED, REQUEST_TIMEOUT
+
+        seconds = self.description.time_limit_s
+        late = ToolError(f"{tool} took longer than {seconds:g} s")
+        client = self._connected()
+        future = asyncio.run_coroutine_threadsafe(
+            client.call_tool(tool, arguments, read_timeout_seconds=seconds), self._loop
+        )
+        try:
+            result = future.result(2 * seconds + 1)  # the client's own limit comes first
+        except TimeoutError:
+            future.cancel()
+            self._note(client, answered=False)
+            raise late from None
+        except MCPError as error:
+            if error.code == REQUEST_TIMEOUT:
+                self._note(client, answered=False)
+                raise late from None
+            if error.code == CONNECTION_CLOSED:
+                self._note(client, answered=False, lost=True)
+                raise ToolError(f"the server of {tool} has ended") from None
+            self._note(client, answered=True)
+            raise ToolError(f"{tool} failed: {error}") from None
+        except Exception as error:  # a result that is not as declared, or a connection in pieces
+            self._note(client, answered=False)
+            raise ToolError(f"{tool} failed: {_leaf(error)}") from error
+        self._note(client, answered=True)
+        text = _text(result)
+        if result.is_error:
+            raise ToolError(text or f"{tool} failed")
+        return text
+
+    def close(self) -> None:
+        """End the server's process, or the connection to it."""
+        self._stop()
+        self._lost, self._restarts = True, MAX_RESTARTS
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._loop.stop)
+        self._log.close()
+
+    def _connected(self) -> Any:
+        """The client, of a server that is started again if it was lost."""
+        with self._lock:
+            if self._lost:
+                if self._restarts >= MAX_RESTARTS:
+                    raise ToolError(f"the server {self.name} has ended and is not started again")
+                self._restarts += 1
+                self._stop()
+                try:
+                    self._start()
+                except ParamsError as error:
+                    raise ToolError(str(error)) from error
+            return self._client
+
+    def _note(self, client: Any, answered: bool, lost: bool = False) -> None:
+        """Keep count of what shows that the server is lost: its end, or several calls in a row without an answer."""
+        with self._lock:
+            if client is not self._client:
+                return  # a call to a server that was stopped since
+            self._unanswered = 0 if answered else self._unanswered + 1
+            self._lost = self._lost or lost or self._unanswered >= MAX_HANGING
+
+    def _start(self) -> None:
+        """Open a connection and list the tools. Raises `ParamsError`."""
+        logging.getLogger("mcp").setLevel(logging.CRITICAL)  # what goes wrong is said by the errors below
+        self._log.seek(0)
+        self._log.truncate()
+        ready: Future[tuple[Any, list[Any]]] = Future()
+        self._end = asyncio.Event()
+        self._serving = asyncio.run_coroutine_threadsafe(self._serve(ready, self._end), self._loop)
+        try:
+            self._client, listed = ready.result(3 * START_LIMIT_S)
+        except TimeoutError:
+            raise ParamsError(f"mcp:{self.name}: {self._what()} does not answer") from None
+        except Exception as error:
+            raise ParamsError(f"mcp:{self.name}: {self._why(_leaf(error))}") from error
+        self._tools = {tool.name: ServerTool(self, tool) for tool in listed}
+        self._unanswered, self._lost = 0, False
+
+    async def _serve(self, ready: Future[tuple[Any, list[Any]]], end: asyncio.Event) -> None:
+        """Hold the connection, which one task must open and close, until `end`."""
+        from mcp import Client, StdioServerParameters, stdio_client
+
+        target: Any = self.description.url
+        if self.description.command:
+            program, *arguments = self.description.command
+            parameters = StdioServerParameters(
+                command=program, args=arguments, env=self._variables, cwd=self._root, encoding_error_handler="replace"
+            )
+            target = stdio_client(parameters, errlog=self._log)
+        try:
+            async with Client(target, read_timeout_seconds=START_LIMIT_S) as client:
+                listed: list[Any] = []
+                cursor: str | None = None
+                for _ in range(100):
+                    page = await client.list_tools(cursor=cursor)
+                    listed += page.tools
+                    cursor = page.next_cursor
+                    if not cursor:
+                        break
+                ready.set_result((client, listed))
+                await end.wait()
+        except BaseException as error:
+            if not ready.done():
+                ready.set_exception(error if isinstance(error, Exception) else ConnectionError("it was cancelled"))
+
+    def _stop(self) -> None:
+        """End the connection; a process that does not go by itself is killed by the client after a few seconds."""
+        with contextlib.suppress(Exception):
+            self._loop.call_soon_threadsafe(self._end.set)
+            self._serving.result(_CLOSE_LIMIT_S)
+        self._serving.cancel()
+
+    def _what(self) -> str:
+        return self.description.url or f"the command {' '.join(self.description.command)!r}"
+
+    def _why(self, error: BaseException) -> str:
+        """Why it could not be opened, with the last line that a program wrote to stderr."""
+        if self.description.command and isinstance(error, FileNotFoundError):
+            return f"command not found: {self.description.command[0]!r}"
+        self._log.seek(0)
+        written = [line.strip() for line in self._log.read().splitlines() if line.strip()]
+        last = f"; it wrote: {written[-1][:300]}" if written else ""
+        return f"{self._what()} cannot be opened: {type(error).__name__}: {error}{last}"
+
+
+def _words(server: str, options: Mapping[str, object], key: str) -> tuple[str, ...]:
+    """A list of strings among the options; () when it is not there."""
+    value = options.get(key, ())
+    if not isinstance(value, list | tuple) or not all(isinstance(word, str) and word for word in value):
+        raise ParamsError(f"mcp:{server}: {key} is {value!r}; expected a list of strings")
+    return tuple(value)
+
+
+def _tag(name: str) -> str:
+    """A tool's name as a plain word: `getWeather-now` becomes `get_weather_now`."""
+    apart = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)
+    word = re.sub(r"[^a-z0-9]+", "_", apart.lower()).strip("_")
+    return word if word[:1].isalpha() and word != "answer" else f"tool_{word}"
+
+
+def _text(result: Any) -> str:
+    """What a result says: its texts, or its structured content; of an image or sound only that it is there."""
+    said = []
+    for block in result.content:
+        text = block.text if block.type == "text" else getattr(getattr(block, "resource", None), "text", None)
+        said.append(text if isinstance(text, str) else f"[{block.type}]")
+    if not said and result.structured_content is not None:
+        return json.dumps(result.structured_content, ensure_ascii=False)
+    return "\n".join(said)
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _leaf(error: BaseException) -> BaseException:
+    """The first error inside a group of them."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -1,0 +1,41 @@
+"""How much of what an answer rests on a search finds: recall@k of the supporting passages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from swirl.errors import DataError
+from swirl.types import Question
+
+if TYPE_CHECKING:
+    from swirl.tools.search import Search
+
+KS = (1, 2, 5, 10, 20)
+"""How many passages are looked at."""
+
+
+def recall(
+    search: Search, questions: Sequence[Question], support: Mapping[str, Sequence[str]], ks: Sequence[int] = KS
+) -> dict[str, float]:
+    """Means over the questions that `support` (question id -> passage ids) knows, each asked in its own words.
+
+    `recall@k` is the share of a question's supporting passages among the first k, `all@k` the share of questions with
+    all of them there. A tool may be asked several times, so this is the first search's share of the work. Raises
+    `DataError` when no question has support, and for a supporting passage that the index does not hold.
+    """
+    asked = [question for question in questions if support.get(question.id)]
+    if not asked:
+        raise DataError(f"none of {len(questions)} questions has supporting passages")
+    place = {passage.id: position for position, passage in enumerate(search.passages)}
+    totals = dict.fromkeys([f"{name}@{k}" for name in ("recall", "all") for k in ks], 0.0)
+    found = search.best([question.text for question in asked], max(ks))
+    for question, ranked in zip(asked, found, strict=True):
+        wanted = set(support[question.id])
+        if lost := sorted(wanted - place.keys()):
+            raise DataError(f"question {question.id}: its supporting passage {lost[0]} is not in the index")
+        for k in ks:
+            share = len({place[passage] for passage in wanted} & set(ranked[:k])) / len(wanted)
+            totals[f"recall@{k}"] += share
+            totals[f"all@{k}"] += share == 1
+    return {name: total / len(asked) for name, total in totals.items()}

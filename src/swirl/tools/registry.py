@@ -1,0 +1,148 @@
+"""Tools by name: the calculator, a class of the project's own, or a tool of an MCP server."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from swirl.actions import ANSWER_TAG
+from swirl.errors import ParamsError
+from swirl.tools.base import Tool
+from swirl.types import ActionKind
+
+NAMES = "calculator, search, package.module:Class, or mcp:SERVER/TOOL"
+"""How a tool may be called."""
+
+BUILT_IN = {"search": ActionKind.SEARCH, "calculator": ActionKind.CALCULATE}
+"""Names of the built-in tools -> the kind of action that calls them."""
+
+MIN_OUTPUT = 20
+"""Characters that an observation may always have: room for the note that it was cut."""
+
+_OWN = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
+_MCP = re.compile(r"mcp:(?P<server>[A-Za-z0-9_.-]+)/(?P<tool>\S+)", re.ASCII)
+_TAG = re.compile(r"[a-z][a-z0-9_]*", re.ASCII)
+
+
+def options_name(name: str) -> str:
+    """Under which name a tool's options stand: `mcp:SERVER` for every tool of that server, else the tool's own."""
+    match = _MCP.fullmatch(name)
+    return f"mcp:{match['server']}" if match else name
+
+
+def open_tool(name: str, options: Mapping[str, object], root: Path) -> Tool:
+    """The tool of that name, which is one of `NAMES` except `search`: that needs an index, and its caller opens it.
+
+    A class is imported with `root` (the project's folder) on sys.path and made with `options` as keyword arguments; a
+    tool of an MCP server (`swirl.tools.mcp`) has the server's description as options. Raises `ParamsError` saying what
+    is wrong: no such tool, options that it does not take, or a class that is no tool.
+    """
+    if name == "calculator":
+        from swirl.tools.calculator import Calculator
+
+        if options:
+            raise ParamsError(f"the tool calculator takes no options, not {', '.join(map(str, options))}")
+        return Calculator()
+    if name == "search":
+        raise ParamsError("the tool search needs an index: it is opened where the question's benchmark is known")
+    if match := _MCP.fullmatch(name):
+        from swirl.tools.mcp import open_server
+
+        return open_server(match["server"], options, root).tool(match["tool"])
+    if name.startswith("mcp:") or not _OWN.fullmatch(name):
+        raise ParamsError(f"there is no tool {name!r}; a tool is {NAMES}")
+    tool = _own(name, options, root)
+    check(tool, name)
+    return tool
+
+
+def by_kind(tools: Iterable[Tool]) -> dict[str, Tool]:
+    """The tools of one question by the kind of action that calls them.
+
+    Raises `ParamsError` when two of them could not be told apart: they share a tag or a kind.
+    """
+    made: dict[str, Tool] = {}
+    tags: dict[str, Tool] = {}
+    for tool in tools:
+        other = made.setdefault(tool.kind, tool)
+        if other is not tool:
+            raise ParamsError(
+                f"two tools of a question have the kind {tool.kind!r}: {_class(other)} and {_class(tool)}"
+            )
+        other = tags.setdefault(tool.tag, tool)
+        if other is not tool:
+            raise ParamsError(
+                f"two tools of a question are called by the tag {tool.tag!r}: {other.name} and {tool.name}; "
+                "a question's tools need tags that differ"
+            )
+    return made
+
+
+def check(tool: Tool, name: str) -> None:
+    """Raise `ParamsError`, naming class and attribute, unless what an own tool (`name` in params) declares is sound.
+
+    Its kind is its own name, or that of the built-in tool that it stands in for.
+    """
+    said: Any = tool  # nothing is known of it yet
+    for attribute in ("name", "kind", "tag", "description", "time_limit_s", "output_limit", "run"):
+        if not hasattr(said, attribute):
+            raise ParamsError(f"tool {name}: {_class(said)} has no {attribute}; swirl.tools.base.Tool says what it is")
+    reserved = (ActionKind.ANSWER, ActionKind.MALFORMED)
+    _expect(name, said, "name", "one word", isinstance(said.name, str) and said.name.split() == [said.name])
+    _expect(name, said, "name", f"none of {', '.join(reserved)}", said.name not in reserved)
+    kinds = (said.name, *BUILT_IN.values())
+    _expect(name, said, "kind", f"its name, {said.name!r}", isinstance(said.kind, str) and said.kind in kinds)
+    word = isinstance(said.tag, str) and _TAG.fullmatch(said.tag) is not None
+    _expect(name, said, "tag", "a word of a-z, 0-9 and _ that begins with a letter", word)
+    _expect(name, said, "tag", f"not {ANSWER_TAG!r}, which ends a trajectory", said.tag != ANSWER_TAG)
+    description = said.description
+    _expect(name, said, "description", "a sentence", isinstance(description, str) and bool(description.strip()))
+    seconds = said.time_limit_s
+    timed = isinstance(seconds, int | float) and not isinstance(seconds, bool) and math.isfinite(seconds)
+    _expect(name, said, "time_limit_s", "a number of seconds above 0", timed and seconds > 0)
+    limit = said.output_limit
+    limited = isinstance(limit, int) and not isinstance(limit, bool) and limit >= MIN_OUTPUT
+    _expect(name, said, "output_limit", f"a number of characters, at least {MIN_OUTPUT}", limited)
+    _expect(name, said, "run", "a method: run(payload: str) -> str", callable(said.run))
+
+
+def _own(name: str, options: Mapping[str, object], root: Path) -> Tool:
+    """An instance of the class `package.module:Class`."""
+    module_name, _, class_name = name.partition(":")
+    if str(root) not in sys.path:
+        sys.path.insert(0, str(root))
+        importlib.invalidate_caches()
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name and f"{module_name}.".startswith(f"{error.name}."):
+            raise ParamsError(f"tool {name}: there is no module {module_name} in {root} or installed") from None
+        raise ParamsError(f"tool {name}: importing {module_name} failed: {error}") from error
+    except Exception as error:  # whatever a foreign module does while it is imported
+        raise ParamsError(f"tool {name}: importing {module_name} failed: {type(error).__name__}: {error}") from error
+    kind = getattr(module, class_name, None)
+    if not isinstance(kind, type):
+        where = getattr(module, "__file__", None) or module_name
+        raise ParamsError(f"tool {name}: {where} has no class {class_name}")
+    try:
+        tool: Tool = kind(**{str(key): value for key, value in options.items()})
+    except Exception as error:  # whatever a foreign class does while it is made
+        given = ", ".join(map(str, options)) or "none"
+        why = f"{type(error).__name__}: {error}"
+        raise ParamsError(f"tool {name}: {class_name} cannot be made with its options ({given}): {why}") from error
+    return tool
+
+
+def _expect(name: str, tool: Any, attribute: str, what: str, holds: bool) -> None:
+    if not holds:
+        value = repr(getattr(tool, attribute))[:100]
+        raise ParamsError(f"tool {name}: {_class(tool)}.{attribute} is {value}; expected {what}")
+
+
+def _class(tool: Any) -> str:
+    return f"{type(tool).__module__}.{type(tool).__name__}"

@@ -1,0 +1,204 @@
+"""Adapters: they change nothing at first, train alone, give way to the base as the reference, and load again."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from swirl.errors import ModelError
+from swirl.models import lora
+from swirl.models.local import load_chat, load_model, load_tokenizer, save
+from swirl.rl.checkpoints import Checkpoints
+from swirl.rl.combs import pack
+from swirl.rl.logprobs import action_logprobs
+from swirl.rl.trainer import Trainer
+from swirl.rollout.engine import Policy
+from tests import tiny
+from tests.test_trainer import BATCH, CHAT, SETTINGS, Rewards, weights
+
+IDS = torch.tensor([[3, 4, 5, 6, 7, 8]])
+
+
+def moved(model: Any, seed: int = 1) -> Any:
+    """The model with its adapter no longer at its beginning."""
+    torch.manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        if ".lora_B." in name:
+            parameter.data.normal_(0, 0.3)
+    return model
+
+
+def adapted(model: Any, *targets: str) -> Any:
+    lora.add(model, 3, 6, targets or ("all-linear",), seed=7)
+    return model
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_an_adapter_changes_nothing_at_first_and_gives_way_to_the_base(family: str) -> None:
+    model = tiny.FAMILIES[family](16).float()
+    before = model(input_ids=IDS).logits
+    adapted(model)
+    assert torch.equal(model(input_ids=IDS).logits, before)
+    after = moved(model)(input_ids=IDS).logits
+    assert float((after - before).abs().max().detach()) > 0.01
+    with lora.switched_off(model):
+        assert torch.equal(model(input_ids=IDS).logits, before)
+    assert torch.equal(model(input_ids=IDS).logits, after)
+    assert all(parameter.requires_grad == (".lora_" in name) for name, parameter in model.named_parameters())
+
+
+def test_the_base_comes_back_even_when_the_block_fails() -> None:
+    model = moved(adapted(tiny.qwen3(16).float()))
+    after = model(input_ids=IDS).logits
+    with pytest.raises(ZeroDivisionError), lora.switched_off(model):
+        _ = 1 / 0
+    assert torch.equal(model(input_ids=IDS).logits, after)
+
+
+def test_targets_are_the_layers_that_are_named() -> None:
+    model = adapted(tiny.llama(16), "q_proj", "v_proj")
+    trained = {name.split(".")[-4] for name, p in model.named_parameters() if p.requires_grad}
+    assert trained == {"q_proj", "v_proj"}
+
+
+@pytest.mark.parametrize("name", ["query", "lm_head", "embed_tokens"])
+def test_a_target_that_cannot_have_one_is_refused(name: str) -> None:
+    with pytest.raises(ModelError, match=f"cannot be put on {name}: the layers of LlamaForCausalLM .* are down_"):
+        adapted(tiny.llama(16), "q_proj", name)
+
+
+def test_peft_s_own_wrapper_gives_the_same_log_probabilities() -> None:
+    from peft import LoraConfig, get_peft_model
+
+    model = tiny.gemma2(16)
+    wrapped = moved(get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj", "down_proj"])))
+    combs = [pack([5, 6, 7, 8, 9], [(2, [3, 4]), (5, [6])])]
+    with torch.no_grad():
+        for packed in (True, False):
+            outer, inner = (action_logprobs(m, combs, packed)[0] for m in (wrapped, wrapped.get_base_model()))
+            assert torch.equal(outer, inner)
+            with wrapped.disable_adapter():
+                assert not torch.equal(action_logprobs(wrapped, combs, packed)[0], outer)
+            naive = tiny.naive_logprobs(wrapped.get_base_model(), (5, 6), (3, 4))
+            torch.testing.assert_close(outer[0], naive, rtol=0, atol=1e-5)
+
+
+def trainers(packed: bool, recompute: bool = False) -> tuple[Trainer, Trainer]:
+    """Two trainers of equal policies: with the base as a model of its own, and with the adapter switched off."""
+    settings = dataclasses.replace(SETTINGS, packed=packed, recompute=recompute)
+    made = []
+    for own in (True, False):
+        base = tiny.qwen3(16).float()
+        policy = moved(adapted(copy.deepcopy(base)))
+        reference = base.requires_grad_(False) if own else None
+        rewards = Rewards(lambda token: token / 16)
+        made.append(Trainer(Policy("p", policy, CHAT, 128), reference, rewards, settings))
+    return made[0], made[1]
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("packed", [True, False])
+def test_the_adapter_switched_off_is_the_reference(packed: bool, recompute: bool) -> None:
+    two, one = trainers(packed, recompute)
+    before = weights(one.policy.model)
+    for number in range(2):
+        metrics = one.update(number, BATCH)
+        assert metrics["kl"] > 0.01
+        assert metrics == two.update(number, BATCH)
+    after = weights(one.policy.model)
+    for name, value in weights(two.policy.model).items():
+        assert torch.equal(after[name], value)
+        assert torch.equal(after[name], before[name]) == (".lora_" not in name)
+
+
+def test_the_reference_by_switch_needs_one_worker() -> None:
+    _, learner = trainers(packed=True)
+    with pytest.raises(ValueError, match="workers must be 1"):
+        Trainer(learner.policy, None, learner.reward_model, dataclasses.replace(SETTINGS, workers=2))
+
+
+def test_checkpoints_hold_the_adapter_alone(tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    _, learner = trainers(packed=True)
+    learner.update(0, BATCH)
+    kept = weights(learner.policy.model)
+    Checkpoints(tmp_path / "c", "print").save(1, learner.masters, learner.optimizer, {})
+    held = load_file(tmp_path / "c/step-000001/model.safetensors")
+    assert held.keys() == {name for name in kept if ".lora_" in name}
+    learner.update(1, BATCH)
+    Checkpoints(tmp_path / "c", "print").restore(1, learner.masters, learner.optimizer)
+    assert all(torch.equal(value, kept[name]) for name, value in weights(learner.policy.model).items())
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A models folder with a base of random weights and its tokenizer."""
+    save(tiny.qwen3(len(CHAT.tokenizer)).float(), CHAT.tokenizer, tmp_path / "models/base")
+    return tmp_path / "models"
+
+
+def test_an_adapter_s_folder_holds_no_base_and_loads_by_its_pointer(project: Path) -> None:
+    model = moved(adapted(load_model(project / "base", "cpu", "eager")))
+    after = model(input_ids=IDS).logits
+    save(model, None, project / "swirl", project / "base")
+    names = {path.name: path.read_bytes() for path in (project / "swirl").iterdir()}
+    assert names.keys() == {"model.json", "adapter_config.json", "adapter_model.safetensors"}
+    assert json.loads(names["model.json"])["model"] == "../base"
+    assert str(project).encode() not in b"".join(names.values())
+    loaded = load_model(project / "swirl", "cpu", "eager")
+    assert torch.equal(loaded(input_ids=IDS).logits, after)
+    assert not loaded.training and not any(p.requires_grad for p in loaded.parameters())
+    assert load_chat(project / "swirl").prompt("born Oslo") == CHAT.prompt("born Oslo")
+    assert len(load_tokenizer(project / "swirl")) == len(CHAT.tokenizer)
+    save(model, None, project / "again", project / "base")
+    assert {path.name: path.read_bytes() for path in (project / "again").iterdir()} == names
+
+    from peft import PeftModel
+
+    base = load_model(project / "base", "cpu", "eager")
+    theirs = PeftModel.from_pretrained(base, str(project / "swirl"))
+    assert torch.equal(theirs(input_ids=IDS).logits, after)
+
+
+def test_a_base_that_changed_under_an_adapter_is_refused(project: Path) -> None:
+    model = adapted(load_model(project / "base", "cpu", "eager"))
+    save(model, None, project / "swirl", project / "base")
+    save(tiny.qwen3(len(CHAT.tokenizer), seed=5).float(), CHAT.tokenizer, project / "base")
+    with pytest.raises(ModelError, match=r"model.safetensors in .*models/base is not what it was"):
+        load_model(project / "swirl", "cpu", "eager")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"peft_type": "IA3"}, "is of kind 'IA3'; only LORA is known here"),
+        ({"target_modules": ["nothing"]}, "holds no adapter that fits Qwen3ForCausalLM"),
+        ({"target_modules": ["q_proj"]}, "does not fit its base: "),
+        ({"r": 5}, "holds no adapter that fits Qwen3ForCausalLM"),
+    ],
+)
+def test_an_adapter_that_does_not_fit_is_refused(change: dict[str, Any], message: str, project: Path) -> None:
+    save(adapted(load_model(project / "base", "cpu", "eager")), None, project / "swirl", project / "base")
+    path = project / "swirl/adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change), encoding="utf-8")
+    with pytest.raises(ModelError, match=message):
+        load_model(project / "swirl", "cpu", "eager")
+
+
+def test_on_a_bfloat16_base_the_adapter_learns_in_float32(project: Path) -> None:
+    model = adapted(load_model(project / "base", "cpu", "eager", "bfloat16"))
+    assert {p.dtype for n, p in model.named_parameters() if ".lora_" in n} == {torch.float32}
+    assert {p.dtype for n, p in model.named_parameters() if ".lora_" not in n} == {torch.bfloat16}
+    settings = dataclasses.replace(SETTINGS, lr=2e-6)
+    learner = Trainer(Policy("p", moved(model), CHAT, 128), None, Rewards(lambda token: token / 16), settings)
+    before = weights(model)
+    learner.update(0, BATCH)
+    steps = [float((p - before[n]).abs().max()) for n, p in model.named_parameters() if ".lora_" in n]
+    assert 1e-6 < max(steps) < 3e-6

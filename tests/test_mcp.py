@@ -1,0 +1,255 @@
+"""Tools of a real MCP server (tests/mcp_server.py), as a process over stdio and over HTTP on this machine."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from swirl.errors import ParamsError, SwirlError
+from swirl.tools import mcp
+from swirl.tools.base import Observation, Tool, call
+from swirl.tools.registry import open_tool
+
+pytest.importorskip("mcp", reason="the extra mcp is not installed")
+
+HERE = Path(__file__).parent
+LIMITS = {"time_limit_s": 10, "output_limit": 200}
+OPTIONS: dict[str, Any] = {"command": [sys.executable, "mcp_server.py"], **LIMITS}
+
+Open = Callable[[str], Tool]
+
+
+@pytest.fixture(scope="module")
+def facts() -> Iterator[Open]:
+    """Tools of the server over stdio, by their names there."""
+    yield lambda tool: open_tool(f"mcp:facts/{tool}", OPTIONS, HERE)
+    mcp.close_all()
+
+
+@pytest.fixture
+def fresh() -> Iterator[Callable[..., Open]]:
+    """Tools of a server of the test's own, with other options."""
+
+    def opened(**options: Any) -> Open:
+        return lambda tool: open_tool(f"mcp:fresh/{tool}", {**OPTIONS, **options}, HERE)
+
+    yield opened
+    server = mcp._servers.pop((str(HERE), "fresh"), None)
+    if server is not None:
+        server.close()
+
+
+def gone(pid: int) -> bool:
+    """Whether a process ends within a few seconds."""
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def test_what_a_tool_is_called(facts: Open) -> None:
+    tool = facts("addUp")
+    assert tool.name == tool.kind == "mcp:facts/addUp"
+    assert (tool.tag, tool.output_limit) == ("add_up", 200)
+    assert tool.description == "The sum of two numbers.; arguments: a (integer, required), b (integer, required)"
+    assert [mcp._tag(name) for name in ("get-Weather.now", "7up", "answer", "ÄÄ", "HTTPGet")] == [
+        "get_weather_now",
+        "tool_7up",
+        "tool_answer",
+        "tool_",
+        "httpget",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("payload", "answer"),
+    [
+        ("Norway", "Oslo"),
+        ('{"country": "Peru", "shout": true}', "LIMA"),
+        ('{"country": "Peru"}', "Lima"),
+        ('"Peru"', "error: Error executing tool capital: no such country"),
+        ('{"land": "Peru"}', "error: Error executing tool capital: no such country"),
+        ('{"country": "Norway", "shout": "loud"}', "error: Error executing tool capital: 1 validation error"),
+        ('{"country": "\\ud800"}', "error: the arguments hold characters that cannot be sent"),
+        ("\ud800", "error: the arguments hold characters that cannot be sent"),
+        ("[" * 2000, "error: Error executing tool capital: no such country"),
+    ],
+)
+def test_plain_text_is_the_one_required_string(facts: Open, payload: str, answer: str) -> None:
+    seen = call(facts("capital"), payload)
+    assert seen.text.startswith(answer)
+    assert seen.error == answer.startswith("error")
+
+
+EXPECTED = "expected a JSON object with a (integer, required), b (integer, required)"
+
+
+@pytest.mark.parametrize(
+    ("payload", "answer"),
+    [
+        ('{"a": 2, "b": 3}', "5"),
+        ("2 + 3", f"error: {EXPECTED}"),
+        ("[2, 3]", f"error: {EXPECTED}"),
+        ('{"a": NaN, "b": 3}', f"error: {EXPECTED}"),
+        ('{"a": 2}', f"error: missing: b; {EXPECTED}"),
+        ('{"a": 2, "b": "x"}', "error: Error executing tool addUp: 1 validation error"),
+    ],
+)
+def test_other_calls_are_json_objects(facts: Open, payload: str, answer: str) -> None:
+    assert call(facts("addUp"), payload).text.startswith(answer)
+
+
+def test_the_result_is_cut(facts: Open) -> None:
+    assert call(facts("repeat"), '{"text": "ab", "times": 500000}') == Observation("ab" * 95 + " ... [cut]", False)
+
+
+def test_a_server_gets_no_variable_that_is_not_named(
+    facts: Open, fresh: Callable[..., Open], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SWIRL_TEST_KEY", "opensesame")
+    assert call(facts("variable"), "SWIRL_TEST_KEY").text == "not set"
+    assert call(fresh(env=["SWIRL_TEST_KEY"])("variable"), "SWIRL_TEST_KEY").text == "opensesame"
+    monkeypatch.delenv("SWIRL_TEST_KEY")
+    with pytest.raises(ParamsError, match="the environment variable SWIRL_TEST_KEY, which env names, is not set"):
+        open_tool("mcp:other/variable", {**OPTIONS, "env": ["SWIRL_TEST_KEY"]}, HERE)
+
+
+def test_a_late_call_is_cancelled_and_the_next_one_answered(fresh: Callable[..., Open]) -> None:
+    tools = fresh(time_limit_s=0.5)
+    pid = call(tools("process"), "{}").text
+    started = time.monotonic()
+    assert call(tools("wait"), '{"seconds": 3}') == Observation("error: wait took longer than 0.5 s", error=True)
+    assert time.monotonic() - started < 2.5
+    assert call(tools("process"), "{}").text == pid
+
+
+def test_a_server_that_ends_is_started_again_a_few_times(
+    fresh: Callable[..., Open], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mcp, "MAX_RESTARTS", 2)
+    tools = fresh()
+    seen = []
+    for _ in range(3):
+        seen.append(call(tools("process"), "{}").text)
+        assert call(tools("end"), "{}") == Observation("error: the server of end has ended", error=True)
+    assert len(set(seen)) == 3
+    assert all(text.isdigit() for text in seen)
+    assert call(tools("process"), "{}").text == "error: the server fresh has ended and is not started again"
+
+
+def test_a_server_that_answers_nothing_is_started_again(fresh: Callable[..., Open]) -> None:
+    tools = fresh(time_limit_s=0.5)
+    pid = call(tools("process"), "{}").text
+    assert [call(tools("block"), '{"seconds": 60}').error for _ in range(4)] == [True] * 4
+    again = call(tools("process"), "{}")
+    assert again.text.isdigit()
+    assert again.text != pid
+    assert gone(int(pid))
+
+
+def test_closing_ends_the_process(fresh: Callable[..., Open]) -> None:
+    pid = int(call(fresh()("process"), "{}").text)
+    mcp._servers.pop((str(HERE), "fresh")).close()
+    assert gone(pid)
+
+
+def test_the_end_of_the_program_ends_the_process() -> None:
+    code = f"""if True:
+        from pathlib import Path
+        from swirl.tools.registry import open_tool
+        print(open_tool("mcp:facts/process", {OPTIONS!r}, Path({str(HERE)!r})).run("{{}}"))
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stderr == ""
+    assert gone(int(done.stdout))
+
+
+def test_one_server_has_one_description(facts: Open) -> None:
+    assert facts("capital") is facts("capital")
+    with pytest.raises(ParamsError, match="mcp:facts is open already, with other options"):
+        open_tool("mcp:facts/capital", {**OPTIONS, "output_limit": 300}, HERE)
+
+
+def test_over_http() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}/mcp"
+    with pytest.raises(ParamsError, match=f"mcp:web: {url} cannot be opened: .*[Cc]onnect"):
+        open_tool("mcp:web/capital", {"url": url, **LIMITS}, HERE)
+    server = subprocess.Popen(
+        [sys.executable, str(HERE / "mcp_server.py"), str(port)], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    )
+    try:
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                break
+            except OSError:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+        tools = {name: open_tool(f"mcp:web/{name}", {"url": url, **LIMITS}, HERE) for name in ("capital", "addUp")}
+        assert call(tools["capital"], "Norway") == Observation("Oslo", error=False)
+        assert call(tools["addUp"], '{"a": 2, "b": 3}') == Observation("5", error=False)
+    finally:
+        mcp._servers.pop((str(HERE), "web")).close()
+        server.terminate()
+        server.wait(10)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"command": ["no-such-program"]}, "mcp:bad: command not found: 'no-such-program'"),
+        (
+            {"command": [sys.executable, "-c", "import sys; sys.exit('no key given')"]},
+            "cannot be opened: .*; it wrote: no key given",
+        ),
+        ({"command": ["echo", "hello"]}, "the command 'echo hello' cannot be opened"),
+        ({"command": "python x"}, "command is 'python x'; expected a list of strings"),
+        ({"command": []}, r"expected either command \(a list: program and arguments\) or url"),
+        ({"url": "http://a"}, "expected either command"),
+        ({"command": [], "url": "file:///etc"}, "url is 'file:///etc'; expected http://... or https://..."),
+        ({"command": [], "url": "http://a", "env": ["X"]}, "env is for a server with a command"),
+        ({"env": "KEY"}, "env is 'KEY'; expected a list of strings"),
+        ({"time_limit_s": 0}, "time_limit_s is 0; expected a number of seconds above 0"),
+        ({"output_limit": 5}, "output_limit is 5; expected characters, at least 20"),
+        ({"timeout": 5}, "no such option: timeout; the options are command, url, env, time_limit_s, output_limit"),
+    ],
+)
+def test_what_cannot_be_opened(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ParamsError, match=said):
+        open_tool("mcp:bad/tool", {**OPTIONS, **options}, HERE)
+
+
+@pytest.mark.slow
+def test_a_program_that_never_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slow because the client gives its first question ten seconds."""
+    monkeypatch.setattr(mcp, "START_LIMIT_S", 0.3)
+    with pytest.raises(ParamsError, match="the command 'sleep 60' does not answer"):
+        open_tool("mcp:bad/tool", {**OPTIONS, "command": ["sleep", "60"]}, HERE)
+
+
+def test_no_such_tool(facts: Open) -> None:
+    there = "addUp, block, capital, end, process, repeat, variable, wait"
+    with pytest.raises(ParamsError, match=f"mcp:facts has no tool 'capitol'; its tools are {there}"):
+        facts("capitol")
+
+
+def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("swirl.tools.mcp.find_spec", lambda name: None)
+    with pytest.raises(SwirlError, match=r"pip install 'swirl\[mcp\]'"):
+        open_tool("mcp:bad/tool", OPTIONS, HERE)
