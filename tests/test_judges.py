@@ -25,7 +25,7 @@ from tests.test_engine import Scripted as ScriptedModel
 
 CHAT = tiny.chat()
 ROOT = Path(__file__).parent.parent
-TEXTS = {name: (ROOT / f"src/swirl/prompts/{name}.txt").read_text() for name in ("process", "reward", "outcome")}
+TEXTS = {name: (ROOT / f"src/swirl/prompts/judge/{name}.txt").read_text() for name in ("process", "reward", "outcome")}
 PROMPTS = JudgePrompts(**TEXTS)
 QUESTIONS = {"q": Question("q", "b", "train", "where is {action} born", ("Oslo", "Christiania"), 2, ("search",))}
 ASKED = {name: question.text for name, question in QUESTIONS.items()}
@@ -132,6 +132,17 @@ def test_votes_differ_by_seed_and_are_counted() -> None:
         (verdict,) = judge.process_verdicts([STOPPED], ASKED)
     assert verdict == Verdict("u", 0, True, pytest.approx(2 / 3), "one GOOD", "judge")
     assert len({body["seed"] for body in server.bodies}) == 4
+
+
+def test_what_got_no_verdict_is_asked_about_once_more_if_so_wished() -> None:
+    waiting = ["no idea", "so GOOD", "none either", "nor now"]
+    server = Scripted(lambda _: said(waiting.pop(0)))
+    with server, Client(Endpoint(server.url, "m", "chat", concurrency=1)) as client:
+        judge = EndpointJudge("judge", client, PROMPTS, CHAT, ONE, 1, 7)
+        judge.again = True
+        verdicts = judge.process_verdicts([STOPPED], ASKED) + judge.process_verdicts([STOPPED], ASKED)
+    assert [(verdict.good, verdict.rationale) for verdict in verdicts] == [(True, "so GOOD"), (None, "nor now")]
+    assert server.bodies[0]["seed"] != server.bodies[1]["seed"]
 
 
 def test_counting() -> None:

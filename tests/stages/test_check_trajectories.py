@@ -173,8 +173,8 @@ def test_a_broken_trajectory_stops_the_gate(layout: Layout, row: int, change: di
          "that token_ids is never null: row 2, trajectory_id t-2, index 1"),
         ({"index": None}, "expect_column_values_to_not_be_null on steps.index: 1 of 7 rows violate that index is never "
          "null: row 2, trajectory_id t-2, index None"),
-        ({"logprobs": (-0.5, -0.5, 0.25, 0.0)}, "steps.logprobs_problem: 1 of 7 rows violate that every token as sampled "
-         "has one finite log-probability, 0 at most: row 2, trajectory_id t-2, index 1, value 0.25 at token 2"),
+        ({"logprobs": (-0.5, -0.5, 0.25, 0.0)}, "steps.logprobs_problem: 1 of 7 rows violate that every token has one "
+         "finite log-probability, 0 at most: row 2, trajectory_id t-2, index 1, value 0.25 at token 2"),
         ({"logprobs": (-0.5, float("nan"), -0.5, 0.0)}, "index 1, value nan at token 1"),
         ({"logprobs": (float("-inf"), -0.5, -0.5, 0.0)}, "index 1, value -inf at token 0"),
         ({"logprobs": (-0.5,)}, "index 1, value 1 for 4 tokens"),
