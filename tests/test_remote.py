@@ -203,13 +203,13 @@ def test_chat_sends_turns() -> None:
         (refused(500, "out of memory"), "answered 500, tried once: out of memory"),
         (Reply(b"<html>"), "the answer is no JSON: '<html>'"),
         (Reply(b"{", claimed=99), "cut the connection (RemoteProtocolError), tried once"),
-        (Reply({}, delay_s=2), "took longer than 0.5 s, tried once"),
+        (Reply({}, delay_s=5), "took longer than 1.5 s, tried once"),
         (said("", finish_reason="length"), "gave an empty answer (length)"),
     ],
 )
 def test_a_request_that_fails_ends_its_trajectory(reply: Reply, error: str) -> None:
     with scripted(exact(FIND), reply) as server:
-        made = attempt(server, timeout_s=0.5)
+        made = attempt(server, timeout_s=1.5)
     assert (made.stop, made.answer) == (Stop.TOOL_FAILED, "")
     assert error in made.error
     (step,) = made.steps
