@@ -121,24 +121,24 @@ def test_retry_after_is_honoured() -> None:
 def test_retries_end() -> None:
     with scripted(refused(500, "the GPU is on fire")) as server:
         text = str(failure(server))
-    assert text == f"{server.url} (llama) answered 500 3 times: the GPU is on fire"
+    assert text == f"{server.url} (llama) answered 500, tried 3 times: the GPU is on fire"
     assert len(server.bodies) == 3
 
 
 def test_a_slow_answer_times_out_and_is_asked_again() -> None:
-    with scripted(Reply({}, delay_s=1.0), said("Hi.")) as server, Client(endpoint(server, timeout_s=0.3)) as client:
+    with scripted(Reply({}, delay_s=4.0), said("Hi.")) as server, Client(endpoint(server, timeout_s=1.0)) as client:
         assert client.complete(ASK).text == "Hi."
         assert client.counts.retries == 1
     with scripted(Reply({}, delay_s=1.0)) as server:
         text = str(failure(server, timeout_s=0.2, retries=1))
-    assert text == f"{server.url} (llama) took longer than 0.2 s, 2 times: raise timeout_s, or lower concurrency"
+    assert text == f"{server.url} (llama) took longer than 0.2 s, tried 2 times: raise timeout_s, or lower concurrency"
 
 
 def test_an_answer_that_drips_is_not_waited_for() -> None:
     with scripted(Reply(b"x" * 100, drip_s=0.1)) as server:
         begin = time.monotonic()
         assert "took longer than 0.4 s" in str(failure(server, timeout_s=0.4, retries=0))
-    assert time.monotonic() - begin < 3
+    assert time.monotonic() - begin < 8
 
 
 @pytest.mark.parametrize(
@@ -154,8 +154,8 @@ def test_an_answer_that_drips_is_not_waited_for() -> None:
         (Reply({"choices": [{"message": {"content": 5}}]}), "the answer's first choice has no text"),
         (Reply({"choices": [{"message": "Hi"}]}), "the answer's first choice has no text"),
         (Reply(b"{}", headers={"Content-Encoding": "gzip"}), "compressed, which it was asked not to be"),
-        (Reply(b'{"error":' * 900 + b"1" + b"}" * 900, 418), "answered 418: "),
-        (Reply(b"[" * 900 + b"]" * 900, 418), "answered 418: [[["),
+        (Reply(b'{"error":' * 900 + b"1" + b"}" * 900, 418), "answered 418, tried once: "),
+        (Reply(b"[" * 900 + b"]" * 900, 418), "answered 418, tried once: [[["),
         (Reply(b"", 302, {"Location": "http://127.0.0.1:9/"}), "answered 302"),
     ],
 )
@@ -169,7 +169,7 @@ def test_a_cut_connection() -> None:
     with scripted(Reply(b'{"choices": [', claimed=1000), said("Hi.")) as server, Client(endpoint(server)) as client:
         assert client.complete(ASK).text == "Hi."
     with scripted(Reply(b'{"choices": [', claimed=1000)) as server:
-        assert "cut the connection (RemoteProtocolError), 3 times" in str(failure(server))
+        assert "cut the connection (RemoteProtocolError), tried 3 times" in str(failure(server))
 
 
 def test_a_giant_answer_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,6 +191,18 @@ def test_nobody_listens() -> None:
         client.complete_many([ASK, ASK])
     assert str(caught.value).startswith(f"nothing answers at {nowhere.url} (")
     assert str(caught.value).endswith("): is the server running there?")
+
+
+def test_no_proxy_stands_before_a_server_on_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with scripted(said("Hi.")) as server, Client(endpoint(server, retries=0)) as client:
+        assert client.complete(ASK).text == "Hi."
+    elsewhere = Endpoint("http://192.0.2.1/v1", "llama", "chat", retries=0)
+    with Client(elsewhere) as client, pytest.raises(UnavailableError, match="nothing answers"):
+        client.complete(ASK)
 
 
 def test_a_model_that_is_not_served() -> None:
@@ -388,7 +400,7 @@ def test_attempts_are_spaced() -> None:
         client.complete_many([ASK] * 4)
     gaps = [later - sooner for sooner, later in zip(server.times, server.times[1:], strict=False)]
     assert len(gaps) == 4
-    assert sum(gaps) >= 0.39
+    assert sum(gaps) >= 0.3
 
 
 def test_tokens_are_spaced_by_what_was_used() -> None:
@@ -396,4 +408,4 @@ def test_tokens_are_spaced_by_what_was_used() -> None:
         begin = time.monotonic()
         for _ in range(4):  # 15 tokens each, 0.2 s apart
             client.complete(ASK)
-        assert 0.55 <= time.monotonic() - begin < 2
+        assert time.monotonic() - begin >= 0.55
