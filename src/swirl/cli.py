@@ -128,11 +128,12 @@ def calibrate(
     from swirl import judges
     from swirl.judging.calibrate import as_text, read_labelled
     from swirl.judging.calibrate import calibrate as measure
+    from swirl.judging.rationale import RationaleJudge
     from swirl.servers import report_use
 
     rows = read_labelled(labelled)
     judge = judges.load_grader(resolved, layout) if grader else judges.load_reward_model(resolved, layout)
-    if not isinstance(judge, judges.RationaleJudge):
+    if not isinstance(judge, RationaleJudge):
         raise SwirlError(
             "only judges that write their reasons can be calibrated on text: set reward_model.source to endpoint, or "
             "to pretrained with verdict: rationale (for a judge that is made here, and reads one token, see "
