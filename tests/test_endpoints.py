@@ -23,7 +23,7 @@ from swirl.endpoints.client import (
     Message,
     UnavailableError,
 )
-from swirl.errors import ModelError
+from swirl.errors import DataError, ModelError
 from tests.servers import Reply, Scripted, free_port, refused, said, scripted
 
 KEY = "sk-0123456789abcdef-secret"
@@ -153,6 +153,8 @@ def test_an_answer_that_drips_is_not_waited_for() -> None:
         (Reply({"error": {"message": "overloaded"}}), "the answer has no choices: 'overloaded'"),
         (Reply({"choices": [{"message": {"content": 5}}]}), "the answer's first choice has no text"),
         (Reply({"choices": [{"message": "Hi"}]}), "the answer's first choice has no text"),
+        (Reply(b'{"choices": [' + b"[" * 900 + b"]" * 900 + b"]}"), "the answer has no choices"),
+        (Reply(b'{"choices": [{"x": ' + b"[" * 900 + b"]" * 900 + b"}]}"), "the answer's first choice has no text"),
         (Reply(b"{}", headers={"Content-Encoding": "gzip"}), "compressed, which it was asked not to be"),
         (Reply(b'{"error":' * 900 + b"1" + b"}" * 900, 418), "answered 418, tried once: "),
         (Reply(b"[" * 900 + b"]" * 900, 418), "answered 418, tried once: [[["),
@@ -182,7 +184,7 @@ def test_a_giant_answer_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatch) 
 def test_text_that_no_file_can_hold() -> None:
     reply = Reply(b'{"choices": [{"message": {"content": "a\\ud800b"}, "finish_reason": null}]}')
     with scripted(reply) as server, Client(endpoint(server)) as client:
-        assert client.complete(ASK) == Answer("a?b", "None", None, None, 0, 0)
+        assert client.complete(ASK) == Answer("a?b", "", None, None, 0, 0)
 
 
 def test_nobody_listens() -> None:
@@ -293,6 +295,10 @@ def test_a_key_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("JUDGE_KEY", raising=False)
     with scripted(said("Hi.")) as server, pytest.raises(ModelError, match=r"needs a key: set \$JUDGE_KEY in the env"):
         Client(endpoint(server, key_env="JUDGE_KEY"))
+    monkeypatch.setenv("JUDGE_KEY", "sk-secret\nother")
+    with scripted(said("Hi.")) as server, pytest.raises(ModelError, match=r"JUDGE_KEY holds white space") as caught:
+        Client(endpoint(server, key_env="JUDGE_KEY"))
+    assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -368,6 +374,14 @@ def test_a_giant_answer_is_not_kept_and_a_failure_neither(tmp_path: Path) -> Non
         assert client.complete(ASK).text == "Hi."
         assert client.counts.cached == 1
     assert len(list(tmp_path.rglob("*"))) == 2
+
+
+def test_a_cache_that_cannot_be_written_says_so(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file")
+    message = r"the answer cache .*taken cannot be written: Not a directory"
+    server = scripted(said("Hi."))
+    with server, Client(endpoint(server), tmp_path / "taken") as client, pytest.raises(DataError, match=message):
+        client.complete(ASK)
 
 
 def test_failures_stand_in_their_places() -> None:

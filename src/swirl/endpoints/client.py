@@ -356,4 +356,6 @@ def _key(endpoint: Endpoint) -> str:
     key = os.environ.get(endpoint.key_env, "").strip()
     if not key:
         raise UnavailableError(f"{endpoint.url} needs a key: set ${endpoint.key_env} in the environment")
+    if not re.fullmatch(r"[!-~]+", key):
+        raise UnavailableError(f"${endpoint.key_env} holds white space or characters beyond ASCII, which no key has")
     return key
