@@ -84,9 +84,9 @@ def parameters(params: Params, root: Path, model: object) -> float | None:
         named = re.search(r"(\d+(?:\.\d+)?)b(?![a-z])", model.model.lower())
         return float(named.group(1)) * 1e9 if named else None
     shape = getattr(model, "shape", None)
-    return (
-        _of_shape(shape.hidden, shape.layers, shape.feed_forward, getattr(shape, "vocabulary", 2000)) if shape else None
-    )
+    if shape is None:
+        return None
+    return _of_shape(shape.hidden, shape.layers, shape.feed_forward, getattr(shape, "vocabulary", 2000))
 
 
 def _of_shape(hidden: int, layers: int, feed_forward: int, vocabulary: int) -> float:

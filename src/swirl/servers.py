@@ -79,9 +79,7 @@ def remote_policy(folder: Path, name: str, server: Served | None, context: int) 
     if path.exists():
         found = load_json(path)
         server, context = server or Served.model_validate(found["server"]), int(found["context"])
-        from transformers import AutoTokenizer
-
-        chat = Chat(AutoTokenizer.from_pretrained(folder))
+        chat = load_chat(folder)
     elif server is None:
         return None
     else:

@@ -13,6 +13,8 @@ from swirl.models.pointer import NAME as POINTER
 from swirl.models.pointer import follow
 
 Dtype = Literal["float32", "bfloat16"]
+_SOME = ("config.json", "tokenizer_config.json")
+"""What a folder has one of that is asked for less than weights."""
 
 
 def deterministic(threads: int) -> None:
@@ -174,6 +176,6 @@ def is_adapter(folder: Path) -> bool:
 
 def _find(folder: Path, weights: bool) -> tuple[Path, bool]:
     """Where the files of a model's folder are, checked with or without the weights, and whether code there may run."""
-    if not any((folder / name).exists() for name in ("config.json", POINTER)):
+    if not any((folder / name).exists() for name in (POINTER, *(("config.json",) if weights else _SOME))):
         raise ModelError(f"{folder} holds no model; run `dvc repro` to make it, or give the folder of one")
     return follow(folder, weights)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from swirl.errors import ModelError
 from swirl.layout import Layout
+from swirl.models.local import load_tokenizer
 from swirl.params import Params
 from swirl.quality import trajectories as gate
 from swirl.quality.tables import read, read_trajectories
@@ -37,12 +37,7 @@ def run(params: Params, layout: Layout) -> None:
 
 def _decoder(folder: Path) -> gate.Decode:
     """The text of token ids as synthesis wrote it down."""
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{folder} holds no tokenizer that can be loaded: {error}") from error
+    tokenizer = load_tokenizer(folder)
 
     def decode(ids: list[int]) -> str:
         return str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))

@@ -1,0 +1,198 @@
+"""examples/own-task: a user's own questions, passages, prompts and tools, through the stages to the report.
+
+A tiny model is taught to answer a few of the questions with both tools, as a stand-in for a model that can.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from swirl import presets
+from swirl.errors import ToolError
+from swirl.layout import Layout
+from swirl.models.chat import Chat
+from swirl.models.local import fresh, save
+from swirl.models.tokenizer import build_tokenizer
+from swirl.params import Params, validate
+from swirl.presets import laid_over
+from swirl.records import load, load_json
+from swirl.rollout.engine import Attempt, observe
+from swirl.types import Question, Score, Trajectory
+from swirl.wiring import Toolbox, attempts, questions_of
+from tests.stages.conftest import run_stages
+
+ROOT = Path(__file__).parents[1]
+EXAMPLE = "examples/own-task"
+SERVER = {"source": "pretrained", "model": "taught", "revision": "", "trust_remote_code": False}
+SMALL: dict[str, Any] = {
+    "base_model": SERVER,
+    "reward_model": {**SERVER, "verdict": "token", "max_tokens": 8, "votes": 1, "temperature": 0.0},
+    "runtime": {"workers": 1, "context": 0},
+    "download": {
+        "benchmarks": {
+            "staff": {
+                "source": "own",
+                "files": {"train": "train.jsonl", "evaluation": "evaluation.jsonl"},
+                "corpus": "corpus",
+                "task": "staff",
+                "train": 3,
+                "evaluation": 2,
+            }
+        }
+    },
+    "check_questions": {"min_evaluation": 2},
+    "synthesize": {"samples": 2, "temperature": 0.2},
+    "filter": {"strategy": "outcome"},
+    "check_steps": {"min_rows": 3, "min_good_share": 0.0, "max_good_share": 1.0},
+    "train": {
+        "swirl": {"updates": 2, "states": 4, "samples": 2, "check_every": 2, "lr": 1e-6},
+        "sft": {"epochs": 1, "batch_size": 4, "lr": 1e-6},
+    },
+    "report": {"samples": 0},
+}
+
+
+@pytest.fixture(scope="module")
+def params() -> Params:
+    """The example's own preset, with a small model and few questions."""
+    return validate(laid_over(presets.tree(ROOT, str(ROOT / EXAMPLE / "preset.yaml")), SMALL), "own task")
+
+
+@pytest.fixture(scope="module")
+def done(params: Params, tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    """The example's project after every stage."""
+    layout = Layout(tmp_path_factory.mktemp("own"))
+    for folder in (EXAMPLE, "src/swirl/prompts"):
+        shutil.copytree(ROOT / folder, layout.root / folder)
+    run_stages(params, layout, "download", "check_questions", "index")
+    teach(params, layout)
+    run_stages(params, layout, "base_model", "reward_model", "synthesize", "check_trajectories", "judge", "filter")
+    run_stages(params, layout, "check_steps")
+    for stage, items in (("train", ("sft", "swirl")), ("evaluate", ("ceiling", "base", "sft", "swirl"))):
+        module = __import__(f"swirl.stages.{stage}", fromlist=["run"])
+        for item in items:
+            module.run(params, layout, item)
+    run_stages(params, layout, "report")
+    return layout
+
+
+def teach(params: Params, layout: Layout) -> None:
+    """A model in `taught/` that knows by heart how to answer the project's questions, one call at a time."""
+    toolbox = Toolbox(params, layout)
+    asked = [question for split in ("train", "evaluation") for question in questions_of(layout, split)]
+    todo = attempts(params, layout, asked, 1)
+    talks = {attempt.question.id: talk(attempt, toolbox) for attempt in todo}
+    texts = [attempt.prompt for attempt in todo] + [text for turns in talks.values() for turn in turns for text in turn]
+    judge = (ROOT / "src/swirl/prompts/judge/verdict.txt").read_text()
+    tokenizer = build_tokenizer([*texts, judge, "GOOD BAD"], [], 1024)
+    chat, skip = Chat(tokenizer), -100
+    rows = []
+    for attempt in todo:
+        ids = list(chat.prompt(attempt.prompt))
+        labels = [skip] * len(ids)
+        for action, observation in talks[attempt.question.id]:
+            reply = chat.reply(action)
+            between = chat.turn(observation, closed=True) if observation else ()
+            ids += [*reply, *between]
+            labels += [*reply, *[skip] * len(between)]
+        rows.append((ids, labels))
+    model = fresh(tokenizer, 64, 2, 4, 128, 1024, "eager", 0)
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    width = max(len(ids) for ids, _ in rows)
+    ids = torch.tensor([[*row, *[0] * (width - len(row))] for row, _ in rows])
+    labels = torch.tensor([[*row, *[skip] * (width - len(row))] for _, row in rows])
+    for _ in range(150):
+        loss = model(input_ids=ids, labels=labels).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert float(loss.detach()) < 0.02
+    save(model, tokenizer, layout.root / "taught")
+
+
+def talk(attempt: Attempt, toolbox: Toolbox) -> list[tuple[str, str]]:
+    """(action, observation) of each turn: find the project's leader, look the leader up, answer."""
+    tools = toolbox.tools(attempt.question)
+    project = attempt.question.text.rpartition("project ")[2].split()[0].rstrip("?")
+    found = observe(tools["search"], f"project {project} leader").text
+    leader = re.search(rf"Project {project} [^|]*?led by (\w+ \w+)\.", found)
+    assert leader, found
+    wanted = {"office": "office", "year": "started", "manage": "COUNT(*)"}
+    column = next(column for word, column in wanted.items() if word in attempt.question.text)
+    where = "manager" if column == "COUNT(*)" else "name"
+    query = f"SELECT {column} FROM staff WHERE {where} = '{leader[1]}'"
+    said = observe(tools["sql"], query).text
+    return [
+        (f"<search_query> project {project} leader </search_query>", found),
+        (f"<sql_query> {query} </sql_query>", said),
+        (f"<answer> {said.rpartition(' -> ')[2]} </answer>", ""),
+    ]
+
+
+@pytest.mark.slow
+def test_one_trajectory_needs_both_tools_and_answers_right(done: Layout) -> None:
+    made = load(Trajectory, done.trajectories)
+    questions = {question.id: question for question in load(Question, done.questions)}
+    assert len(made) == 6
+    assert {question.task for question in questions.values()} == {"staff"}
+    both = [t for t in made if [step.action.kind for step in t.steps] == ["search", "sql", "answer"]]
+    assert both, "no trajectory searched, asked the database, and answered"
+    right = [t for t in both if t.answer in questions[t.question_id].answers]
+    assert len(right) >= 3
+    step = right[0].steps[1]
+    assert step.observation.startswith(f"{step.action.payload} -> ")
+    assert not step.tool_error
+
+
+@pytest.mark.slow
+def test_the_report_has_the_own_benchmark(done: Layout) -> None:
+    scores = load_json(done.results)["scores"]
+    assert [(row["benchmark"], row["model"], row["n"]) for row in scores] == [
+        ("staff", "base", 2),
+        ("staff", "sft", 2),
+        ("staff", "swirl", 2),
+    ]
+    assert all(row["accuracy"] == 1.0 for row in scores), scores
+    assert {field for field in Score.__dataclass_fields__ if field not in scores[0]} == set()
+
+
+def database(**options: Any) -> Any:
+    """The example's tool."""
+    spec = importlib.util.spec_from_file_location("staff_db", ROOT / EXAMPLE / "tools/staff_db.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.StaffDatabase(**options)
+
+
+def test_the_database_answers_and_is_bounded() -> None:
+    tool = database(rows=2)
+    assert tool.run("SELECT COUNT(*) FROM staff") == "36"
+    assert re.fullmatch(r"\w+ \w+; \w+ \w+; \.\.\.", tool.run("SELECT name FROM staff ORDER BY name"))
+    assert tool.run("SELECT name FROM staff WHERE office = 'Nowhere'") == "no rows"
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("DELETE FROM staff", "not authorized"),
+        ("UPDATE staff SET office = 'x'", "not authorized"),
+        ("ATTACH DATABASE '/tmp/x.db' AS x", "not authorized"),
+        ("PRAGMA table_info(staff)", "not authorized"),
+        ("SELECT load_extension('x')", "not authorized"),
+        ("SELECT 1; SELECT 2", "one statement"),
+        ("SELECT salary FROM staff", "no such column: salary"),
+        ("SELECT length(zeroblob(100000000))", "too big"),
+        ("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT COUNT(*) FROM n", "longer than 0.2 s"),
+    ],
+)
+def test_the_database_refuses_what_is_no_bounded_reading(query: str, message: str) -> None:
+    with pytest.raises(ToolError, match=message):
+        database(seconds=0.2).run(query)
