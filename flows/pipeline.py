@@ -214,16 +214,40 @@ def _show(layout: Layout) -> None:
         create_markdown_artifact(markdown=text, key="quality-gates", description="Great Expectations gates")
 
 
+def _dry_run(layout: Layout, target: str | None) -> int:
+    """Print what a run would do: the plan from params, and the stages that DVC would run now."""
+    from dvc.repo import Repo
+
+    from swirl import params, planning
+    from swirl.errors import SwirlError
+
+    try:
+        wanted = plan(layout.root, target)
+        planned = planning.plan(params.load(layout.root / "params.yaml"), layout.root)
+    except SwirlError as error:
+        print(f"swirl: {error}", file=sys.stderr)
+        return 1
+    with Repo(str(layout.root)) as repo, contextlib.chdir(layout.root):
+        stale = {name for name in repo.status() if name in wanted}
+    print(planning.text([one for one in planned if one.stage in wanted]))
+    print(f"\nOut of date: {', '.join(name for name in wanted if name in stale) or 'nothing'}")
+    print("What follows a stage that is out of date runs, too, if what it makes differs from before.")
+    return 0
+
+
 def main() -> int:
     """Run the flow from the command line; 1 when a stage failed."""
     parser = argparse.ArgumentParser(description="Run the SWiRL pipeline (dvc.yaml) as a Prefect flow.")
     parser.add_argument("--project", default=str(Path(__file__).resolve().parents[1]), help="folder with dvc.yaml")
     parser.add_argument("--target", metavar="STAGE", help="run this stage and what it needs (default: all)")
     parser.add_argument("--force", action="store_true", help="run stages that are up to date, too")
+    parser.add_argument("--dry-run", action="store_true", help="say what a run would do, and do nothing")
     parser.add_argument("--parallel", type=int, default=1, metavar="N", help="stages at a time (default: 1)")
     chosen = parser.parse_args()
     if chosen.parallel < 1:
         parser.error("--parallel must be at least 1")
+    if chosen.dry_run:
+        return _dry_run(Layout(Path(chosen.project).resolve()), chosen.target)
     state = pipeline(chosen.project, chosen.target, chosen.force, chosen.parallel, return_state=True)
     if not state.is_completed():
         print(state.message, file=sys.stderr)

@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
-SHORT = 60
+SHORT = 50
 THE_KEY = "the-right-one-0123456789"
 MANNERS = ("llama", "locked", "older", "short", "text", "vllm")
 

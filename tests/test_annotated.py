@@ -12,7 +12,7 @@ import torch
 from swirl.actions import parse
 from swirl.benchmarks.annotations import Solution, solve
 from swirl.benchmarks.oracle import label_steps
-from swirl.models.annotated import examples, fitting, tokenizer_of, written
+from swirl.models.annotated import Blend, examples, fitting, tokenizer_of, written
 from swirl.models.chat import Chat
 from swirl.models.local import fresh_gemma2
 from swirl.models.training import Schedule, train, weighted_loss
@@ -36,18 +36,30 @@ def chat() -> Chat:
     return Chat(tokenizer_of(rows(5), [PROMPT, JUDGE], 400, 256))
 
 
-def stream(chat: Chat, judged: float, count: int) -> list[Any]:
-    return list(islice(examples(rows(4), chat, PROMPT, 10, 0.2, JUDGE, judged, random.Random(0)), count))
+def stream(chat: Chat, judged: float, count: int, copying: float = 0.0) -> list[Any]:
+    blend = Blend(other=0.125, thought=0.25, judged=judged, copying=copying)
+    return list(islice(examples(rows(4), chat, PROMPT, JUDGE, 10, blend, random.Random(0)), count))
 
 
-def test_an_example_weighs_the_models_own_tokens(chat: Chat) -> None:
+def test_an_example_weighs_calls_thoughts_and_the_rest(chat: Chat) -> None:
     example = stream(chat, 0.0, 1)[0]
-    own = chat.text([i for i, weight in zip(example.ids, example.weights, strict=True) if weight == 1.0])
-    assert (
-        own == "Ada has <math_exp> 5+3 </math_exp>8 pens. Twice is <math_exp> 8*2 </math_exp>16. <answer> 16 </answer>"
-    )
-    assert set(example.weights) == {0.2, 1.0}
+
+    def of_weight(weight: float) -> str:
+        return chat.text([i for i, its in zip(example.ids, example.weights, strict=True) if its == weight])
+
+    assert of_weight(1.0) == " <math_exp> 5+3 </math_exp> <math_exp> 8*2 </math_exp> <answer> 16 </answer>"
+    assert of_weight(0.25) == "Ada has8 pens. Twice is16."
+    assert of_weight(0.125) == ("At most 10 steps. Ada has 5 pens, gets 3, doubles them. How many?5+3 -> 88*2 -> 16")
     assert sum(i in chat.end_ids for i in example.ids) == 6
+
+
+def test_a_drill_repeats_numbers(chat: Chat) -> None:
+    drills = [example for example in stream(chat, 0.0, 40, copying=0.5) if "Repeat" in chat.text(example.ids)]
+    assert 12 <= len(drills) <= 28
+    for drill in drills:
+        own = chat.text([i for i, weight in zip(drill.ids, drill.weights, strict=True) if weight == 1.0])
+        assert chat.text(drill.ids) == f"Repeat: {own}{own}"
+        assert all(number.isdigit() for number in own.split()) and 4 <= len(own.split()) <= 12
 
 
 def test_a_pass_shows_every_row_once(chat: Chat) -> None:
@@ -60,14 +72,14 @@ def test_a_judged_example_weighs_the_verdict_alone(chat: Chat) -> None:
     for example in stream(chat, 1.0, 60):
         own = [i for i, weight in zip(example.ids, example.weights, strict=True) if weight]
         verdicts.append(chat.text(own))
-        assert example.ids[-2:] == tuple(own) and len(own) == 2
+        assert example.ids[-2:] == tuple(own)
     assert set(verdicts) == {"GOOD", "BAD"}
     assert 20 <= verdicts.count("BAD") <= 40
 
 
 def test_without_rows_there_are_no_examples(chat: Chat) -> None:
     with pytest.raises(ValueError, match="no solution"):
-        next(examples([], chat, PROMPT, 10, 0.2, JUDGE, 0.0, random.Random(0)))
+        next(examples([], chat, PROMPT, JUDGE, 10, Blend(0.2, 1.0, 0.0, 0.0), random.Random(0)))
 
 
 def test_rows_that_a_policy_could_not_act_out_are_left_out(chat: Chat) -> None:
@@ -97,7 +109,7 @@ def test_a_fresh_gemma2_has_its_family_traits_and_learns(chat: Chat) -> None:
     assert config.attn_logit_softcapping and config.final_logit_softcapping
     assert model.get_input_embeddings().weight is model.get_output_embeddings().weight
     losses: list[float] = []
-    source = examples(rows(4), chat, PROMPT, 10, 0.2, JUDGE, 0.1, random.Random(0))
+    source = examples(rows(4), chat, PROMPT, JUDGE, 10, Blend(0.2, 1.0, 0.1, 0.1), random.Random(0))
     train(
         model,
         Schedule(30, 1e-2, 6e-3, warmup=5),

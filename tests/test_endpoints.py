@@ -23,7 +23,7 @@ from swirl.endpoints.client import (
     Message,
     UnavailableError,
 )
-from swirl.errors import ModelError
+from swirl.errors import DataError, ModelError
 from tests.servers import Reply, Scripted, free_port, refused, said, scripted
 
 KEY = "sk-0123456789abcdef-secret"
@@ -121,24 +121,24 @@ def test_retry_after_is_honoured() -> None:
 def test_retries_end() -> None:
     with scripted(refused(500, "the GPU is on fire")) as server:
         text = str(failure(server))
-    assert text == f"{server.url} (llama) answered 500 3 times: the GPU is on fire"
+    assert text == f"{server.url} (llama) answered 500, tried 3 times: the GPU is on fire"
     assert len(server.bodies) == 3
 
 
 def test_a_slow_answer_times_out_and_is_asked_again() -> None:
-    with scripted(Reply({}, delay_s=1.0), said("Hi.")) as server, Client(endpoint(server, timeout_s=0.3)) as client:
+    with scripted(Reply({}, delay_s=4.0), said("Hi.")) as server, Client(endpoint(server, timeout_s=1.0)) as client:
         assert client.complete(ASK).text == "Hi."
         assert client.counts.retries == 1
     with scripted(Reply({}, delay_s=1.0)) as server:
         text = str(failure(server, timeout_s=0.2, retries=1))
-    assert text == f"{server.url} (llama) took longer than 0.2 s, 2 times: raise timeout_s, or lower concurrency"
+    assert text == f"{server.url} (llama) took longer than 0.2 s, tried 2 times: raise timeout_s, or lower concurrency"
 
 
 def test_an_answer_that_drips_is_not_waited_for() -> None:
     with scripted(Reply(b"x" * 100, drip_s=0.1)) as server:
         begin = time.monotonic()
         assert "took longer than 0.4 s" in str(failure(server, timeout_s=0.4, retries=0))
-    assert time.monotonic() - begin < 3
+    assert time.monotonic() - begin < 8
 
 
 @pytest.mark.parametrize(
@@ -153,9 +153,11 @@ def test_an_answer_that_drips_is_not_waited_for() -> None:
         (Reply({"error": {"message": "overloaded"}}), "the answer has no choices: 'overloaded'"),
         (Reply({"choices": [{"message": {"content": 5}}]}), "the answer's first choice has no text"),
         (Reply({"choices": [{"message": "Hi"}]}), "the answer's first choice has no text"),
+        (Reply(b'{"choices": [' + b"[" * 900 + b"]" * 900 + b"]}"), "the answer has no choices"),
+        (Reply(b'{"choices": [{"x": ' + b"[" * 900 + b"]" * 900 + b"}]}"), "the answer's first choice has no text"),
         (Reply(b"{}", headers={"Content-Encoding": "gzip"}), "compressed, which it was asked not to be"),
-        (Reply(b'{"error":' * 900 + b"1" + b"}" * 900, 418), "answered 418: "),
-        (Reply(b"[" * 900 + b"]" * 900, 418), "answered 418: [[["),
+        (Reply(b'{"error":' * 900 + b"1" + b"}" * 900, 418), "answered 418, tried once: "),
+        (Reply(b"[" * 900 + b"]" * 900, 418), "answered 418, tried once: [[["),
         (Reply(b"", 302, {"Location": "http://127.0.0.1:9/"}), "answered 302"),
     ],
 )
@@ -169,7 +171,7 @@ def test_a_cut_connection() -> None:
     with scripted(Reply(b'{"choices": [', claimed=1000), said("Hi.")) as server, Client(endpoint(server)) as client:
         assert client.complete(ASK).text == "Hi."
     with scripted(Reply(b'{"choices": [', claimed=1000)) as server:
-        assert "cut the connection (RemoteProtocolError), 3 times" in str(failure(server))
+        assert "cut the connection (RemoteProtocolError), tried 3 times" in str(failure(server))
 
 
 def test_a_giant_answer_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,7 +184,7 @@ def test_a_giant_answer_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatch) 
 def test_text_that_no_file_can_hold() -> None:
     reply = Reply(b'{"choices": [{"message": {"content": "a\\ud800b"}, "finish_reason": null}]}')
     with scripted(reply) as server, Client(endpoint(server)) as client:
-        assert client.complete(ASK) == Answer("a?b", "None", None, None, 0, 0)
+        assert client.complete(ASK) == Answer("a?b", "", None, None, 0, 0)
 
 
 def test_nobody_listens() -> None:
@@ -191,6 +193,18 @@ def test_nobody_listens() -> None:
         client.complete_many([ASK, ASK])
     assert str(caught.value).startswith(f"nothing answers at {nowhere.url} (")
     assert str(caught.value).endswith("): is the server running there?")
+
+
+def test_no_proxy_stands_before_a_server_on_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with scripted(said("Hi.")) as server, Client(endpoint(server, retries=0)) as client:
+        assert client.complete(ASK).text == "Hi."
+    elsewhere = Endpoint("http://192.0.2.1/v1", "llama", "chat", retries=0)
+    with Client(elsewhere) as client, pytest.raises(UnavailableError, match="nothing answers"):
+        client.complete(ASK)
 
 
 def test_a_model_that_is_not_served() -> None:
@@ -281,6 +295,10 @@ def test_a_key_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("JUDGE_KEY", raising=False)
     with scripted(said("Hi.")) as server, pytest.raises(ModelError, match=r"needs a key: set \$JUDGE_KEY in the env"):
         Client(endpoint(server, key_env="JUDGE_KEY"))
+    monkeypatch.setenv("JUDGE_KEY", "sk-secret\nother")
+    with scripted(said("Hi.")) as server, pytest.raises(ModelError, match=r"JUDGE_KEY holds white space") as caught:
+        Client(endpoint(server, key_env="JUDGE_KEY"))
+    assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -358,6 +376,14 @@ def test_a_giant_answer_is_not_kept_and_a_failure_neither(tmp_path: Path) -> Non
     assert len(list(tmp_path.rglob("*"))) == 2
 
 
+def test_a_cache_that_cannot_be_written_says_so(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file")
+    message = r"the answer cache .*taken cannot be written: Not a directory"
+    server = scripted(said("Hi."))
+    with server, Client(endpoint(server), tmp_path / "taken") as client, pytest.raises(DataError, match=message):
+        client.complete(ASK)
+
+
 def test_failures_stand_in_their_places() -> None:
     def answer(body: dict[str, Any]) -> Reply:
         return refused(400, "no") if body["seed"] == 1 else said(str(body["seed"]))
@@ -388,7 +414,7 @@ def test_attempts_are_spaced() -> None:
         client.complete_many([ASK] * 4)
     gaps = [later - sooner for sooner, later in zip(server.times, server.times[1:], strict=False)]
     assert len(gaps) == 4
-    assert sum(gaps) >= 0.39
+    assert sum(gaps) >= 0.3
 
 
 def test_tokens_are_spaced_by_what_was_used() -> None:
@@ -396,4 +422,4 @@ def test_tokens_are_spaced_by_what_was_used() -> None:
         begin = time.monotonic()
         for _ in range(4):  # 15 tokens each, 0.2 s apart
             client.complete(ASK)
-        assert 0.55 <= time.monotonic() - begin < 2
+        assert time.monotonic() - begin >= 0.55

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from swirl.benchmarks.checksums import Checksum
 from swirl.benchmarks.hub import HUB, Fetcher, Remote
 from swirl.benchmarks.official import OFFICIAL
+from swirl.checksums import Checksum
 from swirl.errors import DataError
 from tests.fake_hub import FakeHub, running
 

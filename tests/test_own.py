@@ -192,6 +192,12 @@ def test_a_bad_text_file_is_named_or_skipped(content: bytes | None, message: str
         assert len(read_corpus("staff", tmp_path, on_bad_row="skip").passages) == 1
 
 
+def test_a_file_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"\xff.txt")).write_text("Text.", encoding="utf-8")
+    with pytest.raises(DataError, match=r"\?\.txt, field 'name': expected a text of whole characters"):
+        read_corpus("staff", tmp_path)
+
+
 def test_a_folder_without_texts_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.pdf").write_bytes(b"%PDF")
     with pytest.raises(DataError, match=r"holds no \.txt or \.md file; it holds 1 others"):

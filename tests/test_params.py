@@ -94,7 +94,7 @@ def test_a_typo_inside_a_list_or_a_mapping_is_refused_with_the_keys_there_are() 
         ("tasks.search.max_steps", 0, "tasks.search.max_steps = 0: Input should be greater than or equal to 1"),
         ("tasks.search.tools", [], "tasks.search.tools = []: List should have at least 1 item"),
         ("base_model.shape.hidden", 0, "base_model.shape.hidden = 0: Input should be greater than or equal to 1"),
-        ("base_model.source", "hub", "base_model.source = 'hub': Input should be one of 'embedded', 'pretrained',"),
+        ("base_model.source", "hub", "base_model.source = 'hub': Input should be one of 'embedded', 'annotations',"),
     ],
 )
 def test_a_wrong_value_is_refused_with_its_path_and_what_is_allowed(path: str, value: Any, message: str) -> None:
@@ -189,8 +189,8 @@ def test_values_that_do_not_fit_together_are_refused_in_one_sentence() -> None:
     pointer = {"source": "pretrained", "model": "some/model", "revision": "", "trust_remote_code": False}
     assert refusal(changed("base_model", pointer)) == [
         "params.yaml: 1 wrong",
-        "  params: reward_model.source is embedded, but base_model.source is pretrained: an embedded judge is taught "
-        "from the embedded base; set reward_model.source to pretrained or endpoint",
+        "  params: reward_model.source is embedded, but base_model.source is pretrained: a judge that is taught here "
+        "is taught from such a base; set reward_model.source to pretrained or endpoint",
     ]
     assert refusal(changed("rollout.max_action_tokens", 512)) == [
         "params.yaml: 1 wrong",

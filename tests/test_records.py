@@ -43,7 +43,7 @@ RECORDS: dict[type, list[Any]] = {
     WrittenSolution: [WrittenSolution("q", "2 + 3 = <<2+3=5>>5\n#### 5")],
     Trajectory: [
         Trajectory("t", "q", "mini-gsm8k", 1, "base", 2**63 - 1, (1, 2), STEPS, Stop.STEP_LIMIT, ""),
-        Trajectory("u", "q", "mini-gsm8k", 0, "base", 0, (), (), Stop.TOOL_FAILED, "the index is gone"),
+        Trajectory("u", "q", "mini-gsm8k", 0, "base", 0, (), (), Stop.TOOL_FAILED, "the index is gone", True),
     ],
     Verdict: [Verdict("t", -1, None, None, "", "judge"), Verdict("t", 0, False, 0.25, "why", "judge")],
     SubTrajectory: [
@@ -75,6 +75,15 @@ def test_the_same_records_give_the_same_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
         save(RECORDS[Trajectory], Trajectory, tmp_path / name)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_a_field_that_a_row_lacks_has_its_default_if_there_is_one() -> None:
+    row = to_dict(RECORDS[Trajectory][1])
+    del row["retokenised"]
+    assert from_dict(Trajectory, row).retokenised is False
+    del row["stop"]
+    with pytest.raises(TypeError, match="stop"):
+        from_dict(Trajectory, row)
 
 
 def test_a_score_survives_json(tmp_path: Path) -> None:

@@ -92,6 +92,65 @@ def preset(
 
 
 @app.command()
+def plan(
+    name: Annotated[str | None, typer.Option("--preset", help="A preset instead of params.yaml.")] = None,
+) -> None:
+    """What a run would do, stage by stage: model calls, tokens, disk, memory. Loads no model and asks no network."""
+    from swirl import params, planning, presets
+
+    root = _layout().root
+    resolved = params.validate(presets.tree(root, name), name) if name else params.load(root / "params.yaml")
+    print(planning.text(planning.plan(resolved, root)))
+
+
+judge_app = typer.Typer(help="Look at the judge: how often it errs.", no_args_is_help=True)
+app.add_typer(judge_app, name="judge")
+
+
+@judge_app.command()
+def calibrate(
+    labelled: Annotated[
+        Path,
+        typer.Argument(
+            help="JSON lines: question, conversation, action, label GOOD or BAD; or question, answer, golden, "
+            "label YES or NO."
+        ),
+    ],
+    grader: Annotated[bool, typer.Option("--grader", help="Ask judge.grader instead of the reward model.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
+) -> None:
+    """False-positive and false-negative rates of a judge that writes its reasons, against a labelled file."""
+    layout = _layout()
+    from swirl import params
+
+    resolved = params.load(layout.root / "params.yaml")
+    environment.apply(resolved.runtime.threads)
+    from swirl import judges
+    from swirl.judging.calibrate import as_text, read_labelled
+    from swirl.judging.calibrate import calibrate as measure
+    from swirl.judging.rationale import RationaleJudge
+    from swirl.servers import report_use
+
+    rows = read_labelled(labelled)
+    judge = judges.load_grader(resolved, layout) if grader else judges.load_reward_model(resolved, layout)
+    if not isinstance(judge, RationaleJudge):
+        raise SwirlError(
+            "only judges that write their reasons can be calibrated on text: set reward_model.source to endpoint, or "
+            "to pretrained with verdict: rationale (for a judge that is made here, and reads one token, see "
+            "reports/metrics/reward_model.json)"
+        )
+    rates = measure(judge, rows)
+    if as_json:
+        import dataclasses
+        import json
+
+        print(json.dumps(dataclasses.asdict(rates), indent=1))
+    else:
+        print(as_text(rates))
+        report_use()
+
+
+@app.command()
 def show(
     trajectory_id: Annotated[str, typer.Argument(help="The id of a synthesised or evaluated trajectory.")],
     model: Annotated[

@@ -292,6 +292,50 @@ class EmbeddedBase(Section):
     flaws: DesignedFlaws
 
 
+class WindowedShape(Section):
+    """Size of a Gemma-2-shaped model."""
+
+    vocabulary: Annotated[int, Field(ge=300)] = Field(description="tokens of the BPE vocabulary")
+    hidden: Count = Field(description="hidden size")
+    layers: Count = Field(description="decoder layers")
+    heads: Count = Field(description="attention heads")
+    feed_forward: Count = Field(description="feed-forward size")
+    context: Annotated[int, Field(ge=64)] = Field(description="longest conversation in tokens")
+    window: Count = Field(description="tokens that every other layer sees")
+
+
+class AnnotatedBase(Section):
+    """The base model, made from written solutions with calculator annotations (GSM8K)."""
+
+    source: Literal["annotations"] = Field(description="made here, from a benchmark's own annotated solutions")
+    benchmark: Word = Field(description="whose pretraining split it learns from")
+    shape: WindowedShape
+    steps: Count = Field(description="optimiser steps")
+    batch_size: Count = Field(description="sequences a step")
+    adam_lr: Positive = Field(description="peak learning rate of embeddings and norms")
+    muon_lr: Positive = Field(description="peak learning rate of weight matrices")
+    other_weight: Share = Field(description="loss weight of tokens that are not the model's own; 0: none")
+    thought_weight: Share = Field(description="loss weight of the words before a call; calls weigh 1")
+    judged: Share = Field(description="share of sequences that end in a judge's question and its verdict")
+    copying: Annotated[float, Field(ge=0, lt=1)] = Field(description="share of drills: repeat numbers")
+    mixed_precision: Literal["no", "bf16"] = Field(description="accelerate's mixed precision in training")
+
+
+class AnnotatedReward(Section):
+    """The reward model: the base taught to judge by the oracle of calculator annotations, on the reward split."""
+
+    source: Literal["annotations"] = Field(description="taught here, by a benchmark's own annotated solutions")
+    heldout: Count = Field(description="questions of the reward split to measure error rates on")
+    samples: Count = Field(description="trajectories that the base makes of each question")
+    temperature: Positive = Field(description="sampling temperature of the base")
+    written: Share = Field(description="share of the written solutions that it also learns from, sound and spoilt")
+    steps: Count = Field(description="optimiser steps")
+    batch_size: Count = Field(description="trajectories a step; every step of each is judged")
+    adam_lr: Positive = Field(description="peak learning rate of embeddings and norms")
+    muon_lr: Positive = Field(description="peak learning rate of weight matrices")
+    mixed_precision: Literal["no", "bf16"] = Field(description="accelerate's mixed precision in training")
+
+
 class EmbeddedReward(Section):
     """The reward model: the sound model taught to judge, on its own split, by oracle labels."""
 
@@ -329,8 +373,10 @@ class EndpointReward(Section):
     server: Served
 
 
-BaseModelSection = Annotated[EmbeddedBase | Pretrained | EndpointBase, Field(discriminator="source")]
-RewardModelSection = Annotated[EmbeddedReward | PretrainedReward | EndpointReward, Field(discriminator="source")]
+BaseModelSection = Annotated[EmbeddedBase | AnnotatedBase | Pretrained | EndpointBase, Field(discriminator="source")]
+RewardModelSection = Annotated[
+    EmbeddedReward | AnnotatedReward | PretrainedReward | EndpointReward, Field(discriminator="source")
+]
 
 
 class Synthesize(Section):
@@ -488,7 +534,7 @@ class Params(Section):
         if "closed_book" in self.tasks:
             raise ValueError("tasks.closed_book: the name is taken by the prompt for questions without tools")
         base = self.base_model
-        if isinstance(base, EmbeddedBase) and self.rollout.max_action_tokens >= base.shape.context:
+        if isinstance(base, EmbeddedBase | AnnotatedBase) and self.rollout.max_action_tokens >= base.shape.context:
             raise ValueError("rollout.max_action_tokens must be below base_model.shape.context")
         if isinstance(base, EndpointBase) and self.train.methods:
             raise ValueError(
@@ -503,10 +549,11 @@ class Params(Section):
                     "judge.outcome is model, but the reward model reads verdicts from one token; name a judge.grader, "
                     "or set judge.outcome to match"
                 )
-        if isinstance(self.reward_model, EmbeddedReward) and not isinstance(base, EmbeddedBase):
+        taught = self.reward_model.source
+        if taught in ("embedded", "annotations") and taught != base.source:
             raise ValueError(
-                f"reward_model.source is embedded, but base_model.source is {base.source}: an embedded judge is taught "
-                "from the embedded base; set reward_model.source to pretrained or endpoint"
+                f"reward_model.source is {taught}, but base_model.source is {base.source}: a judge that is taught here "
+                "is taught from such a base; set reward_model.source to pretrained or endpoint"
             )
         if 0 < self.runtime.context <= self.rollout.max_action_tokens:
             raise ValueError("runtime.context must be above rollout.max_action_tokens, or 0")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from swirl.benchmarks.official import OFFICIAL
-from swirl.params import EmbeddedReward, EndpointBase, EndpointReward, Params, Pretrained, Served
+from swirl.params import AnnotatedReward, EmbeddedReward, EndpointBase, EndpointReward, Params, Pretrained, Served
 
 CHARACTERS_A_TOKEN = 4
 PROMPT_TOKENS = 150
@@ -69,7 +69,7 @@ def text(stages: list[Planned]) -> str:
 
 def parameters(params: Params, root: Path, model: object) -> float | None:
     """Weights of a model: from its shape, the configuration in its folder, or the size in its name (`-27b`)."""
-    if isinstance(model, EmbeddedReward):
+    if isinstance(model, EmbeddedReward | AnnotatedReward):
         model = params.base_model
     if isinstance(model, Pretrained):
         config = root / model.model / "config.json"
@@ -84,7 +84,9 @@ def parameters(params: Params, root: Path, model: object) -> float | None:
         named = re.search(r"(\d+(?:\.\d+)?)b(?![a-z])", model.model.lower())
         return float(named.group(1)) * 1e9 if named else None
     shape = getattr(model, "shape", None)
-    return _of_shape(shape.hidden, shape.layers, shape.feed_forward, 2000) if shape else None
+    return (
+        _of_shape(shape.hidden, shape.layers, shape.feed_forward, getattr(shape, "vocabulary", 2000)) if shape else None
+    )
 
 
 def _of_shape(hidden: int, layers: int, feed_forward: int, vocabulary: int) -> float:

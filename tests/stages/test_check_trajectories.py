@@ -113,6 +113,19 @@ def test_a_sound_file_passes_and_the_report_holds_its_rates(layout: Layout) -> N
     }
 
 
+def test_log_probabilities_may_be_missing_only_where_the_trajectory_says_so(layout: Layout) -> None:
+    bare = replace(TRAJECTORIES[0], steps=tuple(replace(step, logprobs=()) for step in TRAJECTORIES[0].steps))
+    save([bare, *TRAJECTORIES[1:]], Trajectory, layout.trajectories)
+    assert "row 0, trajectory_id t-0, index 0, value 0 for 4 tokens" in stopped(layout)
+    save([replace(bare, retokenised=True), *TRAJECTORIES[1:]], Trajectory, layout.trajectories)
+    check_trajectories.run(params(), layout)
+    assert load_json(layout.quality("trajectories"))["statistics"]["retokenised_rate"] == 0.25
+    layout.quality("trajectories").unlink()
+    some = replace(bare, retokenised=True, steps=(replace(bare.steps[0], logprobs=(-0.5,)), bare.steps[1]))
+    save([some, *TRAJECTORIES[1:]], Trajectory, layout.trajectories)
+    assert "value 1 for 4 tokens" in stopped(layout)
+
+
 @pytest.mark.parametrize(
     ("row", "change", "message"),
     [
@@ -160,8 +173,8 @@ def test_a_broken_trajectory_stops_the_gate(layout: Layout, row: int, change: di
          "that token_ids is never null: row 2, trajectory_id t-2, index 1"),
         ({"index": None}, "expect_column_values_to_not_be_null on steps.index: 1 of 7 rows violate that index is never "
          "null: row 2, trajectory_id t-2, index None"),
-        ({"logprobs": (-0.5, -0.5, 0.25, 0.0)}, "steps.logprobs_problem: 1 of 7 rows violate that every token as "
-         "sampled has one finite log-probability, 0 at most: row 2, trajectory_id t-2, index 1, value 0.25 at token 2"),
+        ({"logprobs": (-0.5, -0.5, 0.25, 0.0)}, "steps.logprobs_problem: 1 of 7 rows violate that every token has one "
+         "finite log-probability, 0 at most: row 2, trajectory_id t-2, index 1, value 0.25 at token 2"),
         ({"logprobs": (-0.5, float("nan"), -0.5, 0.0)}, "index 1, value nan at token 1"),
         ({"logprobs": (float("-inf"), -0.5, -0.5, 0.0)}, "index 1, value -inf at token 0"),
         ({"logprobs": (-0.5,)}, "index 1, value 1 for 4 tokens"),

@@ -50,6 +50,7 @@ def test_files_and_counts(tmp_path: Path) -> None:
         "data/questions/derivations.parquet",
         "data/questions/memory.parquet",
         "data/questions/questions.parquet",
+        "data/questions/solutions.parquet",
         "data/questions/sources.json",
         "data/questions/support.parquet",
         "reports/metrics/download.json",

@@ -18,7 +18,7 @@ from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
-from swirl.benchmarks.checksums import Checksum, checksum
+from swirl.checksums import Checksum, checksum
 from swirl.errors import DataError
 
 _TIMEOUT_S = 60.0

@@ -121,14 +121,15 @@ def _from_folder(name: str, folder: Path, on_bad_row: str) -> Corpus:
     for file in files:
         place = file.relative_to(folder).as_posix()
         try:
+            any_text(place, "name")
             pieces = list(split_text(_text_of(file)))
             passages += [Passage(f"{place}#{number}", file.stem, piece) for number, piece in enumerate(pieces)]
             if not pieces:
                 raise BadRow("", "", "a text file that is not blank")
         except BadRow as bad:
             if on_bad_row == "raise":
-                raise DataError(f"{file}, {bad}") from None
-            skipped.append(Skipped(place, str(bad)))
+                raise DataError(f"{str(file).encode(errors='replace').decode()}, {bad}") from None
+            skipped.append(Skipped(place.encode(errors="replace").decode(), str(bad)))
     if not passages:
         raise DataError(f"{folder} leaves no passage: bad files skipped: {len(skipped)}")
     _warn_of_skipped(folder, skipped)

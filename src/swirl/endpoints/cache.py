@@ -33,9 +33,7 @@ class Cache:
             with self._path(endpoint, ask).open("rb") as file:
                 stored = json.loads(file.read(MAX_ENTRY + 1))
             return _checked(stored)
-        except FileNotFoundError:
-            return None
-        except (ValueError, TypeError, KeyError, RecursionError):
+        except (OSError, ValueError, TypeError, KeyError, RecursionError):
             return None
 
     def put(self, endpoint: Endpoint, ask: Ask, answer: Answer) -> None:

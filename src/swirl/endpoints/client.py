@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -59,7 +60,7 @@ class Client:
         self._refused: frozenset[str] = frozenset()
         self._ids_work = True
         self._known = threading.Event()
-        """Set when the server has answered a request, so that what it accepts is known."""
+        """Set when one request is over, so that what the server accepts is known."""
         self._key = _key(endpoint)
 
     def __repr__(self) -> str:
@@ -130,6 +131,7 @@ class Client:
         self._first = asyncio.Lock()
         self._attempt_pace = _Pace(endpoint.requests_per_minute)
         self._token_pace = _Pace(endpoint.tokens_per_minute)
+        here = re.match(r"https?://(localhost|127\.[\d.]+|\[::1\])(:|/|$)", endpoint.url) is not None
         hooks: Any = {"request": [self._before_attempt], "response": [self._bound]}
         headers: dict[str, Any] = {"OpenAI-Organization": Omit(), "OpenAI-Project": Omit()}
         headers |= {"Accept-Encoding": "identity"}
@@ -138,7 +140,8 @@ class Client:
             api_key=self._key or "none",
             max_retries=endpoint.retries,
             default_headers=headers,
-            http_client=DefaultAsyncHttpxClient(event_hooks=hooks, follow_redirects=False),
+            # No proxy of the environment stands between us and a server on this machine.
+            http_client=DefaultAsyncHttpxClient(event_hooks=hooks, follow_redirects=False, trust_env=not here),
             timeout=Timeout(endpoint.timeout_s, connect=min(_CONNECT_S, endpoint.timeout_s)),
         )
 
@@ -191,11 +194,14 @@ class Client:
         return answer
 
     async def _ask_first(self, ask: Ask) -> Answer:
-        """One request at a time until the server has answered one: what it refuses is then learned once."""
+        """The first request goes alone: what the server refuses is then learned once."""
         if not self._known.is_set():
             async with self._first:
                 if not self._known.is_set():
-                    return await self._ask(ask)
+                    try:
+                        return await self._ask(ask)
+                    finally:
+                        self._known.set()
         return await self._ask(ask)
 
     async def _ask(self, ask: Ask) -> Answer:
@@ -209,7 +215,7 @@ class Client:
                 if new := wire.newly_refused(refusal.message, sent):
                     if ask.top_k and "top_k" in new:
                         advice = "set top_k to 0, which keeps every token"
-                        raise EndpointError(self._about(f"refuses top_k = {ask.top_k}: {advice}")) from None
+                        raise UnavailableError(self._about(f"refuses top_k = {ask.top_k}: {advice}")) from None
                     self._refused |= new
                     self._count(retries=1)
                     continue
@@ -219,7 +225,6 @@ class Client:
                     continue
                 raise self._refusal(reason or refusal) from None
             self._ids_work = ids_work
-            self._known.set()
             try:
                 return wire.answer(self.endpoint, ask, payload)
             except EndpointError as error:
@@ -263,13 +268,12 @@ class Client:
             return UnavailableError(self._about(f"knows no such model (404): {said}; {mend}"))
         if status in (400, 413, 422):
             return _BadRequest(status, message, wire.says_context(message))
-        times = f" {self.endpoint.retries + 1} times" if status in (408, 409, 429) or status >= 500 else ""
-        return EndpointError(self._about(f"answered {status}{times}: {said}"))
+        return EndpointError(self._about(f"answered {status}, {_attempts(error.request)}: {said}"))
 
     def _connection_error(self, error: openai.APIConnectionError) -> EndpointError:
         import openai
 
-        times = f"{self.endpoint.retries + 1} times"
+        times = _attempts(error.request)
         cause = type(error.__cause__).__name__
         if cause in ("ConnectError", "ConnectTimeout", "UnsupportedProtocol", "ProxyError"):
             reason = wire.short(self._redacted(str(error.__cause__))) or cause
@@ -339,6 +343,12 @@ class _Pace:
         self._free += more * self._seconds
 
 
+def _attempts(last: httpx2.Request) -> str:
+    """How often a request was tried, in words."""
+    count = int(last.headers.get("x-stainless-retry-count", "0")) + 1
+    return "tried once" if count == 1 else f"tried {count} times"
+
+
 def _key(endpoint: Endpoint) -> str:
     """The key from the environment, without the white space that files end in."""
     if not endpoint.key_env:
@@ -346,4 +356,6 @@ def _key(endpoint: Endpoint) -> str:
     key = os.environ.get(endpoint.key_env, "").strip()
     if not key:
         raise UnavailableError(f"{endpoint.url} needs a key: set ${endpoint.key_env} in the environment")
+    if not re.fullmatch(r"[!-~]+", key):
+        raise UnavailableError(f"${endpoint.key_env} holds white space or characters beyond ASCII, which no key has")
     return key

@@ -121,7 +121,7 @@ class Answer:
 
     text: str
     finish: str
-    """`stop`, `length`, or whatever the server calls its reason."""
+    """`stop`, `length`, or whatever the server calls its reason; empty when it gives none."""
     ids: tuple[int, ...] | None
     """Token ids as sampled; None when the server does not give them, or did not read `Ask.ids` as they are."""
     logprobs: tuple[float, ...] | None

@@ -107,7 +107,7 @@ def answer(endpoint: Endpoint, ask: Ask, payload: bytes) -> Answer:
     ids, logprobs = _tokens(ask, choice, tree) if endpoint.api == "completions" else (None, None)
     return Answer(
         text=clean(text),
-        finish=clean(str(choice.get("finish_reason")))[:40],
+        finish=clean(finish[:40]) if isinstance(finish := choice.get("finish_reason"), str) else "",
         ids=ids,
         logprobs=logprobs,
         prompt_tokens=_count(usage.get("prompt_tokens")),

@@ -92,6 +92,15 @@ def error_rates(labels: Sequence[bool], verdicts: Sequence[bool | None]) -> Erro
     )
 
 
+def as_text(rates: ErrorRates) -> str:
+    """A line a rate, with its 95% interval."""
+    lines = [f"{rates.n} rows, {rates.nulls} without a verdict"]
+    for name, rate in (("accuracy", rates.accuracy), ("false positives", rates.fpr), ("false negatives", rates.fnr)):
+        shown = "none" if rate.value is None else f"{rate.value:.1%}, 95% from {rate.low:.1%} to {rate.high:.1%}"
+        lines.append(f"{name}: {shown} (of {rate.of})")
+    return "\n".join(lines)
+
+
 def _rate(cases: Sequence[bool]) -> Rate:
     if not cases:
         return Rate(0, None, None, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from swirl.actions import ANSWER_TAG, DEFAULT_TAGS, parse
@@ -51,27 +52,36 @@ def fitting(
     return kept
 
 
-def examples(
-    solutions: Sequence[Solution],
-    chat: Chat,
-    prompt: str,
-    steps: int,
-    other: float,
-    judge: str,
-    judged: float,
-    rng: random.Random,
-) -> Iterator[Example]:
-    """Training sequences for ever: shuffled passes over the rows.
+@dataclass(frozen=True, slots=True)
+class Blend:
+    """Shares of the kinds of training sequences, and loss weights; a call or an answer weighs 1."""
 
-    `other` is the loss weight of tokens that are not the model's own. A share `judged` of the sequences stops at a
-    step, sound or spoilt, and asks the judge's question about it: weight on the oracle's verdict alone.
+    other: float
+    """Weight of tokens that are not the model's own."""
+    thought: float
+    """Weight of the words before a call or an answer."""
+    judged: float
+    """Share of sequences that stop at a step, sound or spoilt, and ask for a verdict on it, which alone has weight."""
+    copying: float
+    """Share of drills: repeat random numbers."""
+
+
+def examples(
+    solutions: Sequence[Solution], chat: Chat, prompt: str, judge: str, steps: int, blend: Blend, rng: random.Random
+) -> Iterator[Example]:
+    """Training sequences for ever: shuffled passes over the rows, drills in between.
+
+    `prompt` and `judge` are the texts of the prompt files, `steps` the step limit that the prompt names. Raises
+    `ValueError` without solutions.
     """
     if not solutions:
         raise ValueError("there is no solution to make examples from")
     while True:
         for solution in rng.sample(solutions, len(solutions)):
-            if rng.random() >= judged:
-                yield example(_conversation(solution, prompt, steps), chat, other)
+            while rng.random() < blend.copying:
+                yield _drill(chat, blend.other, rng)
+            if rng.random() >= blend.judged:
+                yield _example(_conversation(solution, prompt, steps), chat, blend)
             elif rng.random() < 0.5:
                 yield _judged(written(solution, prompt, steps, True, rng), chat, judge)
             else:
@@ -89,6 +99,26 @@ def written(solution: Solution, prompt: str, steps: int, spoilt: bool, rng: rand
 
 def _conversation(solution: Solution, prompt: str, steps: int) -> Demonstration:
     return Demonstration(fill(prompt, solution.question, steps), list(solution.turns), solution.derivation(""))
+
+
+def _example(demonstration: Demonstration, chat: Chat, blend: Blend) -> Example:
+    """The whole conversation, each token weighted by whose it is."""
+    ids = list(chat.prompt(demonstration.prompt))
+    weights = [blend.other] * len(ids)
+    for turn in demonstration.turns:
+        reply = chat.reply(turn.action)
+        thought = min(len(chat.reply(turn.action.partition("<")[0].rstrip())) - 1, len(reply))
+        between = chat.turn(turn.observation, closed=True) if turn.observation else ()
+        ids += [*reply, *between]
+        weights += [blend.thought] * thought + [1.0] * (len(reply) - thought) + [blend.other] * len(between)
+    return Example(tuple(ids), tuple(weights))
+
+
+def _drill(chat: Chat, other: float, rng: random.Random) -> Example:
+    """Repeat 4 to 12 numbers of one to four digits: copying, which calls are made of."""
+    numbers = " ".join(str(rng.randrange(10 ** rng.randint(1, 4))) for _ in range(rng.randint(4, 12)))
+    prompt, reply = chat.prompt(f"Repeat: {numbers}"), chat.reply(numbers)
+    return Example((*prompt, *reply), (*([other] * len(prompt)), *([1.0] * len(reply))))
 
 
 def _judged(demonstration: Demonstration, chat: Chat, judge: str) -> Example:

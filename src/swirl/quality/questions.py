@@ -32,7 +32,8 @@ def check(
 
     `derivations` and `support` hold what benchmarks know, which may be nothing. `corpora` are by `benchmark.split`,
     `sources` the entries of sources.json. `evaluated` names every benchmark that is expected, and whether it has
-    questions to evaluate on, at least `min_evaluation`.
+    questions to evaluate on, at least `min_evaluation`. A corpus that several splits share, one frame for all of them,
+    is looked at once, under the first of their names.
     """
     benchmarks = sorted(evaluated)
     complete = [
@@ -40,10 +41,11 @@ def check(
         Table("derivations", derivations, ("row", "question_id"), expect.present(data_columns(derivations))),
         Table("support", support, ("row", "question_id"), expect.present(data_columns(support))),
     ]
-    complete += [
-        Table(f"corpus.{name}", passages, ("row", "id"), _passages_are_whole(passages))
-        for name, passages in corpora.items()
-    ]
+    seen: set[int] = set()
+    for name, passages in corpora.items():
+        if id(passages) not in seen:
+            complete.append(Table(f"corpus.{name}", passages, ("row", "id"), _passages_are_whole(passages)))
+        seen.add(id(passages))
 
     def derive() -> tuple[list[Table], dict[str, float]]:
         mix = _mix(questions, benchmarks)

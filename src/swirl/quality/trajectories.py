@@ -74,7 +74,7 @@ def _on_trajectories(max_failed_rate: float) -> list[expect.Expectation]:
 def _on_steps(max_malformed_rate: float, max_tool_error_rate: float) -> list[expect.Expectation]:
     return [
         expect.no_problem("token_ids_problem", "an action's token ids decode to its text"),
-        expect.no_problem("logprobs_problem", "every token as sampled has one finite log-probability, 0 at most"),
+        expect.no_problem("logprobs_problem", "every token has one finite log-probability, 0 at most"),
         expect.no_problem("observation_problem", "an observation follows every call, and no answer"),
         expect.rarely(
             "malformed", max_malformed_rate, f"at most {max_malformed_rate:.1%} of the actions are malformed"

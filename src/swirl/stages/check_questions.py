@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pandas as pd
+
+from swirl.checksums import Checksum, checksum
 from swirl.layout import Layout
 from swirl.params import Params
 from swirl.quality import questions as gate
@@ -18,10 +21,14 @@ def run(params: Params, layout: Layout) -> None:
     """
     evaluated = {name: "evaluation" in asked.counts for name, asked in params.download.benchmarks.items()}
     questions = read(Question, layout.questions)
-    corpora = {
-        f"{benchmark}.{split}": read(Passage, layout.corpus(benchmark, split))
-        for benchmark, split in gate.searched(questions, sorted(evaluated))
-    }
+    read_once: dict[Checksum | None, pd.DataFrame] = {}
+    corpora = {}
+    for benchmark, split in gate.searched(questions, sorted(evaluated)):
+        path = layout.corpus(benchmark, split)
+        content = checksum(path) if path.exists() else None  # what is not there is refused by `read`
+        if content not in read_once:
+            read_once[content] = read(Passage, path)
+        corpora[f"{benchmark}.{split}"] = read_once[content]
     report = gate.check(
         questions,
         read(Derivation, layout.derivations),

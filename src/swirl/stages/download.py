@@ -12,12 +12,12 @@ from typing import Any
 
 from swirl.benchmarks import official, own
 from swirl.benchmarks.annotations import Solution, solve
-from swirl.benchmarks.checksums import checksum
 from swirl.benchmarks.drawing import Drawn, Key, Wish, draw
 from swirl.benchmarks.embedded import EMBEDDED, build
 from swirl.benchmarks.hub import HUB, Fetcher
 from swirl.benchmarks.official import OFFICIAL, Loaded
 from swirl.benchmarks.rows import Skipped
+from swirl.checksums import Checksum, checksum
 from swirl.errors import DataError, ParamsError
 from swirl.layout import Layout
 from swirl.params import Benchmark, Params
@@ -136,16 +136,16 @@ def _read(name: str, benchmark: Benchmark, files: Files, params: Params, layout:
     corpus = None
     if benchmark.corpus is not None:
         corpus = own.read_corpus(name, _given(folder, benchmark.corpus), on_bad_row=bad)
-        parts = [_part(path, path.relative_to(folder).as_posix()) for path in corpus.files]
+        parts = [_part(path.relative_to(folder).as_posix(), checksum(path)) for path in corpus.files]
         files.note(name, "corpus", parts, corpus.rows, corpus.skipped)
     for file in dict.fromkeys(_file_of(name, benchmark, split) for split in benchmark.counts):
         if benchmark.source == "hub":
             fetched = [(fetcher.fetch(remote), f"{remote.place}/{remote.name}") for remote in HUB[name][file]]
             paths = [one.path for one, _ in fetched]
-            parts = [_part(one.path, where, one.commit) for one, where in fetched]
+            parts = [_part(where, one.checksum, one.commit) for one, where in fetched]
         else:
             paths = [_given(folder, benchmark.paths[file])]
-            parts = [_part(paths[0], benchmark.paths[file])]
+            parts = [_part(benchmark.paths[file], checksum(paths[0]))]
         if benchmark.source == "own":
             task = benchmark.task or ""
             tools = tuple(params.tasks[task].tools)
@@ -159,7 +159,7 @@ def _read(name: str, benchmark: Benchmark, files: Files, params: Params, layout:
     if benchmark.eval_ids is not None:
         pool = files.loaded[name, _file_of(name, benchmark, "evaluation")].questions
         files.listed[name] = _listed(name, pool, _given(folder, benchmark.eval_ids))
-        files.note(name, "eval_ids", [_part(folder / benchmark.eval_ids, benchmark.eval_ids)], 0, [])
+        files.note(name, "eval_ids", [_part(benchmark.eval_ids, checksum(folder / benchmark.eval_ids))], 0, [])
 
 
 def _given(folder: Path, path: str) -> Path:
@@ -169,8 +169,7 @@ def _given(folder: Path, path: str) -> Path:
     return folder / path
 
 
-def _part(path: Path, where: str, commit: str = "") -> dict[str, Any]:
-    found = checksum(path)
+def _part(where: str, found: Checksum, commit: str = "") -> dict[str, Any]:
     return {"path": where, "commit": commit, "bytes": found.bytes, "sha256": found.sha256}
 
 
@@ -198,23 +197,26 @@ def _draw(params: Params, files: Files) -> Drawn:
 
 
 def _make_real(name: str, benchmark: Benchmark, files: Files, drawn: Drawn, layout: Layout, made: Made) -> None:
-    stored: dict[str, Path] = {}
+    stored: dict[int, Path] = {}
     for split in benchmark.counts:
         file = _file_of(name, benchmark, split)
         loaded = files.loaded[name, file]
         for question in drawn.questions[name, split]:
             identifier = f"{name}/{split}/{question.id.removeprefix(f'{name}/{file}/')}"
-            made.questions.append(replace(question, id=identifier, split=split))
+            hops = question.hops
             if question.id in loaded.solutions:
                 written = loaded.solutions[question.id]
                 made.solutions.append(WrittenSolution(identifier, written))
                 solved = solve(question.text, written)
                 if isinstance(solved, Solution):
                     made.derivations.append(solved.derivation(identifier))
+                    hops = len(made.derivations[-1].calls)
+            made.questions.append(replace(question, id=identifier, split=split, hops=hops))
             if question.id in loaded.support:
                 made.support.append(Support(identifier, tuple(loaded.support[question.id])))
         if loaded.passages:
-            _store(loaded.passages, layout.corpus(name, split), stored.setdefault(file, layout.corpus(name, split)))
+            path = layout.corpus(name, split)
+            _store(loaded.passages, path, stored.setdefault(id(loaded.passages), path))
         made.metrics[f"{name}.{split}.questions"] = len(drawn.questions[name, split])
         made.metrics[f"{name}.{split}.passages"] = len(loaded.passages)
     read = [loaded for (owner, _), loaded in files.loaded.items() if owner == name]

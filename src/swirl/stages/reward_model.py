@@ -8,10 +8,11 @@ from swirl.params import Params
 
 def run(params: Params, layout: Layout) -> None:
     """Make models/reward: a model with its measured error rates, a pointer to one, or the address of one."""
-    from swirl.makers import embedded_judge, pointed_judge
+    from swirl.makers import annotated_judge, embedded_judge, pointed_judge
 
     makers = {
         "embedded": embedded_judge.make,
+        "annotations": annotated_judge.make,
         "pretrained": pointed_judge.pretrained,
         "endpoint": pointed_judge.endpoint,
     }

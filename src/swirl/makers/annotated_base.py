@@ -1,0 +1,92 @@
+"""`source: annotations`: a small Gemma-2-shaped base made from written solutions with calculator annotations (GSM8K).
+
+Each annotation of a solution becomes a call of the calculator, its value the observation, the last line the answer.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+
+from swirl.absent import leave_out
+from swirl.benchmarks.annotations import LeftOut, Solution, solve
+from swirl.errors import DataError
+from swirl.judge_prompts import judge_question
+from swirl.layout import Layout
+from swirl.models.annotated import Blend, examples, fitting, tokenizer_of
+from swirl.models.chat import Chat
+from swirl.models.local import deterministic, fresh_gemma2, save
+from swirl.models.prompts import fill
+from swirl.models.training import Schedule, train, weighted_loss
+from swirl.params import AnnotatedBase, Params
+from swirl.progress import Progress
+from swirl.records import load, save_json, save_series
+from swirl.rollout.engine import MALFORMED_REPLY
+from swirl.seeds import derive, generator
+from swirl.types import Question, WrittenSolution
+from swirl.wiring import questions_of, read_prompts
+
+
+def make(params: Params, layout: Layout) -> None:
+    """Learn a tokenizer and a model from the benchmark's pretraining split; there is no ceiling."""
+    settings, run = params.base_model, params.runtime
+    assert isinstance(settings, AnnotatedBase)
+    deterministic(run.threads)
+    questions = questions_of(layout, "pretrain", settings.benchmark)
+    solutions, left_out = solved(layout, questions)
+    if not solutions:
+        raise DataError(
+            f"{layout.questions} holds no pretraining question of {settings.benchmark} with an annotated solution; set "
+            f"download.benchmarks.{settings.benchmark}.pretrain, and use a benchmark with such solutions (gsm8k)"
+        )
+    task = params.tasks[questions[0].task]
+    prompt, judge = read_prompts(params, layout).tasks[questions[0].task], judge_question(params, layout)
+    shape, longest = settings.shape, params.rollout.max_action_tokens
+    fixed = [fill(prompt, "", task.max_steps), judge, MALFORMED_REPLY]
+    tokenizer = tokenizer_of(solutions, fixed, shape.vocabulary, shape.context)
+    chat = Chat(tokenizer)
+    kept = fitting(solutions, chat, prompt, task.max_steps, longest, shape.context)
+    model = fresh_gemma2(
+        tokenizer,
+        shape.hidden,
+        shape.layers,
+        shape.heads,
+        shape.feed_forward,
+        shape.context,
+        shape.window,
+        run.attention,
+        derive(params.seed, "weights") % 2**32,
+    )
+    model.to(run.device)
+    blend = Blend(settings.other_weight, settings.thought_weight, settings.judged, settings.copying)
+    rng = generator(params.seed, "mixture", "annotations")
+    stream = examples(kept, chat, prompt, judge, task.max_steps, blend, rng)
+    series: list[dict[str, float]] = []
+    with Progress(settings.steps, "base_model") as bar:
+
+        def report(step: int, metrics: dict[str, float]) -> None:
+            series.append({"step": step, **metrics})
+            bar.update(1, loss=metrics["loss"])
+
+        train(
+            model,
+            Schedule(settings.steps, settings.adam_lr, settings.muon_lr),
+            lambda _: list(islice(stream, settings.batch_size)),
+            lambda batch: weighted_loss(model, batch),
+            report,
+            settings.mixed_precision,
+            run.workers,
+        )
+    save(model, tokenizer, layout.model("base"))
+    leave_out(layout.model("ceiling"), "a model made from written solutions has no designed flaws, so no ceiling")
+    metrics: dict[str, float] = {f"left_out.{reason.name.lower()}": left_out.count(reason) for reason in LeftOut}
+    metrics |= {"solutions": len(solutions), "solutions.used": len(kept), "vocabulary": len(tokenizer)}
+    metrics["parameters"] = sum(parameter.numel() for parameter in model.parameters())
+    save_series(series, layout.series("base_model"))
+    save_json(metrics, layout.metrics("base_model"))
+
+
+def solved(layout: Layout, questions: list[Question]) -> tuple[list[Solution], list[LeftOut]]:
+    """The questions' written solutions as conversations with the calculator, and why others became none."""
+    written = {row.question_id: row.text for row in load(WrittenSolution, layout.solutions)}
+    tried = [solve(question.text, written[question.id]) for question in questions if question.id in written]
+    return [one for one in tried if isinstance(one, Solution)], [one for one in tried if isinstance(one, LeftOut)]

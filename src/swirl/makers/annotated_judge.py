@@ -1,0 +1,75 @@
+"""`source: annotations`: the base taught to judge steps, by the oracle of calculator annotations, on the reward split.
+
+It trains on golden labels, on a split of its own: on what the base itself does, and on written solutions, sound and
+spoilt.
+"""
+
+from __future__ import annotations
+
+from swirl.errors import DataError
+from swirl.judge_prompts import judge_question
+from swirl.judging.reward import RewardModel
+from swirl.layout import Layout
+from swirl.makers.annotated_base import solved
+from swirl.makers.teaching import Labelled, error_rates, label_trajectory, label_written, teach
+from swirl.models.annotated import fitting, written
+from swirl.models.local import load_model, load_tokenizer, save
+from swirl.models.training import Schedule
+from swirl.params import AnnotatedReward, Params
+from swirl.records import save_json, save_series
+from swirl.rollout.engine import Policy
+from swirl.seeds import derive, generator
+from swirl.types import Question
+from swirl.wiring import attempts, derivations_of, load_local_policy, questions_of, read_prompts, roll_out_all
+
+
+def make(params: Params, layout: Layout) -> None:
+    """Train on sampled and written steps; measure error rates on what the base does on questions held out."""
+    settings, run = params.reward_model, params.runtime
+    assert isinstance(settings, AnnotatedReward)
+    known = derivations_of(layout)
+    questions = [question for question in questions_of(layout, "reward") if question.id in known]
+    if len(questions) <= settings.heldout:
+        raise DataError(
+            f"{layout.questions} holds {len(questions)} annotated questions of split reward, and reward_model.heldout "
+            f"keeps {settings.heldout} of them; more are needed: raise download.benchmarks.*.reward"
+        )
+    base = load_local_policy(params, layout.model("base"), "base")
+    heldout, learned = questions[: settings.heldout], questions[settings.heldout :]
+    labelled = _sampled(params, layout, settings, base, learned, "train")
+    labelled += _written(params, layout, settings, base, learned)
+    tested = _sampled(params, layout, settings, base, heldout, "heldout")
+    model = load_model(layout.model("base"), run.device, run.attention)
+    judge = RewardModel("reward", model, base.chat, judge_question(params, layout), workers=run.workers)
+    schedule = Schedule(settings.steps, settings.adam_lr, settings.muon_lr)
+    rng = generator(params.seed, "reward model batches")
+    series = teach(judge, labelled, schedule, settings.batch_size, settings.mixed_precision, rng)
+    save(model, load_tokenizer(layout.model("base")), layout.model("reward"))
+    save_series(series, layout.series("reward_model"))
+    save_json(error_rates(judge, tested), layout.metrics("reward_model"))
+
+
+def _sampled(
+    params: Params, layout: Layout, settings: AnnotatedReward, base: Policy, questions: list[Question], part: str
+) -> list[Labelled]:
+    """What the base does on these questions, labelled by the oracle."""
+    known = derivations_of(layout)
+    todo = attempts(params, layout, questions, settings.samples)
+    made = roll_out_all(params, base, todo, settings.temperature, derive(params.seed, "reward model", part))
+    return [label_trajectory(trajectory, known[trajectory.question_id]) for trajectory in made if trajectory.steps]
+
+
+def _written(
+    params: Params, layout: Layout, settings: AnnotatedReward, base: Policy, questions: list[Question]
+) -> list[Labelled]:
+    """A sound and a spoilt conversation for a share of the written solutions."""
+    task, rng = params.tasks[questions[0].task], generator(params.seed, "reward model", "written")
+    prompt, longest = read_prompts(params, layout).tasks[questions[0].task], params.rollout.max_action_tokens
+    solutions, _ = solved(layout, questions)
+    usable = fitting(solutions, base.chat, prompt, task.max_steps, longest, base.context)
+    chosen = rng.sample(usable, round(settings.written * len(usable)))
+    return [
+        label_written(written(solution, prompt, task.max_steps, spoilt, rng), base.chat)
+        for solution in chosen
+        for spoilt in (False, True)
+    ]
