@@ -20,11 +20,11 @@ from swirl.errors import DataError
 from swirl.journal import fingerprint
 from swirl.layout import Layout
 from swirl.params import Params, validate
+from swirl.presets import laid_over
 from swirl.records import load, load_json, save
 from swirl.stages import evaluate, train
 from swirl.types import Derivation, Question, SubTrajectory
 from swirl.wiring import load_policy
-from tests.smoke import merged
 from tests.stages.conftest import ROOT, clone
 
 
@@ -89,7 +89,7 @@ def without_golden(series: list[dict[str, float]]) -> list[dict[str, float]]:
 
 def test_golden_labels_cannot_move_the_guard(params: Params, copy: Layout, project: Layout, tmp_path: Path) -> None:
     """With limits so tight that the guard stops the run, it stops at the same update with any labels."""
-    tight = validate(merged(params.model_dump(), {"train": {"swirl": {"guard": {"max_kl": 1e-9}}}}), "tests")
+    tight = validate(laid_over(params.model_dump(), {"train": {"swirl": {"guard": {"max_kl": 1e-9}}}}), "tests")
     other = clone(project, tmp_path / "other")
     shuffle_golden_labels(other)
     for layout in (copy, other):
@@ -101,7 +101,7 @@ def test_golden_labels_cannot_move_the_guard(params: Params, copy: Layout, proje
 
 
 def test_a_run_that_the_guard_stops_keeps_the_last_good_weights(params: Params, copy: Layout) -> None:
-    tight = validate(merged(params.model_dump(), {"train": {"swirl": {"guard": {"max_kl": 1e-9}}}}), "tests")
+    tight = validate(laid_over(params.model_dump(), {"train": {"swirl": {"guard": {"max_kl": 1e-9}}}}), "tests")
     train.run(tight, copy, "swirl")
     from safetensors.torch import load_file
 
@@ -130,7 +130,7 @@ def test_packed_and_plain_training_agree(params: Params, trained: Layout, copy: 
     """Sampling could flip on a rounding; at these sizes it does not, so six updates end at the same weights."""
     from safetensors.torch import load_file
 
-    plain = validate(merged(params.model_dump(), {"train": {"packed": False}}), "tests")
+    plain = validate(laid_over(params.model_dump(), {"train": {"packed": False}}), "tests")
     train.run(plain, copy, "swirl")
     ours, theirs = (load_file(layout.model("swirl") / "model.safetensors") for layout in (copy, trained))
     for name, value in theirs.items():
@@ -148,7 +148,7 @@ LORA = {"runtime": {"workers": 1}, "train": {"lora": {"rank": 4, "alpha": 8, "ta
 
 @pytest.mark.parametrize("item", ["swirl", "sft"])
 def test_an_adapter_is_trained_saved_and_evaluated(item: str, params: Params, copy: Layout) -> None:
-    tuned = validate(merged(params.model_dump(), LORA), "tests")
+    tuned = validate(laid_over(params.model_dump(), LORA), "tests")
     before = fingerprint([], [copy.model("base")])
     train.run(tuned, copy, item)
     assert fingerprint([], [copy.model("base")]) == before
@@ -167,7 +167,7 @@ def test_an_adapter_is_trained_saved_and_evaluated(item: str, params: Params, co
 def test_a_killed_adapter_resumes_to_the_same_bytes(
     params: Params, copy: Layout, tmp_path: Path, kill_stage: Callable[..., None]
 ) -> None:
-    tuned = validate(merged(params.model_dump(), LORA), "tests")
+    tuned = validate(laid_over(params.model_dump(), LORA), "tests")
     whole = clone(copy, tmp_path / "whole")
     train.run(tuned, whole, "swirl")
     (copy.root / "params.yaml").write_text(yaml.safe_dump(tuned.model_dump()), encoding="utf-8")
@@ -180,7 +180,7 @@ def test_a_killed_adapter_resumes_to_the_same_bytes(
 
 def test_recomputing_activations_gives_the_same_bytes(params: Params, trained: Layout, copy: Layout) -> None:
     train.run(
-        validate(merged(params.model_dump(), {"train": {"gradient_checkpointing": True}}), "tests"), copy, "swirl"
+        validate(laid_over(params.model_dump(), {"train": {"gradient_checkpointing": True}}), "tests"), copy, "swirl"
     )
     assert weights(copy) == weights(trained)
 
@@ -188,7 +188,7 @@ def test_recomputing_activations_gives_the_same_bytes(params: Params, trained: L
 def test_in_bfloat16_it_trains_and_writes_bfloat16(params: Params, copy: Layout) -> None:
     from safetensors.torch import load_file
 
-    narrow = validate(merged(params.model_dump(), {"runtime": {"dtype": "bfloat16"}}), "tests")
+    narrow = validate(laid_over(params.model_dump(), {"runtime": {"dtype": "bfloat16"}}), "tests")
     train.run(narrow, copy, "swirl")
     ours, base = (load_file(copy.model(name) / "model.safetensors") for name in ("swirl", "base"))
     assert {value.dtype for value in ours.values()} == {torch.bfloat16}
@@ -198,8 +198,8 @@ def test_in_bfloat16_it_trains_and_writes_bfloat16(params: Params, copy: Layout)
 
 def together(params: Params, layout: Layout, item: str, **changes: Any) -> tuple[Params, str]:
     """The stage in two processes, by params.yaml alone; those params for one process, and what was printed."""
-    alone = validate(merged(merged(params.model_dump(), {"runtime": {"workers": 1}}), changes), "tests")
-    tree = merged(alone.model_dump(), {"runtime": {"processes": 2}})
+    alone = validate(laid_over(laid_over(params.model_dump(), {"runtime": {"workers": 1}}), changes), "tests")
+    tree = laid_over(alone.model_dump(), {"runtime": {"processes": 2}})
     (layout.root / "params.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "-m", "swirl", "stage", "train", "--item", item],
