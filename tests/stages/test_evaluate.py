@@ -10,9 +10,9 @@ import pytest
 
 from swirl.layout import Layout
 from swirl.params import Params, validate
+from swirl.presets import laid_over
 from swirl.records import load, load_json
 from swirl.types import Prediction, Question, Trajectory
-from tests.smoke import merged
 from tests.stages.conftest import clone
 
 SEARCHED = {"mini-hotpotqa", "mini-musique", "mini-cofca", "mini-beerqa"}
@@ -77,7 +77,23 @@ def test_metrics_are_flat_and_named_after_the_benchmark(evaluated: Layout) -> No
 def test_without_the_arm_without_tools(params: Params, project: Layout, tmp_path: Path) -> None:
     """One benchmark, for speed: the arm is left out when params say so, and greedy answers are the same again."""
     layout = clone(project, tmp_path / "root")
-    tree = merged(params.model_dump(), {"evaluate": {"without_tools": False}})
+    tree = laid_over(params.model_dump(), {"evaluate": {"without_tools": False}})
     import_module("swirl.stages.evaluate").run(validate(tree, "tests"), layout, "ceiling")
     rows = load(Prediction, layout.predictions("ceiling"))
     assert (len(rows), {row.with_tools for row in rows}, {row.model for row in rows}) == (60, {True}, {"ceiling"})
+
+
+def test_accuracy_by_hops_is_told_apart_and_averaged(evaluated: Layout) -> None:
+    questions = {q.id: q for q in load(Question, evaluated.questions)}
+    rows = [
+        r for r in load(Prediction, evaluated.predictions("base")) if r.with_tools and r.benchmark == "mini-musique"
+    ]
+    groups: dict[int, list[bool]] = {}
+    for row in rows:
+        groups.setdefault(questions[row.question_id].hops, []).append(row.correct)
+    assert set(groups) == {3, 4}
+    metrics = load_json(evaluated.metrics("evaluate-base"))
+    means = {hops: sum(right) / len(right) for hops, right in groups.items()}
+    assert {h: metrics[f"mini-musique.hops_{h}.accuracy"] for h in groups} == means
+    assert metrics["mini-musique.mean_of_hops.accuracy"] == pytest.approx((means[3] + means[4]) / 2)
+    assert "mini-hotpotqa.mean_of_hops.accuracy" not in metrics  # two hops all of them

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from swirl.judges import load_reward_model
 from swirl.layout import Layout
 from swirl.params import Params
 from swirl.records import load, load_json
 from swirl.stages import judge
 from swirl.types import OUTCOME, Question, Stop, Trajectory, Verdict
-from swirl.wiring import load_reward_model
 
 
 def test_every_step_and_outcome_is_judged_once(project: Layout) -> None:

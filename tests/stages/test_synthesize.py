@@ -11,11 +11,11 @@ import pytest
 from swirl.journal import Journal
 from swirl.layout import Layout
 from swirl.params import Params, validate
+from swirl.presets import laid_over
 from swirl.records import load, load_json
 from swirl.stages import synthesize
 from swirl.types import Question, Stop, Trajectory
 from swirl.wiring import load_policy
-from tests.smoke import merged
 
 
 def test_every_training_question_is_tried_as_often_as_params_say(params: Params, project: Layout) -> None:
@@ -87,7 +87,7 @@ def test_the_blocks_of_another_run_are_not_used(
     change: str, params: Params, copy: Layout, project: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run that dies after its first blocks, and then other params, or another text of the same prompt file."""
-    params = validate(merged(params.model_dump(), {"runtime": {"workers": 1}}), "tests")  # blocks in order
+    params = validate(laid_over(params.model_dump(), {"runtime": {"workers": 1}}), "tests")  # blocks in order
     stop_after(monkeypatch, 8)
     with pytest.raises(KeyboardInterrupt):
         synthesize.run(params, copy)
@@ -95,7 +95,7 @@ def test_the_blocks_of_another_run_are_not_used(
     monkeypatch.undo()
 
     if change == "params":
-        params = validate(merged(params.model_dump(), {"synthesize": {"temperature": 3.0}}), "tests")
+        params = validate(laid_over(params.model_dump(), {"synthesize": {"temperature": 3.0}}), "tests")
     else:
         path = copy.root / params.prompts.policy / "search.txt"
         path.write_text("answer {question}", encoding="utf-8")

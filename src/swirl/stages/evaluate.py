@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from itertools import groupby
 
 from swirl.absent import why_absent
@@ -22,7 +23,7 @@ def run(params: Params, layout: Layout, item: str) -> None:
     """Evaluate the model `item` (ceiling, base, sft or swirl); of one that this run does without, nothing."""
     if why := why_absent(layout.model(item)):
         print(f"evaluate: no {item}: {why}")
-        _write(layout, item, [], [], [])
+        _write(layout, item, [], [], [], {})
         return
     servers = {str(name): server for name, server in params.evaluate.servers.items()}
     policy = load_policy(params, layout.model(item), item, servers.get(item))
@@ -46,17 +47,22 @@ def run(params: Params, layout: Layout, item: str) -> None:
                 scores.append(score(list(arm)))
             predictions += predicted
             made += trajectories if with_tools else []
-    _write(layout, item, predictions, made, scores)
+    _write(layout, item, predictions, made, scores, {**_metrics(scores, predictions), **by_hops(predictions, table)})
     report_use()
 
 
 def _write(
-    layout: Layout, item: str, predictions: list[Prediction], made: list[Trajectory], scores: list[Score]
+    layout: Layout,
+    item: str,
+    predictions: list[Prediction],
+    made: list[Trajectory],
+    scores: list[Score],
+    metrics: dict[str, float],
 ) -> None:
     save(predictions, Prediction, layout.predictions(item))
     save(made, Trajectory, layout.prediction_trajectories(item))
     save_json([to_dict(row) for row in scores], layout.evaluation(item))
-    save_json(_metrics(scores, predictions) if scores else {}, layout.metrics(f"evaluate-{item}"))
+    save_json(metrics, layout.metrics(f"evaluate-{item}"))
 
 
 def _arms(params: Params, questions: list[Question]) -> list[tuple[list[Question], bool]]:
@@ -68,6 +74,22 @@ def _arms(params: Params, questions: list[Question]) -> list[tuple[list[Question
     if params.evaluate.without_tools:
         arms += [(group, False) for group in by_benchmark.values() if "search" in group[0].tools]
     return arms
+
+
+def by_hops(predictions: list[Prediction], questions: Mapping[str, Question]) -> dict[str, float]:
+    """Accuracy by hops with tools, and the mean of those (CofCA's score), of benchmarks with several numbers of hops."""
+    right: dict[str, dict[int, list[bool]]] = {}
+    for prediction in predictions:
+        hops = questions[prediction.question_id].hops
+        if prediction.with_tools and hops:
+            right.setdefault(prediction.benchmark, {}).setdefault(hops, []).append(prediction.correct)
+    metrics: dict[str, float] = {}
+    for name, groups in right.items():
+        if len(groups) > 1:
+            parts = {hops: sum(group) / len(group) for hops, group in sorted(groups.items())}
+            metrics |= {f"{name}.hops_{hops}.accuracy": value for hops, value in parts.items()}
+            metrics[f"{name}.mean_of_hops.accuracy"] = sum(parts.values()) / len(parts)
+    return metrics
 
 
 def _metrics(scores: list[Score], predictions: list[Prediction]) -> dict[str, float]:
