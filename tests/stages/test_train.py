@@ -19,6 +19,7 @@ import yaml
 from swirl.errors import DataError
 from swirl.journal import fingerprint
 from swirl.layout import Layout
+from swirl.models.pointer import follow, write_pointer
 from swirl.params import Params, validate
 from swirl.presets import laid_over
 from swirl.records import load, load_json, save
@@ -146,12 +147,18 @@ def test_nothing_to_train_on_is_said(params: Params, copy: Layout) -> None:
 LORA = {"runtime": {"workers": 1}, "train": {"lora": {"rank": 4, "alpha": 8, "targets": ["all-linear"]}}}
 
 
-@pytest.mark.parametrize("item", ["swirl", "sft"])
-def test_an_adapter_is_trained_saved_and_evaluated(item: str, params: Params, copy: Layout) -> None:
+@pytest.mark.parametrize(("item", "pointed"), [("swirl", True), ("sft", False)])
+def test_an_adapter_is_trained_saved_and_evaluated(item: str, pointed: bool, params: Params, copy: Layout) -> None:
+    """The base stays where it is, in the project or pointed to elsewhere, and rollouts act with the adapter on it."""
     tuned = validate(laid_over(params.model_dump(), LORA), "tests")
-    before = fingerprint([], [copy.model("base")])
+    place = copy.model("base")
+    if pointed:
+        place = place.rename(copy.root / "elsewhere")
+        write_pointer(copy.model("base"), "elsewhere", root=copy.root)
+    before = fingerprint([], [copy.model("base"), place])
     train.run(tuned, copy, item)
-    assert fingerprint([], [copy.model("base")]) == before
+    assert fingerprint([], [copy.model("base"), place]) == before
+    assert follow(copy.model(item)) == (place, False)
     files = {path.name for path in copy.model(item).iterdir()}
     assert files == {"model.json", "adapter_config.json", "adapter_model.safetensors"}
     base, policy = (load_policy(tuned, copy.model(name), name) for name in ("base", item))
