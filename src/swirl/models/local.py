@@ -177,5 +177,6 @@ def is_adapter(folder: Path) -> bool:
 def _find(folder: Path, weights: bool) -> tuple[Path, bool]:
     """Where the files of a model's folder are, checked with or without the weights, and whether code there may run."""
     if not any((folder / name).exists() for name in (POINTER, *(("config.json",) if weights else _SOME))):
-        raise ModelError(f"{folder} holds no model; run `dvc repro` to make it, or give the folder of one")
+        what = "model" if weights else "tokenizer"
+        raise ModelError(f"{folder} holds no {what}; run `dvc repro` to make it, or give the folder of one")
     return follow(folder, weights)

@@ -77,7 +77,7 @@ def _arms(params: Params, questions: list[Question]) -> list[tuple[list[Question
 
 
 def by_hops(predictions: list[Prediction], questions: Mapping[str, Question]) -> dict[str, float]:
-    """Accuracy by hops with tools, and the mean of those (CofCA's score), of benchmarks with several numbers of hops."""
+    """Accuracy with tools by hops, and its mean over them (CofCA's score), where a benchmark has several hop counts."""
     right: dict[str, dict[int, list[bool]]] = {}
     for prediction in predictions:
         hops = questions[prediction.question_id].hops
