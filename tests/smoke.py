@@ -2,7 +2,7 @@
 
 Copies the files that git knows or would add, chooses the preset smoke, runs `dvc repro`, prints
 the results, asks the tuned model a question, shows metrics and plots, and runs `dvc repro` again, which must find
-nothing to do.
+nothing to do; nor must it in a clone that pulled the run from a DVC remote.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ def main() -> None:
         check_quiet(["dvc", "metrics", "show"], copy, environment)
         check_quiet(["dvc", "plots", "show"], copy, environment)
         check_no_op(copy, environment)
-    print("smoke: the pipeline ran and reported, and a second run had nothing to do")
+        check_second_clone(copy, Path(folder), environment)
+    print("smoke: the pipeline ran and reported; a second run, and one in a clone that pulled, had nothing to do")
 
 
 def copy_project(target: Path) -> None:
@@ -94,6 +95,21 @@ def check_no_op(folder: Path, environment: dict[str, str]) -> None:
     print(f"smoke: a second dvc repro took {seconds:.1f} s of processor time")
     if seconds > NO_OP_SECONDS:
         sys.exit(f"smoke: that is too slow; at most {NO_OP_SECONDS} s are right")
+
+
+def check_second_clone(first: Path, folder: Path, environment: dict[str, str]) -> None:
+    """A clone that pulls from a DVC remote in a folder has all of the run, and nothing to run."""
+    identity = ["-c", "user.name=smoke", "-c", "user.email=smoke@localhost"]
+    run(["dvc", "remote", "add", "--quiet", "--default", "store", str(folder / "store")], first, environment)
+    run(["dvc", "push", "--quiet"], first, environment)
+    run(["git", "add", "--all"], first, environment)
+    run(["git", *identity, "commit", "--quiet", "--message", "a run"], first, environment)
+    second = folder / "second"
+    run(["git", "clone", "--quiet", str(first), str(second)], folder, environment)
+    environment = {**environment, "PYTHONPATH": str(second / "src"), "DVC_SITE_CACHE_DIR": f"{folder}/dvc-second"}
+    run(["dvc", "pull", "--quiet"], second, environment)
+    check_no_op(second, environment)
+    run(["swirl", "report", "--text"], second, environment)
 
 
 if __name__ == "__main__":

@@ -138,7 +138,7 @@ def _pairs(evidence: Evidence, benchmark: str) -> list[tuple[Prediction, Predict
     """(base, SWiRL) predictions of one benchmark that disagree and have their trajectories: a gain, a loss, a gain."""
     rows: dict[str, dict[str, Prediction]] = {"base": {}, "swirl": {}}
     for model, by_id in rows.items():
-        asked = (row for row in evidence.predictions[model] if row.benchmark == benchmark and row.with_tools)
+        asked = (row for row in evidence.predictions.get(model, ()) if row.benchmark == benchmark and row.with_tools)
         stored = evidence.trajectories.get(model, {})
         by_id.update((row.question_id, row) for row in asked if row.trajectory_id in stored)
     both = [(rows["base"][key], rows["swirl"][key]) for key in sorted(rows["base"].keys() & rows["swirl"].keys())]

@@ -1,0 +1,120 @@
+"""Models that were not made here: pointed to, or behind servers. Stages do with them what they do with their own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from swirl.absent import why_absent
+from swirl.layout import Layout
+from swirl.params import Params, validate
+from swirl.presets import laid_over
+from swirl.records import load, load_json
+from swirl.stages import evaluate, train
+from swirl.types import OUTCOME, Trajectory, Verdict
+from tests.servers import said, scripted, serving
+from tests.stages.conftest import clone, run_stages
+
+
+def served(url: str, model: str = "vllm", api: str = "completions") -> dict[str, Any]:
+    limits = {"requests_per_minute": 0, "tokens_per_minute": 0, "timeout_s": 60.0, "retries": 0}
+    prices = {"cost_per_million_input": 0.0, "cost_per_million_output": 0.0}
+    return {"url": url, "model": model, "api": api, "key_env": "", "concurrency": 4, **limits, **prices}
+
+
+def pointer(folder: str, **more: Any) -> dict[str, Any]:
+    return {"source": "pretrained", "model": folder, "revision": "", "trust_remote_code": False, **more}
+
+
+WRITES = {"max_tokens": 12, "votes": 1, "temperature": 0.0}
+
+
+def changed(params: Params, **changes: Any) -> Params:
+    return validate(laid_over(params.model_dump(), changes), "tests")
+
+
+@pytest.fixture(scope="module")
+def url(project: Layout) -> Iterator[str]:
+    with serving(project.model("base")) as address:
+        yield address
+
+
+def test_greedy_synthesis_on_a_server_is_synthesis_here(params: Params, copy: Layout, url: str) -> None:
+    here = {"samples": 1, "temperature": 0.0}
+    run_stages(changed(params, synthesize=here), copy, "synthesize")
+    ours = load(Trajectory, copy.trajectories)
+    run_stages(changed(params, synthesize={**here, "server": served(url)}), copy, "synthesize", "check_trajectories")
+    theirs = load(Trajectory, copy.trajectories)
+    assert [(t.id, t.prompt_ids, t.stop) for t in theirs] == [(t.id, t.prompt_ids, t.stop) for t in ours]
+    for mine, other in zip(ours, theirs, strict=True):
+        assert not other.retokenised
+        assert [s.token_ids for s in other.steps] == [s.token_ids for s in mine.steps]
+        assert [s.observation for s in other.steps] == [s.observation for s in mine.steps]
+        for step, far in zip(mine.steps, other.steps, strict=True):
+            assert far.logprobs == pytest.approx(step.logprobs, abs=1e-4)
+
+
+def test_everything_behind_servers(params: Params, project: Layout, url: str, tmp_path: Path) -> None:
+    layout = clone(project, tmp_path / "root")
+    (layout.model("base")).rename(layout.root / "tokenizer")
+    with scripted(*[said("It helps.\nGOOD")] * 10_000) as judge:
+        far = changed(
+            params,
+            base_model={
+                "source": "endpoint", "tokenizer": "tokenizer", "revision": "", "context": 512, "server": served(url)
+            },
+            reward_model={"source": "endpoint", **WRITES, "server": served(judge.url, "judge", "chat")},
+            synthesize={"samples": 1, "temperature": 0.0},
+            filter={"strategy": "process"},
+            train={"methods": []},
+            evaluate={"without_tools": False},
+        )  # fmt: skip
+        run_stages(far, layout, "base_model", "reward_model", "synthesize", "check_trajectories", "judge", "filter")
+        verdicts = [v for v in load(Verdict, layout.verdicts) if v.step != OUTCOME]
+        assert verdicts
+        assert all(v.good and v.score == 1.0 and v.rationale == "It helps.\nGOOD" for v in verdicts)
+        for item in ("sft", "swirl"):
+            train.run(far, layout, item)
+            evaluate.run(far, layout, item)
+            assert why_absent(layout.model(item)) == f"train.methods does not name {item}"
+        evaluate.run(far, layout, "ceiling")
+        evaluate.run(far, layout, "base")
+        run_stages(far, layout, "report")
+    scores = load_json(layout.results)["scores"]
+    assert {row["model"] for row in scores} == {"base"}
+    assert all(row["process_label_judge"] == 1.0 for row in scores if row["steps"])
+
+
+def test_a_pointed_base_and_judge_train(params: Params, copy: Layout) -> None:
+    for name in ("base", "reward"):
+        copy.model(name).rename(copy.root / name)
+    near = changed(
+        params,
+        base_model=pointer("base"),
+        reward_model=pointer("reward", verdict="token", **WRITES),
+        train={"swirl": {"updates": 2, "check_every": 2}},
+    )
+    run_stages(near, copy, "base_model", "reward_model", "synthesize", "judge", "filter")
+    assert not list(copy.model("base").glob("*.safetensors"))
+    train.run(near, copy, "swirl")
+    assert (copy.model("swirl") / "model.safetensors").exists()
+    evaluate.run(near, copy, "swirl")
+    assert load_json(copy.evaluation("swirl"))
+
+
+def test_a_judge_that_says_nothing_gives_null_and_no_reward(params: Params, copy: Layout) -> None:
+    """The embedded reward model cannot write reasons: whatever it writes holds no verdict on a line of its own."""
+    copy.model("reward").rename(copy.root / "mute")
+    mute = changed(params, base_model=pointer("unused"), reward_model=pointer("mute", verdict="rationale", **WRITES))
+    run_stages(mute, copy, "reward_model", "judge")
+    steps = [v for v in load(Verdict, copy.verdicts) if v.step != OUTCOME]
+    null = [v for v in steps if v.good is None]
+    assert null
+    assert all(v.score is None for v in null)
+    metrics = load_json(copy.metrics("judge"))
+    assert metrics["steps_null"] == pytest.approx(len(null) / len(steps))
+    assert not any(math.isnan(value) for value in metrics.values())
