@@ -154,7 +154,7 @@ def test_a_benchmark_that_makes_no_sense_is_refused(given: dict[str, Any], messa
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"task": "staff"}, "download.benchmarks.b.task is 'staff'; tasks has search, calculate"),
+        ({"task": "staff"}, "download.benchmarks.b is of task 'staff'; tasks has search, calculate"),
         ({"corpus": None}, "download.benchmarks.b: its task searches, so it needs a corpus"),
     ],
 )
@@ -236,3 +236,19 @@ def test_an_adapter_needs_one_worker() -> None:
 )
 def test_what_models_cannot_do_is_refused(path: str, value: Any, message: str) -> None:
     assert message in "\n".join(refusal(changed(path, value)))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("url", "https://host/v1?key=SECRET"), ("url", "http://me:SECRET@host"), ("key_env", "sk-SECRET")],
+)
+def test_a_secret_in_the_wrong_place_is_refused_and_not_repeated(key: str, value: str) -> None:
+    server = {
+        "url": "http://127.0.0.1:1/v1", "model": "m", "api": "chat", "key_env": "", "concurrency": 1,
+        "requests_per_minute": 0, "tokens_per_minute": 0, "timeout_s": 1.0, "retries": 0,
+        "cost_per_million_input": 0.0, "cost_per_million_output": 0.0,
+    }  # fmt: skip
+    assert validate(changed("synthesize.server", server), "params.yaml").synthesize.server is not None
+    (_, line) = refusal(changed("synthesize.server", {**server, key: value}))
+    assert line.startswith(f"  synthesize.server: {key} must be")
+    assert "SECRET" not in line

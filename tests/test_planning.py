@@ -27,9 +27,12 @@ def test_the_default_by_hand() -> None:
     assert stages["synthesize"].calls == 400 * 2 * 5 + 400 * 2 * 10 == 12_000
     # a prompt of 150 tokens; each step an action of 32 and a result of 1000 characters
     assert stages["synthesize"].tokens == 800 * (150 + 5 * (32 + 250)) + 800 * (150 + 10 * (32 + 250))
-    assert stages["judge"].calls == 12_000
-    assert stages["train@swirl"].calls == 60 * 24 * 8
-    assert stages["evaluate@base"].calls == 400 * 10 + 4 * 400 * 5
+    assert stages["judge"].verdicts == 12_000
+    # 24 states, and what a last trajectory of ten brings over that; seven looks at 100 + 100 development questions
+    assert stages["train@swirl"].calls == 60 * 33 * 8
+    assert stages["train@swirl"].verdicts == 60 * 33 * 8 + 7 * (100 * 5 + 100 * 10)
+    # with tools, and the four search benchmarks without
+    assert stages["evaluate@base"].calls == 400 * 10 + 4 * 400 * 5 + 4 * 400
     assert list(stages) == [
         "download", "check_questions", "index", "base_model", "reward_model", "synthesize", "check_trajectories",
         "judge", "filter", "check_steps", "train@sft", "train@swirl", "evaluate@ceiling", "evaluate@base",
@@ -40,7 +43,7 @@ def test_the_default_by_hand() -> None:
 @pytest.mark.parametrize("name", presets.names(ROOT))
 def test_every_preset_can_be_planned(name: str) -> None:
     text = planning.text(planning.plan(params(name), ROOT))
-    assert text.splitlines()[0].split()[:3] == ["stage", "model", "calls"]
+    assert text.splitlines()[0].split()[:3] == ["stage", "actions", "tokens"]
     assert "Upper bounds" in text
 
 
@@ -57,22 +60,24 @@ def test_a_judge_that_is_paid_has_a_price() -> None:
     reward = presets.tree(ROOT, "gemma-2-27b")["reward_model"]
     priced = {**reward["server"], "cost_per_million_input": 2.0, "cost_per_million_output": 8.0}
     stages = planned(params("gemma-2-27b", reward_model={**reward, "server": priced}))
-    judge = stages["judge"]
-    assert judge.calls is not None and judge.tokens is not None
-    written = judge.calls * reward["max_tokens"]
-    price = ((judge.tokens - written) * 2.0 + written * 8.0) / 1e6
-    assert f"at most {price:,.2f} by the server's prices" in judge.does
+    asked = 2 * (10_000 * 5 * 5 + 7_473 * 5 * 10)  # every step, and once more where there is no verdict
+    tokens = stages["synthesize"].tokens
+    assert tokens is not None
+    read = asked * 300 + 2 * tokens * 11 // 2
+    price = (read * 2.0 + asked * reward["max_tokens"] * 8.0) / 1e6
+    assert stages["judge"].verdicts == asked + (10_000 + 7_473) * 5  # and a grade for every answer
+    assert f"{read:,} prompt tokens, at most {price:,.2f} by its prices" in stages["judge"].does
 
 
 def test_a_file_of_unknown_size_is_blank_not_wrong() -> None:
     own = {"source": "own", "files": {"train": "a.jsonl"}, "corpus": "c", "task": "search", "train": "all"}
     stages = planned(params(download={"benchmarks": {"staff": own}}))
     assert stages["synthesize"].calls is None
-    assert stages["judge"].tokens is None
+    assert stages["judge"].verdicts is None
 
 
 def test_what_is_off_is_said_to_be_off() -> None:
     stages = planned(params(train={"methods": ["swirl"]}))
     assert stages["train@sft"].does == "off (train.methods)"
     assert stages["evaluate@sft"].calls is None
-    assert stages["train@swirl"].calls == 60 * 24 * 8
+    assert stages["train@swirl"].calls == 60 * 33 * 8

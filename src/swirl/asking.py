@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from swirl.absent import why_absent
 from swirl.errors import DataError
 from swirl.layout import Layout
 from swirl.params import Params
@@ -25,7 +26,10 @@ def ask(text: str, benchmark: str, model: Path, params: Params, layout: Layout) 
         raise DataError(f"benchmark {benchmark!r} is not in {layout.questions}; there are {', '.join(sorted(known))}")
     like = known[benchmark]
     question = Question("ask", benchmark, "evaluation", " ".join(text.split()), (), 0, like.tools, like.task)
-    policy = load_policy(params, model, model.name)
+    if why := why_absent(model):
+        raise DataError(f"there is no model in {model}: {why}")
+    servers = {str(name): server for name, server in params.evaluate.servers.items()}
+    policy = load_policy(params, model, model.name, servers.get(model.name))
     todo = attempts(params, layout, [question], 1)
     return roll_out_any(policy, todo, sampling(params, 0.0), params.seed, params.rollout.max_malformed, 1)[0]
 

@@ -132,7 +132,13 @@ def calibrate(
     from swirl.servers import report_use
 
     rows = read_labelled(labelled)
-    judge = judges.load_grader(resolved, layout) if grader else judges.load_reward_model(resolved, layout)
+    judge = judges.load_reward_model(resolved, layout)
+    if grader:
+        if resolved.judge.outcome != "model":
+            raise SwirlError(
+                "judge.outcome is match: nobody grades by reading; set it to model to calibrate the grader"
+            )
+        judge = judges.load_grader(resolved, layout, judge) or judge
     if not isinstance(judge, RationaleJudge):
         raise SwirlError(
             "only judges that write their reasons can be calibrated on text: set reward_model.source to endpoint, or "

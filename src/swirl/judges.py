@@ -41,14 +41,16 @@ def load_reward_model(params: Params, layout: Layout) -> Judge:
     return RewardModel("reward", model, chat, question, workers=run.workers, threshold=params.judge.threshold)
 
 
-def load_grader(params: Params, layout: Layout) -> RationaleJudge | None:
-    """Who compares answers with the golden ones; None: normalised text or number (`judge.outcome: match`)."""
+def load_grader(params: Params, layout: Layout, judge: Judge) -> RationaleJudge | None:
+    """Who compares answers with the golden ones; None: normalised text or number (`judge.outcome: match`).
+
+    `judge` is the reward model, which grades where no `judge.grader` is named.
+    """
     settings = params.judge
     if settings.outcome == "match":
         return None
     if settings.grader is not None:
         return _endpoint_judge(settings.grader, settings, params, layout)
-    judge = load_reward_model(params, layout)
     if not isinstance(judge, RationaleJudge):
         raise ModelError(
             "judge.outcome is model, but the reward model reads verdicts from one token and grades no answer; name a "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -267,6 +268,15 @@ class Served(Section):
     cost_per_million_input: Annotated[float, Field(ge=0)] = Field(description="price of a million prompt tokens")
     cost_per_million_output: Annotated[float, Field(ge=0)] = Field(description="price of a million reply tokens")
 
+    @model_validator(mode="after")
+    def _holds_no_secret(self) -> Served:
+        # The values are left out of the message: a key may have been put there.
+        if not re.fullmatch(r"https?://[^\s/@?#]+(/[^\s@?#]*)?", self.url):
+            raise ValueError("url must be http:// or https://, a host and a path such as /v1, no key or query")
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*|", self.key_env):
+            raise ValueError("key_env must be the NAME of an environment variable, not the key itself; '' for no key")
+        return self
+
 
 class EndpointBase(Section):
     """A policy behind a server: it can synthesise and be evaluated, not trained."""
@@ -524,12 +534,11 @@ class Params(Section):
     @model_validator(mode="after")
     def _fits(self) -> Params:
         for name, benchmark in self.download.benchmarks.items():
-            if benchmark.task is None:
-                continue
-            if benchmark.task not in self.tasks:
+            task = task_of(name, benchmark)
+            if task not in self.tasks:
                 known = ", ".join(self.tasks)
-                raise ValueError(f"download.benchmarks.{name}.task is {benchmark.task!r}; tasks has {known}")
-            if "search" in self.tasks[benchmark.task].tools and benchmark.corpus is None:
+                raise ValueError(f"download.benchmarks.{name} is of task {task!r}; tasks has {known}")
+            if benchmark.source == "own" and "search" in self.tasks[task].tools and benchmark.corpus is None:
                 raise ValueError(f"download.benchmarks.{name}: its task searches, so it needs a corpus")
         if "closed_book" in self.tasks:
             raise ValueError("tasks.closed_book: the name is taken by the prompt for questions without tools")
@@ -560,6 +569,11 @@ class Params(Section):
         if self.train.lora and self.runtime.workers > 1:
             raise ValueError("runtime.workers must be 1 with train.lora: the adapter is switched off for the reference")
         return self
+
+
+def task_of(name: str, benchmark: Benchmark) -> str:
+    """The task of a benchmark's questions: its own, or what the known benchmarks are."""
+    return benchmark.task or ("calculate" if name in ("gsm8k", "mini-gsm8k") else "search")
 
 
 def load(path: Path) -> Params:

@@ -13,11 +13,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from swirl.benchmarks.official import OFFICIAL
-from swirl.params import AnnotatedReward, EmbeddedReward, EndpointBase, EndpointReward, Params, Pretrained, Served
+from swirl.params import (
+    AnnotatedReward,
+    EmbeddedBase,
+    EmbeddedReward,
+    EndpointBase,
+    EndpointReward,
+    Params,
+    Pretrained,
+    Served,
+    task_of,
+)
 
 CHARACTERS_A_TOKEN = 4
 PROMPT_TOKENS = 150
 """Of a task's prompt and its question."""
+_SIZES = ("hidden_size", "num_hidden_layers", "intermediate_size", "vocab_size")
 BYTES_A_TOKEN = 16
 """On disk: an id, a log-probability, its text."""
 JUDGE_PROMPT = 300
@@ -31,9 +42,11 @@ class Planned:
     stage: str
     does: str
     calls: int | None = None
-    """Actions or verdicts that models are asked for, at most."""
+    """Actions that the policy is asked for, at most."""
     tokens: int | None = None
-    """Tokens that models read and write, at most."""
+    """Tokens that the policy reads and writes for them, at most."""
+    verdicts: int | None = None
+    """Verdicts and grades that judges are asked for, at most."""
     disk_mb: float | None = None
     memory_gb: float | None = None
     """Of weights, gradients and optimiser; activations and caches come on top."""
@@ -48,21 +61,22 @@ def plan(params: Params, root: Path) -> list[Planned]:
 
 def text(stages: list[Planned]) -> str:
     """A table, and what its numbers are."""
-    head = ("stage", "model calls", "tokens", "disk", "memory", "what it does")
+    head = ("stage", "actions", "tokens", "verdicts", "disk", "memory", "what it does")
     rows = [head]
     for one in stages:
         disk = "" if one.disk_mb is None else f"{one.disk_mb:,.0f} MB"
         memory = "" if one.memory_gb is None else f"{one.memory_gb:,.1f} GB"
-        calls, tokens = ("" if value is None else f"{value:,}" for value in (one.calls, one.tokens))
-        rows.append((one.stage, calls, tokens, disk, memory, one.does))
-    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+        counts = ("" if value is None else f"{value:,}" for value in (one.calls, one.tokens, one.verdicts))
+        rows.append((one.stage, *counts, disk, memory, one.does))
+    widths = [max(len(row[column]) for row in rows) for column in range(6)]
     lines = [
-        "  ".join([row[0].ljust(widths[0]), *(row[i].rjust(widths[i]) for i in range(1, 5)), row[5]]).rstrip()
+        "  ".join([row[0].ljust(widths[0]), *(row[i].rjust(widths[i]) for i in range(1, 6)), row[6]]).rstrip()
         for row in rows
     ]
     note = (
-        "Upper bounds: every trajectory takes all its steps and every action all its tokens. Memory is weights, "
-        "gradients and optimiser; activations and key-value caches come on top. Blank: none, or not known yet."
+        "Upper bounds: every trajectory takes all its steps and every action all its tokens. Tokens are the policy's. "
+        "Memory is weights, gradients and optimiser; activations and key-value caches come on top. Blank: none, or not "
+        "known yet."
     )
     return "\n".join([*lines, "", note])
 
@@ -74,13 +88,12 @@ def parameters(params: Params, root: Path, model: object) -> float | None:
     if isinstance(model, Pretrained):
         config = root / model.model / "config.json"
         if config.is_file():
-            found = json.loads(config.read_text(encoding="utf-8"))
-            return _of_shape(
-                int(found["hidden_size"]),
-                int(found["num_hidden_layers"]),
-                int(found["intermediate_size"]),
-                int(found["vocab_size"]),
-            )
+            whole = json.loads(config.read_text(encoding="utf-8"))
+            found = whole.get("text_config", whole)
+            sizes = [
+                found.get(f"{name}") for name in ("hidden_size", "num_hidden_layers", "intermediate_size", "vocab_size")
+            ]
+            return _of_shape(*map(int, sizes)) if None not in sizes else None
         named = re.search(r"(\d+(?:\.\d+)?)b(?![a-z])", model.model.lower())
         return float(named.group(1)) * 1e9 if named else None
     shape = getattr(model, "shape", None)
@@ -137,25 +150,19 @@ def _synthesis(params: Params, base: float | None, judge: float | None) -> Itera
         f"{params.synthesize.samples} trajectories a question, {where}",
         calls,
         tokens,
-        disk,
-        _here(params, base, where),
+        disk_mb=disk,
+        memory_gb=_here(params, base, where),
     )
     yield Planned("check_trajectories", "gate")
-    reward = params.reward_model
-    votes = getattr(reward, "votes", 1)
-    judged = None if calls is None else calls * votes
-    read = tokens
-    if tokens is not None and calls is not None and not packs(params):
-        steps = max(task.max_steps for task in params.tasks.values())
-        read = votes * (tokens * (steps + 1) // 2 + calls * (JUDGE_PROMPT + getattr(reward, "max_tokens", 0)))
-    server = getattr(reward, "server", None)
-    price = ""
-    if server is not None and judged is not None and read is not None:
-        out = judged * reward.max_tokens  # type: ignore[union-attr]
-        cost = ((read - out) * server.cost_per_million_input + out * server.cost_per_million_output) / 1e6
-        price = f", at most {cost:,.2f} by the server's prices" if cost else ""
-    where = f"by {server.url}" if server else "packed, here" if packs(params) else "rationales, here"
-    yield Planned("judge", f"a verdict for every step, {where}{price}", judged, read, None, _weights(params, judge))
+    verdicts = _verdicts(params, calls)
+    if verdicts is not None and params.judge.outcome == "model":
+        verdicts += sum(count or 0 for count in questions(params, "train").values()) * params.synthesize.samples
+    yield Planned(
+        "judge",
+        f"a verdict for every step, {_judged(params, tokens, calls)}",
+        verdicts=verdicts,
+        memory_gb=_weights(params, judge),
+    )
     yield Planned("filter", f"keeps what passes {params.filter.strategy}")
     yield Planned("check_steps", "gate")
 
@@ -169,24 +176,59 @@ def _learning(params: Params, base: float | None) -> Iterator[Planned]:
         memory = None if base is None else base * _bytes_trained(params) * 1e-9
         disk = None if base is None else (base * 4e-6 if train.lora is None else base * 0.02e-6)
         if method == "sft":
-            yield Planned("train@sft", f"{train.sft.epochs} passes over the kept steps", None, None, disk, memory)
+            does = f"{train.sft.epochs} passes over the kept steps"
+            yield Planned("train@sft", does, disk_mb=disk, memory_gb=memory)
         else:
-            actions = train.swirl.updates * train.swirl.states * train.swirl.samples
+            most = train.swirl.states + max(task.max_steps for task in params.tasks.values()) - 1  # whole trajectories
+            actions = train.swirl.updates * most * train.swirl.samples
             does = f"{train.swirl.updates} updates of {train.swirl.states} states x {train.swirl.samples} actions"
+            looks = 1 + -(-train.swirl.updates // train.swirl.check_every)
+            seen, _ = _rollouts(params, "development", 1)
+            verdicts = None if seen is None else _verdicts(params, actions + looks * seen)
             drawn = actions * params.rollout.max_action_tokens
-            yield Planned("train@swirl", does, actions, drawn, disk, memory)
+            yield Planned("train@swirl", does, actions, drawn, verdicts, disk, memory)
     calls, tokens = _rollouts(params, "evaluation", 1)
+    if params.evaluate.without_tools and calls is not None and tokens is not None:
+        alone = sum(count or 0 for name, count in questions(params, "evaluation").items() if _searches(params, name))
+        calls, tokens = calls + alone, tokens + alone * (PROMPT_TOKENS + params.rollout.max_action_tokens)
     for model in ("ceiling", "base", "sft", "swirl"):
-        if model == "ceiling" and isinstance(params.base_model, Pretrained | EndpointBase):
+        if model == "ceiling" and not isinstance(params.base_model, EmbeddedBase):
             yield Planned("evaluate@ceiling", "none: only models made here have a ceiling")
         elif model in ("sft", "swirl") and model not in train.methods:
             yield Planned(f"evaluate@{model}", "off (train.methods)")
         else:
             where = _where(params.evaluate.servers.get(model), params)
-            yield Planned(
-                f"evaluate@{model}", f"all benchmarks, {where}", calls, tokens, None, _here(params, base, where)
-            )
+            here, verdicts = _here(params, base, where), _verdicts(params, calls)
+            yield Planned(f"evaluate@{model}", f"all benchmarks, {where}", calls, tokens, verdicts, memory_gb=here)
     yield Planned("report", "tables, page, pictures")
+
+
+def _verdicts(params: Params, steps: int | None) -> int | None:
+    """What judging so many steps asks for: every vote, and all of them once more with `judge.retry_failed`."""
+    if steps is None:
+        return None
+    writes = not packs(params)
+    return steps * getattr(params.reward_model, "votes", 1) * (2 if writes and params.judge.retry_failed else 1)
+
+
+def _judged(params: Params, tokens: int | None, calls: int | None) -> str:
+    """Who judges the synthesised steps, and what that costs by the server's prices."""
+    reward = params.reward_model
+    if not isinstance(reward, EndpointReward):
+        return "packed, here" if packs(params) else "rationales, here"
+    where = f"by {reward.server.url}"
+    asked = _verdicts(params, calls)
+    if tokens is None or calls is None or asked is None:
+        return where
+    steps = max(task.max_steps for task in params.tasks.values())
+    read = asked * JUDGE_PROMPT + asked // calls * tokens * (steps + 1) // 2
+    server = reward.server
+    cost = (read * server.cost_per_million_input + asked * reward.max_tokens * server.cost_per_million_output) / 1e6
+    return f"{where}, {read:,} prompt tokens" + (f", at most {cost:,.2f} by its prices" if cost else "")
+
+
+def _searches(params: Params, benchmark: str) -> bool:
+    return "search" in params.tasks[task_of(benchmark, params.download.benchmarks[benchmark])].tools
 
 
 def packs(params: Params) -> bool:
@@ -203,16 +245,10 @@ def _rollouts(params: Params, split: str, samples: int) -> tuple[int | None, int
     for name, count in questions(params, split).items():
         if count is None:
             return None, None
-        steps = params.tasks[task_of(params, name)].max_steps
+        steps = params.tasks[task_of(name, params.download.benchmarks[name])].max_steps
         calls += count * samples * steps
         tokens += count * samples * (PROMPT_TOKENS + steps * (params.rollout.max_action_tokens + seen))
     return calls, tokens
-
-
-def task_of(params: Params, benchmark: str) -> str:
-    """The task of a benchmark's questions."""
-    own = params.download.benchmarks[benchmark].task
-    return own or ("calculate" if benchmark.endswith("gsm8k") else "search")
 
 
 def _where(server: Served | None, params: Params) -> str:

@@ -30,7 +30,7 @@ def tree(root: Path, name: str) -> dict[str, Any]:
     if not path.is_file():
         raise ParamsError(f"there is no preset {name!r}; there are {', '.join(names(root))}, or give a YAML file")
     complete = _read(root / f"presets/{COMPLETE}.yaml")
-    settings = complete if path.stem == COMPLETE else laid_over(complete, _read(path))
+    settings = complete if path == root / f"presets/{COMPLETE}.yaml" else laid_over(complete, _read(path))
     validate(settings, str(path))
     return settings
 

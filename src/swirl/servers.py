@@ -11,6 +11,7 @@ from swirl.layout import Layout
 from swirl.models.chat import Chat
 from swirl.models.local import configured_context, load_chat
 from swirl.params import EndpointBase, Served
+from swirl.processes import launched
 from swirl.records import load_json, save_json
 from swirl.rollout.remote import RemotePolicy
 
@@ -23,7 +24,10 @@ def client_of(served: Served, cache: Path | None = None) -> Client:
 
     `cache` is a folder of answers that are never asked for again.
     """
-    endpoint = Endpoint(**served.model_dump())
+    processes = launched()[1]  # together they keep to the limits
+    limits = {name: getattr(served, name) / processes for name in ("requests_per_minute", "tokens_per_minute")}
+    alone = {**limits, "concurrency": max(1, served.concurrency // processes)}
+    endpoint = Endpoint(**{**served.model_dump(), **alone})
     if (endpoint, cache) not in _open:
         client = Client(endpoint, cache)
         client.__enter__()
@@ -78,7 +82,8 @@ def remote_policy(folder: Path, name: str, server: Served | None, context: int) 
     path = folder / _SERVER
     if path.exists():
         found = load_json(path)
-        server, context = server or Served.model_validate(found["server"]), int(found["context"])
+        server, own = server or Served.model_validate(found["server"]), int(found["context"])
+        context = min(own, context) if context else own
         chat = load_chat(folder)
     elif server is None:
         return None

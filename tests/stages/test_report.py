@@ -141,6 +141,8 @@ def _write_metrics(layout: Layout) -> None:
     memory = {"memory.closed_book_before": 0.41, "memory.closed_book_after": 0.02, "memory.n": 200, "loss": 0.2}
     memory |= {"memory.sound.closed_book_before": 0.6, "memory.sound.closed_book_after": 0.03}
     records.save_json(memory, layout.metrics("base_model"))
+    found = {"mini-hotpotqa.train.recall@5": 0.775, "mini-hotpotqa.train.all@5": 0.5}
+    records.save_json({"mini-hotpotqa.train.passages": 9, **found}, layout.metrics("index"))
     series = [
         {
             "step": step,
@@ -322,7 +324,7 @@ def test_optional_parts_are_left_out_with_a_sentence(run: Layout) -> None:
     absent = "Action length, KL to the reference, Entropy, Steps per trajectory, Malformed rate"
     assert f"Not in this run's series: {absent}, Development accuracy, Oracle agreement and process label." in words
     assert "No report of the steps gate." in words
-    assert "The base was not trained here" in words
+    assert "There is no ceiling" in words
     assert "No stored trajectories to show." in words
     assert "No labels to measure this reward model against." in words
     assert "Memory against reading" not in words
@@ -404,3 +406,13 @@ def test_the_terminal_shows_the_same_results(finished: Layout, capsys: pytest.Ca
     assert "process (used) 170 21.2% 510 64.0%" in lines
     assert max(len(line) for line in printed.splitlines()) <= 100
     assert "\x1b" not in printed
+
+
+def test_recall_of_the_search_is_reported(run: Layout) -> None:
+    assert records.load_json(run.results)["retrieval"] == {
+        "mini-hotpotqa.train.recall@5": 0.775,
+        "mini-hotpotqa.train.all@5": 0.5,
+    }
+    words = _parsed(run.page.read_text(encoding="utf-8")).text
+    assert "mini-hotpotqa.train" in words
+    assert "77.5" in words

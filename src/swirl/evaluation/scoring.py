@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Protocol
 
 from swirl.benchmarks.oracle import label_steps
@@ -27,21 +29,28 @@ def predict(
     judge: StepJudge,
     threshold: float,
     with_tools: bool,
+    graded: Mapping[str, bool] = MappingProxyType({}),
 ) -> list[Prediction]:
-    """One prediction a trajectory. Process labels are means over its steps, by the reward model and by the oracle."""
+    """One prediction a trajectory. Process labels are means over its steps, by the reward model and by the oracle.
+
+    `graded` is a grader's word on answers, by trajectory id; an answer that it does not hold is compared as text or
+    number.
+    """
     labels = judged_labels(judge, trajectories, threshold)
-    return [
+    made = [
         _prediction(model, t, questions[t.question_id], derivations.get(t.question_id), judged, with_tools)
         for t, judged in zip(trajectories, labels, strict=True)
     ]
+    return [dataclasses.replace(row, correct=graded.get(row.trajectory_id, row.correct)) for row in made]
 
 
 def judged_labels(judge: StepJudge, trajectories: Sequence[Trajectory], threshold: float) -> list[list[bool | None]]:
     """GOOD or BAD for every step of every trajectory; None where the judge gave no verdict."""
+    least = getattr(judge, "majority", threshold)  # judges that vote have a rule of their own
     judged = [index for index, trajectory in enumerate(trajectories) if trajectory.steps]
     labels: list[list[bool | None]] = [[] for _ in trajectories]
     for index, scores in zip(judged, judge.trajectory_scores([trajectories[i] for i in judged]), strict=True):
-        labels[index] = [None if math.isnan(score) else score >= threshold for score in scores]
+        labels[index] = [None if math.isnan(score) else score >= least for score in scores]
     return labels
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -40,9 +41,10 @@ class LocalRationaleJudge(RationaleJudge):
         self._model, self._judge_chat, self._context = model, judge_chat, context
         self._sampling, self._token_budget, self._workers = sampling, token_budget, workers
 
-    def say(self, prompts: Sequence[str], seeds: Sequence[Sequence[int]]) -> list[list[Said]]:
+    def say(self, prompts: Sequence[str], seeds: Sequence[Sequence[int]], warmth: float = 0.0) -> list[list[Said]]:
         """See `RationaleJudge`."""
-        longest = self._sampling.max_tokens
+        sampling = dataclasses.replace(self._sampling, temperature=max(self._sampling.temperature, warmth))
+        longest = sampling.max_tokens
         trunks = [self._judge_chat.prompt(prompt) for prompt in prompts]
         said: dict[int, list[Said]] = {}
         for index, trunk in enumerate(trunks):
@@ -55,7 +57,7 @@ class LocalRationaleJudge(RationaleJudge):
 
         def write(share: Sequence[int]) -> list[list[Said]]:
             bare = [Bare(trunks[i], tuple((len(trunks[i]), seed) for seed in seeds[i])) for i in share]
-            drawn = sample_teeth(self._model, bare, self._sampling, self._judge_chat.end_ids)
+            drawn = sample_teeth(self._model, bare, sampling, self._judge_chat.end_ids)
             return [[Said(self._judge_chat.text(sampled.ids)) for sampled in votes] for votes in drawn]
 
         for share, written in zip(shares, spread(write, shares, self._workers), strict=True):

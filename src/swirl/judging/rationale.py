@@ -22,6 +22,9 @@ from swirl.types import OUTCOME, Question, Stop, Trajectory, Verdict
 MAX_RATIONALE = 4000
 """Characters of a rationale that are kept."""
 
+_WARMTH = 0.7
+"""Temperature, at least, at which a judge that gave no verdict is asked once more: greedily it would say the same."""
+
 _PLACEHOLDERS = {
     "process": ("question", "conversation", "action"),
     "reward": ("conversation", "action"),
@@ -75,6 +78,9 @@ class Judgement:
 class RationaleJudge(ABC):
     """Judges steps and outcomes by asking `votes` times for reasons and a verdict."""
 
+    majority = math.nextafter(0.5, 1.0)
+    """Least share of GOOD votes of a GOOD verdict: a tie is BAD."""
+
     def __init__(self, name: str, prompts: JudgePrompts, chat: Chat, votes: int, seed: int) -> None:
         """`chat` is the policy's: it turns the states and actions that `scores` is given into text."""
         self.name, self.prompts, self.votes = name, prompts, votes
@@ -83,8 +89,8 @@ class RationaleJudge(ABC):
         """Whether what got no verdict is asked about once more."""
 
     @abstractmethod
-    def say(self, prompts: Sequence[str], seeds: Sequence[Sequence[int]]) -> list[list[Said]]:
-        """What is written to each prompt, once a seed."""
+    def say(self, prompts: Sequence[str], seeds: Sequence[Sequence[int]], warmth: float = 0.0) -> list[list[Said]]:
+        """What is written to each prompt, once a seed, at the judge's temperature or `warmth` if that is higher."""
 
     def process_verdicts(self, trajectories: Sequence[Trajectory], questions: Mapping[str, str]) -> list[Verdict]:
         """One verdict a step; `questions` are texts by id. The judge sees the conversation up to the step."""
@@ -132,14 +138,17 @@ class RationaleJudge(ABC):
         """Ask each prompt `votes` times, and count. Seeds come from prompt and vote, so order does not matter."""
         judged = self._votes_on(prompts, range(self.votes), words)
         if self.again and (null := [i for i, said in enumerate(judged) if said.good is None]):
-            second = self._votes_on([prompts[i] for i in null], range(self.votes, 2 * self.votes), words)
+            again = range(self.votes, 2 * self.votes)
+            second = self._votes_on([prompts[i] for i in null], again, words, _WARMTH)
             for i, said in zip(null, second, strict=True):
                 judged[i] = said
         return judged
 
-    def _votes_on(self, prompts: Sequence[str], votes: Sequence[int], words: tuple[str, str]) -> list[Judgement]:
+    def _votes_on(
+        self, prompts: Sequence[str], votes: Sequence[int], words: tuple[str, str], warmth: float = 0.0
+    ) -> list[Judgement]:
         seeds = [[derive(self._seed, "judge", prompt, vote) for vote in votes] for prompt in prompts]
-        return [count(said, words) for said in self.say(prompts, seeds)]
+        return [count(said, words) for said in self.say(prompts, seeds, warmth)]
 
 
 def count(votes: Sequence[Said], words: tuple[str, str]) -> Judgement:

@@ -32,10 +32,10 @@ class EndpointJudge(RationaleJudge):
         need_chance(votes, sampling)
         self._client, self._sampling = client, sampling
 
-    def say(self, prompts: Sequence[str], seeds: Sequence[Sequence[int]]) -> list[list[Said]]:
+    def say(self, prompts: Sequence[str], seeds: Sequence[Sequence[int]], warmth: float = 0.0) -> list[list[Said]]:
         """See `RationaleJudge`."""
         asks = [
-            self._ask(prompt, seed, vote)
+            self._ask(prompt, seed, vote, warmth)
             for prompt, its_seeds in zip(prompts, seeds, strict=True)
             for vote, seed in enumerate(its_seeds)
         ]
@@ -45,13 +45,13 @@ class EndpointJudge(RationaleJudge):
         )
         return [[next(said) for _ in its_seeds] for its_seeds in seeds]
 
-    def _ask(self, prompt: str, seed: int, vote: int) -> Ask:
+    def _ask(self, prompt: str, seed: int, vote: int, warmth: float) -> Ask:
         sampling = self._sampling
         return Ask(
             messages=(Message("user", prompt),),
             max_tokens=sampling.max_tokens,
             text=prompt,
-            temperature=sampling.temperature,
+            temperature=max(sampling.temperature, warmth),
             top_p=sampling.top_p,
             top_k=sampling.top_k,
             seed=seed,

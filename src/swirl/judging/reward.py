@@ -61,7 +61,7 @@ class RewardModel:
 
     def trajectory_scores(self, trajectories: Sequence[Trajectory]) -> list[list[float]]:
         """R for every step of each trajectory, none for one without steps; each trajectory's tokens are read once."""
-        scores = iter(self.read([self._trajectory_comb(trajectory) for trajectory in trajectories if trajectory.steps]))
+        scores = iter(self.read([self.comb_of(trajectory) for trajectory in trajectories if trajectory.steps]))
         return [next(scores) if trajectory.steps else [] for trajectory in trajectories]
 
     def process_verdicts(self, trajectories: Sequence[Trajectory], questions: Mapping[str, str]) -> list[Verdict]:
@@ -74,7 +74,7 @@ class RewardModel:
             ]
         return verdicts
 
-    def _trajectory_comb(self, trajectory: Trajectory) -> Comb:
+    def comb_of(self, trajectory: Trajectory) -> Comb:
         """The conversation as the trunk; a tooth behind each action asks about it."""
         teeth = []
         for k, step in enumerate(trajectory.steps):

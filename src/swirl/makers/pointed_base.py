@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from swirl.absent import leave_out
 from swirl.layout import Layout
-from swirl.models.pointer import write_pointer
+from swirl.models.pointer import write_locked_pointer
 from swirl.params import EndpointBase, Params, Pretrained
 from swirl.records import save_json, save_series
 from swirl.servers import write_server
@@ -14,8 +14,14 @@ def pretrained(params: Params, layout: Layout) -> None:
     """models/base points to a model of the hub or of a folder."""
     settings = params.base_model
     assert isinstance(settings, Pretrained)
-    folder = layout.model("base")
-    write_pointer(folder, settings.model, settings.revision, settings.trust_remote_code, layout.root)
+    write_locked_pointer(
+        layout.model("base"),
+        settings.model,
+        settings.revision,
+        settings.trust_remote_code,
+        layout.root,
+        layout.root / "models/hub.lock.json",
+    )
     _finish(layout)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from swirl.layout import Layout
-from swirl.models.pointer import write_pointer
+from swirl.models.pointer import write_locked_pointer
 from swirl.params import EndpointReward, Params, PretrainedReward
 from swirl.records import save_json, save_series
 
@@ -12,8 +12,14 @@ def pretrained(params: Params, layout: Layout) -> None:
     """models/reward points to a model of the hub or of a folder."""
     settings = params.reward_model
     assert isinstance(settings, PretrainedReward)
-    folder = layout.model("reward")
-    write_pointer(folder, settings.model, settings.revision, settings.trust_remote_code, layout.root)
+    write_locked_pointer(
+        layout.model("reward"),
+        settings.model,
+        settings.revision,
+        settings.trust_remote_code,
+        layout.root,
+        layout.root / "models/hub.lock.json",
+    )
     _finish(layout)
 
 

@@ -63,6 +63,27 @@ def write_pointer(
     return source
 
 
+def write_locked_pointer(
+    folder: Path, model: str, revision: str, trust_remote_code: bool, root: Path, lock: Path
+) -> None:
+    """`write_pointer`, which for a hub model without a `revision` takes the commit that the file `lock` holds.
+
+    The first time it writes it there, so that later runs ask for the same weights.
+    """
+    known: dict[str, str] = {}
+    if lock.exists():
+        try:
+            known = json.loads(lock.read_bytes()[:_LARGEST])
+            assert all(isinstance(text, str) for pair in known.items() for text in pair)
+        except (ValueError, AttributeError, AssertionError):
+            raise ModelError(f"{lock} is no JSON object of model: commit; mend it, or delete it to lock anew") from None
+    write_pointer(folder, model, revision or known.get(model, ""), trust_remote_code, root)
+    made = read_pointer(folder)
+    if made and made.revision and not revision and known.get(model) != made.revision:
+        text = json.dumps({**known, model: made.revision}, indent=1, sort_keys=True)
+        lock.write_text(text + "\n", encoding="utf-8")
+
+
 def point_to_same(base: Path, folder: Path) -> None:
     """Write `folder`/model.json: to what the model's folder `base` points to, or to `base` if it holds weights."""
     found = read_pointer(base)

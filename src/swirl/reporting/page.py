@@ -26,6 +26,7 @@ def page(results: Results, evidence: shown.Evidence, samples: int) -> str:
         tables.reward_model(results),
         shown.curves(evidence),
         shown.stops(evidence, results),
+        tables.retrieval(results),
         tables.memory(results),
         shown.samples(evidence, results, samples) if samples else None,
         tables.measures(results),
@@ -70,7 +71,10 @@ def summary(results: Results) -> list[str]:
 def what_this_is(results: Results) -> Html:
     """The caveats that a reader of the numbers must know; those of the embedded default only where it ran."""
     if "ceiling" not in results.models:
-        words = "The base was not trained here, so there is no sound model to compare with."
+        words = (
+            "There is no ceiling: only the embedded default has a sound model before designed flaws. A reward model "
+            "that was made here, rather than pointed to, learned from golden labels of a split of its own."
+        )
         return tables.section("what", "What this is", tables.text(words))
     points = [
         (

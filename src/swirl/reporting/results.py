@@ -55,6 +55,8 @@ class Results:
     filters: Funnel
     reward_model: dict[str, float]
     memory: dict[str, float]
+    retrieval: dict[str, float] = dataclasses.field(default_factory=dict)
+    """`BENCHMARK.SPLIT.recall@k` and `.all@k`, where questions say which passages they rest on."""
 
     @property
     def benchmarks(self) -> list[str]:
@@ -104,6 +106,7 @@ def gather(layout: Layout, predictions: Mapping[str, Sequence[Prediction]]) -> R
         filters=read_funnel(records.load_json(layout.filters), layout.filters),
         reward_model=_read_numbers(layout.metrics("reward_model")),
         memory={key.removeprefix("memory."): base_metrics[key] for key in base_metrics if key.startswith("memory.")},
+        retrieval={key: value for key, value in _read_numbers(layout.metrics("index")).items() if "@" in key},
     )
 
 
@@ -132,6 +135,7 @@ def load(path: Path) -> Results:
         filters=read_funnel(content["filters"], path),
         reward_model=content["reward_model"],
         memory=content["memory"],
+        retrieval=content.get("retrieval", {}),
     )
 
 

@@ -166,6 +166,20 @@ def reward_model(results: Results) -> Html:
     return section("reward-model", "Reward model", text(words), table(["Steps", *(w for _, w in _RATES)], rows))
 
 
+def retrieval(results: Results) -> Html | None:
+    """How much of what answers rest on one search with the question's own words finds."""
+    names = list(dict.fromkeys(key.rpartition(".")[0] for key in results.retrieval))
+    if not names:
+        return None
+    columns = list(dict.fromkeys(key.rpartition(".")[2] for key in results.retrieval))
+    rows = [[name, *(percent(results.retrieval.get(f"{name}.{column}")) for column in columns)] for name in names]
+    words = (
+        "One search with the question's own words. recall@k: the share of a question's supporting passages among the "
+        "first k, mean over questions; all@k: questions with all of them there. A model may search again."
+    )
+    return section("retrieval", "Search", text(words), table(["Benchmark, split", *columns], rows))
+
+
 def memory(results: Results) -> Html | None:
     """Closed-book accuracy on the memorised world, and what mini-cofca can show because of it."""
     at_chance = memory_at_chance(results.memory)

@@ -20,7 +20,8 @@ class Limits:
 class Look:
     """What a look at the development questions saw, and the mean KL of the updates before it; no golden label."""
 
-    reward: float
+    reward: float | None
+    """None when the reward model gave no verdict."""
     kl: float
     steps: float
     malformed: float
@@ -29,15 +30,15 @@ class Look:
 def objection(looks: list[Look], limits: Limits) -> str:
     """Why the last look says stop, compared with the first and the best; empty when all is well."""
     start, now = looks[0], looks[-1]
-    if not all(map(math.isfinite, astuple(now))):
+    if not all(math.isfinite(value) for value in astuple(now) if value is not None):
         return f"a metric is not a finite number: {now}"
-    best = max(look.reward for look in looks)
+    best = max((look.reward for look in looks if look.reward is not None), default=0.0)
     if now.kl > limits.max_kl:
         return f"KL to the reference is {now.kl:.3f} nats an action, above {limits.max_kl}"
     if now.steps > limits.max_step_growth * start.steps:
         return f"steps a trajectory grew from {start.steps:.2f} to {now.steps:.2f}, above x {limits.max_step_growth}"
     if now.malformed > max(limits.max_malformed, start.malformed):
         return f"{now.malformed:.1%} of actions are malformed, above {limits.max_malformed:.1%}"
-    if now.reward < best - limits.max_reward_drop:
+    if now.reward is not None and now.reward < best - limits.max_reward_drop:
         return f"the mean reward fell from {best:.3f} to {now.reward:.3f}, more than {limits.max_reward_drop}"
     return ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 from swirl.layout import Layout
 from swirl.params import Params
 
@@ -16,4 +18,5 @@ def run(params: Params, layout: Layout) -> None:
         "pretrained": pointed_base.pretrained,
         "endpoint": pointed_base.endpoint,
     }
+    shutil.rmtree(layout.model("base"), ignore_errors=True)  # of another source, when it runs without DVC
     makers[params.base_model.source](params, layout)

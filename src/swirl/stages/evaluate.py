@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from itertools import groupby
 
 from swirl.absent import why_absent
+from swirl.errors import DataError
 from swirl.evaluation.scoring import predict, score
-from swirl.judges import load_reward_model
+from swirl.judges import load_grader, load_reward_model
 from swirl.layout import Layout
 from swirl.params import Params
 from swirl.progress import Progress
@@ -28,6 +29,7 @@ def run(params: Params, layout: Layout, item: str) -> None:
     servers = {str(name): server for name, server in params.evaluate.servers.items()}
     policy = load_policy(params, layout.model(item), item, servers.get(item))
     judge, derivations = load_reward_model(params, layout), derivations_of(layout)
+    grader = load_grader(params, layout, judge)
     everything = questions_of(layout, "evaluation")
     arms = _arms(params, everything)
     made: list[Trajectory] = []
@@ -41,8 +43,11 @@ def run(params: Params, layout: Layout, item: str) -> None:
             seed = derive(params.seed, "evaluate", str(with_tools))
             todo = attempts(params, layout, asked, 1, with_tools)
             trajectories = roll_out_all(params, policy, todo, params.evaluate.temperature, seed, bar.update)
+            _check_failures(trajectories, params.check_trajectories.max_failed_rate)
+            outcomes = grader.outcome_verdicts(trajectories, table) if grader else []
+            graded = {verdict.trajectory_id: verdict.good for verdict in outcomes if verdict.good is not None}
             threshold = params.judge.threshold
-            predicted = predict(item, trajectories, table, derivations, judge, threshold, with_tools)
+            predicted = predict(item, trajectories, table, derivations, judge, threshold, with_tools, graded)
             for _, arm in groupby(predicted, key=lambda prediction: prediction.benchmark):
                 scores.append(score(list(arm)))
             predictions += predicted
@@ -74,6 +79,16 @@ def _arms(params: Params, questions: list[Question]) -> list[tuple[list[Question
     if params.evaluate.without_tools:
         arms += [(group, False) for group in by_benchmark.values() if "search" in group[0].tools]
     return arms
+
+
+def _check_failures(trajectories: list[Trajectory], limit: float) -> None:
+    """Raise `DataError` when so many requests failed for good that the score would tell of the server."""
+    failed = [trajectory for trajectory in trajectories if trajectory.error]
+    if len(failed) > limit * len(trajectories):
+        raise DataError(
+            f"{len(failed)} of {len(trajectories)} trajectories failed in the environment, more than "
+            f"check_trajectories.max_failed_rate {limit:.1%}; no score is written. The first: {failed[0].error}"
+        )
 
 
 def by_hops(predictions: list[Prediction], questions: Mapping[str, Question]) -> dict[str, float]:

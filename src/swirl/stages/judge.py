@@ -8,10 +8,12 @@ from typing import Any
 from swirl.grading import grade
 from swirl.journal import Journal, fingerprint
 from swirl.judges import load_grader, load_reward_model
+from swirl.judging.reward import RewardModel
 from swirl.layout import Layout
 from swirl.params import Params
 from swirl.progress import Progress
 from swirl.records import load, save, save_json
+from swirl.rl.logprobs import check_packing
 from swirl.servers import report_use
 from swirl.types import OUTCOME, Question, Stop, Trajectory, Verdict
 
@@ -21,7 +23,8 @@ def run(params: Params, layout: Layout) -> None:
     trajectories = load(Trajectory, layout.trajectories)
     questions = {question.id: question for question in load(Question, layout.questions)}
     texts = {name: question.text for name, question in questions.items()}
-    judge, grader = load_reward_model(params, layout), load_grader(params, layout)
+    judge = load_reward_model(params, layout)
+    grader = load_grader(params, layout, judge)
     size = params.rollout.block_size
     sections: list[Any] = [params.seed, size]
     sections += [part.model_dump() for part in (params.runtime, params.judge, params.reward_model)]
@@ -35,6 +38,9 @@ def run(params: Params, layout: Layout) -> None:
             outcomes = grader.outcome_verdicts(block, questions)
         return [*judge.process_verdicts(block, texts), *outcomes]
 
+    first = next((trajectory for trajectory in trajectories if trajectory.steps), None)
+    if isinstance(judge, RewardModel) and first is not None:
+        check_packing(judge.model, judge.comb_of(first), judge.packed)
     verdicts: list[Verdict] = []
     with Progress(len(trajectories), "judge") as bar:
         for number, start in enumerate(range(0, len(trajectories), size)):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 from swirl.layout import Layout
 from swirl.params import Params
 
@@ -16,4 +18,5 @@ def run(params: Params, layout: Layout) -> None:
         "pretrained": pointed_judge.pretrained,
         "endpoint": pointed_judge.endpoint,
     }
+    shutil.rmtree(layout.model("reward"), ignore_errors=True)  # of another source, when it runs without DVC
     makers[params.reward_model.source](params, layout)

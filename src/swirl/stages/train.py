@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shutil
 from collections.abc import Sequence
 from typing import Any
 
@@ -50,6 +51,9 @@ Series = list[dict[str, float]]
 def run(params: Params, layout: Layout, item: str) -> None:
     """Train the base by the method `item` and save the model, its curves and its last metrics."""
     if item not in params.train.methods:
+        if launched()[0] > 0:
+            return
+        shutil.rmtree(layout.model(item), ignore_errors=True)
         leave_out(layout.model(item), f"train.methods does not name {item}")
         save_series([], layout.series(f"train-{item}"))
         save_json({}, layout.metrics(f"train-{item}"))
@@ -70,6 +74,7 @@ def run(params: Params, layout: Layout, item: str) -> None:
     train = {"swirl": train_swirl, "sft": train_sft}[item]
     series = train(params, layout, policy, groups, development, checkpoints, processes)
     if processes.main:
+        shutil.rmtree(layout.model(item), ignore_errors=True)  # of another run, when the stage runs without DVC
         save(policy.model, load_tokenizer(layout.model("base")), layout.model(item), layout.model("base"))
         save_series(series, layout.series(f"train-{item}"))
         save_json(_final(series), layout.metrics(f"train-{item}"))
@@ -95,11 +100,11 @@ class Development:
         judged = [value for row in together(made, self.judge.trajectory_scores) for value in row]
         scores = [value for value in judged if not math.isnan(value)]  # NaN: no verdict
         steps = [step for trajectory in made for step in trajectory.steps]
-        if not scores:
+        if not steps:
             return {}
         malformed = sum(step.action.kind == ActionKind.MALFORMED for step in steps)
         return {
-            "development.reward": sum(scores) / len(scores),
+            **({"development.reward": sum(scores) / len(scores)} if scores else {}),
             "development.steps": len(steps) / len(made),
             "development.malformed": malformed / len(steps),
             **(self._golden(made) if self._processes.main else {}),  # the others write no series
@@ -194,9 +199,9 @@ def train_swirl(
 
 def _looks(series: Series) -> list[Look]:
     return [
-        Look(row["development.reward"], row["recent_kl"], row["development.steps"], row["development.malformed"])
+        Look(row.get("development.reward"), row["recent_kl"], row["development.steps"], row["development.malformed"])
         for row in series
-        if "development.reward" in row
+        if "development.steps" in row
     ]
 
 
@@ -288,4 +293,4 @@ def _final(series: Series) -> dict[str, float]:
         if row["step"] <= last.get("kept_step", series[-1]["step"]):
             last |= row
     first = {f"start.{key}": value for key, value in series[0].items() if "." in key}
-    return {**first, **last}
+    return {key: value for key, value in {**first, **last}.items() if math.isfinite(value)}

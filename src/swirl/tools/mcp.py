@@ -64,6 +64,8 @@ def describe(server: str, options: Mapping[str, object]) -> Description:
     if not isinstance(url, str) or (url and not url.startswith(("http://", "https://"))):
         raise ParamsError(f"mcp:{server}: url is {url!r}; expected http://... or https://...")
     env = _words(server, options, "env")
+    if "?" in url or "@" in url:
+        raise ParamsError(f"mcp:{server}: url must hold no query and no password: it is written into logs")
     if url and env:
         raise ParamsError(f"mcp:{server}: env is for a server with a command; one with a url gets no variables")
     seconds, limit = options.get("time_limit_s"), options.get("output_limit")
