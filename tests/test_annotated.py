@@ -33,12 +33,18 @@ def rows(count: int) -> list[Solution]:
 
 @pytest.fixture(scope="module")
 def chat() -> Chat:
-    return Chat(tokenizer_of(rows(5), [PROMPT, JUDGE], 400, 256))
+    return Chat(tokenizer_of(rows(5), [PROMPT, JUDGE], 600, 256, 2))
 
 
 def stream(chat: Chat, judged: float, count: int, copying: float = 0.0) -> list[Any]:
     blend = Blend(other=0.125, thought=0.25, judged=judged, copying=copying)
     return list(islice(examples(rows(4), chat, PROMPT, JUDGE, 10, blend, random.Random(0)), count))
+
+
+def test_small_numbers_tags_and_verdicts_are_one_token_each(chat: Chat) -> None:
+    texts = [*map(str, range(100)), " <math_exp> ", " </answer>", "GOOD", "BAD"]
+    assert [len(chat.reply(text)) for text in texts] == [2] * len(texts)
+    assert len(chat.reply("100")) == 3
 
 
 def test_an_example_weighs_calls_thoughts_and_the_rest(chat: Chat) -> None:

@@ -43,6 +43,16 @@ def test_a_row_becomes_calls_with_the_calculators_results_and_an_answer() -> Non
     assert solution.derivation("q") == Derivation("q", "annotated", ("1200/2", "3*20", "600+60"), ("600", "60", "660"))
 
 
+def test_thoughts_can_be_left_out() -> None:
+    actions = [turn.action for turn in sound().without_words().turns]
+    assert actions == [
+        "<math_exp> 1200/2 </math_exp>",
+        "<math_exp> 3*20 </math_exp>",
+        "<math_exp> 600+60 </math_exp>",
+        "<answer> 660 </answer>",
+    ]
+
+
 @pytest.mark.parametrize(
     ("answer", "first"),
     [

@@ -41,6 +41,11 @@ def test_merges_are_learned_and_digits_stand_alone(tokenizer: Any) -> None:
     ]
 
 
+def test_digits_may_stand_in_groups() -> None:
+    grouped = build_bpe([*TEXTS, *["345"] * 99, *["12"] * 99], 300, 512, WHOLE, digits=3)
+    assert pieces(grouped, "Ada has 345, 3451.12") == ["Ada", " has", " ", "345", ",", " ", "345", "1", ".", "12"]
+
+
 def test_whole_texts_are_no_special_tokens(tokenizer: Any) -> None:
     chat = Chat(tokenizer)
     assert chat.text(chat.reply("GOOD <math_exp> 1 </math_exp>")) == "GOOD <math_exp> 1 </math_exp>"

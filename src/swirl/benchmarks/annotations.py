@@ -7,6 +7,7 @@ answer is left out, with the reason.
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import re
 from collections import Counter
@@ -59,6 +60,11 @@ class Solution:
     def derivation(self, question_id: str) -> Derivation:
         """The golden derivation, for oracles."""
         return Derivation(question_id, ANNOTATED, self.calls, self.results)
+
+    def without_words(self) -> Solution:
+        """The same conversation with every thought left out: easier for a tiny model to learn."""
+        turns = tuple(Turn(turn.action[turn.action.index("<") :], turn.observation) for turn in self.turns)
+        return dataclasses.replace(self, turns=turns)
 
 
 def read(path: Path) -> tuple[dict[str, Solution], Counter[LeftOut]]:

@@ -24,19 +24,20 @@ _VERDICTS = ("GOOD", "BAD")
 
 
 def tokenizer_of(
-    solutions: Sequence[Solution], others: Sequence[str], vocabulary: int, context: int
+    solutions: Sequence[Solution], others: Sequence[str], vocabulary: int, context: int, digits: int
 ) -> PreTrainedTokenizerFast:
     """A BPE tokenizer learned from the rows and from `others` (prompts, fixed observations), which count 300 times.
 
-    The calculator's and the answer's tags, with the blanks around them, and the verdicts are one token each.
+    The calculator's and the answer's tags, with the blanks around them, the verdicts, and, if the vocabulary has room,
+    whole numbers of up to `digits` digits are one token each.
     """
-    texts = [text for text in others for _ in range(300)]
+    texts = [text for text in [*others, *map(str, range(10**digits))] for _ in range(300)]
     for solution in solutions:
         texts.append(solution.question)
         texts += [text for turn in solution.turns for text in (turn.action, turn.observation)]
     names = [tag for tag, kind in DEFAULT_TAGS.items() if kind == ActionKind.CALCULATE] + [ANSWER_TAG]
     tags = [form for name in names for form in (f" <{name}> ", f"<{name}> ", f" </{name}>")]
-    return build_bpe(texts, vocabulary, context, [*tags, *_VERDICTS])
+    return build_bpe(texts, vocabulary, context, [*tags, *_VERDICTS], digits)
 
 
 def fitting(

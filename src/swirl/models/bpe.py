@@ -21,15 +21,16 @@ CHAT_TEMPLATE = (
 
 
 def build_bpe(
-    texts: Iterable[str], vocabulary: int, context: int, whole: Iterable[str] = ()
+    texts: Iterable[str], vocabulary: int, context: int, whole: Iterable[str] = (), digits: int = 1
 ) -> PreTrainedTokenizerFast:
     """A tokenizer of at most `vocabulary` tokens whose merges are learned from `texts`.
 
-    Digits always stand alone, so a number reads the same wherever it is. `whole` are texts that are one token each
+    Numbers are split from the left into groups of at most `digits` digits, apart from all else, so a number reads the
+    same wherever it is; with 1 every digit stands alone. `whole` are texts that are one token each
     wherever they occur (tags, verdicts); they are plain text, not special tokens. Any text survives encode and decode.
     Raises `ModelError` when `vocabulary` has no room for the 256 bytes, `whole` and the special tokens.
     """
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
     special, known = [PAD, USER, MODEL, END], list(dict.fromkeys(whole))
@@ -38,8 +39,8 @@ def build_bpe(
         least = 256 + len(special) + len(known)
         raise ModelError(f"a vocabulary of {vocabulary} tokens is too small: bytes and whole texts alone are {least}")
     tokenizer = Tokenizer(models.BPE())
-    digits = pre_tokenizers.Digits(individual_digits=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    numbers = pre_tokenizers.Split(Regex(f"[0-9]{{1,{digits}}}"), "isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([numbers, pre_tokenizers.ByteLevel(add_prefix_space=False)])
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=merges, initial_alphabet=sorted(alphabet), show_progress=False)
