@@ -306,6 +306,7 @@ class WindowedShape(Section):
     """Size of a Gemma-2-shaped model."""
 
     vocabulary: Annotated[int, Field(ge=300)] = Field(description="tokens of the BPE vocabulary")
+    digits: Annotated[int, Field(ge=1, le=3)] = Field(description="digits of a number that may share a token")
     hidden: Count = Field(description="hidden size")
     layers: Count = Field(description="decoder layers")
     heads: Count = Field(description="attention heads")
@@ -325,6 +326,7 @@ class AnnotatedBase(Section):
     adam_lr: Positive = Field(description="peak learning rate of embeddings and norms")
     muon_lr: Positive = Field(description="peak learning rate of weight matrices")
     other_weight: Share = Field(description="loss weight of tokens that are not the model's own; 0: none")
+    thoughts: bool = Field(description="whether demonstrations have the words before a call, or the call alone")
     thought_weight: Share = Field(description="loss weight of the words before a call; calls weigh 1")
     judged: Share = Field(description="share of sequences that end in a judge's question and its verdict")
     copying: Annotated[float, Field(ge=0, lt=1)] = Field(description="share of drills: repeat numbers")

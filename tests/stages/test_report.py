@@ -246,7 +246,7 @@ def _parsed(page: str) -> _Page:
 
 def test_results_hold_paired_tests_and_gains(finished: Layout) -> None:
     content = json.loads(finished.results.read_text(encoding="utf-8"))
-    assert list(content) == ["filters", "memory", "relative_gain", "reward_model", "scores"]
+    assert list(content) == ["filters", "memory", "relative_gain", "retrieval", "reward_model", "scores"]
     cells = {(row["benchmark"], row["model"], row["with_tools"]): row for row in content["scores"]}
     assert len(cells) == len(content["scores"]) == 36
     assert cells["mini-hotpotqa", "base", True]["p_vs_base"] is None

@@ -32,7 +32,7 @@ def make(params: Params, layout: Layout) -> None:
     assert isinstance(settings, AnnotatedBase)
     deterministic(run.threads)
     questions = questions_of(layout, "pretrain", settings.benchmark)
-    solutions, left_out = solved(layout, questions)
+    solutions, left_out = solved(layout, questions, settings.thoughts)
     if not solutions:
         raise DataError(
             f"{layout.questions} holds no pretraining question of {settings.benchmark} with an annotated solution; set "
@@ -42,7 +42,7 @@ def make(params: Params, layout: Layout) -> None:
     prompt, judge = read_prompts(params, layout).tasks[questions[0].task], judge_question(params, layout)
     shape, longest = settings.shape, params.rollout.max_action_tokens
     fixed = [fill(prompt, "", task.max_steps), judge, MALFORMED_REPLY]
-    tokenizer = tokenizer_of(solutions, fixed, shape.vocabulary, shape.context)
+    tokenizer = tokenizer_of(solutions, fixed, shape.vocabulary, shape.context, shape.digits)
     chat = Chat(tokenizer)
     kept = fitting(solutions, chat, prompt, task.max_steps, longest, shape.context)
     model = fresh_gemma2(
@@ -85,8 +85,9 @@ def make(params: Params, layout: Layout) -> None:
     save_json(metrics, layout.metrics("base_model"))
 
 
-def solved(layout: Layout, questions: list[Question]) -> tuple[list[Solution], list[LeftOut]]:
+def solved(layout: Layout, questions: list[Question], thoughts: bool) -> tuple[list[Solution], list[LeftOut]]:
     """The questions' written solutions as conversations with the calculator, and why others became none."""
     written = {row.question_id: row.text for row in load(WrittenSolution, layout.solutions)}
     tried = [solve(question.text, written[question.id]) for question in questions if question.id in written]
-    return [one for one in tried if isinstance(one, Solution)], [one for one in tried if isinstance(one, LeftOut)]
+    sound = [one if thoughts else one.without_words() for one in tried if isinstance(one, Solution)]
+    return sound, [one for one in tried if isinstance(one, LeftOut)]

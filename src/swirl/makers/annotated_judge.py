@@ -15,7 +15,7 @@ from swirl.makers.teaching import Labelled, error_rates, label_trajectory, label
 from swirl.models.annotated import fitting, written
 from swirl.models.local import load_model, load_tokenizer, save
 from swirl.models.training import Schedule
-from swirl.params import AnnotatedReward, Params
+from swirl.params import AnnotatedBase, AnnotatedReward, Params
 from swirl.records import save_json, save_series
 from swirl.rollout.engine import Policy
 from swirl.seeds import derive, generator
@@ -65,7 +65,9 @@ def _written(
     """A sound and a spoilt conversation for a share of the written solutions."""
     task, rng = params.tasks[questions[0].task], generator(params.seed, "reward model", "written")
     prompt, longest = read_prompts(params, layout).tasks[questions[0].task], params.rollout.max_action_tokens
-    solutions, _ = solved(layout, questions)
+    made_from = params.base_model
+    assert isinstance(made_from, AnnotatedBase)
+    solutions, _ = solved(layout, questions, made_from.thoughts)
     usable = fitting(solutions, base.chat, prompt, task.max_steps, longest, base.context)
     chosen = rng.sample(usable, round(settings.written * len(usable)))
     return [

@@ -72,6 +72,7 @@ def run(params: Params, layout: Layout) -> None:
         if benchmark.source != "embedded":
             _read(name, benchmark, files, params, layout, fetcher)
     drawn = _draw(params, files)
+    (layout.root / "data/corpus").mkdir(parents=True, exist_ok=True)  # an output, also of tasks that search nothing
     made = Made()
     for name, benchmark in settings.benchmarks.items():
         if benchmark.source == "embedded":

@@ -19,6 +19,7 @@ def run(params: Params, layout: Layout) -> None:
     support = {row.question_id: row.passage_ids for row in load(Support, layout.support)}
     questions = [question for question in load(Question, layout.questions) if question.id in support]
     metrics: dict[str, float] = {}
+    (layout.root / "data/index").mkdir(parents=True, exist_ok=True)  # an output, also of tasks that search nothing
     for path in sorted((layout.root / "data/corpus").glob("*.parquet")):
         benchmark, split = path.stem.rsplit(".", 1)
         passages, index = load(Passage, path), layout.index(benchmark, split)
