@@ -62,7 +62,7 @@ def plan(params: Params, root: Path) -> list[Planned]:
 def text(stages: list[Planned]) -> str:
     """A table, and what its numbers are."""
     head = ("stage", "actions", "tokens", "verdicts", "disk", "memory", "what it does")
-    rows = [head]
+    rows: list[tuple[str, ...]] = [head]
     for one in stages:
         disk = "" if one.disk_mb is None else f"{one.disk_mb:,.0f} MB"
         memory = "" if one.memory_gb is None else f"{one.memory_gb:,.1f} GB"
