@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -48,7 +49,7 @@ def project(tmp_path: Path) -> Layout:
 def test_help_names_every_command(swirl: Swirl) -> None:
     done = swirl("--help")
     assert done.returncode == 0
-    for command in ("ask", "stage", "params", "report", "show"):
+    for command in ("ask", "judge", "params", "plan", "preset", "report", "show", "stage"):
         assert f" {command} " in done.stdout
 
 
@@ -186,3 +187,39 @@ def test_progress_says_little_in_a_fast_loop(capsys: pytest.CaptureFixture[str])
         for _ in "abc":
             progress.update()
     assert capsys.readouterr().err == "letters: 3, 0 s\n"
+
+
+def test_preset_writes_params_shows_what_changed_and_keeps_the_old_ones(swirl: Swirl, root: Path, tmp_path: Path) -> None:
+    shutil.copytree(root / "presets", tmp_path / "presets")
+    shutil.copy(root / "params.yaml", tmp_path)
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
+    assert swirl("preset", cwd=tmp_path).stdout.splitlines()[0] == "mini"
+    dry = swirl("preset", "smoke", "--dry-run", cwd=tmp_path).stdout
+    assert "download.worlds: 3 -> 1\n" in dry
+    assert (tmp_path / "params.yaml").read_bytes() == (root / "params.yaml").read_bytes()
+    said = swirl("preset", "smoke", cwd=tmp_path).stdout
+    assert said.splitlines()[:-1] == dry.splitlines()[:-1]
+    assert said.splitlines()[-1].endswith("params.yaml.before")
+    assert (tmp_path / "params.yaml.before").read_bytes() == (root / "params.yaml").read_bytes()
+    assert "keys differ" in swirl("preset", "mini", cwd=tmp_path).stdout
+    assert (tmp_path / "params.yaml").read_bytes() == (root / "params.yaml").read_bytes()
+
+
+def test_plan_tells_of_a_preset_without_choosing_it(swirl: Swirl, root: Path) -> None:
+    said = swirl("plan", "--preset", "gemma-2-27b", cwd=root).stdout
+    assert "points to google/gemma-2-27b-it, about 27.0 billion parameters" in said
+    assert "623,650" in said
+
+
+def test_our_own_warning_is_one_line(swirl: Swirl, root: Path, tmp_path: Path) -> None:
+    rows = tmp_path / "data/official/gsm8k.jsonl"
+    rows.parent.mkdir(parents=True)
+    rows.write_text('{"question": "1 + 1?", "answer": "<<1+1=2>>2\\n#### 2"}\n')
+    shutil.copytree(root / "presets", tmp_path / "presets")
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
+    own = tmp_path / "rows.yaml"
+    own.write_text("download: {benchmarks: {gsm8k: {source: file, files: {train: gsm8k.jsonl}, train: 1}}}\n")
+    assert swirl("preset", str(own), cwd=tmp_path).returncode == 0
+    said = swirl("stage", "download", cwd=tmp_path)
+    assert said.returncode == 0
+    assert f"swirl: warning: {rows} has 1 rows; the official file of gsm8k train has 7,473\n" in said.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -27,11 +28,24 @@ app = typer.Typer(
 def main() -> None:
     """Run the command line; an error that the user can mend becomes one message and exit status 1."""
     environment.quiet()
+    warnings.formatwarning = _one_line
     try:
         app()
     except SwirlError as error:
         print(f"swirl: {error}", file=sys.stderr)
         sys.exit(1)
+
+
+_formatwarning = warnings.formatwarning
+
+
+def _one_line(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """Our own warnings as the sentence that they are; others with their place, as Python writes them."""
+    if Path(filename).is_relative_to(Path(__file__).parent):
+        return f"swirl: warning: {message}\n"
+    return _formatwarning(message, category, filename, lineno, line)
 
 
 @app.command()
