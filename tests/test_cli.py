@@ -189,7 +189,7 @@ def test_progress_says_little_in_a_fast_loop(capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().err == "letters: 3, 0 s\n"
 
 
-def test_preset_writes_params_shows_what_changed_and_keeps_the_old_ones(swirl: Swirl, root: Path, tmp_path: Path) -> None:
+def test_preset_writes_params_and_keeps_the_old_ones(swirl: Swirl, root: Path, tmp_path: Path) -> None:
     shutil.copytree(root / "presets", tmp_path / "presets")
     shutil.copy(root / "params.yaml", tmp_path)
     (tmp_path / "dvc.yaml").write_text("stages: {}\n")

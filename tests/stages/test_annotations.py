@@ -49,11 +49,11 @@ SETTINGS = {
             "window": 64,
         },
         "steps": 6, "batch_size": 4, "adam_lr": 0.01, "muon_lr": 0.01, "other_weight": 0.1, "thoughts": True,
-        "thought_weight": 0.3, "judged": 0.2, "copying": 0.1, "mixed_precision": "no",
+        "thought_weight": 0.3, "judged": 0.2, "copying": 0.1, "mixed_precision": "bf16",
     },
     "reward_model": {
         "source": "annotations", "heldout": 2, "samples": 1, "temperature": 1.0, "written": 1.0, "steps": 3,
-        "batch_size": 4, "adam_lr": 0.01, "muon_lr": 0.01, "mixed_precision": "no",
+        "batch_size": 4, "adam_lr": 0.01, "muon_lr": 0.01, "mixed_precision": "bf16",
     },
     "filter": {"strategy": "none"},
 }  # fmt: skip
