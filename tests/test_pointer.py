@@ -281,6 +281,29 @@ def test_a_hub_model_is_pinned_and_then_read_without_the_hub(hub: str, pretraine
     assert (tmp_path / "again/model.json").read_bytes() == (tmp_path / "base/model.json").read_bytes()
 
 
+def test_the_first_commit_of_a_hub_model_is_locked_and_then_asked_for(hub: str, tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from swirl.models.pointer import write_locked_pointer as write\n"
+        "root = Path(sys.argv[1]); write(root / sys.argv[2], 'org/tiny', '', False, root, root / 'lock.json')\n"
+    )
+    settings = {"HF_ENDPOINT": hub, "HF_HOME": str(tmp_path / "cache"), "HF_HUB_DISABLE_XET": "1", "NO_PROXY": "*"}
+    lock = tmp_path / "lock.json"
+
+    def write(folder: str, **more: str) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, **settings, **more}
+        command = [sys.executable, "-c", code, str(tmp_path), folder]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+    assert write("base").returncode == 0
+    assert json.loads(lock.read_text()) == {"org/tiny": COMMIT}
+    assert write("again", HF_HUB_OFFLINE="1").returncode == 0  # the commit is known, so the cache will do
+    lock.write_text(json.dumps({"org/tiny": "0" * 40}))
+    assert "org/tiny" in write("other").stderr  # another commit is asked for, which the hub does not have
+    assert not (tmp_path / "other").exists()
+    lock.write_text("[1]")
+    assert "is no JSON object of model: commit" in write("broken").stderr
+
+
 GATED = "org/gated is gated: accept its licence at https://huggingface.co/org/gated, and set HF_TOKEN"
 AWAY = "org/tiny at main is not whole in the cache and could not be downloaded ("
 

@@ -265,6 +265,9 @@ START = Look(reward=0.5, kl=0.0, steps=2.0, malformed=0.1)
         ([Look(0.39, 0.1, 2.0, 0.1)], "the mean reward fell from 0.500 to 0.390, more than 0.1"),
         ([Look(0.8, 0, 2, 0), Look(0.6, 0, 2, 0)], "the mean reward fell from 0.800 to 0.600, more than 0.1"),
         ([Look(0.3, 0, 2, 0), Look(0.6, 0, 2, 0)], ""),  # only the last look counts
+        ([Look(None, 0.1, 2.0, 0.1)], ""),  # no verdict: the reward is not judged by
+        ([Look(None, 1.1, 2.0, 0.1)], "KL to the reference is 1.100 nats an action, above 1.0"),
+        ([Look(None, 0.1, 2.0, 0.21)], "21.0% of actions are malformed, above 20.0%"),
     ],
 )
 def test_guard(then: list[Look], reason: str) -> None:

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 
 from swirl.absent import why_absent
+from swirl.errors import DataError
 from swirl.layout import Layout
 from swirl.params import Params, validate
 from swirl.presets import laid_over
 from swirl.records import load, load_json
 from swirl.stages import evaluate, train
-from swirl.types import OUTCOME, Trajectory, Verdict
-from tests.servers import said, scripted, serving
+from swirl.types import OUTCOME, Prediction, Stop, Trajectory, Verdict
+from tests.servers import refused, said, scripted, serving
 from tests.stages.conftest import clone, run_stages
 
 
@@ -118,3 +119,46 @@ def test_a_judge_that_says_nothing_gives_null_and_no_reward(params: Params, copy
     metrics = load_json(copy.metrics("judge"))
     assert metrics["steps_null"] == pytest.approx(len(null) / len(steps))
     assert not any(math.isnan(value) for value in metrics.values())
+
+
+def test_training_on_no_verdict_ends_with_metrics_and_without_a_reward(params: Params, copy: Layout) -> None:
+    with scripted(said("I cannot tell.")) as judge:
+        mute = changed(
+            params,
+            base_model=pointer("unused"),
+            reward_model={"source": "endpoint", **WRITES, "server": served(judge.url, "judge", "chat")},
+            train={"swirl": {"updates": 1, "check_every": 1, "states": 2, "samples": 2}},
+        )
+        train.run(mute, copy, "swirl")
+    metrics = load_json(copy.metrics("train-swirl"))
+    assert metrics["unjudged"] == 1.0
+    assert metrics["development.malformed"] >= 0.0
+    assert "reward" not in metrics
+    assert "development.reward" not in metrics
+
+
+def test_a_score_that_would_tell_of_the_server_is_not_written(params: Params, copy: Layout) -> None:
+    with scripted(refused(500, "out of order")) as broken:
+        far = changed(
+            params,
+            evaluate={"without_tools": False, "servers": {"base": served(broken.url)}},
+            check_trajectories={"max_failed_rate": 0.05},
+        )
+        with pytest.raises(DataError, match=r"60 of 60 trajectories failed in the environment(.|\n)*out of order"):
+            evaluate.run(far, copy, "base")
+    assert not copy.evaluation("base").exists()
+
+
+def test_a_grader_decides_what_is_right(params: Params, copy: Layout) -> None:
+    with scripted(said("It is the same.\nYES")) as grader:
+        graded = changed(
+            params,
+            evaluate={"without_tools": False},
+            judge={"outcome": "model", "grader": served(grader.url, "grader", "chat")},
+        )
+        evaluate.run(graded, copy, "base")
+        assert grader.bodies
+    rows = load(Prediction, copy.predictions("base"))
+    assert any(row.correct for row in rows)
+    assert [row.correct for row in rows] == [row.stop == Stop.ANSWERED for row in rows]
+    assert not any(row.em for row in rows)  # by text none is right
