@@ -37,8 +37,8 @@ def chat() -> Chat:
 
 
 def stream(chat: Chat, judged: float, count: int, copying: float = 0.0) -> list[Any]:
-    blend = Blend(other=0.125, thought=0.25, judged=judged, copying=copying)
-    return list(islice(examples(rows(4), chat, PROMPT, JUDGE, 10, blend, random.Random(0)), count))
+    blend = Blend(other=0.125, thought=0.25, judged=judged, copying=copying, changed=0.0)
+    return list(islice(examples(rows(4), [], chat, PROMPT, JUDGE, 10, blend, random.Random(0)), count))
 
 
 def test_small_numbers_tags_and_verdicts_are_one_token_each(chat: Chat) -> None:
@@ -73,6 +73,24 @@ def test_a_pass_shows_every_row_once(chat: Chat) -> None:
     assert len({example.ids for example in stream(chat, 0.0, 40)}) == 4
 
 
+def test_foreign_rows_are_shown_with_other_numbers_only(chat: Chat) -> None:
+    *_, first, foreign = [one.without_words() for one in rows(4)]
+    blend = Blend(other=0.1, thought=1.0, judged=0.0, copying=0.0, changed=0.0)
+    source = examples([first], [foreign], chat, PROMPT, JUDGE, 10, blend, random.Random(0))
+    shown = [chat.text(example.ids) for example in islice(source, 60)]
+    assert sum(first.question in text for text in shown) >= 30  # every second one, in every pass
+    assert not [text for text in shown if foreign.question in text]
+    assert len(set(shown)) > 5
+
+
+def test_rows_are_shown_with_other_numbers_as_often_as_asked(chat: Chat) -> None:
+    own = [one.without_words() for one in rows(4)]
+    blend = Blend(other=0.1, thought=1.0, judged=0.0, copying=0.0, changed=0.5)
+    source = examples(own, [], chat, PROMPT, JUDGE, 10, blend, random.Random(0))
+    shown = [chat.text(example.ids) for example in islice(source, 200)]
+    assert 70 < sum(any(one.question in text for one in own) for text in shown) < 140
+
+
 def test_a_judged_example_weighs_the_verdict_alone(chat: Chat) -> None:
     verdicts = []
     for example in stream(chat, 1.0, 60):
@@ -85,7 +103,7 @@ def test_a_judged_example_weighs_the_verdict_alone(chat: Chat) -> None:
 
 def test_without_rows_there_are_no_examples(chat: Chat) -> None:
     with pytest.raises(ValueError, match="no solution"):
-        next(examples([], chat, PROMPT, JUDGE, 10, Blend(0.2, 1.0, 0.0, 0.0), random.Random(0)))
+        next(examples([], [], chat, PROMPT, JUDGE, 10, Blend(0.2, 1.0, 0.0, 0.0, 0.0), random.Random(0)))
 
 
 def test_rows_that_a_policy_could_not_act_out_are_left_out(chat: Chat) -> None:
@@ -115,7 +133,7 @@ def test_a_fresh_gemma2_has_its_family_traits_and_learns(chat: Chat) -> None:
     assert config.attn_logit_softcapping and config.final_logit_softcapping
     assert model.get_input_embeddings().weight is model.get_output_embeddings().weight
     losses: list[float] = []
-    source = examples(rows(4), chat, PROMPT, JUDGE, 10, Blend(0.2, 1.0, 0.1, 0.1), random.Random(0))
+    source = examples(rows(4), [], chat, PROMPT, JUDGE, 10, Blend(0.2, 1.0, 0.1, 0.1, 0.0), random.Random(0))
     train(
         model,
         Schedule(30, 1e-2, 6e-3, warmup=5),

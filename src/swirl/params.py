@@ -326,11 +326,24 @@ class AnnotatedBase(Section):
     adam_lr: Positive = Field(description="peak learning rate of embeddings and norms")
     muon_lr: Positive = Field(description="peak learning rate of weight matrices")
     other_weight: Share = Field(description="loss weight of tokens that are not the model's own; 0: none")
+    drill_steps: Annotated[int, Field(ge=0)] = Field(description="optimiser steps on copying drills alone, before")
+    changed_numbers: Share = Field(description="share of rows that are shown with other numbers, worked out anew")
+    foreign: list[Literal["reward", "train", "development"]] = Field(
+        description="splits whose rows it reads with other numbers only: never with their own, nor their answers"
+    )
     thoughts: bool = Field(description="whether demonstrations have the words before a call, or the call alone")
     thought_weight: Share = Field(description="loss weight of the words before a call; calls weigh 1")
     judged: Share = Field(description="share of sequences that end in a judge's question and its verdict")
     copying: Annotated[float, Field(ge=0, lt=1)] = Field(description="share of drills: repeat numbers")
     mixed_precision: Literal["no", "bf16"] = Field(description="accelerate's mixed precision in training")
+
+    @model_validator(mode="after")
+    def _fits(self) -> AnnotatedBase:
+        if self.thoughts and (self.changed_numbers or self.foreign):
+            raise ValueError(
+                "numbers are changed in calls, not in words: with thoughts, changed_numbers is 0, foreign []"
+            )
+        return self
 
 
 class AnnotatedReward(Section):

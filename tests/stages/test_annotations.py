@@ -49,7 +49,9 @@ SETTINGS = {
             "window": 64,
         },
         "steps": 6, "batch_size": 4, "adam_lr": 0.01, "muon_lr": 0.01, "other_weight": 0.1, "thoughts": True,
-        "thought_weight": 0.3, "judged": 0.2, "copying": 0.1, "mixed_precision": "bf16",
+        "thought_weight": 0.3,
+        "drill_steps": 2, "changed_numbers": 0.0, "foreign": [], "judged": 0.2,
+        "copying": 0.1, "mixed_precision": "bf16",
     },
     "reward_model": {
         "source": "annotations", "heldout": 2, "samples": 1, "temperature": 1.0, "written": 1.0, "steps": 3,

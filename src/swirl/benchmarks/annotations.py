@@ -28,7 +28,8 @@ from swirl.types import ActionKind, Derivation
 
 _ANNOTATION = re.compile(r"<<([^<>]*)>>")
 _IN_EXPRESSIONS = frozenset("0123456789 \t\n+-*/×÷=$€£().,%–−")
-_SEPARATOR = re.compile(r"(?<=[0-9]),(?=[0-9]{3}(?![0-9]))")
+SEPARATOR = re.compile(r"(?<=[0-9]),(?=[0-9]{3}(?![0-9]))")
+"""The commas of 1,200,000."""
 _NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 _OPERATOR = re.compile(r"(?<=[0-9)])[-+*/]")
 _LONGEST_NUMBER = 12
@@ -131,7 +132,7 @@ def spoil(solution: Solution, rng: random.Random) -> tuple[Turn, ...]:
     whether it is BAD: now and then what was drawn happens to be right.
     """
     last = rng.randrange(len(solution.turns))
-    known = [n for n in _NUMBER.findall(_SEPARATOR.sub("", solution.question)) if len(n) <= _LONGEST_NUMBER]
+    known = [n for n in _NUMBER.findall(SEPARATOR.sub("", solution.question)) if len(n) <= _LONGEST_NUMBER]
     known += solution.results[:last]
     turns, turn = list(solution.turns[:last]), solution.turns[last]
     if last and rng.random() < 0.15:
@@ -157,7 +158,7 @@ def _before_expression(words: str) -> str:
 
 def _action(words: str, kind: str, payload: str) -> str:
     """The words in one line and the call or answer. Raises `ValueError` when that would not be one action."""
-    thought = " ".join(_SEPARATOR.sub("", words).split())
+    thought = " ".join(SEPARATOR.sub("", words).split())
     if "<" in thought:
         raise ValueError(f"a thought must not hold '<': {thought!r}")
     return f"{thought} {render(kind, payload)}".lstrip()

@@ -12,7 +12,7 @@ from swirl.benchmarks.annotations import LeftOut, Solution, solve
 from swirl.errors import DataError
 from swirl.judge_prompts import judge_question
 from swirl.layout import Layout
-from swirl.models.annotated import Blend, examples, fitting, tokenizer_of
+from swirl.models.annotated import Blend, drills, examples, fitting, tokenizer_of
 from swirl.models.chat import Chat
 from swirl.models.local import deterministic, fresh_gemma2, save
 from swirl.models.prompts import fill
@@ -38,13 +38,14 @@ def make(params: Params, layout: Layout) -> None:
             f"{layout.questions} holds no pretraining question of {settings.benchmark} with an annotated solution; set "
             f"download.benchmarks.{settings.benchmark}.pretrain, and use a benchmark with such solutions (gsm8k)"
         )
+    foreign = [one for split in settings.foreign for one in _foreign(layout, split, settings.benchmark)]
     task = params.tasks[questions[0].task]
     prompt, judge = read_prompts(params, layout).tasks[questions[0].task], judge_question(params, layout)
     shape, longest = settings.shape, params.rollout.max_action_tokens
     fixed = [fill(prompt, "", task.max_steps), judge, MALFORMED_REPLY]
     tokenizer = tokenizer_of(solutions, fixed, shape.vocabulary, shape.context, shape.digits)
     chat = Chat(tokenizer)
-    kept = fitting(solutions, chat, prompt, task.max_steps, longest, shape.context)
+    kept, known = (fitting(rows, chat, prompt, task.max_steps, longest, shape.context) for rows in (solutions, foreign))
     model = fresh_gemma2(
         tokenizer,
         shape.hidden,
@@ -57,32 +58,42 @@ def make(params: Params, layout: Layout) -> None:
         derive(params.seed, "weights") % 2**32,
     )
     model.to(run.device)
-    blend = Blend(settings.other_weight, settings.thought_weight, settings.judged, settings.copying)
+    blend = Blend(
+        settings.other_weight, settings.thought_weight, settings.judged, settings.copying, settings.changed_numbers
+    )
     rng = generator(params.seed, "mixture", "annotations")
-    stream = examples(kept, chat, prompt, judge, task.max_steps, blend, rng)
+    rows = examples(kept, known, chat, prompt, judge, task.max_steps, blend, rng)
+    phases = [(settings.drill_steps, drills(chat, blend.other, rng)), (settings.steps, rows)]
     series: list[dict[str, float]] = []
-    with Progress(settings.steps, "base_model") as bar:
+    with Progress(settings.drill_steps + settings.steps, "base_model") as bar:
 
         def report(step: int, metrics: dict[str, float]) -> None:
-            series.append({"step": step, **metrics})
+            series.append({"step": len(series), **metrics})
             bar.update(1, loss=metrics["loss"])
 
-        train(
-            model,
-            Schedule(settings.steps, settings.adam_lr, settings.muon_lr),
-            lambda _: list(islice(stream, settings.batch_size)),
-            lambda batch: weighted_loss(model, batch),
-            report,
-            settings.mixed_precision,
-            run.workers,
-        )
+        for steps, stream in phases:
+            train(
+                model,
+                Schedule(steps, settings.adam_lr, settings.muon_lr),
+                lambda _, stream=stream: list(islice(stream, settings.batch_size)),  # type: ignore[misc]
+                lambda batch: weighted_loss(model, batch),
+                report,
+                settings.mixed_precision,
+                run.workers,
+            )
     save(model, tokenizer, layout.model("base"))
     leave_out(layout.model("ceiling"), "a model made from written solutions has no designed flaws, so no ceiling")
     metrics: dict[str, float] = {f"left_out.{reason.name.lower()}": left_out.count(reason) for reason in LeftOut}
-    metrics |= {"solutions": len(solutions), "solutions.used": len(kept), "vocabulary": len(tokenizer)}
+    metrics |= {"solutions": len(solutions), "solutions.used": len(kept), "solutions.foreign": len(known)}
+    metrics["vocabulary"] = len(tokenizer)
     metrics["parameters"] = sum(parameter.numel() for parameter in model.parameters())
     save_series(series, layout.series("base_model"))
     save_json(metrics, layout.metrics("base_model"))
+
+
+def _foreign(layout: Layout, split: str, benchmark: str) -> list[Solution]:
+    """The rows of a split that other stages work on: read with other numbers only."""
+    return solved(layout, questions_of(layout, split, benchmark), thoughts=False)[0]
 
 
 def solved(layout: Layout, questions: list[Question], thoughts: bool) -> tuple[list[Solution], list[LeftOut]]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from swirl.actions import ANSWER_TAG, DEFAULT_TAGS, parse
 from swirl.benchmarks.annotations import Solution, spoil
 from swirl.benchmarks.oracle import label_steps
+from swirl.benchmarks.renumbering import renumbered
 from swirl.models.bpe import build_bpe
 from swirl.models.chat import Chat
 from swirl.models.pretraining import Demonstration, example
@@ -65,22 +66,47 @@ class Blend:
     """Share of sequences that stop at a step, sound or spoilt, and ask for a verdict on it, which alone has weight."""
     copying: float
     """Share of drills: repeat random numbers."""
+    changed: float
+    """Share of rows that are shown with other numbers."""
+
+
+def drills(chat: Chat, other: float, rng: random.Random) -> Iterator[Example]:
+    """Copying alone, for ever: repeat 4 to 12 numbers of one to four digits; `other` weighs what is repeated."""
+    while True:
+        numbers = " ".join(str(rng.randrange(10 ** rng.randint(1, 4))) for _ in range(rng.randint(4, 12)))
+        prompt, reply = chat.prompt(f"Repeat: {numbers}"), chat.reply(numbers)
+        yield Example((*prompt, *reply), (*([other] * len(prompt)), *([1.0] * len(reply))))
 
 
 def examples(
-    solutions: Sequence[Solution], chat: Chat, prompt: str, judge: str, steps: int, blend: Blend, rng: random.Random
+    solutions: Sequence[Solution],
+    foreign: Sequence[Solution],
+    chat: Chat,
+    prompt: str,
+    judge: str,
+    steps: int,
+    blend: Blend,
+    rng: random.Random,
 ) -> Iterator[Example]:
     """Training sequences for ever: shuffled passes over the rows, drills in between.
 
-    `prompt` and `judge` are the texts of the prompt files, `steps` the step limit that the prompt names. Raises
-    `ValueError` without solutions.
+    `foreign` are rows that are shown with other numbers only, and left out where that cannot be. `prompt` and `judge`
+    are the texts of the prompt files, `steps` the step limit that the prompt names. Raises `ValueError` without
+    solutions.
     """
     if not solutions:
         raise ValueError("there is no solution to make examples from")
+    copying = drills(chat, blend.other, rng)
+    rows = [*((solution, blend.changed) for solution in solutions), *((solution, 1.0) for solution in foreign)]
     while True:
-        for solution in rng.sample(solutions, len(solutions)):
+        for solution, share in rng.sample(rows, len(rows)):
             while rng.random() < blend.copying:
-                yield _drill(chat, blend.other, rng)
+                yield next(copying)
+            if rng.random() < share:
+                changed = renumbered(solution, rng)
+                if changed is None and share == 1.0:
+                    continue
+                solution = changed or solution
             if rng.random() >= blend.judged:
                 yield _example(_conversation(solution, prompt, steps), chat, blend)
             elif rng.random() < 0.5:
@@ -113,13 +139,6 @@ def _example(demonstration: Demonstration, chat: Chat, blend: Blend) -> Example:
         ids += [*reply, *between]
         weights += [blend.thought] * thought + [1.0] * (len(reply) - thought) + [blend.other] * len(between)
     return Example(tuple(ids), tuple(weights))
-
-
-def _drill(chat: Chat, other: float, rng: random.Random) -> Example:
-    """Repeat 4 to 12 numbers of one to four digits: copying, which calls are made of."""
-    numbers = " ".join(str(rng.randrange(10 ** rng.randint(1, 4))) for _ in range(rng.randint(4, 12)))
-    prompt, reply = chat.prompt(f"Repeat: {numbers}"), chat.reply(numbers)
-    return Example((*prompt, *reply), (*([other] * len(prompt)), *([1.0] * len(reply))))
 
 
 def _judged(demonstration: Demonstration, chat: Chat, judge: str) -> Example:
