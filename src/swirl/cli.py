@@ -261,18 +261,18 @@ def bench(
 
 @app.command("dvc-deps", hidden=True)
 def dvc_deps(
-    write: Annotated[bool, typer.Option("--write", help="Mend dvc.yaml instead of printing.")] = False,
+    write: Annotated[bool, typer.Option("--write", help="Mend the links in closures/ instead of printing.")] = False,
 ) -> None:
     """The source files that each stage depends on, from its imports."""
     from swirl import pipeline
 
     root = _layout().root
     if write:
-        changed = pipeline.rewrite_deps(root)
-        print(f"dvc.yaml: changed {', '.join(changed)}" if changed else "dvc.yaml is right already")
+        changed = pipeline.relink(root)
+        print(f"closures/: changed {', '.join(changed)}" if changed else "closures/ is right already")
         return
     for name in STAGES:
-        print(name, *pipeline.source_deps(name, root), sep="\n  ")
+        print(name, *pipeline.closure(name, root), sep="\n  ")
 
 
 def _layout() -> Layout:
