@@ -499,6 +499,9 @@ class Evaluate(Section):
 
     temperature: Annotated[float, Field(ge=0)] = Field(description="sampling temperature; 0: greedy")
     without_tools: bool = Field(description="also evaluate search benchmarks without tools")
+    block_size: Count | None = Field(
+        default=None, description="trajectories that are committed together; left out: each worker's whole share"
+    )
     servers: Mapping[Literal["ceiling", "base", "sft", "swirl"], Served] = Field(
         description="servers that have a model, by its name; a model without one runs here"
     )
