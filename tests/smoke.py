@@ -10,16 +10,16 @@ from __future__ import annotations
 import json
 import os
 import resource
-import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 from swirl import presets
+from swirl.bench.overhead import copy_project
 
 ROOT = Path(__file__).resolve().parent.parent
-NO_OP_SECONDS = 4.0
+NO_OP_SECONDS = 2.6
 """How much processor time a `dvc repro` with nothing to do may take: twice the aim, since busy cores are slow."""
 
 ASK = ["swirl", "ask", "Ann has 3 pens. She finds 2 pens.", "--benchmark", "mini-gsm8k", "--model", "models/swirl"]
@@ -29,7 +29,7 @@ def main() -> None:
     """Run the smoke test; ends with a message and a non-zero exit status when something is wrong."""
     with tempfile.TemporaryDirectory(prefix="swirl-smoke-") as folder:
         copy = Path(folder) / "project"
-        copy_project(copy)
+        copy_project(ROOT, copy)
         presets.write(copy, presets.tree(copy, "smoke"), "smoke")
         environment = {
             **os.environ,
@@ -49,22 +49,6 @@ def main() -> None:
         check_no_op(copy, environment)
         check_second_clone(copy, Path(folder), environment)
     print("smoke: the pipeline ran and reported; a second run, and one in a clone that pulled, had nothing to do")
-
-
-def copy_project(target: Path) -> None:
-    """Copy the working tree without what git ignores (data, models, the environment)."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
-    for name in filter(None, listed.split("\0")):
-        source = ROOT / name
-        if source.is_file():  # git also lists what was deleted but not committed
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(source, target / name)
 
 
 def run(command: list[str], folder: Path, environment: dict[str, str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swirl.actions import parse
-from swirl.benchmarks.annotations import LeftOut, Solution, read, solve, spoil
+from swirl.benchmarks.annotations import LeftOut, Solution, solve, spoil
 from swirl.benchmarks.demonstrations import Turn
 from swirl.benchmarks.oracle import label_steps
-from swirl.errors import DataError
 from swirl.types import Action, Derivation
 
 DATA = Path(__file__).parents[2] / "shared/data/gsm8k/train.jsonl"
@@ -161,23 +161,16 @@ def test_two_annotations_of_one_value_are_two_calls() -> None:
     assert label_steps(derivation, [calculate("2*3"), calculate("2*3"), calculate("2*3")]) == [True, True, False]
 
 
-def test_a_file_is_read_row_by_row(tmp_path: Path) -> None:
-    path = tmp_path / "train.jsonl"
-    rows = [{"question": "?", "answer": "#### 1"}, {"question": QUESTION, "answer": ANSWER}]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    solutions, left_out = read(path)
-    assert list(solutions) == ["1"]
-    assert solutions["1"] == sound()
-    assert left_out == {LeftOut.NO_ANNOTATION: 1}
-    path.write_text('{"question": "?", "answer": 3}\n')
-    with pytest.raises(DataError, match=r"train.jsonl, line 1, field 'answer': expected a text, got 3"):
-        read(path)
-
-
 @pytest.mark.skipif(not DATA.exists(), reason=f"the official rows are not at {DATA}")
 def test_the_official_rows() -> None:
-    solutions, left_out = read(DATA)
-    assert left_out == {LeftOut.OTHER_ANSWER: 500, LeftOut.NO_ANNOTATION: 95, LeftOut.NO_ACTION: 10}
-    for solution in solutions.values():
+    rows = [json.loads(line) for line in DATA.read_text(encoding="utf-8").splitlines()]
+    made = [solve(row["question"], row["answer"]) for row in rows]
+    solutions = [one for one in made if isinstance(one, Solution)]
+    assert Counter(one for one in made if isinstance(one, LeftOut)) == {
+        LeftOut.OTHER_ANSWER: 500,
+        LeftOut.NO_ANNOTATION: 95,
+        LeftOut.NO_ACTION: 10,
+    }
+    for solution in solutions:
         actions = [parse(turn.action) for turn in solution.turns]
         assert all(label_steps(solution.derivation(""), actions)), solution

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +16,7 @@ from pydantic import BaseModel
 
 from swirl.errors import DataError
 from swirl.params import Params, Section
-from swirl.pipeline import STAGES, closure, declared, params_read, rewrite_deps, source_deps
+from swirl.pipeline import STAGES, closure, linked, links, params_read, relink
 
 GATES = {"check_questions": "questions", "check_trajectories": "trajectories", "check_steps": "steps"}
 
@@ -30,12 +34,16 @@ def outputs(stage: dict[str, Any]) -> list[str]:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_depends_on_the_source_it_is_made_of(stage: str, root: Path) -> None:
-    wanted = source_deps(stage, root)
-    assert declared(stage, root) == wanted, (
-        f"write these under the deps of {stage} in dvc.yaml, or run `swirl dvc-deps --write`:\n"
-        + "\n".join(f"      - {path}" for path in wanted)
-    )
+def test_a_stage_depends_on_the_source_it_is_made_of(stage: str, stages: dict[str, Any], root: Path) -> None:
+    assert [dep for dep in stages[stage]["deps"] if dep.startswith(("src", "closures"))] == [f"closures/{stage}"]
+    assert linked(stage, root) == links(stage, root), "closures/ is not what the imports say: `swirl dvc-deps --write`"
+    files = [(root / "closures" / stage / target).resolve() for target in linked(stage, root).values()]
+    assert files == [(root / path).resolve() for path in closure(stage, root)]
+    assert all(file.is_file() for file in files)
+
+
+def test_there_are_no_other_links(root: Path) -> None:
+    assert {path.name for path in (root / "closures").iterdir()} == {*STAGES, ".ignore"}
 
 
 def test_the_stages_are_those_that_can_be_run(stages: dict[str, Any], root: Path) -> None:
@@ -143,26 +151,6 @@ def test_closure_follows_lazy_imports_submodules_and_packages(tmp_path: Path) ->
     ]
 
 
-def test_a_folder_stands_for_its_files_when_all_are_deps(tmp_path: Path) -> None:
-    write_project(
-        tmp_path,
-        stages__filter="import swirl.tools.a, swirl.rl.a\n",
-        tools__a="",
-        rl__a="",
-        rl__b="",
-    )
-    for package in ("tools", "rl"):
-        (tmp_path / "src/swirl" / package / "__init__.py").write_text("")
-    (tmp_path / "src/swirl/tools/__pycache__").mkdir()
-    (tmp_path / "src/swirl/tools/__pycache__/a.pyc").write_text("")
-    assert source_deps("filter", tmp_path) == [
-        "src/swirl/rl/__init__.py",
-        "src/swirl/rl/a.py",
-        "src/swirl/stages/filter.py",
-        "src/swirl/tools",
-    ]
-
-
 def test_closure_brings_the_data_folder_that_a_string_names(tmp_path: Path) -> None:
     write_project(tmp_path, stages__judge="PATH = 'templates/page.html'\n", stages__index="PATH = 'other'\n")
     (tmp_path / "src/swirl/templates").mkdir()
@@ -188,13 +176,63 @@ def test_closure_refuses_relative_imports_and_unknown_stages(tmp_path: Path) -> 
         closure("filter", tmp_path)
 
 
-def test_rewriting_deps_keeps_everything_else(tmp_path: Path, root: Path) -> None:
+def test_links_are_mended(tmp_path: Path, root: Path) -> None:
     shutil.copytree(root / "src/swirl", tmp_path / "src/swirl", ignore=shutil.ignore_patterns("__pycache__"))
-    path = tmp_path / "dvc.yaml"
-    shutil.copy(root / "dvc.yaml", path)
-    rewrite_deps(tmp_path)
-    text = path.read_text(encoding="utf-8")
-    path.write_text(text.replace("      - src/swirl/stages/judge.py\n", "      - src/gone.py\n"), encoding="utf-8")
-    assert rewrite_deps(tmp_path) == ["judge"]
-    assert path.read_text(encoding="utf-8") == text
-    assert rewrite_deps(tmp_path) == []
+    assert relink(tmp_path) == list(STAGES)
+    closures = tmp_path / "closures"
+    (closures / "download/types.py").unlink()
+    (closures / "index/mine.py").write_text("left here")
+    (closures / "judge/errors.py").unlink()
+    (closures / "judge/errors.py").write_text("a copy")
+    (closures / "evaluate/errors.py").unlink()
+    (closures / "evaluate/errors.py").symlink_to("../../src/swirl/types.py")
+    shutil.copytree(closures / "report", closures / "renamed", symlinks=True)
+    assert relink(tmp_path) == ["download", "index", "judge", "evaluate", "renamed"]
+    assert relink(tmp_path) == []
+    assert {path.name for path in closures.iterdir()} == set(STAGES)
+
+
+def test_dvc_runs_the_stages_whose_source_changed_and_no_other(tmp_path: Path) -> None:
+    """The real DVC on three stages of one line each: it reads what the links lead to."""
+    write_project(
+        tmp_path,
+        stages__index="import swirl.tools.a",
+        stages__judge="import swirl.tools.a, swirl.tools.b",
+        stages__filter="import swirl.unused",
+        tools__a="",
+        tools__b="",
+        unused="",
+    )
+    names = ("index", "judge", "filter")
+    for name in names:
+        (tmp_path / "closures" / name).mkdir(parents=True)
+        for link, target in links(name, tmp_path).items():
+            (tmp_path / "closures" / name / link).symlink_to(target)
+    stages = {
+        name: {"cmd": f"echo {name} > {name}.txt", "deps": [f"closures/{name}"], "outs": [f"{name}.txt"]}
+        for name in names
+    }
+    (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}), encoding="utf-8")
+    dvc("init", "--no-scm", "--quiet", folder=tmp_path)
+    assert ran(tmp_path) == {"index", "judge", "filter"}
+    assert ran(tmp_path) == set()
+    source = tmp_path / "src/swirl"
+    (source / "tools/b.py").write_text("B = 1\n", encoding="utf-8")
+    assert ran(tmp_path) == {"judge"}
+    (source / "tools/a.py").write_text("A = 1\n", encoding="utf-8")
+    assert ran(tmp_path) == {"index", "judge"}
+    (source / "new.py").write_text("C = 1\n", encoding="utf-8")
+    assert ran(tmp_path) == set()
+
+
+def ran(folder: Path) -> set[str]:
+    """The stages that `dvc repro` runs."""
+    return set(re.findall(r"Running stage '(\w+)'", dvc("repro", folder=folder)))
+
+
+def dvc(*arguments: str, folder: Path) -> str:
+    environment = {**os.environ, "DVC_NO_ANALYTICS": "1", "DVC_SITE_CACHE_DIR": str(folder / "site")}
+    command = [sys.executable, "-m", "dvc", *arguments]
+    done = subprocess.run(command, cwd=folder, env=environment, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout

@@ -21,7 +21,9 @@ def never() -> list[Passage]:
 
 def test_a_block_is_made_once_and_then_read(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal", "a")
+    assert not journal.holds(0)
     assert journal.block(0, Passage, lambda: ONE) == ONE
+    assert journal.holds(0) and not journal.holds(1)
     assert journal.block(0, Passage, never) == ONE
     again = Journal(tmp_path / "journal", "a")
     assert again.block(0, Passage, never) == ONE

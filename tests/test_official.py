@@ -12,7 +12,7 @@ import pytest
 
 from swirl import benchmarks
 from swirl.benchmarks import cofca
-from swirl.benchmarks.official import OFFICIAL, Loaded, read, select, support_of
+from swirl.benchmarks.official import OFFICIAL, Loaded, read, select
 from swirl.errors import DataError
 from swirl.grading import same_number
 from swirl.types import Passage, Question
@@ -153,8 +153,8 @@ def test_support_that_the_file_does_not_hold_is_left_out(as_list: Write) -> None
     missing = {**HOTPOTQA, "_id": "h2", "supporting_facts": [["Larkhall", 0], ["Elsewhere", 0]]}
     blank = {**HOTPOTQA, "_id": "h3", "context": [*HOTPOTQA["context"][:2], ["Edda Morn", [" ", ""]]]}
     path = as_list(HOTPOTQA, missing, blank)
-    assert support_of("hotpotqa", path, "sample") == {"hotpotqa/sample/h1": ["hotpotqa/sample/0", "hotpotqa/sample/2"]}
     loaded = read("hotpotqa", "sample", path)
+    assert loaded.support == {"hotpotqa/sample/h1": ["hotpotqa/sample/0", "hotpotqa/sample/2"]}
     assert (len(loaded.questions), len(loaded.passages), loaded.blank_passages) == (3, 3, 1)
 
 
@@ -179,7 +179,7 @@ def test_cofca_in_our_own_lines(as_lines: Write) -> None:
         [Question("cofca/test/c1", "cofca", "test", COFCA["question"], ("Bram Falk", "B. Falk"), 3, ("search",))],
         [Passage("cofca/test/0", "Tove", "Tove lies in Velda.")],
     )
-    assert support_of("cofca", path, "test") == {}
+    assert read("cofca", "test", path).support == {}
 
 
 def test_beerqa_keeps_every_answer_and_may_have_no_context(tmp_path: Path) -> None:

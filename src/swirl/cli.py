@@ -226,9 +226,11 @@ def report(
 
 @app.command()
 def bench(
-    name: Annotated[str, typer.Argument(help="rl-step, scaling, synthesis or retrieval.")],
+    name: Annotated[str, typer.Argument(help="rl-step, scaling, synthesis, retrieval or overhead.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
-    rounds: Annotated[int, typer.Option(min=1, help="How often each side's process is run, in turn.")] = 2,
+    rounds: Annotated[
+        int | None, typer.Option(min=1, help="How often each side is run, in turn. Default: 2; for overhead 1.")
+    ] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Steps timed in each process, after the warm-up.")] = 5,
     cores: Annotated[int, typer.Option(min=1, help="CPU cores that each side may use.")] = 2,
     model: Annotated[
@@ -237,21 +239,27 @@ def bench(
     kl: Annotated[
         float, typer.Option(min=0, help="For rl-step: the KL coefficient; 0 leaves the reference out.")
     ] = 0.04,
+    preset: Annotated[
+        str, typer.Option(help="For overhead: the preset that is run, in a copy of the project.")
+    ] = "smoke",
+    last: Annotated[bool, typer.Option("--last", help="For overhead: take apart this project's last run.")] = False,
 ) -> None:
     """Measure against the alternatives, paired: rl-step (plain, TRL), scaling (with K), synthesis (generate).
 
-    `retrieval` measures recall@k of the supporting passages of the stored questions and indices.
+    `retrieval` measures recall@k of the supporting passages of the stored questions and indices; `overhead` what
+    DVC, Prefect, MLflow and the gates take of a run's time.
     """
     import json
 
-    from swirl.bench import report, retrieval, rl_step, synthesis
+    from swirl.bench import overhead, report, retrieval, rl_step, synthesis
 
     root = _layout().root
     benches = {
-        "rl-step": lambda: rl_step.rl_step(root, cores, rounds, repeats, model, kl),
-        "scaling": lambda: rl_step.scaling(root, cores, rounds, repeats),
-        "synthesis": lambda: synthesis.synthesis(root, cores, rounds, repeats),
+        "rl-step": lambda: rl_step.rl_step(root, cores, rounds or 2, repeats, model, kl),
+        "scaling": lambda: rl_step.scaling(root, cores, rounds or 2, repeats),
+        "synthesis": lambda: synthesis.synthesis(root, cores, rounds or 2, repeats),
         "retrieval": lambda: retrieval.retrieval(root),
+        "overhead": lambda: overhead.last_run(root) if last else overhead.overhead(root, preset, rounds or 1),
     }
     if name not in benches:
         raise SwirlError(f"there is no benchmark {name!r}; there are {', '.join(benches)}")
@@ -261,18 +269,18 @@ def bench(
 
 @app.command("dvc-deps", hidden=True)
 def dvc_deps(
-    write: Annotated[bool, typer.Option("--write", help="Mend dvc.yaml instead of printing.")] = False,
+    write: Annotated[bool, typer.Option("--write", help="Mend the links in closures/ instead of printing.")] = False,
 ) -> None:
     """The source files that each stage depends on, from its imports."""
     from swirl import pipeline
 
     root = _layout().root
     if write:
-        changed = pipeline.rewrite_deps(root)
-        print(f"dvc.yaml: changed {', '.join(changed)}" if changed else "dvc.yaml is right already")
+        changed = pipeline.relink(root)
+        print(f"closures/: changed {', '.join(changed)}" if changed else "closures/ is right already")
         return
     for name in STAGES:
-        print(name, *pipeline.source_deps(name, root), sep="\n  ")
+        print(name, *pipeline.closure(name, root), sep="\n  ")
 
 
 def _layout() -> Layout:

@@ -28,15 +28,22 @@ class Journal:
 
     def block(self, number: int, record_type: type[Record], make: Callable[[], Iterable[Record]]) -> list[Record]:
         """The records of block `number`: read if it was committed, else made and committed atomically."""
-        path = self._folder / f"block-{number:06d}.parquet"
+        path = self._path(number)
         if not path.exists():
             save(make(), record_type, path)
         return load(record_type, path)
+
+    def holds(self, number: int) -> bool:
+        """Whether block `number` was committed."""
+        return self._path(number).exists()
 
     def clear(self) -> None:
         """Throw the blocks away: their work is complete elsewhere. A kill in between leaves none that count."""
         (self._folder / "fingerprint").unlink()
         shutil.rmtree(self._folder)
+
+    def _path(self, number: int) -> Path:
+        return self._folder / f"block-{number:06d}.parquet"
 
 
 def fingerprint(settings: Sequence[Any], files: Iterable[Path]) -> str:

@@ -90,6 +90,10 @@ class Layout:
         """The `Score`s of one model, without `p_vs_base`, as a JSON list."""
         return self.root / f"reports/evaluation/{model}.json"
 
+    def evaluation_journal(self, model: str, with_tools: bool) -> Path:
+        """The append-only journal that a model's evaluation resumes from; not an output."""
+        return self.root / f".swirl/journals/evaluate-{model}{'' if with_tools else '-without-tools'}"
+
     def metrics(self, stage: str) -> Path:
         """Flat JSON of a stage's final metrics, `stage` as `train-swirl` for `train@swirl`."""
         return self.root / f"reports/metrics/{stage}.json"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -19,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from swirl.endpoints.types import ALLOWED, is_key_env, is_url
 from swirl.errors import ParamsError
 from swirl.types import Strategy
 
@@ -271,10 +271,9 @@ class Served(Section):
     @model_validator(mode="after")
     def _holds_no_secret(self) -> Served:
         # The values are left out of the message: a key may have been put there.
-        if not re.fullmatch(r"https?://[^\s/@?#]+(/[^\s@?#]*)?", self.url):
-            raise ValueError("url must be http:// or https://, a host and a path such as /v1, no key or query")
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*|", self.key_env):
-            raise ValueError("key_env must be the NAME of an environment variable, not the key itself; '' for no key")
+        for name, fine in (("url", is_url(self.url)), ("key_env", is_key_env(self.key_env))):
+            if not fine:
+                raise ValueError(f"{name} {ALLOWED[name]}")
         return self
 
 
@@ -512,6 +511,9 @@ class Evaluate(Section):
 
     temperature: Annotated[float, Field(ge=0)] = Field(description="sampling temperature; 0: greedy")
     without_tools: bool = Field(description="also evaluate search benchmarks without tools")
+    block_size: Count | None = Field(
+        default=None, description="trajectories that are committed together; left out: each worker's whole share"
+    )
     servers: Mapping[Literal["ceiling", "base", "sft", "swirl"], Served] = Field(
         description="servers that have a model, by its name; a model without one runs here"
     )

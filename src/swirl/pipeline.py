@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from swirl.errors import DataError
 
@@ -78,27 +79,35 @@ def closure(stage: str, root: Path) -> list[str]:
     return sorted(path.relative_to(root).as_posix() for path in found)
 
 
-def source_deps(stage: str, root: Path) -> list[str]:
-    """`closure`, with a folder in place of its files where all of them are in it: what dvc.yaml names, sorted."""
-    names = set(closure(stage, root))
-    package = root / "src/swirl"
-    for folder in sorted(path for path in package.rglob("*") if path.is_dir() and path.name != "__pycache__"):
-        inside = {
-            path.relative_to(root).as_posix()
-            for path in folder.rglob("*")
-            if path.is_file() and "__pycache__" not in path.parts
-        }
-        if len(inside) > 1 and inside <= names:
-            names = names - inside | {folder.relative_to(root).as_posix()}
-    return sorted(names)
+def links(stage: str, root: Path) -> dict[str, str]:
+    """The links that closures/STAGE should hold, to what they lead, relative to that folder: one a file of `closure`.
+
+    dvc.yaml names the folder as one dep in place of fifty: DVC reads through links, so a changed file changes it.
+    """
+    files = closure(stage, root)
+    return {path.removeprefix("src/swirl/").replace("/", "."): f"../../{path}" for path in files}
 
 
-def declared(stage: str, root: Path) -> list[str]:
-    """The source files that dvc.yaml names among the deps of `stage`, sorted."""
-    import yaml
+def linked(stage: str, root: Path) -> dict[str, str]:
+    """The links that closures/STAGE holds, to what they lead; what is no link leads nowhere."""
+    folder = root / "closures" / stage
+    paths = sorted(folder.iterdir()) if folder.is_dir() else []
+    return {path.name: os.readlink(path) if path.is_symlink() else "" for path in paths}
 
-    stages = yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-    return sorted(dep for dep in _body(stages, stage).get("deps", []) if dep.startswith("src/"))
+
+def relink(root: Path) -> list[str]:
+    """Make each closures/STAGE hold `links`, and drop other folders. Returns the names of those that changed."""
+    there = {path.name for path in (root / "closures").glob("*/")}
+    wanted = {stage: links(stage, root) for stage in STAGES}
+    changed = [stage for stage in STAGES if linked(stage, root) != wanted[stage]] + sorted(there - STAGES.keys())
+    for stage in changed:
+        folder = root / "closures" / stage
+        shutil.rmtree(folder, ignore_errors=True)
+        if stage in STAGES:
+            folder.mkdir(parents=True)
+            for name, target in wanted[stage].items():
+                (folder / name).symlink_to(target)
+    return changed
 
 
 def params_read(stage: str, root: Path) -> set[str]:
@@ -112,37 +121,6 @@ def params_read(stage: str, root: Path) -> set[str]:
         if path.endswith(".py"):
             read |= _after_params(ast.parse((root / path).read_text(encoding="utf-8")))
     return read
-
-
-def rewrite_deps(root: Path) -> list[str]:
-    """Make the source deps in dvc.yaml what `source_deps` says, keeping all else. Returns the changed stages."""
-    from ruamel.yaml import YAML
-
-    yaml = YAML()
-    yaml.preserve_quotes = True
-    yaml.width = 4096
-    yaml.indent(mapping=2, sequence=4, offset=2)
-    path = root / "dvc.yaml"
-    document = yaml.load(path.read_text(encoding="utf-8"))
-    changed = []
-    for stage in STAGES:
-        body = _body(document["stages"], stage)
-        kept = [dep for dep in body["deps"] if not dep.startswith("src/")]
-        wanted = source_deps(stage, root) + kept
-        if list(body["deps"]) != wanted:
-            body["deps"][:] = wanted
-            changed.append(stage)
-    if changed:
-        with path.open("w", encoding="utf-8") as file:
-            yaml.dump(document, file)
-    return changed
-
-
-def _body(stages: Any, stage: str) -> Any:
-    """The definition of `stage`: under `do` in a foreach stage."""
-    if stage not in stages:
-        raise DataError(f"dvc.yaml has no stage {stage!r}; it has {', '.join(stages)}")
-    return stages[stage].get("do", stages[stage])
 
 
 def _excluded(module: str) -> bool:

@@ -17,6 +17,7 @@ from swirl.errors import SwirlError
 from swirl.layout import Layout
 from swirl.processes import launched
 from swirl.records import save_json
+from swirl.stamps import stamped
 
 if TYPE_CHECKING:
     from swirl.params import Params
@@ -43,12 +44,12 @@ def run_stage(name: str, item: str | None, params: Params, layout: Layout) -> No
     if rank > 0:  # the first process holds the lock, keeps the time and tells MLflow
         module.run(*arguments)
         return
-    with (
-        _alone(stage_id, layout.root / f".swirl/locks/{stage_id}"),
-        stage_run(stage_id, params, layout),
-        _timed(layout.timing(stage_id)),
-    ):
-        module.run(*arguments)
+    with _alone(stage_id, layout.root / f".swirl/locks/{stage_id}"), stamped(stage_id, layout) as stamps:
+        with stage_run(stage_id, params, layout), _timed(layout.timing(stage_id)):
+            stamps.started = time.time()
+            module.run(*arguments)
+            stamps.ended, before = time.time(), _cpu_of_children()
+        stamps.tracking_cpu = _cpu_of_children() - before
 
 
 def _launch(processes: int, arguments: list[str]) -> NoReturn:
@@ -93,3 +94,9 @@ def _peak_rss_mb() -> float:
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) / 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024**2 if sys.platform == "darwin" else 1024)
+
+
+def _cpu_of_children() -> float:
+    """Processor seconds of all children that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
 import pytest
+import yaml
 
+from swirl.errors import DataError
+from swirl.journal import Journal
 from swirl.layout import Layout
 from swirl.params import Params, validate
 from swirl.presets import laid_over
 from swirl.records import load, load_json
+from swirl.seeds import derive
 from swirl.types import Prediction, Question, Trajectory
+from swirl.wiring import attempts, load_policy, questions_of, roll_out_all
 from tests.stages.conftest import clone
 
 SEARCHED = {"mini-hotpotqa", "mini-musique", "mini-cofca", "mini-beerqa"}
@@ -97,3 +104,97 @@ def test_accuracy_by_hops_is_told_apart_and_averaged(evaluated: Layout) -> None:
     assert {h: metrics[f"mini-musique.hops_{h}.accuracy"] for h in groups} == means
     assert metrics["mini-musique.mean_of_hops.accuracy"] == pytest.approx((means[3] + means[4]) / 2)
     assert "mini-hotpotqa.mean_of_hops.accuracy" not in metrics  # two hops all of them
+
+
+BY_FIVE = {"evaluate": {"block_size": 5}}
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_it_ends_with_the_same_bytes(
+    params: Params, project: Layout, tmp_path: Path, kill_stage: Callable[..., None]
+) -> None:
+    settings = laid_over(params.model_dump(), BY_FIVE)
+    chosen = validate(settings, "tests")
+    whole, copy = clone(project, tmp_path / "whole"), clone(project, tmp_path / "killed")
+    evaluate = import_module("swirl.stages.evaluate")
+    evaluate.run(chosen, whole, "base")
+    (copy.root / "params.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    rng = random.Random()  # another moment in every run; what must hold, holds at any
+    blocks = rng.randint(1, 16)  # 60 questions with tools are 12 or 13 blocks, 48 without 10
+    kill_stage(copy, "evaluate", "--item", "base", when=lambda: len(times(copy)) >= blocks, then_s=rng.uniform(0, 0.05))
+    assert not copy.predictions("base").exists()
+    kept = times(copy)
+    seen: dict[str, int] = {}
+    more = lambda: len(times(copy)) > len(kept) and (seen.update(times(copy)) or True)  # noqa: E731
+    kill_stage(copy, "evaluate", "--item", "base", when=more)
+    assert {name: seen[name] for name in kept} == kept, "a committed block was made again"
+
+    evaluate.run(chosen, copy, "base")
+    for path in (Layout.predictions, Layout.prediction_trajectories, Layout.evaluation):
+        assert path(copy, "base").read_bytes() == path(whole, "base").read_bytes()
+    assert not list((copy.root / ".swirl/journals").glob("evaluate-*"))
+
+
+def times(layout: Layout) -> dict[str, int]:
+    """When each block of both journals was committed."""
+    journals = (layout.root / ".swirl/journals").glob("evaluate-base*/block-*.parquet")
+    return {f"{path.parent.name}/{path.name}": path.stat().st_mtime_ns for path in journals}
+
+
+def test_without_a_block_size_a_block_is_a_workers_share(
+    params: Params, evaluated: Layout, project: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which leaves the batches, and so the bytes, what they are without a journal: `roll_out_all` says which."""
+    made: dict[str, int] = {}
+    block = Journal.block
+
+    def counted(self: Journal, number: int, *rest: object) -> object:
+        found = block(self, number, *rest)  # type: ignore[arg-type]
+        made[f"{self._folder.name}/{number}"] = len(found)
+        return found
+
+    monkeypatch.setattr(Journal, "block", counted)
+    layout = clone(project, tmp_path / "root")
+    import_module("swirl.stages.evaluate").run(params, layout, "base")
+    workers = params.runtime.workers
+    assert list(made.values()) == [60 // workers] * workers + [48 // workers] * workers
+    policy = load_policy(params, layout.model("base"), "base")
+    todo = attempts(params, layout, questions_of(layout, "evaluation"), 1)
+    seed = derive(params.seed, "evaluate", "True")
+    expected = roll_out_all(params, policy, todo, params.evaluate.temperature, seed)
+    assert load(Trajectory, layout.prediction_trajectories("base")) == expected
+
+
+@pytest.mark.parametrize("change", ["params", "prompt", "model"])
+def test_the_blocks_of_another_evaluation_are_not_used(
+    change: str, params: Params, project: Layout, tmp_path: Path
+) -> None:
+    evaluate = import_module("swirl.stages.evaluate")
+    layout = clone(project, tmp_path / "root")
+    before = evaluate._journals(params, layout, "base")
+    before[True].block(0, Trajectory, list)
+    assert evaluate._journals(params, layout, "base")[True].holds(0)
+    if change == "params":
+        params = validate(laid_over(params.model_dump(), {"evaluate": {"temperature": 3.0}}), "tests")
+    elif change == "prompt":
+        (layout.root / params.prompts.policy / "search.txt").write_text("answer {question}", encoding="utf-8")
+    else:
+        path = layout.model("base") / "model.safetensors"
+        path.write_bytes(path.read_bytes() + b"more")
+    assert not evaluate._journals(params, layout, "base")[True].holds(0)
+
+
+def test_rollouts_that_failed_too_often_are_not_kept(
+    params: Params, project: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next evaluation asks the mended server again."""
+    evaluate = import_module("swirl.stages.evaluate")
+    layout = clone(project, tmp_path / "root")
+
+    def refuse(*_: object) -> None:
+        raise DataError("too many failed")
+
+    monkeypatch.setattr(evaluate, "_check_failures", refuse)
+    with pytest.raises(DataError, match="too many failed"):
+        evaluate.run(params, layout, "base")
+    assert not times(layout)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
+from swirl.bench import overhead
 from swirl.tools.recall import KS
 
 Result = dict[str, Any]
@@ -40,6 +41,8 @@ _COLUMNS = {
 
 def text(result: Result) -> str:
     """The rows as Markdown, then the ratios."""
+    if result["bench"] == "overhead":
+        return overhead.as_text(result)
     columns = list(_COLUMNS[result["bench"]])
     if result["bench"] != "retrieval":
         columns += ["threads", "workers"]

@@ -10,17 +10,13 @@ from __future__ import annotations
 import dataclasses
 import random
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 
 from swirl.actions import render
 from swirl.benchmarks.demonstrations import Turn, observe
 from swirl.benchmarks.oracle import ANNOTATED, is_operation, value_of
-from swirl.benchmarks.rows import BadRow, fields_of, open_rows, text
-from swirl.errors import DataError
 from swirl.grading import same_number
 from swirl.tools import Calculator
 from swirl.tools.base import call as run_tool
@@ -66,27 +62,6 @@ class Solution:
         """The same conversation with every thought left out: easier for a tiny model to learn."""
         turns = tuple(Turn(turn.action[turn.action.index("<") :], turn.observation) for turn in self.turns)
         return dataclasses.replace(self, turns=turns)
-
-
-def read(path: Path) -> tuple[dict[str, Solution], Counter[LeftOut]]:
-    """(official id, which is the line number from 0 -> solution; how many rows were left out, by reason).
-
-    Raises `DataError` for a file or row that cannot be read, naming file, row, field and value.
-    """
-    solutions: dict[str, Solution] = {}
-    left_out: Counter[LeftOut] = Counter()
-    unit, numbered = open_rows(path, "")
-    for number, raw in numbered:
-        try:
-            row = fields_of(raw)
-            made = solve(text(row, "question"), text(row, "answer"))
-        except BadRow as bad:
-            raise DataError(f"{path}, {unit} {number + 1}, {bad}") from None
-        if isinstance(made, LeftOut):
-            left_out[made] += 1
-        else:
-            solutions[str(number)] = made
-    return solutions, left_out
 
 
 def solve(question: str, solution: str) -> Solution | LeftOut:

@@ -103,16 +103,6 @@ def check_rest(where: str, parsed: Parsed[Row], kept: Sequence[Row], easy: int =
         warnings.warn(f"{where}: bad rows skipped: {len(skipped)}; {first}", stacklevel=3)
 
 
-def support_of(
-    name: str, path: Path, split: str, *, drop_easy: bool = True, on_bad_row: str = "raise"
-) -> dict[str, list[str]]:
-    """Ids of the passages that each question's answer rests on, for recall@k; empty for benchmarks that do not say.
-
-    Left out are questions with a supporting passage that their file does not hold. Same arguments and errors as `read`.
-    """
-    return read(name, split, path, drop_easy=drop_easy, on_bad_row=on_bad_row).support
-
-
 def select(questions: Sequence[Question], path: Path) -> tuple[list[Question], list[str]]:
     """(the questions that a file of official ids lists, in its order; the listed ids that no question has).
 

@@ -53,10 +53,10 @@ class Endpoint:
 
     def __post_init__(self) -> None:
         checks = {
-            "url": bool(re.fullmatch(r"https?://[^\s/@?#]+(/[^\s@?#]*)?", self.url)),
+            "url": is_url(self.url),
             "model": bool(self.model),
             "api": self.api in ("completions", "chat"),
-            "key_env": bool(re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*|", self.key_env)),
+            "key_env": is_key_env(self.key_env),
             "concurrency": self.concurrency >= 1,
             "requests_per_minute": self.requests_per_minute >= 0,
             "tokens_per_minute": self.tokens_per_minute >= 0,
@@ -69,10 +69,10 @@ class Endpoint:
             if not fine:
                 # A key that was put into the wrong field is not printed.
                 value = "" if name in ("url", "key_env") else f" = {getattr(self, name)!r}"
-                raise ModelError(f"endpoint: {name}{value}: {_ALLOWED.get(name, 'must be a number, 0 or more')}")
+                raise ModelError(f"endpoint: {name}{value}: {ALLOWED.get(name, 'must be a number, 0 or more')}")
 
 
-_ALLOWED = {
+ALLOWED = {
     "url": "must be http:// or https://, a host and a path such as /v1, without key, password or query",
     "model": "must be the name under which the server has the model",
     "api": "must be completions or chat",
@@ -80,6 +80,17 @@ _ALLOWED = {
     "concurrency": "must be at least 1",
     "timeout_s": "must be above 0",
 }
+"""What a field of an endpoint must be; the others are numbers, 0 or more."""
+
+
+def is_url(text: str) -> bool:
+    """Whether this is a base address without key, password or query."""
+    return bool(re.fullmatch(r"https?://[^\s/@?#]+(/[^\s@?#]*)?", text))
+
+
+def is_key_env(text: str) -> bool:
+    """Whether this can be the name of an environment variable, or is empty."""
+    return bool(re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*|", text))
 
 
 @dataclass(frozen=True, slots=True)

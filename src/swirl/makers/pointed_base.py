@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from swirl.absent import leave_out
 from swirl.layout import Layout
-from swirl.models.pointer import write_locked_pointer
+from swirl.makers.pointing import nothing_was_trained, point
 from swirl.params import EndpointBase, Params, Pretrained
-from swirl.records import save_json, save_series
 from swirl.servers import write_server
 
 
@@ -14,14 +13,7 @@ def pretrained(params: Params, layout: Layout) -> None:
     """models/base points to a model of the hub or of a folder."""
     settings = params.base_model
     assert isinstance(settings, Pretrained)
-    write_locked_pointer(
-        layout.model("base"),
-        settings.model,
-        settings.revision,
-        settings.trust_remote_code,
-        layout.root,
-        layout.root / "models/hub.lock.json",
-    )
+    point("base", settings, layout)
     _finish(layout)
 
 
@@ -35,5 +27,4 @@ def endpoint(params: Params, layout: Layout) -> None:
 
 def _finish(layout: Layout) -> None:
     leave_out(layout.model("ceiling"), "the base was not made here, so there is no sound model before its flaws")
-    save_series([], layout.series("base_model"))
-    save_json({}, layout.metrics("base_model"))
+    nothing_was_trained("base_model", layout)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -11,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from swirl.checksums import checksum
 from swirl.errors import ModelError
 
 NAME = "model.json"
@@ -162,13 +162,9 @@ def _files(source: Path, code: bool) -> list[Path]:
 
 
 def _checksums(files: Iterable[Path]) -> dict[str, str]:
-    def sha256(path: Path) -> str:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-
     files = list(files)
     with ThreadPoolExecutor(4) as pool:  # hashing lets go of Python's lock
-        return dict(zip((path.name for path in files), pool.map(sha256, files), strict=True))
+        return {path.name: found.sha256 for path, found in zip(files, pool.map(checksum, files), strict=True)}
 
 
 def _check(source: Path, pointer: Pointer, folder: Path, weights: bool) -> None:

@@ -1,23 +1,40 @@
-"""evaluate: one model on every benchmark, multi-step with tools, and search benchmarks also without."""
+"""evaluate: one model on every benchmark, multi-step with tools, and search benchmarks also without.
+
+Rollouts are journalled: a killed evaluation goes on with the blocks that it had not finished. A block is a worker's
+whole share of the questions with or without tools, or `evaluate.block_size` of them.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 
 from swirl.absent import why_absent
 from swirl.errors import DataError
 from swirl.evaluation.scoring import predict, score
+from swirl.journal import Journal, fingerprint
 from swirl.judges import load_grader, load_reward_model
 from swirl.layout import Layout
+from swirl.models.threads import spread
 from swirl.params import Params
 from swirl.progress import Progress
 from swirl.records import save, save_json, to_dict
+from swirl.rollout.engine import Attempt
 from swirl.seeds import derive
 from swirl.servers import report_use
 from swirl.types import Prediction, Question, Score, Trajectory
-from swirl.wiring import attempts, derivations_of, load_policy, questions_of, roll_out_all
+from swirl.wiring import (
+    AnyPolicy,
+    attempts,
+    blocks,
+    derivations_of,
+    load_policy,
+    own_files,
+    questions_of,
+    roll_out_any,
+    sampling,
+)
 
 
 def run(params: Params, layout: Layout, item: str) -> None:
@@ -36,14 +53,19 @@ def run(params: Params, layout: Layout, item: str) -> None:
     predictions: list[Prediction] = []
     scores: list[Score] = []
     table = {question.id: question for question in everything}
+    journals = _journals(params, layout, item)
     with Progress(sum(len(questions) for questions, _ in arms), f"evaluate {item}") as bar:
         for with_tools in (True, False):
             # All benchmarks together: one's last long trajectories fill their places with the next one's questions.
             asked = [question for questions, tools in arms if tools == with_tools for question in questions]
             seed = derive(params.seed, "evaluate", str(with_tools))
             todo = attempts(params, layout, asked, 1, with_tools)
-            trajectories = roll_out_all(params, policy, todo, params.evaluate.temperature, seed, bar.update)
-            _check_failures(trajectories, params.check_trajectories.max_failed_rate)
+            trajectories = _roll_out(params, policy, todo, seed, journals[with_tools], bar)
+            try:
+                _check_failures(trajectories, params.check_trajectories.max_failed_rate)
+            except DataError:
+                journals[with_tools].clear()  # once the server is mended they are made again
+                raise
             outcomes = grader.outcome_verdicts(trajectories, table) if grader else []
             graded = {verdict.trajectory_id: verdict.good for verdict in outcomes if verdict.good is not None}
             threshold = params.judge.threshold
@@ -53,7 +75,42 @@ def run(params: Params, layout: Layout, item: str) -> None:
             predictions += predicted
             made += trajectories if with_tools else []
     _write(layout, item, predictions, made, scores, {**_metrics(scores, predictions), **by_hops(predictions, table)})
+    for journal in journals.values():
+        journal.clear()
     report_use()
+
+
+def _journals(params: Params, layout: Layout, item: str) -> dict[bool, Journal]:
+    """What was rolled out already, with tools (True) and without, of this model with these params and inputs."""
+    sections = [params.seed, dict(params.tasks)]
+    sections += [part.model_dump() for part in (params.runtime, params.tools, params.rollout, params.evaluate)]
+    models = dict.fromkeys((layout.model("base"), layout.model(item)))
+    inputs = [layout.questions, layout.root / "data/index", *models, *own_files(params, layout)]
+    mark = fingerprint(sections, inputs)
+    return {with_tools: Journal(layout.evaluation_journal(item, with_tools), mark) for with_tools in (True, False)}
+
+
+def _roll_out(
+    params: Params, policy: AnyPolicy, todo: Sequence[Attempt], seed: int, journal: Journal, bar: Progress
+) -> list[Trajectory]:
+    """What `wiring.roll_out_all` makes, dealt alike to the workers, a journalled block at a time."""
+    loop, drawn, workers = params.rollout, sampling(params, params.evaluate.temperature), params.runtime.workers
+    shares = [todo[first::workers] for first in range(workers)]
+    parts = [part for share in shares for part in blocks(share, params.evaluate.block_size or max(1, len(share)))]
+
+    def block_of(number: int) -> list[Trajectory]:
+        part, kept = parts[number], journal.holds(number)
+        made = journal.block(
+            number,
+            Trajectory,
+            lambda: roll_out_any(policy, part, drawn, seed, loop.max_malformed, loop.in_flight, bar.update),
+        )
+        if kept:
+            bar.update(len(part))
+        return made
+
+    made = {trajectory.id: trajectory for part in spread(block_of, range(len(parts)), workers) for trajectory in part}
+    return [made[f"{attempt.question.id}/{attempt.sample}"] for attempt in todo]
 
 
 def _write(

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from swirl.checksums import checksum
 from swirl.errors import ModelError, SwirlError
 from swirl.tools.bm25 import words
 
@@ -163,9 +164,7 @@ def _digest(folder: Path) -> str:
     """SHA-256 over names and contents of the files that are read."""
     total = hashlib.sha256()
     for path in sorted({path for pattern in _READ for path in folder.rglob(pattern)}):
-        with path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-        total.update(f"{path.relative_to(folder).as_posix()} {content}\n".encode())
+        total.update(f"{path.relative_to(folder).as_posix()} {checksum(path).sha256}\n".encode())
     return total.hexdigest()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -10,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from swirl.checksums import checksum
 from swirl.layout import Layout
 from swirl.records import load_json
 from swirl.tracking.pipeline import Stage
@@ -81,9 +81,7 @@ def _checksums(path: Path) -> str:
     """One line a file as `sha256sum` writes it, after a line that says where the files are."""
     lines = [f"# not copied: {path}"]
     for file in _files(path):
-        with file.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        lines.append(f"{digest}  {file.relative_to(path) if path.is_dir() else file.name}")
+        lines.append(f"{checksum(file).sha256}  {file.relative_to(path) if path.is_dir() else file.name}")
     return "\n".join(lines) + "\n"
 
 

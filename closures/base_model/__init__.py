@@ -1,0 +1,1 @@
+../../src/swirl/__init__.py

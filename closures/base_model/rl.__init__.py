@@ -1,0 +1,1 @@
+../../src/swirl/rl/__init__.py

@@ -1,0 +1,1 @@
+../../src/swirl/rollout/__init__.py

@@ -1,0 +1,1 @@
+../../src/swirl/stages/base_model.py

@@ -1,0 +1,1 @@
+../../src/swirl/stages/check_questions.py

@@ -1,0 +1,1 @@
+../../src/swirl/quality/__init__.py

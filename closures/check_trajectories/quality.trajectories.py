@@ -1,0 +1,1 @@
+../../src/swirl/quality/trajectories.py

@@ -1,0 +1,1 @@
+../../src/swirl/evaluation/__init__.py

@@ -1,0 +1,1 @@
+../../src/swirl/evaluation/scoring.py

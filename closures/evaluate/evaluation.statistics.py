@@ -1,0 +1,1 @@
+../../src/swirl/evaluation/statistics.py

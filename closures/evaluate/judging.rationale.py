@@ -1,0 +1,1 @@
+../../src/swirl/judging/rationale.py

@@ -1,0 +1,1 @@
+../../src/swirl/judging/__init__.py

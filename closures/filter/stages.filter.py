@@ -1,0 +1,1 @@
+../../src/swirl/stages/filter.py

@@ -1,0 +1,1 @@
+../../src/swirl/stages/index.py

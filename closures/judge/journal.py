@@ -1,0 +1,1 @@
+../../src/swirl/journal.py

@@ -1,0 +1,1 @@
+../../src/swirl/rl/sampling.py

@@ -1,0 +1,1 @@
+../../src/swirl/rollout/engine.py

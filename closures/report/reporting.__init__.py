@@ -1,0 +1,1 @@
+../../src/swirl/reporting/__init__.py

@@ -1,0 +1,1 @@
+../../src/swirl/benchmarks/renumbering.py

@@ -1,0 +1,1 @@
+../../src/swirl/makers/__init__.py

@@ -1,0 +1,1 @@
+../../src/swirl/makers/pointed_judge.py

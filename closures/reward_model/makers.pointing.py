@@ -1,0 +1,1 @@
+../../src/swirl/makers/pointing.py

@@ -1,0 +1,1 @@
+../../src/swirl/makers/teaching.py

@@ -1,0 +1,1 @@
+../../src/swirl/stages/__init__.py

@@ -1,0 +1,1 @@
+../../src/swirl/tools/grammar.py

@@ -1,0 +1,1 @@
+../../src/swirl/judge_prompts.py

@@ -1,0 +1,1 @@
+../../src/swirl/rl/checkpoints.py

@@ -1,0 +1,214 @@
+"""`swirl bench overhead`: what orchestration, tracking and the gates cost of a run's wall time.
+
+A run is laid out by the stamps that each stage's process leaves (`swirl.stamps`), so the parts add up to its wall time:
+
+- work: the stages themselves, but for the gates (the libraries that they import are in it, see below);
+- gates: the three stages that check data with Great Expectations;
+- start: from the start of a stage's process to the stage: Python, imports, params;
+- tracking: what a stage waits for the process that writes to MLflow, before and after;
+- runner: all else, when no stage's process is there. With `dvc repro` that is DVC: hashing, caching, locking; with the
+  flow DVC started anew for each stage, Prefect with its server, and opening and closing the parent run in MLflow.
+
+Overhead is the wall time less the work. Two more costs are told apart but not added: the processor time of the
+tracking process while the stage works on other cores, and what it takes to import the large libraries anew in each
+process (measured by itself).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from swirl import presets, stamps
+from swirl.bench.measure import Result
+from swirl.errors import SwirlError
+from swirl.layout import Layout
+from swirl.pipeline import STAGES
+from swirl.stamps import Stamps
+
+GATES = ("check_questions", "check_trajectories", "check_steps")
+LIBRARIES = {"torch and transformers": "from transformers import AutoModelForCausalLM, AutoTokenizer; import torch"}
+LIBRARIES |= {"Great Expectations": "import great_expectations", "MLflow": "import mlflow.tracking", "nothing": ""}
+"""What is imported, each by itself in a new process."""
+
+COUNT = sum(max(1, len(stage.items)) for stage in STAGES.values())
+"""Stages of a whole run."""
+
+
+def overhead(root: Path, preset: str, rounds: int) -> Result:
+    """Run the whole pipeline of a preset with `dvc repro` and as the flow, `rounds` times in turn, in copies of `root`.
+
+    Nothing in `root` changes. Raises `SwirlError` when a run fails.
+    """
+    settings = presets.tree(root, preset)
+    rows = []
+    for number in range(rounds):
+        for name, command in (("dvc repro", ["-m", "dvc", "repro"]), ("Prefect flow", ["flows/pipeline.py"])):
+            print(f"round {number + 1}/{rounds}: {name}", file=sys.stderr, flush=True)
+            with tempfile.TemporaryDirectory(prefix="swirl-overhead-") as folder:
+                copy = Path(folder) / "project"
+                copy_project(root, copy)
+                presets.write(copy, settings, preset)
+                seconds, started = _run([sys.executable, *command], Path(folder), copy)
+                found = {name: one for name, one in stamps.read(Layout(copy)).items() if one.started > started}
+                rows.append({"name": name, **breakdown(found, started, seconds)})
+    return {"bench": "overhead", "preset": preset, "rows": rows, "imports": import_seconds(max(3, rounds))}
+
+
+def last_run(root: Path) -> Result:
+    """The same of the latest run of `root` itself, from the stamps that it left; nothing is run.
+
+    What the runner does after the last stage is not seen. Raises `SwirlError` when there is no such run, or when
+    its stages ran beside one another.
+    """
+    found = stamps.read(Layout(root))
+    latest = list(found.values())[-1] if found else Stamps()
+    if not latest.run:
+        raise SwirlError(
+            f"{stamps.folder(Layout(root))} tells of no run; `dvc repro` and the flow leave their times there"
+        )
+    found = {name: one for name, one in found.items() if one.run == latest.run}
+    row = {"name": "the last run", **breakdown(found, latest.run_started, latest.process_ended - latest.run_started)}
+    return {"bench": "overhead", "preset": None, "rows": [row], "imports": {}}
+
+
+def breakdown(stages: Mapping[str, Stamps], began: float, wall: float) -> Result:
+    """The parts of a run that began at `began` (Unix) and took `wall` seconds. Raises `SwirlError` if stages
+    overlap.
+    """
+    order = sorted(stages.items(), key=lambda item: item[1].process_started)
+    between = []
+    for (one, a), (other, b) in itertools.pairwise(order):
+        between.append(b.process_started - a.process_ended)
+        if between[-1] < -0.1:
+            raise SwirlError(f"stages {one} and {other} ran at the same time: their times do not add up to the run's")
+    seconds = {name: one.ended - one.started for name, one in order}
+    start = sum(one.ready - one.process_started for _, one in order)
+    tracking = sum(one.started - one.ready + one.process_ended - one.ended for _, one in order)
+    gates = sum(seconds.get(name, 0.0) for name in GATES)
+    work = sum(seconds.values()) - gates
+    first, last = order[0][1].process_started, order[-1][1].process_ended
+    parts = {"work": work, "gates": gates, "start": start, "tracking": tracking}
+    parts["runner"] = wall - sum(parts.values())
+    return {
+        "stages": len(order),
+        "wall": wall,
+        **parts,
+        "overhead": wall - work,
+        "overhead_percent": 100 * (wall - work) / wall,
+        "runner_before": first - began,
+        "runner_between": sum(between),
+        "runner_after": began + wall - last,
+        "tracking_cpu": sum(one.tracking_cpu for _, one in order),
+        "stage_seconds": seconds,
+    }
+
+
+def import_seconds(repeats: int) -> dict[str, float]:
+    """The median wall time of a new Python that imports each of LIBRARIES, less that of one that imports nothing."""
+    seconds: dict[str, list[float]] = {name: [] for name in LIBRARIES}
+    for _ in range(repeats):
+        for name, program in LIBRARIES.items():
+            began = time.monotonic()
+            subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+            seconds[name].append(time.monotonic() - began)
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    return {name: value - medians["nothing"] for name, value in medians.items() if name != "nothing"}
+
+
+def as_text(result: Result) -> str:
+    """The parts of each run as Markdown, and what was measured otherwise."""
+    rows, imports = result["rows"], result["imports"]
+    columns = ["name", "stages", "wall", "work", "gates", "start", "tracking", "runner", "overhead"]
+    lines = [f"| {' | '.join(columns)} | % |", "|" + "---|" * (len(columns) + 1)]
+    for row in rows:
+        cells = [f"{row[c]:.1f}" if isinstance(row[c], float) else str(row[c]) for c in columns]
+        lines.append(f"| {' | '.join(cells)} | {row['overhead_percent']:.1f} |")
+    lines.append("")
+    for row in rows:
+        said = f"{row['name']}: the runner took {row['runner_before']:.1f} s before the first stage, "
+        said += f"{row['runner_between']:.1f} s between stages, {row['runner_after']:.1f} s after the last one; "
+        lines.append(said + f"the tracking processes used {row['tracking_cpu']:.1f} s of processor time")
+        if row["stages"] < COUNT:
+            lines.append(
+                f"{row['name']}: only {row['stages']} of {COUNT} stages ran, so its share is not a whole run's"
+            )
+    return "\n".join([*lines, *_comparison(rows), *_imports(imports)])
+
+
+def _comparison(rows: Sequence[Result]) -> Iterator[str]:
+    """What the flow adds to DVC: the difference of what no stage's process takes."""
+    named = {name: [row["runner"] for row in rows if row["name"] == name] for name in ("dvc repro", "Prefect flow")}
+    if all(named.values()):
+        dvc, flow = (statistics.median(values) for values in named.values())
+        yield f"Prefect, its server and a DVC for each stage add {flow - dvc:.1f} s to DVC's own {dvc:.1f} s"
+
+
+def _imports(seconds: Mapping[str, float]) -> Iterator[str]:
+    """What new processes import again and again."""
+    if seconds:
+        torch = sum(max(1, len(stage.items)) for stage in STAGES.values() if stage.uses_torch)
+        yield (
+            f"Inside the stages' own time, a new process each: torch and transformers "
+            f"{seconds['torch and transformers']:.1f} s in {torch} stages, Great Expectations "
+            f"{seconds['Great Expectations']:.1f} s in {len(GATES)}; beside them MLflow {seconds['MLflow']:.1f} s in "
+            "each stage"
+        )
+
+
+def copy_project(root: Path, target: Path) -> None:
+    """Copy the files that git knows or would add, without data, models and environments; links stay links."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=root,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    if listed.returncode:
+        raise SwirlError(f"{root} is no git repository, so what belongs to the project is not known: {listed.stderr}")
+    for name in filter(None, listed.stdout.split("\0")):
+        source = root / name
+        if source.is_file():  # git also lists what was deleted but not committed
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, target / name, follow_symlinks=False)
+
+
+def _run(command: Sequence[str], folder: Path, copy: Path) -> tuple[float, float]:
+    """Run the pipeline in `copy` on stores of its own in `folder`; returns its seconds and when it began (Unix)."""
+    subprocess.run(["git", "init", "-q"], cwd=copy, check=True)
+    environment = {name: value for name, value in os.environ.items() if name not in _ELSEWHERE}
+    environment |= {
+        "DVC_SITE_CACHE_DIR": str(folder / "dvc"),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+        "PREFECT_HOME": str(folder / "prefect"),
+        "PYTHONPATH": str(copy / "src"),
+    }
+    with (folder / "log").open("w", encoding="utf-8") as log:
+        started, clock = time.time(), time.monotonic()
+        process = subprocess.Popen(command, cwd=copy, env=environment, stdout=log, stderr=log, start_new_session=True)
+        try:
+            status = process.wait()
+            seconds = time.monotonic() - clock
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
+            process.wait()
+    if status:
+        said = (folder / "log").read_text(encoding="utf-8", errors="replace")
+        raise SwirlError(f"{' '.join(command)} failed with exit status {status}:\n{said[-3000:]}")
+    return seconds, started
+
+
+_ELSEWHERE = {"MLFLOW_TRACKING_URI", "PREFECT_API_URL", "SWIRL_RUN_ID", "SWIRL_RESTARTED"}
+"""What would send records to stores of the user's, or make a run part of another."""

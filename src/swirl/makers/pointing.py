@@ -1,0 +1,26 @@
+"""What a base and a judge that somebody else made have in common."""
+
+from __future__ import annotations
+
+from swirl.layout import Layout
+from swirl.models.pointer import write_locked_pointer
+from swirl.params import Pretrained, PretrainedReward
+from swirl.records import save_json, save_series
+
+
+def point(name: str, settings: Pretrained | PretrainedReward, layout: Layout) -> None:
+    """models/`name` points to a model of the hub or of a folder."""
+    write_locked_pointer(
+        layout.model(name),
+        settings.model,
+        settings.revision,
+        settings.trust_remote_code,
+        layout.root,
+        layout.root / "models/hub.lock.json",
+    )
+
+
+def nothing_was_trained(stage: str, layout: Layout) -> None:
+    """Write the reports of a stage that made no model: no steps, no metrics."""
+    save_series([], layout.series(stage))
+    save_json({}, layout.metrics(stage))
