@@ -353,6 +353,9 @@ class AnnotatedReward(Section):
     samples: Count = Field(description="trajectories that the base makes of each question")
     temperature: Positive = Field(description="sampling temperature of the base")
     written: Share = Field(description="share of the written solutions that it also learns from, sound and spoilt")
+    variants: Annotated[int, Field(ge=0)] = Field(
+        description="times that the base acts on every row of base_model.foreign, with other numbers each time"
+    )
     steps: Count = Field(description="optimiser steps")
     batch_size: Count = Field(description="trajectories a step; every step of each is judged")
     adam_lr: Positive = Field(description="peak learning rate of embeddings and norms")

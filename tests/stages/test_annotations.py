@@ -48,13 +48,14 @@ SETTINGS = {
             "vocabulary": 400, "digits": 1, "hidden": 32, "layers": 2, "heads": 2, "feed_forward": 64, "context": 512,
             "window": 64,
         },
-        "steps": 6, "batch_size": 4, "adam_lr": 0.01, "muon_lr": 0.01, "other_weight": 0.1, "thoughts": True,
+        "steps": 6, "batch_size": 4, "adam_lr": 0.01, "muon_lr": 0.01, "other_weight": 0.1, "thoughts": False,
         "thought_weight": 0.3,
-        "drill_steps": 2, "changed_numbers": 0.0, "foreign": [], "judged": 0.2,
+        "drill_steps": 2, "changed_numbers": 0.5, "foreign": ["reward", "train"], "judged": 0.2,
         "copying": 0.1, "mixed_precision": "bf16",
     },
     "reward_model": {
-        "source": "annotations", "heldout": 2, "samples": 1, "temperature": 1.0, "written": 1.0, "steps": 3,
+        "source": "annotations", "heldout": 2, "samples": 1, "temperature": 1.0, "written": 1.0, "variants": 1,
+        "steps": 3,
         "batch_size": 4, "adam_lr": 0.01, "muon_lr": 0.01, "mixed_precision": "bf16",
     },
     "filter": {"strategy": "none"},
@@ -101,6 +102,7 @@ def test_the_base_is_gemma_shaped_and_has_no_ceiling(params: Params, made: Layou
     assert why_absent(made.model("ceiling"))
     metrics = load_json(made.metrics("base_model"))
     assert metrics["solutions"] == metrics["solutions.used"] == 40
+    assert 1 <= metrics["solutions.foreign"] <= 12
     assert len(load_json(made.series("base_model"))) == 8  # two of them drills
 
 

@@ -5,6 +5,7 @@ Each annotation of a solution becomes a call of the calculator, its value the ob
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import islice
 
 from swirl.absent import leave_out
@@ -32,13 +33,15 @@ def make(params: Params, layout: Layout) -> None:
     assert isinstance(settings, AnnotatedBase)
     deterministic(run.threads)
     questions = questions_of(layout, "pretrain", settings.benchmark)
-    solutions, left_out = solved(layout, questions, settings.thoughts)
+    sound, left_out = solved(layout, questions, settings.thoughts)
+    solutions = list(sound.values())
     if not solutions:
         raise DataError(
             f"{layout.questions} holds no pretraining question of {settings.benchmark} with an annotated solution; set "
             f"download.benchmarks.{settings.benchmark}.pretrain, and use a benchmark with such solutions (gsm8k)"
         )
-    foreign = [one for split in settings.foreign for one in _foreign(layout, split, settings.benchmark)]
+    others = [one for split in settings.foreign for one in questions_of(layout, split, settings.benchmark)]
+    foreign = list(solved(layout, others, settings.thoughts)[0].values())
     task = params.tasks[questions[0].task]
     prompt, judge = read_prompts(params, layout).tasks[questions[0].task], judge_question(params, layout)
     shape, longest = settings.shape, params.rollout.max_action_tokens
@@ -91,14 +94,10 @@ def make(params: Params, layout: Layout) -> None:
     save_json(metrics, layout.metrics("base_model"))
 
 
-def _foreign(layout: Layout, split: str, benchmark: str) -> list[Solution]:
-    """The rows of a split that other stages work on: read with other numbers only."""
-    return solved(layout, questions_of(layout, split, benchmark), thoughts=False)[0]
-
-
-def solved(layout: Layout, questions: list[Question], thoughts: bool) -> tuple[list[Solution], list[LeftOut]]:
-    """The questions' written solutions as conversations with the calculator, and why others became none."""
+def solved(layout: Layout, questions: Sequence[Question], thoughts: bool) -> tuple[dict[str, Solution], list[LeftOut]]:
+    """The questions' written solutions as conversations with the calculator by id, and why others became none."""
     written = {row.question_id: row.text for row in load(WrittenSolution, layout.solutions)}
-    tried = [solve(question.text, written[question.id]) for question in questions if question.id in written]
-    sound = [one if thoughts else one.without_words() for one in tried if isinstance(one, Solution)]
-    return sound, [one for one in tried if isinstance(one, LeftOut)]
+    tried = {one.id: solve(one.text, written[one.id]) for one in questions if one.id in written}
+    sound = {name: one for name, one in tried.items() if isinstance(one, Solution)}
+    left_out = [one for one in tried.values() if isinstance(one, LeftOut)]
+    return (sound if thoughts else {name: one.without_words() for name, one in sound.items()}), left_out
