@@ -205,7 +205,7 @@ def thought(text: str, payload: str) -> str:
     """What an action says beside its call or answer; all of it when it has no payload (a malformed one)."""
     if not payload:
         return text.strip()
-    around = re.fullmatch(rf"(.*?)<?<(\w+)>\s*{re.escape(payload)}\s*<?</\2>>?(.*)", text, re.DOTALL)
+    around = re.fullmatch(rf"(.*?)<?<(\w+)>>?\s*{re.escape(payload)}\s*<?</\2>>?(.*)", text, re.DOTALL)
     return " ".join(part for part in (around[1].strip(), around[3].strip()) if part) if around else ""
 
 
