@@ -35,6 +35,7 @@ QUESTION, ANSWER = "what is born", "Oslo"
 def project(root: Path, **settings: Any) -> Layout:
     """The project, with two benchmarks that search the same two passages; `settings` are laid over its params."""
     layout = Layout(root)
+    root.mkdir(parents=True, exist_ok=True)
     tree = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     tree = laid_over(laid_over(tree, SETTINGS), settings)
     (root / "params.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")

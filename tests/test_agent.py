@@ -214,14 +214,14 @@ def test_standard_input_and_the_only_benchmark_will_do(
     records.save(mini, Question, copy.questions)
     monkeypatch.setattr("sys.stdin", io.StringIO(f"  {asked.QUESTION}\n"))
     out = io.StringIO()
-    ask("-", None, None, asked.params_of(copy), copy, out=out)
+    ask("-", None, copy.model("swirl"), asked.params_of(copy), copy, out=out)
     assert out.getvalue().endswith("answer: Oslo\n")
 
 
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        ("models/swirl", "there is no model folder models/swirl; `dvc repro` makes models/swirl"),
+        ("models/swirl", "holds no tokenizer; run `dvc repro` to make it"),
         ("data/questions", "questions.parquet does not exist; run `dvc repro` to make it"),
         ("data/index/mini.evaluation", "holds no search index; the stage index makes it: run `dvc repro index`"),
     ],
@@ -230,7 +230,7 @@ def test_what_is_missing_is_said_with_what_makes_it(layout: Layout, tmp_path: Pa
     copy = asked.copy(layout, tmp_path / "copy")
     shutil.rmtree(copy.root / spoil)
     with pytest.raises(SwirlError) as caught:
-        ask(asked.QUESTION, "mini", None, asked.params_of(copy), copy, out=io.StringIO())
+        ask(asked.QUESTION, "mini", copy.model("swirl"), asked.params_of(copy), copy, out=io.StringIO())
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 

@@ -220,7 +220,7 @@ def test_a_registered_agent_answers_over_http_as_swirl_ask_does(
         expected = json.loads(out.getvalue())
         assert expected["answer"] == "Oslo"
         out = io.StringIO()
-        ask(asked.QUESTION, "other", None, asked.params_of(layout), layout, True, out=out)
+        ask(asked.QUESTION, "other", layout.model("swirl"), asked.params_of(layout), layout, True, out=out)
         assert timeless(json.loads(out.getvalue())) == timeless(expected)
 
         own = tmp_path / "elsewhere"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,7 +14,7 @@ from swirl.layout import Layout
 from swirl.params import Params
 from swirl.reporting.markup import printable
 from swirl.serving.agent import MAX_QUESTION, Acted, Agent, Ended, Event, Observed, as_dict, unknown
-from swirl.serving.bundle import MODEL, benchmarks_of, open_bundle, project_agent
+from swirl.serving.bundle import benchmarks_of, open_bundle, project_agent
 from swirl.serving.endpoint import endpoint_policy
 
 _BOLD, _DIM, _RED = "1", "2", "31"
@@ -24,7 +23,7 @@ _BOLD, _DIM, _RED = "1", "2", "31"
 def ask(
     text: str,
     benchmark: str | None,
-    model: str | None,
+    model: Path | str,
     params: Params,
     layout: Layout,
     as_json: bool = False,
@@ -33,8 +32,8 @@ def ask(
 ) -> None:
     """Print the answer of `model` to `text` ("-": standard input): steps as they happen, or one JSON object.
 
-    `model` is a folder, `models:/NAME@ALIAS`, `models:/NAME/VERSION`, or `URL#MODEL`; None is the tuned policy.
-    `benchmark` may be None where there is only one. Raises `SwirlError` with what to do about it.
+    `model` is a folder, or as text `models:/NAME@ALIAS`, `models:/NAME/VERSION`, or `URL#MODEL`. `benchmark` may be
+    None where there is only one. Raises `SwirlError` with what to do about it.
     """
     out = out or sys.stdout
     question = (sys.stdin.read(MAX_QUESTION + 1) if text == "-" else text).strip()
@@ -50,22 +49,18 @@ def ask(
         show(events, out, out.isatty() and not os.environ.get("NO_COLOR"))
 
 
-def _agent(model: str | None, benchmark: str | None, params: Params, layout: Layout, key_env: str) -> tuple[Agent, str]:
+def _agent(model: Path | str, benchmark: str | None, params: Params, layout: Layout, key_env: str) -> tuple[Agent, str]:
     """Who is asked, and over which benchmark's tools. What costs no time is checked first."""
-    if model is not None and re.match(r"(models|runs):", model):
+    if isinstance(model, str) and not model.startswith("http"):
         from swirl.tracking.registry import fetch
 
         agent = open_bundle(fetch(model, layout))
         return agent, _chosen(benchmark, agent.benchmarks)
     benchmarks = benchmarks_of(layout)
     name = _chosen(benchmark, benchmarks)
-    if model is not None and re.match(r"https?:", model):
+    if isinstance(model, str):
         return Agent(endpoint_policy(model, key_env), params, layout, benchmarks), name
-    folder = layout.model(MODEL) if model is None else Path(model)
-    if not folder.is_dir():
-        shown = folder.relative_to(layout.root) if model is None else folder
-        raise DataError(f"there is no model folder {shown}; `dvc repro` makes models/swirl")
-    return project_agent(folder.resolve(), params, layout, benchmarks), name
+    return project_agent(model.resolve(), params, layout, benchmarks), name
 
 
 def _chosen(benchmark: str | None, known: Iterable[str]) -> str:

@@ -204,13 +204,18 @@ def ask(
 ) -> None:
     """Let the tuned model answer a question step by step, with a benchmark's tools."""
     layout = _layout()
+    source: Path | str = model or layout.model("swirl")
+    if isinstance(source, str) and not source.startswith(("models:", "http:", "https:")):
+        source = Path(source)
+    if isinstance(source, Path) and not source.is_dir():
+        raise SwirlError(f"there is no model folder {model or 'models/swirl'}; `dvc repro` makes models/swirl")
     from swirl import params
 
     resolved = params.load(layout.root / "params.yaml")
     environment.apply(resolved.runtime.threads)
-    from swirl.asking import ask
+    from swirl import asking
 
-    ask(question, benchmark, model, resolved, layout, as_json, key_env)
+    asking.ask(question, benchmark, source, resolved, layout, as_json, key_env)
 
 
 @app.command()

@@ -132,20 +132,35 @@ def fetch(uri: str, layout: Layout) -> Path:
     """
     from swirl.tracking.store import _connect
 
-    if not re.fullmatch(r"models:/[^/@\s]+(@[^/@\s]+|/\d+)", uri):
+    match = re.fullmatch(r"models:/([^/@\s]+)(?:@([^/@\s]+)|/(\d+))", uri)
+    if not match:
         raise DataError(f"{uri} names no registered model; write models:/{NAME}@{CHAMPION}, or models:/{NAME}/1")
     if not os.environ.get("MLFLOW_TRACKING_URI") and not (layout.root / "mlflow.db").exists():
         raise DataError(
             f"{layout.root / 'mlflow.db'} does not exist, so no model is registered; `dvc repro` makes and registers "
             "one, or set MLFLOW_TRACKING_URI to the server that has it"
         )
+    client = _connect(layout)
+    from mlflow.exceptions import MlflowException
+
+    name, alias, version = match.groups()
+    try:
+        version = str(client.get_model_version_by_alias(name, alias).version) if alias else version
+        return _download(client, name, version, _INSIDE)
+    except (MlflowException, OSError) as error:
+        reason = without_credentials((str(error).splitlines() or [""])[0])[:300]
+        raise DataError(f"{uri} cannot be had: {reason.rstrip('.')}{_instead(client, name)}") from None
+
+
+def _instead(client: MlflowClient, name: str) -> str:
+    """What could have been asked for, as the end of a sentence."""
     from mlflow.exceptions import MlflowException
 
     try:
-        return _download(_connect(layout), f"{uri}/{_INSIDE}")
-    except (MlflowException, OSError) as error:
-        reason = without_credentials((str(error).splitlines() or [""])[0])[:300]
-        raise DataError(f"{uri} cannot be had: {reason}") from None
+        aliases = client.get_registered_model(name).aliases
+    except MlflowException:
+        return ""
+    return f"; there are {', '.join(f'{name}@{alias} (version {of})' for alias, of in sorted(aliases.items()))}"
 
 
 def read_outcomes(layout: Layout, model: str) -> Outcomes | None:
@@ -236,7 +251,9 @@ def _register(store: Store, layout: Layout, run_id: str, outcomes: Outcomes, dig
     except MlflowException:
         client.create_registered_model(NAME, description="The policy that step-wise RL tuned, with its tools.")
     tags = {_WEIGHTS: digest, "contents": "whole" if whole else "points to folders outside, with their checksums"}
-    return client.create_model_version(NAME, f"models:/{made.model_id}", run_id, tags, model_id=made.model_id)
+    # Without a server, MLflow would look a models:/ source up in the current folder's store, whatever the client's is.
+    source = f"models:/{made.model_id}" if client.tracking_uri.startswith("http") else made.artifact_location
+    return client.create_model_version(NAME, source, run_id, tags, model_id=made.model_id)
 
 
 def _save(
@@ -290,17 +307,19 @@ def _requirements(settings: parameters.Params, layout: Layout) -> list[str]:
 
 def _stored(client: MlflowClient, version: str) -> Outcomes:
     """What a version answered right when it was registered. Raises `DataError` when that is not kept with it."""
-    path = _download(client, f"models:/{NAME}/{version}/{_INSIDE}/{_OUTCOMES}")
-    found = load_json(path)
+    found = load_json(_download(client, NAME, version, f"{_INSIDE}/{_OUTCOMES}"))
     return Outcomes(found["questions"], found["correct"])
 
 
-def _download(client: MlflowClient, uri: str) -> Path:
-    """Where an artifact is on this machine: its own place, or a copy that is deleted when this process ends."""
+def _download(client: MlflowClient, name: str, version: str, path: str) -> Path:
+    """Where an artifact of a version is on this machine: in place, or a copy that is deleted when this process ends.
+
+    (A models:/ address would be looked up in the store of the current folder, whatever the client's is.)
+    """
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     from mlflow.artifacts import download_artifacts
 
     place = tempfile.mkdtemp(prefix="swirl-registry-")
     atexit.register(shutil.rmtree, place, ignore_errors=True)
-    where = client.tracking_uri
-    return Path(download_artifacts(artifact_uri=uri, dst_path=place, tracking_uri=where, registry_uri=where))
+    address = f"{client.get_model_version_download_uri(name, version).rstrip('/')}/{path}"
+    return Path(download_artifacts(artifact_uri=address, dst_path=place, tracking_uri=client.tracking_uri))
