@@ -221,7 +221,7 @@ def test_standard_input_and_the_only_benchmark_will_do(
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        ("models/swirl", "holds no tokenizer; run `dvc repro` to make it"),
+        ("models/swirl", "holds no model; run `dvc repro` to make it"),
         ("data/questions", "questions.parquet does not exist; run `dvc repro` to make it"),
         ("data/index/mini.evaluation", "holds no search index; the stage index makes it: run `dvc repro index`"),
     ],

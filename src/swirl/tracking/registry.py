@@ -8,6 +8,7 @@ that it can be compared later. The decision stands on the version as tags.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -15,7 +16,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -239,7 +240,9 @@ def _register(store: Store, layout: Layout, run_id: str, outcomes: Outcomes, dig
         outcomes.save(folder / _OUTCOMES)
         made = client.create_logged_model(store.experiment, NAME, run_id, model_type="agent")
         try:
-            _save(Path(place) / "model", folder, made, run_id, _example(layout), _requirements(settings, layout))
+            needed = _requirements(settings, layout)
+            with _everywhere(client):
+                _save(Path(place) / "model", folder, made, run_id, _example(layout), needed)
             client.log_model_artifacts(made.model_id, str(Path(place) / "model"))
         except BaseException:
             client.finalize_logged_model(made.model_id, "FAILED")
@@ -260,13 +263,11 @@ def _save(
     path: Path, folder: Path, made: LoggedModel, run_id: str, example: Mapping[str, Any], requirements: list[str]
 ) -> None:
     """The MLflow model of a bundle, which has answered `example` once it is written."""
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     import mlflow
     from mlflow.models import Model
 
     source = Path(bundle.__file__).parent
-    mlflow.tracing.disable()  # the example's answer is nobody's request
-    try:
+    with _untraced():
         mlflow.pyfunc.save_model(
             str(path),
             python_model=str(source / "model.py"),
@@ -278,10 +279,34 @@ def _save(
                 artifact_path=made.artifact_location, model_uuid=made.model_id, run_id=run_id, model_id=made.model_id
             ),
         )
-    finally:
-        mlflow.tracing.enable()
     for cache in list(path.rglob("__pycache__")):
         shutil.rmtree(cache)
+
+
+@contextlib.contextmanager
+def _untraced() -> Iterator[None]:
+    """Without traces: the answer to an example is nobody's request."""
+    import mlflow
+
+    mlflow.tracing.disable()
+    try:
+        yield
+    finally:
+        mlflow.tracing.enable()
+
+
+@contextlib.contextmanager
+def _everywhere(client: MlflowClient) -> Iterator[None]:
+    """Let the parts of MLflow that ask for no client, and would make a store in the current folder, use this one's."""
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    os.environ["MLFLOW_TRACKING_URI"] = client.tracking_uri
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    try:
+        yield
+    finally:
+        os.environ.pop("MLFLOW_TRACKING_URI")
+        if before is not None:
+            os.environ["MLFLOW_TRACKING_URI"] = before
 
 
 def _example(layout: Layout) -> dict[str, Any]:
