@@ -172,7 +172,7 @@ def test_asking_prints_readable_lines_and_colours_only_on_a_terminal(agent: Agen
     plain, coloured = io.StringIO(), io.StringIO()
     show(told(agent, asked.QUESTION), plain, False)
     assert plain.getvalue() == (
-        "step 1\n  search    Ada born\n  result    Ada was born in Oslo.\nstep 2\nanswer: Oslo\n"
+        "step 1\n  search     Ada born\n  result     Ada was born in Oslo.\nstep 2\nanswer: Oslo\n"
     )
     show(told(agent, asked.QUESTION), coloured, True)
     assert coloured.getvalue().startswith("\x1b[1mstep 1\x1b[0m\n")

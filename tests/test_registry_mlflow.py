@@ -129,6 +129,14 @@ def test_a_policy_is_promoted_when_it_beats_the_one_before(tmp_path: Path) -> No
     assert "p_value" not in tags(store, 3)
     assert aliases(store) == {"candidate": 3, "champion": 1}
 
+    asked.predict(layout, "base", 0, 39)
+    store.client.delete_registered_model_alias(NAME, "champion")
+    anew = promote(store, layout, run)
+    assert anew is not None
+    assert (anew.version, anew.kind, tags(store, 3)["compared_with"]) == ("3", "promoted", "the base model")
+    assert aliases(store) == {"candidate": 3, "champion": 3}
+    store.client.set_registered_model_alias(NAME, "champion", "1")
+
     asked.nudge(layout)
     asked.write_questions(layout)
     asked.predict(layout, "swirl", 30)

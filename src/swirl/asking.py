@@ -78,9 +78,9 @@ def show(events: Iterable[Event], out: TextIO, colour: bool) -> None:
     """Print each event when it comes, safe for a terminal."""
 
     def line(label: str, text: str, codes: str = "") -> None:
-        body = printable(text).strip().replace("\n", "\n" + " " * 12)
+        body = printable(text).strip().replace("\n", "\n" + " " * 13)
         styled = f"\x1b[{codes}m{body}\x1b[0m" if colour and codes else body
-        print(f"  {label:<9} {styled}" if label else styled, file=out, flush=True)
+        print(f"  {label:<10} {styled}" if label else styled, file=out, flush=True)
 
     for event in events:
         match event:
