@@ -42,7 +42,7 @@ def main() -> None:
         run(["dvc", "repro"], copy, environment)
         run(["swirl", "report", "--text"], copy, environment)
         answer = json.loads(check_quiet([*ASK, "--json"], copy, environment))
-        if answer.keys() != {"answer", "stop", "steps"}:
+        if not {"answer", "stop", "steps"} <= answer.keys():
             sys.exit(f"smoke: swirl ask answered {answer}")
         check_quiet(["dvc", "metrics", "show"], copy, environment)
         check_quiet(["dvc", "plots", "show"], copy, environment)

@@ -3,52 +3,101 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TextIO
 
-from swirl.absent import why_absent
 from swirl.errors import DataError
 from swirl.layout import Layout
 from swirl.params import Params
-from swirl.records import to_dict
-from swirl.types import Question, Trajectory
-from swirl.wiring import attempts, load_policy, questions_of, roll_out_any, sampling
+from swirl.reporting.markup import printable
+from swirl.serving.agent import MAX_QUESTION, Acted, Agent, Ended, Event, Observed, as_dict, unknown
+from swirl.serving.bundle import benchmarks_of, open_bundle, project_agent
+from swirl.serving.endpoint import endpoint_policy
+
+_BOLD, _DIM, _RED = "1", "2", "31"
 
 
-def ask(text: str, benchmark: str, model: Path, params: Params, layout: Layout) -> Trajectory:
-    """The trajectory of `model` (a folder) on a question asked over the benchmark's evaluation corpus.
+def ask(
+    text: str,
+    benchmark: str | None,
+    model: Path | str,
+    params: Params,
+    layout: Layout,
+    as_json: bool = False,
+    key_env: str = "",
+    out: TextIO | None = None,
+) -> None:
+    """Print the answer of `model` to `text` ("-": standard input): steps as they happen, or one JSON object.
 
-    Raises `DataError` for a benchmark that is not in the data, or an empty question.
+    `model` is a folder, or as text `models:/NAME@ALIAS`, `models:/NAME/VERSION`, or `URL#MODEL`. `benchmark` may be
+    None where there is only one. Raises `SwirlError` with what to do about it.
     """
-    if not text.strip():
+    out = out or sys.stdout
+    question = (sys.stdin.read(MAX_QUESTION + 1) if text == "-" else text).strip()
+    if not question:
         raise DataError("the question is empty")
-    known = {question.benchmark: question for question in questions_of(layout, "evaluation")}
-    if benchmark not in known:
-        raise DataError(f"benchmark {benchmark!r} is not in {layout.questions}; there are {', '.join(sorted(known))}")
-    like = known[benchmark]
-    question = Question("ask", benchmark, "evaluation", " ".join(text.split()), (), 0, like.tools, like.task)
-    if why := why_absent(model):
-        raise DataError(f"there is no model in {model}: {why}")
-    servers = {str(name): server for name, server in params.evaluate.servers.items()}
-    policy = load_policy(params, model, model.name, servers.get(model.name))
-    todo = attempts(params, layout, [question], 1)
-    return roll_out_any(policy, todo, sampling(params, 0.0), params.seed, params.rollout.max_malformed, 1)[0]
+    agent, name = _agent(model, benchmark, params, layout, key_env)
+    events = agent.stream(question, name)
+    if as_json:
+        *_, last = events
+        assert isinstance(last, Ended)
+        print(json.dumps(as_dict(last, question), ensure_ascii=False), file=out)
+    else:
+        show(events, out, out.isatty() and not os.environ.get("NO_COLOR"))
 
 
-def as_text(trajectory: Trajectory) -> str:
-    """Each step's action and observation, then the answer."""
-    lines = []
-    for step in trajectory.steps:
-        lines.append(f"step {step.index + 1}  {step.action.text}")
-        if step.observation:
-            lines.append(f"        {step.observation}")
-    lines.append(f"answer: {trajectory.answer}" if trajectory.answer else f"no answer: {trajectory.stop}")
-    return "\n".join(lines)
+def _agent(model: Path | str, benchmark: str | None, params: Params, layout: Layout, key_env: str) -> tuple[Agent, str]:
+    """Who is asked, and over which benchmark's tools. What costs no time is checked first."""
+    if isinstance(model, str) and not model.startswith("http"):
+        from swirl.tracking.registry import fetch
+
+        agent = open_bundle(fetch(model, layout))
+        return agent, _chosen(benchmark, agent.benchmarks)
+    benchmarks = benchmarks_of(layout)
+    name = _chosen(benchmark, benchmarks)
+    if isinstance(model, str):
+        return Agent(endpoint_policy(model, key_env), params, layout, benchmarks), name
+    return project_agent(model.resolve(), params, layout, benchmarks), name
 
 
-def as_json(trajectory: Trajectory) -> str:
-    """The answer, why the trajectory ended, and its steps."""
-    steps = [
-        {"action": to_dict(step.action), "observation": step.observation, "tool_error": step.tool_error}
-        for step in trajectory.steps
-    ]
-    return json.dumps({"answer": trajectory.answer, "stop": trajectory.stop, "steps": steps}, ensure_ascii=False)
+def _chosen(benchmark: str | None, known: Iterable[str]) -> str:
+    """The benchmark asked for, or the only one."""
+    names = list(known)
+    if benchmark is None and len(names) != 1:
+        raise DataError(f"say whose tools to use: --benchmark {' or --benchmark '.join(names)}")
+    name = names[0] if benchmark is None else benchmark
+    if name not in names:
+        raise DataError(unknown(name, dict.fromkeys(names)))
+    return name
+
+
+def show(events: Iterable[Event], out: TextIO, colour: bool) -> None:
+    """Print each event when it comes, safe for a terminal."""
+
+    def line(label: str, text: str, codes: str = "") -> None:
+        body = printable(text).strip().replace("\n", "\n" + " " * 13)
+        styled = f"\x1b[{codes}m{body}\x1b[0m" if colour and codes else body
+        print(f"  {label:<10} {styled}" if label else styled, file=out, flush=True)
+
+    for event in events:
+        match event:
+            case Acted():
+                line("", f"step {event.index + 1}", _BOLD)
+                if event.thought:
+                    line("thought" if event.payload else "malformed", event.thought, _DIM)
+                if event.tool:
+                    line(event.tool, event.payload)
+            case Observed():
+                line("result", event.result, _RED if event.error else "")
+            case Ended():
+                line("", closing(event), _BOLD)
+
+
+def closing(ended: Ended) -> str:
+    """The answer, or why there is none."""
+    made = ended.trajectory
+    why = f"{made.stop}: {made.error}" if made.error else made.stop
+    return f"answer: {made.answer}" if made.answer else f"no answer: {why}"

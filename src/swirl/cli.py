@@ -185,25 +185,37 @@ def show(
 
 @app.command()
 def ask(
-    question: Annotated[str, typer.Argument(help="The question, in plain words.")],
-    benchmark: Annotated[str, typer.Option(help="Whose tools to use, as mini-hotpotqa or mini-gsm8k.")],
-    model: Annotated[Path, typer.Option(help="The model's folder, as models/swirl.")],
+    question: Annotated[str, typer.Argument(help="The question, in plain words; - reads it from standard input.")],
+    benchmark: Annotated[
+        str | None, typer.Option(help="Whose tools to use, as mini-hotpotqa; not needed where there is only one.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="A model's folder, a registered agent (models:/swirl-policy@champion), or an OpenAI-compatible server "
+            "(http://127.0.0.1:8000/v1#NAME).",
+            show_default="models/swirl",
+        ),
+    ] = None,
+    key_env: Annotated[
+        str, typer.Option(help="The environment variable that holds a server's key.", show_default=False)
+    ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
 ) -> None:
-    """Let a model answer a question step by step, with a benchmark's tools."""
-    if not model.is_dir():
-        raise SwirlError(f"there is no model folder {model}; `dvc repro` makes models/swirl")
-    model = model.resolve()
+    """Let the tuned model answer a question step by step, with a benchmark's tools."""
     layout = _layout()
+    source: Path | str = model or layout.model("swirl")
+    if isinstance(source, str) and not source.startswith(("models:", "http:", "https:")):
+        source = Path(source)
+    if isinstance(source, Path) and not source.is_dir():
+        raise SwirlError(f"there is no model folder {model or 'models/swirl'}; `dvc repro` makes models/swirl")
     from swirl import params
 
     resolved = params.load(layout.root / "params.yaml")
     environment.apply(resolved.runtime.threads)
     from swirl import asking
-    from swirl.reporting.markup import printable
 
-    trajectory = asking.ask(question, benchmark, model, resolved, layout)
-    print(asking.as_json(trajectory) if as_json else printable(asking.as_text(trajectory)))
+    asking.ask(question, benchmark, source, resolved, layout, as_json, key_env)
 
 
 @app.command()

@@ -31,18 +31,26 @@ def quiet() -> None:
         os.environ.setdefault(name, value)
 
 
-def apply(threads: int) -> None:
-    """Set this process up for torch on `threads` CPU cores; call before torch is imported.
+def settle(threads: int) -> None:
+    """The variables that torch reads when it is imported, for a process that cannot start itself again.
 
     Waiting threads sleep instead of spinning, which on busy cores is a hundred times faster. The number of
-    threads changes the last bits of a sum, so the environment never overrides it. On Linux the process starts
-    itself again, once, if the allocator settings are not in its environment yet.
+    threads changes the last bits of a sum, so the environment never overrides it.
     """
     os.environ["OMP_NUM_THREADS"] = str(threads)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # transformers' own, one a model that is read or saved
+
+
+def apply(threads: int) -> None:
+    """Set this process up for torch on `threads` CPU cores; call before torch is imported.
+
+    Beyond `settle`, on Linux the process starts itself again, once, if the allocator settings are not in its
+    environment yet.
+    """
+    settle(threads)
     if sys.platform == "linux" and _RESTARTED not in os.environ and not ALLOCATOR.keys() <= os.environ.keys():
         environment = {**ALLOCATOR, **os.environ, _RESTARTED: "1"}
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)

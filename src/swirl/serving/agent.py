@@ -1,0 +1,242 @@
+"""One question, answered step by step: the trajectory that evaluation would make, told while it is made."""
+
+from __future__ import annotations
+
+import dataclasses
+import queue
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from swirl.actions import parse
+from swirl.errors import DataError
+from swirl.layout import Layout
+from swirl.models.chat import Chat
+from swirl.params import Params
+from swirl.records import to_dict
+from swirl.rollout.engine import Attempt
+from swirl.rollout.remote import RemotePolicy
+from swirl.seeds import derive
+from swirl.tools.base import Tool
+from swirl.types import Question, Step, Trajectory
+from swirl.wiring import AnyPolicy, Toolbox, attempts_with, roll_out_any, sampling
+
+MAX_QUESTION = 4000
+"""Characters of a question."""
+
+_ERROR = "error: "
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How a benchmark's questions are asked."""
+
+    tools: tuple[str, ...]
+    task: str
+    """One of `tasks` in params.yaml: decides prompt and step limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Acted:
+    """The model has acted; if it called a tool, that is at work now."""
+
+    index: int
+    thought: str
+    """What it wrote beside the call or answer; all of a malformed action. Often empty."""
+    tool: str
+    """The tool that it called; empty when it called none."""
+    payload: str
+    """The query, expression or answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What came back."""
+
+    index: int
+    result: str
+    error: bool
+    """The tool answered with an error, or the action was malformed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The trajectory is complete."""
+
+    trajectory: Trajectory
+    tools: Mapping[str, str]
+    """Kind of action -> the name of the tool that it calls."""
+    input_tokens: int
+    """Of the prompt and the results; from a server, what it counted, the conversation anew at every step."""
+    output_tokens: int
+    seconds: float
+
+
+Event = Acted | Observed | Ended
+
+
+class Agent:
+    """A policy with its tools, prompts and step limits. Calls may come from any thread, `runtime.workers` at a time."""
+
+    def __init__(self, policy: AnyPolicy, params: Params, layout: Layout, benchmarks: Mapping[str, Kind]) -> None:
+        """`benchmarks` are those whose tools there are; of a search task, `layout` holds the evaluation index."""
+        self.benchmarks = benchmarks
+        self.policy = policy
+        self._params, self._layout = params, layout
+        self._toolbox = Toolbox(params, layout)
+        self._room = threading.Semaphore(params.runtime.workers)
+
+    def stream(self, text: str, benchmark: str) -> Iterator[Event]:
+        """Each action and result of `text` asked over a benchmark's tools, greedily; an `Ended` is last.
+
+        Raises `DataError` for an empty or over-long question and an unknown benchmark, at once.
+        """
+        question = self.question(text, benchmark)
+        return self.stream_of(question)
+
+    def question(self, text: str, benchmark: str) -> Question:
+        """The question as a record. Raises `DataError` as `stream` does."""
+        if not text.strip():
+            raise DataError("the question is empty")
+        if len(text) > MAX_QUESTION:
+            raise DataError(f"the question has {len(text):,} characters; at most {MAX_QUESTION:,} are read")
+        kind = self.benchmarks.get(benchmark)
+        if kind is None:
+            raise DataError(unknown(benchmark, self.benchmarks))
+        return Question("ask", benchmark, "evaluation", " ".join(text.split()), (), 0, kind.tools, kind.task)
+
+    def stream_of(self, question: Question) -> Iterator[Event]:
+        """`stream` of a question as a record: its trajectory is evaluation's own, byte for byte, at temperature 0."""
+        [attempt] = attempts_with(self._params, self._layout, [question], 1, self._toolbox.tools)
+        return _told(lambda tell: self._roll_out(attempt, tell))
+
+    def _roll_out(self, attempt: Attempt, tell: Callable[[Event], None]) -> Ended:
+        chat = cast("Chat", _Listening(self.policy.chat, attempt.tools, tell))
+        listened = dataclasses.replace(self.policy, chat=chat)
+        loop, seed = self._params.rollout, derive(self._params.seed, "evaluate", "True")
+        with self._room:
+            started, used = time.monotonic(), self._counted()
+            drawn = sampling(self._params, 0.0)
+            [made] = roll_out_any(listened, [attempt], drawn, seed, loop.max_malformed, 1)
+            seconds = time.monotonic() - started
+        if isinstance(self.policy, RemotePolicy):
+            read, said = (after - before for after, before in zip(self._counted(), used, strict=True))
+        else:
+            read = len(made.prompt_ids) + sum(len(step.observation_ids) for step in made.steps)
+            said = sum(len(step.token_ids) for step in made.steps)
+        return Ended(made, {kind: tool.name for kind, tool in attempt.tools.items()}, read, said, seconds)
+
+    def _counted(self) -> tuple[int, int]:
+        """Prompt and reply tokens that the policy's server has counted so far."""
+        if not isinstance(self.policy, RemotePolicy):
+            return 0, 0
+        counts = self.policy.client.counts
+        return counts.prompt_tokens, counts.completion_tokens
+
+
+def unknown(benchmark: str, known: Mapping[str, Any]) -> str:
+    """The sentence about a benchmark that is not there."""
+    return f"there is no benchmark {benchmark!r} here; there are {', '.join(known) or 'none'}"
+
+
+class _Abandoned(Exception):
+    """Nobody listens any more."""
+
+
+def _told(work: Callable[[Callable[[Event], None]], Ended]) -> Iterator[Event]:
+    """What `work` tells and then returns, as it happens. A listener who leaves ends the work at its next step."""
+    events: queue.SimpleQueue[Event | BaseException] = queue.SimpleQueue()
+    gone = threading.Event()
+
+    def tell(event: Event) -> None:
+        if gone.is_set():
+            raise _Abandoned
+        events.put(event)
+
+    def run() -> None:
+        try:
+            events.put(work(tell))
+        except BaseException as error:  # handed over to the listener
+            events.put(error)
+
+    threading.Thread(target=run, name="agent", daemon=True).start()
+    try:
+        while True:
+            event = events.get()
+            if isinstance(event, BaseException):
+                raise event
+            yield event
+            if isinstance(event, Ended):
+                return
+    finally:
+        gone.set()
+
+
+class _Listening:
+    """A chat that tells what passes through it. The rollout reads each action and writes each result through one."""
+
+    def __init__(self, chat: Chat, tools: Mapping[str, Tool], tell: Callable[[Event], None]) -> None:
+        self._chat, self._tell, self._tools = chat, tell, tools
+        self._index, self._payload = -1, ""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._chat, name)
+
+    def text(self, ids: tuple[int, ...]) -> str:
+        """An action is complete."""
+        text = self._chat.text(ids)
+        action = parse(text, {tool.tag: kind for kind, tool in self._tools.items()})
+        tool = self._tools.get(action.kind)
+        self._index, self._payload = self._index + 1, action.payload
+        self._tell(Acted(self._index, thought(text, action.payload), tool.name if tool else "", action.payload))
+        return text
+
+    def turn(self, text: str, closed: bool) -> tuple[int, ...]:
+        """Its result is there."""
+        shown = result(text, self._payload)
+        self._tell(Observed(self._index, shown, shown.startswith(_ERROR)))
+        return self._chat.turn(text, closed)
+
+
+def thought(text: str, payload: str) -> str:
+    """What an action says beside its call or answer; all of it when it has no payload (a malformed one)."""
+    if not payload:
+        return text.strip()
+    around = re.fullmatch(rf"(.*?)<?<(\w+)>>?\s*{re.escape(payload)}\s*<?</\2>>?(.*)", text, re.DOTALL)
+    return " ".join(part for part in (around[1].strip(), around[3].strip()) if part) if around else ""
+
+
+def result(observation: str, payload: str) -> str:
+    """What a tool said, of the observation `PAYLOAD -> RESULT`."""
+    return observation.removeprefix(f"{payload} -> ") if payload else observation
+
+
+def as_dict(ended: Ended, question: str) -> dict[str, Any]:
+    """The answer ("" when there is none), why it ended, every step, tokens and seconds, as plain values."""
+    made = ended.trajectory
+    return {
+        "question": question,
+        "benchmark": made.benchmark,
+        "model": made.model,
+        "answer": made.answer,
+        "stop": made.stop.value,
+        "error": made.error,
+        "steps": [_step(step, ended.tools) for step in made.steps],
+        "tokens": {"input": ended.input_tokens, "output": ended.output_tokens},
+        "seconds": round(ended.seconds, 3),
+    }
+
+
+def _step(step: Step, tools: Mapping[str, str]) -> dict[str, Any]:
+    action, tool = step.action, tools.get(step.action.kind)
+    return {
+        "thought": thought(action.text, action.payload),
+        "call": {"tool": tool, "input": action.payload} if tool else None,
+        "result": result(step.observation, action.payload) if step.observation else None,
+        "action": to_dict(action),
+        "observation": step.observation,
+        "tool_error": step.tool_error,
+    }

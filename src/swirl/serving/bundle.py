@@ -1,0 +1,240 @@
+"""All that an answer depends on, in one folder: what is registered, and served without the project around it.
+
+    agent.json           benchmarks, checksums of every file, and of what lies elsewhere
+    params.yaml          the run's, with the folders below in place of the project's
+    prompts/  tools/     the prompt files, and modules of own tools
+    data/index/          the evaluation index of each benchmark that searches
+    models/swirl/        weights, or an adapter beside models/weights/, what it goes on
+    models/base/         the base's tokenizer, where search results are measured in tokens
+
+A model or an index that is larger than a limit is not copied: the folder then points to where it is, with checksums.
+Tools of MCP servers and embedding models of the hub are named, not copied.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+from swirl import environment
+from swirl import params as parameters
+from swirl.absent import why_absent
+from swirl.checksums import checksum
+from swirl.errors import DataError, ModelError
+from swirl.layout import Layout
+from swirl.models.pointer import NAME as POINTER
+from swirl.models.pointer import follow, read_pointer, write_pointer
+from swirl.params import Params
+from swirl.records import load_json, save_json
+from swirl.serving.agent import Agent, Kind
+
+ARTIFACT = "agent"
+"""The bundle's name among a registered model's artifacts."""
+
+MODEL = "swirl"
+"""The model that is registered: the tuned policy."""
+
+_DESCRIPTION = "agent.json"
+_VERSION = 1
+_SECRET = ("key", "token", "secret", "password")
+_JUNK = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
+
+
+@dataclass(frozen=True, slots=True)
+class Placed(Layout):
+    """A bundle's layout: indices may lie elsewhere."""
+
+    elsewhere: Mapping[str, str] = field(default_factory=dict)
+    """Benchmark -> the folder of its evaluation index."""
+
+    def index(self, benchmark: str, split: str) -> Path:
+        """See `Layout.index`."""
+        if benchmark in self.elsewhere:
+            return Path(self.elsewhere[benchmark])
+        return self.root / f"data/index/{benchmark}.{split}"
+
+
+def benchmarks_of(layout: Layout) -> dict[str, Kind]:
+    """The benchmarks that the project evaluates on, in file order. Raises `DataError` when there are no questions."""
+    import pyarrow.compute as pc
+
+    from swirl.records import read_table
+    from swirl.types import Question
+
+    table = read_table(Question, layout.questions).select(["benchmark", "split", "tools", "task"])
+    rows = table.filter(pc.equal(table["split"], "evaluation"))
+    names = rows["benchmark"].to_pylist()
+    firsts = {name: place for place, name in reversed(list(enumerate(names)))}
+    return {
+        name: Kind(tuple(rows["tools"][firsts[name]].as_py()), rows["task"][firsts[name]].as_py())
+        for name in dict.fromkeys(names)
+    }
+
+
+def project_agent(model: Path, params: Params, layout: Layout, benchmarks: Mapping[str, Kind]) -> Agent:
+    """The agent of a model's folder over the project's own data. Raises `DataError` when there is no model."""
+    from swirl.wiring import load_policy
+
+    if why := why_absent(model):
+        raise DataError(f"there is no model in {model}: {why}")
+    servers = {str(name): server for name, server in params.evaluate.servers.items()}
+    policy = load_policy(params, model, model.name, servers.get(model.name))
+    return Agent(policy, params, layout, benchmarks)
+
+
+def write_bundle(folder: Path, params: Params, layout: Layout, max_mb: float) -> bool:
+    """Write the tuned policy of a project and what it needs; whether all of it was copied.
+
+    What is larger than `max_mb` megabytes (a model with its weights, an index) is pointed to. Raises `DataError` for
+    a tool's option that looks like a secret, which must come from the environment.
+    """
+    _refuse_secrets(params)
+    benchmarks = benchmarks_of(layout)
+    whole = _put_model(folder, layout.model(MODEL), max_mb)
+    shutil.copytree(layout.root / params.prompts.policy, folder / "prompts", ignore=_JUNK)
+    if (layout.root / params.tools.folder).is_dir():
+        shutil.copytree(layout.root / params.tools.folder, folder / "tools", ignore=_JUNK)
+    if params.tools.search_output_unit == "tokens":
+        _put_tokenizer(folder / "models/base", layout.model("base"))
+    if params.index.retriever != "bm25" and (layout.root / params.index.embedding_model).is_dir():
+        _put_embedding(folder, params.index.embedding_model, layout.root)
+    elsewhere: dict[str, dict[str, object]] = {}
+    for name, kind in benchmarks.items():
+        index = layout.index(name, "evaluation")
+        if "search" not in kind.tools:
+            continue
+        if megabytes(index) <= max_mb:
+            shutil.copytree(index, folder / "data/index" / index.name)
+        else:
+            elsewhere[name] = {"folder": str(index.resolve()), "files": _sums(index)}
+    _put_params(folder / "params.yaml", params)
+    description = {
+        "version": _VERSION,
+        "benchmarks": {name: asdict(kind) for name, kind in benchmarks.items()},
+        "indices": elsewhere,
+        "files": _sums(folder),
+    }
+    save_json_in_order(description, folder / _DESCRIPTION)
+    return whole and not elsewhere
+
+
+def save_json_in_order(value: object, path: Path) -> None:
+    """Write JSON whose keys stay in their order."""
+    path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+
+
+def open_bundle(folder: Path) -> Agent:
+    """The agent of a bundle. Raises `DataError` when it is none, or a file is missing or not what it was."""
+    from swirl.wiring import load_local_policy
+
+    if not (folder / _DESCRIPTION).exists():
+        raise DataError(f"{folder} holds no agent ({_DESCRIPTION}); `swirl` registers one after each run")
+    description = load_json(folder / _DESCRIPTION)
+    if description.get("version") != _VERSION:
+        raise DataError(f"{folder} was written by another version of swirl; use that one, or register the agent anew")
+    _check(folder, description["files"])
+    for index in description["indices"].values():
+        _check(Path(index["folder"]), index["files"])
+    benchmarks = {name: Kind(tuple(kind["tools"]), kind["task"]) for name, kind in description["benchmarks"].items()}
+    layout = Placed(folder, {name: index["folder"] for name, index in description["indices"].items()})
+    params = parameters.load(folder / "params.yaml")
+    environment.settle(params.runtime.threads)
+    return Agent(load_local_policy(params, layout.model(MODEL), MODEL), params, layout, benchmarks)
+
+
+def weights_digest(folder: Path) -> str:
+    """One SHA-256 (hex) of all files of a model's folder, and of those that its pointer names."""
+    pointer = read_pointer(folder)
+    sums = {name: digest for name, digest in _sums(folder).items() if name != POINTER}
+    sums |= {f"{POINTER}/{name}": digest for name, digest in (pointer.files if pointer else {}).items()}
+    return hashlib.sha256(json.dumps(sums, sort_keys=True).encode()).hexdigest()
+
+
+def megabytes(folder: Path) -> float:
+    """What all files of a folder take. Raises `DataError` when there is no such folder."""
+    if not folder.is_dir():
+        raise DataError(f"{folder} does not exist; run `dvc repro` to make it")
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
+
+
+def _put_model(folder: Path, model: Path, max_mb: float) -> bool:
+    """The model's folder in the bundle, and whether its weights are in it too."""
+    here = folder / "models" / MODEL
+    pointer = read_pointer(model)
+    if pointer is None:
+        if megabytes(model) <= max_mb:
+            shutil.copytree(model, here)
+            return True
+        write_pointer(here, str(model.resolve()))
+        return False
+    shutil.copytree(model, here)
+    source, _ = follow(model, weights=False)
+    copied = sum((source / name).stat().st_size for name in pointer.files) / 1e6 + megabytes(model) <= max_mb
+    if copied:
+        weights = folder / "models/weights"
+        weights.mkdir(parents=True)
+        for name in pointer.files:
+            shutil.copyfile(source / name, weights / name)
+        pointer = replace(pointer, model=os.path.relpath(weights, here), revision="")
+    elif not pointer.revision:
+        pointer = replace(pointer, model=str(source.resolve()))
+    save_json({"source": "pretrained", **asdict(pointer)}, here / POINTER)
+    return copied
+
+
+def _put_tokenizer(folder: Path, model: Path) -> None:
+    """What counting tokens needs of a model: everything but its weights and code."""
+    source, _ = follow(model, weights=False)
+    folder.mkdir(parents=True)
+    for path in sorted(source.iterdir()):
+        if path.is_file() and path.suffix in (".json", ".jinja", ".model", ".txt") and path.name != POINTER:
+            shutil.copyfile(path, folder / path.name)
+
+
+def _put_embedding(folder: Path, model: str, root: Path) -> None:
+    """The embedding model's folder, at the place that the index names."""
+    if Path(model).is_absolute():
+        return
+    if ".." in Path(model).parts:
+        raise ModelError(f"index.embedding_model {model} is outside the project; move it inside to register the agent")
+    shutil.copytree(root / model, folder / model, ignore=_JUNK)
+
+
+def _put_params(path: Path, params: Params) -> None:
+    """The params, with the bundle's folders; the model runs where the bundle is opened."""
+    import yaml
+
+    tree = params.model_dump()
+    tree["prompts"]["policy"], tree["tools"]["folder"] = "prompts", "tools"
+    tree["evaluate"]["servers"] = {}
+    path.write_text(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def _refuse_secrets(params: Params) -> None:
+    for tool, options in params.tools.options.items():
+        for name, value in options.items():
+            if value and isinstance(value, str) and name.lower().endswith(_SECRET):
+                raise DataError(
+                    f"tools.options.{tool}.{name} looks like a secret, which is not registered; let the tool read it "
+                    "from the environment"
+                )
+
+
+def _sums(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file below a folder, by its path there."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): checksum(path).sha256 for path in files}
+
+
+def _check(folder: Path, files: Mapping[str, str]) -> None:
+    """Raise `DataError` unless the files are what they were."""
+    for name, digest in files.items():
+        if not (folder / name).is_file():
+            raise DataError(f"{folder / name} is missing; register the agent anew, or take another version")
+        if checksum(folder / name).sha256 != digest:
+            raise DataError(f"{folder / name} is not what was registered; register the agent anew")

@@ -1,0 +1,80 @@
+"""A policy behind a URL: any OpenAI-compatible server, asked through the chat protocol, its tokenizer unknown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import cast
+
+from swirl.errors import ModelError
+from swirl.models.chat import Chat
+from swirl.params import Served
+from swirl.rollout.remote import RemotePolicy
+from swirl.servers import client_of
+
+_NO_LIMIT = 1 << 40
+_END = 0
+
+
+def endpoint_policy(address: str, key_env: str = "") -> RemotePolicy:
+    """The policy of `URL#MODEL`, as http://127.0.0.1:8000/v1#Qwen/Qwen3-0.6B.
+
+    `key_env` names the environment variable that holds the key; "" sends none. Raises `ModelError` for an address
+    without a model, or one that is no such URL.
+    """
+    url, _, model = address.partition("#")
+    if not model:
+        raise ModelError("an endpoint is URL#MODEL, as http://127.0.0.1:8000/v1#Qwen/Qwen3-0.6B; the model is missing")
+    try:
+        served = Served(
+            url=url.rstrip("/"),
+            model=model,
+            api="chat",
+            key_env=key_env,
+            concurrency=1,
+            requests_per_minute=0,
+            tokens_per_minute=0,
+            timeout_s=120.0,
+            retries=2,
+            cost_per_million_input=0.0,
+            cost_per_million_output=0.0,
+        )
+    except ValueError:  # the address is not repeated: a key may have been put into it
+        raise ModelError(
+            "an endpoint is URL#MODEL: http:// or https://, a host and a path such as /v1, no key or query, and then # "
+            "and the name that the server knows the model by; --key-env is the NAME of the variable that holds the key"
+        ) from None
+    return RemotePolicy(model, client_of(served), cast("Chat", TextChat()), _NO_LIMIT)
+
+
+class TextChat:
+    """Stands in for a tokenizer that is not here: each text is one token. How much fits is for the server to say."""
+
+    end_id = _END
+    end_ids: frozenset[int] = frozenset()
+    end_text = "\0"
+
+    def __init__(self) -> None:
+        self._texts = [""]
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """A text as the one token that it is; none when it is empty."""
+        if not text:
+            return ()
+        self._texts.append(text)
+        return (len(self._texts) - 1,)
+
+    def prompt(self, text: str) -> tuple[int, ...]:
+        """The opening of a conversation."""
+        return self.encode(text)
+
+    def turn(self, text: str, closed: bool) -> tuple[int, ...]:
+        """What follows a reply."""
+        return self.encode(text)
+
+    def markup(self, turns: Iterable[tuple[str, str]]) -> str:
+        """Nothing: the chat protocol sends turns, and the server has the template."""
+        return ""
+
+    def text(self, ids: Sequence[int]) -> str:
+        """What a reply says."""
+        return "".join(self._texts[number] for number in ids)

@@ -1,0 +1,350 @@
+"""The tuned policy in MLflow's registry: a version a run, `candidate` the newest, `champion` the best so far.
+
+`champion` moves when the candidate answers more of the same evaluation questions than the champion does, by the exact
+paired test at p < 0.05; without a champion the base model is the bar. What each version answered is kept with it, so
+that it can be compared later. The decision stands on the version as tags.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import hashlib
+import importlib.metadata
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from swirl import params as parameters
+from swirl.absent import why_absent
+from swirl.errors import DataError
+from swirl.evaluation.statistics import mcnemar, paired
+from swirl.layout import Layout
+from swirl.models.local import is_adapter
+from swirl.records import load, load_json, save_json
+from swirl.serving import bundle
+from swirl.tracking.contents import without_credentials
+from swirl.types import Prediction, Question
+
+if TYPE_CHECKING:
+    from mlflow.entities import LoggedModel
+    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.tracking import MlflowClient
+
+    from swirl.tracking.store import Store
+
+NAME = "swirl-policy"
+CANDIDATE, CHAMPION = "candidate", "champion"
+P_LIMIT = 0.05
+"""The champion falls to a candidate that is better with a p-value below this."""
+
+PROMOTED, KEPT, NOT_COMPARED = "promoted", "not promoted", "not compared"
+"""Values of the tag `decision`."""
+
+_WEIGHTS = "weights.sha256"
+_OUTCOMES = "outcomes.json"
+_PACKAGES = (
+    *("mlflow", "torch", "transformers", "tokenizers", "safetensors", "accelerate", "huggingface-hub", "numpy"),
+    *("scipy", "sympy", "pyarrow", "pydantic", "PyYAML", "bm25s", "openai"),
+)
+"""What a registered agent needs to answer."""
+_INSIDE = f"artifacts/{bundle.ARTIFACT}"
+_NUMBERS = (
+    "p_value",
+    "n",
+    "accuracy",
+    "compared_with",
+    "compared_with.accuracy",
+    "only_this_right",
+    "only_other_right",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """Which evaluation questions a model answered right, with tools."""
+
+    questions: str
+    """SHA-256 (hex) of the questions: their ids, texts and accepted answers."""
+    correct: Mapping[str, bool]
+    """By question id."""
+
+    @property
+    def accuracy(self) -> float:
+        """The share that is right."""
+        return sum(self.correct.values()) / len(self.correct)
+
+    def save(self, path: Path) -> None:
+        """Write as JSON."""
+        save_json({"questions": self.questions, "correct": dict(self.correct)}, path)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What became of a candidate."""
+
+    version: str
+    kind: str
+    """`PROMOTED`, `KEPT` or `NOT_COMPARED`."""
+    reason: str
+    """A sentence."""
+    numbers: Mapping[str, str]
+    """What it rests on: tags by name, p_value among them where something was compared."""
+
+
+def promote(store: Store, layout: Layout, run_id: str) -> Decision | None:
+    """Register the tuned policy of run `run_id`, and make it the champion if it beats the one there is.
+
+    Weights that are registered already make no second version: that one becomes the candidate again, and is compared
+    if it could not be before. None for a project without a tuned and evaluated policy. Raises what MLflow raises, and
+    `SwirlError` when the policy cannot be put together.
+    """
+    model, ours = layout.model(bundle.MODEL), read_outcomes(layout, bundle.MODEL)
+    if ours is None or not model.is_dir() or why_absent(model):
+        return None
+    client, digest = store.client, bundle.weights_digest(model)
+    version = _version_of(client, digest)
+    if version is None:
+        version = _register(store, layout, run_id, ours, digest)
+    else:
+        ours = _stored(client, str(version.version))
+    number = str(version.version)  # a number in sqlite, a text from a server
+    client.set_registered_model_alias(NAME, CANDIDATE, number)
+    decision = _decided(version) or _decide(client, layout, number, ours)
+    if decision.kind == PROMOTED and not _decided(version):
+        client.set_registered_model_alias(NAME, CHAMPION, number)
+    for key, value in {"decision": decision.kind, "decision.reason": decision.reason, **decision.numbers}.items():
+        client.set_model_version_tag(NAME, number, key, value)
+        client.set_tag(run_id, f"registry.{key}", value)
+    client.set_tag(run_id, "registry.version", f"{NAME}/{number}")
+    return decision
+
+
+def fetch(uri: str, layout: Layout) -> Path:
+    """The bundle of `models:/NAME@ALIAS` or `models:/NAME/VERSION`: where it is, or a copy until this process ends.
+
+    Raises `DataError` when the registry has no such model, or it is no agent of ours.
+    """
+    from swirl.tracking.store import _connect
+
+    match = re.fullmatch(r"models:/([^/@\s]+)(?:@([^/@\s]+)|/(\d+))", uri)
+    if not match:
+        raise DataError(f"{uri} names no registered model; write models:/{NAME}@{CHAMPION}, or models:/{NAME}/1")
+    if not os.environ.get("MLFLOW_TRACKING_URI") and not (layout.root / "mlflow.db").exists():
+        raise DataError(
+            f"{layout.root / 'mlflow.db'} does not exist, so no model is registered; `dvc repro` makes and registers "
+            "one, or set MLFLOW_TRACKING_URI to the server that has it"
+        )
+    client = _connect(layout)
+    from mlflow.exceptions import MlflowException
+
+    name, alias, version = match.groups()
+    try:
+        version = str(client.get_model_version_by_alias(name, alias).version) if alias else version
+        return _download(client, name, version, _INSIDE)
+    except (MlflowException, OSError) as error:
+        reason = without_credentials((str(error).splitlines() or [""])[0])[:300]
+        raise DataError(f"{uri} cannot be had: {reason.rstrip('.')}{_instead(client, name)}") from None
+
+
+def _instead(client: MlflowClient, name: str) -> str:
+    """What could have been asked for, as the end of a sentence."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        aliases = client.get_registered_model(name).aliases
+    except MlflowException:
+        return ""
+    return f"; there are {', '.join(f'{name}@{alias} (version {of})' for alias, of in sorted(aliases.items()))}"
+
+
+def read_outcomes(layout: Layout, model: str) -> Outcomes | None:
+    """What the evaluation of a model in this project says; None when it was not evaluated with tools."""
+    path = layout.predictions(model)
+    if not path.exists() or not layout.questions.exists():
+        return None
+    correct = {row.question_id: row.correct for row in load(Prediction, path) if row.with_tools}
+    asked = [[q.id, q.text, list(q.answers)] for q in load(Question, layout.questions) if q.id in correct]
+    digest = hashlib.sha256(json.dumps(sorted(asked)).encode()).hexdigest()
+    return Outcomes(digest, correct) if correct else None
+
+
+def _decide(client: MlflowClient, layout: Layout, version: str, ours: Outcomes) -> Decision:
+    """Compare with the champion, or without one with the base."""
+    champion = client.get_registered_model(NAME).aliases.get(CHAMPION)
+    if champion is not None and str(champion) == version:
+        return Decision(version, PROMOTED, "it is the champion already", {})
+    bar = _stored(client, str(champion)) if champion else read_outcomes(layout, "base")
+    name = f"the champion, version {champion}" if champion else "the base model"
+    if bar is None:
+        return Decision(version, NOT_COMPARED, "there is no champion, and the base model was not evaluated", {})
+    if bar.questions != ours.questions or bar.correct.keys() != ours.correct.keys():
+        reason = (
+            f"{name} was evaluated on other questions; evaluate it on these, or take the alias {CHAMPION} away from it"
+        )
+        return Decision(version, NOT_COMPARED, reason, {"compared_with": name})
+    bar_only, our_only = paired(bar.correct, ours.correct)
+    p_value = mcnemar(bar_only, our_only)
+    better = our_only > bar_only and p_value < P_LIMIT
+    numbers = {
+        "p_value": f"{p_value:.6g}",
+        "n": str(len(ours.correct)),
+        "accuracy": f"{ours.accuracy:.6g}",
+        "compared_with": name,
+        "compared_with.accuracy": f"{bar.accuracy:.6g}",
+        "only_this_right": str(our_only),
+        "only_other_right": str(bar_only),
+    }
+    than = f"than {name}: {ours.accuracy:.1%} against {bar.accuracy:.1%} of {len(ours.correct)} questions"
+    reason = f"{'better' if better else 'not significantly better'} {than}, p = {p_value:.3g}"
+    return Decision(version, PROMOTED if better else KEPT, reason, numbers)
+
+
+def _decided(version: ModelVersion) -> Decision | None:
+    """What was decided about a version before; None when it was not compared yet."""
+    if version.tags.get("decision") not in (PROMOTED, KEPT):
+        return None
+    numbers = {key: version.tags[key] for key in _NUMBERS if key in version.tags}
+    return Decision(str(version.version), version.tags["decision"], version.tags.get("decision.reason", ""), numbers)
+
+
+def _version_of(client: MlflowClient, digest: str) -> ModelVersion | None:
+    """The version that has these weights."""
+    token = None
+    while True:
+        page = client.search_model_versions(f"name='{NAME}'", max_results=200, page_token=token)
+        for version in page:
+            if version.tags.get(_WEIGHTS) == digest:
+                return version
+        token = page.token
+        if not token:
+            return None
+
+
+def _register(store: Store, layout: Layout, run_id: str, outcomes: Outcomes, digest: str) -> ModelVersion:
+    """A new version: the bundle as a logged model of the run, and that in the registry."""
+    from mlflow.entities import LoggedModelOutput
+    from mlflow.exceptions import MlflowException
+
+    client = store.client
+    settings = parameters.load(layout.root / "params.yaml")
+    with tempfile.TemporaryDirectory(prefix="swirl-agent-") as place:
+        folder = Path(place) / bundle.ARTIFACT
+        whole = bundle.write_bundle(folder, settings, layout, store.max_model_mb)
+        outcomes.save(folder / _OUTCOMES)
+        made = client.create_logged_model(store.experiment, NAME, run_id, model_type="agent")
+        try:
+            needed = _requirements(settings, layout)
+            with _everywhere(client):
+                _save(Path(place) / "model", folder, made, run_id, _example(layout), needed)
+            client.log_model_artifacts(made.model_id, str(Path(place) / "model"))
+        except BaseException:
+            client.finalize_logged_model(made.model_id, "FAILED")
+            raise
+    client.finalize_logged_model(made.model_id, "READY")
+    client.log_outputs(run_id, [LoggedModelOutput(made.model_id, step=0)])
+    try:
+        client.get_registered_model(NAME)
+    except MlflowException:
+        client.create_registered_model(NAME, description="The policy that step-wise RL tuned, with its tools.")
+    tags = {_WEIGHTS: digest, "contents": "whole" if whole else "points to folders outside, with their checksums"}
+    # Without a server, MLflow would look a models:/ source up in the current folder's store, whatever the client's is.
+    source = f"models:/{made.model_id}" if client.tracking_uri.startswith("http") else made.artifact_location
+    return client.create_model_version(NAME, source, run_id, tags, model_id=made.model_id)
+
+
+def _save(
+    path: Path, folder: Path, made: LoggedModel, run_id: str, example: Mapping[str, Any], requirements: list[str]
+) -> None:
+    """The MLflow model of a bundle, which has answered `example` once it is written."""
+    import mlflow
+    from mlflow.models import Model
+
+    source = Path(bundle.__file__).parent
+    with _untraced():
+        mlflow.pyfunc.save_model(
+            str(path),
+            python_model=str(source / "model.py"),
+            artifacts={bundle.ARTIFACT: str(folder)},
+            code_paths=[str(source.parent)],
+            pip_requirements=requirements,
+            input_example=dict(example),
+            mlflow_model=Model(
+                artifact_path=made.artifact_location, model_uuid=made.model_id, run_id=run_id, model_id=made.model_id
+            ),
+        )
+    for cache in list(path.rglob("__pycache__")):
+        shutil.rmtree(cache)
+
+
+@contextlib.contextmanager
+def _untraced() -> Iterator[None]:
+    """Without traces: the answer to an example is nobody's request."""
+    import mlflow
+
+    mlflow.tracing.disable()
+    try:
+        yield
+    finally:
+        mlflow.tracing.enable()
+
+
+@contextlib.contextmanager
+def _everywhere(client: MlflowClient) -> Iterator[None]:
+    """Let the parts of MLflow that ask for no client, and would make a store in the current folder, use this one's."""
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    os.environ["MLFLOW_TRACKING_URI"] = client.tracking_uri
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    try:
+        yield
+    finally:
+        os.environ.pop("MLFLOW_TRACKING_URI")
+        if before is not None:
+            os.environ["MLFLOW_TRACKING_URI"] = before
+
+
+def _example(layout: Layout) -> dict[str, Any]:
+    """A request: the first evaluation question."""
+    first = next(question for question in load(Question, layout.questions) if question.split == "evaluation")
+    return {
+        "input": [{"role": "user", "content": first.text}],
+        "custom_inputs": {"benchmark": first.benchmark},
+    }
+
+
+def _requirements(settings: parameters.Params, layout: Layout) -> list[str]:
+    """The packages that this agent needs, as they are here."""
+    needed = list(_PACKAGES)
+    if settings.index.retriever != "bm25":
+        needed += ["sentence-transformers", "faiss-cpu"]
+    if any(name.startswith("mcp:") for task in settings.tasks.values() for name in task.tools):
+        needed.append("mcp")
+    if is_adapter(layout.model(bundle.MODEL)):
+        needed.append("peft")
+    return [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in needed]
+
+
+def _stored(client: MlflowClient, version: str) -> Outcomes:
+    """What a version answered right when it was registered. Raises `DataError` when that is not kept with it."""
+    found = load_json(_download(client, NAME, version, f"{_INSIDE}/{_OUTCOMES}"))
+    return Outcomes(found["questions"], found["correct"])
+
+
+def _download(client: MlflowClient, name: str, version: str, path: str) -> Path:
+    """Where an artifact of a version is on this machine: in place, or a copy that is deleted when this process ends.
+
+    (A models:/ address would be looked up in the store of the current folder, whatever the client's is.)
+    """
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    from mlflow.artifacts import download_artifacts
+
+    place = tempfile.mkdtemp(prefix="swirl-registry-")
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    address = f"{client.get_model_version_download_uri(name, version).rstrip('/')}/{path}"
+    return Path(download_artifacts(artifact_uri=address, dst_path=place, tracking_uri=client.tracking_uri))

@@ -1,0 +1,352 @@
+"""The agent: the trajectory of the evaluation, told step by step; and the bundle that holds all that it needs."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from swirl.asking import ask, show
+from swirl.errors import DataError, ModelError, SwirlError
+from swirl.layout import Layout
+from swirl.models.pointer import NAME as POINTER
+from swirl.models.pointer import point_to_same
+from swirl.records import load_json
+from swirl.seeds import derive
+from swirl.serving.agent import MAX_QUESTION, Acted, Agent, Ended, Observed, as_dict, result, thought
+from swirl.serving.bundle import benchmarks_of, open_bundle, project_agent, weights_digest, write_bundle
+from swirl.types import Question, Stop, Trajectory
+from swirl.wiring import attempts, roll_out_all
+from tests import asked, taught
+from tests.servers import THE_KEY, said, scripted
+
+SLOW_TOOL = """
+import pathlib, time
+
+class Gate:
+    '''A calculator that answers when a file is there.'''
+
+    name, kind, tag, description, time_limit_s, output_limit = "gate", "calculate", "math_exp", "waits", 60.0, 100
+
+    def __init__(self, file):
+        self.file = pathlib.Path(file)
+
+    def run(self, payload):
+        while not self.file.exists():
+            time.sleep(0.01)
+        return "6"
+"""
+
+
+@pytest.fixture(scope="module")
+def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    """A project that no test changes."""
+    return asked.project(tmp_path_factory.mktemp("project"))
+
+
+@pytest.fixture(scope="module")
+def agent(layout: Layout) -> Agent:
+    return project_agent(layout.model("swirl"), asked.params_of(layout), layout, benchmarks_of(layout))
+
+
+def told(agent: Agent, text: str, benchmark: str = "mini") -> list[Acted | Observed | Ended]:
+    return list(agent.stream(text, benchmark))
+
+
+def without_logprobs(made: Trajectory) -> Trajectory:
+    return dataclasses.replace(made, steps=tuple(dataclasses.replace(step, logprobs=()) for step in made.steps))
+
+
+def test_a_question_is_told_step_by_step(agent: Agent) -> None:
+    *steps, last = told(agent, asked.QUESTION)
+    assert steps == [
+        Acted(0, "", "search", "Ada born"),
+        Observed(0, "Ada was born in Oslo.", False),
+        Acted(1, "", "", "Oslo"),
+    ]
+    assert isinstance(last, Ended)
+    assert (last.trajectory.answer, last.trajectory.stop) == ("Oslo", Stop.ANSWERED)
+    read = len(last.trajectory.prompt_ids) + len(last.trajectory.steps[0].observation_ids)
+    assert (last.input_tokens, last.output_tokens) == (read, sum(len(step.token_ids) for step in last.trajectory.steps))
+
+
+def test_it_is_the_trajectory_that_the_evaluation_makes(agent: Agent, layout: Layout) -> None:
+    """Alone byte for byte; beside others in a batch, the last bits of log-probabilities may differ, and they alone."""
+    params, tools = asked.params_of(layout), ("search", "calculator")
+    questions = [Question(f"q/{text}", "mini", "evaluation", text, ("x",), 0, tools) for text in taught.SCRIPT]
+    seed = derive(params.seed, "evaluate", "True")
+    together = roll_out_all(params, agent.policy, attempts(params, layout, questions, 1), 0.0, seed)
+    assert {made.stop for made in together} == {Stop.ANSWERED, Stop.MALFORMED}
+    for question, beside in zip(questions, together, strict=True):
+        *_, last = agent.stream_of(question)
+        assert isinstance(last, Ended)
+        [alone] = roll_out_all(params, agent.policy, attempts(params, layout, [question], 1), 0.0, seed)
+        assert last.trajectory == alone
+        assert without_logprobs(alone) == without_logprobs(beside)
+
+
+def test_an_action_is_told_while_its_tool_is_at_work(tmp_path: Path) -> None:
+    gate = tmp_path / "open"
+    tasks = {
+        "search": {"tools": ["search", "gate:Gate"], "max_steps": 5},
+        "calculate": {"tools": ["calculator"], "max_steps": 5},
+    }
+    tools = {"folder": "own", "options": {"gate:Gate": {"file": str(gate)}}}
+    (tmp_path / "project/own").mkdir(parents=True)
+    (tmp_path / "project/own/gate.py").write_text(SLOW_TOOL, encoding="utf-8")
+    layout = asked.project(tmp_path / "project", tasks=tasks, tools=tools)
+    kinds = {
+        name: dataclasses.replace(kind, tools=("search", "gate:Gate")) for name, kind in benchmarks_of(layout).items()
+    }
+    waiting = project_agent(layout.model("swirl"), asked.params_of(layout), layout, kinds)
+    events = waiting.stream("Rome Oslo", "mini")
+    assert next(events) == Acted(0, "", "gate", "2 * 3")
+    gate.touch()
+    assert next(events) == Observed(0, "6", False)
+
+
+def test_who_stops_listening_ends_the_work(agent: Agent) -> None:
+    events = agent.stream(asked.QUESTION, "mini")
+    next(events)
+    events.close()  # type: ignore[attr-defined]
+    deadline = time.monotonic() + 10
+    while any(thread.name == "agent" for thread in threading.enumerate()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert told(agent, asked.QUESTION)[-1].trajectory.answer == "Oslo"
+
+
+def test_malformed_actions_are_told_whole(agent: Agent) -> None:
+    first, reply, *_, last = told(agent, "Oslo what")
+    assert first == Acted(0, taught.LONG, "", "")
+    assert reply == Observed(0, "error: give one call or one answer", True)
+    shown = as_dict(last, "Oslo what")
+    assert (shown["answer"], shown["stop"]) == ("", "malformed")
+    assert shown["steps"][0]["call"] is None
+    assert shown["steps"][0]["thought"] == taught.LONG
+
+
+@pytest.mark.parametrize(
+    ("text", "payload", "expected"),
+    [
+        ("I look. <search_query> Ada </search_query>", "Ada", "I look."),
+        ("One <<search_query>> Ada <</search_query>> two", "Ada", "One two"),
+        ("<answer>5</answer>", "5", ""),
+        ("Ada, Ada: <answer> Ada </answer>\nso.", "Ada", "Ada, Ada: so."),
+        (" neither ", "", "neither"),
+    ],
+)
+def test_a_thought_is_what_stands_beside_the_call(text: str, payload: str, expected: str) -> None:
+    assert thought(text, payload) == expected
+
+
+def test_a_result_is_told_without_its_query() -> None:
+    assert result("2 * 3 -> 6", "2 * 3") == "6"
+    assert result("error: give one call or one answer", "") == "error: give one call or one answer"
+
+
+@pytest.mark.parametrize(
+    ("text", "benchmark", "message"),
+    [
+        ("  ", "mini", "the question is empty"),
+        ("x" * (MAX_QUESTION + 1), "mini", "the question has 4,001 characters; at most 4,000 are read"),
+        ("x", "nope", "there is no benchmark 'nope' here; there are mini, other"),
+    ],
+)
+def test_what_cannot_be_asked_is_one_sentence(agent: Agent, text: str, benchmark: str, message: str) -> None:
+    with pytest.raises(DataError) as caught:
+        agent.stream(text, benchmark)
+    assert str(caught.value) == message
+
+
+def test_asking_prints_readable_lines_and_colours_only_on_a_terminal(agent: Agent) -> None:
+    plain, coloured = io.StringIO(), io.StringIO()
+    show(told(agent, asked.QUESTION), plain, False)
+    assert plain.getvalue() == (
+        "step 1\n  search     Ada born\n  result     Ada was born in Oslo.\nstep 2\nanswer: Oslo\n"
+    )
+    show(told(agent, asked.QUESTION), coloured, True)
+    assert coloured.getvalue().startswith("\x1b[1mstep 1\x1b[0m\n")
+    show([Observed(0, "\x1b]0;title\x07 \u202e", False)], plain, False)
+    assert "\x1b" not in plain.getvalue()
+
+
+@pytest.mark.slow
+def test_the_command_answers_from_standard_input_as_json(
+    layout: Layout, swirl: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    done = swirl("ask", asked.QUESTION, "--benchmark", "other", "--json", cwd=layout.root)
+    assert done.stderr == ""
+    answer = json.loads(done.stdout)
+    assert {key: answer[key] for key in ("question", "benchmark", "answer", "stop")} == {
+        "question": asked.QUESTION,
+        "benchmark": "other",
+        "answer": "Oslo",
+        "stop": "answered",
+    }
+    assert [(step["call"], step["result"]) for step in answer["steps"]] == [
+        ({"tool": "search", "input": "Ada born"}, "Ada was born in Oslo."),
+        (None, None),
+    ]
+    assert set(answer["tokens"]) == {"input", "output"}
+    assert answer["seconds"] > 0
+    done = swirl("ask", asked.QUESTION, cwd=layout.root)
+    assert done.stderr == "swirl: say whose tools to use: --benchmark mini or --benchmark other\n"
+
+
+def test_standard_input_and_the_only_benchmark_will_do(
+    layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = asked.copy(layout, tmp_path / "copy")
+    asked.write_questions(copy)
+    from swirl import records
+
+    mini = [q for q in records.load(Question, copy.questions) if q.benchmark == "mini"]
+    records.save(mini, Question, copy.questions)
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"  {asked.QUESTION}\n"))
+    out = io.StringIO()
+    ask("-", None, copy.model("swirl"), asked.params_of(copy), copy, out=out)
+    assert out.getvalue().endswith("answer: Oslo\n")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        ("models/swirl", "holds no model; run `dvc repro` to make it"),
+        ("data/questions", "questions.parquet does not exist; run `dvc repro` to make it"),
+        ("data/index/mini.evaluation", "holds no search index; the stage index makes it: run `dvc repro index`"),
+    ],
+)
+def test_what_is_missing_is_said_with_what_makes_it(layout: Layout, tmp_path: Path, spoil: str, message: str) -> None:
+    copy = asked.copy(layout, tmp_path / "copy")
+    shutil.rmtree(copy.root / spoil)
+    with pytest.raises(SwirlError) as caught:
+        ask(asked.QUESTION, "mini", copy.model("swirl"), asked.params_of(copy), copy, out=io.StringIO())
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_server_answers_without_its_tokenizer(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("THE_SERVERS_KEY", THE_KEY)
+    out = io.StringIO()
+    replies = [said("I look. <search_query> Ada born </search_query>"), said("<answer> a Oslo \u2013 \u5965 </answer>")]
+    with scripted(*replies) as server:
+        model = f"{server.url}#llama"
+        ask(asked.QUESTION, "mini", model, asked.params_of(layout), layout, True, "THE_SERVERS_KEY", out)
+    answer = json.loads(out.getvalue())
+    assert answer["answer"] == "a Oslo \u2013 \u5965"
+    assert [step["thought"] for step in answer["steps"]] == ["I look.", ""]
+    assert answer["tokens"] == {"input": 20, "output": 10}
+    assert [turn["content"] for turn in server.bodies[1]["messages"]] == [
+        asked.QUESTION,
+        "I look. <search_query> Ada born </search_query>",
+        "Ada born -> Ada was born in Oslo.",
+    ]
+    assert {body["temperature"] for body in server.bodies} == {0.0}
+    assert server.headers[0]["authorization"] == f"Bearer {THE_KEY}"
+    assert THE_KEY not in out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("http://127.0.0.1:9/v1", "the model is missing"),
+        ("http://me:pw@127.0.0.1:9/v1#m", "no key or query"),
+        ("http://127.0.0.1:9/v1#m", "nothing answers at http://127.0.0.1:9/v1"),
+    ],
+)
+def test_an_endpoint_that_is_none_is_refused(layout: Layout, model: str, message: str) -> None:
+    with pytest.raises(ModelError) as caught:
+        ask("x", "mini", model, asked.params_of(layout), layout, out=io.StringIO())
+    assert message in str(caught.value)
+    assert "pw" not in str(caught.value)
+
+
+def answers(folder: Path) -> str:
+    """What a bundle says."""
+    last = told(open_bundle(folder), asked.QUESTION)[-1]
+    assert isinstance(last, Ended)
+    return last.trajectory.answer
+
+
+def test_a_bundle_answers_without_its_project(layout: Layout, tmp_path: Path) -> None:
+    copy, folder = asked.copy(layout, tmp_path / "copy"), tmp_path / "bundle"
+    assert write_bundle(folder, asked.params_of(copy), copy, 100.0)
+    shutil.rmtree(copy.root)
+    assert answers(folder) == "Oslo"
+    assert list(open_bundle(folder).benchmarks) == ["mini", "other"]
+
+
+@pytest.mark.parametrize(
+    "name", ["models/swirl/config.json", "data/index/mini.evaluation/passages.parquet", "params.yaml"]
+)
+def test_a_bundle_that_was_changed_is_refused(layout: Layout, tmp_path: Path, name: str) -> None:
+    write_bundle(tmp_path / "bundle", asked.params_of(layout), layout, 100.0)
+    path = tmp_path / "bundle" / name
+    path.write_bytes(path.read_bytes() + b" ")
+    with pytest.raises(DataError, match="is not what was registered"):
+        open_bundle(tmp_path / "bundle")
+    path.unlink()
+    with pytest.raises(DataError, match="is missing"):
+        open_bundle(tmp_path / "bundle")
+
+
+def test_above_the_limit_a_bundle_points_to_folders_that_must_not_change(layout: Layout, tmp_path: Path) -> None:
+    copy, folder = asked.copy(layout, tmp_path / "copy"), tmp_path / "bundle"
+    assert not write_bundle(folder, asked.params_of(copy), copy, 0.0)
+    assert not list(folder.rglob("*.safetensors"))
+    assert not (folder / "data/index").exists()
+    assert answers(folder) == "Oslo"
+    passages = copy.index("mini", "evaluation") / "passages.parquet"
+    whole = passages.read_bytes()
+    passages.write_bytes(whole + b" ")
+    with pytest.raises(DataError, match="is not what was registered"):
+        open_bundle(folder)
+    passages.write_bytes(whole)
+    asked.nudge(copy)
+    with pytest.raises(ModelError, match="is not what it was"):
+        open_bundle(folder)
+
+
+def test_a_pointer_is_followed_into_the_bundle(layout: Layout, tmp_path: Path) -> None:
+    copy, folder = asked.copy(layout, tmp_path / "copy"), tmp_path / "bundle"
+    shutil.move(copy.model("swirl"), copy.model("base"))
+    point_to_same(copy.model("base"), copy.model("swirl"))
+    before = weights_digest(copy.model("swirl"))
+    assert write_bundle(folder, asked.params_of(copy), copy, 100.0)
+    small = tmp_path / "small"
+    assert not write_bundle(small, asked.params_of(copy), copy, 0.001)
+    assert Path(load_json(small / f"models/swirl/{POINTER}")["model"]) == copy.model("base").resolve()
+    assert answers(small) == "Oslo"
+    asked_base = copy.model("base") / "config.json"
+    assert asked_base.exists()
+    shutil.rmtree(copy.root)
+    assert answers(folder) == "Oslo"
+    assert weights_digest(folder / "models/swirl") == before
+
+
+def test_the_weights_decide_the_digest(layout: Layout, tmp_path: Path) -> None:
+    copy = asked.copy(layout, tmp_path / "copy")
+    assert weights_digest(copy.model("swirl")) == weights_digest(layout.model("swirl"))
+    asked.nudge(copy)
+    assert weights_digest(copy.model("swirl")) != weights_digest(layout.model("swirl"))
+
+
+def test_a_secret_in_params_is_not_registered(layout: Layout, tmp_path: Path) -> None:
+    copy = asked.copy(layout, tmp_path / "copy")
+    tree = yaml.safe_load((copy.root / "params.yaml").read_text())
+    tree["tools"]["options"] = {"own:Tool": {"api_key": "sk-1234"}}
+    (copy.root / "params.yaml").write_text(yaml.safe_dump(tree))
+    with pytest.raises(DataError) as caught:
+        write_bundle(tmp_path / "bundle", asked.params_of(copy), copy, 100.0)
+    assert "tools.options.own:Tool.api_key looks like a secret" in str(caught.value)
+    assert "sk-1234" not in str(caught.value)

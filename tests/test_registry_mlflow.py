@@ -1,0 +1,299 @@
+"""Registration and promotion on a real sqlite store and a real server; a registered agent answers over HTTP."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from swirl.absent import leave_out
+from swirl.asking import ask
+from swirl.errors import DataError
+from swirl.layout import Layout
+from swirl.tracking.registry import NAME, fetch, promote, read_outcomes
+from swirl.tracking.store import Store
+from tests import asked
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _no_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SWIRL_RUN_ID", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def store_of(layout: Layout, max_model_mb: float = 100.0) -> tuple[Store, str]:
+    """The store of a project and a parent run in it."""
+    store = Store(layout, {}, max_model_mb)
+    return store, store.open_parent("dvc repro")
+
+
+def aliases(store: Store) -> dict[str, int]:
+    return {alias: int(version) for alias, version in store.client.get_registered_model(NAME).aliases.items()}
+
+
+def tags(store: Store, version: int) -> dict[str, str]:
+    return dict(store.client.get_model_version(NAME, str(version)).tags)
+
+
+def test_without_a_tuned_and_evaluated_policy_nothing_is_registered(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    assert read_outcomes(layout, "swirl") is None
+    asked.write_questions(layout)
+    asked.predict(layout, "swirl", 20)
+    leave_out(layout.model("swirl"), "train.methods does not name it")
+    unused: Any = None
+    assert promote(unused, layout, "run") is None
+
+
+def test_outcomes_are_those_with_tools_of_these_very_questions(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    asked.write_questions(layout)
+    asked.predict(layout, "swirl", 10)
+    first = read_outcomes(layout, "swirl")
+    assert first is not None
+    assert (len(first.correct), first.accuracy) == (80, 0.25)
+    asked.write_questions(layout, asked="what is new")
+    second = read_outcomes(layout, "swirl")
+    assert second is not None
+    assert first.correct == second.correct
+    assert first.questions != second.questions
+
+
+@pytest.mark.parametrize("uri", ["models:/swirl-policy", "models:/", "models:/a/Production", "runs:/1/model"])
+def test_only_registered_versions_are_fetched(tmp_path: Path, uri: str) -> None:
+    with pytest.raises(DataError, match="names no registered model; write models:/swirl-policy@champion"):
+        fetch(uri, Layout(tmp_path))
+
+
+def test_asking_for_a_registered_model_makes_no_store(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="so no model is registered; `dvc repro` makes and registers one"):
+        fetch("models:/swirl-policy@champion", Layout(tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_policy_is_promoted_when_it_beats_the_one_before(tmp_path: Path) -> None:
+    """Of 80 questions: base 20, then 40 (promoted), the same again, 42 (better, not significantly), other questions,
+    and 60 (promoted over 40)."""
+    layout = asked.project(tmp_path)
+    store, run = store_of(layout)
+    asked.predict(layout, "base", 10)
+    asked.predict(layout, "swirl", 20)
+    first = promote(store, layout, run)
+    assert first is not None
+    assert (first.version, first.kind) == ("1", "promoted")
+    assert first.reason == "better than the base model: 50.0% against 25.0% of 80 questions, p = 1.91e-06"
+    assert aliases(store) == {"candidate": 1, "champion": 1}
+    found = tags(store, 1)
+    numbers = {"p_value": "1.90735e-06", "n": "80", "accuracy": "0.5", "compared_with.accuracy": "0.25"}
+    assert {key: found[key] for key in numbers} == numbers
+    assert (found["decision"], found["compared_with"], found["contents"]) == ("promoted", "the base model", "whole")
+    on_run = store.client.get_run(run).data.tags
+    assert (on_run["registry.version"], on_run["registry.decision"]) == ("swirl-policy/1", "promoted")
+    assert store.client.get_run(run).outputs.model_outputs
+
+    assert promote(store, layout, run) == first
+    assert len(store.client.search_model_versions(f"name='{NAME}'")) == 1
+
+    asked.nudge(layout)
+    asked.predict(layout, "swirl", 21)
+    second = promote(store, layout, run)
+    assert second is not None
+    assert (second.version, second.kind) == ("2", "not promoted")
+    assert second.reason.startswith("not significantly better than the champion, version 1: 52.5% against 50.0%")
+    assert tags(store, 2)["p_value"] == "0.5"
+    assert aliases(store) == {"candidate": 2, "champion": 1}
+
+    asked.nudge(layout)
+    asked.write_questions(layout, 39)
+    asked.predict(layout, "swirl", 39, 39)
+    third = promote(store, layout, run)
+    assert third is not None
+    assert (third.version, third.kind) == ("3", "not compared")
+    assert "was evaluated on other questions" in third.reason
+    assert "p_value" not in tags(store, 3)
+    assert aliases(store) == {"candidate": 3, "champion": 1}
+
+    asked.predict(layout, "base", 0, 39)
+    store.client.delete_registered_model_alias(NAME, "champion")
+    anew = promote(store, layout, run)
+    assert anew is not None
+    assert (anew.version, anew.kind, tags(store, 3)["compared_with"]) == ("3", "promoted", "the base model")
+    assert aliases(store) == {"candidate": 3, "champion": 3}
+    store.client.set_registered_model_alias(NAME, "champion", "1")
+
+    asked.nudge(layout)
+    asked.write_questions(layout)
+    asked.predict(layout, "swirl", 30)
+    fourth = promote(store, layout, run)
+    assert fourth is not None
+    assert (fourth.version, fourth.kind) == ("4", "promoted")
+    assert aliases(store) == {"candidate": 4, "champion": 4}
+
+
+@contextlib.contextmanager
+def running(*command: str, folder: Path, port: int, **environment: str) -> Iterator[str]:
+    """The address of a server process that answers on `port`; it and what it started end with the block."""
+    with (folder / "server.log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", *command, "--host", "127.0.0.1", "--port", str(port)],
+            cwd=folder,
+            env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **environment},
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+        try:
+            address = f"http://127.0.0.1:{port}"
+            deadline = time.monotonic() + 150
+            while True:
+                try:
+                    urllib.request.urlopen(f"{address}/health", timeout=5).close()
+                    break
+                except OSError:
+                    said = (folder / "server.log").read_text()[-2000:]
+                    assert process.poll() is None and time.monotonic() < deadline, said
+                    time.sleep(0.2)
+            yield address
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def post(address: str, request: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    """Status and body of one question over HTTP."""
+    body = json.dumps(request).encode()
+    sent = urllib.request.Request(f"{address}/invocations", body, {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(sent, timeout=60) as response:
+            return response.status, json.load(response)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+def user(text: str, **custom: str) -> dict[str, Any]:
+    return {"input": [{"role": "user", "content": text}], **({"custom_inputs": custom} if custom else {})}
+
+
+def timeless(answer: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in answer.items() if key != "seconds"}
+
+
+@pytest.mark.slow
+def test_a_registered_agent_answers_over_http_as_swirl_ask_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The registry behind `mlflow server`; the agent behind `mlflow models serve`, on its own code and files."""
+    layout = asked.project(tmp_path / "project")
+    asked.predict(layout, "base", 0)
+    asked.predict(layout, "swirl", 40)
+    stored = tmp_path / "stored"
+    stored.mkdir()
+    server = ("server", "--backend-store-uri", f"sqlite:///{stored}/mlflow.db", "--artifacts-destination", str(stored))
+    with running(*server, "--workers", "1", folder=stored, port=free_port()) as registry:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", registry)
+        store, run = store_of(layout)
+        decision = promote(store, layout, run)
+        assert decision is not None
+        assert (decision.version, decision.kind) == ("1", "promoted")
+        assert aliases(store) == {"candidate": 1, "champion": 1}
+        again = promote(store, layout, run)
+        assert again == decision
+        assert not (layout.root / "mlflow.db").exists()
+
+        uri = "models:/swirl-policy@champion"
+        out = io.StringIO()
+        ask(asked.QUESTION, "other", uri, asked.params_of(layout), layout, True, out=out)
+        expected = json.loads(out.getvalue())
+        assert expected["answer"] == "Oslo"
+        out = io.StringIO()
+        ask(asked.QUESTION, "other", layout.model("swirl"), asked.params_of(layout), layout, True, out=out)
+        assert timeless(json.loads(out.getvalue())) == timeless(expected)
+
+        own = tmp_path / "elsewhere"
+        own.mkdir()
+        serve = ("models", "serve", "-m", uri, "--env-manager", "local")
+        environment = {"MLFLOW_TRACKING_URI": registry, "PYTHONPATH": ""}
+        with running(*serve, folder=own, port=free_port(), **environment) as address:
+            status, answer = post(address, user(asked.QUESTION, benchmark="other"))
+            assert status == 200, answer
+            assert timeless(answer["custom_outputs"]) == timeless(expected)
+            assert answer["output"][-1]["content"][0]["text"] == "Oslo"
+            assert [item["type"] for item in answer["output"]] == ["function_call", "function_call_output", "message"]
+            assert json.loads(answer["output"][0]["arguments"]) == {"input": "Ada born"}
+            assert answer["output"][0]["call_id"] == answer["output"][1]["call_id"]
+            assert (answer["status"], answer["usage"]["output_tokens"]) == ("completed", expected["tokens"]["output"])
+
+            assert post(address, user(asked.QUESTION))[1]["custom_outputs"]["benchmark"] == "mini"
+            assert post(address, user(asked.QUESTION, task="search"))[1]["custom_outputs"]["answer"] == "Oslo"
+            malformed = post(address, user("Oslo what"))[1]
+            assert (malformed["status"], malformed["custom_outputs"]["stop"]) == ("incomplete", "malformed")
+            for request, message in (
+                (user("x", benchmark="nope"), "there is no benchmark 'nope' here; there are mini, other"),
+                (user("x", task="nope"), "there is no task 'nope' here; there are search"),
+                (user("x", colour="red"), "custom_inputs has no colour; it may have benchmark or task"),
+                (user("x" * 4001), "the question has 4,001 characters; at most 4,000 are read"),
+                (user(" "), "the question is empty"),
+                ({"input": [{"role": "system", "content": "x"}]}, "leave out system and developer messages"),
+                ({**user("x"), "temperature": 1}, "temperature cannot be chosen"),
+                ({"input": []}, "input holds no user message"),
+            ):
+                status, answer = post(address, request)
+                assert (status, answer["message"].endswith(message) or message in answer["message"]) == (400, True)
+                assert "Traceback" not in json.dumps(answer)
+
+
+@pytest.mark.slow
+def test_from_python_a_registered_agent_streams(tmp_path: Path) -> None:
+    layout = asked.project(tmp_path)
+    asked.predict(layout, "base", 0)
+    asked.predict(layout, "swirl", 40)
+    store, run = store_of(layout, 0.0)
+    promote(store, layout, run)
+    assert tags(store, 1)["contents"].startswith("points to folders outside")
+    program = (
+        "import json, mlflow\n"
+        f"mlflow.set_tracking_uri('sqlite:///{layout.root}/mlflow.db')\n"
+        "agent = mlflow.pyfunc.load_model('models:/swirl-policy@champion')\n"
+        f"request = {{'input': [{{'role': 'user', 'content': {asked.QUESTION!r}}}]}}\n"
+        "for event in agent.predict_stream(request):\n"
+        "    print(json.dumps([event['type'], event.get('item', {}).get('type')]))\n"
+        "print(json.dumps(agent.predict(request)['custom_outputs']['answer']))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert [json.loads(line) for line in done.stdout.splitlines()] == [
+        ["response.output_item.done", "function_call"],
+        ["response.output_item.done", "function_call_output"],
+        ["response.output_item.done", "message"],
+        ["response.completed", None],
+        "Oslo",
+    ]
