@@ -1,0 +1,113 @@
+"""What a flow run shows of the pipeline's reports, as Prefect artifacts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from prefect import State
+from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+
+from swirl import tracking
+from swirl.layout import Layout
+from swirl.records import load_json
+
+MLFLOW_PAGES = "http://127.0.0.1:5000"
+"""Where `make mlflow` shows the runs."""
+SCORE = ("benchmark", "model", "with_tools", "n", "accuracy", "ci_low", "ci_high", "p_vs_base")
+
+
+def link_run(layout: Layout, run_id: str) -> None:
+    """A link to the MLflow run."""
+    create_link_artifact(
+        link=tracking.run_url(layout, run_id, MLFLOW_PAGES),
+        link_text="this run in MLflow",
+        key="mlflow-run",
+        description="Metrics, parameters and models. Without an MLflow server: `make mlflow` shows it.",
+    )
+
+
+def show(layout: Layout, states: Mapping[str, State[Any]]) -> None:
+    """Gates, funnel and results of the stages that this run ran or found up to date, as far as there are any."""
+    done = {name for name, state in states.items() if state.is_completed()}
+    gates = [name.removeprefix("check_") for name in states if name.startswith("check_")]
+    _gates(layout, gates, done)
+    if "filter" in done and layout.filters.exists():
+        _funnel(load_json(layout.filters))
+    if "report" in done and layout.results.exists():
+        rows = [{column: _rounded(score.get(column)) for column in SCORE} for score in _scores(layout)]
+        create_table_artifact(table=rows, key="results", description="Accuracy with 95% Wilson intervals")
+
+
+def _gates(layout: Layout, gates: list[str], done: set[str]) -> None:
+    rows = []
+    for gate in gates:
+        passed = f"check_{gate}" in done
+        path = layout.quality(gate) if passed else layout.root / f".swirl/quality/{gate}.failed.json"
+        if not path.exists():
+            continue
+        report = load_json(path)
+        expectations = report.get("expectations", [])
+        violated = [one for one in expectations if not one["success"]]
+        rows.append(
+            {
+                "gate": gate,
+                "result": "passed" if passed else "FAILED",
+                "expectations": len(expectations),
+                "violated": len(violated),
+                "rows": ", ".join(f"{table} {count}" for table, count in report.get("rows", {}).items()),
+            }
+        )
+        if not passed:
+            create_markdown_artifact(
+                markdown=_failure(gate, violated), key="failed-gate", description=f"Why the {gate} gate stopped the run"
+            )
+    if rows:
+        create_table_artifact(table=rows, key="quality-gates", description="Great Expectations gates")
+
+
+def _failure(gate: str, violated: list[dict[str, Any]]) -> str:
+    """The violated expectations with their first offending rows."""
+    lines = [f"# The {gate} gate stopped this run", ""]
+    for one in violated:
+        where = f"{one['table']}.{one['column']}" if one["column"] else one["table"]
+        lines += [f"## {one['name']} on {where}", "", f"Expected: {one['meaning']}", ""]
+        if one["observed"] is not None:
+            lines += [f"Observed: {one['observed']}", ""]
+        if one["rows"]:
+            columns = list(one["rows"][0])
+            lines += [f"{one['violations']} of {one['of']} rows violate it, as these do:", ""]
+            lines += ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+            lines += ["| " + " | ".join(_cell(row.get(column)) for column in columns) + " |" for row in one["rows"]]
+            lines += [""]
+    return "\n".join(lines)
+
+
+def _cell(value: Any) -> str:
+    return str(value).replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
+
+
+def _funnel(filters: Mapping[str, Any]) -> None:
+    whole = filters["trajectories"]
+    rows = [
+        {
+            "strategy": name,
+            "used": "yes" if name == filters["strategy"] else "",
+            "trajectories": kept["trajectories"],
+            "share": _rounded(kept["trajectories"] / whole if whole else 0.0),
+            "steps": kept["steps"],
+            "correct": _rounded(kept["correct"]),
+        }
+        for name, kept in filters["strategies"].items()
+    ]
+    rows.sort(key=lambda row: -row["trajectories"])
+    text = f"What each filter keeps of {whole} trajectories; correct: the share of them whose answer is right"
+    create_table_artifact(table=rows, key="filter-funnel", description=text)
+
+
+def _scores(layout: Layout) -> list[dict[str, Any]]:
+    return list(load_json(layout.results)["scores"])
+
+
+def _rounded(value: Any) -> Any:
+    return round(value, 4) if isinstance(value, float) else value
