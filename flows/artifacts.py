@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from prefect import State
+from prefect import State, get_run_logger
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
-from swirl import tracking
 from swirl.layout import Layout
 from swirl.records import load_json
+from swirl.tracking.contents import without_credentials
 
 MLFLOW_PAGES = "http://127.0.0.1:5000"
 """Where `make mlflow` shows the runs."""
 SCORE = ("benchmark", "model", "with_tools", "n", "accuracy", "ci_low", "ci_high", "p_vs_base")
 
 
-def link_run(layout: Layout, run_id: str) -> None:
-    """A link to the MLflow run."""
+def link_run(root: Path, run_id: str, tags: Mapping[str, str]) -> None:
+    """A link to the MLflow run, which gets the `tags`; a warning where MLflow cannot be reached."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root / 'mlflow.db'}"
+    from mlflow.tracking import MlflowClient
+
+    try:
+        client = MlflowClient(tracking_uri=uri)
+        for name, value in tags.items():
+            client.set_tag(run_id, name, value[:5000])
+        experiment = client.get_run(run_id).info.experiment_id
+    except Exception as error:  # tracking never costs a run
+        get_run_logger().warning("The MLflow run %s has no tags and no link: %s", run_id, type(error).__name__)
+        return
+    pages = without_credentials(uri).rstrip("/") if uri.startswith("http") else MLFLOW_PAGES
     create_link_artifact(
-        link=tracking.run_url(layout, run_id, MLFLOW_PAGES),
+        link=f"{pages}/#/experiments/{experiment}/runs/{run_id}",
         link_text="this run in MLflow",
         key="mlflow-run",
         description="Metrics, parameters and models. Without an MLflow server: `make mlflow` shows it.",

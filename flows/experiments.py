@@ -37,7 +37,10 @@ Seeds = list[Annotated[int, Field(ge=0)]]
 @flow(name="swirl-experiment", flow_run_name="{name}")
 def experiment(name: str, overrides: dict[str, Any], group: str, parallel: int, project: str) -> State[Any]:
     """One run of the grid; the state's result is reports/results.json, or None."""
-    outcome: Outcome = run(Path(project), overrides, Settings(parallel=parallel), name, group)
+    try:
+        outcome: Outcome = run(Path(project), overrides, Settings(parallel=parallel), name, group)
+    except SwirlError as error:
+        return Failed(message=str(error))
     if outcome.error:
         return Failed(message=outcome.error)
     return Completed(message=laid_over.text(overrides), data=outcome.results)
@@ -65,15 +68,18 @@ def experiments(
         project: The folder with dvc.yaml; a relative one counts from where the worker starts the flow.
     """
     root, name = Path(project).resolve(), flow_run.get_name() or "experiments"
-    axes = {"filter.strategy": list(filters), "seed": list(seeds), **grid}
+    axes: dict[str, list[Any]] = {"filter.strategy": list(filters), "seed": list(seeds), **grid}
     wanted = [{**one, "train.methods": list(methods)} for one in (runs or combinations(axes))]
-    checked = [laid_over.checked(root / "params.yaml", one) for one in wanted]
+    try:
+        checked = [laid_over.checked(root / "params.yaml", one) for one in wanted]
+    except ParamsError as error:
+        return Failed(message=str(error))
     if len({json.dumps(one, sort_keys=True) for one in wanted}) < len(wanted):
-        raise ParamsError("two of the runs have the same overrides; leave one out")
+        return Failed(message="two of the runs have the same overrides; leave one out")
     layout = Layout(root)
-    group = tracking.open_run(layout, checked[0], f"experiments {name}", {"runs": str(len(wanted))})
+    group = tracking.open_run(layout, checked[0], f"experiments {name}")
     if group:
-        artifacts.link_run(layout, group)
+        artifacts.link_run(root, group, {"experiments": str(len(wanted))})
     states: list[State[Any]] = []
     error = "the flow was stopped"
     try:
@@ -105,7 +111,9 @@ def table(
     """
     keys = list(dict.fromkeys(key for _, overrides, _ in runs for key in overrides if key != "train.methods"))
     differs = [
-        key for key in keys if len(runs) == 1 or len({json.dumps(one.get(key), sort_keys=True) for _, one, _ in runs}) > 1
+        key
+        for key in keys
+        if len(runs) == 1 or len({json.dumps(one.get(key), sort_keys=True) for _, one, _ in runs}) > 1
     ]
     rows: list[dict[str, Any]] = []
     for name, overrides, results in runs:
@@ -137,11 +145,7 @@ def _show(name: str, wanted: list[dict[str, Any]], states: list[State[Any]], met
 def main() -> int:
     """Run the flow from the command line: the grid as JSON, else the default one."""
     given = json.loads(sys.argv[1]) if len(sys.argv) > 1 else {}
-    try:
-        state = experiments(**{"project": str(Path(__file__).resolve().parents[1]), **given}, return_state=True)
-    except SwirlError as error:
-        print(f"swirl: {error}", file=sys.stderr)
-        return 1
+    state = experiments(**{"project": str(Path(__file__).resolve().parents[1]), **given}, return_state=True)
     print(state.message, file=sys.stderr)
     return 0 if state.is_completed() else 1
 

@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("DVC_NO_ANALYTICS", "1")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("PREFECT_SERVER_ALLOW_EPHEMERAL_MODE", "true")
 os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
 
@@ -117,7 +118,10 @@ def pipeline(
         project: The folder with dvc.yaml; a relative one counts from where the worker starts the flow.
     """
     settings = Settings(tuple(targets), force, parallel, retries, retry_delay)
-    outcome = run(Path(project).resolve(), overrides, settings, flow_run.get_name() or "flow")
+    try:
+        outcome = run(Path(project).resolve(), overrides, settings, flow_run.get_name() or "flow")
+    except SwirlError as error:
+        return Failed(message=str(error))
     if outcome.error:
         return Failed(message=outcome.error)
     kept = f"; dvc exp apply {outcome.experiment} brings them here" if outcome.experiment else ""
@@ -136,7 +140,7 @@ def run(root: Path, overrides: Mapping[str, Any], settings: Settings, name: str,
         if not overrides:
             params = _params(root)
             plan(root, settings.targets)
-            run_id = tracking.open_run(Layout(root), params, f"flow {name}", tags)
+            run_id = _open(root, params, name, tags)
             return _run(Invocation(root, settings, params, {}), run_id)
         laid_over.checked(root / "params.yaml", overrides)
         plan(root, settings.targets)
@@ -144,7 +148,7 @@ def run(root: Path, overrides: Mapping[str, Any], settings: Settings, name: str,
             logger = get_run_logger()
             logger.info("With %s, in the worktree %s", laid_over.text(overrides), copy.root)
             params = _params(copy.root)
-            run_id = tracking.open_run(Layout(root), params, f"flow {name}", tags)
+            run_id = _open(root, params, name, tags)
             outcome = _run(Invocation(copy.root, settings, params, copy.environment()), run_id)
             if outcome.error:
                 return outcome
@@ -159,13 +163,20 @@ def run(root: Path, overrides: Mapping[str, Any], settings: Settings, name: str,
             return Outcome("", outcome.stages, outcome.results, name)
 
 
+def _open(root: Path, params: Mapping[str, Any], name: str, tags: Mapping[str, str]) -> str | None:
+    """The MLflow run of this flow run, with a link to it."""
+    run_id = tracking.open_run(Layout(root), params, f"flow {name}")
+    if run_id:
+        artifacts.link_run(root, run_id, tags)
+    return run_id
+
+
 def _run(invocation: Invocation, run_id: str | None) -> Outcome:
     """Run what there is to run, record it in MLflow as `run_id`, and show it."""
     layout, states = Layout(invocation.root), invocation.states
     error = "the flow was stopped"
     if run_id:
         invocation.env = {**invocation.env, "SWIRL_RUN_ID": run_id}
-        artifacts.link_run(layout, run_id)
     try:
         _run_stages(plan(invocation.root, invocation.settings.targets), invocation)
         error = next((state.message or "failed" for state in states.values() if not state.is_completed()), "")

@@ -74,6 +74,7 @@ def worktree(root: Path, overrides: Mapping[str, Any]) -> Iterator[Worktree]:
         laid_over.write(copy.root / "params.yaml", overrides)
         if (base / f"{key}.kept").exists():
             os.replace(base / f"{key}.kept", copy.root / ".swirl")
+        _share_tracking(root, copy.root)
         _bring_files(root, copy.root)
         command = [sys.executable, "-m", "dvc", "checkout", "--quiet", "--allow-missing"]
         subprocess.run(command, cwd=copy.root, capture_output=True, check=False)  # what is missing is made again
@@ -140,6 +141,15 @@ def _share_cache(root: Path, copy: Path) -> None:
         cache = repo.cache.legacy.path  # the folder itself; that of version 3 lies in it
     with Repo(str(copy)) as repo, repo.config.edit("local") as config:
         config["cache"]["dir"] = cache
+
+
+def _share_tracking(root: Path, copy: Path) -> None:
+    """Let what waits for MLflow wait in the project, which stays."""
+    own, shared = copy / ".swirl/tracking", root / ".swirl/tracking"
+    shared.mkdir(parents=True, exist_ok=True)
+    own.parent.mkdir(exist_ok=True)
+    if not own.is_symlink():
+        own.symlink_to(shared.resolve(), target_is_directory=True)
 
 
 def _bring_files(root: Path, copy: Path) -> None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import subprocess
 import sys
 import time
@@ -26,7 +25,7 @@ from swirl.tracking.contents import plain, without_credentials
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-__all__ = ["close_run", "log_cached", "open_run", "run_url", "stage_run"]
+__all__ = ["close_run", "log_cached", "open_run", "stage_run"]
 
 PATIENCE = 300.0
 """Seconds that a finished stage waits for its worker to log (copying models takes longest)."""
@@ -89,30 +88,18 @@ def _end_worker(worker: subprocess.Popen[str] | None, status: str, error: str) -
         _warn(f"the end of a stage is not recorded in MLflow: {failure}")
 
 
-def open_run(
-    layout: Layout, params: BaseModel | Mapping[str, Any], name: str, tags: Mapping[str, str] | None = None
-) -> str | None:
+def open_run(layout: Layout, params: BaseModel | Mapping[str, Any], name: str) -> str | None:
     """A new parent run called `name`; its id goes into the environment of the stages as SWIRL_RUN_ID.
 
-    The tag `mlflow.parentRunId` puts it below another run.
     None, with a warning, when MLflow cannot be written: the pipeline then runs without a common parent.
     """
     from swirl.tracking.store import Store
 
     try:
-        return Store(layout, plain(params)).open_parent(name, tags=tags)
+        return Store(layout, plain(params)).open_parent(name)
     except Exception as error:
         _warn(f"this pipeline run is not recorded in MLflow: {_reason(error)}")
         return None
-
-
-def run_url(layout: Layout, run_id: str, pages: str) -> str:
-    """Where a run is shown: on the tracking server, else by an MLflow at `pages`, as http://127.0.0.1:5000."""
-    from swirl.tracking.store import Store
-
-    served = os.environ.get("MLFLOW_TRACKING_URI", "")
-    base = without_credentials(served) if served.startswith("http") else pages
-    return f"{base.rstrip('/')}/#/experiments/{Store(layout, {}).experiment}/runs/{run_id}"
 
 
 def log_cached(layout: Layout, params: BaseModel | Mapping[str, Any], run_id: str, stages: Collection[str]) -> None:

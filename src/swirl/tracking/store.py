@@ -9,7 +9,7 @@ import logging
 import os
 import subprocess
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -56,10 +56,10 @@ class Store:
             self.client = _connect(layout)
             self.experiment = _experiment(self.client, layout)
 
-    def open_parent(self, name: str, key: str = "", tags: Mapping[str, str] | None = None) -> str:
+    def open_parent(self, name: str, key: str = "") -> str:
         """Create a parent run and log the whole of the parameters there; `key` is what it is found by."""
-        own = {"git.commit": _commit(self.layout.root), **({INVOCATION: key} if key else {})}
-        run = self.client.create_run(self.experiment, run_name=name, tags={**own, **(tags or {})})
+        tags = {"git.commit": _commit(self.layout.root), **({INVOCATION: key} if key else {})}
+        run = self.client.create_run(self.experiment, run_name=name, tags=tags)
         self._log(run.info.run_id, flat(self.params))
         return str(run.info.run_id)
 
