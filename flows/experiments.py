@@ -72,8 +72,8 @@ def experiments(
     wanted = [{**one, "train.methods": list(methods)} for one in (runs or combinations(axes))]
     try:
         checked = [laid_over.checked(root / "params.yaml", one) for one in wanted]
-    except ParamsError as error:
-        return Failed(message=str(error))
+    except ParamsError as refused:
+        return Failed(message=str(refused))
     if len({json.dumps(one, sort_keys=True) for one in wanted}) < len(wanted):
         return Failed(message="two of the runs have the same overrides; leave one out")
     layout = Layout(root)

@@ -148,7 +148,7 @@ class Served:
         body = {"logs": {"flow_run_id": {"any_": [run]}}, "sort": "TIMESTAMP_ASC", "limit": 200}
         return [one["message"] for one in self.post("logs/filter", body)]
 
-    def wait(self, done: Callable[[], bool], seconds: float = 150.0) -> None:
+    def wait(self, done: Callable[[], bool], seconds: float = 240.0) -> None:
         deadline = time.monotonic() + seconds
         while not done():
             assert self.process.poll() is None, "the server or the worker has ended"
