@@ -12,7 +12,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -98,24 +97,26 @@ def server(port: int) -> Iterator[str]:
 @contextlib.contextmanager
 def worker(api: str) -> Iterator[subprocess.Popen[bytes]]:
     """A worker that runs deployed flows as processes, one at a time: they share the project's folder."""
-    prefect(api, "work-pool", "create", POOL, "--type", "process", "--overwrite")
     with running(api, "worker", "start", "--pool", POOL, "--type", "process", "--limit", "1") as process:
         yield process
 
 
 def deploy(api: str) -> None:
-    """Make the deployments what prefect.yaml says."""
+    """Make the deployments what prefect.yaml says, and the work pool if there is none."""
+    try:
+        prefect(api, "work-pool", "inspect", POOL)
+    except LocalError:
+        prefect(api, "work-pool", "create", POOL, "--type", "process")
     prefect(api, "deploy", "--all")
 
 
 def up(port: int) -> int:
-    """Serve until Ctrl-C, or until server or worker end."""
-    with server(port) as api, worker(api) as process:
+    """Serve until Ctrl-C, or until the worker ends."""
+    with server(port) as api:
         deploy(api)
-        print(f"\nFlow runs and deployments: http://127.0.0.1:{port}   Ctrl-C ends it.\n", flush=True)
-        while process.poll() is None:
-            if not _sleep(1.0):
-                return 0
+        with worker(api) as process:
+            print(f"\nFlow runs and deployments: http://127.0.0.1:{port}   Ctrl-C ends it.\n", flush=True)
+            process.wait()
     return 1
 
 
@@ -128,24 +129,19 @@ def demo(port: int) -> int:
         if not api:
             print("No Prefect server here (`make prefect` starts one to stay): one for this run alone.", flush=True)
             api = stack.enter_context(server(port))
+            deploy(api)
             stack.enter_context(worker(api))
-        deploy(api)
+        else:
+            deploy(api)
         command = [sys.executable, "-m", "prefect", "deployment", "run", DEMO, "--watch"]
         status = subprocess.run(command, cwd=ROOT, env=environment(api), check=False).returncode
-    print("make prefect    shows the run at http://127.0.0.1:4200" if not given else "")
+    if not given:
+        print(f"\nThe run and its artifacts: make prefect, then http://127.0.0.1:{port}")
     return status
 
 
-_ended = threading.Event()
-
-
-def _sleep(seconds: float) -> bool:
-    """False when this program was asked to end."""
-    return not _ended.wait(seconds)
-
-
 def _end(number: int, frame: FrameType | None) -> None:
-    _ended.set()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 

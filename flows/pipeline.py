@@ -153,7 +153,8 @@ def run(root: Path, overrides: Mapping[str, Any], settings: Settings, name: str,
             if outcome.error:
                 return outcome
             copy.finished = True
-            failure = copy.save_experiment(name)
+            kept = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-") or "run"  # a name of your own may hold anything
+            failure = copy.save_experiment(kept)
             if failure:
                 logger.warning("The results are not kept as a DVC experiment, but in DVC's run cache: %s", failure)
                 return outcome

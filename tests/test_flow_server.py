@@ -174,7 +174,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     (project / "marks").mkdir()
     deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text(encoding="utf-8"))
     nightly = next(one for one in deployments["deployments"] if one["name"] == "swirl-nightly")
-    nightly["schedules"] = [{"interval": 30}]
+    nightly["schedules"] = [{"interval": 60}]
     nightly["parameters"] = {"retry_delay": 0.1}
     (project / "prefect.yaml").write_text(yaml.safe_dump(deployments), encoding="utf-8")
     env = environment(project)
@@ -243,6 +243,12 @@ def test_a_schedule_fires_and_its_run_shows_what_happened(served: Served) -> Non
         timeout=30,
     ):
         pass
+    waiting = {
+        "deployments": {"id": {"any_": [nightly["id"]]}},
+        "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}},
+    }
+    for one in served.post("flow_runs/filter", waiting):
+        served.post(f"flow_runs/{one['id']}/set_state", {"state": {"type": "CANCELLED"}, "force": True})
     run = runs[0]["id"]
     assert runs[0]["auto_scheduled"] is True
     assert served.tasks(run) == [(name, "Completed") for name in ORDER]
@@ -338,3 +344,16 @@ def test_a_grid_ends_in_a_comparison_and_one_failure_does_not_stop_it(served: Se
     assert child.data.params["filter.strategy"] == "outcome"
     assert child.info.artifact_uri.startswith((served.root / "mlartifacts").as_uri())
     assert (parent.info.status, child.info.status) == ("FAILED", "FINISHED")
+
+
+def test_ending_the_worker_ends_the_run_under_way(served: Served) -> None:
+    """The last test of this file: it ends what serves the others."""
+    mark = served.root / "marks/hang"
+    mark.unlink(missing_ok=True)
+    served.run("swirl-on-demand", overrides={"seed": 99})
+    served.wait(lambda: mark.exists() and bool(mark.read_text()))
+    stage = psutil.Process(int(mark.read_text()))
+    served.process.send_signal(signal.SIGTERM)
+    served.process.wait(120)
+    psutil.wait_procs([stage], timeout=30)
+    assert not stage.is_running() or stage.status() == psutil.STATUS_ZOMBIE
