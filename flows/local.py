@@ -152,6 +152,8 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=4200, help="the server's port (default: 4200)")
     chosen = parser.parse_args()
     signal.signal(signal.SIGTERM, _end)
+    # A shell starts what is in the background with Ctrl-C ignored; Prefect's worker ends by nothing else.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     actions: dict[str, Any] = {"up": up, "demo": demo}
     try:
         return int(actions[chosen.what](chosen.port))
