@@ -23,7 +23,7 @@ from prefect.states import Completed, Failed
 from pydantic import Field
 
 from flows import artifacts
-from flows.pipeline import Outcome, Parallel, Settings, run
+from flows.pipeline import Outcome, Parallel, Settings, end_with_server, run
 from swirl import tracking
 from swirl.errors import ParamsError, SwirlError
 from swirl.layout import Layout
@@ -144,6 +144,7 @@ def _show(name: str, wanted: list[dict[str, Any]], states: list[State[Any]], met
 
 def main() -> int:
     """Run the flow from the command line: the grid as JSON, else the default one."""
+    end_with_server()
     given = json.loads(sys.argv[1]) if len(sys.argv) > 1 else {}
     state = experiments(**{"project": str(Path(__file__).resolve().parents[1]), **given}, return_state=True)
     print(state.message, file=sys.stderr)

@@ -37,7 +37,8 @@ def environment(api: str) -> dict[str, str]:
     """What Prefect's programs run with."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     quiet = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1", "DVC_NO_ANALYTICS": "1"}
-    return {**quiet, **os.environ, "PATH": path, "PREFECT_API_URL": api}
+    patient = {"PREFECT_SERVER_DATABASE_TIMEOUT": "60"}  # seconds; stages keep all cores busy
+    return {**quiet, **patient, **os.environ, "PATH": path, "PREFECT_API_URL": api}
 
 
 def answers(api: str) -> bool:

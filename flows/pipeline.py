@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import re
+import signal
 import sys
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -305,6 +306,11 @@ def _dry_run(layout: Layout, overrides: Mapping[str, Any], targets: tuple[str, .
     return 0
 
 
+def end_with_server() -> None:
+    """Let a program that is asked to end (SIGTERM) also end the server that Prefect started for it."""
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+
+
 def main() -> int:
     """Run the flow from the command line; 1 when a stage failed."""
     parser = argparse.ArgumentParser(description="Run the SWiRL pipeline (dvc.yaml) as a Prefect flow.")
@@ -320,6 +326,7 @@ def main() -> int:
         help="override a setting for this run alone, as filter.strategy=outcome; VALUE is YAML",
     )  # fmt: skip
     chosen = parser.parse_args()
+    end_with_server()
     if chosen.parallel < 1:
         parser.error("--parallel must be at least 1")
     if any("=" not in setting for setting in chosen.set):

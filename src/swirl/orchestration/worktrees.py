@@ -68,7 +68,7 @@ def worktree(root: Path, overrides: Mapping[str, Any]) -> Iterator[Worktree]:
     folder = base / key
     copy = Worktree(folder / prefix)
     try:
-        _git(root, "worktree", "add", "--detach", str(folder), "HEAD")
+        _git(root, "-c", "core.hooksPath=/dev/null", "worktree", "add", "--detach", str(folder), "HEAD")
         _git(folder, "read-tree", "--reset", "-u", _tree(root))
         _share_cache(root, copy.root)
         laid_over.write(copy.root / "params.yaml", overrides)
@@ -180,6 +180,6 @@ def _git(folder: Path, *arguments: str, env: Mapping[str, str] | None = None) ->
     if done.returncode:
         raise DataError(
             f"overrides run in a git worktree, so the project must be a git repository with at least one commit: "
-            f"git {' '.join(arguments[:2])} in {folder} said: {done.stderr.strip()}"
+            f"git {' '.join(arguments)} in {folder} said: {done.stderr.strip()}"
         )
     return done.stdout.strip()
