@@ -133,7 +133,7 @@ class Served:
         return found[0]
 
     def ended(self, run: str) -> dict[str, Any]:
-        self.wait(lambda: self.flow_run(run)["state_type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"))
+        self.wait(lambda: self.flow_run(run)["state_type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"), 600)
         return self.flow_run(run)
 
     def tasks(self, run: str) -> list[tuple[str, str]]:
