@@ -30,6 +30,10 @@ stages:
     deps: [tools, official/rows.txt]
     params: [filter]
     outs: [one.txt]
+  two:
+    cmd: cp one.txt two.json
+    deps: [one.txt]
+    outs: [two.json: {cache: false}]
 """
 
 
@@ -100,7 +104,13 @@ def test_a_worktree_is_what_the_user_sees_and_leaves_the_cache(project: Path) ->
         assert (copy.root / "tools/new.txt").exists()
         assert "strategy: outcome" in (copy.root / "params.yaml").read_text(encoding="utf-8")
         copy.finished = True
+        run(project, "git", "config", "user.name", "test")
+        run(project, "git", "config", "user.email", "test@localhost")
+        assert copy.save_experiment("kept") == ""
     assert not copy.root.exists()
+    (experiment,) = [ref for ref in run(project, "git", "for-each-ref", "--format=%(refname)").split() if "kept" in ref]
+    assert run(project, "git", "show", f"{experiment}:two.json") == "changed\nrows\n"
+    assert "strategy: outcome" in run(project, "git", "show", f"{experiment}:params.yaml")
     assert run(project, "git", "worktree", "list").count("\n") == 1
     assert (project / "params.yaml").read_bytes() == params
     assert (project / ".git/index").read_bytes() == index

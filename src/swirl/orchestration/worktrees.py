@@ -42,6 +42,12 @@ class Worktree:
 
     def save_experiment(self, name: str) -> str:
         """Keep settings and results as a DVC experiment: empty, or why that was not possible."""
+        from dvc.repo import Repo
+
+        with Repo(str(self.root)) as repo:  # what git is to hold, and may not know yet
+            reports = [out.fs_path for out in repo.index.outs if not out.use_cache and Path(out.fs_path).exists()]
+        if reports:
+            _git(self.root, "add", "--", *reports)
         command = [sys.executable, "-m", "dvc", "exp", "save", "--quiet", "--force", "--name", name]
         done = subprocess.run(command, cwd=self.root, capture_output=True, text=True, check=False)
         if done.returncode == 0:
