@@ -124,4 +124,4 @@ def _scores(layout: Layout) -> list[dict[str, Any]]:
 
 
 def _rounded(value: Any) -> Any:
-    return round(value, 4) if isinstance(value, float) else value
+    return float(f"{value:.4g}") if isinstance(value, float) else value  # p values are tiny
