@@ -3,10 +3,13 @@
 # make check   lint, formatting, types, import rules, all tests
 # make smoke   the whole pipeline once at its smallest (presets/smoke.yaml), in a temporary copy
 # make mlflow  MLflow's pages of the runs so far
+# make prefect  a Prefect server at http://127.0.0.1:4200, a worker, the deployments of prefect.yaml, until Ctrl-C
+# make prefect-demo  deploys and runs the pipeline once; brings a server of its own when there is none
 # make clean   removes what can be made again; keeps .venv, the data and the runs
 
 SHELL := /bin/bash
 VENV := .venv
+PREFECT_PORT ?= 4200
 # The first Python of at least 3.11; override with make PYTHON=/path/to/python3.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	if $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then echo $$p; break; fi; done)
@@ -21,7 +24,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export OMP_WAIT_POLICY := PASSIVE
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check lint smoke mlflow clean venv
+.PHONY: demo test check lint smoke mlflow prefect prefect-demo clean venv
 .DEFAULT_GOAL := demo
 
 venv: $(VENV)/.installed
@@ -42,7 +45,7 @@ demo: venv
 	@echo
 	@echo "Runs, curves and models:  make mlflow            then open http://127.0.0.1:5000"
 	@echo "The pipeline as a flow:   source $(VENV)/bin/activate && python flows/pipeline.py"
-	@echo "Flow runs:                source $(VENV)/bin/activate && prefect server start    then open http://127.0.0.1:4200"
+	@echo "Flow runs, schedules:     make prefect           then open http://127.0.0.1:4200"
 	@echo "Plots:                    reports/index.html, or: source $(VENV)/bin/activate && dvc plots show"
 
 test: venv
@@ -62,6 +65,12 @@ smoke: venv
 
 mlflow: venv
 	mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///$(CURDIR)/mlflow.db
+
+prefect: venv
+	python flows/local.py up --port $(PREFECT_PORT)
+
+prefect-demo: venv
+	python flows/local.py demo --port $(PREFECT_PORT)
 
 clean:
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .swirl

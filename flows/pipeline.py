@@ -1,152 +1,209 @@
 """The pipeline as a Prefect flow: each DVC stage is a task, in the order and with the dependencies that DVC has.
 
-`python flows/pipeline.py` runs it; Prefect starts a server of its own for the time of the run. What there is to
-run, and whether it has to, is for DVC alone to say: a task is `dvc repro --single-item STAGE` and nothing more.
+`python flows/pipeline.py` runs it; Prefect starts a server of its own for the time of the run. prefect.yaml deploys it.
+What there is to run, and whether it has to, is for DVC alone to say: a task is `dvc repro --single-item STAGE` and
+nothing more. Overrides run in a worktree (`swirl.orchestration.worktrees`) and never touch the project's files.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import io
+import json
 import os
 import re
 import signal
-import subprocess
 import sys
-import threading
-import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-# Prefect reads its settings when it is imported.
+# Prefect reads its settings when it is imported, and puts this folder alone on the import path.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("DVC_NO_ANALYTICS", "1")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("PREFECT_SERVER_ALLOW_EPHEMERAL_MODE", "true")
 os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
 
-import psutil
 import yaml
 from prefect import State, flow, get_run_logger, task
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture, as_completed
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
+from pydantic import Field
 
+from flows import artifacts
+from flows.retries import asks_network
 from swirl import tracking
-from swirl.errors import DataError
+from swirl.errors import DataError, SwirlError
 from swirl.layout import Layout
+from swirl.orchestration import overrides as laid_over
+from swirl.orchestration.groups import Groups
+from swirl.orchestration.worktrees import sweep, worktree
 from swirl.records import load_json
 
 NOT_RUN = re.compile(r"Stage '(.+)' (didn't change, skipping|is cached - skipping run)")
 """What DVC says of a stage that is up to date, and of one that it restored from its run cache."""
 SHOWN = 20
 """Lines of a failed stage that its state repeats."""
-GRACE = 10.0
-"""Seconds between asking a stopped stage to end and killing it."""
+
+Parallel = Annotated[int, Field(ge=1)]
+Retries = Annotated[int, Field(ge=0)]
+Delay = Annotated[float, Field(ge=0)]
 
 
-class ProcessGroups:
-    """The stages that are running, each with what it started in a process group of its own.
+@dataclass(frozen=True)
+class Settings:
+    """How stages are run, whatever the project."""
 
-    Killing DVC alone would leave its stage alive, and the next run would write to the same files.
-    """
-
-    def __init__(self) -> None:
-        self._running: set[subprocess.Popen[bytes]] = set()
-        self._stopped = threading.Event()
-
-    @contextlib.contextmanager
-    def lines(self, command: list[str], folder: Path, env: dict[str, str]) -> Iterator[tuple[Any, Iterator[str]]]:
-        """The started process, and its output line by line; a progress bar counts as its last state."""
-        process = subprocess.Popen(
-            command, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
-        )
-        self._running.add(process)
-        if self._stopped.is_set():
-            self.stop()
-        try:
-            assert process.stdout is not None
-            text = io.TextIOWrapper(process.stdout, encoding="utf-8", errors="replace", newline="\n")
-            yield process, (line.rstrip().split("\r")[-1] for line in text)
-            process.wait()
-        finally:
-            _stop(process)
-            self._running.discard(process)
-
-    def stop(self) -> None:
-        """End every stage, and each one that is still to start."""
-        self._stopped.set()
-        for process in list(self._running):
-            _stop(process)
+    targets: tuple[str, ...] = ()
+    force: bool = False
+    parallel: int = 1
+    retries: int = 2
+    retry_delay: float = 10.0
+    """Seconds."""
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    """End a process and its group: a stage may well outlive the DVC that started it."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        deadline = time.monotonic() + GRACE
-        if _alive(process.pid):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, number)
-        while _alive(process.pid) and time.monotonic() < deadline:
-            time.sleep(0.05)
-    process.wait()
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a pipeline run."""
+
+    error: str
+    """The message of the first stage that failed; empty when all is well."""
+    stages: int
+    results: Mapping[str, Any] | None = None
+    """reports/results.json, when this run made it or found it up to date."""
+    experiment: str = ""
+    """The DVC experiment that holds the results of a run with overrides."""
 
 
-def _alive(group: int) -> bool:
-    """Whether a process of the group still runs; one that has ended and was not waited for does not."""
-    for process in psutil.process_iter():
-        with contextlib.suppress(ProcessLookupError, psutil.Error):
-            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
-                return True
-    return False
+@dataclass
+class Invocation:
+    """One pipeline run while it is under way."""
 
-
-@task(task_run_name="{name}", cache_policy=NO_CACHE)
-def run_stage(name: str, project: Path, force: bool, run_id: str | None, groups: ProcessGroups) -> State[Any]:
-    """Let DVC run one stage if it has to. The state is called `Cached` when nothing had to run."""
-    command = [sys.executable, "-m", "dvc", "repro", "--single-item", *(["--force"] if force else []), name]
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    env = {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", **({"SWIRL_RUN_ID": run_id} if run_id else {})}
-    logger, last, skipped = get_run_logger(), deque[str](maxlen=SHOWN), ""
-    with groups.lines(command, project, env) as (process, lines):
-        for line in lines:
-            if line:
-                logger.info(line)
-                last.append(line)
-            said = NOT_RUN.match(line)
-            if said and said.group(1) == name:
-                skipped = "up to date" if "change" in said.group(2) else "restored from DVC's run cache"
-    if process.returncode:
-        return Failed(message=f"stage {name} failed (exit status {process.returncode}):\n" + "\n".join(last))
-    return Completed(name="Cached", message=skipped) if skipped else Completed()
+    root: Path
+    """Where the stages run: the project, or its copy with overrides."""
+    settings: Settings
+    params: Mapping[str, Any]
+    env: Mapping[str, str]
+    groups: Groups = field(default_factory=Groups)
+    states: dict[str, State[Any]] = field(default_factory=dict)
+    """The final states, as they come."""
 
 
 @flow(name="swirl-pipeline")  # tasks run in threads, Prefect's default
-def pipeline(project: str = ".", target: str | None = None, force: bool = False, parallel: int = 1) -> State[Any]:
-    """Run the stages of `project`'s dvc.yaml, or `target` and what it needs, at most `parallel` at a time.
+def pipeline(
+    overrides: dict[str, Any] = {},  # noqa: B006
+    targets: list[str] = [],  # noqa: B006
+    force: bool = False,
+    parallel: Parallel = 1,
+    retries: Retries = 2,
+    retry_delay: Delay = 10.0,
+    project: str = ".",
+) -> State[Any]:
+    """Run the stages of dvc.yaml that are not up to date. The first one that fails ends the run with its last lines.
 
-    `force` runs stages that are up to date, too. The first stage that fails ends the flow with its last lines.
+    Args:
+        overrides: Settings by dotted key, as {"filter.strategy": "outcome", "seed": 1}. They are checked before
+            anything starts, and run in a temporary worktree: params.yaml stays as it is.
+        targets: Run these stages and what they need, as report or train@swirl; none: all stages.
+        force: Run stages that are up to date, too.
+        parallel: Independent stages that run at the same time, at most.
+        retries: Further tries of a stage that asks the network; 0: none. Other stages are never tried again.
+        retry_delay: Seconds before the first further try; twice as many before each next one.
+        project: The folder with dvc.yaml; a relative one counts from where the worker starts the flow.
     """
-    layout = Layout(Path(project).resolve())
-    params = _params(layout.root)
-    needs = plan(layout.root, target)
-    run_id = tracking.open_run(layout, params, f"flow {flow_run.get_name()}")
-    groups, states, error = ProcessGroups(), dict[str, State[Any]](), "the flow was stopped"
+    settings = Settings(tuple(targets), force, parallel, retries, retry_delay)
     try:
-        _run(needs, parallel, (layout.root, force, run_id, groups), states)
+        outcome = run(Path(project).resolve(), overrides, settings, flow_run.get_name() or "flow")
+    except SwirlError as error:
+        return Failed(message=str(error))
+    if outcome.error:
+        return Failed(message=outcome.error)
+    kept = f"; dvc exp apply {outcome.experiment} brings them here" if outcome.experiment else ""
+    return Completed(message=f"{outcome.stages} stages are up to date{kept}")
+
+
+def run(root: Path, overrides: Mapping[str, Any], settings: Settings, name: str, group: str = "") -> Outcome:
+    """Run the pipeline of the project `root` inside a flow run; `group` is the MLflow run to put this one below.
+
+    Raises `SwirlError` before anything starts for overrides and targets that cannot be.
+    """
+    tags = {f"override.{key}": json.dumps(value) for key, value in overrides.items()}
+    tags |= {"mlflow.parentRunId": group} if group else {}
+    with _store_of(root):
+        sweep(root)
+        if not overrides:
+            params = _params(root)
+            plan(root, settings.targets)
+            run_id = _open(root, params, name, tags)
+            return _run(Invocation(root, settings, params, {}), run_id)
+        laid_over.checked(root / "params.yaml", overrides)
+        plan(root, settings.targets)
+        with worktree(root, overrides) as copy:
+            logger = get_run_logger()
+            logger.info("With %s, in the worktree %s", laid_over.text(overrides), copy.root)
+            params = _params(copy.root)
+            run_id = _open(root, params, name, tags)
+            outcome = _run(Invocation(copy.root, settings, params, copy.environment()), run_id)
+            if outcome.error:
+                return outcome
+            copy.finished = True
+            kept = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-") or "run"  # a name of your own may hold anything
+            failure = copy.save_experiment(kept)
+            if failure:
+                logger.warning("The results are not kept as a DVC experiment, but in DVC's run cache: %s", failure)
+                return outcome
+            logger.info(
+                "Kept as the DVC experiment %s: `dvc exp apply %s` brings settings and results here", name, name
+            )
+            return Outcome("", outcome.stages, outcome.results, name)
+
+
+def _open(root: Path, params: Mapping[str, Any], name: str, tags: Mapping[str, str]) -> str | None:
+    """The MLflow run of this flow run, with a link to it."""
+    run_id = tracking.open_run(Layout(root), params, f"flow {name}")
+    if run_id:
+        artifacts.link_run(root, run_id, tags)
+    return run_id
+
+
+def _run(invocation: Invocation, run_id: str | None) -> Outcome:
+    """Run what there is to run, record it in MLflow as `run_id`, and show it."""
+    layout, states = Layout(invocation.root), invocation.states
+    error = "the flow was stopped"
+    if run_id:
+        invocation.env = {**invocation.env, "SWIRL_RUN_ID": run_id}
+    try:
+        _run_stages(plan(invocation.root, invocation.settings.targets), invocation)
         error = next((state.message or "failed" for state in states.values() if not state.is_completed()), "")
     finally:
-        groups.stop()
+        invocation.groups.stop()
         if run_id:
-            tracking.log_cached(layout, params, run_id, [name for name in states if states[name].name == "Cached"])
+            cached = [name for name, state in states.items() if state.name == "Cached"]
+            tracking.log_cached(layout, invocation.params, run_id, cached)
             tracking.close_run(layout, run_id, error)
-    _show(layout)
-    return Failed(message=error) if error else Completed(message=f"{len(states)} stages are up to date")
+    artifacts.show(layout, states)
+    reported = "report" in states and not error and layout.results.exists()
+    return Outcome(error, len(states), load_json(layout.results) if reported else None)
+
+
+@contextlib.contextmanager
+def _store_of(root: Path) -> Iterator[None]:
+    """Let runs be recorded in the project's own MLflow store, where stages run in a worktree, too."""
+    if "MLFLOW_TRACKING_URI" in os.environ:
+        yield
+        return
+    os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{root / 'mlflow.db'}"
+    try:
+        yield
+    finally:
+        del os.environ["MLFLOW_TRACKING_URI"]
 
 
 def _params(root: Path) -> dict[str, Any]:
@@ -154,7 +211,7 @@ def _params(root: Path) -> dict[str, Any]:
     return (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.exists() else {}
 
 
-def plan(project: Path, target: str | None) -> dict[str, list[str]]:
+def plan(project: Path, targets: tuple[str, ...] = ()) -> dict[str, list[str]]:
     """Each stage and the stages that it needs, in DVC's order. Raises `DataError` for an unknown target.
 
     `train` stands for `train@sft` and `train@swirl`. What `dvc add` tracks is in DVC's graph, too, but there is
@@ -167,32 +224,49 @@ def plan(project: Path, target: str | None) -> dict[str, list[str]]:
     with Repo(str(project)) as repo:
         graph = repo.index.graph
         known = [stage for stage in graph if isinstance(stage, PipelineStage)]
-        wanted = [stage for stage in known if target in (None, stage.name, stage.name.partition("@")[0])]
+        names = {stage.name for stage in known} | {stage.name.partition("@")[0] for stage in known}
+        for target in targets:
+            if target not in names:
+                raise DataError(f"dvc.yaml has no stage {target!r}; it has {', '.join(stage.name for stage in known)}")
+        wanted = [stage for stage in known if not targets or {stage.name, stage.name.partition("@")[0]} & {*targets}]
         if not wanted:
-            raise DataError(f"dvc.yaml has no stage {target!r}; it has {', '.join(stage.name for stage in known)}")
+            raise DataError(f"{project / 'dvc.yaml'} has no stages")
         stages = [stage for stage in plan_repro(graph, wanted) if stage in known]
         return {stage.name: [dep.name for dep in graph.successors(stage) if dep in stages] for stage in stages}
 
 
-Arguments = tuple[Path, bool, str | None, ProcessGroups]
-"""Of `run_stage`, after the name."""
+@task(task_run_name="{name}", cache_policy=NO_CACHE)
+def run_stage(name: str, invocation: Invocation) -> State[Any]:
+    """Let DVC run one stage if it has to. The state is called `Cached` when nothing had to run."""
+    force = ["--force"] if invocation.settings.force else []
+    command = [sys.executable, "-m", "dvc", "repro", "--single-item", *force, name]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    env = {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", **invocation.env}
+    logger, last, skipped = get_run_logger(), deque[str](maxlen=SHOWN), ""
+    with invocation.groups.lines(command, invocation.root, env) as (process, lines):
+        for line in lines:
+            if line:
+                logger.info(line)
+                last.append(line)
+            said = NOT_RUN.match(line)
+            if said and said.group(1) == name:
+                skipped = "up to date" if "change" in said.group(2) else "restored from DVC's run cache"
+    if process.returncode:
+        return Failed(message=f"stage {name} failed (exit status {process.returncode}):\n" + "\n".join(last))
+    return Completed(name="Cached", message=skipped) if skipped else Completed()
 
 
-def _run(needs: dict[str, list[str]], parallel: int, arguments: Arguments, states: dict[str, State[Any]]) -> None:
-    """Run stages as soon as what they need is done and there is room; after a failure start no other.
-
-    `states` is filled with the final states as they come.
-    """
+def _run_stages(needs: Mapping[str, list[str]], invocation: Invocation) -> None:
+    """Run stages as soon as what they need is done and there is room; after a failure start no other."""
+    states = invocation.states
     waiting, futures = list(needs), dict[str, PrefectFuture[Any]]()
     running = dict[PrefectFuture[Any], str]()
     while waiting or running:
         ready = [name for name in waiting if all(need in states for need in needs[name])]
-        for name in ready[: parallel - len(running)]:
+        for name in ready[: invocation.settings.parallel - len(running)]:
             waiting.remove(name)
             before = [futures[need] for need in needs[name]]
-            futures[name] = run_stage.with_options(name=name).submit(
-                name, *arguments, wait_for=before, return_state=False
-            )
+            futures[name] = _task(name, invocation).submit(name, invocation, wait_for=before, return_state=False)
             running[futures[name]] = name
         done = next(as_completed(list(running)))
         done.wait()  # without it `state` is what the server knows, which comes later
@@ -201,54 +275,74 @@ def _run(needs: dict[str, list[str]], parallel: int, arguments: Arguments, state
             waiting.clear()
 
 
-def _show(layout: Layout) -> None:
-    """The results and the gates as artifacts of the flow run, as far as there are any."""
-    if layout.results.exists():
-        columns = ("benchmark", "model", "with_tools", "n", "accuracy", "ci_low", "ci_high", "p_vs_base")
-        rows = [{column: score.get(column) for column in columns} for score in load_json(layout.results)["scores"]]
-        create_table_artifact(table=rows, key="results", description="Accuracy with 95% Wilson intervals")
-    gates = {path.stem: load_json(path) for path in sorted(layout.quality("").parent.glob("*.json"))}
-    if gates:
-        lines = [f"| {name} | {'passed' if gate.get('success') else 'FAILED'} |" for name, gate in gates.items()]
-        text = "\n".join(["| gate | result |", "|---|---|", *lines])
-        create_markdown_artifact(markdown=text, key="quality-gates", description="Great Expectations gates")
+def _task(name: str, invocation: Invocation) -> Any:
+    """The stage's task, with further tries where they are safe."""
+    settings = invocation.settings
+    if not settings.retries or not asks_network(name, invocation.params):
+        return run_stage.with_options(name=name)
+    return run_stage.with_options(
+        name=name,
+        retries=settings.retries,
+        retry_delay_seconds=[settings.retry_delay * 2**number for number in range(settings.retries)],
+        retry_condition_fn=lambda *_: not invocation.groups.stopped,
+    )
 
 
-def _dry_run(layout: Layout, target: str | None) -> int:
+def _dry_run(layout: Layout, overrides: Mapping[str, Any], targets: tuple[str, ...]) -> int:
     """Print what a run would do: the plan from params, and the stages that DVC would run now."""
     from dvc.repo import Repo
 
-    from swirl import params, planning
-    from swirl.errors import SwirlError
+    from swirl import planning
 
-    try:
-        wanted = plan(layout.root, target)
-        planned = planning.plan(params.load(layout.root / "params.yaml"), layout.root)
-    except SwirlError as error:
-        print(f"swirl: {error}", file=sys.stderr)
-        return 1
+    wanted = plan(layout.root, targets)
+    planned = planning.plan(laid_over.checked(layout.root / "params.yaml", overrides), layout.root)
+    print(planning.text([one for one in planned if one.stage in wanted]))
+    if overrides:
+        return 0
     with Repo(str(layout.root)) as repo, contextlib.chdir(layout.root):
         stale = {name for name in repo.status() if name in wanted}
-    print(planning.text([one for one in planned if one.stage in wanted]))
     print(f"\nOut of date: {', '.join(name for name in wanted if name in stale) or 'nothing'}")
     print("What follows a stage that is out of date runs, too, if what it makes differs from before.")
     return 0
+
+
+def end_with_server() -> None:
+    """Let a program that is asked to end (SIGTERM) also end the server that Prefect started for it."""
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
 
 
 def main() -> int:
     """Run the flow from the command line; 1 when a stage failed."""
     parser = argparse.ArgumentParser(description="Run the SWiRL pipeline (dvc.yaml) as a Prefect flow.")
     parser.add_argument("--project", default=str(Path(__file__).resolve().parents[1]), help="folder with dvc.yaml")
-    parser.add_argument("--target", metavar="STAGE", help="run this stage and what it needs (default: all)")
+    parser.add_argument(
+        "--target", metavar="STAGE", action="append", default=[], help="run this stage and what it needs (default: all)"
+    )
     parser.add_argument("--force", action="store_true", help="run stages that are up to date, too")
     parser.add_argument("--dry-run", action="store_true", help="say what a run would do, and do nothing")
     parser.add_argument("--parallel", type=int, default=1, metavar="N", help="stages at a time (default: 1)")
+    parser.add_argument(
+        "-S", "--set", metavar="KEY=VALUE", action="append", default=[],
+        help="override a setting for this run alone, as filter.strategy=outcome; VALUE is YAML",
+    )  # fmt: skip
     chosen = parser.parse_args()
+    end_with_server()
     if chosen.parallel < 1:
         parser.error("--parallel must be at least 1")
-    if chosen.dry_run:
-        return _dry_run(Layout(Path(chosen.project).resolve()), chosen.target)
-    state = pipeline(chosen.project, chosen.target, chosen.force, chosen.parallel, return_state=True)
+    if any("=" not in setting for setting in chosen.set):
+        parser.error("--set takes KEY=VALUE, as filter.strategy=outcome")
+    overrides = {key: yaml.safe_load(value) for key, _, value in (one.partition("=") for one in chosen.set)}
+    layout = Layout(Path(chosen.project).resolve())
+    try:
+        plan(layout.root, tuple(chosen.target))
+        if overrides:
+            laid_over.checked(layout.root / "params.yaml", overrides)
+        if chosen.dry_run:
+            return _dry_run(layout, overrides, tuple(chosen.target))
+    except SwirlError as error:
+        print(f"swirl: {error}", file=sys.stderr)
+        return 1
+    state = pipeline(overrides, chosen.target, chosen.force, chosen.parallel, project=chosen.project, return_state=True)
     if not state.is_completed():
         print(state.message, file=sys.stderr)
         return 1

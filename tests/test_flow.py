@@ -133,9 +133,12 @@ def test_a_stopped_flow_leaves_no_stage_behind(project: Path) -> None:
         assert flow.poll() is None, log.read_text(encoding="utf-8")
         time.sleep(0.1)
     stage = int(pid.read_text(encoding="utf-8"))
+    started = psutil.Process(flow.pid).children(recursive=True)
+    assert stage in [one.pid for one in started]
+    assert any("uvicorn" in one.cmdline() for one in started)  # the server that Prefect started
     flow.send_signal(signal.SIGTERM)
     assert flow.wait(60) != 0
-    assert not psutil.pid_exists(stage) or psutil.Process(stage).status() == psutil.STATUS_ZOMBIE
+    assert [one for one in started if one.is_running() and one.status() != psutil.STATUS_ZOMBIE] == []
     assert mlflow_parents(project)[-1][0] == "FAILED"
 
 

@@ -1,0 +1,127 @@
+"""What a flow run shows of the pipeline's reports, as Prefect artifacts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from prefect import State, get_run_logger
+from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+
+from swirl.layout import Layout
+from swirl.records import load_json
+from swirl.tracking.contents import without_credentials
+
+MLFLOW_PAGES = "http://127.0.0.1:5000"
+"""Where `make mlflow` shows the runs."""
+SCORE = ("benchmark", "model", "with_tools", "n", "accuracy", "ci_low", "ci_high", "p_vs_base")
+
+
+def link_run(root: Path, run_id: str, tags: Mapping[str, str]) -> None:
+    """A link to the MLflow run, which gets the `tags`; a warning where MLflow cannot be reached."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root / 'mlflow.db'}"
+    from mlflow.tracking import MlflowClient
+
+    try:
+        client = MlflowClient(tracking_uri=uri)
+        for name, value in tags.items():
+            client.set_tag(run_id, name, value[:5000])
+        experiment = client.get_run(run_id).info.experiment_id
+    except Exception as error:  # tracking never costs a run
+        get_run_logger().warning("The MLflow run %s has no tags and no link: %s", run_id, type(error).__name__)
+        return
+    pages = without_credentials(uri).rstrip("/") if uri.startswith("http") else MLFLOW_PAGES
+    create_link_artifact(
+        link=f"{pages}/#/experiments/{experiment}/runs/{run_id}",
+        link_text="this run in MLflow",
+        key="mlflow-run",
+        description="Metrics, parameters and models. Without an MLflow server: `make mlflow` shows it.",
+    )
+
+
+def show(layout: Layout, states: Mapping[str, State[Any]]) -> None:
+    """Gates, funnel and results of the stages that this run ran or found up to date, as far as there are any."""
+    done = {name for name, state in states.items() if state.is_completed()}
+    gates = [name.removeprefix("check_") for name in states if name.startswith("check_")]
+    _gates(layout, gates, done)
+    if "filter" in done and layout.filters.exists():
+        _funnel(load_json(layout.filters))
+    if "report" in done and layout.results.exists():
+        rows = [{column: _rounded(score.get(column)) for column in SCORE} for score in _scores(layout)]
+        create_table_artifact(table=rows, key="results", description="Accuracy with 95% Wilson intervals")
+
+
+def _gates(layout: Layout, gates: list[str], done: set[str]) -> None:
+    rows = []
+    for gate in gates:
+        passed = f"check_{gate}" in done
+        path = layout.quality(gate) if passed else layout.root / f".swirl/quality/{gate}.failed.json"
+        if not path.exists():
+            continue
+        report = load_json(path)
+        expectations = report.get("expectations", [])
+        violated = [one for one in expectations if not one["success"]]
+        rows.append(
+            {
+                "gate": gate,
+                "result": "passed" if passed else "FAILED",
+                "expectations": len(expectations),
+                "violated": len(violated),
+                "rows": ", ".join(f"{table} {count}" for table, count in report.get("rows", {}).items()),
+            }
+        )
+        if not passed:
+            create_markdown_artifact(
+                markdown=_failure(gate, violated), key="failed-gate", description=f"Why the {gate} gate stopped the run"
+            )
+    if rows:
+        create_table_artifact(table=rows, key="quality-gates", description="Great Expectations gates")
+
+
+def _failure(gate: str, violated: list[dict[str, Any]]) -> str:
+    """The violated expectations with their first offending rows."""
+    lines = [f"# The {gate} gate stopped this run", ""]
+    for one in violated:
+        where = f"{one['table']}.{one['column']}" if one["column"] else one["table"]
+        lines += [f"## {one['name']} on {where}", "", f"Expected: {one['meaning']}", ""]
+        if one["observed"] is not None:
+            lines += [f"Observed: {one['observed']}", ""]
+        if one["rows"]:
+            columns = list(one["rows"][0])
+            lines += [f"{one['violations']} of {one['of']} rows violate it, as these do:", ""]
+            lines += ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+            lines += ["| " + " | ".join(_cell(row.get(column)) for column in columns) + " |" for row in one["rows"]]
+            lines += [""]
+    return "\n".join(lines)
+
+
+def _cell(value: Any) -> str:
+    return str(value).replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
+
+
+def _funnel(filters: Mapping[str, Any]) -> None:
+    whole = filters["trajectories"]
+    rows = [
+        {
+            "strategy": name,
+            "used": "yes" if name == filters["strategy"] else "",
+            "trajectories": kept["trajectories"],
+            "share": _rounded(kept["trajectories"] / whole if whole else 0.0),
+            "steps": kept["steps"],
+            "correct": _rounded(kept["correct"]),
+        }
+        for name, kept in filters["strategies"].items()
+    ]
+    rows.sort(key=lambda row: -row["trajectories"])
+    text = f"What each filter keeps of {whole} trajectories; correct: the share of them whose answer is right"
+    create_table_artifact(table=rows, key="filter-funnel", description=text)
+
+
+def _scores(layout: Layout) -> list[dict[str, Any]]:
+    return list(load_json(layout.results)["scores"])
+
+
+def _rounded(value: Any) -> Any:
+    return float(f"{value:.4g}") if isinstance(value, float) else value  # p values are tiny

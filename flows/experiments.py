@@ -1,0 +1,155 @@
+"""Many pipeline runs with different settings as one flow: an ablation.
+
+Each run is a DVC experiment of its own (`dvc exp show`) and a run of its own below one MLflow run. Stages whose
+settings do not differ run once: the others restore them from DVC's run cache.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Annotated, Any, Literal
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from prefect import State, flow, get_run_logger
+from prefect.artifacts import create_table_artifact
+from prefect.runtime import flow_run
+from prefect.states import Completed, Failed
+from pydantic import Field
+
+from flows import artifacts
+from flows.pipeline import Outcome, Parallel, Settings, end_with_server, run
+from swirl import tracking
+from swirl.errors import ParamsError, SwirlError
+from swirl.layout import Layout
+from swirl.orchestration import overrides as laid_over
+
+Filters = list[Literal["none", "process", "outcome", "both"]]
+Methods = Annotated[list[Literal["sft", "swirl"]], Field(min_length=1)]
+Seeds = list[Annotated[int, Field(ge=0)]]
+
+
+@flow(name="swirl-experiment", flow_run_name="{name}")
+def experiment(name: str, overrides: dict[str, Any], group: str, parallel: int, project: str) -> State[Any]:
+    """One run of the grid; the state's result is reports/results.json, or None."""
+    try:
+        outcome: Outcome = run(Path(project), overrides, Settings(parallel=parallel), name, group)
+    except SwirlError as error:
+        return Failed(message=str(error))
+    if outcome.error:
+        return Failed(message=outcome.error)
+    return Completed(message=laid_over.text(overrides), data=outcome.results)
+
+
+@flow(name="swirl-experiments")
+def experiments(
+    filters: Filters = ["none", "process", "outcome", "both"],  # noqa: B006
+    methods: Methods = ["sft", "swirl"],  # noqa: B006
+    seeds: Seeds = [0],  # noqa: B006
+    grid: dict[str, list[Any]] = {},  # noqa: B006
+    runs: list[dict[str, Any]] = [],  # noqa: B006
+    parallel: Parallel = 1,
+    project: str = ".",
+) -> State[Any]:
+    """Run every combination and compare them in one table. A run that fails does not stop the others.
+
+    Args:
+        filters: Values of filter.strategy; none: the one of params.yaml.
+        methods: What each run trains and the table compares; both are trained in one run.
+        seeds: Values of seed; none: the one of params.yaml.
+        grid: More values to combine, by dotted key, as {"train.swirl.lr": [0.0001, 0.0002]}.
+        runs: Overrides of each run, one by one, in the place of a grid, as [{"seed": 1}, {"judge.threshold": 0.6}].
+        parallel: Independent stages of one run that run at the same time; the runs follow one another.
+        project: The folder with dvc.yaml; a relative one counts from where the worker starts the flow.
+    """
+    root, name = Path(project).resolve(), flow_run.get_name() or "experiments"
+    axes: dict[str, list[Any]] = {"filter.strategy": list(filters), "seed": list(seeds), **grid}
+    wanted = [{**one, "train.methods": list(methods)} for one in (runs or combinations(axes))]
+    try:
+        checked = [laid_over.checked(root / "params.yaml", one) for one in wanted]
+    except ParamsError as refused:
+        return Failed(message=str(refused))
+    if len({json.dumps(one, sort_keys=True) for one in wanted}) < len(wanted):
+        return Failed(message="two of the runs have the same overrides; leave one out")
+    layout = Layout(root)
+    group = tracking.open_run(layout, checked[0], f"experiments {name}")
+    if group:
+        artifacts.link_run(root, group, {"experiments": str(len(wanted))})
+    states: list[State[Any]] = []
+    error = "the flow was stopped"
+    try:
+        for number, one in enumerate(wanted, start=1):
+            label = f"{name}-{number}"
+            get_run_logger().info("%s of %s, %s: %s", number, len(wanted), label, laid_over.text(one))
+            states.append(experiment(label, one, group or "", parallel, str(root), return_state=True))
+            _show(name, wanted, states, methods)
+        failed = [f"{name}-{number}" for number, state in enumerate(states, start=1) if not state.is_completed()]
+        error = f"{len(failed)} of {len(wanted)} runs failed: {', '.join(failed)}" if failed else ""
+    finally:
+        if group:
+            tracking.close_run(layout, group, error)
+    return Failed(message=error) if error else Completed(message=f"{len(wanted)} runs; `dvc exp show` lists them")
+
+
+def combinations(axes: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    """Every combination of the values; an axis without values is left out. One empty one when there is no axis."""
+    used = {key: values for key, values in axes.items() if values}
+    return [dict(zip(used, values, strict=True)) for values in itertools.product(*used.values())]
+
+
+def table(
+    runs: Sequence[tuple[str, Mapping[str, Any], Mapping[str, Any] | None]], methods: Sequence[str]
+) -> list[dict[str, Any]]:
+    """One row a run and method, best first: what differs between the runs, the mean accuracy, that of each benchmark.
+
+    A run is its name, its overrides, and its results.json (None: it failed; its row says so and comes last).
+    """
+    keys = list(dict.fromkeys(key for _, overrides, _ in runs for key in overrides if key != "train.methods"))
+    differs = [
+        key
+        for key in keys
+        if len(runs) == 1 or len({json.dumps(one.get(key), sort_keys=True) for _, one, _ in runs}) > 1
+    ]
+    rows: list[dict[str, Any]] = []
+    for name, overrides, results in runs:
+        start = {key: overrides.get(key, "as in params.yaml") for key in differs}
+        if results is None:
+            rows.append({**start, "method": "", "mean accuracy": None, "experiment": f"{name} failed"})
+            continue
+        for method in methods:
+            scores = {
+                score["benchmark"]: score["accuracy"]
+                for score in results["scores"]
+                if score["model"] == method and score["with_tools"]
+            }
+            mean = round(fmean(scores.values()), 4) if scores else None
+            each = {benchmark: round(accuracy, 4) for benchmark, accuracy in scores.items()}
+            rows.append({**start, "method": method, "mean accuracy": mean, **each, "experiment": name})
+    return sorted(rows, key=lambda row: -1.0 if row["mean accuracy"] is None else row["mean accuracy"], reverse=True)
+
+
+def _show(name: str, wanted: list[dict[str, Any]], states: list[State[Any]], methods: Sequence[str]) -> None:
+    """The table of the runs so far."""
+    runs = []
+    for number, (one, state) in enumerate(zip(wanted, states, strict=False), start=1):
+        runs.append((f"{name}-{number}", one, state.result() if state.is_completed() else None))
+    text = f"{len(states)} of {len(wanted)} runs. Accuracy with tools, best mean first; `dvc exp show` has all metrics"
+    create_table_artifact(table=table(runs, methods), key="comparison", description=text)
+
+
+def main() -> int:
+    """Run the flow from the command line: the grid as JSON, else the default one."""
+    end_with_server()
+    given = json.loads(sys.argv[1]) if len(sys.argv) > 1 else {}
+    state = experiments(**{"project": str(Path(__file__).resolve().parents[1]), **given}, return_state=True)
+    print(state.message, file=sys.stderr)
+    return 0 if state.is_completed() else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

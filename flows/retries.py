@@ -1,0 +1,37 @@
+"""Which stages a flow tries again after a failure: those that ask the network, and no other.
+
+A gate that failed fails again, and so does a stage that computes. Stages that ask servers commit their work to a
+journal, so another try asks nothing twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def asks_network(stage: str, params: Mapping[str, Any]) -> bool:
+    """Whether a stage, by its DVC name, fetches files or asks a server; `params` is params.yaml as plain values."""
+    name, _, item = stage.partition("@")
+    policy_served = _get(params, "base_model", "source") == "endpoint"
+    judge_served = _get(params, "reward_model", "source") == "endpoint"
+    grader_served = _get(params, "judge", "grader") is not None
+    if name == "download":
+        return True
+    if name in ("base_model", "reward_model"):
+        return _get(params, name, "source") in ("pretrained", "endpoint")
+    if name == "synthesize":
+        return policy_served or _get(params, "synthesize", "server") is not None
+    if name == "judge":
+        return judge_served or grader_served
+    if name == "evaluate":
+        return policy_served or judge_served or grader_served or _get(params, "evaluate", "servers", item) is not None
+    return name == "train" and item == "swirl" and judge_served
+
+
+def _get(params: Mapping[str, Any], *keys: str) -> Any:
+    """What stands below these keys; None where there is no such key."""
+    found: Any = params
+    for key in keys:
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return found

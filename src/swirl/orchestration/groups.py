@@ -1,0 +1,126 @@
+"""Commands that end as a whole: each runs with all that it starts in a process group of its own.
+
+Killing DVC alone would leave its stage alive, and the next run would write to the same files. So a small process,
+this file run as a script, leads the group and reads from a pipe that the flow holds. When the pipe ends, because the
+flow was cancelled, crashed or was killed, it ends the group.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+GRACE = 10.0
+"""Seconds between asking a group to end and killing it; Prefect's worker gives a flow 30."""
+
+
+class Groups:
+    """The commands of one flow that are running."""
+
+    def __init__(self) -> None:
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._stopped = threading.Event()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether `stop` was called."""
+        return self._stopped.is_set()
+
+    @contextlib.contextmanager
+    def lines(
+        self, command: list[str], folder: Path, env: dict[str, str]
+    ) -> Iterator[tuple[subprocess.Popen[bytes], Iterator[str]]]:
+        """The started command, and its output line by line; a progress bar counts as its last state.
+
+        The exit status is known when the context has ended; so is that no process of the group is left.
+        """
+        process = subprocess.Popen(
+            [sys.executable, __file__, *command],
+            cwd=folder,
+            env=env,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        self._running.add(process)
+        if self.stopped:
+            _close(process)
+        try:
+            assert process.stdout is not None
+            text = io.TextIOWrapper(process.stdout, encoding="utf-8", errors="replace", newline="\n")
+            yield process, (line.rstrip().split("\r")[-1] for line in text)
+        except BaseException:
+            _close(process)
+            raise
+        finally:
+            process.wait()
+            self._running.discard(process)
+
+    def stop(self) -> None:
+        """End every command, and each one that is still to start."""
+        self._stopped.set()
+        running = list(self._running)
+        for process in running:
+            _close(process)
+        for process in running:
+            process.wait()
+
+
+def _close(process: subprocess.Popen[bytes]) -> None:
+    """Let the leader know that its group is to end."""
+    assert process.stdin is not None
+    with contextlib.suppress(OSError):
+        process.stdin.close()
+
+
+def main(command: list[str]) -> int:
+    """Lead the group: run a command until it ends or standard input does, then end what is left. Its exit status."""
+    signal.signal(signal.SIGTERM, lambda *_: None)  # goes to the whole group, and a handler is not inherited
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    threading.Thread(target=_end_with_input, daemon=True).start()
+    status = process.wait()
+    _end_group()
+    return status if status >= 0 else 128 - status
+
+
+def _end_with_input() -> None:
+    while os.read(0, 1024):
+        pass
+    _end_group()
+
+
+def _end_group() -> None:
+    """Ask the other processes of this group to end; kill those that do not within `GRACE` seconds."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        deadline = time.monotonic() + GRACE
+        for pid in _others():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+        while _others() and time.monotonic() < deadline:
+            time.sleep(0.05)
+
+
+def _others() -> list[int]:
+    """The processes of this group that run, but for this one; one that has ended and was not waited for does not."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(ProcessLookupError, psutil.Error):
+            other = process.pid != os.getpid() and os.getpgid(process.pid) == os.getpgrp()
+            if other and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

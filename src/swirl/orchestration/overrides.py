@@ -1,0 +1,58 @@
+"""Settings laid over params.yaml by dotted key: `{"filter.strategy": "outcome", "seed": 1}`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, MutableMapping
+from pathlib import Path
+from typing import Any
+
+from swirl import params
+from swirl.errors import ParamsError
+
+
+def checked(path: Path, overrides: Mapping[str, Any]) -> params.Params:
+    """The settings of params.yaml at `path` with `overrides`.
+
+    Raises `ParamsError` for a key that is not there, a wrong type, and a combination that is refused.
+    """
+    import yaml
+
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ParamsError(f"{path} cannot be read: {error}") from None
+    if not isinstance(tree, dict):
+        raise ParamsError(f"{path} holds no settings")
+    lay_over(tree, overrides)
+    return params.validate(tree, f"{path.name} with {text(overrides)}")
+
+
+def write(path: Path, overrides: Mapping[str, Any]) -> None:
+    """Change params.yaml at `path`, keeping its comments and its order."""
+    from dvc.utils.serialize import modify_yaml
+
+    with modify_yaml(str(path)) as tree:
+        lay_over(tree, overrides)
+
+
+def lay_over(tree: MutableMapping[Any, Any], overrides: Mapping[str, Any]) -> None:
+    """Set each dotted key of `overrides` in nested mappings, in place; a value replaces the old one whole."""
+    for key, value in overrides.items():
+        *sections, last = key.split(".")
+        inside: Any = tree
+        for depth, section in enumerate(sections):
+            inside = inside.get(_as_written(inside, section))
+            if not isinstance(inside, MutableMapping):
+                where = ".".join(sections[: depth + 1])
+                raise ParamsError(f"override {key}: params.yaml has no section {where}; its keys have no others below")
+        inside[_as_written(inside, last)] = value
+
+
+def text(overrides: Mapping[str, Any]) -> str:
+    """`filter.strategy=outcome, seed=1`."""
+    return ", ".join(f"{key}={value}" for key, value in overrides.items())
+
+
+def _as_written(tree: Mapping[Any, Any], key: str) -> Any:
+    """The key as the mapping has it: `1` may be a number in YAML."""
+    return next((one for one in tree if str(one) == key), key)

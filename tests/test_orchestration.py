@@ -1,0 +1,267 @@
+"""Settings laid over params.yaml, worktrees that run them, process groups, and what flows compute by themselves."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+
+from flows.experiments import combinations, table
+from flows.retries import asks_network
+from swirl.errors import DataError, ParamsError, SwirlError
+from swirl.orchestration.groups import Groups
+from swirl.orchestration.overrides import checked, lay_over, write
+from swirl.orchestration.worktrees import sweep, worktree
+
+ROOT = Path(__file__).resolve().parents[1]
+DVC_YAML = """
+stages:
+  one:
+    cmd: cat tools/tool.txt official/rows.txt > one.txt
+    deps: [tools, official/rows.txt]
+    params: [filter]
+    outs: [one.txt]
+  two:
+    cmd: cp one.txt two.json
+    deps: [one.txt]
+    outs: [two.json: {cache: false}]
+"""
+
+
+def run(project: Path, *command: str) -> str:
+    env = {**os.environ, "GIT_CONFIG_GLOBAL": "/dev/null", "DVC_NO_ANALYTICS": "1"}
+    return subprocess.run(command, cwd=project, env=env, check=True, capture_output=True, text=True).stdout
+
+
+def dvc(project: Path, *arguments: str) -> str:
+    return run(project, sys.executable, "-m", "dvc", *arguments)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    root = tmp_path / "project"
+    (root / "tools").mkdir(parents=True)
+    (root / "official").mkdir()
+    shutil.copy(ROOT / "params.yaml", root)
+    (root / "dvc.yaml").write_text(DVC_YAML, encoding="utf-8")
+    (root / "tools/tool.txt").write_text("committed\n", encoding="utf-8")
+    (root / "official/rows.txt").write_text("rows\n", encoding="utf-8")
+    (root / ".gitignore").write_text(".swirl/\nofficial/\n", encoding="utf-8")
+    (root / ".dvcignore").write_text(".swirl/\n", encoding="utf-8")
+    run(root, "git", "init", "-q")
+    dvc(root, "init", "-q")
+    run(root, "git", "add", "-A")
+    run(root, "git", "-c", "user.name=test", "-c", "user.email=t@localhost", "commit", "-qm", "a project")
+    return root
+
+
+def test_overrides_are_laid_over_and_checked() -> None:
+    path = ROOT / "params.yaml"
+    params = checked(path, {"filter.strategy": "outcome", "base_model.hops.1": 0.5, "train.methods": ["swirl"]})
+    assert (params.filter.strategy, params.train.methods) == ("outcome", ["swirl"])
+    for overrides, complaint in (
+        ({"filter.strategy": "proces"}, "filter.strategy = 'proces': Input should be 'none', 'process'"),
+        ({"filter.stategy": "none"}, "filter.stategy: no such key; the keys here are strategy, max_trajectories"),
+        ({"seed": "1"}, "seed = '1': Input should be a valid integer"),
+        ({"train.swril.lr": 0.1}, "override train.swril.lr: params.yaml has no section train.swril"),
+        ({"seed.x": 1}, "override seed.x: params.yaml has no section seed"),
+    ):
+        with pytest.raises(ParamsError) as refused:
+            checked(path, overrides)
+        assert complaint in str(refused.value)
+
+
+def test_written_overrides_keep_comments_and_other_settings(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    shutil.copy(ROOT / "params.yaml", path)
+    write(path, {"filter.strategy": "both", "base_model.hops.1": 0.5})
+    before = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    after = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert path.read_text(encoding="utf-8").startswith("# Every setting of the pipeline")
+    assert (before["filter"]["strategy"], after["filter"]["strategy"]) == ("process", "both")
+    assert next(iter(after["base_model"]["hops"].items())) == (1, 0.5)
+    lay_over(before, {"filter.strategy": "both", "base_model.hops.1": 0.5})
+    assert after == before
+
+
+def test_a_worktree_is_what_the_user_sees_and_leaves_the_cache(project: Path) -> None:
+    """Uncommitted changes count, and so do files that git does not know but a stage reads."""
+    (project / "tools/tool.txt").write_text("changed\n", encoding="utf-8")
+    (project / "tools/new.txt").write_text("new\n", encoding="utf-8")
+    index, params = (project / ".git/index").read_bytes(), (project / "params.yaml").read_bytes()
+    with worktree(project, {"filter.strategy": "outcome"}) as copy:
+        dvc(copy.root, "repro", "-q")
+        assert (copy.root / "one.txt").read_text(encoding="utf-8") == "changed\nrows\n"
+        assert (copy.root / "tools/new.txt").exists()
+        assert "strategy: outcome" in (copy.root / "params.yaml").read_text(encoding="utf-8")
+        copy.finished = True
+        run(project, "git", "config", "user.name", "test")
+        run(project, "git", "config", "user.email", "test@localhost")
+        assert copy.save_experiment("kept") == ""
+    assert not copy.root.exists()
+    (experiment,) = [ref for ref in run(project, "git", "for-each-ref", "--format=%(refname)").split() if "kept" in ref]
+    assert run(project, "git", "show", f"{experiment}:two.json") == "changed\nrows\n"
+    assert "strategy: outcome" in run(project, "git", "show", f"{experiment}:params.yaml")
+    assert run(project, "git", "worktree", "list").count("\n") == 1
+    assert (project / "params.yaml").read_bytes() == params
+    assert (project / ".git/index").read_bytes() == index
+    assert not (project / "one.txt").exists()
+    write(project / "params.yaml", {"filter.strategy": "outcome"})
+    assert "Stage 'one' is cached - skipping run" in dvc(project, "repro")
+
+
+def test_partial_work_waits_for_the_same_overrides_and_for_no_other(project: Path) -> None:
+    def journal(overrides: dict[str, Any], finish: bool) -> list[str]:
+        with worktree(project, overrides) as copy:
+            folder = copy.root / ".swirl/journals"
+            before = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"block{len(before)}").touch()
+            copy.finished = finish
+            return before
+
+    assert journal({"seed": 1}, finish=False) == []
+    assert journal({"seed": 2}, finish=False) == []
+    assert journal({"seed": 1}, finish=False) == ["block0"]
+    assert journal({"seed": 1}, finish=True) == ["block0", "block1"]
+    assert journal({"seed": 1}, finish=True) == []
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from swirl.orchestration.worktrees import worktree
+with worktree(Path(sys.argv[1]), {"seed": 1}) as copy:
+    (copy.root / ".swirl/journal").touch()
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_killed_run_is_cleared_away_by_the_next_and_a_living_one_is_not(project: Path) -> None:
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    process = subprocess.Popen([sys.executable, "-c", KILLED, str(project)], env=env, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    with pytest.raises(SwirlError, match="another run has the same overrides .seed=1."), worktree(project, {"seed": 1}):
+        pass
+    sweep(project)
+    (folder,) = [path for path in (project / ".swirl/worktrees").iterdir() if path.suffix == ""]
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert folder.is_dir()
+    sweep(project)
+    assert not folder.exists()
+    assert folder.with_name(f"{folder.name}.kept").joinpath("journal").exists()
+    assert run(project, "git", "worktree", "list").count("\n") == 1
+
+
+def test_without_a_commit_there_are_no_overrides(tmp_path: Path) -> None:
+    run(tmp_path, "git", "init", "-q")
+    with pytest.raises(DataError, match="a git repository with at least one commit"), worktree(tmp_path, {"seed": 1}):
+        pass
+
+
+FAMILY = """
+import os, signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN) if "stubborn" in sys.argv else None
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+print(os.getpid(), child.pid, flush=True)
+time.sleep(0 if "leave" in sys.argv else 60)
+sys.exit(3)
+"""
+HOLDER = """
+import sys, time
+from pathlib import Path
+from swirl.orchestration.groups import Groups
+with Groups().lines([sys.executable, "-c", sys.argv[1]], Path.cwd(), {}) as (process, lines):
+    print(next(lines), flush=True)
+    time.sleep(60)
+"""
+
+
+def alive(pid: int) -> bool:
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+def test_a_command_ends_with_all_that_it_started(tmp_path: Path) -> None:
+    groups = Groups()
+    with groups.lines([sys.executable, "-c", FAMILY, "leave"], tmp_path, dict(os.environ)) as (process, lines):
+        said = list(lines)
+    assert process.returncode == 3
+    assert [alive(int(pid)) for pid in said[0].split()] == [False, False]
+    with groups.lines([sys.executable, "-c", FAMILY], tmp_path, dict(os.environ)) as (process, lines):
+        pids = [int(pid) for pid in next(lines).split()]
+        assert [alive(pid) for pid in pids] == [True, True]
+        groups.stop()
+        assert [alive(pid) for pid in pids] == [False, False]
+    with groups.lines([sys.executable, "-c", FAMILY], tmp_path, dict(os.environ)) as (process, lines):
+        assert len(list(lines)) <= 1  # nothing starts to stay after stop
+    assert process.returncode != 0
+
+
+def test_what_a_killed_flow_has_started_ends_too() -> None:
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER, FAMILY], env=env, stdout=subprocess.PIPE)
+    assert holder.stdout is not None
+    pids = [int(pid) for pid in holder.stdout.readline().split()]
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    deadline = time.monotonic() + 10
+    while any(alive(pid) for pid in pids):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_stages_that_ask_the_network_are_tried_again() -> None:
+    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    stages = ["download", "base_model", "synthesize", "judge", "check_steps", "train@sft", "train@swirl"]
+    stages += ["evaluate@base", "evaluate@swirl", "report"]
+    assert [stage for stage in stages if asks_network(stage, params)] == ["download"]
+    params["reward_model"] = {"source": "endpoint"}
+    params["evaluate"]["servers"] = {"swirl": {}}
+    assert [stage for stage in stages if asks_network(stage, params)] == [
+        *("download", "judge", "train@swirl", "evaluate@base", "evaluate@swirl")
+    ]
+    params["reward_model"] = {"source": "embedded"}
+    params["synthesize"]["server"] = {}
+    assert [stage for stage in stages if asks_network(stage, params)] == ["download", "synthesize", "evaluate@swirl"]
+    assert asks_network("download", {}) and not asks_network("train@swirl", {})
+
+
+def test_a_grid_is_every_combination() -> None:
+    assert combinations({"a": [1, 2], "b": [], "c": ["x", "y"]}) == [
+        {"a": 1, "c": "x"},
+        {"a": 1, "c": "y"},
+        {"a": 2, "c": "x"},
+        {"a": 2, "c": "y"},
+    ]
+    assert combinations({}) == [{}]
+
+
+def test_the_table_has_what_differed_best_first_failures_last() -> None:
+    def results(accuracy: float) -> dict[str, Any]:
+        score = {"benchmark": "b", "model": "swirl", "with_tools": True, "accuracy": accuracy}
+        other = [{**score, "model": "base", "accuracy": 1.0}, {**score, "with_tools": False, "accuracy": 1.0}]
+        return {"scores": [score, {**score, "benchmark": "c", "accuracy": 0.0}, *other]}
+
+    same = {"judge.threshold": 0.5, "train.methods": ["swirl"]}
+    runs = [
+        ("x-1", {"seed": 1, **same}, results(0.25)),
+        ("x-2", {"seed": 2, **same}, None),
+        ("x-3", {"seed": 3, **same}, results(0.75)),
+    ]
+    assert table(runs, ["swirl"]) == [
+        {"seed": 3, "method": "swirl", "mean accuracy": 0.375, "b": 0.75, "c": 0.0, "experiment": "x-3"},
+        {"seed": 1, "method": "swirl", "mean accuracy": 0.125, "b": 0.25, "c": 0.0, "experiment": "x-1"},
+        {"seed": 2, "method": "", "mean accuracy": None, "experiment": "x-2 failed"},
+    ]
