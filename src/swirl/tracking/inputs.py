@@ -6,7 +6,7 @@ import getpass
 import hashlib
 import json
 import subprocess
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,8 @@ def dependencies(stage: Stage, layout: Layout, locked: bool) -> dict[str, str]:
     `locked`: what another stage writes is taken from dvc.lock, where DVC has just put it; else all is read here.
     What is not there is left out.
     """
-    made = _outputs(layout.root / "dvc.lock") if locked else {}
+    lock = layout.root / "dvc.lock"
+    made = _outputs(lock.read_text(encoding="utf-8")) if locked and lock.exists() else {}
     found: dict[str, str] = {}
     for dep in stage.deps:
         path = layout.root / dep
@@ -101,14 +102,13 @@ def _kind(arrow: str) -> str:
     return names.get(arrow, "boolean" if arrow == "bool" else "object")
 
 
-def _outputs(lock: Path) -> dict[str, str]:
-    """MD5 by path of all outputs in dvc.lock."""
+@lru_cache(maxsize=1)
+def _outputs(lock: str) -> dict[str, str]:
+    """MD5 by path of all outputs in the text of dvc.lock."""
     import yaml
 
-    if not lock.exists():
-        return {}
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    stages: dict[str, Any] = (yaml.load(lock.read_text(encoding="utf-8"), loader) or {}).get("stages") or {}
+    stages: dict[str, Any] = (yaml.load(lock, loader) or {}).get("stages") or {}
     return {out["path"]: out["md5"] for entry in stages.values() for out in entry.get("outs") or [] if "md5" in out}
 
 
