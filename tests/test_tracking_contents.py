@@ -243,7 +243,7 @@ def test_tables_are_data_sets_that_mlflow_finds_again(layout: Layout) -> None:
 
 
 def test_checkpoints_and_curves_are_recorded_while_training_runs(layout: Layout) -> None:
-    """The stage removes each checkpoint at its end; what trained for two updates has two rows more than it began with."""
+    """The stage removes its checkpoints at its end; its last row comes with its files."""
     folder = layout.root / ".swirl/checkpoints/train-swirl"
     rows: list[dict[str, Any]] = []
     with tracking.stage_run("train-swirl", PARAMS, layout):
