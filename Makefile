@@ -64,5 +64,6 @@ mlflow: venv
 	mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///$(CURDIR)/mlflow.db
 
 clean:
-	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .swirl
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	@if [ -d .swirl ]; then find .swirl -mindepth 1 -maxdepth 1 ! -name tracking -exec rm -rf {} +; fi # pending records stay
 	find src flows tests -name __pycache__ -type d -prune -exec rm -rf {} +

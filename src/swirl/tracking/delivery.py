@@ -8,6 +8,7 @@ from typing import Any
 from swirl.layout import Layout
 from swirl.tracking import _reason, _warn
 from swirl.tracking.journal import Journal
+from swirl.tracking.promotion import promote_if_due
 from swirl.tracking.store import Store
 
 PAUSE = 30.0
@@ -58,16 +59,12 @@ class Delivery:
             _warn(f"of {what} not everything is in MLflow: {refusal}")
         return "" if arrived else self._reason
 
-    @property
-    def store(self) -> Store | None:
-        """The open store; None when it could not be reached."""
-        return self._store
-
     def _try(self) -> bool:
         started = time.monotonic()
         try:
             self._store = self._store or Store(self._layout, self._params)
             self._journal.send(self._store)
+            promote_if_due(self._journal, self._store)
         except Exception as error:
             self._reason, self._failed = _reason(error), time.monotonic()
             self._slow = time.monotonic() - started > SLOW

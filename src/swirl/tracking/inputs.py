@@ -59,7 +59,7 @@ def dependencies(stage: Stage, layout: Layout, locked: bool) -> dict[str, str]:
         if dep in made:
             found[dep] = made[dep]
         elif path.is_dir():
-            found[dep] = _folder_md5(path)
+            found[dep] = folder_hash(path)
         elif path.exists():
             found[dep] = _md5(path)
     return found
@@ -117,7 +117,7 @@ def _md5(path: Path) -> str:
         return hashlib.file_digest(file, "md5").hexdigest()
 
 
-def _folder_md5(path: Path) -> str:
+def folder_hash(path: Path) -> str:
     """DVC's hash of a folder: of its files' hashes and relative paths, as JSON."""
     files = sorted(file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
     entries = [{"md5": _md5(file), "relpath": file.relative_to(path).as_posix()} for file in files]

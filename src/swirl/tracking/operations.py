@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 PARENT_RUN = "parent"
 """The name of the parent run in every journal."""
@@ -116,8 +116,17 @@ class Close:
     time: float
 
 
-Operation = Parent | Child | Log | File | Text | Inputs | OneTrace | End | Settle | Close
-_KINDS = {kind.__name__: kind for kind in (Parent, Child, Log, File, Text, Inputs, OneTrace, End, Settle, Close)}
+@dataclass(frozen=True, slots=True)
+class Promote:
+    """The pipeline is at its end: the tuned model, whose folder has this hash, goes to the registry."""
+
+    model: str
+
+
+Operation = Parent | Child | Log | File | Text | Inputs | OneTrace | End | Settle | Close | Promote
+_KINDS = {kind.__name__: kind for kind in get_args(Operation)}
+    kind.__name__: kind for kind in (Parent, Child, Log, File, Text, Inputs, OneTrace, End, Settle, Close, Promote)
+}
 
 
 def to_line(operation: Operation) -> str:

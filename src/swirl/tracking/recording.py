@@ -11,7 +11,7 @@ from typing import Any
 from swirl.layout import Layout
 from swirl.records import load_json
 from swirl.tracking.contents import flat, numbers, read_contents, without_credentials
-from swirl.tracking.inputs import datasets, dependencies, dependency_tags, lock_hash, source_tags
+from swirl.tracking.inputs import datasets, dependencies, dependency_tags, folder_hash, lock_hash, source_tags
 from swirl.tracking.journal import Journal
 from swirl.tracking.ledger import Ledger, open_ledger
 from swirl.tracking.operations import (
@@ -25,6 +25,7 @@ from swirl.tracking.operations import (
     OneTrace,
     Operation,
     Parent,
+    Promote,
     Settle,
     Text,
 )
@@ -108,6 +109,8 @@ class Recorder:
                 self.journal.add(Log(PARENT_RUN, tags={"error": without_credentials(f"{run.stage.name}: {error}")}))
             self.journal.add(End(run.record, end["status"], now), Log(PARENT_RUN, tags=lock_hash(self.layout)))
             self.journal.add(Settle(end["status"], now))
+        if run.stage.name == "report" and end["status"] == "FINISHED" and self.layout.model("swirl").is_dir():
+            self.journal.add(Promote(folder_hash(self.layout.model("swirl"))))
 
     def _parent(self, ledger: Ledger, name: str) -> Parent:
         tags = {**source_tags(self.layout.root, name), **lock_hash(self.layout)}

@@ -25,6 +25,7 @@ from swirl.tracking.operations import (
     OneTrace,
     Operation,
     Parent,
+    Promote,
     Settle,
     Text,
 )
@@ -46,14 +47,15 @@ FOR_GOOD = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS",
 class Store:
     """The runs of one project. Opening it, and every method, raises whatever MLflow raises."""
 
-    def __init__(self, layout: Layout, params: dict[str, Any]) -> None:
-        """`params` are nested plain values; of them, `tracking.experiment` counts here."""
+    def __init__(self, layout: Layout, params: dict[str, Any], max_model_mb: float | None = None) -> None:
+        """`params` are nested plain values; of them, the section `tracking` counts here. MB: None means as it says."""
+        uri, settings = tracking_uri(layout), read_settings(params)
         self.layout = layout
-        uri = tracking_uri(layout)
+        self.max_model_mb = settings.max_model_mb if max_model_mb is None else max_model_mb
         self.address = without_credentials(uri)
         with contextlib.nullcontext() if uri.startswith("http") else locked(layout):  # the first one creates the file
-            self.client = _connect(uri)
-            self.experiment = _experiment(self.client, layout, read_settings(params).experiment, uri)
+            self.client = _connect(layout)
+            self.experiment = _experiment(self.client, layout, settings.experiment, uri)
 
     def apply(self, operation: Operation, runs: dict[str, str]) -> str:
         """Do one operation; `runs` maps names of runs to MLflow's ids and is filled by it.
@@ -73,6 +75,8 @@ class Store:
     def _apply(self, operation: Operation, runs: dict[str, str]) -> str:
         if isinstance(operation, Parent):
             runs[PARENT_RUN] = self._parent(operation)
+            return ""
+        if isinstance(operation, Promote):  # `promotion` does it, when the rest is there
             return ""
         run_id = runs.get(PARENT_RUN if isinstance(operation, Child | Settle | Close) else operation.run)
         if run_id is None:
@@ -222,7 +226,7 @@ def tracking_uri(layout: Layout) -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{layout.root.resolve() / 'mlflow.db'}"
 
 
-def _connect(uri: str) -> MlflowClient:
+def _connect(layout: Layout) -> MlflowClient:
     """A client that asks a server that is down twice, not the seven times over minutes that MLflow sets out to."""
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
@@ -231,7 +235,7 @@ def _connect(uri: str) -> MlflowClient:
 
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    return MlflowClient(tracking_uri=uri)
+    return MlflowClient(tracking_uri=tracking_uri(layout))
 
 
 def _experiment(client: MlflowClient, layout: Layout, name: str, uri: str) -> str:

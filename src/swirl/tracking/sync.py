@@ -12,6 +12,7 @@ from swirl.layout import Layout
 from swirl.tracking import _reason
 from swirl.tracking.journal import Journal, pending_folder
 from swirl.tracking.operations import Child, File, OneTrace, Operation, Text
+from swirl.tracking.promotion import promote_if_due
 from swirl.tracking.store import Store, tracking_uri
 
 
@@ -56,6 +57,7 @@ def _send(journal: Journal, layout: Layout, stores: dict[str, Store]) -> None:
         if journal.experiment not in stores:
             stores[journal.experiment] = Store(layout, {"tracking": {"experiment": journal.experiment}})
         journal.send(stores[journal.experiment])
+        promote_if_due(journal, stores[journal.experiment])
     except SwirlError:
         raise
     except Exception as error:
