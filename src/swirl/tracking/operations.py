@@ -125,8 +125,6 @@ class Promote:
 
 Operation = Parent | Child | Log | File | Text | Inputs | OneTrace | End | Settle | Close | Promote
 _KINDS = {kind.__name__: kind for kind in get_args(Operation)}
-    kind.__name__: kind for kind in (Parent, Child, Log, File, Text, Inputs, OneTrace, End, Settle, Close, Promote)
-}
 
 
 def to_line(operation: Operation) -> str:
