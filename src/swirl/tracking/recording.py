@@ -147,7 +147,8 @@ class Recorder:
     def _add_files(self, record: str, stage: Stage, since: float = 0, live: int = -1, max_mb: float = -1) -> None:
         contents = read_contents(stage, self.layout, since, max_mb)
         now = int(time.time() * 1000)
-        points = [(name, value, now, 0) for name, value in contents.metrics.items()]
+        curves, last = {name for name, _, _ in contents.series}, int(contents.metrics.get("step", 0))
+        points = [(name, value, now, last if name in curves else 0) for name, value in contents.metrics.items()]
         points += [(name, value, now, step) for name, value, step in contents.series if step > live]
         self.journal.add(Log(record, points, contents.tags))
         if contents.headline:
