@@ -265,8 +265,8 @@ def test_evaluation_gates_and_results_become_metrics(layout: Layout) -> None:
     assert found["report"].data.metrics == {
         "n/mini-gsm8k": 400.0,
         "accuracy/mini-gsm8k": 0.5,
-        "n.without_tools/mini-gsm8k": 400.0,
-        "accuracy.without_tools/mini-gsm8k": 0.25,
+        "n_without_tools/mini-gsm8k": 400.0,
+        "accuracy_without_tools/mini-gsm8k": 0.25,
         "gate.steps.success": 0.0,
         "gate.steps.rows": 12.0,
     }

@@ -115,9 +115,9 @@ def fill(layout: Layout) -> list[Trajectory]:
 
 def test_a_measure_of_all_benchmarks_is_a_group() -> None:
     assert by_measure("mini-gsm8k.ci_low") == "ci_low/mini-gsm8k"
-    assert by_measure("mini-gsm8k.without_tools.ci_low") == "ci_low.without_tools/mini-gsm8k"
-    assert by_measure("mini-gsm8k.hops_2.accuracy") == "accuracy.by_hops/mini-gsm8k.hops_2"
-    assert by_measure("mini-gsm8k.mean_of_hops.accuracy") == "accuracy.by_hops/mini-gsm8k.mean_of_hops"
+    assert by_measure("mini-gsm8k.without_tools.ci_low") == "ci_low_without_tools/mini-gsm8k"
+    assert by_measure("mini-gsm8k.hops_2.accuracy") == "accuracy_by_hops/mini-gsm8k.hops_2"
+    assert by_measure("mini-gsm8k.mean_of_hops.accuracy") == "accuracy_by_hops/mini-gsm8k.mean_of_hops"
     assert by_measure("parameters") == "parameters"
 
 

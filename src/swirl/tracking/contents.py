@@ -120,16 +120,16 @@ def _add_report(contents: Contents, path: Path, stage: Stage, layout: Layout) ->
 
 
 def by_measure(name: str) -> str:
-    """`mini-gsm8k.accuracy` as `accuracy/mini-gsm8k`, and `mini-gsm8k.hops_2.accuracy` as `accuracy.by_hops/...`.
+    """`mini-gsm8k.accuracy` as `accuracy/mini-gsm8k`, and `mini-gsm8k.hops_2.accuracy` as `accuracy_by_hops/...`.
 
     So MLflow puts one measure of all benchmarks in a group: comparing the runs of the models is the paper's table.
     """
     where, dot, measure = name.rpartition(".")
     benchmark, _, part = where.rpartition(".")
     if part == "without_tools":
-        return f"{measure}.without_tools/{benchmark}"
+        return f"{measure}_without_tools/{benchmark}"
     if part.startswith(("hops_", "mean_of_hops")) and benchmark:
-        return f"{measure}.by_hops/{where}"
+        return f"{measure}_by_hops/{where}"
     return f"{measure}/{where}" if dot else name
 
 
