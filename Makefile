@@ -73,5 +73,6 @@ prefect-demo: venv
 	python flows/local.py demo --port $(PREFECT_PORT)
 
 clean:
-	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .swirl
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	@if [ -d .swirl ]; then find .swirl -mindepth 1 -maxdepth 1 ! -name tracking -exec rm -rf {} +; fi # pending records stay
 	find src flows tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -163,7 +163,7 @@ def test_a_stage_is_logged_from_its_files(layout: Layout) -> None:
 
 def test_series_keep_their_steps(layout: Layout) -> None:
     rows = [{"step": step, "loss": step / 4} for step in range(1, 1201)]
-    with tracking.stage_run("train-sft", PARAMS, layout, max_model_mb=0.000001):
+    with tracking.stage_run("train-sft", {**PARAMS, "tracking": {"max_model_mb": 0.000001}}, layout):
         write(layout.series("train-sft"), rows)
         write(layout.model("sft") / "config.json", {"layers": 2})
     from mlflow.tracking import MlflowClient
@@ -259,15 +259,14 @@ def test_evaluation_gates_and_results_become_metrics(layout: Layout) -> None:
         encoding="utf-8",
     )
     parent = tracking.open_run(layout, PARAMS, "flow happy-owl")
-    assert parent is not None
     tracking.log_cached(layout, PARAMS, parent, ["report"])
     tracking.close_run(layout, parent)
     found = runs(layout)
     assert found["report"].data.metrics == {
-        "mini-gsm8k.n": 400.0,
-        "mini-gsm8k.accuracy": 0.5,
-        "mini-gsm8k.no_tools.n": 400.0,
-        "mini-gsm8k.no_tools.accuracy": 0.25,
+        "n/mini-gsm8k": 400.0,
+        "accuracy/mini-gsm8k": 0.5,
+        "n_without_tools/mini-gsm8k": 400.0,
+        "accuracy_without_tools/mini-gsm8k": 0.25,
         "gate.steps.success": 0.0,
         "gate.steps.rows": 12.0,
     }

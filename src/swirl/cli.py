@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from swirl import environment
+from swirl.commands import track
 from swirl.errors import SwirlError
 from swirl.layout import Layout
 from swirl.pipeline import STAGES
@@ -23,6 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
+app.add_typer(track.app, name="track")
 
 
 def main() -> None:

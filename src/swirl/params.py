@@ -528,6 +528,22 @@ class Report(Section):
     samples: Annotated[int, Field(ge=0)] = Field(description="questions shown a benchmark, base beside SWiRL; 0: none")
 
 
+class Tracking(Section):
+    """What goes to MLflow. No stage depends on it."""
+
+    experiment: Annotated[str, Field(min_length=1)] = Field(description="the project's name in MLflow: all its runs")
+    traces: Annotated[int, Field(ge=0)] = Field(
+        description="trajectories shown step by step as traces, of `judge` and of every `evaluate` each; 0: none"
+    )
+    system_metrics: Annotated[float, Field(ge=0)] = Field(
+        description="seconds between two looks at processor, memory and disk; 0: none"
+    )
+    checkpoints: bool = Field(description="log training's checkpoints with their optimiser state, as they are made")
+    max_model_mb: Annotated[float, Field(ge=0)] = Field(
+        description="largest model or checkpoint that is copied, in MB; of a larger model come checksums; 0: no limit"
+    )
+
+
 class Params(Section):
     """All of params.yaml."""
 
@@ -550,6 +566,7 @@ class Params(Section):
     train: Train
     evaluate: Evaluate
     report: Report
+    tracking: Tracking
 
     @model_validator(mode="after")
     def _fits(self) -> Params:

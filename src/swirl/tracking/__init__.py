@@ -1,12 +1,15 @@
 """MLflow runs: one parent a pipeline invocation, one child a stage.
 
 Reading order: `stage_run` wraps a stage and tells a second process (`worker`) when it starts and how it ends;
-`pipeline` reads the stages from dvc.yaml and finds the invocation; `contents` reads what a stage's files say;
-`store` writes that to MLflow.
+`pipeline` reads the stages from dvc.yaml and finds the invocation, `ledger` remembers which of them are recorded;
+`contents`, `inputs` and `samples` read what a stage's files say, `watching` what can be seen while it runs;
+`recording` makes `operations` of that, which a `journal` keeps on disk; `store` does them in MLflow; `delivery` and
+`sync` bring the one to the other.
 
 MLflow lives in the second process on purpose: its import (about 2 s, 150 MB) happens beside the stage, nothing
 in it can change a stage's output, and a stage that is killed is still marked as killed, because the worker sees
-its input end. A tracking failure costs one warning and never a stage's work.
+its input end. A tracking failure costs one warning and never a stage's work; a server that is down costs nothing but
+the time to `swirl track sync` later.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from swirl.layout import Layout
@@ -25,30 +28,25 @@ from swirl.tracking.contents import plain, without_credentials
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
+    from swirl.tracking.recording import Recorder
+
 __all__ = ["close_run", "log_cached", "open_run", "stage_run"]
 
 PATIENCE = 300.0
 """Seconds that a finished stage waits for its worker to log (copying models takes longest)."""
+GRACE = 30.0
+"""Seconds in which a worker that took too long puts away what it has not sent."""
 
 
 @contextlib.contextmanager
-def stage_run(
-    stage_id: str, params: BaseModel | Mapping[str, Any], layout: Layout, max_model_mb: float = 200.0
-) -> Iterator[None]:
+def stage_run(stage_id: str, params: BaseModel | Mapping[str, Any], layout: Layout) -> Iterator[None]:
     """Record the stage that runs inside as a child run of this pipeline invocation.
 
-    `stage_id` is `train-swirl` for `train@swirl`. After the body has ended, the worker logs from the stage's
-    files; a model folder above `max_model_mb` (megabytes; 0: every folder) is logged as a list of checksums.
+    `stage_id` is `train-swirl` for `train@swirl`. After the body has ended, the worker logs from the stage's files.
     Exceptions of the body pass through unchanged and mark the child and its parent as failed.
     """
     worker = _start_worker(
-        {
-            "stage": stage_id,
-            "params": plain(params),
-            "root": str(layout.root.resolve()),
-            "max_model_mb": max_model_mb,
-            "started": time.time(),
-        }
+        {"stage": stage_id, "params": plain(params), "root": str(layout.root.resolve()), "started": time.time()}
     )
     try:
         yield
@@ -81,45 +79,73 @@ def _end_worker(worker: subprocess.Popen[str] | None, status: str, error: str) -
     try:
         worker.communicate(json.dumps({"status": status, "error": error}) + "\n", timeout=PATIENCE)
     except subprocess.TimeoutExpired:
-        worker.kill()
-        worker.wait()
-        _warn(f"MLflow took more than {PATIENCE:.0f} s to record a stage; its run is incomplete")
+        worker.terminate()  # it keeps what it has not sent
+        try:
+            worker.wait(GRACE)
+        except subprocess.TimeoutExpired:
+            worker.kill()
+            worker.wait()
+            _warn(f"MLflow took more than {PATIENCE:.0f} s to record a stage; try `swirl track sync`")
     except OSError as failure:
         _warn(f"the end of a stage is not recorded in MLflow: {failure}")
 
 
-def open_run(layout: Layout, params: BaseModel | Mapping[str, Any], name: str) -> str | None:
-    """A new parent run called `name`; its id goes into the environment of the stages as SWIRL_RUN_ID.
+def open_run(layout: Layout, params: BaseModel | Mapping[str, Any], name: str) -> str:
+    """A new parent run called `name`; what is returned goes into the environment of the stages as SWIRL_RUN_ID.
 
-    None, with a warning, when MLflow cannot be written: the pipeline then runs without a common parent.
+    It is the run's id in MLflow or, while MLflow cannot be reached, `pending-...`, of which the journals of the
+    stages and of this call make one parent when they are sent.
     """
-    from swirl.tracking.store import Store
+    from swirl.tracking.ledger import new_key
+    from swirl.tracking.operations import PARENT_RUN
 
-    try:
-        return Store(layout, plain(params)).open_parent(name)
-    except Exception as error:
-        _warn(f"this pipeline run is not recorded in MLflow: {_reason(error)}")
-        return None
+    key = new_key()
+    runs = _record(layout, params, name, "this pipeline run", lambda recorder: recorder.open_parent(name, key))
+    return runs.get(PARENT_RUN, key)
 
 
 def log_cached(layout: Layout, params: BaseModel | Mapping[str, Any], run_id: str, stages: Collection[str]) -> None:
     """Log the stages (DVC names) that did not run, from their files, as children of `run_id` tagged `cached`."""
-    from swirl.tracking.store import Store
-
-    try:
-        Store(layout, plain(params)).log_cached(run_id, stages)
-    except Exception as error:
-        _warn(f"stages that DVC had cached are not recorded in MLflow: {_reason(error)}")
+    what = "stages that DVC had cached"
+    _record(layout, params, what, what, lambda recorder: recorder.log_cached(run_id, stages))
 
 
 def close_run(layout: Layout, run_id: str, error: str = "") -> None:
     """End the parent run: finished, or failed with `error`. Children still marked as running become killed."""
-    from swirl.tracking.store import Store
+    what = "the end of this pipeline run"
+    _record(layout, _params(layout), what, what, lambda recorder: recorder.close_parent(run_id, error))
+
+
+def _params(layout: Layout) -> dict[str, Any]:
+    """params.yaml as it is; empty without one."""
+    import yaml
+
+    path = layout.root / "params.yaml"
+    return (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.exists() else {}
+
+
+def _record(
+    layout: Layout,
+    params: BaseModel | Mapping[str, Any],
+    name: str,
+    what: str,
+    record: Callable[[Recorder], None],
+) -> dict[str, str]:
+    """Write down and send; the MLflow ids of runs by their names, empty when it could not be reached."""
+    from swirl.tracking.delivery import Delivery
+    from swirl.tracking.journal import Journal
+    from swirl.tracking.recording import Recorder
+    from swirl.tracking.settings import read_settings
 
     try:
-        Store(layout, {}).close_parent(run_id, error)
-    except Exception as failure:
-        _warn(f"the end of this pipeline run is not recorded in MLflow: {_reason(failure)}")
+        values = plain(params)
+        journal = Journal.create(layout, name, read_settings(values).experiment)
+        delivery = Delivery(layout, values, journal)
+        record(Recorder(layout, values, journal))
+        return {} if delivery.finish(what) else journal.runs
+    except Exception as error:
+        _warn(f"{what} is not recorded in MLflow: {_reason(error)}")
+        return {}
 
 
 def _reason(error: BaseException) -> str:

@@ -31,14 +31,19 @@ class Contents:
     tags: dict[str, str] = field(default_factory=dict)
     artifacts: list[tuple[Path, str]] = field(default_factory=list)
     """(file or folder, the folder it goes to in the run)"""
-    checksums: list[tuple[str, str]] = field(default_factory=list)
-    """(name in the run, text) in the place of models that are too big to copy"""
+    texts: list[tuple[str, str]] = field(default_factory=list)
+    """(name in the run, text): checksums in the place of models that are too big to copy"""
     headline: dict[str, float] = field(default_factory=dict)
     """Metrics for the parent run, from the report's results."""
+    note: str = ""
+    """Markdown for the parent run: the results as a table."""
 
 
 def read_contents(stage: Stage, layout: Layout, since: float, max_model_mb: float) -> Contents:
     """Read the outputs of `stage` that were written at or after `since` (unix time; 0: all).
+
+    A model folder above `max_model_mb` (megabytes; 0: none is too big) becomes a list of checksums, as every one does
+    when it is negative.
 
     Raises `DataError` for a report that is not JSON.
     """
@@ -71,10 +76,15 @@ def _files(path: Path) -> list[Path]:
 
 
 def _add_model(contents: Contents, path: Path, name: str, max_mb: float) -> None:
-    if sum(file.stat().st_size for file in _files(path)) <= max_mb * 1e6:
+    if fits(path, max_mb):
         contents.artifacts.append((path, name if path.is_dir() else str(Path(name).parent)))
     else:
-        contents.checksums.append((f"{name}.sha256", _checksums(path)))
+        contents.texts.append((f"{name}.sha256", _checksums(path)))
+
+
+def fits(path: Path, max_mb: float) -> bool:
+    """Whether a folder or file is small enough to copy; 0: any is."""
+    return max_mb == 0 or sum(file.stat().st_size for file in _files(path)) <= max_mb * 1e6
 
 
 def _checksums(path: Path) -> str:
@@ -88,23 +98,59 @@ def _checksums(path: Path) -> str:
 def _add_report(contents: Contents, path: Path, stage: Stage, layout: Layout) -> None:
     """Take metrics from a report whose meaning its place tells; any other is an artifact only."""
     if path == layout.metrics(stage.id):
-        contents.metrics.update(numbers(load_json(path)))
+        measured = numbers(load_json(path))
+        compared = stage.name.partition("@")[0] == "evaluate"
+        contents.metrics.update({by_measure(name) if compared else name: value for name, value in measured.items()})
     elif path == layout.series(stage.id):
-        contents.series.extend(_steps(load_json(path)))
+        contents.series.extend(points(load_json(path)))
     elif path.parent == layout.quality("").parent:
         report = load_json(path)
         contents.tags["gate"] = "passed" if report.get("success") else "failed"
         contents.metrics.update(numbers(report, f"gate.{path.stem}."))
     elif path.parent == layout.evaluation("").parent:
-        contents.metrics.update(_scores(load_json(path), ""))
+        contents.metrics.update({by_measure(name): value for name, value in _scores(load_json(path), "").items()})
     elif path == layout.results:
         results = load_json(path)
         for score in results.get("scores", []):
             contents.headline.update(_scores([score], f"{score['model']}."))
         contents.headline.update(numbers(results.get("reward_model", {}), "reward_model."))
+        contents.note = _note(results.get("scores", []))
 
 
-def _steps(rows: list[dict[str, float]]) -> Iterator[tuple[str, float, int]]:
+def by_measure(name: str) -> str:
+    """`mini-gsm8k.accuracy` as `accuracy/mini-gsm8k`, and `mini-gsm8k.hops_2.accuracy` as `accuracy_by_hops/...`.
+
+    So MLflow puts one measure of all benchmarks in a group: comparing the runs of the models is the paper's table.
+    """
+    where, dot, measure = name.rpartition(".")
+    benchmark, _, part = where.rpartition(".")
+    if part == "without_tools":
+        return f"{measure}_without_tools/{benchmark}"
+    if part.startswith(("hops_", "mean_of_hops")) and benchmark:
+        return f"{measure}_by_hops/{where}"
+    return f"{measure}/{where}" if dot else name
+
+
+def _note(scores: list[dict[str, Any]]) -> str:
+    """Accuracy with tools: a row a benchmark, a column a model, in the order in which they come."""
+    shown = [score for score in scores if score.get("with_tools")]
+    models = list(dict.fromkeys(score["model"] for score in shown))
+    cells = {(score["benchmark"], score["model"]): score for score in shown}
+    lines = [f"| accuracy, with tools | {' | '.join(models)} |", "|---" * (len(models) + 1) + "|"]
+    for benchmark in dict.fromkeys(score["benchmark"] for score in shown):
+        row = [_cell(cells[benchmark, model]) if (benchmark, model) in cells else "" for model in models]
+        lines.append(f"| {benchmark} | {' | '.join(row)} |")
+    return "\n".join(lines) if shown else ""
+
+
+def _cell(score: dict[str, Any]) -> str:
+    low, high = score.get("ci_low"), score.get("ci_high")
+    interval = f" ({100 * low:.1f}–{100 * high:.1f})" if low is not None and high is not None else ""
+    return f"{100 * score['accuracy']:.1f}{interval}"
+
+
+def points(rows: list[dict[str, float]]) -> Iterator[tuple[str, float, int]]:
+    """(name, value, step) of every number in the rows of a series."""
     for row in rows:
         for name, value in numbers(row).items():
             if name != "step":
@@ -112,10 +158,10 @@ def _steps(rows: list[dict[str, float]]) -> Iterator[tuple[str, float, int]]:
 
 
 def _scores(scores: list[dict[str, Any]], prefix: str) -> dict[str, float]:
-    """`<benchmark>.accuracy` and the like; `<benchmark>.no_tools.accuracy` where no tool could be used."""
+    """`<benchmark>.accuracy` and the like; `<benchmark>.without_tools.accuracy` where no tool could be used."""
     found: dict[str, float] = {}
     for score in scores:
-        where = score["benchmark"] if score["with_tools"] else f"{score['benchmark']}.no_tools"
+        where = score["benchmark"] if score["with_tools"] else f"{score['benchmark']}.without_tools"
         found.update(
             {f"{prefix}{where}.{name}": value for name, value in numbers(score).items() if name != "with_tools"}
         )
@@ -126,12 +172,16 @@ def numbers(value: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
     """All numbers of nested mappings, by dotted name in characters that MLflow takes; booleans are 0 or 1."""
     found: dict[str, float] = {}
     for key, inner in value.items():
-        name = re.sub(r"[^\w\-. /]", "_", f"{prefix}{key}")
+        name = _named(f"{prefix}{key}")
         if isinstance(inner, Mapping):
             found.update(numbers(inner, f"{name}."))
         elif isinstance(inner, (bool, int, float)):
             found[name] = float(inner)
     return found
+
+
+def _named(name: str) -> str:
+    return re.sub(r"[^\w\-. /]", "_", name)
 
 
 def plain(params: BaseModel | Mapping[str, Any]) -> dict[str, Any]:
@@ -159,7 +209,7 @@ def flat(params: Mapping[str, Any], only: tuple[str, ...] = (), prefix: str = ""
     """Parameters by dotted name (`filter.strategy`); lists as JSON. `only`: these keys and what is below them."""
     found: dict[str, str] = {}
     for key, value in params.items():
-        name = f"{prefix}{key}"
+        name = _named(f"{prefix}{key}")
         if isinstance(value, Mapping) and value:
             found.update(flat(value, only, f"{name}."))
         elif not only or any(f"{name}.".startswith(f"{wanted}.") for wanted in only):

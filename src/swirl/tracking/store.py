@@ -1,23 +1,35 @@
-"""Runs in MLflow, through its client alone (the fluent API keeps global state and costs more to start)."""
+"""MLflow, through its client alone (the fluent API keeps global state and costs more to start)."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import functools
+import json
 import logging
 import os
-import subprocess
-import time
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from swirl.errors import SwirlError
 from swirl.layout import Layout
-from swirl.records import load_json
-from swirl.tracking.contents import flat, numbers, read_contents, without_credentials
-from swirl.tracking.pipeline import Stage, invocation, read_stages, upstream
+from swirl.tracking.contents import without_credentials
+from swirl.tracking.ledger import locked
+from swirl.tracking.operations import (
+    PARENT_RUN,
+    Child,
+    Close,
+    End,
+    File,
+    Inputs,
+    Log,
+    OneTrace,
+    Operation,
+    Parent,
+    Promote,
+    Settle,
+    Text,
+)
+from swirl.tracking.settings import read_settings
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -25,161 +37,173 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value")
 
-EXPERIMENT = "swirl"
 INVOCATION = "swirl.invocation"
+RECORD = "swirl.record"
 PARENT = "mlflow.parentRunId"
-CLOCK_TICK = 0.05
-"""Seconds that a file's time may lag behind the clock."""
-
-
-@dataclass(frozen=True, slots=True)
-class StageRun:
-    """The child run of a stage that is under way."""
-
-    id: str
-    parent: str
-    stage: Stage
-    started: float
-    """Unix time."""
+FOR_GOOD = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS", "INVALID_STATE")
+"""Answers of a server that asking again does not change."""
 
 
 class Store:
     """The runs of one project. Opening it, and every method, raises whatever MLflow raises."""
 
-    def __init__(self, layout: Layout, params: dict[str, Any], max_model_mb: float = 0) -> None:
-        """`params` are nested plain values; `max_model_mb` as in `stage_run`."""
+    def __init__(self, layout: Layout, params: dict[str, Any], max_model_mb: float | None = None) -> None:
+        """`params` are nested plain values; of them, the section `tracking` counts here. MB: None means as it says."""
+        uri, settings = tracking_uri(layout), read_settings(params)
         self.layout = layout
-        self.params = params
-        self.max_model_mb = max_model_mb
-        self.stages = read_stages(layout.root, params)
-        with _lock(layout):  # the first process creates the database
+        self.max_model_mb = settings.max_model_mb if max_model_mb is None else max_model_mb
+        self.address = without_credentials(uri)
+        with contextlib.nullcontext() if uri.startswith("http") else locked(layout):  # the first one creates the file
             self.client = _connect(layout)
-            self.experiment = _experiment(self.client, layout)
+            self.experiment = _experiment(self.client, layout, settings.experiment, uri)
 
-    def open_parent(self, name: str, key: str = "") -> str:
-        """Create a parent run and log the whole of the parameters there; `key` is what it is found by."""
-        tags = {"git.commit": _commit(self.layout.root), **({INVOCATION: key} if key else {})}
-        run = self.client.create_run(self.experiment, run_name=name, tags=tags)
-        self._log(run.info.run_id, flat(self.params))
-        return str(run.info.run_id)
+    def apply(self, operation: Operation, runs: dict[str, str]) -> str:
+        """Do one operation; `runs` maps names of runs to MLflow's ids and is filled by it.
 
-    def close_parent(self, run_id: str, error: str) -> None:
-        """End a parent run, and as killed its children that nobody ended."""
-        for child in self._children(run_id):
-            if child.info.status == "RUNNING":
-                self.client.set_terminated(child.info.run_id, "KILLED")
-        self._terminate(run_id, "FAILED" if error else "FINISHED", error)
-
-    def start_stage(self, stage_id: str, started: float) -> StageRun:
-        """Find or make the parent, log there what DVC had cached of the stages before this one, begin the child."""
-        name = stage_id.replace("-", "@", 1)
-        stage = self.stages.get(name, Stage(name, (), (), ()))
-        key = invocation()
-        with _lock(self.layout):
-            parent = self._parent(key, stage_id)
-            if (key or "SWIRL_RUN_ID" in os.environ) and name in self.stages:
-                self.log_cached(parent, upstream(name, self.stages))
-        tags = {**self._tags(stage, cached=False), PARENT: parent}
-        run = self.client.create_run(self.experiment, int(started * 1000), tags, name)
-        self._log(run.info.run_id, flat(self.params, stage.params))
-        return StageRun(run.info.run_id, parent, stage, started)
-
-    def end_stage(self, run: StageRun, end: dict[str, str]) -> None:
-        """Log what the stage wrote, then end its run and, unless another stage is running, its parent."""
-        try:
-            if end["status"] == "FINISHED":
-                self._log_timing(run)
-                self._log_files(run.id, run.parent, run.stage, max_mb=self.max_model_mb)
-            else:  # what is older than this attempt is not its work, and half a model is not worth a copy
-                self._log_files(run.id, run.parent, run.stage, since=run.started - CLOCK_TICK)
-        finally:
-            self._terminate(run.id, end["status"], end["error"])
-            with _lock(self.layout):
-                self._settle_parent(run, end)
-
-    def log_cached(self, parent: str, names: Collection[str]) -> None:
-        """Log stages that did not run in this invocation, from their files, as children tagged `cached`.
-
-        A stage with a child already, or without all of its outputs, is left out. Models are logged as checksums:
-        the run that made them holds the bytes.
+        Returns what the server refused for good, empty when nothing. Raises when asking later may help.
         """
-        logged = {child.data.tags.get("stage") for child in self._children(parent)}
-        for stage in self.stages.values():
-            complete = stage.outs and all((self.layout.root / out).exists() for out in stage.outs)
-            if stage.name in names and stage.name not in logged and complete:
-                tags = {**self._tags(stage, cached=True), PARENT: parent}
-                run = self.client.create_run(self.experiment, run_name=stage.name, tags=tags)
-                self._log(run.info.run_id, flat(self.params, stage.params))
-                self._log_files(run.info.run_id, parent, stage)
-                self.client.set_terminated(run.info.run_id)
+        from mlflow.exceptions import MlflowException
 
-    def _parent(self, key: str, stage_id: str) -> str:
-        """The parent by SWIRL_RUN_ID, else by invocation, else a new one; running again if it had ended well."""
-        given = os.environ.get("SWIRL_RUN_ID")
-        if given:
-            runs = [self.client.get_run(given)]
+        try:
+            return self._apply(operation, runs)
+        except MlflowException as error:
+            if error.error_code not in FOR_GOOD:
+                raise
+            reason = (str(error).strip().splitlines() or ["no reason"])[0]
+            return without_credentials(f"{type(operation).__name__} was refused: {reason}")[:300]
+
+    def _apply(self, operation: Operation, runs: dict[str, str]) -> str:
+        if isinstance(operation, Parent):
+            runs[PARENT_RUN] = self._parent(operation)
+            return ""
+        if isinstance(operation, Promote):  # `promotion` does it, when the rest is there
+            return ""
+        run_id = runs.get(PARENT_RUN if isinstance(operation, Child | Settle | Close) else operation.run)
+        if run_id is None:
+            return f"{type(operation).__name__} belongs to a run that was not made"
+        match operation:
+            case Child():
+                runs[operation.record] = self._child(operation, run_id)
+            case Settle():
+                self._settle(run_id, operation)
+            case Close():
+                self._close(run_id, operation)
+            case Log():
+                self._log(run_id, {}, operation.points, operation.tags)
+            case File():
+                path = Path(operation.path)
+                if not path.exists():
+                    return f"{path} is gone; it was to be an artifact"
+                (self.client.log_artifacts if path.is_dir() else self.client.log_artifact)(
+                    run_id, operation.path, operation.folder
+                )
+            case Text():
+                self._text(run_id, operation)
+            case Inputs():
+                self._inputs(run_id, operation)
+            case OneTrace():
+                self._trace(run_id, operation)
+            case End():
+                self.client.set_terminated(run_id, operation.status, int(operation.time * 1000))
+        return ""
+
+    def _parent(self, wanted: Parent) -> str:
+        """By id, else by tag, else a new one with the whole of the parameters; running again if it had ended well."""
+        from mlflow.exceptions import MlflowException
+
+        runs: list[Run] = []
+        if wanted.given:
+            try:
+                runs = [self.client.get_run(wanted.given)]
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":  # of another server, or removed: a new one
+                    raise
+        runs = runs or self._search(f"tags.`{INVOCATION}` = '{wanted.key}'")
+        if runs:
+            run = runs[0]
         else:
-            runs = self._search(f"tags.`{INVOCATION}` = '{key}'") if key else []
-        if not runs:
-            return self.open_parent("dvc repro" if key else f"stage {stage_id}", key)
-        run = runs[0]
+            tags = _cut({**wanted.tags, INVOCATION: wanted.key})
+            run = self.client.create_run(self.experiment, int(wanted.started * 1000), tags, wanted.name)
+        if not run.data.params:
+            self._log(run.info.run_id, wanted.params)
         if run.info.status == "FINISHED":
             self.client.update_run(run.info.run_id, status="RUNNING")
         return str(run.info.run_id)
 
-    def _settle_parent(self, run: StageRun, end: dict[str, str]) -> None:
+    def _child(self, wanted: Child, parent: str) -> str:
+        runs = self._search(f"tags.`{RECORD}` = '{wanted.record}'")
+        if runs:
+            run = runs[0]
+        else:
+            tags = _cut({**wanted.tags, RECORD: wanted.record, PARENT: parent})
+            run = self.client.create_run(self.experiment, int(wanted.started * 1000), tags, wanted.name)
+        if not run.data.params:
+            self._log(run.info.run_id, wanted.params)
+        return str(run.info.run_id)
+
+    def _settle(self, parent: str, end: Settle) -> None:
         """Nobody knows which stage is the last, so the parent ends after each one and the next one reopens it."""
-        if end["status"] != "FINISHED":
-            self._terminate(run.parent, end["status"], f"{run.stage.name}: {end['error']}")
-        elif self.client.get_run(run.parent).info.status == "RUNNING" and not any(
-            child.info.status == "RUNNING" for child in self._children(run.parent)
+        if end.status != "FINISHED":
+            self.client.set_terminated(parent, end.status, int(end.time * 1000))
+        elif self.client.get_run(parent).info.status == "RUNNING" and not any(
+            child.info.status == "RUNNING" for child in self._children(parent)
         ):
-            self.client.set_terminated(run.parent)
+            self.client.set_terminated(parent, "FINISHED", int(end.time * 1000))
 
-    def _log_timing(self, run: StageRun) -> None:
-        path = self.layout.timing(run.stage.id)
-        if path.exists() and path.stat().st_mtime >= run.started - CLOCK_TICK:
-            measured = {name: value for name, value in numbers(load_json(path)).items() if name != "started"}
-            self._log(run.id, metrics=measured, tags={name: f"{value:.1f}" for name, value in measured.items()})
+    def _close(self, parent: str, end: Close) -> None:
+        for child in self._children(parent):
+            if child.info.status == "RUNNING":
+                self.client.set_terminated(child.info.run_id, "KILLED", int(end.time * 1000))
+        self.client.set_terminated(parent, "FAILED" if end.failed else "FINISHED", int(end.time * 1000))
 
-    def _log_files(self, run_id: str, parent: str, stage: Stage, since: float = 0, max_mb: float = 0) -> None:
-        contents = read_contents(stage, self.layout, since, max_mb)
-        self._log(run_id, {}, contents.metrics, contents.tags, contents.series)
-        self._log(parent, metrics=contents.headline)
-        for path, folder in contents.artifacts:
-            send = self.client.log_artifacts if path.is_dir() else self.client.log_artifact
-            send(run_id, str(path), folder)
-        for name, text in contents.checksums:
-            self.client.log_text(run_id, text, name)
+    def _text(self, run_id: str, wanted: Text) -> None:
+        from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS
+
+        self.client.log_text(run_id, wanted.text, wanted.name)
+        if wanted.text.startswith('{"columns"'):  # as `log_table` marks what the Evaluation view shows
+            self.client.set_tag(run_id, MLFLOW_LOGGED_ARTIFACTS, json.dumps([{"path": wanted.name, "type": "table"}]))
+
+    def _inputs(self, run_id: str, wanted: Inputs) -> None:
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+        from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
+
+        inputs = []
+        for one in wanted.datasets:
+            source = json.dumps({"uri": one["path"]})  # what `mlflow.data.get_source` makes a local file of
+            dataset = Dataset(one["name"], one["digest"], "local", source, one["schema"], one["profile"])
+            inputs.append(DatasetInput(dataset, [InputTag(MLFLOW_DATASET_CONTEXT, one["context"])]))
+        self.client.log_inputs(run_id, inputs)
+
+    def _trace(self, run_id: str, wanted: OneTrace) -> None:
+        """The trace with its spans and verdicts, at once: MLflow's own exporter sends later and hides its failures."""
+        from mlflow.tracing.client import TracingClient
+
+        from swirl.tracking.traces import trace_info, trace_spans
+
+        tracing = TracingClient(self.client.tracking_uri)
+        info = trace_info(wanted.trace, self.experiment, run_id)
+        tracing.start_trace(info)
+        tracing.log_spans(self.experiment, trace_spans(wanted.trace))
+        for made in self._search(f"tags.`{RECORD}` = '{wanted.made_in}'") if wanted.made_in else []:
+            self.client.link_traces_to_run([info.trace_id], made.info.run_id)
 
     def _log(
         self,
         run_id: str,
         params: dict[str, str] | None = None,
-        metrics: dict[str, float] | None = None,
+        points: Sequence[Sequence[Any]] = (),
         tags: dict[str, str] | None = None,
-        series: Sequence[tuple[str, float, int]] = (),
     ) -> None:
         """Send everything in batches as large as MLflow takes; over-long values are cut."""
         from mlflow.entities import Metric, Param, RunTag
 
-        now = int(time.time() * 1000)
-        points = [*((name, value, 0) for name, value in (metrics or {}).items()), *series]
         for some in _batches(points, 1000):
-            self.client.log_batch(run_id, metrics=[Metric(name, value, now, step) for name, value, step in some])
+            metrics = [Metric(name, value, now, step) for name, value, now, step in some]
+            self.client.log_batch(run_id, metrics=metrics)
         for pairs in _batches(list((params or {}).items()), 100):
             self.client.log_batch(run_id, params=[Param(name, value[:5000]) for name, value in pairs])
-        for pairs in _batches(list((tags or {}).items()), 100):
-            self.client.log_batch(run_id, tags=[RunTag(name, value[:5000]) for name, value in pairs])
-
-    def _terminate(self, run_id: str, status: str, error: str) -> None:
-        if error:
-            self._log(run_id, tags={"error": without_credentials(error)})
-        self.client.set_terminated(run_id, status)
-
-    def _tags(self, stage: Stage, cached: bool) -> dict[str, str]:
-        tags = {"stage": stage.name, "cached": str(cached).lower(), "git.commit": _commit(self.layout.root)}
-        return {**tags, "item": stage.item} if stage.item else tags
+        for pairs in _batches(list(_cut(tags or {}).items()), 100):
+            self.client.log_batch(run_id, tags=[RunTag(name, value) for name, value in pairs])
 
     def _children(self, parent: str) -> list[Run]:
         return self._search(f"tags.`{PARENT}` = '{parent}'")
@@ -188,16 +212,22 @@ class Store:
         return list(self.client.search_runs([self.experiment], where, max_results=1000))
 
 
+def _cut(tags: dict[str, str]) -> dict[str, str]:
+    return {name: value[:5000] for name, value in tags.items()}
+
+
 def _batches(values: Sequence[Value], size: int) -> Iterator[Sequence[Value]]:
     for start in range(0, len(values), size):
         yield values[start : start + size]
 
 
-def _connect(layout: Layout) -> MlflowClient:
-    """A client of MLFLOW_TRACKING_URI, or of `mlflow.db` in the project root.
+def tracking_uri(layout: Layout) -> str:
+    """MLFLOW_TRACKING_URI, or `mlflow.db` in the project root."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{layout.root.resolve() / 'mlflow.db'}"
 
-    A server that is down is asked twice, not the seven times over minutes that MLflow sets out to.
-    """
+
+def _connect(layout: Layout) -> MlflowClient:
+    """A client that asks a server that is down twice, not the seven times over minutes that MLflow sets out to."""
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
@@ -205,35 +235,19 @@ def _connect(layout: Layout) -> MlflowClient:
 
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{layout.root.resolve() / 'mlflow.db'}"
-    return MlflowClient(tracking_uri=uri)
+    return MlflowClient(tracking_uri=tracking_uri(layout))
 
 
-def _experiment(client: MlflowClient, layout: Layout) -> str:
+def _experiment(client: MlflowClient, layout: Layout, name: str, uri: str) -> str:
     """The id of the experiment; without a server its artifacts go to `mlartifacts` in the project root."""
-    found = client.get_experiment_by_name(EXPERIMENT)
+    found = client.get_experiment_by_name(name)
+    if found and found.lifecycle_stage == "deleted":
+        raise SwirlError(
+            f"MLflow's experiment {name!r} is deleted; restore it (mlflow experiments restore --experiment-id "
+            f"{found.experiment_id}) or set tracking.experiment in params.yaml to another name"
+        )
     if found:
         return str(found.experiment_id)
-    served = os.environ.get("MLFLOW_TRACKING_URI", "").startswith("http")
+    served = uri.startswith("http")
     location = None if served else (layout.root.resolve() / "mlartifacts").as_uri()
-    return str(client.create_experiment(EXPERIMENT, artifact_location=location))
-
-
-@contextlib.contextmanager
-def _lock(layout: Layout) -> Iterator[None]:
-    """One process of this project at a time; the kernel frees the lock of a process that dies."""
-    path = layout.root / ".swirl/tracking.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-@functools.cache
-def _commit(root: Path) -> str:
-    """The git commit that is checked out, or `unknown`."""
-    try:
-        done = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return "unknown"
-    return done.stdout.strip() if done.returncode == 0 else "unknown"
+    return str(client.create_experiment(name, artifact_location=location))

@@ -1,26 +1,36 @@
 """The process beside a running stage that records it: `python -m swirl.tracking.worker`.
 
-Its input is one JSON line at the start (stage, params, root, max_model_mb, started) and one at the end (status,
-error). An input that ends without the second line means that the stage was killed.
+Its input is one JSON line at the start (stage, params, root, started) and one at the end (status, error). An input
+that ends without the second line means that the stage was killed.
 """
 
 from __future__ import annotations
 
 import json
+import select
+import signal
 import sys
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
 from swirl.layout import Layout
 from swirl.tracking import _reason, _warn
-from swirl.tracking.store import Store
+from swirl.tracking.delivery import Delivery, Stopped
+from swirl.tracking.journal import Journal
+from swirl.tracking.recording import Recorder
+from swirl.tracking.settings import read_settings
+from swirl.tracking.watching import Watcher
 
 KILLED = {"status": "KILLED", "error": "the process was killed"}
+SEND_EVERY = 5.0
+"""Seconds between two deliveries while the stage runs."""
 
 
 def main() -> None:
     """Record one stage. Whatever goes wrong here is one warning: the stage does not depend on it."""
     request = json.loads(sys.stdin.readline())
+    signal.signal(signal.SIGTERM, _stop)
     try:
         _record(request)
     except Exception as error:
@@ -28,10 +38,33 @@ def main() -> None:
 
 
 def _record(request: dict[str, Any]) -> None:
-    store = Store(Layout(Path(request["root"])), request["params"], request["max_model_mb"])
-    run = store.start_stage(request["stage"], request["started"])
-    line = sys.stdin.readline()
-    store.end_stage(run, json.loads(line) if line else KILLED)
+    layout, params, stage = Layout(Path(request["root"])), request["params"], request["stage"]
+    settings = read_settings(params)
+    journal = Journal.create(layout, stage, settings.experiment)
+    recorder = Recorder(layout, params, journal)
+    delivery = Delivery(layout, params, journal)
+    try:
+        run = recorder.start_stage(stage, request["started"])
+        delivery.attempt()
+        watcher = Watcher(layout, params, settings, journal, run)
+        watcher.start()
+        while not select.select([sys.stdin], [], [], SEND_EVERY)[0]:
+            delivery.attempt()
+        line = sys.stdin.readline()
+        watcher.stop()
+        recorder.end_stage(run, json.loads(line) if line else KILLED, watcher.live)
+    except Stopped:
+        delivery.finish(f"stage {stage}", send=False)
+    except BaseException:
+        delivery.finish(f"stage {stage}")
+        raise
+    else:
+        delivery.finish(f"stage {stage}")
+
+
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    """The stage has waited long enough; what has not been sent is kept."""
+    raise Stopped
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""Groups of subcommands of `swirl`, each added to it with one line."""

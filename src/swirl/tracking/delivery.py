@@ -1,0 +1,73 @@
+"""Sends a journal while it grows; what does not arrive stays for `swirl track sync`."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from swirl.layout import Layout
+from swirl.tracking import _reason, _warn
+from swirl.tracking.journal import Journal
+from swirl.tracking.promotion import promote_if_due
+from swirl.tracking.store import Store
+
+PAUSE = 30.0
+"""Seconds after a failure in which no other attempt is made, except the last."""
+SLOW = 5.0
+"""A server that takes longer than this to fail is not asked again: the stage would wait for it."""
+
+
+class Stopped(BaseException):
+    """This process is asked to end: it keeps what it has not sent. No `except Exception` on the way may catch it."""
+
+
+class Delivery:
+    """One journal on its way."""
+
+    def __init__(self, layout: Layout, params: dict[str, Any], journal: Journal) -> None:
+        self._layout, self._params, self._journal = layout, params, journal
+        self._store: Store | None = None
+        self._failed: float | None = None
+        self._slow = False
+        self._reason = ""
+
+    def attempt(self) -> bool:
+        """Send what there is; whether all has arrived."""
+        if self._failed is not None and time.monotonic() - self._failed < PAUSE:
+            return False
+        return self._try()
+
+    def finish(self, what: str, send: bool = True) -> str:
+        """Send the rest, and forget the journal; or keep it, say so, and return why."""
+        arrived = False
+        try:
+            arrived = send and not self._slow and self._try()
+        except Stopped:
+            send = False
+        if not send:
+            self._reason = "it took too long"
+        if arrived:
+            self._journal.remove()
+        else:
+            self._journal.hold()
+            self._journal.close()
+            _warn(
+                f"{what} is not recorded in MLflow: {self._reason}. It is kept; `swirl track sync` sends it when the "
+                "server is there"
+            )
+        for refusal in self._journal.given_up:
+            _warn(f"of {what} not everything is in MLflow: {refusal}")
+        return "" if arrived else self._reason
+
+    def _try(self) -> bool:
+        started = time.monotonic()
+        try:
+            self._store = self._store or Store(self._layout, self._params)
+            self._journal.send(self._store)
+            promote_if_due(self._journal, self._store)
+        except Exception as error:
+            self._reason, self._failed = _reason(error), time.monotonic()
+            self._slow = time.monotonic() - started > SLOW
+            return False
+        self._failed, self._slow = None, False
+        return True

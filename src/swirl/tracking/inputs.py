@@ -1,0 +1,125 @@
+"""What a stage read: the hashes of its dependencies as DVC has them, and its tables as data sets. No MLflow here."""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import json
+import subprocess
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any
+
+from swirl.layout import Layout
+from swirl.tracking.pipeline import Stage
+
+SOURCE = "src"
+"""Dependencies below this folder share one tag; there are sixty of them."""
+CONTEXTS = {"train": "training", "evaluate": "evaluation"}
+
+
+def lock_hash(layout: Layout) -> dict[str, str]:
+    """The tag `dvc.lock`: the MD5 of that file; no tag without it."""
+    path = layout.root / "dvc.lock"
+    return {"dvc.lock": _md5(path)} if path.exists() else {}
+
+
+@cache
+def commit(root: Path) -> str:
+    """The git commit that is checked out, or `unknown`."""
+    try:
+        done = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    return done.stdout.strip() if done.returncode == 0 else "unknown"
+
+
+def source_tags(root: Path, command: str) -> dict[str, str]:
+    """The tags from which MLflow's own columns Version, Source and User are filled."""
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):  # a container without a name for its user
+        user = "unknown"
+    found = {"mlflow.source.name": command, "mlflow.source.type": "LOCAL", "mlflow.user": user}
+    known = commit(root)
+    return {**found, "git.commit": known, **({"mlflow.source.git.commit": known} if known != "unknown" else {})}
+
+
+def dependencies(stage: Stage, layout: Layout, locked: bool) -> dict[str, str]:
+    """MD5 by path of everything the stage depends on, a folder's as DVC computes it (`.dir` at the end).
+
+    `locked`: what another stage writes is taken from dvc.lock, where DVC has just put it; else all is read here.
+    What is not there is left out.
+    """
+    lock = layout.root / "dvc.lock"
+    made = _outputs(lock.read_text(encoding="utf-8")) if locked and lock.exists() else {}
+    found: dict[str, str] = {}
+    for dep in stage.deps:
+        path = layout.root / dep
+        if dep in made:
+            found[dep] = made[dep]
+        elif path.is_dir():
+            found[dep] = folder_hash(path)
+        elif path.exists():
+            found[dep] = _md5(path)
+    return found
+
+
+def dependency_tags(hashes: dict[str, str]) -> dict[str, str]:
+    """`dep.PATH` for each, and `dep.src` for all of the source together."""
+    source = sorted(f"{value}  {path}\n" for path, value in hashes.items() if path.split("/")[0] == SOURCE)
+    tags = {f"dep.{path}"[:250]: value for path, value in hashes.items() if path.split("/")[0] != SOURCE}
+    return {**tags, f"dep.{SOURCE}": hashlib.md5("".join(source).encode()).hexdigest()} if source else tags
+
+
+def datasets(stage: Stage, layout: Layout, hashes: dict[str, str]) -> list[dict[str, str]]:
+    """The Parquet files among the dependencies, as `swirl.tracking.operations.Inputs` has them."""
+    import pyarrow.parquet as pq
+
+    context = CONTEXTS.get(stage.name.partition("@")[0], "input")
+    found = []
+    for dep in stage.deps:
+        path = layout.root / dep
+        for file in [path] if path.suffix == ".parquet" else sorted(path.glob("*.parquet")) if path.is_dir() else []:
+            footer = pq.ParquetFile(file)
+            columns = [{"type": _kind(str(f.type)), "name": f.name, "required": False} for f in footer.schema_arrow]
+            found.append(
+                {
+                    "name": file.relative_to(layout.root).as_posix().removesuffix(".parquet"),
+                    "digest": _md5(file),
+                    "path": str(file.resolve()),
+                    "schema": json.dumps({"mlflow_colspec": columns}),
+                    "profile": json.dumps({"num_rows": footer.metadata.num_rows, "dvc": hashes.get(dep, "")}),
+                    "context": context,
+                }
+            )
+    return found
+
+
+def _kind(arrow: str) -> str:
+    """MLflow's name of an Arrow type; `object` for what is nested."""
+    names = {"string": "string", "int32": "integer", "int64": "long", "float": "float", "double": "double"}
+    return names.get(arrow, "boolean" if arrow == "bool" else "object")
+
+
+@lru_cache(maxsize=1)
+def _outputs(lock: str) -> dict[str, str]:
+    """MD5 by path of all outputs in the text of dvc.lock."""
+    import yaml
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    stages: dict[str, Any] = (yaml.load(lock, loader) or {}).get("stages") or {}
+    return {out["path"]: out["md5"] for entry in stages.values() for out in entry.get("outs") or [] if "md5" in out}
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
+
+
+def folder_hash(path: Path) -> str:
+    """DVC's hash of a folder: of its files' hashes and relative paths, as JSON."""
+    files = sorted(file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
+    entries = [{"md5": _md5(file), "relpath": file.relative_to(path).as_posix()} for file in files]
+    text = json.dumps(sorted(entries, key=lambda entry: entry["relpath"]), sort_keys=True)
+    return hashlib.md5(text.encode()).hexdigest() + ".dir"

@@ -1,0 +1,89 @@
+"""Which stages of a pipeline invocation are recorded: `.swirl/tracking/invocations/KEY.json`.
+
+Kept here and not asked of MLflow, which may be down, or have come back in between.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from swirl.layout import Layout
+from swirl.records import load_json, save_json
+from swirl.tracking.pipeline import invocation
+
+KEPT = 50
+"""Invocations that are remembered."""
+PENDING = "pending-"
+"""How a parent run is called that no server has yet; what SWIRL_RUN_ID says then."""
+
+
+@dataclass(slots=True)
+class Ledger:
+    """One invocation."""
+
+    path: Path
+    given: str
+    """The parent's id in MLflow; empty when it is found by `key`."""
+    key: str
+    """The parent's tag `swirl.invocation`, unlike that of any other."""
+    started: float
+    """Unix time."""
+    alone: bool
+    """A stage that nobody's pipeline started."""
+    stages: dict[str, str] = field(default_factory=dict)
+    """Records of the runs of stages, by DVC name."""
+
+    def save(self) -> None:
+        """Write it down."""
+        value = {"key": self.key, "started": self.started, "stages": self.stages}
+        save_json(value, self.path)
+
+
+@contextlib.contextmanager
+def open_ledger(layout: Layout, started: float, run_id: str = "") -> Iterator[Ledger]:
+    """The ledger of `run_id`, else of SWIRL_RUN_ID, else of the DVC above this process, else a new one; saved after.
+
+    One process of this project has it at a time; the kernel frees the lock of a process that dies.
+    """
+    with locked(layout):
+        name = run_id or os.environ.get("SWIRL_RUN_ID", "")
+        given = "" if name.startswith(PENDING) else name
+        found = name or invocation()
+        own = name or f"{found or 'alone'}-{uuid.uuid4().hex[:12]}"
+        path = layout.root / f".swirl/tracking/invocations/{re.sub(r'[^A-Za-z0-9_.-]', '_', found or own)}.json"
+        ledger = Ledger(path, given, own, started, alone=not found)
+        if path.exists():
+            known = load_json(path)
+            ledger.key, ledger.started, ledger.stages = known["key"], known["started"], known["stages"]
+        yield ledger
+        ledger.save()
+        _forget(path.parent)
+
+
+@contextlib.contextmanager
+def locked(layout: Layout) -> Iterator[None]:
+    """One process of this project at a time."""
+    path = layout.root / ".swirl/tracking.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _forget(folder: Path) -> None:
+    files = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime)
+    for path in files[:-KEPT]:
+        path.unlink()
+
+
+def new_key() -> str:
+    """What a parent run is called that no server has yet."""
+    return f"{PENDING}{time.time_ns():x}-{uuid.uuid4().hex[:8]}"

@@ -1,0 +1,187 @@
+"""From a stage's files to operations in a journal. Knows nothing of MLflow, and needs no server."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from swirl.layout import Layout
+from swirl.records import load_json
+from swirl.tracking.contents import flat, numbers, read_contents, without_credentials
+from swirl.tracking.inputs import datasets, dependencies, dependency_tags, folder_hash, lock_hash, source_tags
+from swirl.tracking.journal import Journal
+from swirl.tracking.ledger import Ledger, open_ledger
+from swirl.tracking.operations import (
+    PARENT_RUN,
+    Child,
+    Close,
+    End,
+    File,
+    Inputs,
+    Log,
+    OneTrace,
+    Operation,
+    Parent,
+    Promote,
+    Settle,
+    Text,
+)
+from swirl.tracking.pipeline import Stage, read_stages, upstream
+from swirl.tracking.samples import read_samples, sampled_tokens, table_of, trace_of
+from swirl.tracking.settings import read_settings
+
+CLOCK_TICK = 0.05
+"""Seconds that a file's time may lag behind the clock."""
+TABLE = "samples/trajectories.json"
+
+
+@dataclass(frozen=True, slots=True)
+class StageRun:
+    """The child run of a stage that is under way."""
+
+    record: str
+    stage: Stage
+    started: float
+    """Unix time."""
+    made: str
+    """The record of the stage that made what this one judges; empty when there is none."""
+
+
+class Recorder:
+    """Writes what happens in one project to a journal."""
+
+    def __init__(self, layout: Layout, params: dict[str, Any], journal: Journal) -> None:
+        """`params` are nested plain values without secrets."""
+        self.layout = layout
+        self.params = params
+        self.settings = read_settings(params)
+        self.journal = journal
+        self.stages = read_stages(layout.root, params)
+
+    def open_parent(self, name: str, key: str) -> None:
+        """A new parent run that is found by `key`."""
+        with open_ledger(self.layout, time.time(), key) as ledger:
+            self.journal.add(self._parent(ledger, name))
+
+    def close_parent(self, run_id: str, error: str) -> None:
+        """The pipeline has ended, with `error` if it failed."""
+        with open_ledger(self.layout, time.time(), run_id) as ledger:
+            parent = self._parent(ledger, "pipeline")
+        tags = {**lock_hash(self.layout), **({"error": without_credentials(error)} if error else {})}
+        self.journal.add(parent, Log(PARENT_RUN, tags=tags), Close(bool(error), time.time()))
+
+    def log_cached(self, run_id: str, names: Collection[str]) -> None:
+        """Record stages (DVC names) that did not run in this invocation."""
+        with open_ledger(self.layout, time.time(), run_id) as ledger:
+            self.journal.add(self._parent(ledger, "pipeline"))
+            self._add_cached(ledger, names)
+
+    def start_stage(self, stage_id: str, started: float) -> StageRun:
+        """The parent, what DVC had cached of the stages before this one, and the stage's own run."""
+        name = stage_id.replace("-", "@", 1)
+        stage = self.stages.get(name, Stage(name, (), (), ()))
+        with open_ledger(self.layout, started) as ledger:
+            self.journal.add(self._parent(ledger, f"stage {stage_id}" if ledger.alone else "dvc repro"))
+            if not ledger.alone and name in self.stages:
+                self._add_cached(ledger, upstream(name, self.stages))
+            run = StageRun(uuid.uuid4().hex, stage, started, ledger.stages.get("synthesize", ""))
+            ledger.stages[name] = run.record
+        self.journal.add(*self._begin(run.record, stage, started, cached=False, locked=not ledger.alone))
+        return run
+
+    def end_stage(self, run: StageRun, end: dict[str, str], live: int) -> None:
+        """What the stage wrote; its curves after step `live`, up to which they are recorded; and its end."""
+        error = end["error"]
+        try:
+            if end["status"] == "FINISHED":
+                self._add_timing(run)
+                self._add_files(run.record, run.stage, live=live, max_mb=self.settings.max_model_mb)
+                self._add_samples(run)
+            else:  # what is older than this attempt is not its work, and half a model is not worth a copy
+                self._add_files(run.record, run.stage, since=run.started - CLOCK_TICK, live=live)
+        finally:
+            now = time.time()
+            if error:
+                self.journal.add(Log(run.record, tags={"error": without_credentials(error)}))
+                self.journal.add(Log(PARENT_RUN, tags={"error": without_credentials(f"{run.stage.name}: {error}")}))
+            self.journal.add(End(run.record, end["status"], now), Log(PARENT_RUN, tags=lock_hash(self.layout)))
+            self.journal.add(Settle(end["status"], now))
+        if run.stage.name == "report" and end["status"] == "FINISHED" and self.layout.model("swirl").is_dir():
+            self.journal.add(Promote(folder_hash(self.layout.model("swirl"))))
+
+    def _parent(self, ledger: Ledger, name: str) -> Parent:
+        tags = {**source_tags(self.layout.root, name), **lock_hash(self.layout)}
+        return Parent(ledger.given, ledger.key, name, ledger.started, tags, flat(self.params))
+
+    def _add_cached(self, ledger: Ledger, names: Collection[str]) -> None:
+        """Stages from their files, tagged `cached`.
+
+        One that is recorded already, or lacks an output, is left out. Models are logged as checksums: the run that
+        made them holds the bytes.
+        """
+        for stage in self.stages.values():
+            complete = stage.outs and all((self.layout.root / out).exists() for out in stage.outs)
+            if stage.name in names and stage.name not in ledger.stages and complete:
+                record, now = uuid.uuid4().hex, time.time()
+                self.journal.add(*self._begin(record, stage, now, cached=True, locked=True))
+                self._add_files(record, stage)
+                self.journal.add(End(record, "FINISHED", time.time()))
+                ledger.stages[stage.name] = record
+
+    def _begin(self, record: str, stage: Stage, started: float, cached: bool, locked: bool) -> Iterator[Operation]:
+        hashes = dependencies(stage, self.layout, locked)
+        name, _, item = stage.name.partition("@")
+        command = f"swirl stage {name}{f' --item {item}' if item else ''}"
+        tags = {"stage": stage.name, "cached": str(cached).lower(), **({"item": item} if item else {})}
+        tags |= {**source_tags(self.layout.root, command), **lock_hash(self.layout), **dependency_tags(hashes)}
+        yield Child(record, stage.name, started, tags, flat(self.params, stage.params))
+        if hashes:
+            lines = [f"{value}  {path}" for path, value in sorted(hashes.items())]
+            yield Text(record, "dvc/deps.md5", "\n".join(lines) + "\n")
+        if tables := datasets(stage, self.layout, hashes):
+            yield Inputs(record, tables)
+
+    def _add_files(self, record: str, stage: Stage, since: float = 0, live: int = -1, max_mb: float = -1) -> None:
+        contents = read_contents(stage, self.layout, since, max_mb)
+        now = int(time.time() * 1000)
+        curves, last = {name for name, _, _ in contents.series}, int(contents.metrics.get("step", 0))
+        points = [(name, value, now, last if name in curves else 0) for name, value in contents.metrics.items()]
+        points += [(name, value, now, step) for name, value, step in contents.series if step > live]
+        self.journal.add(Log(record, points, contents.tags))
+        if contents.headline:
+            note = {"mlflow.note.content": contents.note} if contents.note else {}
+            headline = [(name, value, now, 0) for name, value in contents.headline.items()]
+            self.journal.add(Log(PARENT_RUN, headline, note))
+        self.journal.add(*(File(record, str(path.resolve()), folder) for path, folder in contents.artifacts))
+        self.journal.add(*(Text(record, name, text) for name, text in contents.texts))
+
+    def _add_timing(self, run: StageRun) -> None:
+        path = self.layout.timing(run.stage.id)
+        if not path.exists() or path.stat().st_mtime < run.started - CLOCK_TICK:
+            return
+        measured = {name: value for name, value in numbers(load_json(path)).items() if name != "started"}
+        tags = {name: f"{value:.1f}" for name, value in measured.items()}
+        made = self._sampled(run.stage)
+        if made and measured.get("seconds"):
+            measured["tokens_per_second"] = made / measured["seconds"]
+        now = int(time.time() * 1000)
+        self.journal.add(Log(run.record, [(name, value, now, 0) for name, value in measured.items()], tags))
+
+    def _sampled(self, stage: Stage) -> int:
+        """Action tokens that a stage sampled into trajectories."""
+        paths = {"synthesize": self.layout.trajectories, "evaluate": self.layout.prediction_trajectories(stage.item)}
+        path = paths.get(stage.name.partition("@")[0])
+        return sampled_tokens(path) if path and path.exists() else 0
+
+    def _add_samples(self, run: StageRun) -> None:
+        samples = read_samples(run.stage.name, self.layout, self.settings.traces)
+        if not samples:
+            return
+        self.journal.add(Text(run.record, TABLE, table_of(samples)))
+        made = run.made if run.stage.name == "judge" else ""
+        for sample in samples:
+            trace = trace_of(sample, run.stage.name, run.record, run.started)
+            self.journal.add(OneTrace(run.record, made, trace))

@@ -1,0 +1,211 @@
+"""A sample of a stage's trajectories, as traces and as a table. Knows nothing of MLflow.
+
+The pipeline does not time single steps. A trace starts when its stage did, and a step is as many milliseconds long
+as its action has tokens, so that the timeline shows where a trajectory spends its tokens.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from swirl import records
+from swirl.layout import Layout
+from swirl.types import OUTCOME, ActionKind, Prediction, Question, Step, Stop, Trajectory, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One trajectory with what is known of it."""
+
+    trajectory: Trajectory
+    question: Question | None
+    correct: bool | None
+    verdicts: dict[int, Verdict]
+    """By step, and the outcome's."""
+    labels: dict[str, float]
+    """Numbers of the whole trajectory, as a prediction's F1 and process labels."""
+
+    @property
+    def outcome(self) -> str:
+        """`true`, `false`, or `unknown` when nobody graded the answer."""
+        return "unknown" if self.correct is None else str(self.correct).lower()
+
+
+def read_samples(stage: str, layout: Layout, count: int) -> list[Sample]:
+    """At most `count` trajectories that stage `judge` or `evaluate@MODEL` judged; none of other stages.
+
+    Every benchmark has its share, and within it every outcome, the first of each by id.
+    """
+    name, _, item = stage.partition("@")
+    if count <= 0 or name not in ("judge", "evaluate"):
+        return []
+    path = layout.trajectories if name == "judge" else layout.prediction_trajectories(item)
+    if not path.exists():
+        return []
+    questions = {question.id: question for question in records.load(Question, layout.questions)}
+    ids, graded = _ids(path), dict[str, Prediction]()
+    verdicts = dict[str, dict[int, Verdict]]()
+    if name == "judge":
+        for verdict in records.load(Verdict, layout.verdicts):
+            verdicts.setdefault(verdict.trajectory_id, {})[verdict.step] = verdict
+        correct = {key: found[OUTCOME].good if OUTCOME in found else None for key, found in verdicts.items()}
+    else:
+        predictions = records.load(Prediction, layout.predictions(item))
+        graded = {row.trajectory_id: row for row in predictions if row.with_tools}
+        correct = {key: row.correct for key, row in graded.items()}
+    chosen = _choose([(one, benchmark, stop, correct.get(one)) for one, benchmark, stop in ids], count)
+    made = {trajectory.id: trajectory for trajectory in _load(path, chosen)}
+    return [
+        Sample(
+            made[one],
+            questions.get(made[one].question_id),
+            correct.get(one),
+            verdicts.get(one, {}),
+            _labels(graded.get(one)),
+        )
+        for one in chosen
+    ]
+
+
+def sampled_tokens(path: Path) -> int:
+    """Action tokens in a file of trajectories, read without making records of them."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    steps = pc.list_flatten(pq.read_table(path, columns=["steps"]).column("steps"))
+    return int(pc.sum(pc.list_value_length(pc.struct_field(steps, "token_ids"))).as_py() or 0)
+
+
+def trace_of(sample: Sample, stage: str, record: str, started: float) -> dict[str, Any]:
+    """A trajectory as plain values, ready for a journal: id, times (nanoseconds), texts, tags, spans, verdicts."""
+    trajectory, question = sample.trajectory, sample.question
+    clock = int(started * 1e9)
+    spans = []
+    for step in trajectory.steps:
+        ends = clock + 1_000_000 * max(1, len(step.token_ids))
+        spans.append(_span(step, clock, ends, sample.verdicts.get(step.index)))
+        clock = ends
+    tags = {
+        "benchmark": trajectory.benchmark,
+        "stop": str(trajectory.stop),
+        "correct": sample.outcome,
+        "model": trajectory.model,
+        "stage": stage,
+        "trajectory": trajectory.id,
+    }
+    outcome = _verdict(sample.verdicts.get(OUTCOME))
+    return {
+        "id": hashlib.sha256(f"{record}/{trajectory.id}".encode()).hexdigest()[:32],
+        "name": trajectory.benchmark,
+        "start": int(started * 1e9),
+        "end": max(clock, int(started * 1e9) + 1_000_000),
+        "failed": trajectory.error or ("" if trajectory.stop is Stop.ANSWERED else f"stopped: {trajectory.stop}"),
+        "question": question.text if question else trajectory.question_id,
+        "accepted": list(question.answers) if question else [],
+        "answer": trajectory.answer,
+        "tags": tags,
+        "labels": sample.labels,
+        "outcome": outcome or {"good": sample.correct, "rationale": "", "judge": "evaluation"},
+        "spans": spans,
+    }
+
+
+def table_of(samples: Sequence[Sample]) -> str:
+    """The sample as a table that MLflow shows (`log_table`'s JSON): a row a trajectory."""
+    columns = ["trajectory", "benchmark", "question", "accepted", "answer", "correct", "stop", "steps", "transcript"]
+    data = [
+        [
+            sample.trajectory.id,
+            sample.trajectory.benchmark,
+            sample.question.text if sample.question else "",
+            " | ".join(sample.question.answers) if sample.question else "",
+            sample.trajectory.answer,
+            sample.outcome,
+            str(sample.trajectory.stop),
+            len(sample.trajectory.steps),
+            "\n".join(_transcript(sample)),
+        ]
+        for sample in samples
+    ]
+    return json.dumps({"columns": columns, "data": data}, ensure_ascii=False)
+
+
+def _span(step: Step, starts: int, ends: int, verdict: Verdict | None) -> dict[str, Any]:
+    """One step: the whole action, the call that it makes, what came back, and what the judge said of it."""
+    kind = step.action.kind
+    calls = kind not in (ActionKind.ANSWER, ActionKind.MALFORMED)
+    failed = "malformed action" if kind == ActionKind.MALFORMED else "the tool answered with an error"
+    return {
+        "name": f"step {step.index}: {kind}",
+        "type": "TOOL" if calls else "LLM",
+        "start": starts,
+        "end": ends,
+        "failed": failed if step.tool_error or kind == ActionKind.MALFORMED else "",
+        "inputs": {"action": step.action.text, **({"tool": str(kind), "call": step.action.payload} if calls else {})},
+        "outputs": {"observation": step.observation} if step.observation else {"answer": step.action.payload},
+        "verdict": _verdict(verdict),
+        "attributes": {"step": step.index, "kind": str(kind), "tokens": len(step.token_ids)},
+    }
+
+
+def _verdict(verdict: Verdict | None) -> dict[str, Any] | None:
+    if verdict is None:
+        return None
+    return {"good": verdict.good, "score": verdict.score, "rationale": verdict.rationale, "judge": verdict.judge}
+
+
+def _transcript(sample: Sample) -> list[str]:
+    lines = []
+    for step in sample.trajectory.steps:
+        verdict = sample.verdicts.get(step.index)
+        said = "" if verdict is None else f"  [{_word(verdict.good)}] {verdict.rationale}".rstrip()
+        lines.append(f"{step.index}. {step.action.text.strip()}{said}")
+        lines.extend([f"   -> {step.observation.strip()}"] if step.observation else [])
+    return lines
+
+
+def _word(good: bool | None) -> str:
+    return "no verdict" if good is None else "good" if good else "bad"
+
+
+def _labels(prediction: Prediction | None) -> dict[str, float]:
+    if prediction is None:
+        return {}
+    names = ("em", "f1", "process_label_judge", "process_label_oracle")
+    return {name: value for name in names if (value := getattr(prediction, name)) is not None}
+
+
+def _choose(rows: Sequence[tuple[str, str, str, bool | None]], count: int) -> list[str]:
+    """Ids, in turn from the groups of (benchmark), and within it from those of (correct, stop)."""
+    groups: dict[str, dict[tuple[str, str], list[str]]] = {}
+    for one, benchmark, stop, correct in sorted(rows, key=lambda row: row[0]):
+        groups.setdefault(benchmark, {}).setdefault((str(correct), stop), []).append(one)
+    by_benchmark = [_in_turn([inner[key] for key in sorted(inner)]) for _, inner in sorted(groups.items())]
+    return _in_turn(by_benchmark)[:count]
+
+
+def _in_turn(lists: Sequence[list[str]]) -> list[str]:
+    return [one for turn in itertools.zip_longest(*lists) for one in turn if one is not None]
+
+
+def _ids(path: Path) -> list[tuple[str, str, str]]:
+    import pyarrow.parquet as pq
+
+    columns = pq.read_table(path, columns=["id", "benchmark", "stop"])
+    return list(zip(*(columns.column(name).to_pylist() for name in ("id", "benchmark", "stop")), strict=True))
+
+
+def _load(path: Path, ids: Sequence[str]) -> list[Trajectory]:
+    """The records of these ids alone: making records of all takes seconds."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    table = records.read_table(Trajectory, path)
+    rows = table.filter(pc.is_in(table.column("id"), pa.array(ids, pa.string()))).to_pylist()
+    return [records.from_dict(Trajectory, row) for row in rows]

@@ -1,0 +1,325 @@
+"""What a stage's files become: traces, data sets, hashes of dependencies, checkpoints, system metrics."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from swirl import records, tracking
+from swirl.layout import Layout
+from swirl.tracking.contents import by_measure
+from swirl.tracking.inputs import datasets, dependencies, dependency_tags
+from swirl.tracking.pipeline import read_stages
+from swirl.tracking.samples import _choose, read_samples, sampled_tokens, trace_of
+from swirl.types import OUTCOME, Action, Prediction, Question, Step, Stop, Trajectory, Verdict
+
+DVC_YAML = """
+stages:
+  synthesize: {cmd: x, deps: [data/questions], outs: [data/trajectories]}
+  judge: {cmd: x, deps: [data/questions, data/trajectories, src/a.py, src/b.py, src/pack], outs: [data/verdicts]}
+  train:
+    foreach: [swirl]
+    do: {cmd: x, deps: [data/verdicts], params: [train], outs: ["models/${item}"]}
+  evaluate:
+    foreach: {base: a, swirl: b}
+    do: {cmd: x, deps: [data/questions], outs: ["data/predictions/${key}"]}
+"""
+PARAMS: dict[str, Any] = {
+    "train": {"swirl": {"states": 4, "samples": 5}},
+    "tracking": {"experiment": "mine", "traces": 3, "system_metrics": 0.2},
+}
+
+
+@pytest.fixture(scope="module")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with MLflow's tables: making one takes seconds, copying one does not."""
+    from mlflow.tracking import MlflowClient
+
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def layout(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("SWIRL_RUN_ID", "pending-one-flow")
+    (tmp_path / "dvc.yaml").write_text(DVC_YAML, encoding="utf-8")
+    return Layout(tmp_path)
+
+
+def client(layout: Layout) -> Any:
+    from mlflow.tracking import MlflowClient
+
+    return MlflowClient(f"sqlite:///{layout.root}/mlflow.db")
+
+
+def runs(layout: Layout) -> dict[str, Any]:
+    """All runs by name."""
+    mlflow = client(layout)
+    experiment = mlflow.get_experiment_by_name("mine")
+    return {run.info.run_name: run for run in mlflow.search_runs([experiment.experiment_id])}
+
+
+def step(index: int, kind: str, text: str, payload: str, observation: str = "", error: bool = False) -> Step:
+    return Step(index, Action(kind, text, payload), observation, (1,) * (index + 2), (), (), error)
+
+
+def trajectory(number: int, benchmark: str, stop: Stop, model: str = "base") -> Trajectory:
+    """A call that fails, and an answer."""
+    steps = (
+        step(0, "calculate", "So <math_exp>6/0</math_exp>", "6/0", "error: division by zero", error=True),
+        step(1, "answer", "<answer>42</answer>", "42"),
+    )
+    one = f"{benchmark}/{number}"
+    return Trajectory(one, f"q{number}", benchmark, 0, model, 1, (5,), steps, stop, "")
+
+
+def prediction(made: Trajectory, correct: bool) -> Prediction:
+    f1 = float(correct)
+    name, question = made.benchmark, made.question_id
+    return Prediction(
+        question, name, "swirl", True, made.answer, correct, f1, f1, f1, f1, 0.5, None, 2, 0, made.stop, made.id
+    )
+
+
+def fill(layout: Layout) -> list[Trajectory]:
+    """Two benchmarks; one answer is right; the judge explains one step and has no word on another."""
+    made = [
+        trajectory(0, "mini-gsm8k", Stop.ANSWERED),
+        trajectory(1, "mini-gsm8k", Stop.STEP_LIMIT),
+        trajectory(2, "mini-hotpotqa", Stop.ANSWERED),
+    ]
+    questions = [Question(f"q{n}", made[n].benchmark, "train", f"What is {n}?", ("42",), 1, ()) for n in range(3)]
+    records.save(questions, Question, layout.questions)
+    records.save(made, Trajectory, layout.trajectories)
+    verdicts = [
+        Verdict("mini-gsm8k/0", 0, False, 0.25, "nobody divides by zero", "reader"),
+        Verdict("mini-gsm8k/0", 1, None, None, "", "reader"),
+        Verdict("mini-gsm8k/0", OUTCOME, True, 1.0, "", "match"),
+        Verdict("mini-gsm8k/1", OUTCOME, False, 0.0, "", "match"),
+    ]
+    records.save(verdicts, Verdict, layout.verdicts)
+    return made
+
+
+def test_a_measure_of_all_benchmarks_is_a_group() -> None:
+    assert by_measure("mini-gsm8k.ci_low") == "ci_low/mini-gsm8k"
+    assert by_measure("mini-gsm8k.without_tools.ci_low") == "ci_low_without_tools/mini-gsm8k"
+    assert by_measure("mini-gsm8k.hops_2.accuracy") == "accuracy_by_hops/mini-gsm8k.hops_2"
+    assert by_measure("mini-gsm8k.mean_of_hops.accuracy") == "accuracy_by_hops/mini-gsm8k.mean_of_hops"
+    assert by_measure("parameters") == "parameters"
+
+
+def test_a_sample_has_every_benchmark_and_every_outcome() -> None:
+    rows = [(f"a{n}", "a", "answered", True) for n in range(9)]
+    rows += [("a9", "a", "answered", False), ("b1", "b", "step_limit", None)]
+    assert _choose(rows, 3) == ["a9", "b1", "a0"]
+    assert _choose(rows, 99) == ["a9", "b1", "a0", "a1", "a2", "a3", "a4", "a5", "a6", "a7", "a8"]
+
+
+def test_synthesised_trajectories_become_traces_when_they_are_judged(layout: Layout) -> None:
+    from mlflow.entities import SpanType
+
+    with tracking.stage_run("synthesize", PARAMS, layout):
+        fill(layout)
+    with tracking.stage_run("judge", PARAMS, layout):
+        fill(layout)
+    found, mlflow = runs(layout), client(layout)
+    where = [found["judge"].info.experiment_id]
+    wanted = "tags.benchmark = 'mini-gsm8k' AND tags.correct = 'true' AND tags.stop = 'answered'"
+    traces = mlflow.search_traces(locations=where, filter_string=wanted)
+    assert len(mlflow.search_traces(locations=where)) == 3
+    assert [trace.info.tags["trajectory"] for trace in traces] == ["mini-gsm8k/0"]
+    root, call, answer = traces[0].data.spans
+    assert (root.span_type, root.inputs, root.outputs) == (SpanType.AGENT, {"question": "What is 0?"}, {"answer": "42"})
+    assert (call.parent_id, call.span_type, call.name) == (root.span_id, SpanType.TOOL, "step 0: calculate")
+    assert call.inputs == {"action": "So <math_exp>6/0</math_exp>", "tool": "calculate", "call": "6/0"}
+    assert call.outputs == {"observation": "error: division by zero"}
+    assert call.attributes["verdict.good"] is False
+    assert call.attributes["verdict.rationale"] == "nobody divides by zero"
+    assert (str(call.status.status_code), call.status.description) == (
+        "SpanStatusCode.ERROR",
+        "the tool answered with an error",
+    )
+    assert (answer.outputs, answer.attributes["verdict.good"]) == ({"answer": "42"}, None)
+    said = {one.name: (one.value, one.rationale, one.span_id) for one in traces[0].info.assessments}
+    assert said == {
+        "correct": (True, None, root.span_id),
+        "good": (False, "nobody divides by zero", call.span_id),
+    }
+    for stage in ("judge", "synthesize"):
+        of_run = mlflow.search_traces(locations=where, run_id=found[stage].info.run_id)
+        assert len(of_run) == 3, stage
+    table = json.loads(
+        Path(mlflow.download_artifacts(found["judge"].info.run_id, "samples/trajectories.json")).read_text()
+    )
+    assert [row[:2] for row in table["data"]] == [
+        [name, name[:-2]] for name in ("mini-gsm8k/1", "mini-hotpotqa/2", "mini-gsm8k/0")
+    ]
+
+
+def test_a_trace_sent_twice_is_one(layout: Layout) -> None:
+    from swirl.tracking.journal import Journal
+    from swirl.tracking.operations import Child, OneTrace, Parent
+    from swirl.tracking.store import Store
+
+    fill(layout)
+    sample = next(one for one in read_samples("judge", layout, 3) if one.trajectory.id == "mini-gsm8k/0")
+    journal = Journal.create(layout, "judge", "mine")
+    journal.add(Parent("", "k", "flow", 1.0, {}, {}), Child("r", "judge", 1.0, {}, {}))
+    journal.add(*[OneTrace("r", "", trace_of(sample, "judge", "r", 1000.0))] * 2)
+    store = Store(layout, PARAMS)
+    assert (journal.send(store), journal.given_up) == (4, [])
+    (trace,) = client(layout).search_traces(locations=[store.experiment])
+    assert (len(trace.data.spans), len(trace.info.assessments)) == (3, 2)
+    assert (trace.info.request_time, trace.info.execution_duration) == (1_000_000, 5)  # 2 + 3 tokens
+
+
+def test_evaluated_trajectories_become_traces_with_their_correctness(layout: Layout) -> None:
+    made = fill(layout)
+    records.save(made, Trajectory, layout.prediction_trajectories("swirl"))
+    rows = [prediction(one, one.id == "mini-hotpotqa/2") for one in made]
+    records.save(rows, Prediction, layout.predictions("swirl"))
+    found = read_samples("evaluate@swirl", layout, 20)
+    assert {one.trajectory.id: one.outcome for one in found} == {
+        "mini-gsm8k/0": "false",
+        "mini-gsm8k/1": "false",
+        "mini-hotpotqa/2": "true",
+    }
+    assert found[0].labels == {"em": 0.0, "f1": 0.0, "process_label_judge": 0.5}
+    assert read_samples("evaluate@swirl", layout, 0) == read_samples("filter", layout, 9) == []
+    assert sampled_tokens(layout.trajectories) == 15
+
+
+def test_hashes_are_those_of_dvc(layout: Layout) -> None:
+    """A real DVC computes them, too."""
+    root = layout.root
+    fill(layout)
+    (root / "src/pack/inner").mkdir(parents=True)
+    for name in ("a.py", "b.py", "pack/z.py", "pack/inner/y.py"):
+        (root / "src" / name).write_text(f"# {name}\n")
+    (root / "dvc.yaml").write_text(DVC_YAML.replace("cmd: x", "cmd: 'true'").split("  train:")[0])
+    command = [sys.executable, "-m", "dvc"]
+    env = {**os.environ, "DVC_NO_ANALYTICS": "1", "DVC_SITE_CACHE_DIR": str(root / "site")}
+    for arguments in (["init", "-q", "--no-scm"], ["commit", "-q", "--force"]):
+        subprocess.run([*command, *arguments], cwd=root, env=env, check=True)
+    import yaml
+
+    lock = yaml.safe_load((root / "dvc.lock").read_text())
+    expected = {dep["path"]: dep["md5"] for dep in lock["stages"]["judge"]["deps"]}
+    stage = read_stages(root, {})["judge"]
+    assert dependencies(stage, layout, locked=False) == dependencies(stage, layout, locked=True) == expected
+    tags = dependency_tags(expected)
+    assert tags.keys() == {"dep.data/questions", "dep.data/trajectories", "dep.src"}
+    shutil.rmtree(root / "data/trajectories")
+    assert dependencies(stage, layout, locked=True) == expected
+    assert "data/trajectories" not in dependencies(stage, layout, locked=False)
+
+
+def test_tables_are_data_sets_that_mlflow_finds_again(layout: Layout) -> None:
+    import mlflow.data
+
+    with tracking.stage_run("evaluate-base", PARAMS, layout):
+        fill(layout)
+    with tracking.stage_run("judge", PARAMS, layout):
+        pass
+    inputs = {one.dataset.name: one for one in runs(layout)["judge"].inputs.dataset_inputs}
+    assert inputs.keys() == {"data/questions/questions", "data/trajectories/trajectories"}
+    table = inputs["data/trajectories/trajectories"]
+    assert json.loads(table.dataset.profile)["num_rows"] == 3
+    assert {"type": "string", "name": "stop", "required": False} in json.loads(table.dataset.schema)["mlflow_colspec"]
+    assert [(tag.key, tag.value) for tag in table.tags] == [("mlflow.data.context", "input")]
+    assert Path(mlflow.data.get_source(table).load()) == layout.trajectories
+    stage = read_stages(layout.root, {})["evaluate@base"]
+    assert [one["context"] for one in datasets(stage, layout, {})] == ["evaluation"]
+
+
+def test_checkpoints_and_curves_are_recorded_while_training_runs(layout: Layout) -> None:
+    """The stage removes its checkpoints at its end; its last row comes with its files."""
+    folder = layout.root / ".swirl/checkpoints/train-swirl"
+    rows: list[dict[str, Any]] = []
+    with tracking.stage_run("train-swirl", PARAMS, layout):
+        for number in range(3):
+            rows.append({"step": number, "reward": number / 4, "action_tokens": 10.0 if number else None})
+            partial = folder / "partial"
+            partial.mkdir(parents=True)
+            (partial / "model.safetensors").write_text(f"weights {number}")
+            (partial / "optimizer.safetensors").write_text(f"moments {number}")
+            (partial / "record.json").write_text(json.dumps({"series": rows}))
+            os.replace(partial, folder / f"step-{number:06d}")
+            wait_for_live(layout, number)
+        shutil.rmtree(folder)
+        path = layout.series("train-swirl")
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps([*rows, {"step": 3, "reward": 0.75}]))
+        (layout.root / "models/swirl").mkdir(parents=True)
+        (layout.root / "models/swirl/config.json").write_text("{}")
+    run, mlflow = runs(layout)["train@swirl"], client(layout)
+    held = Path(mlflow.download_artifacts(run.info.run_id, "checkpoints"))
+    files = {str(path.relative_to(held)): path.read_text() for path in held.rglob("*.safetensors")}
+    assert files == {
+        f"step-{n:06d}/{name}.safetensors": f"{word} {n}"
+        for n in range(3)
+        for name, word in (("model", "weights"), ("optimizer", "moments"))
+    }
+    reward = mlflow.get_metric_history(run.info.run_id, "reward")
+    assert [(point.step, point.value) for point in reward] == [(n, n / 4) for n in range(4)]
+    speed = mlflow.get_metric_history(run.info.run_id, "tokens_per_second")
+    assert [point.step for point in speed] == [1, 2]
+    assert all(0 < point.value <= 200 / 0.01 for point in speed)  # 20 actions of 10 tokens
+    used = mlflow.get_metric_history(run.info.run_id, "system/cpu_utilization_percentage")
+    assert [point.step for point in used] == list(range(len(used)))
+    assert "system/system_memory_usage_megabytes" in run.data.metrics
+    assert not list((layout.root / ".swirl/tracking/pending").iterdir())
+
+
+def wait_for_live(layout: Layout, number: int) -> None:
+    """Until the worker has the checkpoint: in its journal, or in MLflow already."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        journals = list((layout.root / ".swirl/tracking/pending").glob("*/operations.jsonl"))
+        if any(f"checkpoints/step-{number:06d}" in path.read_text() for path in journals):
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"checkpoint {number} was not seen")
+
+
+def test_checkpoints_that_are_too_big_are_left_out_and_the_run_says_so(layout: Layout) -> None:
+    params = {**PARAMS, "tracking": {"experiment": "mine", "max_model_mb": 1e-6}}
+    folder = layout.root / ".swirl/checkpoints/train-swirl/step-000001"
+    with tracking.stage_run("train-swirl", params, layout):
+        folder.mkdir(parents=True)
+        (folder / "record.json").write_text(json.dumps({"series": [{"step": 1, "reward": 0.5}]}))
+        time.sleep(0.1)
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and "too_big" not in _seen(layout):
+            time.sleep(0.05)
+    run = runs(layout)["train@swirl"]
+    assert run.data.tags["checkpoints"] == "above tracking.max_model_mb"
+    assert run.data.metrics["reward"] == 0.5
+
+
+def _seen(layout: Layout) -> str:
+    journals = (layout.root / ".swirl/tracking/pending").glob("*/operations.jsonl")
+    return "too_big" if any("above tracking.max_model_mb" in path.read_text() for path in journals) else ""
+
+
+def test_the_environment_names_the_experiment_as_it_does_for_mlflow(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "theirs")
+    with tracking.stage_run("judge", PARAMS, layout):
+        pass
+    assert client(layout).get_experiment_by_name("mine") is None
+    assert client(layout).get_experiment_by_name("theirs") is not None
