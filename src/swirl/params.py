@@ -52,9 +52,9 @@ Files = Annotated[
 ]
 _KEYS_OF_SOURCE = {
     "embedded": set[str](),
-    "file": {"files", "eval_ids", "drop_easy"},
-    "hub": {"eval_ids", "drop_easy"},
-    "own": {"files", "eval_ids", "corpus", "task"},
+    "file": {"files", "eval_ids", "drop_easy", "max_hops"},
+    "hub": {"eval_ids", "drop_easy", "max_hops"},
+    "own": {"files", "eval_ids", "corpus", "task", "max_hops"},
 }
 """What a source can be told beside the counts."""
 _NEEDED_BY_SOURCE = {"embedded": set[str](), "file": {"files"}, "hub": set[str](), "own": {"files", "task"}}
@@ -134,6 +134,9 @@ class Benchmark(Section):
     files: Files | None = Field(default=None, description="split -> its file; splits without one draw from train's")
     eval_ids: Inside | None = Field(default=None, description="file of official ids: evaluate on these alone")
     drop_easy: bool | None = Field(default=None, description="hotpotqa: leave easy questions out of file train")
+    max_hops: Count | None = Field(
+        default=None, description="leave out questions of more hops than this, or of an unknown number"
+    )
     corpus: Inside | None = Field(default=None, description="own: the passages, JSON lines or a folder of texts")
     task: Word | None = Field(
         default=None, description="own: one of `tasks`, which decides prompt, tools and step limit"
@@ -159,6 +162,8 @@ class Benchmark(Section):
             raise ValueError("embedded questions are made, so there is no 'all' of them; give numbers")
         if self.eval_ids is not None and self.evaluation not in (None, "all"):
             raise ValueError("eval_ids lists the evaluation questions; leave out evaluation")
+        if self.eval_ids is not None and self.max_hops is not None:
+            raise ValueError("eval_ids lists the evaluation questions, whatever their hops; leave out max_hops")
         if self.files is not None:
             for split in self.counts:
                 if split not in self.files and "train" not in self.files:

@@ -187,6 +187,15 @@ def test_easy_questions_stay_when_params_say_so(layout: Layout) -> None:
     assert load_json(layout.metrics("download"))["hotpotqa.evaluation.questions"] == 60
 
 
+@pytest.mark.filterwarnings("ignore:.*has 60 rows; the official file")
+def test_questions_of_more_hops_are_left_out_and_counted(layout: Layout) -> None:
+    given = {"source": "file", "files": {"train": put(layout, "musique/train_sample.json")}, "evaluation": "all"}
+    download.run(params({"musique": given | {"max_hops": 2}}), layout)
+    assert {question.hops for question in load(Question, layout.questions)} == {2}
+    metrics = load_json(layout.metrics("download"))
+    assert (metrics["musique.evaluation.questions"], metrics["musique.more_hops"]) == (41, 19)
+
+
 def test_listed_ids_are_evaluated_and_missing_ones_are_told(layout: Layout) -> None:
     path = put(layout, "musique/train_sample.json")
     rows = json.loads((DATA / path).read_text(encoding="utf-8"))

@@ -194,7 +194,14 @@ def _draw(params: Params, files: Files) -> Drawn:
             listed = tuple(files.listed[name][0]) if split == "evaluation" and name in files.listed else ()
             file = _file_of(name, benchmark, split)
             wishes.append(Wish(name, split, file, None if count == "all" else count, listed))
-    return draw(wishes, {key: loaded.questions for key, loaded in files.loaded.items()}, params.seed)
+    pools = {key: _short(params.download.benchmarks[key[0]], loaded.questions) for key, loaded in files.loaded.items()}
+    return draw(wishes, pools, params.seed)
+
+
+def _short(benchmark: Benchmark, questions: Sequence[Question]) -> list[Question]:
+    """The questions of at most `max_hops` hops; all of them where there is no such limit."""
+    most = benchmark.max_hops
+    return [question for question in questions if most is None or 1 <= question.hops <= most]
 
 
 def _make_real(name: str, benchmark: Benchmark, files: Files, drawn: Drawn, layout: Layout, made: Made) -> None:
@@ -228,6 +235,7 @@ def _make_real(name: str, benchmark: Benchmark, files: Files, drawn: Drawn, layo
         f"{name}.unanswerable": sum(loaded.unanswerable for loaded in read),
         f"{name}.dropped_easy": sum(loaded.dropped_easy for loaded in read),
         f"{name}.blank_passages": sum(loaded.blank_passages for loaded in read),
+        f"{name}.more_hops": sum(len(one.questions) - len(_short(benchmark, one.questions)) for one in read),
         f"{name}.repeated": drawn.repeated[name],
     }
     if name in files.listed:

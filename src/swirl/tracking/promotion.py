@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-
 from swirl.errors import SwirlError
 from swirl.tracking.contents import without_credentials
 from swirl.tracking.inputs import folder_hash
 from swirl.tracking.journal import Journal
 from swirl.tracking.operations import PARENT_RUN, Promote
+from swirl.tracking.registry import promote
 from swirl.tracking.store import FOR_GOOD, Store
-
-REGISTRY = "swirl.tracking.registry"
 
 
 def promote_if_due(journal: Journal, store: Store) -> None:
@@ -24,13 +20,11 @@ def promote_if_due(journal: Journal, store: Store) -> None:
     from mlflow.exceptions import MlflowException
 
     for due in (operation for operation in journal.operations if isinstance(operation, Promote)):
-        if importlib.util.find_spec(REGISTRY) is None:
-            return
         if folder_hash(store.layout.model("swirl")) != due.model:
             journal.given_up.append("models/swirl is of another run by now; it is not registered for this one")
             continue
         try:
-            importlib.import_module(REGISTRY).promote(store, store.layout, journal.runs[PARENT_RUN])
+            promote(store, store.layout, journal.runs[PARENT_RUN])
         except (SwirlError, MlflowException) as error:
             if isinstance(error, MlflowException) and error.error_code not in FOR_GOOD:
                 raise
