@@ -160,9 +160,9 @@ def run(root: Path, overrides: Mapping[str, Any], settings: Settings, name: str,
                 logger.warning("The results are not kept as a DVC experiment, but in DVC's run cache: %s", failure)
                 return outcome
             logger.info(
-                "Kept as the DVC experiment %s: `dvc exp apply %s` brings settings and results here", name, name
+                "Kept as the DVC experiment %s: `dvc exp apply %s` brings settings and results here", kept, kept
             )
-            return Outcome("", outcome.stages, outcome.results, name)
+            return Outcome("", outcome.stages, outcome.results, kept)
 
 
 def _open(root: Path, params: Mapping[str, Any], name: str, tags: Mapping[str, str]) -> str | None:
