@@ -68,7 +68,7 @@ def test_a_typo_inside_a_list_or_a_mapping_is_refused_with_the_keys_there_are() 
     (_, line) = refusal(changed("download.benchmarks.mini-gsm8k.evaluate", 3))
     assert line == (
         "  download.benchmarks.mini-gsm8k.evaluate: no such key; the keys here are source, pretrain, reward, train, "
-        "development, evaluation, files, eval_ids, drop_easy, corpus, task"
+        "development, evaluation, files, eval_ids, drop_easy, max_hops, corpus, task"
     )
     (_, line) = refusal(changed("base_model.sound_phases.0.step", 3))
     assert line.startswith("  base_model.sound_phases.0.step: no such key; the keys here are steps, batch_size,")

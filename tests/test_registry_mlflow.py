@@ -39,7 +39,7 @@ def _no_server(monkeypatch: pytest.MonkeyPatch) -> None:
 def store_of(layout: Layout, max_model_mb: float = 100.0) -> tuple[Store, str]:
     """The store of a project and a parent run in it."""
     store = Store(layout, {}, max_model_mb)
-    return store, store.open_parent("dvc repro")
+    return store, store.client.create_run(store.experiment, run_name="dvc repro").info.run_id
 
 
 def aliases(store: Store) -> dict[str, int]:
