@@ -13,32 +13,32 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact, cr
 from swirl.layout import Layout
 from swirl.records import load_json
 from swirl.tracking.contents import without_credentials
+from swirl.tracking.ledger import PENDING
 
 MLFLOW_PAGES = "http://127.0.0.1:5000"
 """Where `make mlflow` shows the runs."""
 SCORE = ("benchmark", "model", "with_tools", "n", "accuracy", "ci_low", "ci_high", "p_vs_base")
 
 
-def link_run(root: Path, run_id: str, tags: Mapping[str, str]) -> None:
-    """A link to the MLflow run, which gets the `tags`; a warning where MLflow cannot be reached."""
+def link_run(root: Path, run_id: str) -> None:
+    """A link to the MLflow run; a warning where MLflow or Prefect cannot be reached."""
+    if run_id.startswith(PENDING):  # tracking has said so
+        return
     uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root / 'mlflow.db'}"
     from mlflow.tracking import MlflowClient
 
     try:
         client = MlflowClient(tracking_uri=uri)
-        for name, value in tags.items():
-            client.set_tag(run_id, name, value[:5000])
         experiment = client.get_run(run_id).info.experiment_id
+        pages = without_credentials(uri).rstrip("/") if uri.startswith("http") else MLFLOW_PAGES
+        create_link_artifact(
+            link=f"{pages}/#/experiments/{experiment}/runs/{run_id}",
+            link_text="this run in MLflow",
+            key="mlflow-run",
+            description="Metrics, parameters and models. Without an MLflow server: `make mlflow` shows it.",
+        )
     except Exception as error:  # tracking never costs a run
-        get_run_logger().warning("The MLflow run %s has no tags and no link: %s", run_id, type(error).__name__)
-        return
-    pages = without_credentials(uri).rstrip("/") if uri.startswith("http") else MLFLOW_PAGES
-    create_link_artifact(
-        link=f"{pages}/#/experiments/{experiment}/runs/{run_id}",
-        link_text="this run in MLflow",
-        key="mlflow-run",
-        description="Metrics, parameters and models. Without an MLflow server: `make mlflow` shows it.",
-    )
+        get_run_logger().warning("The MLflow run %s has no link: %s", run_id, type(error).__name__)
 
 
 def show(layout: Layout, states: Mapping[str, State[Any]]) -> None:

@@ -69,7 +69,7 @@ def experiments(
     """
     root, name = Path(project).resolve(), flow_run.get_name() or "experiments"
     axes: dict[str, list[Any]] = {"filter.strategy": list(filters), "seed": list(seeds), **grid}
-    wanted = [{**one, "train.methods": list(methods)} for one in (runs or combinations(axes))]
+    wanted = [{"train.methods": list(methods), **one} for one in (runs or combinations(axes))]
     try:
         checked = [laid_over.checked(root / "params.yaml", one) for one in wanted]
     except ParamsError as refused:
@@ -77,22 +77,20 @@ def experiments(
     if len({json.dumps(one, sort_keys=True) for one in wanted}) < len(wanted):
         return Failed(message="two of the runs have the same overrides; leave one out")
     layout = Layout(root)
-    group = tracking.open_run(layout, checked[0], f"experiments {name}")
-    if group:
-        artifacts.link_run(root, group, {"experiments": str(len(wanted))})
+    group = tracking.open_run(layout, checked[0], f"experiments {name}", {"experiments": str(len(wanted))})
+    artifacts.link_run(root, group)
     states: list[State[Any]] = []
     error = "the flow was stopped"
     try:
         for number, one in enumerate(wanted, start=1):
             label = f"{name}-{number}"
             get_run_logger().info("%s of %s, %s: %s", number, len(wanted), label, laid_over.text(one))
-            states.append(experiment(label, one, group or "", parallel, str(root), return_state=True))
+            states.append(experiment(label, one, group, parallel, str(root), return_state=True))
             _show(name, wanted, states, methods)
         failed = [f"{name}-{number}" for number, state in enumerate(states, start=1) if not state.is_completed()]
         error = f"{len(failed)} of {len(wanted)} runs failed: {', '.join(failed)}" if failed else ""
     finally:
-        if group:
-            tracking.close_run(layout, group, error)
+        tracking.close_run(layout, group, error)
     return Failed(message=error) if error else Completed(message=f"{len(wanted)} runs; `dvc exp show` lists them")
 
 
@@ -109,11 +107,12 @@ def table(
 
     A run is its name, its overrides, and its results.json (None: it failed; its row says so and comes last).
     """
-    keys = list(dict.fromkeys(key for _, overrides, _ in runs for key in overrides if key != "train.methods"))
+    keys = list(dict.fromkeys(key for _, overrides, _ in runs for key in overrides))
     differs = [
         key
         for key in keys
-        if len(runs) == 1 or len({json.dumps(one.get(key), sort_keys=True) for _, one, _ in runs}) > 1
+        if (len(runs) == 1 and key != "train.methods")
+        or len({json.dumps(one.get(key), sort_keys=True) for _, one, _ in runs}) > 1
     ]
     rows: list[dict[str, Any]] = []
     for name, overrides, results in runs:

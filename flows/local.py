@@ -142,7 +142,7 @@ def demo(port: int) -> int:
 
 
 def _end(number: int, frame: FrameType | None) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
@@ -152,7 +152,9 @@ def main() -> int:
     parser.add_argument("what", choices=["up", "demo"], help="up: serve until Ctrl-C; demo: deploy and run once")
     parser.add_argument("--port", type=int, default=4200, help="the server's port (default: 4200)")
     chosen = parser.parse_args()
-    signal.signal(signal.SIGTERM, _end)
+    for number in (signal.SIGTERM, signal.SIGHUP):  # also when the terminal closes
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup sets it
+            signal.signal(number, _end)
     # A shell starts what is in the background with Ctrl-C ignored; Prefect's worker ends by nothing else.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     actions: dict[str, Any] = {"up": up, "demo": demo}

@@ -46,6 +46,7 @@ from swirl.orchestration import overrides as laid_over
 from swirl.orchestration.groups import Groups
 from swirl.orchestration.worktrees import sweep, worktree
 from swirl.records import load_json
+from swirl.tracking.ledger import PENDING
 
 NOT_RUN = re.compile(r"Stage '(.+)' (didn't change, skipping|is cached - skipping run)")
 """What DVC says of a stage that is up to date, and of one that it restored from its run cache."""
@@ -135,7 +136,7 @@ def run(root: Path, overrides: Mapping[str, Any], settings: Settings, name: str,
     Raises `SwirlError` before anything starts for overrides and targets that cannot be.
     """
     tags = {f"override.{key}": json.dumps(value) for key, value in overrides.items()}
-    tags |= {"mlflow.parentRunId": group} if group else {}
+    tags |= {"mlflow.parentRunId": group} if group and not group.startswith(PENDING) else {}
     with _store_of(root):
         sweep(root)
         if not overrides:
@@ -165,30 +166,30 @@ def run(root: Path, overrides: Mapping[str, Any], settings: Settings, name: str,
             return Outcome("", outcome.stages, outcome.results, kept)
 
 
-def _open(root: Path, params: Mapping[str, Any], name: str, tags: Mapping[str, str]) -> str | None:
+def _open(root: Path, params: Mapping[str, Any], name: str, tags: Mapping[str, str]) -> str:
     """The MLflow run of this flow run, with a link to it."""
-    run_id = tracking.open_run(Layout(root), params, f"flow {name}")
-    if run_id:
-        artifacts.link_run(root, run_id, tags)
+    run_id = tracking.open_run(Layout(root), params, f"flow {name}", tags)
+    artifacts.link_run(root, run_id)
     return run_id
 
 
-def _run(invocation: Invocation, run_id: str | None) -> Outcome:
+def _run(invocation: Invocation, run_id: str) -> Outcome:
     """Run what there is to run, record it in MLflow as `run_id`, and show it."""
     layout, states = Layout(invocation.root), invocation.states
     error = "the flow was stopped"
-    if run_id:
-        invocation.env = {**invocation.env, "SWIRL_RUN_ID": run_id}
+    invocation.env = {**invocation.env, "SWIRL_RUN_ID": run_id}
     try:
         _run_stages(plan(invocation.root, invocation.settings.targets), invocation)
         error = next((state.message or "failed" for state in states.values() if not state.is_completed()), "")
     finally:
         invocation.groups.stop()
-        if run_id:
-            cached = [name for name, state in states.items() if state.name == "Cached"]
-            tracking.log_cached(layout, invocation.params, run_id, cached)
-            tracking.close_run(layout, run_id, error)
-    artifacts.show(layout, states)
+        cached = [name for name, state in states.items() if state.name == "Cached"]
+        tracking.log_cached(layout, invocation.params, run_id, cached)
+        tracking.close_run(layout, run_id, error)
+    try:
+        artifacts.show(layout, states)
+    except Exception as failure:  # what is shown never costs a run
+        get_run_logger().warning("The artifacts of this run are not complete: %s", failure)
     reported = "report" in states and not error and layout.results.exists()
     return Outcome(error, len(states), load_json(layout.results) if reported else None)
 
@@ -242,6 +243,8 @@ def run_stage(name: str, invocation: Invocation) -> State[Any]:
     command = [sys.executable, "-m", "dvc", "repro", "--single-item", *force, name]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     env = {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", **invocation.env}
+    if name.startswith("check_"):  # why an earlier run failed there
+        (invocation.root / f".swirl/quality/{name.removeprefix('check_')}.failed.json").unlink(missing_ok=True)
     logger, last, skipped = get_run_logger(), deque[str](maxlen=SHOWN), ""
     with invocation.groups.lines(command, invocation.root, env) as (process, lines):
         for line in lines:
@@ -307,8 +310,10 @@ def _dry_run(layout: Layout, overrides: Mapping[str, Any], targets: tuple[str, .
 
 
 def end_with_server() -> None:
-    """Let a program that is asked to end (SIGTERM) also end the server that Prefect started for it."""
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    """Let a program that is asked to end, or whose terminal closes, also end the server that Prefect started for it."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup sets it
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
 
 
 def main() -> int:

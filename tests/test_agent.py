@@ -302,7 +302,7 @@ def test_a_bundle_that_was_changed_is_refused(layout: Layout, tmp_path: Path, na
 
 def test_above_the_limit_a_bundle_points_to_folders_that_must_not_change(layout: Layout, tmp_path: Path) -> None:
     copy, folder = asked.copy(layout, tmp_path / "copy"), tmp_path / "bundle"
-    assert not write_bundle(folder, asked.params_of(copy), copy, 0.0)
+    assert not write_bundle(folder, asked.params_of(copy), copy, 1e-6)
     assert not list(folder.rglob("*.safetensors"))
     assert not (folder / "data/index").exists()
     assert answers(folder) == "Oslo"

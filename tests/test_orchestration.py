@@ -18,6 +18,7 @@ import yaml
 from flows.experiments import combinations, table
 from flows.retries import asks_network
 from swirl.errors import DataError, ParamsError, SwirlError
+from swirl.orchestration import worktrees
 from swirl.orchestration.groups import Groups
 from swirl.orchestration.overrides import checked, lay_over, write
 from swirl.orchestration.worktrees import sweep, worktree
@@ -97,11 +98,16 @@ def test_a_worktree_is_what_the_user_sees_and_leaves_the_cache(project: Path) ->
     """Uncommitted changes count, and so do files that git does not know but a stage reads."""
     (project / "tools/tool.txt").write_text("changed\n", encoding="utf-8")
     (project / "tools/new.txt").write_text("new\n", encoding="utf-8")
+    (project / "src").mkdir()
+    (project / "src/new.py").write_text("source\n", encoding="utf-8")
+    (project / "tools/source.py").symlink_to("../src/new.py")
     index, params = (project / ".git/index").read_bytes(), (project / "params.yaml").read_bytes()
     with worktree(project, {"filter.strategy": "outcome"}) as copy:
         dvc(copy.root, "repro", "-q")
         assert (copy.root / "one.txt").read_text(encoding="utf-8") == "changed\nrows\n"
         assert (copy.root / "tools/new.txt").exists()
+        assert (copy.root / "tools/source.py").is_symlink()
+        assert (copy.root / "tools/source.py").resolve() == (copy.root / "src/new.py").resolve()
         assert "strategy: outcome" in (copy.root / "params.yaml").read_text(encoding="utf-8")
         copy.finished = True
         run(project, "git", "config", "user.name", "test")
@@ -134,6 +140,19 @@ def test_partial_work_waits_for_the_same_overrides_and_for_no_other(project: Pat
     assert journal({"seed": 1}, finish=False) == ["block0"]
     assert journal({"seed": 1}, finish=True) == ["block0", "block1"]
     assert journal({"seed": 1}, finish=True) == []
+
+
+def test_partial_work_outlives_a_run_that_ends_before_it_is_there(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with worktree(project, {"seed": 1}) as copy:
+        (copy.root / ".swirl/journal").touch()
+    with monkeypatch.context() as patch:
+        patch.setattr(worktrees, "_share_cache", lambda root, copy: 1 / 0)
+        with pytest.raises(ZeroDivisionError), worktree(project, {"seed": 1}):
+            pass
+    with worktree(project, {"seed": 1}) as copy:
+        assert (copy.root / ".swirl/journal").exists()
 
 
 KILLED = """
@@ -172,8 +191,7 @@ def test_without_a_commit_there_are_no_overrides(tmp_path: Path) -> None:
 
 
 FAMILY = """
-import os, signal, subprocess, sys, time
-signal.signal(signal.SIGTERM, signal.SIG_IGN) if "stubborn" in sys.argv else None
+import os, subprocess, sys, time
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
 print(os.getpid(), child.pid, flush=True)
 time.sleep(0 if "leave" in sys.argv else 60)
@@ -206,7 +224,7 @@ def test_a_command_ends_with_all_that_it_started(tmp_path: Path) -> None:
         assert [alive(pid) for pid in pids] == [False, False]
     with groups.lines([sys.executable, "-c", FAMILY], tmp_path, dict(os.environ)) as (process, lines):
         assert len(list(lines)) <= 1  # nothing starts to stay after stop
-    assert process.returncode != 0
+    assert process.returncode not in (0, 3)  # 3: it came to its own end
 
 
 def test_what_a_killed_flow_has_started_ends_too() -> None:

@@ -11,12 +11,14 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
+import psutil
 import pytest
 
 from swirl import stamps
 from swirl.bench import overhead, report
 from swirl.errors import SwirlError
 from swirl.layout import Layout
+from swirl.orchestration.groups import Groups
 from swirl.records import save_json
 from swirl.stamps import Stamps
 
@@ -133,6 +135,29 @@ def test_stages_of_a_real_dvc_leave_true_stamps(root: Path, tmp_path: Path) -> N
     row = overhead.breakdown(found, began, done - began)
     assert 0.8 <= row["work"] < 4
     assert row["runner_before"] > 0.2  # DVC itself has to start
+
+
+def test_a_flow_that_starts_a_dvc_a_stage_is_one_run_from_its_own_start(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "stage.py").write_text(STAGE, encoding="utf-8")
+    (tmp_path / "dvc.yaml").write_text(DVC_YAML, encoding="utf-8")
+    environment = {
+        **os.environ,
+        "SWIRL_RUN_ID": "flow",
+        "DVC_SITE_CACHE_DIR": str(tmp_path / "site"),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PYTHONPATH": str(root / "src"),
+    }
+    run = [sys.executable, "-m", "dvc"]
+    subprocess.run([*run, "init", "--no-scm", "-q"], cwd=tmp_path, env=environment, check=True)
+    for name in ("one", "two"):
+        with Groups().lines([*run, "repro", "--single-item", name], tmp_path, environment) as (process, lines):
+            said = list(lines)
+        assert process.returncode == 0, said
+    one, two = stamps.read(Layout(tmp_path)).values()
+    assert one.run == two.run == "flow"
+    assert one.run_started == pytest.approx(psutil.Process().create_time(), abs=1.5)  # this process is the flow
+    assert two.run_started == pytest.approx(one.run_started, abs=0.3)
+    assert two.process_started - one.run_started > one.process_ended - one.process_started
 
 
 def test_a_stage_that_fails_leaves_no_stamps(tmp_path: Path) -> None:

@@ -19,12 +19,14 @@ from typing import Any
 
 import pytest
 
+from swirl import tracking
 from swirl.absent import leave_out
 from swirl.asking import ask
 from swirl.errors import DataError
 from swirl.layout import Layout
 from swirl.tracking.registry import NAME, fetch, promote, read_outcomes
 from swirl.tracking.store import Store
+from swirl.tracking.sync import sync
 from tests import asked
 
 ROOT = Path(__file__).parents[1]
@@ -36,9 +38,9 @@ def _no_server(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def store_of(layout: Layout, max_model_mb: float = 100.0) -> tuple[Store, str]:
+def store_of(layout: Layout) -> tuple[Store, str]:
     """The store of a project and a parent run in it."""
-    store = Store(layout, {}, max_model_mb)
+    store = Store(layout, {})
     return store, store.client.create_run(store.experiment, run_name="dvc repro").info.run_id
 
 
@@ -266,10 +268,10 @@ def test_a_registered_agent_answers_over_http_as_swirl_ask_does(
 
 @pytest.mark.slow
 def test_from_python_a_registered_agent_streams(tmp_path: Path) -> None:
-    layout = asked.project(tmp_path)
+    layout = asked.project(tmp_path, tracking={"max_model_mb": 1e-6})
     asked.predict(layout, "base", 0)
     asked.predict(layout, "swirl", 40)
-    store, run = store_of(layout, 0.0)
+    store, run = store_of(layout)
     promote(store, layout, run)
     assert tags(store, 1)["contents"].startswith("points to folders outside")
     program = (
@@ -297,3 +299,31 @@ def test_from_python_a_registered_agent_streams(tmp_path: Path) -> None:
         ["response.completed", None],
         "Oslo",
     ]
+
+
+@pytest.mark.slow
+def test_the_end_of_a_report_registers_the_policy(tmp_path: Path) -> None:
+    layout = asked.project(tmp_path)
+    asked.predict(layout, "base", 0)
+    asked.predict(layout, "swirl", 40)
+    with tracking.stage_run("report", asked.params_of(layout), layout):
+        pass
+    store = Store(layout, {})
+    assert aliases(store) == {"candidate": 1, "champion": 1}
+
+
+def test_a_policy_that_changed_before_it_was_sent_is_not_registered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = asked.project(tmp_path)
+    asked.predict(layout, "base", 0)
+    asked.predict(layout, "swirl", 40)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # nobody listens there
+    with tracking.stage_run("report", asked.params_of(layout), layout):
+        pass
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    (layout.model("swirl") / "more.txt").write_text("of another run", encoding="utf-8")
+    said: list[str] = []
+    assert sync(layout, said.append) == 1
+    assert "models/swirl is of another run by now; it is not registered for this one" in said[1]
+    assert not Store(layout, {}).client.search_registered_models()

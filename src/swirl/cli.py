@@ -10,9 +10,8 @@ from typing import Annotated
 import typer
 
 from swirl import environment
-from swirl.commands import track
+from swirl.commands import project_layout, track
 from swirl.errors import SwirlError
-from swirl.layout import Layout
 from swirl.pipeline import STAGES
 
 app = typer.Typer(
@@ -57,7 +56,7 @@ def stage(
 ) -> None:
     """Run one stage on what earlier stages wrote. `dvc repro NAME` also brings those up to date."""
     _check_stage(name, item)
-    layout = _layout()
+    layout = project_layout()
     _warn_of_other_source(layout.root / "src/swirl")
     from swirl import params
 
@@ -76,7 +75,7 @@ def params() -> None:
 
     from swirl.params import load
 
-    resolved = load(_layout().root / "params.yaml").model_dump()
+    resolved = load(project_layout().root / "params.yaml").model_dump()
     print(yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True, width=120), end="")
 
 
@@ -92,7 +91,7 @@ def preset(
 
     from swirl import presets
 
-    root = _layout().root
+    root = project_layout().root
     if name is None:
         print("\n".join(presets.names(root)))
         return
@@ -114,7 +113,7 @@ def plan(
     """What a run would do, stage by stage: model calls, tokens, disk, memory. Loads no model and asks no network."""
     from swirl import params, planning, presets
 
-    root = _layout().root
+    root = project_layout().root
     resolved = params.validate(presets.tree(root, name), name) if name else params.load(root / "params.yaml")
     print(planning.text(planning.plan(resolved, root)))
 
@@ -136,7 +135,7 @@ def calibrate(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
 ) -> None:
     """False-positive and false-negative rates of a judge that writes its reasons, against a labelled file."""
-    layout = _layout()
+    layout = project_layout()
     from swirl import params
 
     resolved = params.load(layout.root / "params.yaml")
@@ -182,7 +181,7 @@ def show(
     """Print a trajectory: its question, every action and observation, and what the judge said."""
     from swirl.showing import show as as_text
 
-    print(as_text(trajectory_id, _layout(), model))
+    print(as_text(trajectory_id, project_layout(), model))
 
 
 @app.command()
@@ -205,7 +204,7 @@ def ask(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
 ) -> None:
     """Let the tuned model answer a question step by step, with a benchmark's tools."""
-    layout = _layout()
+    layout = project_layout()
     source: Path | str = model or layout.model("swirl")
     if isinstance(source, str) and not source.startswith(("models:", "http:", "https:")):
         source = Path(source)
@@ -227,7 +226,7 @@ def report(
     ] = False,
 ) -> None:
     """Show the results of the last run."""
-    layout = _layout()
+    layout = project_layout()
     if text:
         from swirl.reporting.text import show as show_report
 
@@ -267,7 +266,7 @@ def bench(
 
     from swirl.bench import overhead, report, retrieval, rl_step, synthesis
 
-    root = _layout().root
+    root = project_layout().root
     benches = {
         "rl-step": lambda: rl_step.rl_step(root, cores, rounds or 2, repeats, model, kl),
         "scaling": lambda: rl_step.scaling(root, cores, rounds or 2, repeats),
@@ -288,22 +287,13 @@ def dvc_deps(
     """The source files that each stage depends on, from its imports."""
     from swirl import pipeline
 
-    root = _layout().root
+    root = project_layout().root
     if write:
         changed = pipeline.relink(root)
         print(f"closures/: changed {', '.join(changed)}" if changed else "closures/ is right already")
         return
     for name in STAGES:
         print(name, *pipeline.closure(name, root), sep="\n  ")
-
-
-def _layout() -> Layout:
-    """The layout of the project that holds the current folder. Raises `SwirlError` outside of one."""
-    here = Path.cwd()
-    for folder in (here, *here.parents):
-        if (folder / "dvc.yaml").is_file():
-            return Layout(folder)
-    raise SwirlError(f"no dvc.yaml in {here} or above it; run swirl inside the project")
 
 
 def _warn_of_other_source(watched: Path) -> None:

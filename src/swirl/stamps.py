@@ -73,7 +73,8 @@ def _run(own: psutil.Process) -> tuple[str, float]:
     flow, dvc = os.environ.get("SWIRL_RUN_ID", ""), invocation()
     with contextlib.suppress(psutil.Error):
         runner = psutil.Process(int(dvc.split("-")[0])) if dvc else own
-        runner = (runner.parent() or runner) if flow else runner
+        if flow:  # above DVC: the process that leads its group, then the flow
+            runner = (runner.parents()[1:2] or [runner])[0]
         return flow or dvc, time.time() - _age(runner)
     return "", 0.0
 

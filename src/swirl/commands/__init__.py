@@ -1,1 +1,17 @@
-"""Groups of subcommands of `swirl`, each added to it with one line."""
+"""Groups of subcommands of `swirl`, each added to it with one line, and what all commands need."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from swirl.errors import SwirlError
+from swirl.layout import Layout
+
+
+def project_layout() -> Layout:
+    """The layout of the project that holds the current folder. Raises `SwirlError` outside of one."""
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "dvc.yaml").is_file():
+            return Layout(folder)
+    raise SwirlError(f"no dvc.yaml in {here} or above it; run swirl inside the project")

@@ -46,8 +46,11 @@ class Worktree:
 
         with Repo(str(self.root)) as repo:  # what git is to hold, and may not know yet
             reports = [out.fs_path for out in repo.index.outs if not out.use_cache and Path(out.fs_path).exists()]
-        if reports:
-            _git(self.root, "add", "--", *reports)
+        try:
+            if reports:
+                _git(self.root, "add", "--", *reports)
+        except DataError as error:
+            return str(error)
         command = [sys.executable, "-m", "dvc", "exp", "save", "--quiet", "--force", "--name", name]
         done = subprocess.run(command, cwd=self.root, capture_output=True, text=True, check=False)
         if done.returncode == 0:
@@ -106,8 +109,8 @@ def sweep(root: Path) -> None:
 
 def _remove(root: Path, folder: Path, prefix: str, finished: bool) -> None:
     kept, partial = folder.with_name(f"{folder.name}.kept"), folder / prefix / ".swirl"
-    shutil.rmtree(kept, ignore_errors=True)
-    if partial.is_dir() and not finished:
+    if partial.is_dir() and not finished:  # else what is kept, if anything, is of an earlier run
+        shutil.rmtree(kept, ignore_errors=True)
         os.replace(partial, kept)
     shutil.rmtree(folder, ignore_errors=True)
     _git(root, "worktree", "prune")
@@ -169,11 +172,14 @@ def _bring_files(root: Path, copy: Path) -> None:
         if not dep.is_relative_to(copy) or any(dep.is_relative_to(out) for out in outs):
             continue
         source = root / dep.relative_to(copy)
-        for file in sorted(source.rglob("*")) if source.is_dir() else [source]:
-            target = dep / file.relative_to(source) if source.is_dir() else dep
+        files = sorted(source.rglob("*")) if source.is_dir() else [source]
+        behind = {file.resolve() for file in files if file.is_symlink()}
+        inside = {one for one in behind if one.is_relative_to(root)}  # a stage's source
+        for file in [*files, *sorted(inside)]:
+            target = copy / file.relative_to(root)
             if file.is_file() and not target.exists() and "__pycache__" not in file.parts:
                 target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(file, target)
+                shutil.copy2(file, target, follow_symlinks=file.resolve() not in inside)
 
 
 def _git(folder: Path, *arguments: str, env: Mapping[str, str] | None = None) -> str:

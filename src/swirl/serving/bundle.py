@@ -90,8 +90,8 @@ def project_agent(model: Path, params: Params, layout: Layout, benchmarks: Mappi
 def write_bundle(folder: Path, params: Params, layout: Layout, max_mb: float) -> bool:
     """Write the tuned policy of a project and what it needs; whether all of it was copied.
 
-    What is larger than `max_mb` megabytes (a model with its weights, an index) is pointed to. Raises `DataError` for
-    a tool's option that looks like a secret, which must come from the environment.
+    What is larger than `max_mb` megabytes (a model with its weights, an index; 0: nothing is) is pointed to. Raises
+    `DataError` for a tool's option that looks like a secret, which must come from the environment.
     """
     _refuse_secrets(params)
     benchmarks = benchmarks_of(layout)
@@ -108,7 +108,7 @@ def write_bundle(folder: Path, params: Params, layout: Layout, max_mb: float) ->
         index = layout.index(name, "evaluation")
         if "search" not in kind.tools:
             continue
-        if megabytes(index) <= max_mb:
+        if _fits(megabytes(index), max_mb):
             shutil.copytree(index, folder / "data/index" / index.name)
         else:
             elsewhere[name] = {"folder": str(index.resolve()), "files": _sums(index)}
@@ -162,19 +162,24 @@ def megabytes(folder: Path) -> float:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
 
 
+def _fits(size: float, max_mb: float) -> bool:
+    return max_mb == 0 or size <= max_mb
+
+
 def _put_model(folder: Path, model: Path, max_mb: float) -> bool:
     """The model's folder in the bundle, and whether its weights are in it too."""
     here = folder / "models" / MODEL
     pointer = read_pointer(model)
     if pointer is None:
-        if megabytes(model) <= max_mb:
+        if _fits(megabytes(model), max_mb):
             shutil.copytree(model, here)
             return True
         write_pointer(here, str(model.resolve()))
         return False
     shutil.copytree(model, here)
     source, _ = follow(model, weights=False)
-    copied = sum((source / name).stat().st_size for name in pointer.files) / 1e6 + megabytes(model) <= max_mb
+    size = megabytes(model) + sum((source / name).stat().st_size for name in pointer.files) / 1e6
+    copied = _fits(size, max_mb)
     if copied:
         weights = folder / "models/weights"
         weights.mkdir(parents=True)

@@ -90,8 +90,10 @@ def _end_worker(worker: subprocess.Popen[str] | None, status: str, error: str) -
         _warn(f"the end of a stage is not recorded in MLflow: {failure}")
 
 
-def open_run(layout: Layout, params: BaseModel | Mapping[str, Any], name: str) -> str:
-    """A new parent run called `name`; what is returned goes into the environment of the stages as SWIRL_RUN_ID.
+def open_run(
+    layout: Layout, params: BaseModel | Mapping[str, Any], name: str, tags: Mapping[str, str] | None = None
+) -> str:
+    """A new parent run called `name`, with `tags`; what is returned goes to the stages as SWIRL_RUN_ID.
 
     It is the run's id in MLflow or, while MLflow cannot be reached, `pending-...`, of which the journals of the
     stages and of this call make one parent when they are sent.
@@ -100,7 +102,9 @@ def open_run(layout: Layout, params: BaseModel | Mapping[str, Any], name: str) -
     from swirl.tracking.operations import PARENT_RUN
 
     key = new_key()
-    runs = _record(layout, params, name, "this pipeline run", lambda recorder: recorder.open_parent(name, key))
+    runs = _record(
+        layout, params, name, "this pipeline run", lambda recorder: recorder.open_parent(name, key, tags or {})
+    )
     return runs.get(PARENT_RUN, key)
 
 

@@ -14,7 +14,7 @@ from swirl.tracking.store import Store
 PAUSE = 30.0
 """Seconds after a failure in which no other attempt is made, except the last."""
 SLOW = 5.0
-"""A server that takes longer than this to fail is not asked again: the stage would wait for it."""
+"""A server that takes longer than this to fail is not asked again when the stage has ended, which would wait for it."""
 
 
 class Stopped(BaseException):

@@ -81,16 +81,12 @@ class Journal:
                 self.given_up.append(refusal)
             done, sent = done + 1, sent + 1
             save_json({"address": store.address, "done": done, "runs": self.runs}, self.folder / "progress.json")
-            if isinstance(operation, File) and operation.owned:
-                _remove(Path(operation.path))
         return sent
 
     def hold(self) -> None:
-        """Copy the files that are still to be sent: a later run may overwrite them before a server is there."""
-        progress = self.folder / "progress.json"
-        done = load_json(progress)["done"] if progress.exists() else 0
+        """Copy the files, for a later run may overwrite them; sent ones too, for the next server may be another."""
         for number, operation in enumerate(self.operations):
-            if number >= done and isinstance(operation, File) and not operation.owned and Path(operation.path).exists():
+            if isinstance(operation, File) and not operation.owned and Path(operation.path).exists():
                 copy = self.room() / Path(operation.path).name
                 (shutil.copytree if Path(operation.path).is_dir() else shutil.copy2)(operation.path, copy)
                 self.operations[number] = dataclasses.replace(operation, path=str(copy), owned=True)
@@ -132,10 +128,3 @@ def _read(path: Path) -> list[Operation]:
         return [from_line(line) for line in lines]
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} is not a tracking journal of this version: {error}; remove {path.parent}") from None
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

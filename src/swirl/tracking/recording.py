@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,10 +61,10 @@ class Recorder:
         self.journal = journal
         self.stages = read_stages(layout.root, params)
 
-    def open_parent(self, name: str, key: str) -> None:
+    def open_parent(self, name: str, key: str, tags: Mapping[str, str]) -> None:
         """A new parent run that is found by `key`."""
         with open_ledger(self.layout, time.time(), key) as ledger:
-            self.journal.add(self._parent(ledger, name))
+            self.journal.add(self._parent(ledger, name), Log(PARENT_RUN, tags=dict(tags)))
 
     def close_parent(self, run_id: str, error: str) -> None:
         """The pipeline has ended, with `error` if it failed."""

@@ -236,7 +236,7 @@ def _register(store: Store, layout: Layout, run_id: str, outcomes: Outcomes, dig
     settings = parameters.load(layout.root / "params.yaml")
     with tempfile.TemporaryDirectory(prefix="swirl-agent-") as place:
         folder = Path(place) / bundle.ARTIFACT
-        whole = bundle.write_bundle(folder, settings, layout, store.max_model_mb)
+        whole = bundle.write_bundle(folder, settings, layout, settings.tracking.max_model_mb)
         outcomes.save(folder / _OUTCOMES)
         made = client.create_logged_model(store.experiment, NAME, run_id, model_type="agent")
         try:

@@ -47,11 +47,10 @@ FOR_GOOD = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS",
 class Store:
     """The runs of one project. Opening it, and every method, raises whatever MLflow raises."""
 
-    def __init__(self, layout: Layout, params: dict[str, Any], max_model_mb: float | None = None) -> None:
-        """`params` are nested plain values; of them, the section `tracking` counts here. MB: None means as it says."""
+    def __init__(self, layout: Layout, params: dict[str, Any]) -> None:
+        """`params` are nested plain values; of them, the section `tracking` counts here."""
         uri, settings = tracking_uri(layout), read_settings(params)
         self.layout = layout
-        self.max_model_mb = settings.max_model_mb if max_model_mb is None else max_model_mb
         self.address = without_credentials(uri)
         with contextlib.nullcontext() if uri.startswith("http") else locked(layout):  # the first one creates the file
             self.client = _connect(layout)
@@ -124,8 +123,7 @@ class Store:
         else:
             tags = _cut({**wanted.tags, INVOCATION: wanted.key})
             run = self.client.create_run(self.experiment, int(wanted.started * 1000), tags, wanted.name)
-        if not run.data.params:
-            self._log(run.info.run_id, wanted.params)
+        self._log_missing(run, wanted.params)
         if run.info.status == "FINISHED":
             self.client.update_run(run.info.run_id, status="RUNNING")
         return str(run.info.run_id)
@@ -137,8 +135,7 @@ class Store:
         else:
             tags = _cut({**wanted.tags, RECORD: wanted.record, PARENT: parent})
             run = self.client.create_run(self.experiment, int(wanted.started * 1000), tags, wanted.name)
-        if not run.data.params:
-            self._log(run.info.run_id, wanted.params)
+        self._log_missing(run, wanted.params)
         return str(run.info.run_id)
 
     def _settle(self, parent: str, end: Settle) -> None:
@@ -186,6 +183,10 @@ class Store:
         tracing.log_spans(self.experiment, trace_spans(wanted.trace))
         for made in self._search(f"tags.`{RECORD}` = '{wanted.made_in}'") if wanted.made_in else []:
             self.client.link_traces_to_run([info.trace_id], made.info.run_id)
+
+    def _log_missing(self, run: Run, params: dict[str, str]) -> None:
+        """The parameters that a run lacks: they are sent in batches, between which a server may go away."""
+        self._log(run.info.run_id, {name: value for name, value in params.items() if name not in run.data.params})
 
     def _log(
         self,

@@ -35,6 +35,8 @@ def sync(layout: Layout, say: Callable[[str], None], dry_run: bool = False) -> i
         except BlockingIOError:
             say(f"{folder.name}: a stage that runs now has it")
             continue
+        except FileNotFoundError:  # it has arrived meanwhile, or is only being made
+            continue
         except DataError as error:
             broken.append(str(error))
             continue

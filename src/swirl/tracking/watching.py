@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -101,10 +102,15 @@ def _actions_an_update(params: dict[str, Any], item: str) -> int:
 
 
 def _link(folder: Path, copy: Path) -> None:
-    """A second name for every file, which the removal of the first one leaves: no bytes are copied."""
+    """A second name for every file, which the removal of the first one leaves; a copy where there are no such names."""
     copy.mkdir()
     for file in folder.iterdir():
-        os.link(file, copy / file.name)
+        try:
+            os.link(file, copy / file.name)
+        except FileNotFoundError:
+            raise
+        except OSError:
+            shutil.copyfile(file, copy / file.name)
 
 
 def _monitors() -> list[Any]:

@@ -43,14 +43,18 @@ def _record(request: dict[str, Any]) -> None:
     journal = Journal.create(layout, stage, settings.experiment)
     recorder = Recorder(layout, params, journal)
     delivery = Delivery(layout, params, journal)
+    send = True
     try:
         run = recorder.start_stage(stage, request["started"])
-        delivery.attempt()
         watcher = Watcher(layout, params, settings, journal, run)
-        watcher.start()
-        while not select.select([sys.stdin], [], [], SEND_EVERY)[0]:
+        try:
             delivery.attempt()
-        line = sys.stdin.readline()
+            watcher.start()
+            while not select.select([sys.stdin], [], [], SEND_EVERY)[0]:
+                delivery.attempt()
+        except Stopped:  # in the middle of sending; how the stage ended has been said by then
+            send = False
+        line = sys.stdin.readline() if select.select([sys.stdin], [], [], 0)[0] else ""
         watcher.stop()
         recorder.end_stage(run, json.loads(line) if line else KILLED, watcher.live)
     except Stopped:
@@ -59,7 +63,7 @@ def _record(request: dict[str, Any]) -> None:
         delivery.finish(f"stage {stage}")
         raise
     else:
-        delivery.finish(f"stage {stage}")
+        delivery.finish(f"stage {stage}", send)
 
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:
