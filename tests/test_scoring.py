@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from swirl.evaluation.scoring import judged_labels, mean, predict, score
 from swirl.judging.reward import RewardModel
-from swirl.types import Action, Derivation, Prediction, Question, Step, Stop, Trajectory
+from swirl.types import Action, Derivation, Prediction, Question, Step, Stop, Trajectory, Verdict
 from tests import tiny
 
 CHAT = tiny.chat()
@@ -27,7 +29,9 @@ def answer(text: str) -> Action:
 
 
 def predicted(made: Trajectory, threshold: float = 0.0, with_tools: bool = True) -> Prediction:
-    (row,) = predict("swirl", [made], {"q1": QUESTION}, {"q1": DERIVATION}, JUDGE, threshold, with_tools)
+    judge = dataclasses.replace(JUDGE, threshold=threshold)
+    verdicts = judge.process_verdicts([made], {"q1": QUESTION.text})
+    (row,) = predict("swirl", [made], {"q1": QUESTION}, {"q1": DERIVATION}, verdicts, with_tools)
     return row
 
 
@@ -79,8 +83,14 @@ def test_without_steps_or_tools_or_derivation_there_is_no_label() -> None:
     empty = predicted(trajectory(stop=Stop.CONTEXT_FULL))
     assert (empty.process_label_judge, empty.process_label_oracle, empty.steps) == (None, None, 0)
     assert predicted(trajectory(answer("Oslo")), with_tools=False).process_label_oracle is None
-    (row,) = predict("m", [trajectory(answer("Oslo"))], {"q1": QUESTION}, {}, JUDGE, 0.0, True)
-    assert row.process_label_oracle is None
+    (row,) = predict("m", [trajectory(answer("Oslo"))], {"q1": QUESTION}, {}, [], True)
+    assert (row.process_label_oracle, row.process_label_judge) == (None, None)
+
+
+def test_a_step_without_a_word_of_the_judge_does_not_count() -> None:
+    verdicts = [Verdict("q1/0", step, good, None, "", "judge") for step, good in enumerate((True, None, False))]
+    (row,) = predict("m", [trajectory(FIND, FIND, answer("Oslo"))], {"q1": QUESTION}, {}, verdicts, True)
+    assert row.process_label_judge == 0.5
 
 
 def test_labels_stay_with_their_trajectories() -> None:

@@ -15,6 +15,8 @@ import pytest
 
 from swirl import records, tracking
 from swirl.layout import Layout
+from swirl.models.flops import Work
+from swirl.rl.pace import Pace
 from swirl.tracking.contents import by_measure
 from swirl.tracking.inputs import datasets, dependencies, dependency_tags
 from swirl.tracking.pipeline import read_stages
@@ -191,7 +193,10 @@ def test_evaluated_trajectories_become_traces_with_their_correctness(layout: Lay
     records.save(made, Trajectory, layout.prediction_trajectories("swirl"))
     rows = [prediction(one, one.id == "mini-hotpotqa/2") for one in made]
     records.save(rows, Prediction, layout.predictions("swirl"))
+    said = Verdict("mini-gsm8k/0", 0, False, 0.25, "nobody divides by zero", "reader")
+    records.save([said], Verdict, layout.prediction_verdicts("swirl"))
     found = read_samples("evaluate@swirl", layout, 20)
+    assert [one.verdicts for one in found if one.verdicts] == [{0: said}]
     assert {one.trajectory.id: one.outcome for one in found} == {
         "mini-gsm8k/0": "false",
         "mini-gsm8k/1": "false",
@@ -250,8 +255,11 @@ def test_checkpoints_and_curves_are_recorded_while_training_runs(layout: Layout)
     folder = layout.root / ".swirl/checkpoints/train-swirl"
     rows: list[dict[str, Any]] = []
     with tracking.stage_run("train-swirl", PARAMS, layout):
+        pace = Pace(layout.pace("train-swirl"), 16e9)
         for number in range(3):
-            rows.append({"step": number, "reward": number / 4, "action_tokens": 10.0 if number else None})
+            rows.append({"step": number, "reward": number / 4})
+            if number:
+                pace.note(number, 0.5, Work(100.0 * number, 4e9))
             partial = folder / "partial"
             partial.mkdir(parents=True)
             (partial / "model.safetensors").write_text(f"weights {number}")
@@ -260,6 +268,7 @@ def test_checkpoints_and_curves_are_recorded_while_training_runs(layout: Layout)
             os.replace(partial, folder / f"step-{number:06d}")
             wait_for_live(layout, number)
         shutil.rmtree(folder)
+        pace.note(3, 0.5, Work(300.0, 4e9))  # an update after the last checkpoint
         path = layout.series("train-swirl")
         path.parent.mkdir(parents=True)
         path.write_text(json.dumps([*rows, {"step": 3, "reward": 0.75}]))
@@ -276,8 +285,8 @@ def test_checkpoints_and_curves_are_recorded_while_training_runs(layout: Layout)
     reward = mlflow.get_metric_history(run.info.run_id, "reward")
     assert [(point.step, point.value) for point in reward] == [(n, n / 4) for n in range(4)]
     speed = mlflow.get_metric_history(run.info.run_id, "tokens_per_second")
-    assert [point.step for point in speed] == [1, 2]
-    assert all(0 < point.value <= 200 / 0.01 for point in speed)  # 20 actions of 10 tokens
+    assert [(point.step, point.value) for point in speed] == [(1, 200.0), (2, 400.0), (3, 600.0)]
+    assert [point.value for point in mlflow.get_metric_history(run.info.run_id, "mfu")] == [0.5, 0.5, 0.5]
     used = mlflow.get_metric_history(run.info.run_id, "system/cpu_utilization_percentage")
     assert [point.step for point in used] == list(range(len(used)))
     assert "system/system_memory_usage_megabytes" in run.data.metrics

@@ -314,6 +314,28 @@ def test_a_broken_journal_is_named_and_stands_in_nobodys_way(layout: Layout, mon
     assert waiting(layout) == [broken.folder]
 
 
+def test_a_policy_that_cannot_be_registered_stands_in_nobodys_way(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+    def full(journal: Journal, store: Store) -> None:
+        if journal.name == "report":
+            raise OSError("no space left on device")
+
+    monkeypatch.setattr("swirl.tracking.sync.promote_if_due", full)
+    stuck, whole = Journal.create(layout, "report", "late"), Journal.create(layout, "judge", "late")
+    for journal in (stuck, whole):
+        journal.add(Parent("", "key-1", "dvc repro", 1000.0, {}, {}), Child(journal.name, journal.name, 1001.0, {}, {}))
+    stuck.close()
+    whole.close()
+    lines: list[str] = []
+    with pytest.raises(SwirlError, match="report has arrived, but its policy cannot be registered: no space"):
+        sync(layout, lines.append)
+    assert [line.split()[1] for line in lines] == ["judge"]
+    assert waiting(layout) == [stuck.folder]
+
+
 def test_a_deleted_experiment_is_named(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     store = Store(layout, PARAMS)

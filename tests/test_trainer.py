@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from swirl.models.flops import Work, matrix_flops
 from swirl.models.masters import Masters
 from swirl.rl.checkpoints import Checkpoints
 from swirl.rl.combs import Comb
@@ -26,7 +27,7 @@ from swirl.rl.trainer import (
     supervised_loss,
 )
 from swirl.rollout.engine import Policy
-from swirl.rollout.sampler import Sampling
+from swirl.rollout.sampler import Sampled, Sampling
 from swirl.types import SubTrajectory
 from tests import tiny
 
@@ -119,6 +120,39 @@ def test_metrics_are_of_the_sampled_actions() -> None:
     assert 0.0 < metrics["entropy"] < math.log(16)
     assert metrics["kl"] > 0.1  # the reference is another model
     assert 1.0 < metrics["different_actions"] <= 6.0
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_the_work_of_an_update_is_counted(packed: bool) -> None:
+    made = trainer(dataclasses.replace(SETTINGS, packed=packed, samples=2, sampling=Sampling(max_tokens=3)))
+    only = [SubTrajectory("a", "q", "b", k, tuple(range(5, 8 + k)), (6,), 0.5) for k in range(2)]  # 3 and 4 tokens
+    drawn: list[list[tuple[int, ...]]] = []
+    sample = made._sample
+
+    def noted(number: int, batch: Sequence[list[SubTrajectory]]) -> list[list[Sampled]]:
+        actions = sample(number, batch)
+        drawn.extend([action.ids for action in of_state] for of_state in actions)
+        return actions
+
+    made._sample = noted  # type: ignore[method-assign]
+    made.update(0, [only])
+    sampled = sum(len(ids) for of_state in drawn for ids in of_state)
+    teeth = [(3 + k, ids) for k, of_state in enumerate(drawn) for ids in set(of_state)]
+    of_actions = sum(len(ids) for _, ids in teeth)
+    read = of_actions + (4 if packed else sum(state for state, _ in teeth))
+    model = made.policy.model
+    matrices = sum(p.numel() for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name)
+    vocabulary = model.get_output_embeddings().weight.numel()
+    sampling = 2 * (matrices * (4 + sampled) + vocabulary * sampled)
+    assert made.work == Work(read, sampling + (2 + 6) * (matrices * read + vocabulary * of_actions))
+
+
+def test_a_frozen_matrix_costs_no_gradient_of_its_own() -> None:
+    model = tiny.qwen3(16)
+    every = matrix_flops(model, 10, 2, training=True)
+    assert every == 3 * matrix_flops(model, 10, 2, training=False)
+    model.requires_grad_(False)
+    assert matrix_flops(model, 10, 2, training=True) == pytest.approx(every * 4 / 6)
 
 
 def test_the_loss_is_that_of_its_actions_worked_out_one_by_one() -> None:

@@ -86,6 +86,10 @@ class Layout:
         """The trajectories behind `predictions(model)` (`Trajectory`)."""
         return self.root / f"data/predictions/{model}/trajectories.parquet"
 
+    def prediction_verdicts(self, model: str) -> Path:
+        """The judge's word on every step of `prediction_trajectories(model)` (`Verdict`)."""
+        return self.root / f"data/predictions/{model}/verdicts.parquet"
+
     def evaluation(self, model: str) -> Path:
         """The `Score`s of one model, without `p_vs_base`, as a JSON list."""
         return self.root / f"reports/evaluation/{model}.json"
@@ -121,6 +125,10 @@ class Layout:
     def plots(self) -> Path:
         """Folder of the report's pictures as PNG files."""
         return self.root / "reports/plots"
+
+    def pace(self, stage: str) -> Path:
+        """Seconds, tokens and FLOPs of each update of a training stage's last run; no DVC output."""
+        return self.root / f".swirl/timings/{stage}.updates.jsonl"
 
     def timing(self, stage: str) -> Path:
         """Seconds and peak memory of a stage's last run; differs between runs, so no DVC output."""

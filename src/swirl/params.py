@@ -351,15 +351,15 @@ class AnnotatedBase(Section):
 
 
 class AnnotatedReward(Section):
-    """The reward model: the base taught to judge by the oracle of calculator annotations, on the reward split."""
+    """The reward model: the base taught to judge by the oracle of calculator annotations."""
 
     source: Literal["annotations"] = Field(description="taught here, by a benchmark's own annotated solutions")
     heldout: Count = Field(description="questions of the reward split to measure error rates on")
     samples: Count = Field(description="trajectories that the base makes of each question")
     temperature: Positive = Field(description="sampling temperature of the base")
     written: Share = Field(description="share of the written solutions that it also learns from, sound and spoilt")
-    variants: Annotated[int, Field(ge=0)] = Field(
-        description="times that the base acts on every row of base_model.foreign, with other numbers each time"
+    further_splits: list[Literal["train", "development"]] = Field(
+        description="splits beside reward whose annotated questions it learns to judge; of train it then knows by heart"
     )
     steps: Count = Field(description="optimiser steps")
     batch_size: Count = Field(description="trajectories a step; every step of each is judged")

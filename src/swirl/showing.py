@@ -22,8 +22,9 @@ def show(trajectory_id: str, layout: Layout, model: str | None = None) -> str:
     questions = records.load(Question, layout.questions) if layout.questions.exists() else []
     question = next((q for q in questions if q.id == trajectory.question_id), None)
     verdicts: dict[int, Verdict] = {}
-    if path == layout.trajectories and layout.verdicts.exists():
-        judged = records.load(Verdict, layout.verdicts)
+    said = layout.verdicts if path == layout.trajectories else path.with_name(layout.prediction_verdicts("").name)
+    if said.exists():
+        judged = records.load(Verdict, said)
         verdicts = {v.step: v for v in judged if v.trajectory_id == trajectory_id}
     lines = [f"trajectory  {trajectory.id}  ({path.relative_to(layout.root)})"]
     lines.append(f"benchmark   {trajectory.benchmark}, model {trajectory.model}, sample {trajectory.sample}")

@@ -54,8 +54,8 @@ SETTINGS = {
         "copying": 0.1, "mixed_precision": "bf16",
     },
     "reward_model": {
-        "source": "annotations", "heldout": 2, "samples": 1, "temperature": 1.0, "written": 1.0, "variants": 1,
-        "steps": 3,
+        "source": "annotations", "heldout": 2, "samples": 1, "temperature": 1.0, "written": 1.0,
+        "further_splits": ["train"], "steps": 3,
         "batch_size": 4, "adam_lr": 0.01, "muon_lr": 0.01, "mixed_precision": "bf16",
     },
     "filter": {"strategy": "none"},

@@ -76,23 +76,6 @@ def repeat(step: Callable[[int], None], warmup: int, repeats: int) -> list[float
     return seconds[warmup:]
 
 
-def matmul_gflops(workers: int) -> float:
-    """What float32 products of (1024, 1024) reach here, on `workers` threads of this process together."""
-    import torch
-
-    from swirl.models.threads import spread
-
-    def products(_: int) -> None:
-        a = torch.ones(1024, 1024)
-        for _ in range(12):
-            a @ a
-
-    products(0)
-    start = time.perf_counter()
-    spread(products, range(workers), workers)
-    return workers * 12 * 2 * 1024**3 / (time.perf_counter() - start) / 1e9
-
-
 def forget_peak() -> None:
     """Start `VmHWM` anew from what is resident now, where Linux lets us."""
     with contextlib.suppress(OSError):
@@ -106,14 +89,3 @@ def resident_mb(field: str = "VmRSS") -> float:
         return 0.0
     line = next(line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith(field))
     return int(line.split()[1]) / 1024
-
-
-def matrix_flops(model: Any, tokens: float, predicted: float, training: bool) -> float:
-    """FLOPs of the weight matrices: 2 a parameter and token forward, 6 with the backward pass.
-
-    `tokens` go through the decoder and `predicted` of them through the head; attention's own products are left out.
-    """
-    embedding = model.get_input_embeddings().weight
-    head = model.get_output_embeddings().weight
-    size = sum(p.numel() for p in model.parameters() if p.ndim == 2 and p is not embedding and p is not head)
-    return (6.0 if training else 2.0) * (float(size) * tokens + float(head.numel()) * predicted)

@@ -24,8 +24,9 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from swirl.bench import trl
-from swirl.bench.measure import Result, forget_peak, interleave, matmul_gflops, matrix_flops, repeat, resident_mb
+from swirl.bench.measure import Result, forget_peak, interleave, repeat, resident_mb
 from swirl.errors import DataError
+from swirl.models.flops import matmul_flops, matrix_flops
 from swirl.rl.combs import Comb, pack
 from swirl.rl.trainer import Settings, Trainer
 from swirl.rollout.engine import Policy
@@ -100,6 +101,8 @@ def scaling(root: Path, cores: int, rounds: int, repeats: int) -> Result:
 
 def run_side(side: Result) -> Result:
     """One side in this process."""
+    import torch
+
     root = Path.cwd()
     groups = _groups(root, side["source"])
     model = _model(root, side["model"], side["attention"])
@@ -114,7 +117,11 @@ def run_side(side: Result) -> Result:
         forget_peak()
         result = _ours(model, reference, groups, side)
     peak = resident_mb("VmHWM") - before
-    return {**result, "peak_mb": peak, "matmul_gflops": matmul_gflops(side.get("workers", 1))}
+    return {
+        **result,
+        "peak_mb": peak,
+        "matmul_gflops": matmul_flops("cpu", torch.float32, side.get("workers", 1)) / 1e9,
+    }
 
 
 def reward(ids: Sequence[int]) -> float:

@@ -16,8 +16,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from swirl.bench.measure import Result, forget_peak, interleave, matmul_gflops, repeat, resident_mb
+from swirl.bench.measure import Result, forget_peak, interleave, repeat, resident_mb
 from swirl.errors import DataError
+from swirl.models.flops import matmul_flops
 
 Say = Callable[[Sequence[tuple[int, ...]]], list[list[int]]]
 """Actions for some states, as token ids."""
@@ -83,7 +84,7 @@ def run_side(side: Result) -> Result:
         "trajectories": made[-1][0],
         "action_tokens": sum(tokens for _, tokens in made[1:]) / len(made[1:]),
         "peak_mb": peak,
-        "matmul_gflops": matmul_gflops(side.get("workers", 1)),
+        "matmul_gflops": matmul_flops("cpu", torch.float32, side.get("workers", 1)) / 1e9,
     }
 
 

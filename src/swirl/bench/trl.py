@@ -10,8 +10,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from swirl.bench.measure import Result, matrix_flops
+from swirl.bench.measure import Result
 from swirl.errors import SwirlError
+from swirl.models.flops import matrix_flops
 from swirl.types import SubTrajectory
 
 

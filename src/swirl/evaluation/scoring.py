@@ -11,7 +11,7 @@ from typing import Protocol
 from swirl.benchmarks.oracle import label_steps
 from swirl.evaluation.statistics import wilson
 from swirl.grading import exact_match, f1, grade
-from swirl.types import ActionKind, Derivation, Prediction, Question, Score, Trajectory
+from swirl.types import ActionKind, Derivation, Prediction, Question, Score, Trajectory, Verdict
 
 
 class StepJudge(Protocol):
@@ -26,21 +26,23 @@ def predict(
     trajectories: Sequence[Trajectory],
     questions: Mapping[str, Question],
     derivations: Mapping[str, Derivation],
-    judge: StepJudge,
-    threshold: float,
+    verdicts: Sequence[Verdict],
     with_tools: bool,
     graded: Mapping[str, bool] = MappingProxyType({}),
 ) -> list[Prediction]:
-    """One prediction a trajectory. Process labels are means over its steps, by the reward model and by the oracle.
+    """One prediction a trajectory. Process labels are means over its steps, by a judge's verdicts and by the oracle.
 
-    `graded` is a grader's word on answers, by trajectory id; an answer that it does not hold is compared as text or
-    number.
+    `verdicts` are those of all steps; one without a word (`good` None) does not count. `graded` is a grader's word on
+    answers, by trajectory id; an answer that it does not hold is compared as text or number.
     """
-    labels = judged_labels(judge, trajectories, threshold)
-    made = [
-        _prediction(model, t, questions[t.question_id], derivations.get(t.question_id), judged, with_tools)
-        for t, judged in zip(trajectories, labels, strict=True)
-    ]
+    labels: dict[str, list[bool]] = {}
+    for verdict in verdicts:
+        if verdict.good is not None:
+            labels.setdefault(verdict.trajectory_id, []).append(verdict.good)
+    made = []
+    for t in trajectories:
+        derivation = derivations.get(t.question_id)
+        made.append(_prediction(model, t, questions[t.question_id], derivation, labels.get(t.id, []), with_tools))
     return [dataclasses.replace(row, correct=graded.get(row.trajectory_id, row.correct)) for row in made]
 
 
@@ -59,7 +61,7 @@ def _prediction(
     trajectory: Trajectory,
     question: Question,
     derivation: Derivation | None,
-    judged: Sequence[bool | None],
+    judged: Sequence[bool],
     with_tools: bool,
 ) -> Prediction:
     answer, actions = trajectory.answer, [step.action for step in trajectory.steps]
@@ -75,7 +77,7 @@ def _prediction(
         f1=f1_score,
         precision=precision,
         recall=recall,
-        process_label_judge=mean([label for label in judged if label is not None]),
+        process_label_judge=mean(judged),
         process_label_oracle=mean(label_steps(derivation, actions)) if derivation and with_tools else None,
         steps=len(actions),
         malformed=sum(action.kind == ActionKind.MALFORMED for action in actions),

@@ -1,15 +1,13 @@
-"""`source: annotations`: the base taught to judge steps, by the oracle of calculator annotations, on the reward split.
+"""`source: annotations`: the base taught to judge steps by the oracle of calculator annotations.
 
-It trains on golden labels: on what the base itself does on a split of its own and on rows with other numbers, and on
-written solutions of its own split, sound and spoilt.
+It trains on golden labels: on what the base itself does on the reward split, and on written solutions, sound and
+spoilt. How little a judge so small knows of questions that it has not learned, the held-out ones show. With
+`reward_model.further_splits: [train]` it has learned those that it will judge and is an oracle by memory: step-wise RL
+still sees its verdicts alone, but these come from golden labels.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping, Sequence
-
-from swirl.benchmarks.renumbering import renumbered
 from swirl.errors import DataError
 from swirl.judge_prompts import judge_question
 from swirl.judging.reward import RewardModel
@@ -21,9 +19,9 @@ from swirl.models.local import load_model, load_tokenizer, save
 from swirl.models.training import Schedule
 from swirl.params import AnnotatedBase, AnnotatedReward, Params
 from swirl.records import save_json, save_series
-from swirl.rollout.engine import Attempt, Policy
+from swirl.rollout.engine import Policy
 from swirl.seeds import derive, generator
-from swirl.types import Derivation, Question
+from swirl.types import Question
 from swirl.wiring import attempts, derivations_of, load_local_policy, questions_of, read_prompts, roll_out_all
 
 
@@ -40,9 +38,10 @@ def make(params: Params, layout: Layout) -> None:
         )
     base = load_local_policy(params, layout.model("base"), "base")
     heldout, learned = questions[: settings.heldout], questions[settings.heldout :]
+    for split in settings.further_splits:
+        learned += [question for question in questions_of(layout, split) if question.id in known]
     labelled = _sampled(params, layout, settings, base, learned, "train")
     labelled += _written(params, layout, settings, base, learned)
-    labelled += _varied(params, layout, settings, base)
     tested = _sampled(params, layout, settings, base, heldout, "heldout")
     model = load_model(layout.model("base"), run.device, run.attention)
     judge = RewardModel("reward", model, base.chat, judge_question(params, layout), workers=run.workers)
@@ -58,38 +57,7 @@ def _sampled(
     params: Params, layout: Layout, settings: AnnotatedReward, base: Policy, questions: list[Question], part: str
 ) -> list[Labelled]:
     """What the base does on these questions, labelled by the oracle."""
-    todo = attempts(params, layout, questions, settings.samples)
-    return _acted(params, settings, base, todo, derivations_of(layout), part)
-
-
-def _varied(params: Params, layout: Layout, settings: AnnotatedReward, base: Policy) -> list[Labelled]:
-    """What the base does on the rows that it knows with other numbers, with still others."""
-    made_from, rng = params.base_model, generator(params.seed, "reward model", "variants")
-    assert isinstance(made_from, AnnotatedBase)
-    if not settings.variants:
-        return []
-    questions: list[Question] = []
-    known: dict[str, Derivation] = {}
-    for split in made_from.foreign:
-        rows = questions_of(layout, split, made_from.benchmark)
-        solutions, _ = solved(layout, rows, thoughts=False)
-        for row in rows:
-            for number in range(settings.variants if row.id in solutions else 0):
-                changed, name = renumbered(solutions[row.id], rng), f"{row.id}/variant-{number}"
-                if changed and len(changed.turns) <= params.tasks[row.task].max_steps:
-                    questions.append(dataclasses.replace(row, id=name, text=changed.question))
-                    known[name] = changed.derivation(name)
-    return _acted(params, settings, base, attempts(params, layout, questions, 1), known, "variants")
-
-
-def _acted(
-    params: Params,
-    settings: AnnotatedReward,
-    base: Policy,
-    todo: Sequence[Attempt],
-    known: Mapping[str, Derivation],
-    part: str,
-) -> list[Labelled]:
+    todo, known = attempts(params, layout, questions, settings.samples), derivations_of(layout)
     made = roll_out_all(params, base, todo, settings.temperature, derive(params.seed, "reward model", part))
     return [label_trajectory(trajectory, known[trajectory.question_id]) for trajectory in made if trajectory.steps]
 

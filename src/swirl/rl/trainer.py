@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from swirl.models import lora
+from swirl.models.flops import Work, matrix_flops
 from swirl.models.masters import Masters
 from swirl.models.threads import spread
 from swirl.models.training import accumulate, recomputing
@@ -105,6 +106,8 @@ class Trainer:
             raise ValueError("an adapter cannot be switched off in one thread alone: workers must be 1")
         self.policy, self.reference, self.reward_model, self.settings = policy, reference, reward_model, settings
         self.masters, self.processes = Masters(policy.model), processes
+        self.work = Work()
+        """What all processes did in the last update."""
         self.optimizer = torch.optim.Adam(self.masters.tensors(), lr=settings.lr, betas=(0.9, 0.95))
 
     def update(self, number: int, batch: Sequence[list[SubTrajectory]]) -> dict[str, float]:
@@ -124,6 +127,7 @@ class Trainer:
         weight, count = _weights(unique, actions, advantage)
         statistics = self._gradients(combs, weight, count, float(rewards.numel()))
         norm = self._step(number)
+        self.work = sum(processes.gather(self._work(mine, combs, actions)), Work())
         known = torch.stack([weight, count, *statistics]).split([len(comb.teeth) for comb in combs], 1)
         weight, count, logprob, kl, entropies, lengths = torch.cat(processes.merge(known), 1)
         drawn = float(count.sum())
@@ -222,6 +226,18 @@ class Trainer:
             return [torch.zeros(0)] * 4
         return [torch.cat([found[i][k] for i in range(len(combs))]) for k in range(4)]
 
+    def _work(
+        self, batch: Sequence[list[SubTrajectory]], combs: Sequence[Comb], actions: Sequence[list[Sampled]]
+    ) -> Work:
+        """Sampling on every trajectory's longest state, then the update: reference forward, policy both ways."""
+        model, packed = self.policy.model, self.settings.packed
+        drawn = float(sum(len(action.ids) for of_state in actions for action in of_state))
+        read = float(sum(comb.packed_size if packed else comb.plain_size for comb in combs))
+        predicted = float(sum(len(tooth.ids) for comb in combs for tooth in comb.teeth))
+        flops = matrix_flops(model, sum(len(group[-1].state_ids) for group in batch) + drawn, drawn, training=False)
+        flops += matrix_flops(model, read, predicted, training=False) + matrix_flops(model, read, predicted, True)
+        return Work(read, flops)
+
     @contextmanager
     def _as_reference(self) -> Iterator[Any]:
         """The reference model: one of its own, or the policy without its adapter. Its vocabulary stays usable after."""
@@ -283,6 +299,14 @@ def supervised_loss(model: Any, batch: Sequence[list[SubTrajectory]], packed: bo
     combs = [comb_of(group) for group in batch]
     total = -torch.stack([rows.sum() for rows in action_logprobs(model, combs, packed)]).sum()
     return total, float(sum(len(tooth.ids) for comb in combs for tooth in comb.teeth))
+
+
+def supervised_work(model: Any, batch: Sequence[list[SubTrajectory]], packed: bool) -> Work:
+    """What `supervised_gradients` does, all processes together."""
+    combs = [comb_of(group) for group in batch]
+    read = float(sum(comb.packed_size if packed else comb.plain_size for comb in combs))
+    predicted = float(sum(len(tooth.ids) for comb in combs for tooth in comb.teeth))
+    return Work(read, matrix_flops(model, read, predicted, training=True))
 
 
 def supervised_gradients(

@@ -23,7 +23,7 @@ from swirl.records import save, save_json, to_dict
 from swirl.rollout.engine import Attempt
 from swirl.seeds import derive
 from swirl.servers import report_use
-from swirl.types import Prediction, Question, Score, Trajectory
+from swirl.types import Prediction, Question, Score, Trajectory, Verdict
 from swirl.wiring import (
     AnyPolicy,
     attempts,
@@ -41,7 +41,7 @@ def run(params: Params, layout: Layout, item: str) -> None:
     """Evaluate the model `item` (ceiling, base, sft or swirl); of one that this run does without, nothing."""
     if why := why_absent(layout.model(item)):
         print(f"evaluate: no {item}: {why}")
-        _write(layout, item, [], [], [], {})
+        _write(layout, item, [], [], [], [], {})
         return
     servers = {str(name): server for name, server in params.evaluate.servers.items()}
     policy = load_policy(params, layout.model(item), item, servers.get(item))
@@ -50,9 +50,11 @@ def run(params: Params, layout: Layout, item: str) -> None:
     everything = questions_of(layout, "evaluation")
     arms = _arms(params, everything)
     made: list[Trajectory] = []
+    verdicts: list[Verdict] = []
     predictions: list[Prediction] = []
     scores: list[Score] = []
     table = {question.id: question for question in everything}
+    texts = {name: question.text for name, question in table.items()}
     journals = _journals(params, layout, item)
     with Progress(sum(len(questions) for questions, _ in arms), f"evaluate {item}") as bar:
         for with_tools in (True, False):
@@ -68,13 +70,15 @@ def run(params: Params, layout: Layout, item: str) -> None:
                 raise
             outcomes = grader.outcome_verdicts(trajectories, table) if grader else []
             graded = {verdict.trajectory_id: verdict.good for verdict in outcomes if verdict.good is not None}
-            threshold = params.judge.threshold
-            predicted = predict(item, trajectories, table, derivations, judge, threshold, with_tools, graded)
+            judged = judge.process_verdicts(trajectories, texts)
+            predicted = predict(item, trajectories, table, derivations, judged, with_tools, graded)
             for _, arm in groupby(predicted, key=lambda prediction: prediction.benchmark):
                 scores.append(score(list(arm)))
             predictions += predicted
-            made += trajectories if with_tools else []
-    _write(layout, item, predictions, made, scores, {**_metrics(scores, predictions), **by_hops(predictions, table)})
+            if with_tools:
+                made, verdicts = trajectories, judged
+    metrics = {**_metrics(scores, predictions), **by_hops(predictions, table)}
+    _write(layout, item, predictions, made, verdicts, scores, metrics)
     for journal in journals.values():
         journal.clear()
     report_use()
@@ -118,11 +122,13 @@ def _write(
     item: str,
     predictions: list[Prediction],
     made: list[Trajectory],
+    verdicts: list[Verdict],
     scores: list[Score],
     metrics: dict[str, float],
 ) -> None:
     save(predictions, Prediction, layout.predictions(item))
     save(made, Trajectory, layout.prediction_trajectories(item))
+    save(verdicts, Verdict, layout.prediction_verdicts(item))
     save_json([to_dict(row) for row in scores], layout.evaluation(item))
     save_json(metrics, layout.metrics(f"evaluate-{item}"))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import shutil
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ from swirl.judges import load_reward_model
 from swirl.judging.reward import RewardModel
 from swirl.layout import Layout
 from swirl.models import lora
+from swirl.models.flops import matmul_flops
 from swirl.models.local import load_model, load_tokenizer, save
 from swirl.models.masters import Masters
 from swirl.models.training import recomputing
@@ -31,7 +33,16 @@ from swirl.records import load, save_json, save_series
 from swirl.rl.checkpoints import Checkpoints
 from swirl.rl.guard import Limits, Look, objection
 from swirl.rl.logprobs import check_packing
-from swirl.rl.trainer import Settings, Trainer, by_trajectory, comb_of, state_batches, supervised_gradients
+from swirl.rl.pace import Pace
+from swirl.rl.trainer import (
+    Settings,
+    Trainer,
+    by_trajectory,
+    comb_of,
+    state_batches,
+    supervised_gradients,
+    supervised_work,
+)
 from swirl.rollout.engine import Policy
 from swirl.seeds import derive, generator
 from swirl.types import ActionKind, SubTrajectory, Trajectory
@@ -72,7 +83,11 @@ def run(params: Params, layout: Layout, item: str) -> None:
     checkpoints = processes.from_main(Checkpoints(folder, print_) if processes.main else None)
     assert checkpoints is not None
     train = {"swirl": train_swirl, "sft": train_sft}[item]
-    series = train(params, layout, policy, groups, development, checkpoints, processes)
+    pace = None
+    if processes.main:
+        peak = matmul_flops(policy.model.device, policy.model.dtype, params.runtime.workers) * processes.count
+        pace = Pace(layout.pace(f"train-{item}"), peak)
+    series = train(params, layout, policy, groups, development, checkpoints, processes, pace)
     if processes.main:
         shutil.rmtree(layout.model(item), ignore_errors=True)  # of another run, when the stage runs without DVC
         save(policy.model, load_tokenizer(layout.model("base")), layout.model(item), layout.model("base"))
@@ -138,6 +153,7 @@ def train_swirl(
     development: Development,
     checkpoints: Checkpoints,
     processes: Processes,
+    pace: Pace | None,
 ) -> Series:
     """Step-wise RL until the updates are done or the guard objects; leaves the last good weights in the policy."""
     settings = params.train.swirl
@@ -177,7 +193,10 @@ def train_swirl(
     with Progress(settings.updates, "train swirl") as bar:
         bar.update(start)
         for number in range(start, settings.updates):
+            began = time.perf_counter()
             row: dict[str, float] = {"step": number + 1, **trainer.update(number, next(batches))}
+            if pace:
+                pace.note(number + 1, time.perf_counter() - began, trainer.work)
             series.append(row)
             bar.update(1, reward=row["reward"], kl=row["kl"])
             if (number + 1) % settings.check_every and number + 1 < settings.updates:
@@ -213,6 +232,7 @@ def train_sft(
     development: Development,
     checkpoints: Checkpoints,
     processes: Processes,
+    pace: Pace | None,
 ) -> Series:
     """Maximum likelihood of the stored actions; one checkpoint an epoch."""
     import torch
@@ -231,10 +251,14 @@ def train_sft(
                 batch = [groups[index] for index in order[first : first + size]]
                 step = len(series)
                 _set_rate(optimizer, settings.lr * (1 - step / (settings.epochs * rounds)))
+                began = time.perf_counter()
                 loss = _supervise(params, policy, masters, batch, processes)
                 norm = torch.nn.utils.clip_grad_norm_(masters.tensors(), settings.clip)
                 optimizer.step()
                 masters.publish()
+                if pace:
+                    work = supervised_work(policy.model, batch, params.train.packed)
+                    pace.note(step + 1, time.perf_counter() - began, work)
                 series.append({"step": step + 1, "loss": loss, "gradient_norm": float(norm)})
                 bar.update(1, loss=series[-1]["loss"])
             series[-1] |= development.look()

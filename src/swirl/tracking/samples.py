@@ -51,9 +51,10 @@ def read_samples(stage: str, layout: Layout, count: int) -> list[Sample]:
     questions = {question.id: question for question in records.load(Question, layout.questions)}
     ids, graded = _ids(path), dict[str, Prediction]()
     verdicts = dict[str, dict[int, Verdict]]()
+    given = layout.verdicts if name == "judge" else layout.prediction_verdicts(item)
+    for verdict in records.load(Verdict, given) if given.exists() else ():
+        verdicts.setdefault(verdict.trajectory_id, {})[verdict.step] = verdict
     if name == "judge":
-        for verdict in records.load(Verdict, layout.verdicts):
-            verdicts.setdefault(verdict.trajectory_id, {})[verdict.step] = verdict
         correct = {key: found[OUTCOME].good if OUTCOME in found else None for key, found in verdicts.items()}
     else:
         predictions = records.load(Prediction, layout.predictions(item))

@@ -25,7 +25,7 @@ def sync(layout: Layout, say: Callable[[str], None], dry_run: bool = False) -> i
     """Send every journal that waits, in the order in which they were begun, and return how many there were.
 
     Raises `SwirlError` when the server cannot be reached: what has arrived is remembered, and the next call goes on
-    there. A journal that cannot be read is left where it is and raised at the end.
+    there. A journal that cannot be read, or whose policy cannot be registered, stays and is raised at the end.
     """
     stores: dict[str, Store] = {}
     sent, broken = 0, list[str]()
@@ -41,8 +41,9 @@ def sync(layout: Layout, say: Callable[[str], None], dry_run: bool = False) -> i
             broken.append(str(error))
             continue
         try:
-            if not dry_run:
-                _send(journal, layout, stores)
+            if not dry_run and (failure := _send(journal, layout, stores)):
+                broken.append(failure)
+                continue
             sent += 1
             say(f"{'would send' if dry_run else 'sent'} {_described(journal)}")
             for refusal in journal.given_up:
@@ -54,12 +55,12 @@ def sync(layout: Layout, say: Callable[[str], None], dry_run: bool = False) -> i
     return sent
 
 
-def _send(journal: Journal, layout: Layout, stores: dict[str, Store]) -> None:
+def _send(journal: Journal, layout: Layout, stores: dict[str, Store]) -> str:
+    """Send it, and forget it; or why it has to stay although all of its records have arrived."""
     try:
         if journal.experiment not in stores:
             stores[journal.experiment] = Store(layout, {"tracking": {"experiment": journal.experiment}})
         journal.send(stores[journal.experiment])
-        promote_if_due(journal, stores[journal.experiment])
     except SwirlError:
         raise
     except Exception as error:
@@ -67,7 +68,12 @@ def _send(journal: Journal, layout: Layout, stores: dict[str, Store]) -> None:
             f"cannot send {journal.name} to {_shown(layout)}: {_reason(error)}. What has arrived is remembered; start "
             "the server, or set MLFLOW_TRACKING_URI to another, and run `swirl track sync` again"
         ) from None
+    try:
+        promote_if_due(journal, stores[journal.experiment])
+    except Exception as error:
+        return f"{journal.name} has arrived, but its policy cannot be registered: {_reason(error)}"
     journal.remove()
+    return ""
 
 
 def _shown(layout: Layout) -> str:

@@ -25,16 +25,15 @@ GLANCE = 0.05
 class Watcher:
     """A thread that writes to the journal of a running stage until `stop`."""
 
-    def __init__(
-        self, layout: Layout, params: dict[str, Any], settings: Settings, journal: Journal, run: StageRun
-    ) -> None:
+    def __init__(self, layout: Layout, settings: Settings, journal: Journal, run: StageRun) -> None:
         self.live = -1
         """The step up to which the curves are recorded."""
         self._settings, self._journal, self._run = settings, journal, run
         self._folder = layout.root / f".swirl/checkpoints/{run.stage.id}"
         self._training = run.stage.name.startswith("train")
-        self._batch = _actions_an_update(params, run.stage.item)
-        self._seen: dict[str, float] = {}
+        self._pace = layout.pace(run.stage.id)
+        self._seen: set[str] = set()
+        self._paced = 0
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -61,6 +60,8 @@ class Watcher:
                 self._journal.add(Log(self._run.record, _sample(monitors, step)))
                 due, step = time.monotonic() + every, step + 1
             if over:
+                if self._training:
+                    self._speeds()
                 return
             self._over.wait(GLANCE if self._training else max(0.0, due - time.monotonic()))
 
@@ -80,25 +81,35 @@ class Watcher:
                     self._journal.add(File(self._run.record, str(copy), f"checkpoints/{folder.name}", owned=True))
                     record = copy / "record.json"
                 self._curves(record, folder.name, made)
+                self._speeds()
 
     def _curves(self, record: Path, name: str, made: float) -> None:
         rows = json.loads(record.read_text(encoding="utf-8"))["series"]
         new = [row for row in rows if row["step"] > self.live]
         now = int(made * 1000)
         found = [(key, value, now, step) for key, value, step in points(new)]
-        sampled = sum(row.get("action_tokens") or 0.0 for row in new) * self._batch
-        if self._seen and sampled:
-            last = max(self._seen.values())
-            found.append(("tokens_per_second", sampled / max(1e-3, made - last), now, int(rows[-1]["step"])))
-        self._seen[name] = made
+        self._seen.add(name)
         self._journal.add(Log(self._run.record, found))
         self.live = max([self.live, *(int(row["step"]) for row in new)])
 
+    def _speeds(self) -> None:
+        """Record how fast the updates were of which that is not recorded yet."""
+        with contextlib.suppress(OSError, ValueError):  # there are none yet, or one is only half written
+            if self._pace.stat().st_mtime < self._run.started - CLOCK_TICK:
+                return
+            first, *updates = [json.loads(line) for line in self._pace.read_text(encoding="utf-8").splitlines()]
+            new, now = updates[self._paced :], int(time.time() * 1000)
+            self._paced = len(updates)
+            found = [(key, value, now, row["step"]) for row in new for key, value in _speed(row, first["peak_flops"])]
+            if found:
+                self._journal.add(Log(self._run.record, found))
 
-def _actions_an_update(params: dict[str, Any], item: str) -> int:
-    """How many actions step-wise RL samples in one update; 0 for what samples none."""
-    section = (params.get("train") or {}).get(item) or {}
-    return int(section.get("states") or 0) * int(section.get("samples") or 0)
+
+def _speed(row: dict[str, float], peak_flops: float) -> list[tuple[str, float]]:
+    """Of one update: seconds, tokens learned from a second, and MFU."""
+    seconds = max(1e-9, row["seconds"])
+    mfu = row["flops"] / seconds / peak_flops
+    return [("update_seconds", seconds), ("tokens_per_second", row["tokens"] / seconds), ("mfu", mfu)]
 
 
 def _link(folder: Path, copy: Path) -> None:

@@ -46,7 +46,7 @@ def _record(request: dict[str, Any]) -> None:
     send = True
     try:
         run = recorder.start_stage(stage, request["started"])
-        watcher = Watcher(layout, params, settings, journal, run)
+        watcher = Watcher(layout, settings, journal, run)
         try:
             delivery.attempt()
             watcher.start()

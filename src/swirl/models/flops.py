@@ -1,0 +1,56 @@
+"""What a step of training computes, and what this device could: the two sides of MFU (model FLOPs utilisation)."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from swirl.models.threads import spread
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What one step read and computed."""
+
+    tokens: float = 0.0
+    """Tokens that the policy read to learn from them."""
+    flops: float = 0.0
+    """FLOPs of the weight matrices of the policy and the reference; attention and the reward model are left out."""
+
+    def __add__(self, other: Work) -> Work:
+        return Work(self.tokens + other.tokens, self.flops + other.flops)
+
+
+def matrix_flops(model: Any, tokens: float, predicted: float, training: bool) -> float:
+    """FLOPs of the weight matrices: 2 a parameter and token forward, 6 with the backward pass (4 where it is frozen).
+
+    `tokens` go through the decoder and `predicted` of them through the head; attention's own products are left out.
+    """
+    embedding = model.get_input_embeddings().weight
+    head = model.get_output_embeddings().weight
+
+    def cost(parameter: Any) -> float:
+        passes = (6.0 if parameter.requires_grad else 4.0) if training else 2.0
+        return passes * float(parameter.numel())
+
+    matrices = [p for p in model.parameters() if p.ndim == 2 and p is not embedding and p is not head]
+    return sum(map(cost, matrices)) * tokens + cost(head) * predicted
+
+
+def matmul_flops(device: Any, dtype: Any, workers: int) -> float:
+    """FLOPs a second that products of square matrices of `dtype` reach on `device`, `workers` of them at a time."""
+    import torch
+
+    size = 1024 if torch.device(device).type == "cpu" else 8192
+
+    def products(_: int) -> float:
+        a = torch.ones(size, size, device=device, dtype=dtype)
+        for _ in range(12):
+            b = a @ a
+        return float(b[0, 0])  # waits for the device
+
+    products(0)
+    start = time.perf_counter()
+    spread(products, range(workers), workers)
+    return workers * 12 * 2 * size**3 / (time.perf_counter() - start)
