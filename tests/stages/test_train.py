@@ -16,16 +16,20 @@ import pytest
 import torch
 import yaml
 
+from swirl.actions import render
+from swirl.development import Development
 from swirl.errors import DataError
 from swirl.journal import fingerprint
 from swirl.layout import Layout
 from swirl.models.pointer import follow, write_pointer
 from swirl.params import Params, validate
 from swirl.presets import laid_over
+from swirl.processes import ALONE
 from swirl.records import load, load_json, save
+from swirl.rollout.sampler import Sampled
 from swirl.stages import evaluate, train
-from swirl.types import Derivation, Question, SubTrajectory
-from swirl.wiring import load_policy
+from swirl.types import ActionKind, Derivation, Question, SubTrajectory
+from swirl.wiring import load_local_policy, load_policy
 from tests.stages.conftest import ROOT, clone
 
 
@@ -43,12 +47,29 @@ def test_it_writes_a_model_its_curves_and_metrics(trained: Layout) -> None:
     series = load_json(trained.series("train-swirl"))
     assert [row["step"] for row in series] == [0, 1, 2, 3, 4, 5, 6]
     assert [row["step"] for row in series if row.get("development.reward") is not None] == [0, 2, 4, 6]
-    named = {"reward", "kl", "entropy", "loss", "gradient_norm"}
+    named = {"reward", "kl", "entropy", "loss", "gradient_norm", "golden.sampled_label"}
     assert all(named <= {key for key, value in row.items() if value is not None} for row in series[1:])
     metrics = load_json(trained.metrics("train-swirl"))
     assert metrics["reward"] == series[-1]["reward"]
     assert metrics["start.development.reward"] == series[0]["development.reward"]
     assert not (trained.root / ".swirl/checkpoints/train-swirl").exists()
+
+
+def test_the_oracle_s_label_of_sampled_actions(params: Params, project: Layout) -> None:
+    policy = load_local_policy(params, project.model("base"), "base")
+    development = Development(params, project, policy, ALONE)
+    known = next(d for d in load(Derivation, project.derivations) if d.kind == "calculate" and len(d.calls) > 1)
+    first, second = (policy.chat.reply(render(ActionKind.CALCULATE, call)) for call in known.calls[:2])
+    group = [
+        SubTrajectory("t", known.question_id, "mini-gsm8k", step, (1, 2, 3), ids, 0.5)
+        for step, ids in enumerate((first, second))
+    ]
+    right, wrong = Sampled(first, ()), Sampled(second, ())
+    drawn = [[right, right, wrong, right], [wrong, right, wrong, wrong]]  # what was wrong at first is right later
+    assert development.sampled([group], [drawn]) == {"golden.sampled_label": 6 / 8}
+    assert development.sampled([group[1:]], [drawn[1:]]) == {}  # nobody knows what came before
+    other = [dataclasses.replace(state, question_id="of a benchmark without derivations") for state in group]
+    assert development.sampled([other], [drawn]) == {}
 
 
 def shuffle_golden_labels(layout: Layout) -> None:

@@ -73,7 +73,7 @@ def what_this_is(results: Results) -> Html:
     if "ceiling" not in results.models:
         words = (
             "There is no ceiling: only the embedded default has a sound model before designed flaws. A reward model "
-            "that was made here, rather than pointed to, learned from golden labels of a split of its own."
+            "that was made here, rather than pointed to, learned from golden labels, though of no evaluation question."
         )
         return tables.section("what", "What this is", tables.text(words))
     points = [

@@ -106,6 +106,8 @@ class Trainer:
             raise ValueError("an adapter cannot be switched off in one thread alone: workers must be 1")
         self.policy, self.reference, self.reward_model, self.settings = policy, reference, reward_model, settings
         self.masters, self.processes = Masters(policy.model), processes
+        self.drawn: list[list[list[Sampled]]] = []
+        """This process's share of the last update: G actions a state, by trajectory."""
         self.work = Work()
         """What all processes did in the last update."""
         self.optimizer = torch.optim.Adam(self.masters.tensors(), lr=settings.lr, betas=(0.9, 0.95))
@@ -117,11 +119,14 @@ class Trainer:
         settings, processes = self.settings, self.processes
         mine = processes.mine(batch)
         actions = self._sample(number, mine)
+        sizes = [len(group) for group in mine]
+        states = iter(actions)
+        self.drawn = [[next(states) for _ in range(size)] for size in sizes]
         unique = [list(dict.fromkeys(drawn.ids for drawn in of_state)) for of_state in actions]
         combs = _combs(mine, unique)
         judged = self._rewards(combs, unique, actions)
         # Every process knows all rewards, of which it needs its own states' advantages.
-        rewards = torch.cat(processes.merge(judged.split([len(group) for group in mine])))
+        rewards = torch.cat(processes.merge(judged.split(sizes)))
         rows = processes.mine(torch.arange(len(rewards)).split([len(group) for group in batch]))
         advantage = advantages(rewards, settings.estimator)[[int(row) for of_group in rows for row in of_group]]
         weight, count = _weights(unique, actions, advantage)

@@ -13,12 +13,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from swirl.absent import leave_out
-from swirl.benchmarks.oracle import label_steps
+from swirl.development import Development
 from swirl.errors import DataError
-from swirl.evaluation.scoring import judged_labels, mean
-from swirl.grading import grade
 from swirl.journal import fingerprint
-from swirl.judges import load_reward_model
 from swirl.judging.reward import RewardModel
 from swirl.layout import Layout
 from swirl.models import lora
@@ -45,14 +42,10 @@ from swirl.rl.trainer import (
 )
 from swirl.rollout.engine import Policy
 from swirl.seeds import derive, generator
-from swirl.types import ActionKind, SubTrajectory, Trajectory
+from swirl.types import SubTrajectory
 from swirl.wiring import (
-    attempts,
-    derivations_of,
     load_local_policy,
     own_files,
-    questions_of,
-    roll_out_all,
     sampling,
 )
 
@@ -96,53 +89,6 @@ def run(params: Params, layout: Layout, item: str) -> None:
         checkpoints.clear()
     processes.wait()
     processes.leave()
-
-
-class Development:
-    """What the policy does on the development questions: label-free for the guard, golden for the log alone."""
-
-    def __init__(self, params: Params, layout: Layout, policy: Policy, processes: Processes) -> None:
-        self._params, self._policy, self._processes = params, policy, processes
-        self._questions = {question.id: question for question in questions_of(layout, "development")}
-        self._attempts = attempts(params, layout, self._questions.values(), 1)
-        self._derivations = derivations_of(layout)
-        self.judge = load_reward_model(params, layout)
-
-    def look(self) -> dict[str, float]:
-        """Greedy rollouts, judged; `golden.` keys come from golden labels, steer nothing. Empty without questions."""
-        params, together = self._params, self._processes.together
-        made = together(self._attempts, lambda mine: roll_out_all(params, self._policy, mine, 0.0, 0))
-        judged = [value for row in together(made, self.judge.trajectory_scores) for value in row]
-        scores = [value for value in judged if not math.isnan(value)]  # NaN: no verdict
-        steps = [step for trajectory in made for step in trajectory.steps]
-        if not steps:
-            return {}
-        malformed = sum(step.action.kind == ActionKind.MALFORMED for step in steps)
-        return {
-            **({"development.reward": sum(scores) / len(scores)} if scores else {}),
-            "development.steps": len(steps) / len(made),
-            "development.malformed": malformed / len(steps),
-            **(self._golden(made) if self._processes.main else {}),  # the others write no series
-        }
-
-    def _golden(self, made: list[Trajectory]) -> dict[str, float]:
-        """Accuracy by benchmark, the oracle's process label, and how often the reward model agrees with it."""
-        right: dict[str, list[float]] = {}
-        for trajectory in made:
-            question = self._questions[trajectory.question_id]
-            right.setdefault(question.benchmark, []).append(float(grade(trajectory.answer, question.answers)))
-        golden = {f"golden.{name}.accuracy": sum(values) / len(values) for name, values in right.items()}
-        known = [trajectory for trajectory in made if trajectory.question_id in self._derivations]
-        if not known:
-            return golden
-        oracle = [label_steps(self._derivations[t.question_id], [s.action for s in t.steps]) for t in known]
-        judged = judged_labels(self.judge, known, self._params.judge.threshold)
-        both = [pair for o, j in zip(oracle, judged, strict=True) for pair in zip(o, j, strict=True)]
-        pairs = [(ours, theirs) for ours, theirs in both if theirs is not None]
-        golden["golden.process_label"] = sum(mean(labels) or 0.0 for labels in oracle) / len(oracle)
-        if pairs:
-            golden["golden.judge_agreement"] = sum(o == j for o, j in pairs) / len(pairs)
-        return golden
 
 
 def train_swirl(
@@ -194,9 +140,11 @@ def train_swirl(
         bar.update(start)
         for number in range(start, settings.updates):
             began = time.perf_counter()
-            row: dict[str, float] = {"step": number + 1, **trainer.update(number, next(batches))}
+            batch = next(batches)
+            row: dict[str, float] = {"step": number + 1, **trainer.update(number, batch)}
             if pace:
                 pace.note(number + 1, time.perf_counter() - began, trainer.work)
+            row |= development.sampled(batch, trainer.drawn)
             series.append(row)
             bar.update(1, reward=row["reward"], kl=row["kl"])
             if (number + 1) % settings.check_every and number + 1 < settings.updates:

@@ -1,0 +1,90 @@
+"""What is watched while a policy is trained: the guard's label-free looks, and golden labels for the log alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from swirl.actions import parse
+from swirl.benchmarks.oracle import label_steps
+from swirl.evaluation.scoring import judged_labels, mean
+from swirl.grading import grade
+from swirl.judges import load_reward_model
+from swirl.layout import Layout
+from swirl.params import Params
+from swirl.processes import Processes
+from swirl.rollout.engine import Policy
+from swirl.rollout.sampler import Sampled
+from swirl.types import ActionKind, SubTrajectory, Trajectory
+from swirl.wiring import attempts, derivations_of, questions_of, roll_out_all
+
+
+class Development:
+    """What the policy does on the development questions: label-free for the guard, golden for the log alone."""
+
+    def __init__(self, params: Params, layout: Layout, policy: Policy, processes: Processes) -> None:
+        self._params, self._policy, self._processes = params, policy, processes
+        self._questions = {question.id: question for question in questions_of(layout, "development")}
+        self._attempts = attempts(params, layout, self._questions.values(), 1)
+        self._derivations = derivations_of(layout)
+        self.judge = load_reward_model(params, layout)
+
+    def look(self) -> dict[str, float]:
+        """Greedy rollouts, judged; `golden.` keys come from golden labels, steer nothing. Empty without questions."""
+        params, together = self._params, self._processes.together
+        made = together(self._attempts, lambda mine: roll_out_all(params, self._policy, mine, 0.0, 0))
+        judged = [value for row in together(made, self.judge.trajectory_scores) for value in row]
+        scores = [value for value in judged if not math.isnan(value)]  # NaN: no verdict
+        steps = [step for trajectory in made for step in trajectory.steps]
+        if not steps:
+            return {}
+        malformed = sum(step.action.kind == ActionKind.MALFORMED for step in steps)
+        return {
+            **({"development.reward": sum(scores) / len(scores)} if scores else {}),
+            "development.steps": len(steps) / len(made),
+            "development.malformed": malformed / len(steps),
+            **(self._golden(made) if self._processes.main else {}),  # the others write no series
+        }
+
+    def sampled(self, batch: Sequence[list[SubTrajectory]], drawn: Sequence[list[list[Sampled]]]) -> dict[str, float]:
+        """The oracle's share of GOOD among the actions that an update drew, for the log alone.
+
+        `batch` is the update's, `drawn` this process's share as `Trainer.drawn` has it. Empty without derivations.
+        """
+        mine = [self._labels(*pair) for pair in zip(self._processes.mine(batch), drawn, strict=True)]
+        labels = [label for of_group in self._processes.merge(mine) for label in of_group]
+        return {"golden.sampled_label": sum(labels) / len(labels)} if labels else {}
+
+    def _labels(self, group: list[SubTrajectory], drawn: list[list[Sampled]]) -> list[bool]:
+        """One a draw, for the states whose earlier actions are all in the group."""
+        derivation, text = self._derivations.get(group[0].question_id), self._policy.chat.text
+        if derivation is None:
+            return []
+        before = [parse(text(state.action_ids)) for state in group]
+        labels = []
+        for k, (state, of_state) in enumerate(zip(group, drawn, strict=True)):
+            if state.step != k:
+                continue
+            different = {one.ids: parse(text(one.ids)) for one in of_state}
+            good = {ids: label_steps(derivation, [*before[:k], action])[-1] for ids, action in different.items()}
+            labels += [good[one.ids] for one in of_state]
+        return labels
+
+    def _golden(self, made: list[Trajectory]) -> dict[str, float]:
+        """Accuracy by benchmark, the oracle's process label, and how often the reward model agrees with it."""
+        right: dict[str, list[float]] = {}
+        for trajectory in made:
+            question = self._questions[trajectory.question_id]
+            right.setdefault(question.benchmark, []).append(float(grade(trajectory.answer, question.answers)))
+        golden = {f"golden.{name}.accuracy": sum(values) / len(values) for name, values in right.items()}
+        known = [trajectory for trajectory in made if trajectory.question_id in self._derivations]
+        if not known:
+            return golden
+        oracle = [label_steps(self._derivations[t.question_id], [s.action for s in t.steps]) for t in known]
+        judged = judged_labels(self.judge, known, self._params.judge.threshold)
+        both = [pair for o, j in zip(oracle, judged, strict=True) for pair in zip(o, j, strict=True)]
+        pairs = [(ours, theirs) for ours, theirs in both if theirs is not None]
+        golden["golden.process_label"] = sum(mean(labels) or 0.0 for labels in oracle) / len(oracle)
+        if pairs:
+            golden["golden.judge_agreement"] = sum(o == j for o, j in pairs) / len(pairs)
+        return golden
