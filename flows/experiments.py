@@ -105,14 +105,14 @@ def table(
 ) -> list[dict[str, Any]]:
     """One row a run and method, best first: what differs between the runs, the mean accuracy, that of each benchmark.
 
-    A run is its name, its overrides, and its results.json (None: it failed; its row says so and comes last).
+    A run is its name, its overrides, and its results.json (None: it failed; its row says so and comes last). Its
+    overrides may name methods of its own.
     """
-    keys = list(dict.fromkeys(key for _, overrides, _ in runs for key in overrides))
+    keys = list(dict.fromkeys(key for _, overrides, _ in runs for key in overrides if key != "train.methods"))
     differs = [
         key
         for key in keys
-        if (len(runs) == 1 and key != "train.methods")
-        or len({json.dumps(one.get(key), sort_keys=True) for _, one, _ in runs}) > 1
+        if len(runs) == 1 or len({json.dumps(one.get(key), sort_keys=True) for _, one, _ in runs}) > 1
     ]
     rows: list[dict[str, Any]] = []
     for name, overrides, results in runs:
@@ -120,7 +120,7 @@ def table(
         if results is None:
             rows.append({**start, "method": "", "mean accuracy": None, "experiment": f"{name} failed"})
             continue
-        for method in methods:
+        for method in overrides.get("train.methods", methods):
             scores = {
                 score["benchmark"]: score["accuracy"]
                 for score in results["scores"]

@@ -17,8 +17,9 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any
+
+from swirl.orchestration.ends import when_asked_to_end
 
 ROOT = Path(__file__).resolve().parents[1]
 POOL = "swirl"
@@ -141,8 +142,7 @@ def demo(port: int) -> int:
     return status
 
 
-def _end(number: int, frame: FrameType | None) -> None:
-    signal.signal(number, signal.SIG_IGN)
+def _end(number: int) -> None:
     raise KeyboardInterrupt
 
 
@@ -152,9 +152,7 @@ def main() -> int:
     parser.add_argument("what", choices=["up", "demo"], help="up: serve until Ctrl-C; demo: deploy and run once")
     parser.add_argument("--port", type=int, default=4200, help="the server's port (default: 4200)")
     chosen = parser.parse_args()
-    for number in (signal.SIGTERM, signal.SIGHUP):  # also when the terminal closes
-        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup sets it
-            signal.signal(number, _end)
+    when_asked_to_end(_end)
     # A shell starts what is in the background with Ctrl-C ignored; Prefect's worker ends by nothing else.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     actions: dict[str, Any] = {"up": up, "demo": demo}

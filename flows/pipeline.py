@@ -12,7 +12,6 @@ import contextlib
 import json
 import os
 import re
-import signal
 import sys
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -43,6 +42,7 @@ from swirl import tracking
 from swirl.errors import DataError, SwirlError
 from swirl.layout import Layout
 from swirl.orchestration import overrides as laid_over
+from swirl.orchestration.ends import when_asked_to_end
 from swirl.orchestration.groups import Groups
 from swirl.orchestration.worktrees import sweep, worktree
 from swirl.records import load_json
@@ -311,9 +311,7 @@ def _dry_run(layout: Layout, overrides: Mapping[str, Any], targets: tuple[str, .
 
 def end_with_server() -> None:
     """Let a program that is asked to end, or whose terminal closes, also end the server that Prefect started for it."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup sets it
-            signal.signal(number, lambda number, _: sys.exit(128 + number))
+    when_asked_to_end(lambda number: sys.exit(128 + number))
 
 
 def main() -> int:

@@ -101,6 +101,9 @@ def test_a_worktree_is_what_the_user_sees_and_leaves_the_cache(project: Path) ->
     (project / "src").mkdir()
     (project / "src/new.py").write_text("source\n", encoding="utf-8")
     (project / "tools/source.py").symlink_to("../src/new.py")
+    (project / "src/other.py").write_text("more\n", encoding="utf-8")
+    (project / "tools/known.py").symlink_to("../src/other.py")  # git knows the link and not what it leads to
+    run(project, "git", "add", "tools/known.py")
     index, params = (project / ".git/index").read_bytes(), (project / "params.yaml").read_bytes()
     with worktree(project, {"filter.strategy": "outcome"}) as copy:
         dvc(copy.root, "repro", "-q")
@@ -108,6 +111,7 @@ def test_a_worktree_is_what_the_user_sees_and_leaves_the_cache(project: Path) ->
         assert (copy.root / "tools/new.txt").exists()
         assert (copy.root / "tools/source.py").is_symlink()
         assert (copy.root / "tools/source.py").resolve() == (copy.root / "src/new.py").resolve()
+        assert (copy.root / "tools/known.py").read_text(encoding="utf-8") == "more\n"
         assert "strategy: outcome" in (copy.root / "params.yaml").read_text(encoding="utf-8")
         copy.finished = True
         run(project, "git", "config", "user.name", "test")
@@ -278,6 +282,8 @@ def test_the_table_has_what_differed_best_first_failures_last() -> None:
         ("x-2", {"seed": 2, **same}, None),
         ("x-3", {"seed": 3, **same}, results(0.75)),
     ]
+    own = [("y-1", {"train.methods": ["base"], "judge.threshold": 0.5}, results(0.25))]
+    assert [(row["method"], row["mean accuracy"]) for row in table(own, ["swirl"])] == [("base", 1.0)]
     assert table(runs, ["swirl"]) == [
         {"seed": 3, "method": "swirl", "mean accuracy": 0.375, "b": 0.75, "c": 0.0, "experiment": "x-3"},
         {"seed": 1, "method": "swirl", "mean accuracy": 0.125, "b": 0.25, "c": 0.0, "experiment": "x-1"},

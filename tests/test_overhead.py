@@ -157,7 +157,6 @@ def test_a_flow_that_starts_a_dvc_a_stage_is_one_run_from_its_own_start(root: Pa
     assert one.run == two.run == "flow"
     assert one.run_started == pytest.approx(psutil.Process().create_time(), abs=1.5)  # this process is the flow
     assert two.run_started == pytest.approx(one.run_started, abs=0.3)
-    assert two.process_started - one.run_started > one.process_ended - one.process_started
 
 
 def test_a_stage_that_fails_leaves_no_stamps(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from swirl.actions import parse
+from swirl.actions import DEFAULT_TAGS, parse
 from swirl.benchmarks.oracle import label_steps
 from swirl.evaluation.scoring import judged_labels, mean
 from swirl.grading import grade
@@ -60,12 +60,14 @@ class Development:
         derivation, text = self._derivations.get(group[0].question_id), self._policy.chat.text
         if derivation is None:
             return []
-        before = [parse(text(state.action_ids)) for state in group]
+        tool = ActionKind.SEARCH if derivation.kind == ActionKind.SEARCH else ActionKind.CALCULATE
+        tags = {tag: kind for tag, kind in DEFAULT_TAGS.items() if kind == tool}  # as in a rollout of this question
+        before = [parse(text(state.action_ids), tags) for state in group]
         labels = []
         for k, (state, of_state) in enumerate(zip(group, drawn, strict=True)):
             if state.step != k:
                 continue
-            different = {one.ids: parse(text(one.ids)) for one in of_state}
+            different = {one.ids: parse(text(one.ids), tags) for one in of_state}
             good = {ids: label_steps(derivation, [*before[:k], action])[-1] for ids, action in different.items()}
             labels += [good[one.ids] for one in of_state]
         return labels

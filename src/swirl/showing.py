@@ -22,9 +22,9 @@ def show(trajectory_id: str, layout: Layout, model: str | None = None) -> str:
     questions = records.load(Question, layout.questions) if layout.questions.exists() else []
     question = next((q for q in questions if q.id == trajectory.question_id), None)
     verdicts: dict[int, Verdict] = {}
-    said = layout.verdicts if path == layout.trajectories else path.with_name(layout.prediction_verdicts("").name)
-    if said.exists():
-        judged = records.load(Verdict, said)
+    of_steps = layout.verdicts if path == layout.trajectories else layout.prediction_verdicts(path.parent.name)
+    if of_steps.exists():
+        judged = records.load(Verdict, of_steps)
         verdicts = {v.step: v for v in judged if v.trajectory_id == trajectory_id}
     lines = [f"trajectory  {trajectory.id}  ({path.relative_to(layout.root)})"]
     lines.append(f"benchmark   {trajectory.benchmark}, model {trajectory.model}, sample {trajectory.sample}")

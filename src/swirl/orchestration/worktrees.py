@@ -177,7 +177,7 @@ def _bring_files(root: Path, copy: Path) -> None:
         inside = {one for one in behind if one.is_relative_to(root)}  # a stage's source
         for file in [*files, *sorted(inside)]:
             target = copy / file.relative_to(root)
-            if file.is_file() and not target.exists() and "__pycache__" not in file.parts:
+            if file.is_file() and not (target.exists() or target.is_symlink()) and "__pycache__" not in file.parts:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(file, target, follow_symlinks=file.resolve() not in inside)
 

@@ -125,7 +125,7 @@ def labels(results: Results) -> Html:
     words = (
         "The share of good steps, averaged within a trajectory and then over trajectories. The reward model is what "
         "training maximises, so its own word on the tuned policy is flattered; the oracle compares each step with the "
-        "golden derivation and takes no part in training."
+        "golden derivation, and step-wise RL never asks it (a reward model that was made here learned from its labels)."
     )
     return section("labels", "Process labels", text(words), table(head, rows))
 

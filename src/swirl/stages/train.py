@@ -204,10 +204,10 @@ def train_sft(
                 norm = torch.nn.utils.clip_grad_norm_(masters.tensors(), settings.clip)
                 optimizer.step()
                 masters.publish()
+                series.append({"step": step + 1, "loss": loss, "gradient_norm": float(norm)})  # waits for the device
+                seconds = time.perf_counter() - began
                 if pace:
-                    work = supervised_work(policy.model, batch, params.train.packed)
-                    pace.note(step + 1, time.perf_counter() - began, work)
-                series.append({"step": step + 1, "loss": loss, "gradient_norm": float(norm)})
+                    pace.note(step + 1, seconds, supervised_work(policy.model, batch, params.train.packed))
                 bar.update(1, loss=series[-1]["loss"])
             series[-1] |= development.look()
             _commit(checkpoints, epoch + 1, masters, optimizer, series, processes)

@@ -185,7 +185,12 @@ class Store:
             self.client.link_traces_to_run([info.trace_id], made.info.run_id)
 
     def _log_missing(self, run: Run, params: dict[str, str]) -> None:
-        """The parameters that a run lacks: they are sent in batches, between which a server may go away."""
+        """The parameters that a run lacks: they are sent in batches, between which a server may go away.
+
+        A run of other parameters (a group's, of its first member) keeps its own.
+        """
+        if not run.data.params.items() <= params.items():
+            return
         self._log(run.info.run_id, {name: value for name, value in params.items() if name not in run.data.params})
 
     def _log(

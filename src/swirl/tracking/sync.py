@@ -30,12 +30,14 @@ def sync(layout: Layout, say: Callable[[str], None], dry_run: bool = False) -> i
     stores: dict[str, Store] = {}
     sent, broken = 0, list[str]()
     for folder in waiting(layout):
+        if not (folder / "head.json").exists():  # it has arrived meanwhile, or is only being made
+            continue
         try:
             journal = Journal(folder)
         except BlockingIOError:
             say(f"{folder.name}: a stage that runs now has it")
             continue
-        except FileNotFoundError:  # it has arrived meanwhile, or is only being made
+        except FileNotFoundError:  # it has arrived just now
             continue
         except DataError as error:
             broken.append(str(error))
@@ -48,6 +50,8 @@ def sync(layout: Layout, say: Callable[[str], None], dry_run: bool = False) -> i
             say(f"{'would send' if dry_run else 'sent'} {_described(journal)}")
             for refusal in journal.given_up:
                 say(f"  not everything: {refusal}")
+        except SwirlError as error:
+            raise SwirlError("; ".join([*broken, str(error)])) from None
         finally:
             journal.close()
     if broken:
