@@ -67,6 +67,7 @@ def test_numbers_as_words() -> None:
 
 def test_rates_are_grouped_by_kind() -> None:
     metrics = {"heldout.tpr": 0.9, "heldout.search.tpr": 0.98, "heldout.search.n": 10.0, "loss": 1.0}
+    metrics |= {"heldout.calculate.tpr": 0.0, "heldout.calculate.n": 0.0}
     assert rates(metrics) == {"all": {"tpr": 0.9}, "search": {"tpr": 0.98, "n": 10.0}}
 
 

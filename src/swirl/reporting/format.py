@@ -36,10 +36,13 @@ def number(value: float | None, digits: int = 2) -> str:
 
 
 def rates(metrics: dict[str, float], prefix: str = "heldout.") -> dict[str, dict[str, float]]:
-    """`heldout.search.tpr: 0.98` as row `search`, column `tpr`; `heldout.tpr` belongs to row `all`."""
+    """`heldout.search.tpr: 0.98` as row `search`, column `tpr`; `heldout.tpr` belongs to row `all`.
+
+    Rows of nothing (`n` = 0) are left out.
+    """
     rows: dict[str, dict[str, float]] = {}
     for key in sorted(metrics):
         if key.startswith(prefix):
             row, _, name = key.removeprefix(prefix).rpartition(".")
             rows.setdefault(row or "all", {})[name] = metrics[key]
-    return rows
+    return {row: values for row, values in rows.items() if values.get("n") != 0}
