@@ -158,6 +158,7 @@ def train_swirl(
                 if processes.main:
                     print(f"guard: {reason}; keeping the checkpoint after update {good}")
                 checkpoints.restore(good, masters, optimizer)
+                processes.wait()  # the first one clears the checkpoints away, which the others are still to read
                 row |= {"stopped": 1.0, "kept_step": good}
                 return series
             _commit(checkpoints, number + 1, masters, optimizer, series, processes)
