@@ -27,7 +27,7 @@ from swirl.rl.trainer import (
     supervised_loss,
 )
 from swirl.rollout.engine import Policy
-from swirl.rollout.sampler import Sampled, Sampling
+from swirl.rollout.sampler import Sampling
 from swirl.types import SubTrajectory
 from tests import tiny
 
@@ -126,16 +126,9 @@ def test_metrics_are_of_the_sampled_actions() -> None:
 def test_the_work_of_an_update_is_counted(packed: bool) -> None:
     made = trainer(dataclasses.replace(SETTINGS, packed=packed, samples=2, sampling=Sampling(max_tokens=3)))
     only = [SubTrajectory("a", "q", "b", k, tuple(range(5, 8 + k)), (6,), 0.5) for k in range(2)]  # 3 and 4 tokens
-    drawn: list[list[tuple[int, ...]]] = []
-    sample = made._sample
-
-    def noted(number: int, batch: Sequence[list[SubTrajectory]]) -> list[list[Sampled]]:
-        actions = sample(number, batch)
-        drawn.extend([action.ids for action in of_state] for of_state in actions)
-        return actions
-
-    made._sample = noted  # type: ignore[method-assign]
     made.update(0, [only])
+    drawn = [[action.ids for action in of_state] for of_state in made.drawn[0]]
+    assert [len(of_state) for of_state in drawn] == [2, 2]
     sampled = sum(len(ids) for of_state in drawn for ids in of_state)
     teeth = [(3 + k, ids) for k, of_state in enumerate(drawn) for ids in set(of_state)]
     of_actions = sum(len(ids) for _, ids in teeth)
