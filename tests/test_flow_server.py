@@ -150,9 +150,17 @@ class Served:
             found.setdefault(one["key"], json.loads(data) if one["type"] == "table" else data)
         return found
 
-    def log(self, run: str) -> list[str]:
+    def log(self, run: str, until: str) -> list[str]:
+        """The run's log once `until` stands in it: Prefect sends the last lines after the state that ends the run."""
         body = {"logs": {"flow_run_id": {"any_": [run]}}, "sort": "TIMESTAMP_ASC", "limit": 200}
-        return [one["message"] for one in self.post("logs/filter", body)]
+        found: list[str] = []
+
+        def complete() -> bool:
+            found[:] = [one["message"] for one in self.post("logs/filter", body)]
+            return any(until in message for message in found)
+
+        self.wait(complete, 60)
+        return found
 
     def wait(self, done: Callable[[], bool], seconds: float = 240.0) -> None:
         deadline = time.monotonic() + seconds
@@ -249,7 +257,7 @@ def test_a_schedule_fires_and_its_run_shows_what_happened(served: Served) -> Non
     run = runs[0]["id"]
     assert runs[0]["auto_scheduled"] is True
     assert served.tasks(run) == [(name, "Completed") for name in ORDER]
-    log = served.log(run)
+    log = served.log(run, until="Finished in state Completed('4 stages are up to date')")
     assert log.count("the network is down") == 1
     assert log.count("download runs with process 0") == 2
     assert log.count("report runs with process 0") == 1
@@ -283,8 +291,8 @@ def test_a_cancelled_run_leaves_nothing_behind_and_the_next_goes_on(served: Serv
     again = served.run("swirl-on-demand", overrides={"seed": 99})
     assert served.ended(again)["state_type"] == "COMPLETED"
     assert served.tasks(again) == [("download", "Cached"), *((name, "Completed") for name in ORDER[1:])]
-    assert "journal holds nothing" in served.log(run)
-    assert "journal holds block 1" in served.log(again)
+    assert "journal holds nothing" in served.log(run, until="journal holds")
+    assert "journal holds block 1" in served.log(again, until="journal holds")
     worktrees = served.root / ".swirl/worktrees"
     assert [path.suffix for path in worktrees.iterdir()] == [".lock"]
     assert (served.root / "params.yaml").read_bytes() == before
