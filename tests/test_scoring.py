@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from swirl.evaluation.scoring import judged_labels, mean, predict, score
+from swirl.evaluation.scoring import mean, predict, score
 from swirl.judging.reward import RewardModel
 from swirl.types import Action, Derivation, Prediction, Question, Step, Stop, Trajectory, Verdict
 from tests import tiny
@@ -91,11 +91,6 @@ def test_a_step_without_a_word_of_the_judge_does_not_count() -> None:
     verdicts = [Verdict("q1/0", step, good, None, "", "judge") for step, good in enumerate((True, None, False))]
     (row,) = predict("m", [trajectory(FIND, FIND, answer("Oslo"))], {"q1": QUESTION}, {}, verdicts, True)
     assert row.process_label_judge == 0.5
-
-
-def test_labels_stay_with_their_trajectories() -> None:
-    made = [trajectory(stop=Stop.CONTEXT_FULL), trajectory(FIND), trajectory(), trajectory(FIND, FIND)]
-    assert judged_labels(JUDGE, made, 0.0) == [[], [True], [], [True, True]]
 
 
 def test_a_score_averages_predictions() -> None:

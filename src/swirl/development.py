@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from swirl.actions import DEFAULT_TAGS, parse
 from swirl.benchmarks.oracle import label_steps
-from swirl.evaluation.scoring import judged_labels, mean
+from swirl.evaluation.scoring import mean
 from swirl.grading import grade
 from swirl.judges import load_reward_model
 from swirl.layout import Layout
@@ -33,8 +33,8 @@ class Development:
         """Greedy rollouts, judged; `golden.` keys come from golden labels, steer nothing. Empty without questions."""
         params, together = self._params, self._processes.together
         made = together(self._attempts, lambda mine: roll_out_all(params, self._policy, mine, 0.0, 0))
-        judged = [value for row in together(made, self.judge.trajectory_scores) for value in row]
-        scores = [value for value in judged if not math.isnan(value)]  # NaN: no verdict
+        judged = together(made, self.judge.trajectory_scores)
+        scores = [value for row in judged for value in row if not math.isnan(value)]  # NaN: no verdict
         steps = [step for trajectory in made for step in trajectory.steps]
         if not steps:
             return {}
@@ -43,7 +43,7 @@ class Development:
             **({"development.reward": sum(scores) / len(scores)} if scores else {}),
             "development.steps": len(steps) / len(made),
             "development.malformed": malformed / len(steps),
-            **(self._golden(made) if self._processes.main else {}),  # the others write no series
+            **(self._golden(made, judged) if self._processes.main else {}),  # the others write no series
         }
 
     def sampled(self, batch: Sequence[list[SubTrajectory]], drawn: Sequence[list[list[Sampled]]]) -> dict[str, float]:
@@ -72,21 +72,21 @@ class Development:
             labels += [good[one.ids] for one in of_state]
         return labels
 
-    def _golden(self, made: list[Trajectory]) -> dict[str, float]:
+    def _golden(self, made: list[Trajectory], judged: list[list[float]]) -> dict[str, float]:
         """Accuracy by benchmark, the oracle's process label, and how often the reward model agrees with it."""
         right: dict[str, list[float]] = {}
         for trajectory in made:
             question = self._questions[trajectory.question_id]
             right.setdefault(question.benchmark, []).append(float(grade(trajectory.answer, question.answers)))
         golden = {f"golden.{name}.accuracy": sum(values) / len(values) for name, values in right.items()}
-        known = [trajectory for trajectory in made if trajectory.question_id in self._derivations]
+        known = [(t, row) for t, row in zip(made, judged, strict=True) if t.question_id in self._derivations]
         if not known:
             return golden
-        oracle = [label_steps(self._derivations[t.question_id], [s.action for s in t.steps]) for t in known]
-        judged = judged_labels(self.judge, known, self._params.judge.threshold)
-        both = [pair for o, j in zip(oracle, judged, strict=True) for pair in zip(o, j, strict=True)]
-        pairs = [(ours, theirs) for ours, theirs in both if theirs is not None]
+        oracle = [label_steps(self._derivations[t.question_id], [s.action for s in t.steps]) for t, _ in known]
         golden["golden.process_label"] = sum(mean(labels) or 0.0 for labels in oracle) / len(oracle)
-        if pairs:
-            golden["golden.judge_agreement"] = sum(o == j for o, j in pairs) / len(pairs)
+        both = [pair for good, (_, row) in zip(oracle, known, strict=True) for pair in zip(good, row, strict=True)]
+        least = getattr(self.judge, "majority", self._params.judge.threshold)
+        agree = [good == (score >= least) for good, score in both if not math.isnan(score)]
+        if agree:
+            golden["golden.judge_agreement"] = sum(agree) / len(agree)
         return golden

@@ -129,12 +129,11 @@ def roll_out_all(
     todo: Sequence[Attempt],
     temperature: float,
     seed: int,
-    done: Callable[[int], None] = lambda count: None,
 ) -> list[Trajectory]:
-    """Roll out all attempts, dealt to `runtime.workers` shares; `done(1)` follows each trajectory."""
+    """Roll out all attempts, dealt to `runtime.workers` shares."""
     loop, drawn, workers = params.rollout, sampling(params, temperature), params.runtime.workers
     shares = spread(
-        lambda first: roll_out_any(policy, todo[first::workers], drawn, seed, loop.max_malformed, loop.in_flight, done),
+        lambda first: roll_out_any(policy, todo[first::workers], drawn, seed, loop.max_malformed, loop.in_flight),
         range(workers),
         workers,
     )
@@ -155,7 +154,10 @@ def questions_of(layout: Layout, split: str, benchmark: str | None = None) -> li
 
 
 def derivations_of(layout: Layout) -> Mapping[str, Derivation]:
-    """Golden derivations by question id; empty for real benchmarks. Golden labels: for logging and evaluation only."""
+    """Golden derivations by question id, of made-up questions and of annotated rows (GSM8K's training rows have them).
+
+    Golden labels: for logging and evaluation, and for the annotations that a reward model is told to learn from.
+    """
     return {derivation.question_id: derivation for derivation in load(Derivation, layout.derivations)}
 
 

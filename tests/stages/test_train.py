@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import random
 import subprocess
@@ -28,7 +29,7 @@ from swirl.processes import ALONE
 from swirl.records import load, load_json, save
 from swirl.rollout.sampler import Sampled
 from swirl.stages import evaluate, train
-from swirl.types import ActionKind, Derivation, Question, SubTrajectory
+from swirl.types import Action, ActionKind, Derivation, Question, Step, Stop, SubTrajectory, Trajectory
 from swirl.wiring import load_local_policy, load_policy
 from tests.stages.conftest import ROOT, clone
 
@@ -70,6 +71,19 @@ def test_the_oracle_s_label_of_sampled_actions(params: Params, project: Layout) 
     assert development.sampled([group[1:]], [drawn[1:]]) == {}  # nobody knows what came before
     other = [dataclasses.replace(state, question_id="of a benchmark without derivations") for state in group]
     assert development.sampled([other], [drawn]) == {}
+
+
+def test_the_judge_s_agreement_is_with_the_oracle_of_the_same_step(params: Params, project: Layout) -> None:
+    policy = load_local_policy(params, project.model("base"), "base")
+    development = Development(params, project, policy, ALONE)
+    known = next(d for d in load(Derivation, project.derivations) if d.question_id in development._questions)
+    call = Action(known.kind, "", known.calls[0])
+    steps = [Step(k, call, "", (1,), (0.0,), (2,), False) for k in range(2)]  # GOOD, and BAD the second time
+    one = Trajectory("a/0", known.question_id, "b", 0, "m", 0, (1,), tuple(steps), Stop.STEP_LIMIT, "")
+    empty = dataclasses.replace(one, steps=())
+    golden = development._golden([empty, one, one], [[], [0.9, 0.9], [math.nan, 0.1]])
+    assert golden["golden.judge_agreement"] == 2 / 3
+    assert golden["golden.process_label"] == pytest.approx(1 / 3)
 
 
 def shuffle_golden_labels(layout: Layout) -> None:

@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Protocol
 
 from swirl.benchmarks.oracle import label_steps
 from swirl.evaluation.statistics import wilson
 from swirl.grading import exact_match, f1, grade
 from swirl.types import ActionKind, Derivation, Prediction, Question, Score, Trajectory, Verdict
-
-
-class StepJudge(Protocol):
-    """Judges the steps of whole trajectories."""
-
-    def trajectory_scores(self, trajectories: Sequence[Trajectory]) -> list[list[float]]:
-        """In [0, 1], one a step of each trajectory; NaN where there is no verdict."""
 
 
 def predict(
@@ -44,16 +35,6 @@ def predict(
         derivation = derivations.get(t.question_id)
         made.append(_prediction(model, t, questions[t.question_id], derivation, labels.get(t.id, []), with_tools))
     return [dataclasses.replace(row, correct=graded.get(row.trajectory_id, row.correct)) for row in made]
-
-
-def judged_labels(judge: StepJudge, trajectories: Sequence[Trajectory], threshold: float) -> list[list[bool | None]]:
-    """GOOD or BAD for every step of every trajectory; None where the judge gave no verdict."""
-    least = getattr(judge, "majority", threshold)  # judges that vote have a rule of their own
-    judged = [index for index, trajectory in enumerate(trajectories) if trajectory.steps]
-    labels: list[list[bool | None]] = [[] for _ in trajectories]
-    for index, scores in zip(judged, judge.trajectory_scores([trajectories[i] for i in judged]), strict=True):
-        labels[index] = [None if math.isnan(score) else score >= least for score in scores]
-    return labels
 
 
 def _prediction(

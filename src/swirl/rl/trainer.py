@@ -237,8 +237,7 @@ class Trainer:
         """Sampling on every trajectory's longest state, then the update: reference forward, policy both ways."""
         model, packed = self.policy.model, self.settings.packed
         drawn = float(sum(len(action.ids) for of_state in actions for action in of_state))
-        read = float(sum(comb.packed_size if packed else comb.plain_size for comb in combs))
-        predicted = float(sum(len(tooth.ids) for comb in combs for tooth in comb.teeth))
+        read, predicted = _tokens(combs, packed)
         flops = matrix_flops(model, sum(len(group[-1].state_ids) for group in batch) + drawn, drawn, training=False)
         flops += matrix_flops(model, read, predicted, training=False) + matrix_flops(model, read, predicted, True)
         return Work(read, flops)
@@ -306,11 +305,15 @@ def supervised_loss(model: Any, batch: Sequence[list[SubTrajectory]], packed: bo
     return total, float(sum(len(tooth.ids) for comb in combs for tooth in comb.teeth))
 
 
+def _tokens(combs: Sequence[Comb], packed: bool) -> tuple[float, float]:
+    """How many tokens the combs make a model read, and how many it predicts."""
+    read = sum(comb.packed_size if packed else comb.plain_size for comb in combs)
+    return float(read), float(sum(len(tooth.ids) for comb in combs for tooth in comb.teeth))
+
+
 def supervised_work(model: Any, batch: Sequence[list[SubTrajectory]], packed: bool) -> Work:
     """What `supervised_gradients` does, all processes together."""
-    combs = [comb_of(group) for group in batch]
-    read = float(sum(comb.packed_size if packed else comb.plain_size for comb in combs))
-    predicted = float(sum(len(tooth.ids) for comb in combs for tooth in comb.teeth))
+    read, predicted = _tokens([comb_of(group) for group in batch], packed)
     return Work(read, matrix_flops(model, read, predicted, training=True))
 
 
