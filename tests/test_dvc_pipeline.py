@@ -75,12 +75,15 @@ def test_every_declared_param_is_in_params_yaml(stages: dict[str, Any], root: Pa
                 value = value[part]
 
 
+LIMITS = {"check_trajectories.max_failed_rate", "check_steps.max_null_rate"}
+"""How much may fail at a server decides whether a stage fails, not what it writes; but the gates do depend on it."""
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_declares_every_param_that_it_reads(stage: str, stages: dict[str, Any], root: Path) -> None:
     declared = declared_params(stages[stage], STAGES[stage].items)
-    missing = [
-        name for name in params_read(stage, root) if not any(f"{name}.".startswith(f"{key}.") for key in declared)
-    ]
+    read = [name for name in params_read(stage, root) if name not in LIMITS]
+    missing = [name for name in read if not any(f"{name}.".startswith(f"{key}.") for key in declared)]
     assert missing == [], f"add these to the params of {stage} in dvc.yaml: {', '.join(missing)}"
 
 

@@ -37,6 +37,11 @@ class Journal:
         """Whether block `number` was committed."""
         return self._path(number).exists()
 
+    def drop(self, numbers: Iterable[int]) -> None:
+        """Throw these blocks away, so that they are made again; the others stay."""
+        for number in numbers:
+            self._path(number).unlink(missing_ok=True)
+
     def clear(self) -> None:
         """Throw the blocks away: their work is complete elsewhere. A kill in between leaves none that count."""
         (self._folder / "fingerprint").unlink()

@@ -467,6 +467,7 @@ class Guard(Section):
     max_step_growth: Positive = Field(description="ratio of steps per trajectory to the start")
     max_malformed: Share = Field(description="share of malformed actions")
     max_reward_drop: Share = Field(description="fall of the mean reward below its best")
+    max_unjudged: Share = Field(description="share of sampled actions without a verdict since the last look")
 
 
 class Swirl(Section):

@@ -57,7 +57,7 @@ def _verdict(verdict: Verdict | None) -> str:
     if verdict is None:
         return ""
     if verdict.good is None or verdict.score is None:
-        return "  [no verdict]"
+        return f"  [no verdict: {verdict.rationale or 'nothing was said'}]"
     return f"  [{'good' if verdict.good else 'bad'} {verdict.score:.2f}]"
 
 

@@ -42,6 +42,8 @@ MAX_ANSWER = 2**24
 """Bytes of one response; a longer one is not read to its end."""
 
 _CONNECT_S = 20.0
+_PATIENCE = 8
+"""Failures in a row, or two for every request at a time if that is more, after which no request is made."""
 _NAMED = 10
 """Models that a message lists at most."""
 
@@ -59,6 +61,8 @@ class Client:
         self._counts, self._lock = Counts(), threading.Lock()
         self._refused: frozenset[str] = frozenset()
         self._ids_work = True
+        self._in_a_row = 0
+        """Requests that failed for good since the last that did not."""
         self._known = threading.Event()
         """Set when one request is over, so that what the server accepts is known."""
         self._key = _key(endpoint)
@@ -178,9 +182,10 @@ class Client:
             self._count(requests=1)
             try:
                 answer = await self._ask_first(ask)
-            except EndpointError:
+            except EndpointError as error:
                 self._count(failures=1)
-                raise
+                raise self._last_straw(error) from None
+        self._in_a_row = 0
         used = answer.prompt_tokens + answer.completion_tokens
         self._token_pace.correct(used - expected if used else 0)
         self._count(
@@ -192,6 +197,15 @@ class Client:
         if self._cache:
             self._cache.put(self.endpoint, ask, answer)
         return answer
+
+    def _last_straw(self, error: EndpointError) -> EndpointError:
+        """What a failure is worth: an empty purse or a server out of order fails everything, one after the other."""
+        if isinstance(error, ContextError | UnavailableError):
+            return error
+        self._in_a_row += 1
+        if self._in_a_row < max(_PATIENCE, 2 * self.endpoint.concurrency):
+            return error
+        return UnavailableError(f"{error}; {self._in_a_row} requests in a row have failed, so no more are made")
 
     async def _ask_first(self, ask: Ask) -> Answer:
         """The first request goes alone: what the server refuses is then learned once."""

@@ -18,7 +18,7 @@ class ContextError(EndpointError):
 
 
 class UnavailableError(EndpointError):
-    """Every request will fail: nobody listens there, the key is refused, or the model is not served."""
+    """Every request will fail: nobody there, the key refused, the model not served, or many failures in a row."""
 
 
 @dataclass(frozen=True, slots=True)

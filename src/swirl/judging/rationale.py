@@ -73,6 +73,8 @@ class Judgement:
     """Share of GOOD (or YES) among the votes that have a verdict."""
     rationale: str
     """Of the first vote with the majority's verdict; with `good` None, what came instead."""
+    failed: bool = False
+    """Whether nothing was said at all."""
 
 
 class RationaleJudge(ABC):
@@ -85,6 +87,12 @@ class RationaleJudge(ABC):
         """`chat` is the policy's: it turns the states and actions that `scores` is given into text."""
         self.name, self.prompts, self.votes = name, prompts, votes
         self._chat, self._seed = chat, seed
+        self.asked = 0
+        """Things that were judged so far, however many votes each had."""
+        self.failed = 0
+        """Of those, how many got no answer at all."""
+        self.failure = ""
+        """Why the first of them got none."""
         self.again = False
         """Whether what got no verdict is asked about once more."""
 
@@ -142,6 +150,10 @@ class RationaleJudge(ABC):
             second = self._votes_on([prompts[i] for i in null], again, words, _WARMTH)
             for i, said in zip(null, second, strict=True):
                 judged[i] = said
+        self.asked += len(judged)
+        failed = [said.rationale for said in judged if said.failed]
+        self.failed += len(failed)
+        self.failure = self.failure or next(iter(failed), "")
         return judged
 
     def _votes_on(
@@ -156,7 +168,8 @@ def count(votes: Sequence[Said], words: tuple[str, str]) -> Judgement:
     verdicts = [None if vote.error else parse(vote.text, words) for vote in votes]
     given = [verdict for verdict in verdicts if verdict is not None]
     if not given:
-        return Judgement(None, None, _bounded(next((vote.error or vote.text for vote in votes), "")))
+        instead = next((vote.error or vote.text for vote in votes), "")
+        return Judgement(None, None, _bounded(instead), all(vote.error for vote in votes))
     score = sum(given) / len(given)
     good = score > 0.5
     agreeing = next(vote for vote, verdict in zip(votes, verdicts, strict=True) if verdict is good)

@@ -14,17 +14,20 @@ class Limits:
     max_step_growth: float
     max_malformed: float
     max_reward_drop: float
+    max_unjudged: float
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What a look at the development questions saw, and the mean KL of the updates before it; no golden label."""
+    """What a look at the development questions saw, and means of the updates before it; no golden label."""
 
     reward: float | None
     """None when the reward model gave no verdict."""
     kl: float
     steps: float
     malformed: float
+    unjudged: float
+    """Share of the sampled actions on which the reward model gave no verdict; without one, only KL teaches."""
 
 
 def objection(looks: list[Look], limits: Limits) -> str:
@@ -39,6 +42,8 @@ def objection(looks: list[Look], limits: Limits) -> str:
         return f"steps a trajectory grew from {start.steps:.2f} to {now.steps:.2f}, above x {limits.max_step_growth}"
     if now.malformed > max(limits.max_malformed, start.malformed):
         return f"{now.malformed:.1%} of actions are malformed, above {limits.max_malformed:.1%}"
+    if now.unjudged > limits.max_unjudged:
+        return f"the reward model gave no verdict on {now.unjudged:.1%} of the actions, above {limits.max_unjudged:.1%}"
     if now.reward is not None and now.reward < best - limits.max_reward_drop:
         return f"the mean reward fell from {best:.3f} to {now.reward:.3f}, more than {limits.max_reward_drop}"
     return ""

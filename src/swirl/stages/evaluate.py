@@ -13,8 +13,10 @@ from itertools import groupby
 from swirl.absent import why_absent
 from swirl.errors import DataError
 from swirl.evaluation.scoring import predict, score
+from swirl.failures import check_rollouts
 from swirl.journal import Journal, fingerprint
 from swirl.judges import load_grader, load_reward_model
+from swirl.judging.rationale import RationaleJudge
 from swirl.layout import Layout
 from swirl.models.threads import spread
 from swirl.params import Params
@@ -23,7 +25,7 @@ from swirl.records import save, save_json, to_dict
 from swirl.rollout.engine import Attempt
 from swirl.seeds import derive
 from swirl.servers import report_use
-from swirl.types import Prediction, Question, Score, Trajectory, Verdict
+from swirl.types import Prediction, Question, Score, Stop, Trajectory, Verdict
 from swirl.wiring import (
     AnyPolicy,
     attempts,
@@ -55,6 +57,7 @@ def run(params: Params, layout: Layout, item: str) -> None:
     scores: list[Score] = []
     table = {question.id: question for question in everything}
     texts = {name: question.text for name, question in table.items()}
+    ungraded = 0
     journals = _journals(params, layout, item)
     with Progress(sum(len(questions) for questions, _ in arms), f"evaluate {item}") as bar:
         for with_tools in (True, False):
@@ -63,21 +66,18 @@ def run(params: Params, layout: Layout, item: str) -> None:
             seed = derive(params.seed, "evaluate", str(with_tools))
             todo = attempts(params, layout, asked, 1, with_tools)
             trajectories = _roll_out(params, policy, todo, seed, journals[with_tools], bar)
-            try:
-                _check_failures(trajectories, params.check_trajectories.max_failed_rate)
-            except DataError:
-                journals[with_tools].clear()  # once the server is mended they are made again
-                raise
-            outcomes = grader.outcome_verdicts(trajectories, table) if grader else []
-            graded = {verdict.trajectory_id: verdict.good for verdict in outcomes if verdict.good is not None}
+            outcomes = _graded(grader, trajectories, table, params) if grader else {}
+            ungraded += len(trajectories) - len(outcomes) if grader else 0
             judged = judge.process_verdicts(trajectories, texts)
-            predicted = predict(item, trajectories, table, derivations, judged, with_tools, graded)
+            predicted = predict(item, trajectories, table, derivations, judged, with_tools, outcomes)
             for _, arm in groupby(predicted, key=lambda prediction: prediction.benchmark):
                 scores.append(score(list(arm)))
             predictions += predicted
             if with_tools:
                 made, verdicts = trajectories, judged
     metrics = {**_metrics(scores, predictions), **by_hops(predictions, table)}
+    if grader:
+        metrics["ungraded"] = ungraded / len(predictions)
     _write(layout, item, predictions, made, verdicts, scores, metrics)
     for journal in journals.values():
         journal.clear()
@@ -113,7 +113,9 @@ def _roll_out(
             bar.update(len(part))
         return made
 
-    made = {trajectory.id: trajectory for part in spread(block_of, range(len(parts)), workers) for trajectory in part}
+    done = spread(block_of, range(len(parts)), workers)
+    check_rollouts(done, params, journal)
+    made = {trajectory.id: trajectory for part in done for trajectory in part}
     return [made[f"{attempt.question.id}/{attempt.sample}"] for attempt in todo]
 
 
@@ -144,14 +146,24 @@ def _arms(params: Params, questions: list[Question]) -> list[tuple[list[Question
     return arms
 
 
-def _check_failures(trajectories: list[Trajectory], limit: float) -> None:
-    """Raise `DataError` when so many requests failed for good that the score would tell of the server."""
-    failed = [trajectory for trajectory in trajectories if trajectory.error]
-    if len(failed) > limit * len(trajectories):
+def _graded(
+    grader: RationaleJudge, trajectories: Sequence[Trajectory], questions: Mapping[str, Question], params: Params
+) -> dict[str, bool]:
+    """The grader's word on each trajectory by id; without one where it gave no verdict.
+
+    Raises `DataError` when that is more of the answers than the gate of steps permits nulls.
+    """
+    verdicts = grader.outcome_verdicts(trajectories, questions)
+    null = [verdict for verdict in verdicts if verdict.good is None]
+    answers = sum(trajectory.stop is Stop.ANSWERED for trajectory in trajectories)
+    limit = params.check_steps.max_null_rate
+    if len(null) > limit * answers:
         raise DataError(
-            f"{len(failed)} of {len(trajectories)} trajectories failed in the environment, more than "
-            f"check_trajectories.max_failed_rate {limit:.1%}; no score is written. The first: {failed[0].error}"
+            f"the grader {grader.name} gave no verdict on {len(null)} of {answers} answers, more than "
+            f"check_steps.max_null_rate {limit:.1%}; no score is written, and what it did say is not asked again. "
+            f"The first: {null[0].rationale or 'nothing'}"
         )
+    return {verdict.trajectory_id: verdict.good for verdict in verdicts if verdict.good is not None}
 
 
 def by_hops(predictions: list[Prediction], questions: Mapping[str, Question]) -> dict[str, float]:

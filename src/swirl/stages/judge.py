@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from swirl.errors import DataError
 from swirl.grading import grade
 from swirl.journal import Journal, fingerprint
 from swirl.judges import load_grader, load_reward_model
+from swirl.judging.rationale import RationaleJudge
 from swirl.judging.reward import RewardModel
 from swirl.layout import Layout
 from swirl.params import Params
@@ -47,10 +49,27 @@ def run(params: Params, layout: Layout) -> None:
             block = trajectories[start : start + size]
             verdicts += journal.block(number, Verdict, lambda block=block: judged(block))  # type: ignore[misc]
             bar.update(len(block))
+    _check_answers(judge, params, journal)
+    _check_answers(grader, params, journal)
     save(verdicts, Verdict, layout.verdicts)
     save_json(_metrics(verdicts), layout.metrics("judge"))
     journal.clear()
     report_use()
+
+
+def _check_answers(judge: object, params: Params, journal: Journal) -> None:
+    """Raise `DataError` when more requests to a judge failed than the gate permits nulls.
+
+    The blocks go, the judge's stored answers stay, so that the next run asks only what failed.
+    """
+    limit = params.check_steps.max_null_rate
+    if isinstance(judge, RationaleJudge) and judge.failed > limit * judge.asked:
+        journal.clear()
+        raise DataError(
+            f"{judge.failed} of {judge.asked} questions to the judge {judge.name} failed, more than "
+            f"check_steps.max_null_rate {limit:.1%}; nothing is written, and the next run asks only those again. "
+            f"The first: {judge.failure}"
+        )
 
 
 def outcome_verdict(trajectory: Trajectory, answers: Sequence[str]) -> Verdict:

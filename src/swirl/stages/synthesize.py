@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from swirl.failures import check_rollouts
 from swirl.journal import Journal, fingerprint
 from swirl.layout import Layout
 from swirl.models.threads import spread
@@ -40,6 +41,7 @@ def run(params: Params, layout: Layout) -> None:
             return made
 
         done = spread(block_of, range(len(todo)), params.runtime.workers)
+    check_rollouts(done, params, journal)
     made = [trajectory for block in done for trajectory in block]
     save(made, Trajectory, layout.trajectories)
     save_json(summary(made), layout.metrics("synthesize"))

@@ -134,7 +134,7 @@ def train_swirl(
     for _ in range(start):
         next(batches)
     if not series:
-        series = [{"step": 0, "recent_kl": 0.0, **development.look()}]
+        series = [{"step": 0, "recent_kl": 0.0, "recent_unjudged": 0.0, **development.look()}]
         _commit(checkpoints, 0, masters, optimizer, series, processes)
     with Progress(settings.updates, "train swirl") as bar:
         bar.update(start)
@@ -149,8 +149,9 @@ def train_swirl(
             bar.update(1, reward=row["reward"], kl=row["kl"])
             if (number + 1) % settings.check_every and number + 1 < settings.updates:
                 continue
-            recent = [past["kl"] for past in series[-settings.check_every :] if "kl" in past]
-            row |= {"recent_kl": sum(recent) / len(recent), **development.look()}
+            recent = [past for past in series[-settings.check_every :] if "kl" in past]
+            row |= {f"recent_{key}": sum(past[key] for past in recent) / len(recent) for key in ("kl", "unjudged")}
+            row |= development.look()
             looks = _looks(series)
             reason = objection(looks, Limits(**settings.guard.model_dump())) if looks else ""
             if reason := processes.from_main(reason):
@@ -167,7 +168,13 @@ def train_swirl(
 
 def _looks(series: Series) -> list[Look]:
     return [
-        Look(row.get("development.reward"), row["recent_kl"], row["development.steps"], row["development.malformed"])
+        Look(
+            row.get("development.reward"),
+            row["recent_kl"],
+            row["development.steps"],
+            row["development.malformed"],
+            row["recent_unjudged"],
+        )
         for row in series
         if "development.steps" in row
     ]

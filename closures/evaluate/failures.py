@@ -1,0 +1,1 @@
+../../src/swirl/failures.py
