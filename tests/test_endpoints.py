@@ -398,6 +398,29 @@ def test_failures_stand_in_their_places() -> None:
     assert seen == [1, 1, 1]
 
 
+def test_after_many_failures_in_a_row_no_more_requests_are_made() -> None:
+    asks = [dataclasses.replace(ASK, seed=seed) for seed in range(60)]
+    with scripted(refused(402, "no credit left")) as server, Client(endpoint(server, concurrency=6)) as client:
+        with pytest.raises(UnavailableError, match="answered 402.*no credit left; 12 requests in a row have failed"):
+            client.complete_many(asks)
+    assert 12 <= len(server.bodies) <= 24  # some were under way
+
+
+def test_failures_that_are_not_in_a_row_do_not_end_it() -> None:
+    asks = [dataclasses.replace(ASK, seed=seed) for seed in range(24)]
+    replies = ([refused(402, "no")] * 7 + [said("Hi.")]) * 3
+    with scripted(*replies) as server, Client(endpoint(server, concurrency=1)) as client:
+        answers = client.complete_many(asks)
+    assert sum(isinstance(answer, Answer) for answer in answers) == 3
+
+
+def test_full_contexts_are_no_failures_of_the_server() -> None:
+    full = refused(400, "This model's maximum context length is 50 tokens.")
+    asks = [dataclasses.replace(ASK, seed=seed) for seed in range(12)]
+    with scripted(full) as server, Client(endpoint(server, concurrency=1)) as client:
+        assert {type(answer) for answer in client.complete_many(asks)} == {ContextError}
+
+
 def test_no_more_than_so_many_at_the_same_time_from_any_thread() -> None:
     slow = dataclasses.replace(said("Hi."), delay_s=0.2)
     with scripted(said("Hi."), slow) as server, Client(endpoint(server, concurrency=2)) as client:

@@ -68,6 +68,14 @@ def test_a_broken_block_is_refused_by_name(tmp_path: Path) -> None:
         journal.block(0, Passage, never)
 
 
+def test_dropped_blocks_are_made_again_and_the_others_stay(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal", "a")
+    for number in range(3):
+        journal.block(number, Passage, lambda: ONE)
+    journal.drop(iter([0, 2, 7]))
+    assert [journal.holds(number) for number in range(3)] == [False, True, False]
+
+
 def test_clear_leaves_nothing(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal", "a")
     journal.block(0, Passage, lambda: ONE)

@@ -277,7 +277,7 @@ def test_checkpoints_of_another_run_and_half_written_ones_are_not_used(tmp_path:
     assert not folder.exists()
 
 
-LIMITS = Limits(max_kl=1.0, max_step_growth=1.5, max_malformed=0.2, max_reward_drop=0.1)
+LIMITS = Limits(max_kl=1.0, max_step_growth=1.5, max_malformed=0.2, max_reward_drop=0.1, max_unjudged=0.5)
 START = Look(reward=0.5, kl=0.0, steps=2.0, malformed=0.1)
 
 
@@ -295,6 +295,8 @@ START = Look(reward=0.5, kl=0.0, steps=2.0, malformed=0.1)
         ([Look(None, 0.1, 2.0, 0.1)], ""),  # no verdict: the reward is not judged by
         ([Look(None, 1.1, 2.0, 0.1)], "KL to the reference is 1.100 nats an action, above 1.0"),
         ([Look(None, 0.1, 2.0, 0.21)], "21.0% of actions are malformed, above 20.0%"),
+        ([Look(0.5, 0.1, 2.0, 0.1, 0.5)], ""),
+        ([Look(0.5, 0.1, 2.0, 0.1, 0.51)], "the reward model gave no verdict on 51.0% of the actions, above 50.0%"),
     ],
 )
 def test_guard(then: list[Look], reason: str) -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from swirl.errors import DataError
 from swirl.journal import Journal
 from swirl.layout import Layout
 from swirl.params import Params, validate
@@ -182,19 +181,3 @@ def test_the_blocks_of_another_evaluation_are_not_used(
         path = layout.model("base") / "model.safetensors"
         path.write_bytes(path.read_bytes() + b"more")
     assert not evaluate._journals(params, layout, "base")[True].holds(0)
-
-
-def test_rollouts_that_failed_too_often_are_not_kept(
-    params: Params, project: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The next evaluation asks the mended server again."""
-    evaluate = import_module("swirl.stages.evaluate")
-    layout = clone(project, tmp_path / "root")
-
-    def refuse(*_: object) -> None:
-        raise DataError("too many failed")
-
-    monkeypatch.setattr(evaluate, "_check_failures", refuse)
-    with pytest.raises(DataError, match="too many failed"):
-        evaluate.run(params, layout, "base")
-    assert not times(layout)

@@ -10,14 +10,16 @@ from typing import Any
 import pytest
 
 from swirl.absent import why_absent
+from swirl.endpoints import client
+from swirl.endpoints.client import UnavailableError
 from swirl.errors import DataError
 from swirl.layout import Layout
 from swirl.params import Params, validate
 from swirl.presets import laid_over
 from swirl.records import load, load_json
 from swirl.stages import evaluate, train
-from swirl.types import OUTCOME, Prediction, Stop, Trajectory, Verdict
-from tests.servers import refused, said, scripted, serving
+from swirl.types import OUTCOME, Prediction, Question, Stop, Trajectory, Verdict
+from tests.servers import Reply, Scripted, refused, said, scripted, serving
 from tests.stages.conftest import clone, run_stages
 
 
@@ -131,22 +133,144 @@ def test_training_on_no_verdict_ends_with_metrics_and_without_a_reward(params: P
         )
         train.run(mute, copy, "swirl")
     metrics = load_json(copy.metrics("train-swirl"))
-    assert metrics["unjudged"] == 1.0
+    assert (metrics["stopped"], metrics["kept_step"]) == (1.0, 0)
     assert metrics["development.malformed"] >= 0.0
     assert "reward" not in metrics
     assert "development.reward" not in metrics
 
 
-def test_a_score_that_would_tell_of_the_server_is_not_written(params: Params, copy: Layout) -> None:
-    with scripted(refused(500, "out of order")) as broken:
+def test_training_whose_judge_goes_away_ends_there_and_goes_on_from_its_checkpoint(
+    params: Params, copy: Layout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = False
+    with Scripted(lambda _: refused(429, "quota used up") if broken else said("It helps.\nGOOD")) as judge:
+        short = changed(
+            params,
+            base_model=pointer("unused"),
+            reward_model={
+                "source": "endpoint",
+                **WRITES,
+                "server": {**served(judge.url, "judge", "chat"), "concurrency": 1},
+            },
+            train={"swirl": {"updates": 2, "check_every": 1}},
+        )
+
+        def breaks_down(step: int, *_: object) -> None:
+            nonlocal broken
+            broken = step == 1
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(client, "_PATIENCE", 2)
+            commit = train._commit
+            patch.setattr(train, "_commit", lambda _, step, *rest: (commit(_, step, *rest), breaks_down(step)))
+            with pytest.raises(UnavailableError, match="quota used up; 2 requests in a row have failed"):
+                train.run(short, copy, "swirl")
+        assert not copy.metrics("train-swirl").exists()
+        broken = False
+        train.run(short, copy, "swirl")
+    assert "resuming after 1" in capsys.readouterr().out
+    assert load_json(copy.metrics("train-swirl"))["step"] == 2
+
+
+def test_synthesis_keeps_what_did_not_fail(params: Params, copy: Layout) -> None:
+    """The next run makes only the blocks that hold failures."""
+    questions = [q for q in load(Question, copy.questions) if q.split == "train"]
+    broken = True
+
+    def answer(body: dict[str, Any]) -> Reply:
+        fails = broken and questions[0].text in body["messages"][0]["content"]
+        return refused(500, "out of order") if fails else said("<answer> 7 </answer>")
+
+    copy.trajectories.unlink()
+    with Scripted(answer) as server:
         far = changed(
             params,
-            evaluate={"without_tools": False, "servers": {"base": served(broken.url)}},
+            synthesize={"samples": 1, "server": served(server.url, "any", "chat")},
+            rollout={"block_size": 2, "in_flight": 1},
+            check_trajectories={"max_failed_rate": 0.0},
+        )
+        with pytest.raises(
+            DataError, match=f"1 of {len(questions)} trajectories failed at the server(.|\n)*out of order"
+        ):
+            run_stages(far, copy, "synthesize")
+        assert not copy.trajectories.exists()
+        before, broken = len(server.bodies), False
+        run_stages(far, copy, "synthesize")
+    assert len(server.bodies) - before == 2  # one block of two trajectories of one action
+    assert all(t.stop is Stop.ANSWERED and not t.error for t in load(Trajectory, copy.trajectories))
+
+
+def test_a_judge_whose_server_fails_too_often_is_asked_only_that_again(params: Params, copy: Layout) -> None:
+    seen = 0
+    broken = True
+
+    def answer(_: dict[str, Any]) -> Reply:
+        nonlocal seen
+        seen += 1
+        return refused(500, "out of order") if broken and seen % 5 == 0 else said("It helps.\nGOOD")
+
+    with Scripted(answer) as server:
+        far = changed(
+            params,
+            base_model=pointer("unused"),
+            reward_model={"source": "endpoint", **WRITES, "server": served(server.url, "judge", "chat")},
+            check_steps={"max_null_rate": 0.1},
+        )
+        copy.verdicts.unlink()
+        with pytest.raises(DataError, match=r"questions to the judge endpoint:judge failed(.|\n)*out of order"):
+            run_stages(far, copy, "judge")
+        assert not copy.verdicts.exists()
+        asked, broken = seen, False
+        run_stages(far, copy, "judge")
+    assert seen - asked <= asked // 5
+    assert all(verdict.good is not None for verdict in load(Verdict, copy.verdicts))
+
+
+def test_a_score_that_would_tell_of_the_server_is_not_written(params: Params, copy: Layout) -> None:
+    """The next evaluation asks the mended server again."""
+    asked, broken = 0, True
+
+    def answer(_: dict[str, Any]) -> Reply:
+        nonlocal asked
+        asked += 1
+        return refused(500, "out of order") if broken and asked % 2 else said("<answer> 7 </answer>")
+
+    with Scripted(answer) as server:
+        far = changed(
+            params,
+            evaluate={"without_tools": False, "servers": {"base": served(server.url, "any", "chat")}},
             check_trajectories={"max_failed_rate": 0.05},
         )
-        with pytest.raises(DataError, match=r"60 of 60 trajectories failed in the environment(.|\n)*out of order"):
+        with pytest.raises(DataError, match=r"30 of 60 trajectories failed at the server(.|\n)*out of order"):
             evaluate.run(far, copy, "base")
-    assert not copy.evaluation("base").exists()
+        assert not copy.evaluation("base").exists()
+        broken = False
+        evaluate.run(far, copy, "base")
+    assert not any(trajectory.error for trajectory in load(Trajectory, copy.prediction_trajectories("base")))
+
+
+def test_a_grader_that_fails_is_no_text_match(params: Params, copy: Layout) -> None:
+    seen = 0
+
+    def answer(_: dict[str, Any]) -> Reply:
+        nonlocal seen
+        seen += 1
+        return refused(500, "out of order") if seen % 5 == 0 else said("It is the same.\nYES")
+
+    with Scripted(answer) as grader:
+        graded = changed(
+            params,
+            evaluate={"without_tools": False},
+            judge={"outcome": "model", "grader": served(grader.url, "grader", "chat")},
+            check_steps={"max_null_rate": 0.1},
+        )
+        with pytest.raises(DataError, match=r"the grader endpoint:grader gave no verdict on \d+ of(.|\n)*out of order"):
+            evaluate.run(graded, copy, "base")
+        assert not copy.evaluation("base").exists()
+        lenient = changed(graded, check_steps={"max_null_rate": 0.5})
+        (copy.root / ".swirl/answers").rename(copy.root / "answers")
+        evaluate.run(lenient, copy, "base")
+    assert 0.1 < load_json(copy.metrics("evaluate-base"))["ungraded"] < 0.3
 
 
 def test_a_grader_decides_what_is_right(params: Params, copy: Layout) -> None:

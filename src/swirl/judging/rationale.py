@@ -61,6 +61,8 @@ class Said:
     text: str
     error: str = ""
     """Why there is no text."""
+    failed: bool = False
+    """Whether it is the server that failed, so that the same may be answered another time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,7 @@ class Judgement:
     rationale: str
     """Of the first vote with the majority's verdict; with `good` None, what came instead."""
     failed: bool = False
-    """Whether nothing was said at all."""
+    """Whether every vote failed at the server."""
 
 
 class RationaleJudge(ABC):
@@ -90,9 +92,9 @@ class RationaleJudge(ABC):
         self.asked = 0
         """Things that were judged so far, however many votes each had."""
         self.failed = 0
-        """Of those, how many got no answer at all."""
+        """Of those, how many failed at the server."""
         self.failure = ""
-        """Why the first of them got none."""
+        """Why the first of them did."""
         self.again = False
         """Whether what got no verdict is asked about once more."""
 
@@ -169,7 +171,7 @@ def count(votes: Sequence[Said], words: tuple[str, str]) -> Judgement:
     given = [verdict for verdict in verdicts if verdict is not None]
     if not given:
         instead = next((vote.error or vote.text for vote in votes), "")
-        return Judgement(None, None, _bounded(instead), all(vote.error for vote in votes))
+        return Judgement(None, None, _bounded(instead), all(vote.failed for vote in votes))
     score = sum(given) / len(given)
     good = score > 0.5
     agreeing = next(vote for vote, verdict in zip(votes, verdicts, strict=True) if verdict is good)

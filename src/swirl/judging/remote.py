@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from swirl.endpoints.client import Answer, Ask, Client, Message
+from swirl.endpoints.client import Answer, Ask, Client, ContextError, Message
 from swirl.errors import ModelError
 from swirl.judging.rationale import JudgePrompts, RationaleJudge, Said
 from swirl.models.chat import Chat
@@ -40,7 +40,9 @@ class EndpointJudge(RationaleJudge):
             for vote, seed in enumerate(its_seeds)
         ]
         said = iter(
-            Said(answer.text) if isinstance(answer, Answer) else Said("", str(answer))
+            Said(answer.text)
+            if isinstance(answer, Answer)
+            else Said("", str(answer), not isinstance(answer, ContextError))
             for answer in self._client.complete_many(asks)
         )
         return [[next(said) for _ in its_seeds] for its_seeds in seeds]

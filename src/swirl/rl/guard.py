@@ -26,7 +26,7 @@ class Look:
     kl: float
     steps: float
     malformed: float
-    unjudged: float
+    unjudged: float = 0.0
     """Share of the sampled actions on which the reward model gave no verdict; without one, only KL teaches."""
 
 
