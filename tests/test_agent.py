@@ -94,6 +94,27 @@ def test_it_is_the_trajectory_that_the_evaluation_makes(agent: Agent, layout: La
         assert without_logprobs(alone) == without_logprobs(beside)
 
 
+def test_the_agent_is_told_of_its_tools_as_in_training(tmp_path: Path) -> None:
+    """From the project and from a bundle, by the one path that makes attempts."""
+    base = {"source": "pretrained", "model": "taught", "revision": "", "trust_remote_code": False}
+    judge = {**base, "verdict": "token", "max_tokens": 8, "votes": 1, "temperature": 0.0}
+    layout = asked.project(tmp_path / "project", base_model=base, reward_model=judge)
+    (layout.root / "words/search.txt").write_text("{tools} {question}", encoding="utf-8")
+    params = asked.params_of(layout)
+    write_bundle(tmp_path / "bundle", params, layout, 0)
+    project = project_agent(layout.model("swirl"), params, layout, benchmarks_of(layout))
+    for agent in (project, open_bundle(tmp_path / "bundle")):
+        question = agent.question("Ada", "mini")
+        [attempt] = attempts(params, layout, [question], 1)
+        assert attempt.prompt == (
+            "<search_query> ... </search_query>: finds the passages that match a query\n"
+            "<math_exp> ... </math_exp>: evaluates an arithmetic expression Ada"
+        )
+        *_, last = agent.stream_of(question)
+        assert isinstance(last, Ended)
+        assert last.trajectory.prompt_ids == taught.CHAT.prompt(attempt.prompt)
+
+
 def test_an_action_is_told_while_its_tool_is_at_work(tmp_path: Path) -> None:
     gate = tmp_path / "open"
     tasks = {

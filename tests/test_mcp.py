@@ -9,13 +9,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from swirl.errors import ParamsError, SwirlError
 from swirl.tools import mcp
-from swirl.tools.base import Observation, Tool, call
+from swirl.tools.base import MAX_DESCRIPTION, Observation, Tool, call
 from swirl.tools.registry import open_tool
 
 pytest.importorskip("mcp", reason="the extra mcp is not installed")
@@ -63,7 +64,14 @@ def test_what_a_tool_is_called(facts: Open) -> None:
     tool = facts("addUp")
     assert tool.name == tool.kind == "mcp:facts/addUp"
     assert (tool.tag, tool.output_limit) == ("add_up", 200)
-    assert tool.description == "The sum of two numbers.; arguments: a (integer, required), b (integer, required)"
+    assert tool.description == (
+        "The sum of two numbers. Write a JSON object with a (integer, required), b (integer, required)"
+    )
+    assert facts("capital").description == (
+        "The capital of a country. "
+        "Write country as plain text, or a JSON object with country (string, required), shout (boolean)"
+    )
+    assert facts("process").description == "The server's process id. Write {}"
     assert [mcp._tag(name) for name in ("get-Weather.now", "7up", "answer", "ÄÄ", "HTTPGet")] == [
         "get_weather_now",
         "tool_7up",
@@ -71,6 +79,17 @@ def test_what_a_tool_is_called(facts: Open) -> None:
         "tool_",
         "httpget",
     ]
+
+
+@pytest.mark.parametrize(("words", "arguments"), [(3, 200), (5000, 1), (5000, 200)])
+def test_a_long_description_keeps_how_a_call_is_written(words: int, arguments: int) -> None:
+    schema = {"properties": {f"x{i}\n{{question}}": {"type": "number"} for i in range(arguments)}}
+    listing = SimpleNamespace(name="far", description="word\n" * words, input_schema=schema)
+    server = SimpleNamespace(name="odd", description=SimpleNamespace(output_limit=200))
+    description = mcp.ServerTool(server, listing).description  # type: ignore[arg-type]
+    assert len(description) <= MAX_DESCRIPTION
+    assert description.startswith("word word word")
+    assert "Write a JSON object with x0 {question} (number)" in description
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ import torch
 
 from swirl import presets
 from swirl.errors import ToolError
+from swirl.judge_prompts import judge_question, read_judge_prompts
+from swirl.judging.reward import RewardModel
 from swirl.layout import Layout
 from swirl.models.chat import Chat
 from swirl.models.local import fresh, save
@@ -23,6 +26,7 @@ from swirl.models.tokenizer import build_tokenizer
 from swirl.params import Params, validate
 from swirl.presets import laid_over
 from swirl.records import load, load_json
+from swirl.rl.combs import Comb
 from swirl.rollout.engine import Attempt, observe
 from swirl.types import Question, Score, Trajectory
 from swirl.wiring import Toolbox, attempts, questions_of
@@ -69,18 +73,34 @@ def params() -> Params:
 def done(params: Params, tmp_path_factory: pytest.TempPathFactory) -> Layout:
     """The example's project after every stage."""
     layout = Layout(tmp_path_factory.mktemp("own"))
-    for folder in (EXAMPLE, "src/swirl/prompts"):
-        shutil.copytree(ROOT / folder, layout.root / folder)
+    shutil.copytree(ROOT / EXAMPLE, layout.root / EXAMPLE)
     run_stages(params, layout, "download", "check_questions", "index")
     teach(params, layout)
-    run_stages(params, layout, "base_model", "reward_model", "synthesize", "check_trajectories", "judge", "filter")
-    run_stages(params, layout, "check_steps")
+    run_stages(params, layout, "base_model", "reward_model", "synthesize", "check_trajectories")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RewardModel, "read", listening(layout.root / "judged.txt"))
+        run_stages(params, layout, "judge")
+    run_stages(params, layout, "filter", "check_steps")
     for stage, items in (("train", ("sft", "swirl")), ("evaluate", ("ceiling", "base", "sft", "swirl"))):
         module = __import__(f"swirl.stages.{stage}", fromlist=["run"])
         for item in items:
             module.run(params, layout, item)
     run_stages(params, layout, "report")
     return layout
+
+
+def listening(path: Path) -> Callable[[RewardModel, Sequence[Comb]], list[list[float]]]:
+    """`RewardModel.read` that writes down each conversation and question that the judge is sent, one a line."""
+    read = RewardModel.read
+
+    def wrote(judge: RewardModel, combs: Sequence[Comb]) -> list[list[float]]:
+        with path.open("a", encoding="utf-8") as file:
+            for comb in combs:
+                for tooth in comb.teeth:
+                    print(judge.chat.text([*comb.trunk[: tooth.sees], *tooth.ids]), file=file)
+        return read(judge, combs)
+
+    return wrote
 
 
 def teach(params: Params, layout: Layout) -> None:
@@ -90,8 +110,7 @@ def teach(params: Params, layout: Layout) -> None:
     todo = attempts(params, layout, asked, 1)
     talks = {attempt.question.id: talk(attempt, toolbox) for attempt in todo}
     texts = [attempt.prompt for attempt in todo] + [text for turns in talks.values() for turn in turns for text in turn]
-    judge = (ROOT / "src/swirl/prompts/judge/verdict.txt").read_text()
-    tokenizer = build_tokenizer([*texts, judge, "GOOD BAD"], [], 1024)
+    tokenizer = build_tokenizer([*texts, judge_question(params, layout), "GOOD BAD"], [], 1024)
     chat, skip = Chat(tokenizer), -100
     rows = []
     for attempt in todo:
@@ -149,6 +168,27 @@ def test_one_trajectory_needs_both_tools_and_answers_right(done: Layout) -> None
     step = right[0].steps[1]
     assert step.observation.startswith(f"{step.action.payload} -> ")
     assert not step.tool_error
+
+
+@pytest.mark.slow
+def test_policy_and_judge_are_told_of_the_tools_by_the_example(done: Layout) -> None:
+    """What reaches the judge's model: the policy's prompt with its tools, the steps, and the example's own question."""
+    steps = [step for trajectory in load(Trajectory, done.trajectories) for step in trajectory.steps]
+    sent = (done.root / "judged.txt").read_text(encoding="utf-8").splitlines()
+    question = (ROOT / EXAMPLE / "judge/verdict.txt").read_text(encoding="utf-8").strip()
+    assert "An SQL query is GOOD if it is one SELECT over the table staff" in question
+    assert len(sent) >= len(steps) >= 6
+    for text in sent:
+        assert f"{question} GOOD" in text
+        assert "<search_query> ... </search_query>: finds the passages that match a query <sql_query> ..." in text
+        assert "</sql_query>: answers one SELECT over table staff: name, office, department, started (a year)" in text
+
+
+def test_judges_that_write_reasons_have_a_rule_for_sql_too(params: Params) -> None:
+    prompts = read_judge_prompts(params, Layout(ROOT))
+    for prompt in (prompts.process, prompts.reward):
+        assert "An SQL query is GOOD if it is one SELECT over the table staff" in prompt
+        assert "name, office, department, started (a year) and manager" in prompt
 
 
 @pytest.mark.slow

@@ -82,7 +82,7 @@ class Prompts(Section):
     """Folders of prompt files."""
 
     policy: str = Field(
-        description="TASK.txt for every task, and closed_book.txt; {question} and {steps} are filled in"
+        description="TASK.txt for every task, and closed_book.txt; {question}, {steps} and {tools} are filled in"
     )
     judge: str = Field(description="verdict.txt: the turn that asks a local judge for GOOD or BAD")
 

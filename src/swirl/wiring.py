@@ -18,21 +18,30 @@ from swirl.rollout.remote import RemotePolicy, roll_out_remote
 from swirl.rollout.sampler import Sampling
 from swirl.servers import remote_policy
 from swirl.tools import Search
-from swirl.tools.base import Tool
+from swirl.tools.base import Tool, listed
 from swirl.tools.registry import by_kind, open_tool, options_name
 from swirl.types import Derivation, Question, Trajectory
 
 AnyPolicy = Policy | RemotePolicy
 
+_DEMONSTRATED = ("embedded", "annotations")
+"""Sources of a base whose maker fills the prompts by itself, for demonstrations."""
+
 
 def read_prompts(params: Params, layout: Layout) -> Prompts:
-    """The policy's prompts. Raises `DataError` naming a file that is missing or lacks `{question}`."""
+    """The policy's prompts. Raises `DataError` naming a file that is missing, or lacks `{question}`, or has `{tools}`
+    where there are none to show: without tools, and in the demonstrations that a base is made from.
+    """
     folder = layout.root / params.prompts.policy
     texts = {}
     for name in (*params.tasks, "closed_book"):
         texts[name] = read_prompt(folder / f"{name}.txt")
         if "{question}" not in texts[name]:
             raise DataError(f"{folder / name}.txt must hold {{question}}, where the question goes")
+        if "{tools}" in texts[name] and (name == "closed_book" or params.base_model.source in _DEMONSTRATED):
+            why = f"base_model.source {params.base_model.source} writes its demonstrations without them"
+            why = "it is asked without tools" if name == "closed_book" else why
+            raise DataError(f"{folder / name}.txt must not hold {{tools}}: {why}; leave it out")
     closed_book = texts.pop("closed_book")
     return Prompts(texts, closed_book)
 
@@ -117,8 +126,8 @@ def attempts_with(
             raise DataError(f"question {question.id} is of task {question.task!r}; params.yaml has tasks {known}")
         limit = params.tasks[question.task].max_steps if tools_of else 1
         template = prompts.tasks[question.task] if tools_of else prompts.closed_book
-        prompt = fill(template, question.text, limit)
         tools = tools_of(question) if tools_of else {}
+        prompt = fill(template, question.text, limit, listed(tools.values()))
         made += [Attempt(question, sample, prompt, tools, limit) for sample in range(samples)]
     return made
 

@@ -15,7 +15,7 @@ class StaffDatabase:
     name = "sql"
     kind = "sql"
     tag = "sql_query"
-    description = "asks the staff table in SQL: name, office, department, started, manager"
+    description = "answers one SELECT over table staff: name, office, department, started (a year), manager (a name)"
     output_limit = 400
 
     def __init__(self, rows: int = 5, seconds: float = 1.0, database: str = "staff.db") -> None:

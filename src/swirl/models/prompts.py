@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from swirl.errors import DataError
 
+_PLACE = re.compile(r"\{(question|steps|tools)\}")
+
 
 @dataclass(frozen=True, slots=True)
 class Prompts:
-    """The user's first turn, with `{question}` and `{steps}`."""
+    """The user's first turn, with `{question}`, `{steps}` and, where it is wanted, `{tools}`."""
 
     tasks: Mapping[str, str]
     """By task."""
     closed_book: str
-    """When there are no tools."""
+    """When there are no tools; without `{tools}`."""
 
 
 def read_prompt(path: Path) -> str:
@@ -27,6 +30,10 @@ def read_prompt(path: Path) -> str:
         raise DataError(f"{path} does not exist; params.yaml asks for it in `tasks` and `prompts`") from None
 
 
-def fill(prompt: str, question: str, steps: int) -> str:
-    """A prompt with its `{question}` and `{steps}`; any other brace stays as it is."""
-    return prompt.replace("{steps}", str(steps)).replace("{question}", question)
+def fill(prompt: str, question: str, steps: int, tools: str = "") -> str:
+    """A prompt with its `{question}`, `{steps}` and `{tools}`; any other brace stays as it is.
+
+    All at once, so that none in a question or in what a tool says of itself is filled.
+    """
+    values = {"question": question, "steps": str(steps), "tools": tools}
+    return _PLACE.sub(lambda match: values[match[1]], prompt)

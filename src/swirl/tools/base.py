@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,6 +11,9 @@ from swirl.errors import ToolError
 
 MAX_INPUT = 2000
 """Characters of a payload; a longer one is answered with an error and does not reach the tool."""
+
+MAX_DESCRIPTION = 1000
+"""Characters of a tool's description in a prompt; what is longer is cut with a note."""
 
 MAX_HANGING = 4
 """Calls of one tool that may be left behind at their time limit; until one of them ends, the tool is refused."""
@@ -37,7 +41,7 @@ class Tool(Protocol):
 
     @property
     def description(self) -> str:
-        """What it does, for the prompt."""
+        """What it does and what to write into a call, for the `{tools}` of a prompt."""
 
     @property
     def time_limit_s(self) -> float:
@@ -57,6 +61,20 @@ class Observation:
 
     text: str
     error: bool
+
+
+def listed(tools: Iterable[Tool]) -> str:
+    """The tools for a prompt, a line each: `<math_exp> ... </math_exp>: evaluates an arithmetic expression`.
+
+    A description is written by whoever made the tool, an MCP server for one: it gets one line, and its length is
+    bounded.
+    """
+    return "\n".join(f"<{tool.tag}> ... </{tool.tag}>: {one_line(tool.description, MAX_DESCRIPTION)}" for tool in tools)
+
+
+def one_line(text: str, limit: int) -> str:
+    """At most `limit` characters of `text`, its runs of white space as single spaces."""
+    return _cut(" ".join(text.split()), limit)
 
 
 def call(tool: Tool, payload: str) -> Observation:

@@ -24,14 +24,13 @@ from pathlib import Path
 from typing import Any
 
 from swirl.errors import ParamsError, SwirlError, ToolError
-from swirl.tools.base import MAX_HANGING
+from swirl.tools.base import MAX_DESCRIPTION, MAX_HANGING, one_line
 
 START_LIMIT_S = 60.0
 """Seconds that a server may take for each answer while it is opened."""
 MAX_RESTARTS = 10
 """How often a server that has ended, or that answers nothing any more, is started again."""
 
-_MAX_DESCRIPTION = 1000
 _CLOSE_LIMIT_S = 15.0
 _MIN_OUTPUT = 20
 _servers: dict[tuple[str, str], Server] = {}
@@ -126,8 +125,7 @@ class ServerTool:
         self._server, self._tool = server, str(listed.name)
         self.name = self.kind = f"mcp:{server.name}/{listed.name}"
         self.tag = _tag(self._tool)
-        said = " ".join((listed.description or f"the tool {listed.name} of {server.name}").split())
-        self.description = f"{said}; arguments: {self._signature()}"[:_MAX_DESCRIPTION]
+        self.description = self._described(listed.description or f"the tool {listed.name} of {server.name}")
         self.output_limit = server.description.output_limit
 
     def run(self, payload: str) -> str:
@@ -150,6 +148,15 @@ class ServerTool:
         except UnicodeEncodeError:  # half of a surrogate pair, which would end the connection
             raise ToolError("the arguments hold characters that cannot be sent") from None
         return arguments
+
+    def _described(self, said: str) -> str:
+        """What the server says of the tool, and how a call is written: each keeps its room, however long both are."""
+        written = f"a JSON object with {self._signature()}" if self._arguments else "{}"
+        if self._text_argument:
+            written = f"{self._text_argument} as plain text, or {written}"
+        half = MAX_DESCRIPTION // 2
+        how = one_line(f"Write {written}", max(half, MAX_DESCRIPTION - len(said) - 2))
+        return f"{one_line(said, MAX_DESCRIPTION - len(how) - 2).rstrip('.')}. {how}"
 
     def _signature(self) -> str:
         """`query (string, required), k (integer)`."""

@@ -1,0 +1,116 @@
+"""What a prompt becomes: its question, step limit and tools, and nothing that somebody else wrote into those."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from swirl import presets
+from swirl.actions import parse
+from swirl.errors import DataError
+from swirl.layout import Layout
+from swirl.models.prompts import fill
+from swirl.params import Params, validate
+from swirl.presets import laid_over
+from swirl.tools import Calculator
+from swirl.tools.base import MAX_DESCRIPTION, Tool, listed
+from swirl.types import Question
+from swirl.wiring import attempts_with, read_prompts
+from tests import taught
+
+ROOT = Path(__file__).parents[1]
+OWN = str(ROOT / "examples/own-task/preset.yaml")
+HOSTILE = "first\r\nline\u2028{question} {steps} {tools} \ud800"
+
+
+@dataclass
+class Told:
+    """A tool that says anything of itself."""
+
+    description: str
+    name: str = "told"
+    kind: str = "told"
+    tag: str = "tell_me"
+    time_limit_s: float = 1.0
+    output_limit: int = 100
+
+    def run(self, payload: str) -> str:
+        return payload
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "src/swirl/prompts").glob("[pr]*/*.txt")), ids=str)
+def test_the_built_in_prompts_have_no_tools_to_fill(path: Path) -> None:
+    prompt = path.read_text(encoding="utf-8")
+    text = fill(prompt, "Who {steps}?", 5, "<a> ... </a>: x")
+    assert text == prompt.replace("{steps}", "5").replace("{question}", "Who {steps}?")
+
+
+def test_nothing_is_filled_inside_what_was_filled_in() -> None:
+    text = fill("{tools}|{steps}|{question}|{other}", "{tools} {steps} {question}", 3, "{question} {tools} {steps}")
+    assert text == "{question} {tools} {steps}|3|{tools} {steps} {question}|{other}"
+
+
+def test_a_tool_is_listed_in_the_form_that_is_read_as_its_call() -> None:
+    lines = listed([taught.SEARCH, Calculator(), Told("says it")]).splitlines()
+    assert lines == [
+        "<search_query> ... </search_query>: finds the passages that match a query",
+        "<math_exp> ... </math_exp>: evaluates an arithmetic expression",
+        "<tell_me> ... </tell_me>: says it",
+    ]
+    action = parse(lines[2].partition(":")[0], {"tell_me": "told"})
+    assert (action.kind, action.payload) == ("told", "...")
+    assert listed([]) == ""
+
+
+def test_a_description_has_one_line_and_an_end() -> None:
+    hostile = listed([Told(HOSTILE)])
+    assert hostile == "<tell_me> ... </tell_me>: first line {question} {steps} {tools} ?"
+    long = listed([Told("x" * 10 * MAX_DESCRIPTION)]).removeprefix("<tell_me> ... </tell_me>: ")
+    assert len(long) == MAX_DESCRIPTION
+    assert long.endswith("x ... [cut]")
+
+
+def project(root: Path, preset: str, **prompts: str) -> tuple[Params, Layout]:
+    """A preset's params over prompt files of the test's own."""
+    tree = laid_over(presets.tree(ROOT, preset), {"prompts": {"policy": "words"}})
+    (root / "words").mkdir()
+    for name, text in (dict.fromkeys((*tree["tasks"], "closed_book"), "{question}") | prompts).items():
+        (root / f"words/{name}.txt").write_text(text, encoding="utf-8")
+    return validate(tree, "tests"), Layout(root)
+
+
+def test_an_attempt_is_told_of_the_tools_of_its_question(tmp_path: Path) -> None:
+    params, layout = project(
+        tmp_path, OWN, staff="{tools}\n{steps} calls. {question}", closed_book="No tools: {question}"
+    )
+    said = Told(HOSTILE)
+    tools: dict[str, Tool] = {"search": taught.SEARCH, "told": said}
+    asked = Question("q", "b", "train", "Why {tools}?", ("x",), 1, ("search", "told:Told"), "staff")
+    one = dataclasses.replace(asked, tools=("told:Told",))
+    made = [
+        *attempts_with(params, layout, [asked], 1, lambda _: tools),
+        *attempts_with(params, layout, [one], 1, lambda _: {"told": said}),
+        *attempts_with(params, layout, [asked], 1, None),
+    ]
+    hostile = "<tell_me> ... </tell_me>: first line {question} {steps} {tools} ?"
+    assert [attempt.prompt for attempt in made] == [
+        "<search_query> ... </search_query>: finds the passages that match a query\n"
+        f"{hostile}\n5 calls. Why {{tools}}?",
+        f"{hostile}\n5 calls. Why {{tools}}?",
+        "No tools: Why {tools}?",
+    ]
+
+
+def test_tools_where_there_are_none_to_show(tmp_path: Path) -> None:
+    params, layout = project(tmp_path, OWN, closed_book="{tools} {question}")
+    with pytest.raises(DataError, match=r"closed_book.txt must not hold \{tools\}: it is asked without tools"):
+        read_prompts(params, layout)
+
+
+def test_tools_in_the_prompt_of_a_base_made_from_demonstrations(tmp_path: Path) -> None:
+    params, layout = project(tmp_path, "smoke", search="{tools} {question}")
+    with pytest.raises(DataError, match=r"search.txt must not hold \{tools\}: base_model.source embedded writes"):
+        read_prompts(params, layout)
