@@ -210,6 +210,7 @@ def test_questions_of_more_hops_are_left_out_and_counted(layout: Layout) -> None
     assert (metrics["musique.evaluation.questions"], metrics["musique.more_hops"]) == (41, 19)
 
 
+@pytest.mark.filterwarnings("ignore:.*has 60 rows; the official file")
 def test_listed_ids_are_evaluated_and_missing_ones_are_told(layout: Layout) -> None:
     path = put(layout, "musique/train_sample.json")
     rows = json.loads((DATA / path).read_text(encoding="utf-8"))
