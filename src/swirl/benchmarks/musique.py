@@ -2,8 +2,8 @@
 
 The row counts are of MuSiQue-Ans, and of the answerable rows of MuSiQue-Full, which pairs each with an unanswerable
 one. They come from others, not from the paper's own table, which we could not read: appendix A of StackPlanner (Zhang
-et al.) gives 19,938 training and 2,417 development questions, and the hub's page of `dgslibisey/MuSiQue` 19.9k and
-2.42k rows.
+et al.), whose three splits sum to 24,814 (the paper's abstract says 25K), and the hub's page of `dgslibisey/MuSiQue`,
+which says 19.9k and 2.42k rows.
 """
 
 from __future__ import annotations

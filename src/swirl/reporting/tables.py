@@ -93,7 +93,7 @@ def by_hops(results: Results) -> Html | None:
     """Accuracy of each model by hops, and its mean over them; None where no benchmark has several numbers of hops."""
     if not results.by_hops:
         return None
-    rows = [
+    rows: list[Sequence[Child]] = [
         [
             f"{row.benchmark}, {'mean' if row.hops is None else row.hops}",
             row.n,
