@@ -182,6 +182,7 @@ def test_cofca_in_our_own_lines(as_lines: Write) -> None:
     assert read("cofca", "test", path).support == {}
 
 
+@pytest.mark.filterwarnings("ignore:.*the official file of beerqa dev")
 def test_beerqa_keeps_every_answer_and_may_have_no_context(tmp_path: Path) -> None:
     path = tmp_path / "beerqa.json"
     bare = {"id": "b2", "question": "q", "answers": ["a"]}
@@ -366,10 +367,23 @@ def test_the_row_counts_that_are_known() -> None:
     assert {name: dict(form.counts) for name, form in OFFICIAL.items()} == {
         "gsm8k": {"train": 7473, "test": 1319, "evaluation": 1319},
         "hotpotqa": {"train": 90447, "dev": 7405, "validation": 7405, "evaluation": 7405},
-        "musique": {},
+        "musique": {"train": 19938, "dev": 2417, "evaluation": 2417},
         "cofca": {},
-        "beerqa": {},
+        "beerqa": {"train": 134043, "dev": 14121, "evaluation": 14121},
     }
+
+
+def test_unanswerable_rows_do_not_count_against_the_official_number(as_lines: Write) -> None:
+    """MuSiQue-Full pairs each question of MuSiQue-Ans with an unanswerable one of the same id."""
+    pairs = [{**MUSIQUE, "id": f"2hop__{n}", "answerable": answerable} for n in range(2417) for answerable in (1, 0)]
+    path = as_lines(*({**row, "answerable": bool(row["answerable"])} for row in pairs))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loaded = read("musique", "evaluation", path)
+    assert (loaded.rows, len(loaded.questions), loaded.unanswerable) == (4834, 2417, 2417)
+    message = "has 2,417 rows with an answer; the official file of musique train has 19,938"
+    with pytest.warns(UserWarning, match=message):
+        read("musique", "train", path)
 
 
 def test_selecting_keeps_the_order_of_the_file_and_lists_what_is_missing(as_lines: Write, tmp_path: Path) -> None:
@@ -430,7 +444,9 @@ def test_real_rows_of_hotpotqa() -> None:
 
 
 def test_real_rows_of_musique() -> None:
-    loaded = read("musique", "train", real("musique/train_sample.json"))
+    path = real("musique/train_sample.json")
+    with pytest.warns(UserWarning, match="has 60 rows; the official file of musique train has 19,938"):
+        loaded = read("musique", "train", path)
     assert (len(loaded.questions), loaded.unanswerable, loaded.skipped) == (60, 0, [])
     assert [sum(q.hops == hops for q in loaded.questions) for hops in (2, 3, 4)] == [41, 16, 3]
     assert all(q.hops == int(q.id.rsplit("/")[-1][0]) for q in loaded.questions)
@@ -448,7 +464,9 @@ def check_corpus(loaded: Loaded) -> None:
 
 
 def test_beerqa_in_its_real_layout() -> None:
-    questions, passages = benchmarks.load("beerqa", "train", real("beerqa/format.json"))
+    path = real("beerqa/format.json")
+    with pytest.warns(UserWarning, match="has 2 rows; the official file of beerqa train has 134,043"):
+        questions, passages = benchmarks.load("beerqa", "train", path)
     assert [len(q.answers) for q in questions] == [2, 1]
     assert len(passages) == 3
 

@@ -13,7 +13,7 @@ from swirl.reporting import charts, evidence, text
 from swirl.reporting.format import gain, number, p_value, percent, rates
 from swirl.reporting.markup import join, printable, raw, tag
 from swirl.reporting.paper import paper_order, published
-from swirl.reporting.results import Arm, Funnel, Results, load, memory_at_chance, to_json
+from swirl.reporting.results import Arm, ByHops, Funnel, Results, load, memory_at_chance, to_json
 from swirl.types import Score
 
 ARMS = {name: Arm(4, 12, 0.5, {"mini-gsm8k": 4}) for name in ("none", "process", "outcome", "both")}
@@ -33,7 +33,8 @@ def results() -> Results:
         score("base", 0.25, "[red]mine\x1b[0m"),
         score("swirl", 0.2, "[red]mine\x1b[0m"),
     )
-    return Results(scores, Funnel("none", 8, ARMS, ARMS["none"]), {}, {})
+    hops = (ByHops("mini-gsm8k", 2, 100, {"base": 0.4}), ByHops("mini-gsm8k", None, 100, {"base": 0.4}))
+    return Results(scores, Funnel("none", 8, ARMS, ARMS["none"]), {}, {}, by_hops=hops)
 
 
 def test_text_is_escaped_and_markup_is_not() -> None:
@@ -142,6 +143,9 @@ def test_results_come_back_from_their_file(results: Results, tmp_path: Path) -> 
     save_json({"scores": []}, tmp_path / "results.json")
     with pytest.raises(DataError, match=r"results.json: 'filters' is missing"):
         load(tmp_path / "results.json")
+    save_json(to_json(results) | {"by_hops": [{"benchmark": "mini-gsm8k"}]}, tmp_path / "results.json")
+    with pytest.raises(DataError, match=r"results.json, by_hops, entry 0: 'hops' is missing"):
+        load(tmp_path / "results.json")
 
 
 def test_gains_are_beside_the_papers(results: Results) -> None:
@@ -165,6 +169,7 @@ def test_the_terminal_report_leaves_out_what_is_absent_and_adds_times(
     lines = [" ".join(line.split()) for line in before.splitlines()]
     assert "mini-gsm8k 40.0 ±10.0 50.0 ±10.0 +25.0% +21.5% – – → –" in lines
     assert "[red]mine�[0m 25.0 ±10.0 20.0 ±10.0 -20.0% – – – → –" in lines
+    assert "mini-gsm8k 2 100 40.0 –" in lines
     assert "No labels to measure the reward model against." in lines
     assert "without tools" not in before and "Time and memory" not in before
     assert lines[-2:] == ["Runs, curves and gates in MLflow: make mlflow", "The whole report: reports/index.html"]

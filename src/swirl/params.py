@@ -198,7 +198,7 @@ class CheckQuestions(Section):
     """Limits of the questions gate."""
 
     min_evaluation: Count = Field(description="least evaluation questions of a benchmark that has some")
-    max_skipped_share: Share = Field(description="bad rows that download left out, among all rows of a benchmark")
+    max_skipped_share: Share = Field(description="bad rows that download left out, among all rows of a file")
 
 
 class Index(Section):

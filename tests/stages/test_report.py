@@ -19,6 +19,7 @@ from swirl.layout import Layout
 from swirl.params import Params
 from swirl.reporting import text
 from swirl.stages import report
+from swirl.stages.evaluate import by_hops
 from swirl.types import Action, Prediction, Question, Score, Step, Stop, Trajectory
 
 N = 20
@@ -48,16 +49,17 @@ def made_up_run(root: Path) -> Layout:
         records.save_json(_scores(rows), layout.evaluation(model))
         tried = [_trajectory(row) for row in rows if row.with_tools]
         records.save(tried, Trajectory, layout.prediction_trajectories(model))
-    asked = [
-        Question(
-            f"{benchmark}-{i:02}", benchmark, "evaluation", f"Where was {i} born? {HOSTILE}", ("Oslo",), 2, ("search",)
-        )
-        for benchmark in RIGHT
-        for i in range(N)
-    ]
+    asked = [_question(benchmark, i) for benchmark in RIGHT for i in range(N)]
     records.save(asked, Question, layout.questions)
     _write_metrics(layout)
     return layout
+
+
+def _question(benchmark: str, i: int) -> Question:
+    """Two hops; mini-cofca's first twelve take two, then five three, and three four; mini-beerqa's are not known."""
+    hops = {"mini-cofca": 2 + (i >= 12) + (i >= 17), "mini-beerqa": 0}.get(benchmark, 2)
+    text = f"Where was {i} born? {HOSTILE}"
+    return Question(f"{benchmark}-{i:02}", benchmark, "evaluation", text, ("Oslo",), hops, ("search",))
 
 
 def _predictions(benchmark: str, model: str, right: int, with_tools: bool) -> list[Prediction]:
@@ -246,7 +248,7 @@ def _parsed(page: str) -> _Page:
 
 def test_results_hold_paired_tests_and_gains(finished: Layout) -> None:
     content = json.loads(finished.results.read_text(encoding="utf-8"))
-    assert list(content) == ["filters", "memory", "relative_gain", "retrieval", "reward_model", "scores"]
+    assert list(content) == ["by_hops", "filters", "memory", "relative_gain", "retrieval", "reward_model", "scores"]
     cells = {(row["benchmark"], row["model"], row["with_tools"]): row for row in content["scores"]}
     assert len(cells) == len(content["scores"]) == 36
     assert cells["mini-hotpotqa", "base", True]["p_vs_base"] is None
@@ -406,6 +408,40 @@ def test_the_terminal_shows_the_same_results(finished: Layout, capsys: pytest.Ca
     assert "process (used) 170 21.2% 510 64.0%" in lines
     assert max(len(line) for line in printed.splitlines()) <= 100
     assert "\x1b" not in printed
+
+
+def test_accuracy_by_hops_is_that_of_evaluate_and_is_shown(run: Layout, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = records.load_json(run.results)["by_hops"]
+    assert [(row["benchmark"], row["hops"], row["n"]) for row in rows] == [
+        ("mini-cofca", 2, 12),
+        ("mini-cofca", 3, 5),
+        ("mini-cofca", 4, 3),
+        ("mini-cofca", None, 20),
+    ]
+    # of the twelve, five and three, SWiRL has the first twelve right and the ceiling the first nineteen
+    assert [row["accuracy"]["swirl"] for row in rows] == [1.0, 0.0, 0.0, 1 / 3]
+    assert [row["accuracy"]["ceiling"] for row in rows[2:]] == [2 / 3, (2 + 2 / 3) / 3]
+    questions = {row.id: row for row in records.load(Question, run.questions)}
+    for model in MODELS:
+        metrics = by_hops(records.load(Prediction, run.predictions(model)), questions)
+        names = ["mean_of_hops" if row["hops"] is None else f"hops_{row['hops']}" for row in rows]
+        told = {f"mini-cofca.{name}.accuracy": row["accuracy"][model] for name, row in zip(names, rows, strict=True)}
+        assert told == metrics
+    words = _parsed(run.page.read_text(encoding="utf-8")).text
+    assert "mini-cofca, 212100.0%83.3%91.7%100.0%" in words
+    assert "mini-cofca, mean2088.9%27.8%30.6%33.3%" in words
+    text.show(run)
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "mini-cofca 4 3 66.7 0.0 0.0 0.0" in lines
+    assert "mini-cofca mean 20 88.9 27.8 30.6 33.3" in lines
+
+
+def test_one_number_of_hops_makes_no_table(run: Layout) -> None:
+    asked = records.load(Question, run.questions)
+    records.save([dataclasses.replace(row, hops=2) for row in asked], Question, run.questions)
+    words = _parsed(_rerun(run)).text
+    assert records.load_json(run.results)["by_hops"] == []
+    assert "by hops" not in words
 
 
 def test_recall_of_the_search_is_reported(run: Layout) -> None:

@@ -56,15 +56,15 @@ def read(
     Ids are `<name>/<split>/<official id>` and, of passages, `<name>/<split>/<number>`. `drop_easy` leaves out
     HotPotQA's easy questions where the split is `train`. `on_bad_row` is `raise` or `skip`.
 
-    Warns when an official split has another number of rows, and when rows are skipped. Raises `DataError`: for a bad
-    row, naming file, row, field, value and what is expected; for a file that cannot be read at all or that leaves no
-    question; and for arguments that are not known.
+    Warns when an official split has another number of rows with an answer, and when rows are skipped. Raises
+    `DataError`: for a bad row, naming file, row, field, value and what is expected; for a file that cannot be read at
+    all or that leaves no question; and for arguments that are not known.
     """
     form = _format(name, split, on_bad_row)
     paths = [path] if isinstance(path, Path) else list(path)
     parsed = parse_rows(form.parse, paths, on_bad_row, form.wrapper)
     where = " and ".join(str(part) for part in paths)
-    _check_count(form.counts.get(split), parsed.count, where, f"{name} {split}")
+    _check_count(form.counts.get(split), parsed, where, f"{name} {split}")
     dropped = {row.id for row in parsed.rows if row.easy and drop_easy and split == "train"}
     kept = [row for row in parsed.rows if row.id not in dropped]
     check_rest(where, parsed, kept, len(dropped))
@@ -153,6 +153,9 @@ def _corpus(rows: Sequence[Row], prefix: str) -> dict[Pair, str]:
     return ids
 
 
-def _check_count(expected: int | None, count: int, where: str, what: str) -> None:
+def _check_count(expected: int | None, parsed: Parsed[Row], where: str, what: str) -> None:
+    """Warn of another number of rows that have an answer; a bad row counts as one of them."""
+    count = parsed.count - parsed.unanswerable
     if expected is not None and count != expected:
-        warnings.warn(f"{where} has {count:,} rows; the official file of {what} has {expected:,}", stacklevel=3)
+        rows = "rows with an answer" if parsed.unanswerable else "rows"
+        warnings.warn(f"{where} has {count:,} {rows}; the official file of {what} has {expected:,}", stacklevel=3)

@@ -65,7 +65,7 @@ class Format:
     task: str
     """`Question.task` of its questions."""
     counts: Mapping[str, int]
-    """Rows of the official files, by official split, and of that which is evaluated on; others are not checked."""
+    """Rows with an answer in the official files, by official split, and `evaluation`; others are not checked."""
     wrapper: str = ""
     """Key of the list of rows, in a format whose file is one JSON object."""
 

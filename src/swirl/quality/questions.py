@@ -59,7 +59,7 @@ def check(
         ]
         if sources:
             tables.append(_sources_table(sources, max_skipped_share))
-        return tables, _statistics(mix)
+        return tables, {**_statistics(mix), **_skipped(sources)}
 
     return examine("questions", complete, derive)
 
@@ -159,12 +159,18 @@ def _support_table(support: pd.DataFrame, questions: pd.DataFrame, corpora: Mapp
 
 
 def _sources_table(sources: Sequence[Mapping[str, Any]], max_skipped_share: float) -> Table:
-    """The share of bad rows that were left out, a row for each benchmark."""
-    frame = pd.DataFrame([{key: source[key] for key in ("benchmark", "rows", "skipped")} for source in sources])
-    frame = frame.groupby("benchmark", as_index=False)[["rows", "skipped"]].sum()
-    frame["skipped_share"] = frame["skipped"] / frame["rows"]
-    meaning = f"at most {max_skipped_share:g} of a benchmark's rows are bad and were skipped"
-    return Table("sources", frame, ("benchmark",), [expect.between("skipped_share", None, max_skipped_share, meaning)])
+    """The share of bad rows that were left out, a row for each file that has rows: a list of ids has none."""
+    frame = pd.DataFrame(
+        [
+            (source["benchmark"], source["file"], source["skipped"] / source["rows"])
+            for source in sources
+            if source["rows"]
+        ],
+        columns=["benchmark", "file", "skipped_share"],
+    )
+    meaning = f"at most {max_skipped_share:g} of a file's rows are bad and were skipped"
+    expectation = expect.between("skipped_share", None, max_skipped_share, meaning)
+    return Table("sources", frame, ("benchmark", "file"), [expectation])
 
 
 def _derivations_table(derivations: pd.DataFrame, questions: pd.DataFrame) -> Table:
@@ -209,4 +215,11 @@ def _statistics(mix: pd.DataFrame) -> dict[str, float]:
         f"{split}/{benchmark}": int(count)
         for split in SPLITS
         for benchmark, count in zip(mix["benchmark"], mix[split], strict=True)
+    }
+
+
+def _skipped(sources: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Number of bad rows that were left out, of the files that had some."""
+    return {
+        f"skipped/{source['benchmark']}/{source['file']}": source["skipped"] for source in sources if source["skipped"]
     }

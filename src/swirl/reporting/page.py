@@ -22,6 +22,7 @@ def page(results: Results, evidence: shown.Evidence, samples: int) -> str:
         what_this_is(results),
         tables.labels(results),
         tables.tools(results),
+        tables.by_hops(results),
         tables.funnel(results),
         tables.reward_model(results),
         shown.curves(evidence),

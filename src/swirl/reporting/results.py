@@ -48,6 +48,19 @@ class Funnel:
 
 
 @dataclass(frozen=True, slots=True)
+class ByHops:
+    """Accuracy with tools on a benchmark's questions of one number of hops, or the mean over those numbers."""
+
+    benchmark: str
+    hops: int | None
+    """None: the mean, in which each number of hops weighs the same (CofCA's score)."""
+    n: int
+    """Number of questions."""
+    accuracy: dict[str, float]
+    """By model."""
+
+
+@dataclass(frozen=True, slots=True)
 class Results:
     """Everything that `reports/results.json` holds."""
 
@@ -57,6 +70,8 @@ class Results:
     memory: dict[str, float]
     retrieval: dict[str, float] = dataclasses.field(default_factory=dict)
     """`BENCHMARK.SPLIT.recall@k` and `.all@k`, where questions say which passages they rest on."""
+    by_hops: tuple[ByHops, ...] = ()
+    """The benchmarks whose questions have several numbers of hops, each with its mean last."""
 
     @property
     def benchmarks(self) -> list[str]:
@@ -95,8 +110,11 @@ def evaluated(layout: Layout) -> list[str]:
     return [model for model in MODELS if model == "base" or records.load_json(layout.evaluation(model))]
 
 
-def gather(layout: Layout, predictions: Mapping[str, Sequence[Prediction]]) -> Results:
-    """Join the stages' outputs and test every model against base. Raises `DataError` naming what does not fit."""
+def gather(layout: Layout, predictions: Mapping[str, Sequence[Prediction]], hops: Mapping[str, int]) -> Results:
+    """Join the stages' outputs and test every model against base; `hops` is by question id, 0 where not known.
+
+    Raises `DataError` naming what does not fit.
+    """
     scores = [score for model in predictions for score in _read_scores(layout.evaluation(model), model)]
     scores.sort(key=lambda score: (paper_order(score.benchmark), not score.with_tools, MODELS.index(score.model)))
     outcomes = {model: _outcomes(rows) for model, rows in predictions.items()}
@@ -107,6 +125,7 @@ def gather(layout: Layout, predictions: Mapping[str, Sequence[Prediction]]) -> R
         reward_model=_read_numbers(layout.metrics("reward_model")),
         memory={key.removeprefix("memory."): base_metrics[key] for key in base_metrics if key.startswith("memory.")},
         retrieval={key: value for key, value in _read_numbers(layout.metrics("index")).items() if "@" in key},
+        by_hops=tuple(_by_hops(predictions, hops)),
     )
 
 
@@ -136,6 +155,7 @@ def load(path: Path) -> Results:
         reward_model=content["reward_model"],
         memory=content["memory"],
         retrieval=content.get("retrieval", {}),
+        by_hops=tuple(_hops_row(row, path, number) for number, row in enumerate(content.get("by_hops", ()))),
     )
 
 
@@ -185,6 +205,34 @@ def _score(row: Any, path: Path, number: int) -> Score:
         if not _is_number(value) or value < 0 or (name in _FRACTIONS and value > 1):
             raise DataError(f"{where} ({score.benchmark}): {name} is {value!r}, expected a number, fractions in [0, 1]")
     return score
+
+
+def _hops_row(row: Any, path: Path, number: int) -> ByHops:
+    _require(row, [field.name for field in dataclasses.fields(ByHops)], f"{path}, by_hops, entry {number}")
+    return records.from_dict(ByHops, row)
+
+
+def _by_hops(predictions: Mapping[str, Sequence[Prediction]], hops: Mapping[str, int]) -> list[ByHops]:
+    """The same numbers as the metrics `hops_N.accuracy` and `mean_of_hops.accuracy` of evaluate."""
+    cells: dict[str, dict[int, dict[str, list[bool]]]] = {}
+    for model, rows in predictions.items():
+        for row in rows:
+            if row.with_tools and (count := hops.get(row.question_id, 0)):
+                cells.setdefault(row.benchmark, {}).setdefault(count, {}).setdefault(model, []).append(row.correct)
+    found: list[ByHops] = []
+    for benchmark in sorted(cells, key=paper_order):
+        groups = [_group(benchmark, count, answers) for count, answers in sorted(cells[benchmark].items())]
+        if len(groups) > 1:
+            models = [model for model in predictions if all(model in group.accuracy for group in groups)]
+            means = {model: sum(group.accuracy[model] for group in groups) / len(groups) for model in models}
+            found += [*groups, ByHops(benchmark, None, sum(group.n for group in groups), means)]
+    return found
+
+
+def _group(benchmark: str, hops: int, answers: Mapping[str, Sequence[bool]]) -> ByHops:
+    """One number of hops, from whether each model's answers are right."""
+    accuracy = {model: sum(right) / len(right) for model, right in answers.items()}
+    return ByHops(benchmark, hops, max(len(right) for right in answers.values()), accuracy)
 
 
 def _outcomes(rows: Sequence[Prediction]) -> dict[tuple[str, bool], dict[str, bool]]:

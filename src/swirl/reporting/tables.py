@@ -89,6 +89,26 @@ def tools(results: Results) -> Html | None:
     return section("tools", "With and without tools", text(words), table(head, rows))
 
 
+def by_hops(results: Results) -> Html | None:
+    """Accuracy of each model by hops, and its mean over them; None where no benchmark has several numbers of hops."""
+    if not results.by_hops:
+        return None
+    rows: list[Sequence[Child]] = [
+        [
+            f"{row.benchmark}, {'mean' if row.hops is None else row.hops}",
+            row.n,
+            *(percent(row.accuracy.get(model)) for model in results.models),
+        ]
+        for row in results.by_hops
+    ]
+    words = (
+        "Accuracy with tools by the hops that a question takes (calculations: its operations), and the mean over "
+        "them, in which each number of hops weighs the same; CofCA's score in the paper is such a mean."
+    )
+    head = ["Benchmark, hops", "n", *(LABELS[model] for model in results.models)]
+    return section("hops", "Accuracy by hops", text(words), table(head, rows))
+
+
 def measures(results: Results) -> Html:
     """Exact match, F1, precision and recall of every cell."""
     head = ["Benchmark", "Model", "n", "Accuracy", "EM", "F1", "Precision", "Recall", "Steps", "Malformed"]

@@ -44,7 +44,7 @@ def render(layout: Layout) -> Group:
         ),
     ]
     tools = _without_tools(results)
-    parts += [Text(), *([tools] if tools else [])]
+    parts += [Text(), *([tools] if tools else []), *([_by_hops(results)] if results.by_hops else [])]
     parts += [_funnel(results), _reward_model(results)]
     if memory_at_chance(results.memory):
         parts.append(_note("Closed-book recall of the memorised world is at chance: mini-cofca tests no memory."))
@@ -87,6 +87,18 @@ def _without_tools(results: Results) -> Table | None:
             cells = [_cell(results, benchmark, model, False) for model in models]
             p = p_value(swirl.p_vs_base if swirl else None)
             table.add_row(_name(benchmark), *cells, gain(results.gain(benchmark, "swirl", False)), p)
+    return table
+
+
+def _by_hops(results: Results) -> Table:
+    """Accuracy with tools by hops, and its mean over them."""
+    right = ["hops", "n", *(LABELS[model] for model in results.models)]
+    table = _table("Accuracy with tools by hops, %", ["benchmark"], right)
+    for row in results.by_hops:
+        cells = [row.accuracy.get(model) for model in results.models]
+        shown = [NONE if value is None else f"{100 * value:.1f}" for value in cells]
+        hops = "mean" if row.hops is None else str(row.hops)
+        table.add_row(_name(row.benchmark), hops, str(row.n), *shown, end_section=row.hops is None)
     return table
 
 

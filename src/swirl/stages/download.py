@@ -27,7 +27,7 @@ from swirl.types import Derivation, Passage, Question, Support, WrittenSolution
 SHOWN_ROWS = 20
 """Bad rows of a file that sources.json names."""
 SHOWN_IDS = 10
-"""Missing evaluation ids that the warning names."""
+"""Missing evaluation ids that the warning names; sources.json names all of them."""
 
 
 @dataclass(slots=True)
@@ -54,12 +54,19 @@ class Files:
     """What sources.json says."""
 
     def note(
-        self, benchmark: str, file: str, parts: Sequence[dict[str, Any]], rows: int, skipped: Sequence[Skipped]
+        self,
+        benchmark: str,
+        file: str,
+        parts: Sequence[dict[str, Any]],
+        rows: int = 0,
+        skipped: Sequence[Skipped] = (),
+        missing: Sequence[str] = (),
     ) -> None:
-        """One more file for sources.json."""
+        """One more file for sources.json; of a list of ids, those that no question has, if any."""
         bad = [{"place": one.place, "reason": one.reason} for one in skipped[:SHOWN_ROWS]]
         counts = {"rows": rows, "skipped": len(skipped), "bad_rows": bad}
-        self.sources.append({"benchmark": benchmark, "file": file, "parts": list(parts), **counts})
+        lost = {"missing_ids": list(missing)} if missing else {}
+        self.sources.append({"benchmark": benchmark, "file": file, "parts": list(parts), **counts, **lost})
 
 
 def run(params: Params, layout: Layout) -> None:
@@ -123,11 +130,15 @@ def _make_embedded(name: str, benchmark: Benchmark, params: Params, layout: Layo
 
 
 def _file_of(name: str, benchmark: Benchmark, split: str) -> str:
-    """Which file the questions of a split come from; the first of the names that one path has."""
+    """Which file the questions of a split come from.
+
+    Of several names that one path has: `train`, which decides on easy questions and the row count, or else the first.
+    """
     if benchmark.source == "hub":
         return split if split in HUB[name] else "train"
     wanted = benchmark.paths.get(split) or benchmark.paths["train"]
-    return next(label for label, path in benchmark.paths.items() if path == wanted)
+    labels = [label for label, path in benchmark.paths.items() if path == wanted]
+    return "train" if "train" in labels else labels[0]
 
 
 def _read(name: str, benchmark: Benchmark, files: Files, params: Params, layout: Layout, fetcher: Fetcher) -> None:
@@ -159,8 +170,10 @@ def _read(name: str, benchmark: Benchmark, files: Files, params: Params, layout:
         files.note(name, file, parts, loaded.rows, loaded.skipped)
     if benchmark.eval_ids is not None:
         pool = files.loaded[name, _file_of(name, benchmark, "evaluation")].questions
-        files.listed[name] = _listed(name, pool, _given(folder, benchmark.eval_ids))
-        files.note(name, "eval_ids", [_part(benchmark.eval_ids, checksum(folder / benchmark.eval_ids))], 0, [])
+        path = _given(folder, benchmark.eval_ids)
+        files.listed[name] = _listed(name, pool, path)
+        parts = [_part(benchmark.eval_ids, checksum(path))]
+        files.note(name, "eval_ids", parts, missing=files.listed[name][1])
 
 
 def _given(folder: Path, path: str) -> Path:

@@ -21,8 +21,8 @@ def run(params: Params, layout: Layout) -> None:
     Raises `DataError` for an input that is missing, broken, or contradicts another.
     """
     predictions = results.load_predictions(layout, results.evaluated(layout))
-    found = results.gather(layout, predictions)
     beside = evidence.read(layout, predictions)
+    found = results.gather(layout, predictions, {row.id: row.hops for row in beside.questions.values()})
     records.save_json(results.to_json(found), layout.results)
     _write(page(found, beside, params.report.samples), layout.page)
     plots.write(found, evidence.known_curves(beside), layout.plots)
