@@ -36,7 +36,7 @@ def project(tmp_path: Path) -> Layout:
     trajectory = Trajectory("t1", "q1", "mini-gsm8k", 0, "base", 7, (9,), steps, Stop.ANSWERED, "")
     verdicts = [
         Verdict("t1", 0, True, 0.91, "", "reward"),
-        Verdict("t1", 1, None, None, "", "reward"),
+        Verdict("t1", 1, None, None, "quota used up", "reward"),
         Verdict("t1", OUTCOME, False, 0.2, "", "reward"),
     ]
     question = Question("q1", "mini-gsm8k", "train", "What is two and three?", ("5", "five"), 1, ("calculate",))
@@ -67,7 +67,7 @@ def test_show_prints_steps_observations_and_verdicts(swirl: Swirl, project: Layo
         "         <calculate>2 + 3</calculate>\n"
         "  result 5\n"
         "\n"
-        "step 1  answer  [no verdict]\n"
+        "step 1  answer  [no verdict: quota used up]\n"
         "  model  <answer>5</answer>\n"
         "\n"
         "ended       answered\n"

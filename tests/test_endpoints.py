@@ -400,9 +400,13 @@ def test_failures_stand_in_their_places() -> None:
 
 def test_after_many_failures_in_a_row_no_more_requests_are_made() -> None:
     asks = [dataclasses.replace(ASK, seed=seed) for seed in range(60)]
-    with scripted(refused(402, "no credit left")) as server, Client(endpoint(server, concurrency=6)) as client:
-        with pytest.raises(UnavailableError, match="answered 402.*no credit left; 12 requests in a row have failed"):
-            client.complete_many(asks)
+    message = "answered 402.*no credit left; 12 requests in a row have failed"
+    with (
+        scripted(refused(402, "no credit left")) as server,
+        Client(endpoint(server, concurrency=6)) as client,
+        pytest.raises(UnavailableError, match=message),
+    ):
+        client.complete_many(asks)
     assert 12 <= len(server.bodies) <= 24  # some were under way
 
 

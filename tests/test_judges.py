@@ -150,6 +150,9 @@ def test_counting() -> None:
     assert count([bad, good], ("GOOD", "BAD")) == Judgement(False, 0.5, "so BAD")  # a tie is no majority
     assert count([none, good], ("GOOD", "BAD")) == Judgement(True, 1.0, "so GOOD")
     assert count([none, none], ("GOOD", "BAD")) == Judgement(None, None, "failed")
+    refused = Said("", "quota used up", failed=True)
+    assert count([refused, none], ("GOOD", "BAD")) == Judgement(None, None, "quota used up")
+    assert count([refused, refused], ("GOOD", "BAD")) == Judgement(None, None, "quota used up", failed=True)
     long = count([Said("x" * 5000 + "\nGOOD")], ("GOOD", "BAD"))
     assert (long.good, long.rationale) == (True, "x" * 4000 + " ...")
 
