@@ -154,6 +154,20 @@ def test_counting() -> None:
     assert (long.good, long.rationale) == (True, "x" * 4000 + " ...")
 
 
+def test_a_vote_that_was_cut_gives_no_verdict_unless_a_line_says_that_it_is_one() -> None:
+    cut = Said("The step is GOOD", ended=False)
+    null = "The step is GOOD [cut here, before a verdict]"
+    assert count([cut], ("GOOD", "BAD")) == Judgement(None, None, null)
+    assert count([cut, Said("so BAD")], ("GOOD", "BAD")) == Judgement(False, 0.0, "so BAD")
+    assert count([Said("Verdict: BAD\nIt", ended=False)], ("GOOD", "BAD")).good is False
+
+
+@pytest.mark.parametrize(("finish", "good"), [("length", None), ("content_filter", None), ("stop", True), (None, True)])
+def test_a_server_says_that_it_cut_a_vote(finish: str | None, good: bool | None) -> None:
+    with Server(("", said("The step is GOOD", finish_reason=finish))) as server, server.client() as client:
+        assert [verdict.good for verdict in server.judge(client).process_verdicts([STOPPED], ASKED)] == [good]
+
+
 def test_votes_that_could_not_differ_are_refused() -> None:
     with pytest.raises(ModelError, match="3 votes at temperature 0 are all the same"):
         LocalRationaleJudge("judge", None, CHAT, 99, PROMPTS, CHAT, ONE, 3, 7)
@@ -214,6 +228,14 @@ def test_a_local_model_reasons_and_judges() -> None:
         Verdict("t", 0, True, 1.0, "Ada is born GOOD", "judge"),
         Verdict("t", 1, False, 0.0, "Rome BAD", "judge"),
     ]
+
+
+def test_a_local_model_is_cut_at_its_longest() -> None:
+    prompt = "what is (nothing: this is the first) <search_query> Ada </search_query>"
+    for words, good in ((14, True), (15, None)):  # GOOD and the end of turn are tokens 15 and 16; one more is too many
+        (verdict,) = local({prompt: "Ada " * words + "GOOD"}).process_verdicts([STOPPED], {"q": "what is"})
+        assert verdict.good is good
+        assert verdict.rationale.endswith("GOOD" if good else "GOOD [cut here, before a verdict]")
 
 
 def test_a_local_model_scores_combs() -> None:

@@ -58,8 +58,11 @@ class LocalRationaleJudge(RationaleJudge):
         def write(share: Sequence[int]) -> list[list[Said]]:
             bare = [Bare(trunks[i], tuple((len(trunks[i]), seed) for seed in seeds[i])) for i in share]
             drawn = sample_teeth(self._model, bare, sampling, self._judge_chat.end_ids)
-            return [[Said(self._judge_chat.text(sampled.ids)) for sampled in votes] for votes in drawn]
+            return [[self._said(vote.ids) for vote in votes] for votes in drawn]
 
         for share, written in zip(shares, spread(write, shares, self._workers), strict=True):
             said |= zip(share, written, strict=True)
         return [said[index] for index in range(len(prompts))]
+
+    def _said(self, ids: tuple[int, ...]) -> Said:
+        return Said(self._judge_chat.text(ids), ended=ids[-1] in self._judge_chat.end_ids)

@@ -22,6 +22,9 @@ from swirl.types import OUTCOME, Question, Stop, Trajectory, Verdict
 MAX_RATIONALE = 4000
 """Characters of a rationale that are kept."""
 
+_CUT = " [cut here, before a verdict]"
+"""Follows a text that was cut and has none; a larger max_tokens may mend it."""
+
 _WARMTH = 0.7
 """Temperature, at least, at which a judge that gave no verdict is asked once more: greedily it would say the same."""
 
@@ -61,6 +64,8 @@ class Said:
     text: str
     error: str = ""
     """Why there is no text."""
+    ended: bool = True
+    """False where the text was cut, for one at as many tokens as it may have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,10 +158,11 @@ class RationaleJudge(ABC):
 
 def count(votes: Sequence[Said], words: tuple[str, str]) -> Judgement:
     """What votes say together."""
-    verdicts = [None if vote.error else parse(vote.text, words) for vote in votes]
+    verdicts = [None if vote.error else parse(vote.text, words, vote.ended) for vote in votes]
     given = [verdict for verdict in verdicts if verdict is not None]
     if not given:
-        return Judgement(None, None, _bounded(next((vote.error or vote.text for vote in votes), "")))
+        said = next((_bounded(vote.error or vote.text) + _CUT * (not vote.ended) for vote in votes), "")
+        return Judgement(None, None, said)
     score = sum(given) / len(given)
     good = score > 0.5
     agreeing = next(vote for vote, verdict in zip(votes, verdicts, strict=True) if verdict is good)

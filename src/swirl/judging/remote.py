@@ -10,6 +10,9 @@ from swirl.judging.rationale import JudgePrompts, RationaleJudge, Said
 from swirl.models.chat import Chat
 from swirl.rollout.sampler import Sampling
 
+_CUT = ("length", "content_filter")
+"""Why a server ends an answer that is not at its end."""
+
 
 class EndpointJudge(RationaleJudge):
     """Judges through an open client. A request that fails for good is a vote without a verdict.
@@ -40,7 +43,7 @@ class EndpointJudge(RationaleJudge):
             for vote, seed in enumerate(its_seeds)
         ]
         said = iter(
-            Said(answer.text) if isinstance(answer, Answer) else Said("", str(answer))
+            Said(answer.text, ended=answer.finish not in _CUT) if isinstance(answer, Answer) else Said("", str(answer))
             for answer in self._client.complete_many(asks)
         )
         return [[next(said) for _ in its_seeds] for its_seeds in seeds]
