@@ -12,10 +12,19 @@ import pytest
 
 from swirl.endpoints.client import Client, Endpoint, UnavailableError
 from swirl.errors import DataError, ModelError
-from swirl.judging.calibrate import LabelledOutcome, LabelledStep, Rate, calibrate, error_rates, read_labelled
+from swirl.judging.calibrate import (
+    LabelledOutcome,
+    LabelledStep,
+    Rate,
+    calibrate,
+    calibrate_tokens,
+    error_rates,
+    read_labelled,
+)
 from swirl.judging.local import LocalRationaleJudge
-from swirl.judging.rationale import Judgement, JudgePrompts, Said, count, process_prompt, readable
+from swirl.judging.rationale import Judgement, JudgePrompts, Said, count, process_prompt, readable, step_prompt
 from swirl.judging.remote import EndpointJudge
+from swirl.judging.reward import RewardModel
 from swirl.rl.combs import pack
 from swirl.rollout.sampler import Sampling
 from swirl.types import Action, Question, Step, Stop, Trajectory, Verdict
@@ -292,9 +301,68 @@ def test_a_judge_is_calibrated_on_a_file(tmp_path: Path) -> None:
     assert (rates.accuracy.value, rates.fpr.value, rates.fnr.value) == (pytest.approx(1 / 3), 1.0, 0.5)
 
 
+def test_a_judge_of_texts_alone_has_no_use_for_the_policys_tokens() -> None:
+    with Server(("", "BAD")) as server, server.client() as client:
+        judge = EndpointJudge("judge", client, PROMPTS, None, ONE, 1, 7)
+        assert calibrate(judge, [LabelledStep("where", "", "<answer> Oslo </answer>", False)]).accuracy.value == 1.0
+        with pytest.raises(ModelError, match="a judge of texts alone gives no scores of tokens"):
+            judge.trajectory_scores([TRAJECTORY])
+
+
+def token_judge(threshold: float = 0.5) -> RewardModel:
+    return RewardModel("judge", tiny.qwen3(len(CHAT.tokenizer)), CHAT, "is what right ?", threshold=threshold)
+
+
+def labelled_step(index: int, good: bool = True) -> LabelledStep:
+    """A step of `TRAJECTORY` as a labelled row: its conversation is worded by the process prompt."""
+    conversation = "" if index == 0 else step_prompt("{conversation}", "", TRAJECTORY, index)
+    return LabelledStep("Oslo", conversation, TRAJECTORY.steps[index].action.text, good, where="labels.jsonl, line 1")
+
+
+def test_a_judge_of_one_token_is_calibrated_on_the_turns_of_the_rollout() -> None:
+    """Between a threshold at a step's own score, read from its tokens, and one just above lies the verdict."""
+    (scores,) = token_judge().trajectory_scores([TRAJECTORY])
+    assert abs(scores[0] - scores[1]) > 0.01, "scores all alike would test nothing"
+    for index, score in enumerate(scores):
+        for threshold, good in ((score - 1e-6, True), (score + 1e-6, False)):
+            row = labelled_step(index, good)
+            rates = calibrate_tokens(token_judge(threshold), [row], lambda row: "what is", 512)
+            assert (rates.n, rates.nulls, rates.accuracy.value) == (1, 0, 1.0)
+    longest = len(TRAJECTORY.state_ids(1)) + len(token_judge().tooth(SAY.token_ids))
+    both = [labelled_step(0), labelled_step(1)]
+    assert calibrate_tokens(token_judge(), both, lambda row: "what is", longest).nulls == 0
+    assert calibrate_tokens(token_judge(), both, lambda row: "what is", longest - 1).nulls == 1
+
+
+@pytest.mark.parametrize(
+    "conversation",
+    [
+        "Ada -> born",
+        "Action 1: Ada",
+        "Action 2: Ada\nResult 2: born",
+        "Action 1: Ada\nResult 2: born",
+        "Action 1: Ada\nResult 1: born\n\nAction 3: Ada\nResult 3: born",
+        "First\n\nAction 1: Ada\nResult 1: born",
+    ],
+)
+def test_a_conversation_without_turns_is_named(conversation: str) -> None:
+    row = LabelledStep("Oslo", conversation, "Rome", True, where="labels.jsonl, line 1")
+    with pytest.raises(DataError, match=re.escape(f"labels.jsonl, line 1: conversation = {conversation!r}; for a")):
+        calibrate_tokens(token_judge(), [row], lambda row: "what is", 512)
+
+
+def test_a_judge_of_one_token_grades_no_answer() -> None:
+    row = LabelledOutcome("where", "Oslo", ("Oslo",), True, "labels.jsonl, line 4")
+    with pytest.raises(
+        DataError, match=r"labels.jsonl, line 4: the row has golden answers, but a judge that reads one"
+    ):
+        calibrate_tokens(token_judge(), [labelled_step(0), row], lambda row: "what is", 512)
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
+        ({**STEP, "task": 3}, "line 2: task = '3'; it must be a text that is not blank"),
         ("{", "line 2 is not JSON"),
         ("[" * 100_000, "line 2 is not JSON"),
         ("3", "line 2 is int; a row is an object with a label"),

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
 import pytest
 
+from swirl.calibrating import measure
+from swirl.errors import DataError, SwirlError
 from swirl.judges import load_reward_model
+from swirl.judging.rationale import step_prompt
 from swirl.layout import Layout
+from swirl.models.local import load_chat
 from swirl.params import Params
 from swirl.records import load, load_json
 from swirl.stages import judge
@@ -59,3 +69,54 @@ def test_metrics_count_the_verdicts(project: Layout) -> None:
 
 def test_a_journal_that_is_complete_is_cleared(params: Params, project: Layout) -> None:
     assert not (project.root / ".swirl/journals/judge").exists()
+
+
+def labelled(path: Path, *rows: dict[str, Any]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def test_a_judge_of_one_token_calibrated_by_its_own_verdicts_never_errs(params: Params, copy: Layout) -> None:
+    """Labels are the stage's verdicts, on steps that their text tells of whole; models/base is not needed."""
+    chat, questions = load_chat(copy.model("reward")), {q.id: q for q in load(Question, copy.questions)}
+    verdicts = {(v.trajectory_id, v.step): v for v in load(Verdict, copy.verdicts)}
+    rows = []
+    for t in load(Trajectory, copy.trajectories):
+        for k, step in enumerate(t.steps):
+            if chat.reply(step.action.text) != step.token_ids:
+                break
+            verdict, question = verdicts[t.id, k], questions[t.question_id]
+            if verdict.score is not None and abs(verdict.score - params.judge.threshold) > 1e-4:
+                rows.append(
+                    {
+                        "question": question.text,
+                        "task": question.task,
+                        "conversation": step_prompt("{conversation}", "", t, k) if k else "",
+                        "action": step.action.text,
+                        "label": "GOOD" if verdict.good else "BAD",
+                    }
+                )
+    shutil.rmtree(copy.model("base"))
+    rates = measure(labelled(copy.root / "labels.jsonl", *rows), False, params, copy)
+    assert (rates.n, rates.nulls, rates.accuracy.value) == (len(rows), 0, 1.0)
+    assert sum(bool(row["conversation"]) for row in rows) > 20
+
+
+STEP = {"question": "where", "conversation": "", "action": "<answer> 7 </answer>", "label": "GOOD"}
+
+
+@pytest.mark.parametrize(
+    ("row", "said"), [(STEP, "task is missing"), ({**STEP, "task": "staff"}, "task = 'staff'")], ids=["none", "other"]
+)
+def test_a_labelled_step_of_no_task_is_named(
+    row: dict[str, Any], said: str, params: Params, project: Layout, tmp_path: Path
+) -> None:
+    path = labelled(tmp_path / "labels.jsonl", {**STEP, "task": "search"}, row)
+    expected = f"{path}, line 2: {said}; the judge reads the question in the prompt of its task, which is one of the "
+    with pytest.raises(DataError, match=re.escape(f"{expected}tasks of params.yaml: search, calculate")):
+        measure(path, False, params, project)
+
+
+def test_where_nobody_grades_by_reading_there_is_no_grader_to_calibrate(params: Params, project: Layout) -> None:
+    with pytest.raises(SwirlError, match="judge.outcome is match: nobody grades by reading"):
+        measure(project.root / "none.jsonl", True, params, project)

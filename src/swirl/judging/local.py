@@ -28,14 +28,14 @@ class LocalRationaleJudge(RationaleJudge):
         judge_chat: Chat,
         context: int,
         prompts: JudgePrompts,
-        chat: Chat,
+        chat: Chat | None,
         sampling: Sampling,
         votes: int,
         seed: int,
         token_budget: int = 16384,
         workers: int = 1,
     ) -> None:
-        """`chat` is the policy's; `context` the model's, in tokens; `token_budget` what one forward reads at most."""
+        """`chat` is the policy's, or None; `context` is in tokens; `token_budget` what one forward reads at most."""
         super().__init__(name, prompts, chat, votes, seed)
         need_chance(votes, sampling)
         self._model, self._judge_chat, self._context = model, judge_chat, context

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from swirl.errors import DataError
+from swirl.errors import DataError, ModelError
 from swirl.judging.verdicts import GOOD_BAD, YES_NO, parse
 from swirl.models.chat import Chat
 from swirl.rl.combs import Comb
@@ -86,12 +86,18 @@ class RationaleJudge(ABC):
     majority = math.nextafter(0.5, 1.0)
     """Least share of GOOD votes of a GOOD verdict: a tie is BAD."""
 
-    def __init__(self, name: str, prompts: JudgePrompts, chat: Chat, votes: int, seed: int) -> None:
-        """`chat` is the policy's: it turns the states and actions that `scores` is given into text."""
+    def __init__(self, name: str, prompts: JudgePrompts, chat: Chat | None, votes: int, seed: int) -> None:
+        """`chat` is the policy's: it turns the states and actions that scores are asked for into text; else None."""
         self.name, self.prompts, self.votes = name, prompts, votes
-        self._chat, self._seed = chat, seed
+        self._policy_chat, self._seed = chat, seed
         self.again = False
         """Whether what got no verdict is asked about once more."""
+
+    @property
+    def _chat(self) -> Chat:
+        if self._policy_chat is None:
+            raise ModelError("a judge of texts alone gives no scores of tokens: give it the policy's chat")
+        return self._policy_chat
 
     @abstractmethod
     def say(self, prompts: Sequence[str], seeds: Sequence[Sequence[int]], warmth: float = 0.0) -> list[list[Said]]:

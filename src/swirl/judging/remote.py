@@ -25,12 +25,12 @@ class EndpointJudge(RationaleJudge):
         name: str,
         client: Client,
         prompts: JudgePrompts,
-        chat: Chat,
+        chat: Chat | None,
         sampling: Sampling,
         votes: int,
         seed: int,
     ) -> None:
-        """`sampling.max_tokens` is room for the reasons and the verdict; `chat` is the policy's."""
+        """`sampling.max_tokens` is room for the reasons and the verdict; `chat` is the policy's, or None."""
         super().__init__(name, prompts, chat, votes, seed)
         need_chance(votes, sampling)
         self._client, self._sampling = client, sampling
