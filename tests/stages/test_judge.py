@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -16,7 +17,8 @@ from swirl.judges import load_reward_model
 from swirl.judging.rationale import step_prompt
 from swirl.layout import Layout
 from swirl.models.local import load_chat
-from swirl.params import Params
+from swirl.params import Params, validate
+from swirl.presets import laid_over
 from swirl.records import load, load_json
 from swirl.stages import judge
 from swirl.types import OUTCOME, Question, Stop, Trajectory, Verdict
@@ -76,30 +78,26 @@ def labelled(path: Path, *rows: dict[str, Any]) -> Path:
     return path
 
 
-def test_a_judge_of_one_token_calibrated_by_its_own_verdicts_never_errs(params: Params, copy: Layout) -> None:
-    """Labels are the stage's verdicts, on steps that their text tells of whole; models/base is not needed."""
+def test_a_judge_of_one_token_that_is_calibrated_by_its_own_scores_never_errs(params: Params, copy: Layout) -> None:
+    """Steps whose tokens are those of their text, labelled by whether the stage's score is above the median."""
     chat, questions = load_chat(copy.model("reward")), {q.id: q for q in load(Question, copy.questions)}
-    verdicts = {(v.trajectory_id, v.step): v for v in load(Verdict, copy.verdicts)}
+    scores = {(v.trajectory_id, v.step): v.score for v in load(Verdict, copy.verdicts)}
     rows = []
     for t in load(Trajectory, copy.trajectories):
-        for k, step in enumerate(t.steps):
-            if chat.reply(step.action.text) != step.token_ids:
-                break
-            verdict, question = verdicts[t.id, k], questions[t.question_id]
-            if verdict.score is not None and abs(verdict.score - params.judge.threshold) > 1e-4:
-                rows.append(
-                    {
-                        "question": question.text,
-                        "task": question.task,
-                        "conversation": step_prompt("{conversation}", "", t, k) if k else "",
-                        "action": step.action.text,
-                        "label": "GOOD" if verdict.good else "BAD",
-                    }
-                )
+        whole = all(chat.reply(step.action.text) == step.token_ids for step in t.steps)
+        for k, step in enumerate(t.steps if whole else ()):
+            question = questions[t.question_id]
+            row = {"question": question.text, "task": question.task, "action": step.action.text}
+            row["conversation"] = step_prompt("{conversation}", "", t, k) if k else ""
+            rows.append((scores[t.id, k] or 0.0, row))
+    middle = median(score for score, _ in rows)
+    far = [(score, row) for score, row in rows if abs(score - middle) > 1e-5]
+    labels = [{**row, "label": "GOOD" if score > middle else "BAD"} for score, row in far]
     shutil.rmtree(copy.model("base"))
-    rates = measure(labelled(copy.root / "labels.jsonl", *rows), False, params, copy)
-    assert (rates.n, rates.nulls, rates.accuracy.value) == (len(rows), 0, 1.0)
-    assert sum(bool(row["conversation"]) for row in rows) > 20
+    at_middle = validate(laid_over(params.model_dump(), {"judge": {"threshold": middle}}), "tests")
+    rates = measure(labelled(copy.root / "labels.jsonl", *labels), False, at_middle, copy)
+    assert (rates.n, rates.nulls, rates.accuracy.value) == (len(labels), 0, 1.0)
+    assert min(rates.fpr.of, rates.fnr.of) > 20
 
 
 STEP = {"question": "where", "conversation": "", "action": "<answer> 7 </answer>", "label": "GOOD"}
