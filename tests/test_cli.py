@@ -12,12 +12,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from swirl import environment, records
 from swirl.layout import Layout
 from swirl.progress import Progress
 from swirl.running import _alone, _timed
 from swirl.types import OUTCOME, Action, Question, Step, Stop, Trajectory, Verdict
+from tests.servers import said, scripted
 
 Swirl = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -209,6 +211,29 @@ def test_plan_tells_of_a_preset_without_choosing_it(swirl: Swirl, root: Path) ->
     said = swirl("plan", "--preset", "gemma-2-27b", cwd=root).stdout
     assert "points to google/gemma-2-27b-it, about 27.0 billion parameters" in said
     assert "623,650" in said
+
+
+def test_judges_behind_servers_are_calibrated_before_any_stage(swirl: Swirl, root: Path, tmp_path: Path) -> None:
+    """Neither models/base nor models/reward is there."""
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
+    shutil.copytree(root / "src/swirl/prompts", tmp_path / "src/swirl/prompts")
+    step = {"question": "where", "conversation": "any text", "action": "<answer>Oslo</answer>", "label": "GOOD"}
+    outcome = {"question": "where", "answer": "Oslo", "golden": "Oslo", "label": "YES"}
+    for name, row in (("steps", step), ("outcomes", outcome)):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(row) + "\n")
+    with scripted(said("It helps.\nGOOD"), said("The same.\nNO")) as server:
+        limits = {"concurrency": 1, "requests_per_minute": 0, "tokens_per_minute": 0, "timeout_s": 20.0, "retries": 0}
+        prices = {"cost_per_million_input": 0.0, "cost_per_million_output": 0.0}
+        served = {"url": server.url, "model": "m", "api": "chat", "key_env": "", **limits, **prices}
+        tree = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))
+        tree["reward_model"] = {"source": "endpoint", "max_tokens": 8, "votes": 1, "temperature": 0.0, "server": served}
+        tree["judge"] |= {"outcome": "model", "grader": served}
+        (tmp_path / "params.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
+        judged = swirl("judge", "calibrate", "steps.jsonl")
+        graded = swirl("judge", "calibrate", "outcomes.jsonl", "--grader", "--json")
+    assert judged.stderr == graded.stderr == ""
+    assert judged.stdout.startswith("1 rows, 0 without a verdict\naccuracy: 100.0%, 95% from 20.7% to 100.0% (of 1)\n")
+    assert json.loads(graded.stdout)["fnr"]["value"] == 1.0
 
 
 def test_our_own_warning_is_one_line(swirl: Swirl, root: Path, tmp_path: Path) -> None:

@@ -12,10 +12,19 @@ import pytest
 
 from swirl.endpoints.client import Client, Endpoint, UnavailableError
 from swirl.errors import DataError, ModelError
-from swirl.judging.calibrate import LabelledOutcome, LabelledStep, Rate, calibrate, error_rates, read_labelled
+from swirl.judging.calibrate import (
+    LabelledOutcome,
+    LabelledStep,
+    Rate,
+    calibrate,
+    calibrate_tokens,
+    error_rates,
+    read_labelled,
+)
 from swirl.judging.local import LocalRationaleJudge
-from swirl.judging.rationale import Judgement, JudgePrompts, Said, count, process_prompt, readable
+from swirl.judging.rationale import Judgement, JudgePrompts, Said, count, process_prompt, readable, step_prompt
 from swirl.judging.remote import EndpointJudge
+from swirl.judging.reward import RewardModel
 from swirl.rl.combs import pack
 from swirl.rollout.sampler import Sampling
 from swirl.types import Action, Question, Step, Stop, Trajectory, Verdict
@@ -157,6 +166,20 @@ def test_counting() -> None:
     assert (long.good, long.rationale) == (True, "x" * 4000 + " ...")
 
 
+def test_a_vote_that_was_cut_gives_no_verdict_unless_a_line_says_that_it_is_one() -> None:
+    cut = Said("The step is GOOD", ended=False)
+    null = "The step is GOOD [cut here, before a verdict]"
+    assert count([cut], ("GOOD", "BAD")) == Judgement(None, None, null)
+    assert count([cut, Said("so BAD")], ("GOOD", "BAD")) == Judgement(False, 0.0, "so BAD")
+    assert count([Said("Verdict: BAD\nIt", ended=False)], ("GOOD", "BAD")).good is False
+
+
+@pytest.mark.parametrize(("finish", "good"), [("length", None), ("content_filter", None), ("stop", True), (None, True)])
+def test_a_server_says_that_it_cut_a_vote(finish: str | None, good: bool | None) -> None:
+    with Server(("", said("The step is GOOD", finish_reason=finish))) as server, server.client() as client:
+        assert [verdict.good for verdict in server.judge(client).process_verdicts([STOPPED], ASKED)] == [good]
+
+
 def test_votes_that_could_not_differ_are_refused() -> None:
     with pytest.raises(ModelError, match="3 votes at temperature 0 are all the same"):
         LocalRationaleJudge("judge", None, CHAT, 99, PROMPTS, CHAT, ONE, 3, 7)
@@ -219,6 +242,14 @@ def test_a_local_model_reasons_and_judges() -> None:
     ]
 
 
+def test_a_local_model_is_cut_at_its_longest() -> None:
+    prompt = "what is (nothing: this is the first) <search_query> Ada </search_query>"
+    for words, good in ((14, True), (15, None)):  # GOOD and the end of turn are tokens 15 and 16; one more is too many
+        (verdict,) = local({prompt: "Ada " * words + "GOOD"}).process_verdicts([STOPPED], {"q": "what is"})
+        assert verdict.good is good
+        assert verdict.rationale.endswith("GOOD" if good else "GOOD [cut here, before a verdict]")
+
+
 def test_a_local_model_scores_combs() -> None:
     judge = local({"what is <answer> Oslo </answer> what": "GOOD", "what is Rome what": "Rome"})
     size = len(CHAT.prompt("what is"))
@@ -273,9 +304,68 @@ def test_a_judge_is_calibrated_on_a_file(tmp_path: Path) -> None:
     assert (rates.accuracy.value, rates.fpr.value, rates.fnr.value) == (pytest.approx(1 / 3), 1.0, 0.5)
 
 
+def test_a_judge_of_texts_alone_has_no_use_for_the_policys_tokens() -> None:
+    with Server(("", "BAD")) as server, server.client() as client:
+        judge = EndpointJudge("judge", client, PROMPTS, None, ONE, 1, 7)
+        assert calibrate(judge, [LabelledStep("where", "", "<answer> Oslo </answer>", False)]).accuracy.value == 1.0
+        with pytest.raises(ModelError, match="a judge of texts alone gives no scores of tokens"):
+            judge.trajectory_scores([TRAJECTORY])
+
+
+def token_judge(threshold: float = 0.5) -> RewardModel:
+    return RewardModel("judge", tiny.qwen3(len(CHAT.tokenizer)), CHAT, "is what right ?", threshold=threshold)
+
+
+def labelled_step(index: int, good: bool = True) -> LabelledStep:
+    """A step of `TRAJECTORY` as a labelled row: its conversation is worded by the process prompt."""
+    conversation = "" if index == 0 else step_prompt("{conversation}", "", TRAJECTORY, index)
+    return LabelledStep("Oslo", conversation, TRAJECTORY.steps[index].action.text, good, where="labels.jsonl, line 1")
+
+
+def test_a_judge_of_one_token_is_calibrated_on_the_turns_of_the_rollout() -> None:
+    """Between a threshold at a step's own score, read from its tokens, and one just above lies the verdict."""
+    (scores,) = token_judge().trajectory_scores([TRAJECTORY])
+    assert abs(scores[0] - scores[1]) > 0.01, "scores all alike would test nothing"
+    for index, score in enumerate(scores):
+        for threshold, good in ((score - 1e-6, True), (score + 1e-6, False)):
+            row = labelled_step(index, good)
+            rates = calibrate_tokens(token_judge(threshold), [row], lambda row: "what is", 512)
+            assert (rates.n, rates.nulls, rates.accuracy.value) == (1, 0, 1.0)
+    longest = len(TRAJECTORY.state_ids(1)) + len(token_judge().tooth(SAY.token_ids))
+    both = [labelled_step(0), labelled_step(1)]
+    assert calibrate_tokens(token_judge(), both, lambda row: "what is", longest).nulls == 0
+    assert calibrate_tokens(token_judge(), both, lambda row: "what is", longest - 1).nulls == 1
+
+
+@pytest.mark.parametrize(
+    "conversation",
+    [
+        "Ada -> born",
+        "Action 1: Ada",
+        "Action 2: Ada\nResult 2: born",
+        "Action 1: Ada\nResult 2: born",
+        "Action 1: Ada\nResult 1: born\n\nAction 3: Ada\nResult 3: born",
+        "First\n\nAction 1: Ada\nResult 1: born",
+    ],
+)
+def test_a_conversation_without_turns_is_named(conversation: str) -> None:
+    row = LabelledStep("Oslo", conversation, "Rome", True, where="labels.jsonl, line 1")
+    with pytest.raises(DataError, match=re.escape(f"labels.jsonl, line 1: conversation = {conversation!r}; for a")):
+        calibrate_tokens(token_judge(), [row], lambda row: "what is", 512)
+
+
+def test_a_judge_of_one_token_grades_no_answer() -> None:
+    row = LabelledOutcome("where", "Oslo", ("Oslo",), True, "labels.jsonl, line 4")
+    with pytest.raises(
+        DataError, match=r"labels.jsonl, line 4: the row has golden answers, but a judge that reads one"
+    ):
+        calibrate_tokens(token_judge(), [labelled_step(0), row], lambda row: "what is", 512)
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
+        ({**STEP, "task": 3}, "line 2: task = '3'; it must be a text that is not blank"),
         ("{", "line 2 is not JSON"),
         ("[" * 100_000, "line 2 is not JSON"),
         ("3", "line 2 is int; a row is an object with a label"),

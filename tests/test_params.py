@@ -198,6 +198,21 @@ def test_values_that_do_not_fit_together_are_refused_in_one_sentence() -> None:
     ]
 
 
+def test_votes_that_could_not_differ_are_refused_before_any_stage() -> None:
+    limits = {"requests_per_minute": 0, "tokens_per_minute": 0, "timeout_s": 1.0, "retries": 0, "concurrency": 1}
+    prices = {"cost_per_million_input": 0.0, "cost_per_million_output": 0.0}
+    server = {"url": "http://127.0.0.1:1/v1", "model": "m", "api": "chat", "key_env": "", **limits, **prices}
+    said = {"max_tokens": 8, "votes": 3, "temperature": 0.0}
+    pointed = {"source": "pretrained", "model": "m", "revision": "", "trust_remote_code": False, **said}
+    for judge in ({"source": "endpoint", "server": server, **said}, {**pointed, "verdict": "rationale"}):
+        (_, line) = refusal(changed("reward_model", judge))
+        message = "3 votes at temperature 0 are all the same; set votes to 1, or temperature above 0"
+        assert line == f"  reward_model: {message}"
+        for mended in ({"votes": 1}, {"temperature": 0.5}):
+            validate(changed("reward_model", {**judge, **mended}), "params.yaml")
+    validate(changed("reward_model", {**pointed, "verdict": "token"}), "params.yaml")  # it has no use for votes
+
+
 def test_a_file_that_is_no_params_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     with pytest.raises(ParamsError, match=r"params.yaml does not exist; run this from the project's root"):

@@ -40,6 +40,31 @@ from swirl.judging.verdicts import YES_NO, parse
         ("no-good", None),
         ("YES", None),
         ("Reasons only.", None),
+        ("... so the query is not very good", None),
+        ("It would be hard to call this step good", None),
+        ("The step might be GOOD.", None),
+        ("It is not so good.", None),
+        ("The step is not, in my view, GOOD.", None),
+        ("Nobody can say whether it is GOOD", None),
+        ("Is it GOOD?", None),
+        ("The query is very good", None),
+        ("The query is good.", True),
+        ("I judge the step **good**", True),
+        ("so my verdict is good", True),
+        ("It repeats nothing. Good.", True),
+        ("Although the query is not perfect, it is GOOD.", True),
+        ("It does not repeat an earlier search and is therefore GOOD.", True),
+        ("The results do not support this answer so it is BAD.", False),
+        ('{"reason": "It is not new.", "final_verdict": "bad"}', False),
+        ("\\boxed{\\text{good}}", True),
+        ("Verdict - Good", True),
+        ("BAD\n\nThe query was very good", False),
+        ("<think>It is BAD.\nVerdict: BAD</think>\n\nThe search helps.\nGOOD", True),
+        ("It is BAD, I think.</think>\n\nGOOD", True),
+        ("<think>\nIt is GOOD.\n</think>\n\nThe search helps.", None),
+        ("<think>The step might be good", None),
+        ("<think>\nVerdict: GOOD", None),
+        ("The action leaves <think> open, so it is no call.\nBAD", False),
     ],
 )
 def test_a_verdict(text: str, verdict: bool | None) -> None:
@@ -51,6 +76,28 @@ def test_yes_and_no_are_another_pair() -> None:
     assert parse("No, the key says 11.\nNO", YES_NO) is False
     assert parse("No, the key says 11.", YES_NO) is None
     assert parse("GOOD", YES_NO) is None
+    assert parse("The given answer has no", YES_NO) is None
+    assert parse("The answer does not match, so: no", YES_NO) is False
+    assert parse("Final answer: NO\n\nThe key names another town.", YES_NO) is False
+    assert parse("Answer to grade: no\nAnswer key: yes\nThese differ.", YES_NO) is None  # repeats what was shown
+
+
+@pytest.mark.parametrize(
+    ("text", "verdict"),
+    [
+        ("Verdict: GOOD", True),
+        ("**Final verdict:** BAD\n\nThe query asks for what", False),
+        ("My verdict on it = **good**\nIt helps", True),
+        ("GOOD", None),
+        ("It asks for Ada.\n\nGOOD", None),
+        ("The step is GOOD.", None),
+        ("It repeats a search: BAD", None),
+        ("Verdict: GOOD or BAD", None),
+        ("<think>\nVerdict: GOOD", None),
+    ],
+)
+def test_of_a_text_that_was_cut_only_a_labelled_line_counts(text: str, verdict: bool | None) -> None:
+    assert parse(text, ended=False) is verdict
 
 
 @given(st.text())
@@ -60,7 +107,9 @@ def test_parse_is_total(text: str) -> None:
     assert parse(text + "\nGOOD") is True
 
 
-@pytest.mark.parametrize("unit", ["GOOD or ", "a: ", "*", "/", "<a", "_ ", "\n", " GOOD\n", "a b c: x ", "("])
+@pytest.mark.parametrize(
+    "unit", ["GOOD or ", "a: ", "*", "/", "<a", "_ ", "\n", " GOOD\n", "a b c: x ", "(", ", so", "is a_ ", "</think>"]
+)
 def test_hostile_text_is_read_at_once(unit: str) -> None:
     """A million characters; what is looked at is bounded, so this cannot take long."""
     parse(unit * (1_000_000 // len(unit)))

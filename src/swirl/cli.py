@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from swirl import environment
-from swirl.commands import project_layout, track
+from swirl.commands import judge, project_layout, track
 from swirl.errors import SwirlError
 from swirl.pipeline import STAGES
 
@@ -24,6 +24,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 app.add_typer(track.app, name="track")
+app.add_typer(judge.app, name="judge")
 
 
 def main() -> None:
@@ -116,59 +117,6 @@ def plan(
     root = project_layout().root
     resolved = params.validate(presets.tree(root, name), name) if name else params.load(root / "params.yaml")
     print(planning.text(planning.plan(resolved, root)))
-
-
-judge_app = typer.Typer(help="Look at the judge: how often it errs.", no_args_is_help=True)
-app.add_typer(judge_app, name="judge")
-
-
-@judge_app.command()
-def calibrate(
-    labelled: Annotated[
-        Path,
-        typer.Argument(
-            help="JSON lines: question, conversation, action, label GOOD or BAD; or question, answer, golden, "
-            "label YES or NO."
-        ),
-    ],
-    grader: Annotated[bool, typer.Option("--grader", help="Ask judge.grader instead of the reward model.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
-) -> None:
-    """False-positive and false-negative rates of a judge that writes its reasons, against a labelled file."""
-    layout = project_layout()
-    from swirl import params
-
-    resolved = params.load(layout.root / "params.yaml")
-    environment.apply(resolved.runtime.threads)
-    from swirl import judges
-    from swirl.judging.calibrate import as_text, read_labelled
-    from swirl.judging.calibrate import calibrate as measure
-    from swirl.judging.rationale import RationaleJudge
-    from swirl.servers import report_use
-
-    rows = read_labelled(labelled)
-    judge = judges.load_reward_model(resolved, layout)
-    if grader:
-        if resolved.judge.outcome != "model":
-            raise SwirlError(
-                "judge.outcome is match: nobody grades by reading; set it to model to calibrate the grader"
-            )
-        judge = judges.load_grader(resolved, layout, judge) or judge
-    if not isinstance(judge, RationaleJudge):
-        raise SwirlError(
-            "only judges that write their reasons can be calibrated on text: set reward_model.source to endpoint, or "
-            "to pretrained with verdict: rationale (for a judge that is made here, and reads one token, see "
-            "reports/metrics/reward_model.json)"
-        )
-    rates = measure(judge, rows)
-    if as_json:
-        import dataclasses
-        import json
-
-        print(json.dumps(dataclasses.asdict(rates), indent=1))
-    else:
-        print(as_text(rates))
-        report_use()
 
 
 @app.command()

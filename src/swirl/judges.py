@@ -9,6 +9,7 @@ from swirl.judging.rationale import RationaleJudge
 from swirl.judging.remote import EndpointJudge
 from swirl.judging.reward import RewardModel
 from swirl.layout import Layout
+from swirl.models.chat import Chat
 from swirl.models.local import context_of, deterministic, load_chat, load_model
 from swirl.params import EndpointReward, Params, PretrainedReward, Served
 from swirl.rollout.sampler import Sampling
@@ -18,24 +19,27 @@ from swirl.servers import client_of, judge_cache
 Judge = RewardModel | RationaleJudge
 
 
-def load_reward_model(params: Params, layout: Layout) -> Judge:
-    """The reward model of the pipeline. Raises `ModelError` when it cannot judge the base's tokens."""
+def load_reward_model(params: Params, layout: Layout, text_only: bool = False) -> Judge:
+    """The reward model of the pipeline. Raises `ModelError` when it cannot judge the base's tokens.
+
+    With `text_only` it is given texts alone, so models/base is not looked at.
+    """
     settings, folder = params.reward_model, layout.model("reward")
     deterministic(params.runtime.threads)
     if isinstance(settings, EndpointReward):
-        return _endpoint_judge(settings.server, settings, params, layout)
+        return _endpoint_judge(settings.server, settings, params, layout, text_only)
     run = params.runtime
     model, chat = load_model(folder, run.device, run.attention, run.dtype), load_chat(folder)
     context = context_of(model, run.context)
     if isinstance(settings, PretrainedReward) and settings.verdict == "rationale":
-        policy, prompts = load_chat(layout.model("base")), read_judge_prompts(params, layout)
+        policy, prompts = _policy_chat(layout, text_only), read_judge_prompts(params, layout)
         sampling, seed = _sampling(settings), derive(params.seed, "judge")
         judge = LocalRationaleJudge(
             "reward", model, chat, context, prompts, policy, sampling, settings.votes, seed, workers=run.workers
         )
         judge.again = params.judge.retry_failed
         return judge
-    if isinstance(settings, PretrainedReward):
+    if isinstance(settings, PretrainedReward) and not text_only:
         _check_same_tokens(chat, load_chat(layout.model("base")))
     question = judge_question(params, layout)
     return RewardModel("reward", model, chat, question, workers=run.workers, threshold=params.judge.threshold)
@@ -59,13 +63,26 @@ def load_grader(params: Params, layout: Layout, judge: Judge) -> RationaleJudge 
     return judge
 
 
-def _endpoint_judge(served: Served, settings: object, params: Params, layout: Layout) -> EndpointJudge:
+def load_text_judge(params: Params, layout: Layout, grader: bool) -> Judge:
+    """The reward model, or the grader of `judge.outcome: model`, for texts alone: neither looks at models/base."""
+    if grader and params.judge.grader is not None:
+        return _endpoint_judge(params.judge.grader, params.judge, params, layout, text_only=True)
+    return load_reward_model(params, layout, text_only=True)
+
+
+def _endpoint_judge(
+    served: Served, settings: object, params: Params, layout: Layout, text_only: bool = False
+) -> EndpointJudge:
     client, prompts = client_of(served, judge_cache(layout)), read_judge_prompts(params, layout)
-    seed, chat = derive(params.seed, "judge"), load_chat(layout.model("base"))
+    seed, chat = derive(params.seed, "judge"), _policy_chat(layout, text_only)
     votes = int(getattr(settings, "votes", 1))
     judge = EndpointJudge(f"endpoint:{served.model}", client, prompts, chat, _sampling(settings), votes, seed)
     judge.again = params.judge.retry_failed
     return judge
+
+
+def _policy_chat(layout: Layout, text_only: bool) -> Chat | None:
+    return None if text_only else load_chat(layout.model("base"))
 
 
 def _sampling(settings: object) -> Sampling:

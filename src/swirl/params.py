@@ -394,6 +394,12 @@ class PretrainedReward(Pretrained):
     votes: Count = Field(description="rationales asked for each step; the score is the share of GOOD")
     temperature: Annotated[float, Field(ge=0)] = Field(description="of rationales; 0: greedy")
 
+    @model_validator(mode="after")
+    def _votes_differ(self) -> PretrainedReward:
+        if self.verdict == "rationale":
+            _need_chance(self.votes, self.temperature)
+        return self
+
 
 class EndpointReward(Section):
     """A judge behind a server: written reasoning, then a verdict."""
@@ -403,6 +409,16 @@ class EndpointReward(Section):
     votes: Count = Field(description="rationales asked for each step; the score is the share of GOOD")
     temperature: Annotated[float, Field(ge=0)] = Field(description="of rationales; 0: greedy")
     server: Served
+
+    @model_validator(mode="after")
+    def _votes_differ(self) -> EndpointReward:
+        _need_chance(self.votes, self.temperature)
+        return self
+
+
+def _need_chance(votes: int, temperature: float) -> None:
+    if votes > 1 and temperature == 0:
+        raise ValueError(f"{votes} votes at temperature 0 are all the same; set votes to 1, or temperature above 0")
 
 
 BaseModelSection = Annotated[EmbeddedBase | AnnotatedBase | Pretrained | EndpointBase, Field(discriminator="source")]

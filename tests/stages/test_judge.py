@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import re
+import shutil
+from pathlib import Path
+from statistics import median
+from typing import Any
+
 import pytest
 
+from swirl.calibrating import measure
+from swirl.errors import DataError, SwirlError
 from swirl.judges import load_reward_model
+from swirl.judging.rationale import step_prompt
 from swirl.layout import Layout
-from swirl.params import Params
+from swirl.models.local import load_chat
+from swirl.params import Params, validate
+from swirl.presets import laid_over
 from swirl.records import load, load_json
 from swirl.stages import judge
 from swirl.types import OUTCOME, Question, Stop, Trajectory, Verdict
@@ -59,3 +71,50 @@ def test_metrics_count_the_verdicts(project: Layout) -> None:
 
 def test_a_journal_that_is_complete_is_cleared(params: Params, project: Layout) -> None:
     assert not (project.root / ".swirl/journals/judge").exists()
+
+
+def labelled(path: Path, *rows: dict[str, Any]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def test_a_judge_of_one_token_that_is_calibrated_by_its_own_scores_never_errs(params: Params, copy: Layout) -> None:
+    """Steps whose tokens are those of their text, labelled by whether the stage's score is above the median."""
+    chat, questions = load_chat(copy.model("reward")), {q.id: q for q in load(Question, copy.questions)}
+    scores = {(v.trajectory_id, v.step): v.score for v in load(Verdict, copy.verdicts)}
+    rows = []
+    for t in load(Trajectory, copy.trajectories):
+        whole = all(chat.reply(step.action.text) == step.token_ids for step in t.steps)
+        for k, step in enumerate(t.steps if whole else ()):
+            question = questions[t.question_id]
+            row = {"question": question.text, "task": question.task, "action": step.action.text}
+            row["conversation"] = step_prompt("{conversation}", "", t, k) if k else ""
+            rows.append((scores[t.id, k] or 0.0, row))
+    middle = median(score for score, _ in rows)
+    far = [(score, row) for score, row in rows if abs(score - middle) > 1e-5]
+    labels = [{**row, "label": "GOOD" if score > middle else "BAD"} for score, row in far]
+    shutil.rmtree(copy.model("base"))
+    at_middle = validate(laid_over(params.model_dump(), {"judge": {"threshold": middle}}), "tests")
+    rates = measure(labelled(copy.root / "labels.jsonl", *labels), False, at_middle, copy)
+    assert (rates.n, rates.nulls, rates.accuracy.value) == (len(labels), 0, 1.0)
+    assert min(rates.fpr.of, rates.fnr.of) > 20
+
+
+STEP = {"question": "where", "conversation": "", "action": "<answer> 7 </answer>", "label": "GOOD"}
+
+
+@pytest.mark.parametrize(
+    ("row", "said"), [(STEP, "task is missing"), ({**STEP, "task": "staff"}, "task = 'staff'")], ids=["none", "other"]
+)
+def test_a_labelled_step_of_no_task_is_named(
+    row: dict[str, Any], said: str, params: Params, project: Layout, tmp_path: Path
+) -> None:
+    path = labelled(tmp_path / "labels.jsonl", {**STEP, "task": "search"}, row)
+    expected = f"{path}, line 2: {said}; the judge reads the question in the prompt of its task, which is one of the "
+    with pytest.raises(DataError, match=re.escape(f"{expected}tasks of params.yaml: search, calculate")):
+        measure(path, False, params, project)
+
+
+def test_where_nobody_grades_by_reading_there_is_no_grader_to_calibrate(params: Params, project: Layout) -> None:
+    with pytest.raises(SwirlError, match="judge.outcome is match: nobody grades by reading"):
+        measure(project.root / "none.jsonl", True, params, project)

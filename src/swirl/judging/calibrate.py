@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from swirl.errors import DataError
 from swirl.evaluation.statistics import wilson
 from swirl.judging.rationale import RationaleJudge, outcome_prompt, process_prompt
+from swirl.judging.reward import RewardModel
 from swirl.judging.verdicts import GOOD_BAD, YES_NO
+from swirl.rl.combs import Comb, pack
 
 MAX_LINE = 2**20
 """Characters of one row."""
@@ -26,6 +29,10 @@ class LabelledStep:
     """What happened before it; empty for the first."""
     action: str
     good: bool
+    task: str = ""
+    """Which of the tasks of params.yaml; empty where the row does not say."""
+    where: str = field(default="", compare=False)
+    """The file and line, for messages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +43,8 @@ class LabelledOutcome:
     answer: str
     golden: tuple[str, ...]
     good: bool
+    where: str = field(default="", compare=False)
+    """The file and line, for messages."""
 
 
 Labelled = LabelledStep | LabelledOutcome
@@ -78,6 +87,52 @@ def calibrate(judge: RationaleJudge, rows: Sequence[Labelled]) -> ErrorRates:
     return error_rates(labels, [said.good for said in judged])
 
 
+def calibrate_tokens(
+    judge: RewardModel, rows: Sequence[Labelled], opening: Callable[[LabelledStep], str], context: int
+) -> ErrorRates:
+    """Let a judge that reads its verdict from one token judge labelled steps, and count its errors.
+
+    Each is put into the turns of a rollout: `opening` of the row is the user's first turn. A step that does not fit
+    into `context` tokens gets no verdict. Raises `DataError` for an answer, and for a conversation that has no turns.
+    """
+    combs = [_comb(judge, row, opening) for row in rows]
+    fits = [comb.packed_size <= context for comb in combs]
+    scores = iter(judge.read([comb for comb, it_fits in zip(combs, fits, strict=True) if it_fits]))
+    return error_rates(
+        [row.good for row in rows], [next(scores)[0] >= judge.threshold if fit else None for fit in fits]
+    )
+
+
+def _comb(judge: RewardModel, row: Labelled, opening: Callable[[LabelledStep], str]) -> Comb:
+    if isinstance(row, LabelledOutcome):
+        raise DataError(
+            f"{row.where}: the row has golden answers, but a judge that reads one token judges steps alone; leave the "
+            "row out, or calibrate the grader with --grader"
+        )
+    chat = judge.chat
+    state = [*chat.prompt(opening(row))]
+    for action, result in _turns(row):
+        state += [*chat.reply(action), *chat.turn(result, True)]
+    return pack(state, [(len(state), judge.tooth(chat.reply(row.action)))])
+
+
+def _turns(row: LabelledStep) -> list[tuple[str, str]]:
+    """(action, result) of each step of a conversation that is written as in the process prompt."""
+    if not row.conversation.strip():
+        return []
+    before, *pieces = re.split(r"(?:\A|\n\n)Action (\d{1,9}): ?", row.conversation)
+    turns = []
+    for number, (said, piece) in enumerate(zip(pieces[::2], pieces[1::2], strict=True), 1):
+        action, *result = re.split(rf"\nResult {number}: ?", piece, maxsplit=1)
+        turns += [(action, result[0])] if result and said == str(number) else []
+    if before or len(turns) != len(pieces) // 2 or not turns:
+        raise DataError(
+            f"{row.where}: conversation = {row.conversation[:80]!r}; for a judge that reads one token it must be "
+            "'Action 1: ...', 'Result 1: ...' on a line of its own, a blank line, 'Action 2: ...' and so on"
+        )
+    return turns
+
+
 def error_rates(labels: Sequence[bool], verdicts: Sequence[bool | None]) -> ErrorRates:
     """Errors of `verdicts` against `labels`, row by row."""
     given = [(label, verdict) for label, verdict in zip(labels, verdicts, strict=True) if verdict is not None]
@@ -110,7 +165,8 @@ def _rate(cases: Sequence[bool]) -> Rate:
 
 def read_labelled(path: Path) -> list[Labelled]:
     """Rows of a JSONL file: `question`, `conversation`, `action`, `label` GOOD or BAD, or `question`, `answer`,
-    `golden` (one text or several), `label` YES or NO. Raises `DataError` naming file, line and field.
+    `golden` (one text or several), `label` YES or NO. A step may have a `task`. Raises `DataError` naming file, line
+    and field.
     """
     rows = []
     try:
@@ -140,13 +196,15 @@ def _row(line: str, where: str) -> Labelled:
         golden = row["golden"] if isinstance(row["golden"], list) and row["golden"] else [row["golden"]]
         keys = tuple(_text({"golden": key}, "golden", where) for key in golden)
         return LabelledOutcome(
-            _text(row, "question", where), _text(row, "answer", where, True), keys, _label(row, YES_NO, where)
+            _text(row, "question", where), _text(row, "answer", where, True), keys, _label(row, YES_NO, where), where
         )
     return LabelledStep(
         _text(row, "question", where),
         _text(row, "conversation", where, True),
         _text(row, "action", where, True),
         _label(row, GOOD_BAD, where),
+        _text(row, "task", where) if "task" in row else "",
+        where,
     )
 
 

@@ -28,14 +28,14 @@ class LocalRationaleJudge(RationaleJudge):
         judge_chat: Chat,
         context: int,
         prompts: JudgePrompts,
-        chat: Chat,
+        chat: Chat | None,
         sampling: Sampling,
         votes: int,
         seed: int,
         token_budget: int = 16384,
         workers: int = 1,
     ) -> None:
-        """`chat` is the policy's; `context` the model's, in tokens; `token_budget` what one forward reads at most."""
+        """`chat` is the policy's, or None; `context` is in tokens; `token_budget` what one forward reads at most."""
         super().__init__(name, prompts, chat, votes, seed)
         need_chance(votes, sampling)
         self._model, self._judge_chat, self._context = model, judge_chat, context
@@ -58,8 +58,11 @@ class LocalRationaleJudge(RationaleJudge):
         def write(share: Sequence[int]) -> list[list[Said]]:
             bare = [Bare(trunks[i], tuple((len(trunks[i]), seed) for seed in seeds[i])) for i in share]
             drawn = sample_teeth(self._model, bare, sampling, self._judge_chat.end_ids)
-            return [[Said(self._judge_chat.text(sampled.ids)) for sampled in votes] for votes in drawn]
+            return [[self._said(vote.ids) for vote in votes] for votes in drawn]
 
         for share, written in zip(shares, spread(write, shares, self._workers), strict=True):
             said |= zip(share, written, strict=True)
         return [said[index] for index in range(len(prompts))]
+
+    def _said(self, ids: tuple[int, ...]) -> Said:
+        return Said(self._judge_chat.text(ids), ended=ids[-1] in self._judge_chat.end_ids)

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from swirl.errors import DataError
+from swirl.errors import DataError, ModelError
 from swirl.judging.verdicts import GOOD_BAD, YES_NO, parse
 from swirl.models.chat import Chat
 from swirl.rl.combs import Comb
@@ -21,6 +21,9 @@ from swirl.types import OUTCOME, Question, Stop, Trajectory, Verdict
 
 MAX_RATIONALE = 4000
 """Characters of a rationale that are kept."""
+
+_CUT = " [cut here, before a verdict]"
+"""Follows a text that was cut and has none; a larger max_tokens may mend it."""
 
 _WARMTH = 0.7
 """Temperature, at least, at which a judge that gave no verdict is asked once more: greedily it would say the same."""
@@ -61,6 +64,8 @@ class Said:
     text: str
     error: str = ""
     """Why there is no text."""
+    ended: bool = True
+    """False where the text was cut, for one at as many tokens as it may have."""
     failed: bool = False
     """Whether it is the server that failed, so that the same may be answered another time."""
 
@@ -85,10 +90,10 @@ class RationaleJudge(ABC):
     majority = math.nextafter(0.5, 1.0)
     """Least share of GOOD votes of a GOOD verdict: a tie is BAD."""
 
-    def __init__(self, name: str, prompts: JudgePrompts, chat: Chat, votes: int, seed: int) -> None:
-        """`chat` is the policy's: it turns the states and actions that `scores` is given into text."""
+    def __init__(self, name: str, prompts: JudgePrompts, chat: Chat | None, votes: int, seed: int) -> None:
+        """`chat` is the policy's: it turns the states and actions that scores are asked for into text; else None."""
         self.name, self.prompts, self.votes = name, prompts, votes
-        self._chat, self._seed = chat, seed
+        self._policy_chat, self._seed = chat, seed
         self.asked = 0
         """Things that were judged so far, however many votes each had."""
         self.failed = 0
@@ -97,6 +102,12 @@ class RationaleJudge(ABC):
         """Why the first of them did."""
         self.again = False
         """Whether what got no verdict is asked about once more."""
+
+    @property
+    def _chat(self) -> Chat:
+        if self._policy_chat is None:
+            raise ModelError("a judge of texts alone gives no scores of tokens: give it the policy's chat")
+        return self._policy_chat
 
     @abstractmethod
     def say(self, prompts: Sequence[str], seeds: Sequence[Sequence[int]], warmth: float = 0.0) -> list[list[Said]]:
@@ -167,11 +178,11 @@ class RationaleJudge(ABC):
 
 def count(votes: Sequence[Said], words: tuple[str, str]) -> Judgement:
     """What votes say together."""
-    verdicts = [None if vote.error else parse(vote.text, words) for vote in votes]
+    verdicts = [None if vote.error else parse(vote.text, words, vote.ended) for vote in votes]
     given = [verdict for verdict in verdicts if verdict is not None]
     if not given:
-        instead = next((vote.error or vote.text for vote in votes), "")
-        return Judgement(None, None, _bounded(instead), all(vote.failed for vote in votes))
+        said = next((_bounded(vote.error or vote.text) + _CUT * (not vote.ended) for vote in votes), "")
+        return Judgement(None, None, said, all(vote.failed for vote in votes))
     score = sum(given) / len(given)
     good = score > 0.5
     agreeing = next(vote for vote, verdict in zip(votes, verdicts, strict=True) if verdict is good)

@@ -10,6 +10,9 @@ from swirl.judging.rationale import JudgePrompts, RationaleJudge, Said
 from swirl.models.chat import Chat
 from swirl.rollout.sampler import Sampling
 
+_CUT = ("length", "content_filter")
+"""Why a server ends an answer that is not at its end."""
+
 
 class EndpointJudge(RationaleJudge):
     """Judges through an open client. A request that fails for good is a vote without a verdict.
@@ -22,12 +25,12 @@ class EndpointJudge(RationaleJudge):
         name: str,
         client: Client,
         prompts: JudgePrompts,
-        chat: Chat,
+        chat: Chat | None,
         sampling: Sampling,
         votes: int,
         seed: int,
     ) -> None:
-        """`sampling.max_tokens` is room for the reasons and the verdict; `chat` is the policy's."""
+        """`sampling.max_tokens` is room for the reasons and the verdict; `chat` is the policy's, or None."""
         super().__init__(name, prompts, chat, votes, seed)
         need_chance(votes, sampling)
         self._client, self._sampling = client, sampling
@@ -40,9 +43,9 @@ class EndpointJudge(RationaleJudge):
             for vote, seed in enumerate(its_seeds)
         ]
         said = iter(
-            Said(answer.text)
+            Said(answer.text, ended=answer.finish not in _CUT)
             if isinstance(answer, Answer)
-            else Said("", str(answer), not isinstance(answer, ContextError))
+            else Said("", str(answer), failed=not isinstance(answer, ContextError))
             for answer in self._client.complete_many(asks)
         )
         return [[next(said) for _ in its_seeds] for its_seeds in seeds]
