@@ -117,8 +117,5 @@ def test_a_dry_run_says_what_a_run_would_do_and_does_nothing(tmp_path: Path) -> 
     assert "https://judge.example/v1, model grader: asked by judge; its key $GRADER_KEY is not set\n" in part.stdout
     assert not [line for line in part.stdout.splitlines() if line.startswith(("filter", "train", "evaluate"))]
 
-    wrong = dry("-S", "filter.strategy=proces")
-    assert (wrong.returncode, wrong.stdout) == (1, "")
-    assert "filter.strategy = 'proces'" in wrong.stderr
     after = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*") if path.name != ".prefect"}
     assert after == before

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -69,9 +69,8 @@ def test_no_kept_file_is_written_over(tmp_path: Path) -> None:
         assert kept.read_text() == text
         names.append(kept.name)
     assert names == ["params.yaml.before", "params.yaml.before.2", "params.yaml.before.3", "params.yaml.before.2"]
-    command = ["git", "check-ignore", "--no-index", *dict.fromkeys(names)]
-    ignored = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert ignored.split() == list(dict.fromkeys(names))
+    ignored = (ROOT / ".gitignore").read_text().splitlines()
+    assert all(any(fnmatch(name, pattern) for pattern in ignored) for name in names)
 
 
 def test_a_preset_that_is_not_there_or_not_valid_is_refused(tmp_path: Path) -> None:
