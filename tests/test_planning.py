@@ -11,6 +11,7 @@ import pytest
 from swirl import planning, presets
 from swirl.params import Params, validate
 from swirl.presets import laid_over
+from swirl.workload import questions
 
 ROOT = Path(__file__).parents[1]
 
@@ -136,10 +137,10 @@ def test_listed_ids_are_counted_and_not_the_whole_split(tmp_path: Path) -> None:
     (tmp_path / "data/official/ids.txt").write_text("".join(f"id{n}\n" for n in range(500)))
     assert planned(chosen, tmp_path)["evaluate@base"].calls == 500 * 5
     gone = params(download={"benchmarks": {"hotpotqa": {"source": "hub", "eval_ids": "gone.txt"}}})
-    assert planning.questions(gone, tmp_path, "evaluation") == {"hotpotqa": 7405}  # no more than there are
+    assert questions(gone, tmp_path, "evaluation") == {"hotpotqa": 7405}  # no more than there are
     drawn = {"source": "file", "files": {"train": "train.json"}, "evaluation": "all"}
     whole = params(download={"benchmarks": {"hotpotqa": drawn}})
-    assert planning.questions(whole, tmp_path, "evaluation") == {"hotpotqa": 90_447}  # of the file of train
+    assert questions(whole, tmp_path, "evaluation") == {"hotpotqa": 90_447}  # of the file of train
 
 
 def test_the_hubs_data_is_as_large_as_the_lock_file_says(tmp_path: Path) -> None:

@@ -15,9 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from swirl.benchmarks.hub import HUB
-from swirl.benchmarks.official import OFFICIAL
 from swirl.params import (
-    Benchmark,
     EmbeddedBase,
     EndpointBase,
     EndpointReward,
@@ -27,10 +25,8 @@ from swirl.params import (
     task_of,
 )
 from swirl.sizes import UNKNOWN, Size, size_of
+from swirl.workload import CHARACTERS_A_TOKEN, PROMPT_TOKENS, Rollouts, questions, rollouts, step_tokens
 
-CHARACTERS_A_TOKEN = 4
-PROMPT_TOKENS = 250
-"""Of a task's prompt and its question: the longest prompt here has 130."""
 BYTES_A_TOKEN = 16
 """On disk: an id, a log-probability, its text."""
 BYTES_AN_ID = 4
@@ -105,39 +101,6 @@ def _bytes(value: float | None) -> str:
     return f"{value / 1e9:,.1f} GB" if value >= 1e9 else f"{value / 1e6:,.0f} MB" if value >= 1e6 else "< 1 MB"
 
 
-def questions(params: Params, root: Path, split: str) -> dict[str, float]:
-    """Benchmark -> questions of a split, at most; NaN for `all` of a file whose size is not known."""
-    folder, counts = root / params.download.folder, dict[str, float]()
-    for name, benchmark in params.download.benchmarks.items():
-        asked = benchmark.counts.get(split, 0)
-        if asked == "all":
-            listed = benchmark.eval_ids if split == "evaluation" else None
-            whole = _lines(folder / listed) if listed else None
-            counts[name] = _all(name, benchmark, split, folder) if whole is None else whole
-        elif asked:
-            counts[name] = asked
-    return counts
-
-
-def _all(name: str, benchmark: Benchmark, split: str, folder: Path) -> float:
-    """Rows of the file that a split comes from: its lines where it is here, the official number, or NaN."""
-    path = benchmark.paths.get(split) or benchmark.paths.get("train", "")
-    rows = _lines(folder / path) if path.endswith(".jsonl") else None
-    if rows is not None:
-        return rows
-    official = OFFICIAL[name].counts if name in OFFICIAL and benchmark.source != "own" else {}
-    alone = benchmark.source == "hub" or path != benchmark.paths.get("train")
-    return official.get("evaluation" if alone and split == "evaluation" else "train", UNKNOWN)
-
-
-def _lines(path: Path) -> int | None:
-    """Lines of a file that hold something; None when it is not there."""
-    if not path.is_file():
-        return None
-    with path.open("rb") as file:
-        return sum(bool(line.strip()) for line in file)
-
-
 def _data(params: Params, root: Path) -> Iterator[Planned]:
     sources = ", ".join(f"{name} ({one.source})" for name, one in params.download.benchmarks.items())
     yield Planned("download", sources, disk=sum(_data_bytes(params, root)))
@@ -190,45 +153,8 @@ def _models(params: Params, root: Path, base: Size, judge: Size) -> Iterator[Pla
             yield Planned(stage, does, disk=size.parameters * 4 * copies, memory=size.parameters * 16)
 
 
-@dataclass(frozen=True, slots=True)
-class _Rollouts:
-    """What rolling out a split takes, at most."""
-
-    trajectories: float = 0
-    calls: float = 0
-    tokens: float = 0
-    """Each read or written once."""
-    states: float = 0
-    """Tokens of every state with its action: what a judge that is asked step by step reads."""
-
-    def __add__(self, other: _Rollouts) -> _Rollouts:
-        return _Rollouts(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))
-
-    def times(self, number: float) -> _Rollouts:
-        return _Rollouts(*(getattr(self, name) * number for name in self.__slots__))
-
-
-def _rollouts(params: Params, root: Path, split: str, samples: int) -> _Rollouts:
-    """With tools, `samples` trajectories a question."""
-    made = _Rollouts()
-    for name, count in questions(params, root, split).items():
-        steps = params.tasks[task_of(name, params.download.benchmarks[name])].max_steps
-        action, step = params.rollout.max_action_tokens, _step(params)
-        states = steps * (PROMPT_TOKENS + action) + step * (steps * (steps - 1) // 2)
-        made += _Rollouts(1, steps, PROMPT_TOKENS + steps * step, states).times(count * samples)
-    return made
-
-
-def _step(params: Params) -> int:
-    """Tokens of an action and of what it is shown."""
-    shown = params.tools.search_output_limit
-    return params.rollout.max_action_tokens + (
-        shown if params.tools.search_output_unit == "tokens" else shown // CHARACTERS_A_TOKEN
-    )
-
-
 def _synthesis(params: Params, root: Path, base: Size, judge: Size) -> Iterator[Planned]:
-    made = _rollouts(params, root, "train", params.synthesize.samples)
+    made = rollouts(params, root, "train", params.synthesize.samples)
     where = _where(params.synthesize.server, params)
     yield Planned(
         "synthesize",
@@ -253,8 +179,8 @@ def _synthesis(params: Params, root: Path, base: Size, judge: Size) -> Iterator[
 
 def _training(params: Params, root: Path, base: Size, judge: Size) -> Iterator[Planned]:
     train = params.train
-    synthesised = _rollouts(params, root, "train", params.synthesize.samples)
-    look = _rollouts(params, root, "development", 1)
+    synthesised = rollouts(params, root, "train", params.synthesize.samples)
+    look = rollouts(params, root, "development", 1)
     trained = base.parameters if train.lora is None else base.adapter(train.lora.rank, train.lora.targets)
     saved = base.parameters * _width(params) if train.lora is None else trained * 4
     for method in ("sft", "swirl"):
@@ -269,7 +195,7 @@ def _training(params: Params, root: Path, base: Size, judge: Size) -> Iterator[P
             looks = checkpoints = 1 + -(-train.swirl.updates // train.swirl.check_every)
             most = train.swirl.states + max(task.max_steps for task in params.tasks.values()) - 1  # whole trajectories
             actions = train.swirl.updates * most * train.swirl.samples
-            read = train.swirl.updates * most * (PROMPT_TOKENS + _step(params))
+            read = train.swirl.updates * most * (PROMPT_TOKENS + step_tokens(params))
             read += actions * params.rollout.max_action_tokens
             does = f"{train.swirl.updates} updates of {train.swirl.states} states x {train.swirl.samples} actions"
         watched = look.times(looks)
@@ -286,10 +212,10 @@ def _training(params: Params, root: Path, base: Size, judge: Size) -> Iterator[P
 
 
 def _evaluation(params: Params, root: Path, base: Size, judge: Size) -> Iterator[Planned]:
-    made = _rollouts(params, root, "evaluation", 1)
+    made = rollouts(params, root, "evaluation", 1)
     if params.evaluate.without_tools:
         action = params.rollout.max_action_tokens
-        alone = _Rollouts(1, 1, PROMPT_TOKENS + action, PROMPT_TOKENS + action)
+        alone = Rollouts(1, 1, PROMPT_TOKENS + action, PROMPT_TOKENS + action)
         searched = (n for name, n in questions(params, root, "evaluation").items() if _searches(params, name))
         made += alone.times(sum(searched))
     verdicts = made.calls * _asks(params) + made.trajectories * _grades(params)
@@ -319,7 +245,7 @@ def _grades(params: Params) -> int:
     return (2 if params.judge.retry_failed else 1) if params.judge.grader else _asks(params)
 
 
-def _judged(params: Params, made: _Rollouts) -> str:
+def _judged(params: Params, made: Rollouts) -> str:
     """Who judges the synthesised steps, and what that costs by the server's prices."""
     reward = params.reward_model
     if not isinstance(reward, EndpointReward):
