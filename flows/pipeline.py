@@ -295,11 +295,12 @@ def _dry_run(layout: Layout, overrides: Mapping[str, Any], targets: tuple[str, .
     """Print what a run would do: the plan from params, and the stages that DVC would run now."""
     from dvc.repo import Repo
 
-    from swirl import planning
+    from swirl import needs, planning
 
     wanted = plan(layout.root, targets)
-    planned = planning.plan(laid_over.checked(layout.root / "params.yaml", overrides), layout.root)
-    print(planning.text([one for one in planned if one.stage in wanted]))
+    params = laid_over.checked(layout.root / "params.yaml", overrides)
+    planned = [one for one in planning.plan(params, layout.root) if one.stage in wanted]
+    print(planning.text(planned, needs.lines(params, layout.root, wanted)))
     if overrides:
         return 0
     with Repo(str(layout.root)) as repo, contextlib.chdir(layout.root):

@@ -209,7 +209,7 @@ def test_preset_writes_params_and_keeps_the_old_ones(swirl: Swirl, root: Path, t
 
 def test_plan_tells_of_a_preset_without_choosing_it(swirl: Swirl, root: Path) -> None:
     said = swirl("plan", "--preset", "gemma-2-27b", cwd=root).stdout
-    assert "points to google/gemma-2-27b-it, about 27.0 billion parameters" in said
+    assert "points to google/gemma-2-27b-it, about 27.2 billion parameters" in said
     assert "623,650" in said
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from swirl import planning, presets
 from swirl.params import Params, validate
 from swirl.presets import laid_over
+from swirl.workload import questions
 
 ROOT = Path(__file__).parents[1]
 
@@ -17,20 +20,33 @@ def params(name: str = "mini", **changes: object) -> Params:
     return validate(laid_over(presets.tree(ROOT, name), changes), name)
 
 
-def planned(chosen: Params) -> dict[str, planning.Planned]:
-    return {one.stage: one for one in planning.plan(chosen, ROOT)}
+def planned(chosen: Params, root: Path = ROOT) -> dict[str, planning.Planned]:
+    return {one.stage: one for one in planning.plan(chosen, root)}
+
+
+def is_unknown(value: float | None) -> bool:
+    return value is not None and math.isnan(value)
 
 
 def test_the_default_by_hand() -> None:
     stages = planned(params())
     # 400 search questions of 5 steps and 400 problems of 10, two trajectories each
     assert stages["synthesize"].calls == 400 * 2 * 5 + 400 * 2 * 10 == 12_000
-    # a prompt of 150 tokens; each step an action of 32 and a result of 1000 characters
-    assert stages["synthesize"].tokens == 800 * (150 + 5 * (32 + 250)) + 800 * (150 + 10 * (32 + 250))
+    # a prompt of 250 tokens; each step an action of 32 and a result of 1000 characters
+    assert stages["synthesize"].tokens == 800 * (250 + 5 * (32 + 250)) + 800 * (250 + 10 * (32 + 250))
     assert stages["judge"].verdicts == 12_000
     # 24 states, and what a last trajectory of ten brings over that; seven looks at 100 + 100 development questions
-    assert stages["train@swirl"].calls == 60 * 33 * 8
-    assert stages["train@swirl"].verdicts == 60 * 33 * 8 + 7 * (100 * 5 + 100 * 10)
+    assert stages["train@swirl"].calls == 60 * 33 * 8 + 7 * (100 * 5 + 100 * 10)
+    assert stages["train@swirl"].verdicts == stages["train@swirl"].calls
+    assert stages["train@sft"].calls == 2 * (100 * 5 + 100 * 10)  # a look an epoch
+    # four layers of 128, and at most 2000 words; the base and the ceiling in float32
+    weights = 4 * (4 * 128 * 128 + 3 * 128 * 384) + 128 * 2000
+    assert stages["base_model"].disk == 2 * 4 * weights
+    # the model, and seven checkpoints of weights and two moments
+    assert stages["train@swirl"].disk == 4 * weights + 7 * 12 * weights
+    # weights, gradients, two moments, two workers' gradients, the reference, and the judge
+    assert stages["train@swirl"].memory == (4 + 4 + 8 + 2 * 4 + 4) * weights + 4 * weights
+    assert stages["train@sft"].memory == (4 + 4 + 8 + 2 * 4) * weights + 4 * weights
     # with tools, and the four search benchmarks without
     assert stages["evaluate@base"].calls == 400 * 10 + 4 * 400 * 5 + 4 * 400
     assert list(stages) == [
@@ -44,16 +60,25 @@ def test_the_default_by_hand() -> None:
 def test_every_preset_can_be_planned(name: str) -> None:
     text = planning.text(planning.plan(params(name), ROOT))
     assert text.splitlines()[0].split()[:3] == ["stage", "actions", "tokens"]
-    assert "Upper bounds" in text
+    assert "Counts are upper bounds" in text
 
 
 def test_the_papers_run() -> None:
     stages = planned(params("gemma-2-27b"))
     assert stages["synthesize"].calls == 10_000 * 5 * 5 + 7_473 * 5 * 10
     assert "by http://127.0.0.1:8000/v1" in stages["synthesize"].does
-    assert stages["synthesize"].memory_gb is None  # the server's, not ours
-    assert stages["evaluate@base"].memory_gb == pytest.approx(54.0)  # 27 billion weights of two bytes
+    assert stages["synthesize"].memory is None  # the server's, not ours
+    assert stages["evaluate@base"].memory == pytest.approx(54.5e9, rel=0.001)  # 27.2 billion weights of two bytes
     assert stages["evaluate@ceiling"].calls is None
+    assert stages["base_model"].disk == stages["evaluate@base"].memory  # what the hub has
+    # rank x (inputs + outputs) of q, k and v, o, gate and up, down in 46 layers
+    adapter = 46 * 64 * ((4608 + 4096) + 2 * (4608 + 2048) + (4096 + 4608) + 3 * (4608 + 36_864))
+    assert adapter == 456_720_384
+    asked = stages["train@swirl"].verdicts
+    assert asked is not None
+    answers = asked * 512 * 4  # what the judge writes is kept
+    assert stages["train@swirl"].disk == 4 * adapter + 11 * 12 * adapter + answers
+    assert stages["train@swirl"].memory == pytest.approx(54.5e9 + 20 * adapter, rel=0.001)
 
 
 def test_a_judge_that_is_paid_has_a_price() -> None:
@@ -61,23 +86,91 @@ def test_a_judge_that_is_paid_has_a_price() -> None:
     priced = {**reward["server"], "cost_per_million_input": 2.0, "cost_per_million_output": 8.0}
     stages = planned(params("gemma-2-27b", reward_model={**reward, "server": priced}))
     asked = 2 * (10_000 * 5 * 5 + 7_473 * 5 * 10)  # every step, and once more where there is no verdict
-    tokens = stages["synthesize"].tokens
-    assert tokens is not None
-    read = asked * 300 + 2 * tokens * 11 // 2
+    step = 256 + 400  # tokens of an action and of a result
+    # every state is read with its action, twice
+    search = 5 * (250 + 256) + step * (0 + 1 + 2 + 3 + 4)
+    calculate = 10 * (250 + 256) + step * sum(range(10))
+    read = asked * 300 + 2 * (10_000 * 5 * search + 7_473 * 5 * calculate)
     price = (read * 2.0 + asked * reward["max_tokens"] * 8.0) / 1e6
-    assert stages["judge"].verdicts == asked + (10_000 + 7_473) * 5  # and a grade for every answer
+    assert stages["judge"].verdicts == asked + 2 * (10_000 + 7_473) * 5  # and a grade for every answer
     assert f"{read:,} prompt tokens, at most {price:,.2f} by its prices" in stages["judge"].does
 
 
-def test_a_file_of_unknown_size_is_blank_not_wrong() -> None:
+def test_what_is_not_known_is_said_to_be_so() -> None:
     own = {"source": "own", "files": {"train": "a.jsonl"}, "corpus": "c", "task": "search", "train": "all"}
-    stages = planned(params(download={"benchmarks": {"staff": own}}))
-    assert stages["synthesize"].calls is None
-    assert stages["judge"].verdicts is None
+    chosen = params(download={"benchmarks": {"staff": own}})
+    stages = planned(chosen)
+    for unknown in ("download", "index", "synthesize", "judge", "filter"):
+        assert is_unknown(stages[unknown].disk)
+    assert is_unknown(stages["train@sft"].tokens)
+    assert is_unknown(stages["synthesize"].calls)
+    assert is_unknown(stages["judge"].verdicts)
+    assert stages["train@swirl"].calls == 60 * 33 * 8  # there are no development questions
+    shown = {line.split()[0]: line.split() for line in planning.text(list(stages.values())).splitlines() if line}
+    assert shown["synthesize"][1:4] == ["?", "?", "?"]
+    assert shown["index"][1] == "?"
+    nameless = {"source": "pretrained", "model": "someone/model", "revision": "", "trust_remote_code": False}
+    stages = planned(params("qwen3-0.6b", base_model=nameless))
+    assert is_unknown(stages["base_model"].disk)
+    assert is_unknown(stages["train@swirl"].memory)
+
+
+def test_rows_that_are_here_are_counted(tmp_path: Path) -> None:
+    folder = tmp_path / "data/official"
+    (folder / "c").mkdir(parents=True)
+    (folder / "c/a.txt").write_text("t" * 100)
+    (folder / "a.jsonl").write_text("{}\n{}\n\n{}")
+    (folder / "ids.txt").write_text("x\ny\n")
+    own = {"source": "own", "files": {"train": "a.jsonl"}, "corpus": "c", "task": "search", "train": "all"}
+    own["eval_ids"] = "ids.txt"
+    stages = planned(params(download={"benchmarks": {"staff": own}}, evaluate={"without_tools": False}), tmp_path)
+    assert stages["synthesize"].calls == 3 * 2 * 5
+    assert stages["evaluate@base"].calls == 2 * 5
+    assert stages["download"].disk == 100 + len("{}\n{}\n\n{}")
+
+
+def test_listed_ids_are_counted_and_not_the_whole_split(tmp_path: Path) -> None:
+    (tmp_path / "data/official").mkdir(parents=True)
+    musique = {"source": "hub", "eval_ids": "ids.txt"}
+    chosen = params(download={"benchmarks": {"musique": musique}}, evaluate={"without_tools": False})
+    assert is_unknown(planned(chosen, tmp_path)["evaluate@base"].calls)
+    (tmp_path / "data/official/ids.txt").write_text("".join(f"id{n}\n" for n in range(500)))
+    assert planned(chosen, tmp_path)["evaluate@base"].calls == 500 * 5
+    gone = params(download={"benchmarks": {"hotpotqa": {"source": "hub", "eval_ids": "gone.txt"}}})
+    assert questions(gone, tmp_path, "evaluation") == {"hotpotqa": 7405}  # no more than there are
+    drawn = {"source": "file", "files": {"train": "train.json"}, "evaluation": "all"}
+    whole = params(download={"benchmarks": {"hotpotqa": drawn}})
+    assert questions(whole, tmp_path, "evaluation") == {"hotpotqa": 90_447}  # of the file of train
+
+
+def test_the_hubs_data_is_as_large_as_the_lock_file_says(tmp_path: Path) -> None:
+    chosen = params(download={"benchmarks": {"gsm8k": {"source": "hub", "train": 10, "evaluation": 10}}})
+    assert is_unknown(planned(chosen, tmp_path)["download"].disk)
+    (tmp_path / "data/official").mkdir(parents=True)
+    names = ("main/train-00000-of-00001.parquet", "main/test-00000-of-00001.parquet")
+    files = {name: {"bytes": 1000, "sha256": ""} for name in names}
+    (tmp_path / "data/official/hub.lock.json").write_text(
+        json.dumps({"openai/gsm8k": {"commit": "c" * 40, "files": files}})
+    )
+    assert planned(chosen, tmp_path)["download"].disk == 2 * 2000
+
+
+def test_only_questions_to_evaluate_on_can_be_planned() -> None:
+    stages = planned(params("gemma-2-27b", download={"benchmarks": {"gsm8k": {"source": "hub", "evaluation": 5}}}))
+    assert stages["synthesize"].calls == 0
+    assert stages["evaluate@base"].calls == 5 * 10
+
+
+def test_what_a_tool_shows_is_counted_in_its_unit() -> None:
+    words = {"search_output_limit": 1000, "search_output_unit": "characters"}
+    more, less = planned(params("qwen3-0.6b")), planned(params("qwen3-0.6b", tools=words))
+    tokens, fewer = more["synthesize"].tokens, less["synthesize"].tokens
+    assert tokens is not None and fewer is not None
+    assert tokens - fewer == (1000 * 2 * 5 + 1000 * 2 * 10) * (400 - 250)
 
 
 def test_what_is_off_is_said_to_be_off() -> None:
     stages = planned(params(train={"methods": ["swirl"]}))
     assert stages["train@sft"].does == "off (train.methods)"
     assert stages["evaluate@sft"].calls is None
-    assert stages["train@swirl"].calls == 60 * 33 * 8
+    assert stages["train@swirl"].calls == 60 * 33 * 8 + 7 * 1500

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,21 @@ def test_writing_a_preset_keeps_what_was_there(tmp_path: Path) -> None:
     assert yaml.safe_load((tmp_path / "params.yaml").read_text()) == presets.tree(ROOT, "smoke")
     assert presets.write(tmp_path, presets.tree(tmp_path, "smoke"), "smoke") is None  # the same again
     assert kept.read_text() == "mine: 1\n"
+
+
+def test_no_kept_file_is_written_over(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "presets", tmp_path / "presets")
+    path = tmp_path / "params.yaml"
+    names = []
+    for text, name in (("mine: 1\n", "smoke"), ("mine: 2\n", "mini"), ("mine: 3\n", "smoke"), ("mine: 2\n", "mini")):
+        path.write_text(text)
+        kept = presets.write(tmp_path, presets.tree(tmp_path, name), name)
+        assert kept is not None
+        assert kept.read_text() == text
+        names.append(kept.name)
+    assert names == ["params.yaml.before", "params.yaml.before.2", "params.yaml.before.3", "params.yaml.before.2"]
+    ignored = (ROOT / ".gitignore").read_text().splitlines()
+    assert all(any(fnmatch(name, pattern) for pattern in ignored) for name in names)
 
 
 def test_a_preset_that_is_not_there_or_not_valid_is_refused(tmp_path: Path) -> None:

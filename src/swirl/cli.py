@@ -62,6 +62,10 @@ def stage(
     from swirl import params
 
     resolved = params.load(layout.root / "params.yaml")
+    if name == "synthesize":  # the first stage that may cost much
+        from swirl.needs import check_keys
+
+        check_keys(resolved)
     if STAGES[name].uses_torch:
         environment.apply(resolved.runtime.threads)
     from swirl.running import run_stage
@@ -111,12 +115,13 @@ def preset(
 def plan(
     name: Annotated[str | None, typer.Option("--preset", help="A preset instead of params.yaml.")] = None,
 ) -> None:
-    """What a run would do, stage by stage: model calls, tokens, disk, memory. Loads no model and asks no network."""
-    from swirl import params, planning, presets
+    """What a run would do, stage by stage, and the servers and keys it needs. Loads no model and asks no network."""
+    from swirl import needs, params, planning, presets
 
     root = project_layout().root
     resolved = params.validate(presets.tree(root, name), name) if name else params.load(root / "params.yaml")
-    print(planning.text(planning.plan(resolved, root)))
+    stages = planning.plan(resolved, root)
+    print(planning.text(stages, needs.lines(resolved, root, [one.stage for one in stages])))
 
 
 @app.command()

@@ -1,22 +1,22 @@
 """What a run would do, before it does it: model calls, tokens, disk and memory, stage by stage, from params alone.
 
-Numbers are upper bounds: every trajectory takes all its steps, every action is as long as it may be. No model is
-loaded and nothing is asked over the network.
+Counts are upper bounds: every trajectory takes all its steps, every action is as long as it may be. Sizes are about.
+What cannot be known without the data or the network is not a number (`sizes.UNKNOWN`). No model is loaded and nothing
+is asked over the network.
 """
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from swirl.benchmarks.official import OFFICIAL
+from swirl.benchmarks.hub import HUB
 from swirl.params import (
-    AnnotatedReward,
     EmbeddedBase,
-    EmbeddedReward,
     EndpointBase,
     EndpointReward,
     Params,
@@ -24,207 +24,246 @@ from swirl.params import (
     Served,
     task_of,
 )
+from swirl.sizes import UNKNOWN, Size, size_of
+from swirl.workload import CHARACTERS_A_TOKEN, PROMPT_TOKENS, Rollouts, questions, rollouts, step_tokens
 
-CHARACTERS_A_TOKEN = 4
-PROMPT_TOKENS = 150
-"""Of a task's prompt and its question."""
-_SIZES = ("hidden_size", "num_hidden_layers", "intermediate_size", "vocab_size")
 BYTES_A_TOKEN = 16
 """On disk: an id, a log-probability, its text."""
+BYTES_AN_ID = 4
 JUDGE_PROMPT = 300
 """Tokens of a judge's instructions in a request of its own."""
+BYTES_A_VERDICT = 100
+"""On disk, without its rationale."""
+BYTES_A_QUESTION = 1000
+"""On disk, of a generated question and its share of the passages; the default run has 74."""
+HUB_WEIGHT = 2
+"""Bytes of a weight as the hub has it."""
+CHECKPOINT = 12
+"""Bytes that a checkpoint has of a weight that trains: the weight and Adam's two moments in float32."""
 
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """One stage of a run; None where a number makes no sense or is not known."""
+    """One stage of a run; None where a number makes no sense, NaN where it is not known."""
 
     stage: str
     does: str
-    calls: int | None = None
+    calls: float | None = None
     """Actions that the policy is asked for, at most."""
-    tokens: int | None = None
+    tokens: float | None = None
     """Tokens that the policy reads and writes for them, at most."""
-    verdicts: int | None = None
+    verdicts: float | None = None
     """Verdicts and grades that judges are asked for, at most."""
-    disk_mb: float | None = None
-    memory_gb: float | None = None
-    """Of weights, gradients and optimiser; activations and caches come on top."""
+    disk: float | None = None
+    """Bytes that are written, checkpoints that are thrown away at the end included."""
+    memory: float | None = None
+    """Bytes of weights, gradients and optimiser in one process; activations and caches come on top."""
 
 
 def plan(params: Params, root: Path) -> list[Planned]:
-    """Every stage in order. Raises nothing: what cannot be known without the data is None."""
-    base = parameters(params, root, params.base_model)
-    judge = parameters(params, root, params.reward_model)
-    return [*_data(params), *_models(params, base, judge), *_synthesis(params, base, judge), *_learning(params, base)]
+    """Every stage in order. Raises `ModelError` for a model's folder whose configuration is broken."""
+    base = size_of(params.base_model, params, root)
+    judge = size_of(params.reward_model, params, root)
+    data, models = _data(params, root), _models(params, root, base, judge)
+    synthesis, training = _synthesis(params, root, base, judge), _training(params, root, base, judge)
+    evaluation = _evaluation(params, root, base, judge)
+    return [*data, *models, *synthesis, *training, *evaluation, Planned("report", "tables, page, pictures")]
 
 
-def text(stages: list[Planned]) -> str:
-    """A table, and what its numbers are."""
-    head = ("stage", "actions", "tokens", "verdicts", "disk", "memory", "what it does")
-    rows: list[tuple[str, ...]] = [head]
+def text(stages: Sequence[Planned], needs: Sequence[str] = ()) -> str:
+    """A table, what its numbers are, and what the run needs from elsewhere (`swirl.needs.lines`)."""
+    rows: list[tuple[str, ...]] = [("stage", "actions", "tokens", "verdicts", "disk", "memory", "what it does")]
     for one in stages:
-        disk = "" if one.disk_mb is None else f"{one.disk_mb:,.0f} MB"
-        memory = "" if one.memory_gb is None else f"{one.memory_gb:,.1f} GB"
-        counts = ("" if value is None else f"{value:,}" for value in (one.calls, one.tokens, one.verdicts))
-        rows.append((one.stage, *counts, disk, memory, one.does))
+        counts = (_count(value) for value in (one.calls, one.tokens, one.verdicts))
+        rows.append((one.stage, *counts, _bytes(one.disk), _bytes(one.memory), one.does))
     widths = [max(len(row[column]) for row in rows) for column in range(6)]
     lines = [
         "  ".join([row[0].ljust(widths[0]), *(row[i].rjust(widths[i]) for i in range(1, 6)), row[6]]).rstrip()
         for row in rows
     ]
     note = (
-        "Upper bounds: every trajectory takes all its steps and every action all its tokens. Tokens are the policy's. "
-        "Memory is weights, gradients and optimiser; activations and key-value caches come on top. Blank: none, or not "
-        "known yet."
+        "Counts are upper bounds: every trajectory takes all its steps and every action all its tokens; tokens are the "
+        "policy's. Disk and memory are about. Disk: checkpoints of training count, though they go at the end; copies "
+        "in DVC's cache and in MLflow come on top. Memory: weights, gradients and optimiser of one process; "
+        "activations and key-value caches come on top. ?: not known without the data or the network. Blank: none."
     )
-    return "\n".join([*lines, "", note])
+    needed = ["", "Needs:", *(f"  {line}" for line in needs)] if needs else []
+    return "\n".join([*lines, "", note, *needed])
 
 
-def parameters(params: Params, root: Path, model: object) -> float | None:
-    """Weights of a model: from its shape, the configuration in its folder, or the size in its name (`-27b`)."""
-    if isinstance(model, EmbeddedReward | AnnotatedReward):
-        model = params.base_model
-    if isinstance(model, Pretrained):
-        config = root / model.model / "config.json"
-        if config.is_file():
-            whole = json.loads(config.read_text(encoding="utf-8"))
-            found = whole.get("text_config", whole)
-            sizes = [
-                found.get(f"{name}") for name in ("hidden_size", "num_hidden_layers", "intermediate_size", "vocab_size")
-            ]
-            return _of_shape(*map(int, sizes)) if None not in sizes else None
-        named = re.search(r"(\d+(?:\.\d+)?)b(?![a-z])", model.model.lower())
-        return float(named.group(1)) * 1e9 if named else None
-    shape = getattr(model, "shape", None)
-    if shape is None:
-        return None
-    return _of_shape(shape.hidden, shape.layers, shape.feed_forward, getattr(shape, "vocabulary", 2000))
+def _count(value: float | None) -> str:
+    return "" if value is None else "?" if math.isnan(value) else f"{value:,.0f}"
 
 
-def _of_shape(hidden: int, layers: int, feed_forward: int, vocabulary: int) -> float:
-    return layers * (4.0 * hidden**2 + 3.0 * hidden * feed_forward) + hidden * vocabulary
+def _bytes(value: float | None) -> str:
+    if value is None or math.isnan(value):
+        return _count(value)
+    return f"{value / 1e9:,.1f} GB" if value >= 1e9 else f"{value / 1e6:,.0f} MB" if value >= 1e6 else "< 1 MB"
 
 
-def questions(params: Params, split: str) -> dict[str, int | None]:
-    """Benchmark -> questions of a split; None for `all` of a file whose size is not known."""
-    counts: dict[str, int | None] = {}
-    for name, benchmark in params.download.benchmarks.items():
-        asked = benchmark.counts.get(split, 0)
-        if asked == "all":
-            official = OFFICIAL[name].counts if name in OFFICIAL else {}
-            kinds = ("test", "dev", "validation") if split == "evaluation" else ("train",)
-            counts[name] = next((official[kind] for kind in kinds if kind in official), None)
-        elif asked:
-            counts[name] = asked
-    return counts
-
-
-def _data(params: Params) -> Iterator[Planned]:
+def _data(params: Params, root: Path) -> Iterator[Planned]:
     sources = ", ".join(f"{name} ({one.source})" for name, one in params.download.benchmarks.items())
-    yield Planned("download", sources)
+    yield Planned("download", sources, disk=sum(_data_bytes(params, root)))
     yield Planned("check_questions", "gate")
-    yield Planned("index", f"{params.index.retriever} index of every corpus")
+    yield Planned("index", f"{params.index.retriever} index of every corpus", disk=UNKNOWN)
 
 
-def _models(params: Params, base: float | None, judge: float | None) -> Iterator[Planned]:
+def _data_bytes(params: Params, root: Path) -> Iterator[float]:
+    """Of each benchmark: what is stored of its files, which is about their size, and as much for what is downloaded."""
+    folder = root / params.download.folder
+    try:
+        locked: dict[str, Any] = json.loads((folder / "hub.lock.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # what is wrong with it is for `download` to say
+        locked = {}
+    for name, one in params.download.benchmarks.items():
+        if one.source == "embedded":
+            yield sum(int(count) for count in one.counts.values()) * BYTES_A_QUESTION
+        elif one.source == "hub":
+            known = HUB.get(name, {})
+            parts = {part for split in one.counts for part in known.get(split, known.get("train", ()))}
+            files = [locked.get(part.place, {}).get("files", {}).get(part.name, {}) for part in parts]
+            yield 2 * sum(float(file.get("bytes", UNKNOWN)) for file in files) if files else UNKNOWN
+        else:
+            paths = {folder / path for path in (*one.paths.values(), *([one.corpus] if one.corpus else []))}
+            yield sum(_bytes_of(path) for path in paths)
+
+
+def _bytes_of(path: Path) -> float:
+    if path.is_dir():
+        return float(sum(file.stat().st_size for file in path.rglob("*") if file.is_file()))
+    return float(path.stat().st_size) if path.is_file() else UNKNOWN
+
+
+def _models(params: Params, root: Path, base: Size, judge: Size) -> Iterator[Planned]:
     for stage, model, size in (
         ("base_model", params.base_model, base),
         ("reward_model", params.reward_model, judge),
     ):
-        known = "" if size is None else f", about {_short(size)} parameters"
+        known = "" if math.isnan(size.parameters) else f", about {_short(size.parameters)} parameters"
         if isinstance(model, EndpointBase | EndpointReward):
             yield Planned(stage, f"writes down the server {model.server.url}, model {model.server.model}")
         elif isinstance(model, Pretrained):
-            yield Planned(stage, f"points to {model.model}{known}")
+            shared = stage == "reward_model" and model.model == getattr(params.base_model, "model", "")
+            here = (root / Path(model.model).expanduser()).is_dir()
+            disk = None if shared or here else size.parameters * HUB_WEIGHT
+            yield Planned(stage, f"points to {model.model}{known}", disk=disk)
         else:
-            yield Planned(stage, f"made here ({model.source}){known}", memory_gb=None if size is None else size * 16e-9)
+            copies = 2 if isinstance(model, EmbeddedBase) else 1  # the ceiling, too
+            does = f"made here ({model.source}){known}"
+            yield Planned(stage, does, disk=size.parameters * 4 * copies, memory=size.parameters * 16)
 
 
-def _synthesis(params: Params, base: float | None, judge: float | None) -> Iterator[Planned]:
-    calls, tokens = _rollouts(params, "train", params.synthesize.samples)
+def _synthesis(params: Params, root: Path, base: Size, judge: Size) -> Iterator[Planned]:
+    made = rollouts(params, root, "train", params.synthesize.samples)
     where = _where(params.synthesize.server, params)
-    disk = None if tokens is None else tokens * BYTES_A_TOKEN / 1e6
     yield Planned(
         "synthesize",
         f"{params.synthesize.samples} trajectories a question, {where}",
-        calls,
-        tokens,
-        disk_mb=disk,
-        memory_gb=_here(params, base, where),
+        made.calls,
+        made.tokens,
+        disk=made.tokens * BYTES_A_TOKEN,
+        memory=_here(params, base, where),
     )
     yield Planned("check_trajectories", "gate")
-    verdicts = _verdicts(params, calls)
-    if verdicts is not None and params.judge.outcome == "model":
-        verdicts += sum(count or 0 for count in questions(params, "train").values()) * params.synthesize.samples
+    verdicts = made.calls * _asks(params) + made.trajectories * _grades(params)
     yield Planned(
         "judge",
-        f"a verdict for every step, {_judged(params, tokens, calls)}",
+        f"a verdict for every step, {_judged(params, made)}",
         verdicts=verdicts,
-        memory_gb=_weights(params, judge),
+        disk=verdicts * BYTES_A_VERDICT + _rationales(params, verdicts, 1),
+        memory=None if isinstance(params.reward_model, EndpointReward) else _judge_here(params, judge),
     )
-    yield Planned("filter", f"keeps what passes {params.filter.strategy}")
+    yield Planned("filter", f"keeps what passes {params.filter.strategy}", disk=made.states * BYTES_AN_ID)
     yield Planned("check_steps", "gate")
 
 
-def _learning(params: Params, base: float | None) -> Iterator[Planned]:
+def _training(params: Params, root: Path, base: Size, judge: Size) -> Iterator[Planned]:
     train = params.train
+    synthesised = rollouts(params, root, "train", params.synthesize.samples)
+    look = rollouts(params, root, "development", 1)
+    trained = base.parameters if train.lora is None else base.adapter(train.lora.rank, train.lora.targets)
+    saved = base.parameters * _width(params) if train.lora is None else trained * 4
     for method in ("sft", "swirl"):
         if method not in train.methods:
             yield Planned(f"train@{method}", "off (train.methods)")
             continue
-        memory = None if base is None else base * _bytes_trained(params) * 1e-9
-        disk = None if base is None else (base * 4e-6 if train.lora is None else base * 0.02e-6)
         if method == "sft":
+            looks, checkpoints, actions = train.sft.epochs, train.sft.epochs, 0
+            read = train.sft.epochs * (synthesised.tokens if train.packed else synthesised.states)
             does = f"{train.sft.epochs} passes over the kept steps"
-            yield Planned("train@sft", does, disk_mb=disk, memory_gb=memory)
         else:
+            looks = checkpoints = 1 + -(-train.swirl.updates // train.swirl.check_every)
             most = train.swirl.states + max(task.max_steps for task in params.tasks.values()) - 1  # whole trajectories
             actions = train.swirl.updates * most * train.swirl.samples
+            read = train.swirl.updates * most * (PROMPT_TOKENS + step_tokens(params))
+            read += actions * params.rollout.max_action_tokens
             does = f"{train.swirl.updates} updates of {train.swirl.states} states x {train.swirl.samples} actions"
-            looks = 1 + -(-train.swirl.updates // train.swirl.check_every)
-            seen, _ = _rollouts(params, "development", 1)
-            verdicts = None if seen is None else _verdicts(params, actions + looks * seen)
-            drawn = actions * params.rollout.max_action_tokens
-            yield Planned("train@swirl", does, actions, drawn, verdicts, disk, memory)
-    calls, tokens = _rollouts(params, "evaluation", 1)
-    if params.evaluate.without_tools and calls is not None and tokens is not None:
-        alone = sum(count or 0 for name, count in questions(params, "evaluation").items() if _searches(params, name))
-        calls, tokens = calls + alone, tokens + alone * (PROMPT_TOKENS + params.rollout.max_action_tokens)
+        watched = look.times(looks)
+        verdicts = (actions + watched.calls) * _asks(params)
+        yield Planned(
+            f"train@{method}",
+            f"{does}; looks at development questions: {looks}, checkpoints: {checkpoints}",
+            actions + watched.calls,
+            read + watched.tokens,
+            verdicts,
+            saved + checkpoints * trained * CHECKPOINT + _rationales(params, verdicts, 0),
+            _memory(params, method, base, trained) + _judge_here(params, judge),
+        )
+
+
+def _evaluation(params: Params, root: Path, base: Size, judge: Size) -> Iterator[Planned]:
+    made = rollouts(params, root, "evaluation", 1)
+    if params.evaluate.without_tools:
+        action = params.rollout.max_action_tokens
+        alone = Rollouts(1, 1, PROMPT_TOKENS + action, PROMPT_TOKENS + action)
+        searched = (n for name, n in questions(params, root, "evaluation").items() if _searches(params, name))
+        made += alone.times(sum(searched))
+    verdicts = made.calls * _asks(params) + made.trajectories * _grades(params)
+    disk = made.tokens * BYTES_A_TOKEN + verdicts * BYTES_A_VERDICT + _rationales(params, verdicts, 1)
     for model in ("ceiling", "base", "sft", "swirl"):
         if model == "ceiling" and not isinstance(params.base_model, EmbeddedBase):
             yield Planned("evaluate@ceiling", "none: only models made here have a ceiling")
-        elif model in ("sft", "swirl") and model not in train.methods:
+        elif model in ("sft", "swirl") and model not in params.train.methods:
             yield Planned(f"evaluate@{model}", "off (train.methods)")
         else:
             where = _where(params.evaluate.servers.get(model), params)
-            here, verdicts = _here(params, base, where), _verdicts(params, calls)
-            yield Planned(f"evaluate@{model}", f"all benchmarks, {where}", calls, tokens, verdicts, memory_gb=here)
-    yield Planned("report", "tables, page, pictures")
+            memory = (_here(params, base, where) or 0) + _judge_here(params, judge)
+            does = f"all benchmarks, {where}"
+            yield Planned(f"evaluate@{model}", does, made.calls, made.tokens, verdicts, disk, memory or None)
 
 
-def _verdicts(params: Params, steps: int | None) -> int | None:
-    """What judging so many steps asks for: every vote, and all of them once more with `judge.retry_failed`."""
-    if steps is None:
-        return None
-    writes = not packs(params)
-    return steps * getattr(params.reward_model, "votes", 1) * (2 if writes and params.judge.retry_failed else 1)
+def _asks(params: Params) -> int:
+    """Requests a verdict: every vote, and all of them once more with `judge.retry_failed`."""
+    again = not packs(params) and params.judge.retry_failed
+    return int(getattr(params.reward_model, "votes", 1)) * (2 if again else 1)
 
 
-def _judged(params: Params, tokens: int | None, calls: int | None) -> str:
+def _grades(params: Params) -> int:
+    """Requests a graded answer; 0 where no model grades."""
+    if params.judge.outcome != "model":
+        return 0
+    return (2 if params.judge.retry_failed else 1) if params.judge.grader else _asks(params)
+
+
+def _judged(params: Params, made: Rollouts) -> str:
     """Who judges the synthesised steps, and what that costs by the server's prices."""
     reward = params.reward_model
     if not isinstance(reward, EndpointReward):
         return "packed, here" if packs(params) else "rationales, here"
-    where = f"by {reward.server.url}"
-    asked = _verdicts(params, calls)
-    if tokens is None or calls is None or asked is None:
-        return where
-    steps = max(task.max_steps for task in params.tasks.values())
-    read = asked * JUDGE_PROMPT + asked // calls * tokens * (steps + 1) // 2
-    server = reward.server
+    server, asked = reward.server, made.calls * _asks(params)
+    read = asked * JUDGE_PROMPT + _asks(params) * made.states
+    if math.isnan(read):
+        return f"by {server.url}"
     cost = (read * server.cost_per_million_input + asked * reward.max_tokens * server.cost_per_million_output) / 1e6
-    return f"{where}, {read:,} prompt tokens" + (f", at most {cost:,.2f} by its prices" if cost else "")
+    return f"by {server.url}, {read:,.0f} prompt tokens" + (f", at most {cost:,.2f} by its prices" if cost else "")
+
+
+def _rationales(params: Params, verdicts: float, stored: int) -> float:
+    """Bytes of what judges write: `stored` times in an output, and once in .swirl/answers if a server wrote it."""
+    if packs(params):
+        return 0.0
+    kept = stored + isinstance(params.reward_model, EndpointReward)
+    return verdicts * kept * int(getattr(params.reward_model, "max_tokens", 0)) * CHARACTERS_A_TOKEN
 
 
 def _searches(params: Params, benchmark: str) -> bool:
@@ -238,39 +277,34 @@ def packs(params: Params) -> bool:
     )
 
 
-def _rollouts(params: Params, split: str, samples: int) -> tuple[int | None, int | None]:
-    """(actions, tokens read and written) of all trajectories of a split, each token read once."""
-    calls = tokens = 0
-    seen = params.tools.search_output_limit // CHARACTERS_A_TOKEN
-    for name, count in questions(params, split).items():
-        if count is None:
-            return None, None
-        steps = params.tasks[task_of(name, params.download.benchmarks[name])].max_steps
-        calls += count * samples * steps
-        tokens += count * samples * (PROMPT_TOKENS + steps * (params.rollout.max_action_tokens + seen))
-    return calls, tokens
-
-
 def _where(server: Served | None, params: Params) -> str:
     if server is None and isinstance(params.base_model, EndpointBase):
         server = params.base_model.server
     return f"by {server.url}" if server else f"on {params.runtime.device}"
 
 
-def _here(params: Params, size: float | None, where: str) -> float | None:
-    return None if where.startswith("by ") else _weights(params, size)
+def _here(params: Params, size: Size, where: str) -> float | None:
+    return None if where.startswith("by ") else size.parameters * _width(params)
 
 
-def _weights(params: Params, size: float | None) -> float | None:
-    return None if size is None else size * (2e-9 if params.runtime.dtype == "bfloat16" else 4e-9)
+def _judge_here(params: Params, judge: Size) -> float:
+    """Bytes of a judge's weights in this process; a server has its own."""
+    return 0.0 if isinstance(params.reward_model, EndpointReward) else judge.parameters * _width(params)
 
 
-def _bytes_trained(params: Params) -> float:
-    """Bytes a parameter in training: weights, gradients and Adam's two moments, and the reference's weights."""
-    half = params.runtime.dtype == "bfloat16"
-    if params.train.lora is not None:
-        return 2.2 if half else 4.4  # the adapter's share is small, and the reference is the adapter switched off
-    return 2 + 4 + 2 + 8 + 2 if half else 4 + 4 + 8 + 4
+def _width(params: Params) -> int:
+    """Bytes of a weight."""
+    return 2 if params.runtime.dtype == "bfloat16" else 4
+
+
+def _memory(params: Params, method: str, base: Size, trained: float) -> float:
+    """Bytes of a policy in training and its reference; the reference of an adapter is the base below it."""
+    width, workers = _width(params), params.runtime.workers
+    if params.train.lora is not None:  # in float32: weights, gradients, Adam's two moments, a share's gradients
+        return base.parameters * width + trained * (4 + 4 + 8 + 4 * workers)
+    masters = 4 if width == 2 else 0
+    reference = width if method == "swirl" else 0
+    return trained * (width + masters + 4 + 8 + width * workers + reference)
 
 
 def _short(size: float) -> str:

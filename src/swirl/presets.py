@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator, Mapping
+from itertools import count
 from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
@@ -74,7 +76,10 @@ def differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, A
 
 
 def write(root: Path, settings: Mapping[str, Any], name: str) -> Path | None:
-    """Make params.yaml hold a preset; what it held before is kept beside it, in the file that is returned."""
+    """Make params.yaml hold a preset; what it held before is kept beside it, in the file that is returned.
+
+    That is params.yaml.before, params.yaml.before.2 and so on: nothing that was kept is written over.
+    """
     import yaml
 
     path, kept = root / "params.yaml", None
@@ -83,13 +88,23 @@ def write(root: Path, settings: Mapping[str, Any], name: str) -> Path | None:
     else:
         head = f"# Written by `swirl preset {name}`. `swirl params` checks this file.\n"
         text = head + yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True, width=120)
-    if path.exists() and path.read_text(encoding="utf-8") != text:
-        kept = path.with_name("params.yaml.before")
-        os.replace(path, kept)
+    if path.exists() and path.read_bytes() != text.encode():
+        kept = _kept(path)
     partial = path.with_name("params.yaml.partial")
     partial.write_text(text, encoding="utf-8")
     os.replace(partial, path)
     return kept
+
+
+def _kept(path: Path) -> Path:
+    """A copy of a file beside it, under the first name that is free or has the same content already."""
+    for number in count(1):
+        copy = path.with_name(f"{path.name}.before{'' if number == 1 else f'.{number}'}")
+        if not copy.exists():
+            shutil.copyfile(path, copy)
+        if copy.read_bytes() == path.read_bytes():
+            return copy
+    raise AssertionError  # there is no last number
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -1,0 +1,100 @@
+"""What a run needs from elsewhere: servers, the hub, and the environment variables that hold keys. Asks nobody."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from swirl.benchmarks.hub import HUB
+from swirl.errors import ModelError
+from swirl.params import EmbeddedBase, EndpointBase, EndpointReward, Params, Pretrained, Served
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """A server that stages ask."""
+
+    server: Served
+    stages: tuple[str, ...]
+    """By their DVC names, in the pipeline's order."""
+
+    @property
+    def lacks_key(self) -> bool:
+        """Whether the environment does not hold the key that the server needs."""
+        return bool(self.server.key_env) and not os.environ.get(self.server.key_env, "").strip()
+
+
+def servers(params: Params) -> list[Need]:
+    """The servers of a run in the order in which they are first asked, each model of each address once."""
+    stages: dict[tuple[str, str, str], tuple[Served, list[str]]] = {}
+    for stage, server in _asked(params):
+        found = stages.setdefault((server.url, server.model, server.key_env), (server, []))[1]
+        found += [] if stage in found else [stage]
+    return [Need(server, tuple(names)) for server, names in stages.values()]
+
+
+def _asked(params: Params) -> Iterator[tuple[str, Served]]:
+    """(stage, a server that it asks), stage by stage."""
+    base, reward = params.base_model, params.reward_model
+    policy = base.server if isinstance(base, EndpointBase) else None
+    judge = reward.server if isinstance(reward, EndpointReward) else None
+    grader = params.judge.grader if params.judge.outcome == "model" else None
+    ceiling = ["ceiling"] if isinstance(base, EmbeddedBase) else []
+    wanted: list[tuple[str, Served | None]] = [("synthesize", params.synthesize.server or policy)]
+    wanted += [("judge", judge), ("judge", grader)]
+    wanted += [(f"train@{method}", judge) for method in ("sft", "swirl") if method in params.train.methods]
+    for model in (*ceiling, "base", *(method for method in ("sft", "swirl") if method in params.train.methods)):
+        own = next((server for name, server in params.evaluate.servers.items() if name == model), None)
+        wanted += [
+            (f"evaluate@{model}", server) for server in (own or (policy if model == "base" else None), judge, grader)
+        ]
+    yield from ((stage, server) for stage, server in wanted if server is not None)
+
+
+def lines(params: Params, root: Path, stages: Collection[str]) -> list[str]:
+    """A line for every server and address that one of `stages` asks, and whether its key is set; no key's value."""
+    said = []
+    for need in servers(params):
+        if asking := [stage for stage in need.stages if stage in stages]:
+            name, state = need.server.key_env, "not set" if need.lacks_key else "set"
+            key = f"its key ${name} is {state}" if name else "no key"
+            said.append(f"{need.server.url}, model {need.server.model}: asked by {', '.join(asking)}; {key}")
+    data = [part for name, one in params.download.benchmarks.items() if one.source == "hub" for part in _remote(name)]
+    wanted = {place: "download" for place, page in data if not page}
+    wanted |= {model: stage for stage, model in _models(params) if not (root / model).is_dir()}
+    if names := [name for name, stage in wanted.items() if stage in stages]:
+        state = "set" if os.environ.get("HF_TOKEN", "").strip() else "not set"
+        said.append(
+            f"the Hugging Face hub: {', '.join(names)}; $HF_TOKEN is {state} (gated models want it, or `hf auth login`)"
+        )
+    pages = dict.fromkeys(place for place, page in data if page)
+    return said + [f"{page}: asked by download; no key" for page in pages if "download" in stages]
+
+
+def _remote(benchmark: str) -> Iterator[tuple[str, bool]]:
+    """(a place that the benchmark's files come from, whether it is a plain page)."""
+    for parts in HUB.get(benchmark, {}).values():
+        yield from ((part.place, part.is_page) for part in parts)
+
+
+def _models(params: Params) -> Iterator[tuple[str, str]]:
+    """(stage, hub id or folder) of everything that the hub library may be asked for beside data."""
+    if params.index.embedding_model:
+        yield "index", params.index.embedding_model
+    for stage, model in (("base_model", params.base_model), ("reward_model", params.reward_model)):
+        if isinstance(model, Pretrained):
+            yield stage, model.model
+        elif isinstance(model, EndpointBase):
+            yield stage, model.tokenizer
+
+
+def check_keys(params: Params) -> None:
+    """Raise `ModelError` naming every key that a server of this run needs and the environment does not hold."""
+    lacking = [need for need in servers(params) if need.lacks_key]
+    if lacking:
+        told = [f"${one.server.key_env} for {one.server.url} ({', '.join(one.stages)})" for one in lacking]
+        raise ModelError(
+            f"nothing is synthesised before the whole run has its keys; not set in the environment: {'; '.join(told)}"
+        )

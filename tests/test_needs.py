@@ -1,0 +1,121 @@
+"""The servers and keys that a run needs, and the refusal before anything is paid for."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from swirl import needs, planning, presets
+from swirl.errors import ModelError
+from swirl.params import Params, validate
+from swirl.presets import laid_over
+
+ROOT = Path(__file__).parents[1]
+LATE = ("judge", "train@sft", "train@swirl", "evaluate@base", "evaluate@sft", "evaluate@swirl")
+
+
+def params(name: str, **changes: object) -> Params:
+    return validate(laid_over(presets.tree(ROOT, name), changes), name)
+
+
+def lines(chosen: Params) -> list[str]:
+    return needs.lines(chosen, ROOT, [one.stage for one in planning.plan(chosen, ROOT)])
+
+
+def test_the_default_needs_nothing() -> None:
+    assert needs.servers(params("mini")) == []
+    assert lines(params("mini")) == []
+    needs.check_keys(params("mini"))
+
+
+def test_who_asks_which_server() -> None:
+    asked = {(need.server.url, need.server.model): need.stages for need in needs.servers(params("gemma-2-27b"))}
+    assert asked == {
+        ("http://127.0.0.1:8000/v1", "google/gemma-2-27b-it"): ("synthesize",),
+        ("https://generativelanguage.googleapis.com/v1beta/openai", "gemini-1.5-pro"): LATE,
+    }
+    server = presets.tree(ROOT, "gemma-2-9b")["synthesize"]["server"]
+    base = {"source": "endpoint", "tokenizer": "t", "revision": "", "context": 4096, "server": server}
+    own = {**server, "model": "of its own"}
+    chosen = params("gemma-2-2b", base_model=base, train={"methods": []}, evaluate={"servers": {"swirl": own}})
+    asked = {(need.server.url, need.server.model): need.stages for need in needs.servers(chosen)}
+    assert asked == {
+        ("http://127.0.0.1:8000/v1", "google/gemma-2-9b-it"): ("synthesize", "evaluate@base"),
+        ("http://127.0.0.1:8001/v1", "judge"): ("judge", "evaluate@base"),
+    }
+
+
+def test_a_key_is_named_and_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GEMINI_API_KEY", raising=False)
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    said = lines(params("gemma-2-27b"))
+    gemini = "https://generativelanguage.googleapis.com/v1beta/openai, model gemini-1.5-pro: asked by "
+    assert said == [
+        "http://127.0.0.1:8000/v1, model google/gemma-2-27b-it: asked by synthesize; no key",
+        gemini + ", ".join(LATE) + "; its key $GEMINI_API_KEY is not set",
+        "the Hugging Face hub: hotpotqa/hotpot_qa, openai/gsm8k, dgslibisey/MuSiQue, google/gemma-2-27b-it; "
+        "$HF_TOKEN is not set (gated models want it, or `hf auth login`)",
+        "https://nlp.stanford.edu/projects/beerqa: asked by download; no key",
+    ]
+    with pytest.raises(ModelError, match=r"\$GEMINI_API_KEY for https://generativelanguage\S+ \(judge, train@sft"):
+        needs.check_keys(params("gemma-2-27b"))
+    for name in ("GEMINI_API_KEY", "HF_TOKEN"):
+        monkeypatch.setenv(name, "secret-of-mine")
+    said = lines(params("gemma-2-27b"))
+    assert said[1] == gemini + ", ".join(LATE) + "; its key $GEMINI_API_KEY is set"
+    assert "$HF_TOKEN is set" in said[2]
+    assert "secret-of-mine" not in "".join(said)
+    needs.check_keys(params("gemma-2-27b"))
+    assert needs.lines(params("gemma-2-27b"), ROOT, ["filter"]) == []
+
+
+def test_without_the_judges_key_nothing_is_synthesised(
+    swirl: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("GEMINI_API_KEY", raising=False)
+    shutil.copytree(ROOT / "presets", tmp_path / "presets")
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
+    assert swirl("preset", "gemma-2-27b").returncode == 0
+    refused = swirl("stage", "synthesize")
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("swirl: nothing is synthesised before the whole run has its keys; not set in the ")
+    assert "$GEMINI_API_KEY for https://generativelanguage" in refused.stderr
+
+
+def test_a_dry_run_says_what_a_run_would_do_and_does_nothing(tmp_path: Path) -> None:
+    for name in ("params.yaml", "dvc.yaml"):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / "data/official").mkdir(parents=True)
+    env = {**os.environ, "PREFECT_HOME": str(tmp_path / ".prefect"), "DVC_NO_ANALYTICS": "1"}
+    for command in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"]):
+        subprocess.run(command, cwd=tmp_path, env=env, check=True)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*")}
+
+    def dry(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(ROOT / "flows/pipeline.py"), "--project", str(tmp_path), "--dry-run", *arguments]
+        return subprocess.run(command, env=env, capture_output=True, text=True, timeout=180, check=False)
+
+    whole = dry()
+    assert whole.returncode == 0, whole.stderr
+    rows = {line.split()[0]: line.split() for line in whole.stdout.splitlines() if line}
+    assert rows["synthesize"][1:3] == ["12,000", "3,784,000"]
+    assert [stage for stage in rows if stage.startswith("train")] == ["train@sft", "train@swirl"]
+    assert "\nOut of date: download, " in whole.stdout
+    assert "Needs:" not in whole.stdout
+
+    server = "{url: 'https://judge.example/v1', model: grader, api: chat, key_env: GRADER_KEY, concurrency: 1, "
+    server += "requests_per_minute: 0, tokens_per_minute: 0, timeout_s: 9.0, retries: 0, cost_per_million_input: 0.0, "
+    server += "cost_per_million_output: 0.0}"
+    part = dry("--target", "judge", "-S", "judge.outcome=model", "-S", f"judge.grader={server}")
+    assert part.returncode == 0, part.stderr
+    assert "https://judge.example/v1, model grader: asked by judge; its key $GRADER_KEY is not set\n" in part.stdout
+    assert not [line for line in part.stdout.splitlines() if line.startswith(("filter", "train", "evaluate"))]
+
+    after = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*") if path.name != ".prefect"}
+    assert after == before
