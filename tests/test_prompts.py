@@ -18,7 +18,7 @@ from swirl.presets import laid_over
 from swirl.tools import Calculator
 from swirl.tools.base import MAX_DESCRIPTION, Tool, listed
 from swirl.types import Question
-from swirl.wiring import attempts_with, read_prompts
+from swirl.wiring import attempts_with, prompts_to_demonstrate, read_prompts
 from tests import taught
 
 ROOT = Path(__file__).parents[1]
@@ -112,5 +112,5 @@ def test_tools_where_there_are_none_to_show(tmp_path: Path) -> None:
 
 def test_tools_in_the_prompt_of_a_base_made_from_demonstrations(tmp_path: Path) -> None:
     params, layout = project(tmp_path, "smoke", search="{tools} {question}")
-    with pytest.raises(DataError, match=r"search.txt must not hold \{tools\}: base_model.source embedded writes"):
-        read_prompts(params, layout)
+    with pytest.raises(DataError, match=r"search.txt must not hold \{tools\}: the demonstrations that"):
+        prompts_to_demonstrate(params, layout)

@@ -24,13 +24,11 @@ from swirl.types import Derivation, Question, Trajectory
 
 AnyPolicy = Policy | RemotePolicy
 
-_DEMONSTRATED = ("embedded", "annotations")
-"""Sources of a base whose maker fills the prompts by itself, for demonstrations."""
-
 
 def read_prompts(params: Params, layout: Layout) -> Prompts:
-    """The policy's prompts. Raises `DataError` naming a file that is missing, or lacks `{question}`, or has `{tools}`
-    where there are none to show: without tools, and in the demonstrations that a base is made from.
+    """The policy's prompts.
+
+    Raises `DataError` naming a file that is missing, or lacks `{question}`, or shows `{tools}` though there are none.
     """
     folder = layout.root / params.prompts.policy
     texts = {}
@@ -38,12 +36,20 @@ def read_prompts(params: Params, layout: Layout) -> Prompts:
         texts[name] = read_prompt(folder / f"{name}.txt")
         if "{question}" not in texts[name]:
             raise DataError(f"{folder / name}.txt must hold {{question}}, where the question goes")
-        if "{tools}" in texts[name] and (name == "closed_book" or params.base_model.source in _DEMONSTRATED):
-            why = f"base_model.source {params.base_model.source} writes its demonstrations without them"
-            why = "it is asked without tools" if name == "closed_book" else why
-            raise DataError(f"{folder / name}.txt must not hold {{tools}}: {why}; leave it out")
+        if "{tools}" in texts[name] and name == "closed_book":
+            raise DataError(f"{folder / name}.txt must not hold {{tools}}: it is asked without tools; leave it out")
     closed_book = texts.pop("closed_book")
     return Prompts(texts, closed_book)
+
+
+def prompts_to_demonstrate(params: Params, layout: Layout) -> Prompts:
+    """The policy's prompts for a base that is made from demonstrations, which list no tools. See `read_prompts`."""
+    prompts = read_prompts(params, layout)
+    for name, text in prompts.tasks.items():
+        if "{tools}" in text:
+            why = "the demonstrations that the base is made from are written without them"
+            raise DataError(f"{layout.root / params.prompts.policy / name}.txt must not hold {{tools}}: {why}")
+    return prompts
 
 
 def own_files(params: Params, layout: Layout) -> list[Path]:

@@ -24,7 +24,7 @@ from swirl.records import load, save_json, save_series
 from swirl.rollout.engine import MALFORMED_REPLY
 from swirl.seeds import derive, generator
 from swirl.types import Question, WrittenSolution
-from swirl.wiring import questions_of, read_prompts
+from swirl.wiring import prompts_to_demonstrate, questions_of
 
 
 def make(params: Params, layout: Layout) -> None:
@@ -43,7 +43,7 @@ def make(params: Params, layout: Layout) -> None:
     others = [one for split in settings.foreign for one in questions_of(layout, split, settings.benchmark)]
     foreign = list(solved(layout, others, settings.thoughts)[0].values())
     task = params.tasks[questions[0].task]
-    prompt, judge = read_prompts(params, layout).tasks[questions[0].task], judge_question(params, layout)
+    prompt, judge = prompts_to_demonstrate(params, layout).tasks[questions[0].task], judge_question(params, layout)
     shape, longest = settings.shape, params.rollout.max_action_tokens
     fixed = [fill(prompt, "", task.max_steps), judge, MALFORMED_REPLY]
     tokenizer = tokenizer_of(solutions, fixed, shape.vocabulary, shape.context, shape.digits)

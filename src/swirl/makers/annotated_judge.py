@@ -22,7 +22,7 @@ from swirl.records import save_json, save_series
 from swirl.rollout.engine import Policy
 from swirl.seeds import derive, generator
 from swirl.types import Question
-from swirl.wiring import attempts, derivations_of, load_local_policy, questions_of, read_prompts, roll_out_all
+from swirl.wiring import attempts, derivations_of, load_local_policy, prompts_to_demonstrate, questions_of, roll_out_all
 
 
 def make(params: Params, layout: Layout) -> None:
@@ -67,7 +67,7 @@ def _written(
 ) -> list[Labelled]:
     """A sound and a spoilt conversation for a share of the written solutions."""
     task, rng = params.tasks[questions[0].task], generator(params.seed, "reward model", "written")
-    prompt, longest = read_prompts(params, layout).tasks[questions[0].task], params.rollout.max_action_tokens
+    prompt, longest = prompts_to_demonstrate(params, layout).tasks[questions[0].task], params.rollout.max_action_tokens
     made_from = params.base_model
     assert isinstance(made_from, AnnotatedBase)
     solutions, _ = solved(layout, questions, made_from.thoughts)

@@ -8,7 +8,7 @@ from swirl.layout import Layout
 from swirl.models.pretraining import Demonstrator
 from swirl.params import Params
 from swirl.seeds import generator
-from swirl.wiring import read_prompts
+from swirl.wiring import prompts_to_demonstrate
 
 
 def demonstrator(params: Params, layout: Layout, split: str, *purpose: str) -> Demonstrator:
@@ -16,5 +16,5 @@ def demonstrator(params: Params, layout: Layout, split: str, *purpose: str) -> D
     rng = generator(params.seed, "demonstrations", split, *purpose)
     limits = {name: task.max_steps for name, task in params.tasks.items()}
     k = params.tools.search_results
-    prompts, judge = read_prompts(params, layout), judge_question(params, layout)
+    prompts, judge = prompts_to_demonstrate(params, layout), judge_question(params, layout)
     return Demonstrator(split, memory_world(params.seed), prompts, judge, limits, k, rng)

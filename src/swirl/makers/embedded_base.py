@@ -28,7 +28,7 @@ from swirl.rollout.engine import MALFORMED_REPLY, Attempt, Policy
 from swirl.seeds import derive, generator
 from swirl.tools.search import NO_RESULT
 from swirl.types import Derivation, Question
-from swirl.wiring import attempts, read_prompts, roll_out_all
+from swirl.wiring import attempts, prompts_to_demonstrate, roll_out_all
 
 
 def make(params: Params, layout: Layout) -> None:
@@ -60,7 +60,7 @@ def make(params: Params, layout: Layout) -> None:
 
 def _tokenizer(params: Params, layout: Layout, settings: EmbeddedBase) -> Any:
     """Knows all names, numbers, prompts, and the words of demonstrations, sound and flawed."""
-    prompts, judge = read_prompts(params, layout), judge_question(params, layout)
+    prompts, judge = prompts_to_demonstrate(params, layout), judge_question(params, layout)
     source = demonstrator(params, layout, "pretrain", "tokenizer")
     flaws = Flaws(0.5, 0.3)
     texts = [*prompts.tasks.values(), prompts.closed_book, judge, f"{GOOD} {BAD}"]

@@ -178,7 +178,7 @@ def _check(source: Path, pointer: Pointer, folder: Path, weights: bool) -> None:
     if changed:
         raise ModelError(
             f"{', '.join(changed)} in {source} is not what it was when {folder / NAME} was written; put the old files "
-            "back, or take the new ones with `dvc repro -f base_model reward_model`"
+            "back, or take the new ones with `dvc repro -f -s base_model reward_model`"
         )
 
 
