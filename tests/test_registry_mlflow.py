@@ -102,6 +102,9 @@ def once(tmp_path: Path) -> Layout:
 def test_a_promotion_that_is_cut_short_is_made_good(broken: str, once: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     """At the alias of the champion, and at the tag that says that it has it: the next try writes the same."""
     store, run = store_of(once)
+    promote(store, once, run)
+    asked.nudge(once)
+    asked.predict(once, "swirl", 30)
     whole, failures = getattr(store.client, broken), [1]
 
     def fail_once(name: str, *values: str) -> None:
@@ -115,9 +118,9 @@ def test_a_promotion_that_is_cut_short_is_made_good(broken: str, once: Layout, m
         promote(store, once, run)
     made = promote(store, once, run)
     assert made is not None
-    assert made.reason == "better than the base model: 50.0% against 25.0% of 80 questions, p = 1.91e-06"
-    assert aliases(store) == {"candidate": 1, "champion": 1}
-    found = tags(store, 1)
+    assert made.reason == "better than the champion, version 1: 75.0% against 50.0% of 80 questions, p = 1.91e-06"
+    assert aliases(store) == {"candidate": 2, "champion": 2}
+    found = tags(store, 2)
     assert (found["decision"], found["decision.reason"], found["p_value"]) == ("promoted", made.reason, "1.90735e-06")
     on_run = store.client.get_run(run).data.tags
     assert (on_run["registry.decision"], on_run["registry.p_value"]) == ("promoted", "1.90735e-06")
