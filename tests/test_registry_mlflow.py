@@ -83,9 +83,77 @@ def test_only_registered_versions_are_fetched(tmp_path: Path, uri: str) -> None:
 
 
 def test_asking_for_a_registered_model_makes_no_store(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="so no model is registered; `dvc repro` makes and registers one"):
+    with pytest.raises(DataError, match="so no model is registered; .*`dvc repro -f -s report`"):
         fetch("models:/swirl-policy@champion", Layout(tmp_path))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def once(tmp_path: Path) -> Layout:
+    """A project with a policy that is better than the base: 40 right answers against 20."""
+    layout = asked.project(tmp_path / "project")
+    asked.predict(layout, "base", 10)
+    asked.predict(layout, "swirl", 20)
+    return layout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("broken", ["set_registered_model_alias", "set_model_version_tag"])
+def test_a_promotion_that_is_cut_short_is_made_good(broken: str, once: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the alias of the champion, and at the tag that says that it has it: the next try writes the same."""
+    store, run = store_of(once)
+    promote(store, once, run)
+    asked.nudge(once)
+    asked.predict(once, "swirl", 30)
+    whole, failures = getattr(store.client, broken), [1]
+
+    def fail_once(name: str, *values: str) -> None:
+        if failures and {"champion", "decision"} & {*values}:
+            failures.clear()
+            raise OSError("the server is gone")
+        whole(name, *values)
+
+    monkeypatch.setattr(store.client, broken, fail_once)
+    with pytest.raises(OSError, match="the server is gone"):
+        promote(store, once, run)
+    made = promote(store, once, run)
+    assert made is not None
+    assert made.reason == "better than the champion, version 1: 75.0% against 50.0% of 80 questions, p = 1.91e-06"
+    assert aliases(store) == {"candidate": 2, "champion": 2}
+    found = tags(store, 2)
+    assert (found["decision"], found["decision.reason"], found["p_value"]) == ("promoted", made.reason, "1.90735e-06")
+    on_run = store.client.get_run(run).data.tags
+    assert (on_run["registry.decision"], on_run["registry.p_value"]) == ("promoted", "1.90735e-06")
+
+
+@pytest.mark.slow
+def test_without_a_champion_a_decision_is_made_again(once: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the one before rested on goes with it."""
+    place = once.root / "temporary"
+    place.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(place))
+    store, run = store_of(once)
+    promote(store, once, run)
+    store.client.delete_registered_model_alias(NAME, "champion")
+    again = promote(store, once, run)
+    assert again is not None
+    assert (again.version, again.kind, aliases(store)) == ("1", "promoted", {"candidate": 1, "champion": 1})
+
+    store.client.delete_registered_model_alias(NAME, "champion")
+    asked.predict(once, "base", 19)
+    third = promote(store, once, run)
+    assert third is not None
+    assert (third.kind, aliases(store), tags(store, 1)["p_value"]) == ("not promoted", {"candidate": 1}, "0.5")
+
+    once.predictions("base").unlink()
+    fourth = promote(store, once, run)
+    assert fourth is not None
+    assert (fourth.kind, tags(store, 1)["decision"], "p_value" in tags(store, 1)) == (
+        "not compared",
+        "not compared",
+        False,
+    )
+    assert not list(place.glob("swirl-registry-*"))
 
 
 @pytest.mark.slow
@@ -162,7 +230,7 @@ def running(*command: str, folder: Path, port: int, **environment: str) -> Itera
         )
         try:
             address = f"http://127.0.0.1:{port}"
-            deadline = time.monotonic() + 150
+            deadline = time.monotonic() + 300
             while True:
                 try:
                     urllib.request.urlopen(f"{address}/health", timeout=5).close()
@@ -188,7 +256,7 @@ def post(address: str, request: dict[str, Any]) -> tuple[int, dict[str, Any]]:
     body = json.dumps(request).encode()
     sent = urllib.request.Request(f"{address}/invocations", body, {"Content-Type": "application/json"})
     try:
-        with urllib.request.urlopen(sent, timeout=60) as response:
+        with urllib.request.urlopen(sent, timeout=300) as response:
             return response.status, json.load(response)
     except urllib.error.HTTPError as error:
         return error.code, json.load(error)
@@ -310,6 +378,23 @@ def test_the_end_of_a_report_registers_the_policy(tmp_path: Path) -> None:
         pass
     store = Store(layout, {})
     assert aliases(store) == {"candidate": 1, "champion": 1}
+
+
+@pytest.mark.slow
+def test_a_report_that_a_flow_did_not_have_to_run_registers_the_policy_too(once: Layout) -> None:
+    """As in a second clone, after `dvc pull`."""
+    (once.root / "dvc.yaml").write_text("stages: {report: {cmd: x, outs: [reports/results.json]}}", encoding="utf-8")
+    once.results.parent.mkdir(parents=True)
+    once.results.write_text("{}", encoding="utf-8")
+    parent = tracking.open_run(once, asked.params_of(once), "flow calm-otter")
+    tracking.log_cached(once, asked.params_of(once), parent, ["filter"])
+    store = Store(once, {})
+    assert not store.client.search_registered_models()
+    tracking.log_cached(once, asked.params_of(once), parent, ["report"])
+    tracking.close_run(once, parent)
+    assert aliases(store) == {"candidate": 1, "champion": 1}
+    found = store.client.get_run(parent)
+    assert (found.info.status, found.data.tags["registry.version"]) == ("FINISHED", "swirl-policy/1")
 
 
 def test_a_policy_that_changed_before_it_was_sent_is_not_registered(

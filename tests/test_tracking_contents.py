@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ from swirl.types import OUTCOME, Action, Prediction, Question, Step, Stop, Traje
 DVC_YAML = """
 stages:
   synthesize: {cmd: x, deps: [data/questions], outs: [data/trajectories]}
-  judge: {cmd: x, deps: [data/questions, data/trajectories, src/a.py, src/b.py, src/pack], outs: [data/verdicts]}
+  judge: {cmd: x, deps: [closures/judge, data/questions, data/trajectories, src/words], outs: [data/verdicts]}
   train:
     foreach: [swirl]
     do: {cmd: x, deps: [data/verdicts], params: [train], outs: ["models/${item}"]}
@@ -211,9 +213,12 @@ def test_hashes_are_those_of_dvc(layout: Layout) -> None:
     """A real DVC computes them, too."""
     root = layout.root
     fill(layout)
-    (root / "src/pack/inner").mkdir(parents=True)
-    for name in ("a.py", "b.py", "pack/z.py", "pack/inner/y.py"):
+    (root / "src/words/inner").mkdir(parents=True)
+    (root / "closures/judge").mkdir(parents=True)
+    for name in ("a.py", "b.py", "words/judge.txt", "words/inner/y.txt"):
         (root / "src" / name).write_text(f"# {name}\n")
+    for name in ("a.py", "b.py"):
+        (root / "closures/judge" / name).symlink_to(f"../../src/{name}")
     (root / "dvc.yaml").write_text(DVC_YAML.replace("cmd: x", "cmd: 'true'").split("  train:")[0])
     command = [sys.executable, "-m", "dvc"]
     env = {**os.environ, "DVC_NO_ANALYTICS": "1", "DVC_SITE_CACHE_DIR": str(root / "site")}
@@ -226,7 +231,8 @@ def test_hashes_are_those_of_dvc(layout: Layout) -> None:
     stage = read_stages(root, {})["judge"]
     assert dependencies(stage, layout, locked=False) == dependencies(stage, layout, locked=True) == expected
     tags = dependency_tags(expected)
-    assert tags.keys() == {"dep.data/questions", "dep.data/trajectories", "dep.src"}
+    assert tags.keys() == {"dep.closures", "dep.data/questions", "dep.data/trajectories", "dep.src/words"}
+    assert tags["dep.closures"] == expected["closures/judge"]
     shutil.rmtree(root / "data/trajectories")
     assert dependencies(stage, layout, locked=True) == expected
     assert "data/trajectories" not in dependencies(stage, layout, locked=False)
@@ -290,38 +296,69 @@ def test_checkpoints_and_curves_are_recorded_while_training_runs(layout: Layout)
     used = mlflow.get_metric_history(run.info.run_id, "system/cpu_utilization_percentage")
     assert [point.step for point in used] == list(range(len(used)))
     assert "system/system_memory_usage_megabytes" in run.data.metrics
-    assert not list((layout.root / ".swirl/tracking/pending").iterdir())
+    assert not list(pending(layout).iterdir())
 
 
 def wait_for_live(layout: Layout, number: int) -> None:
     """Until the worker has the checkpoint: in its journal, or in MLflow already."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        journals = list((layout.root / ".swirl/tracking/pending").glob("*/operations.jsonl"))
-        if any(f"checkpoints/step-{number:06d}" in path.read_text() for path in journals):
-            return
+    wait_until_written(layout, f"checkpoints/step-{number:06d}")
+
+
+def wait_until_written(layout: Layout, what: str) -> None:
+    """Until the worker has written something down that holds this text."""
+    deadline = time.monotonic() + 300
+    while not any(what in path.read_text() for path in pending(layout).glob("*/operations.jsonl")):
+        assert time.monotonic() < deadline, f"{what} was not seen"
         time.sleep(0.02)
-    raise AssertionError(f"checkpoint {number} was not seen")
+
+
+def pending(layout: Layout) -> Path:
+    return layout.root / ".swirl/tracking/pending"
+
+
+@pytest.fixture
+def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    """A server that accepts and says nothing, and whom MLflow would wait for until it is closed."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.getsockname()[1]}")
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "3600")
+        yield server
+
+
+def test_a_server_that_says_nothing_costs_no_checkpoint(
+    layout: Layout, silent: socket.socket, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The stage is over, and its checkpoints gone, before the first request is."""
+    folder = layout.root / ".swirl/checkpoints/train-swirl"
+    with tracking.stage_run("train-swirl", PARAMS, layout):
+        checkpoint(folder, 1)
+        wait_for_live(layout, 1)
+        wait_until_written(layout, "system/cpu_utilization_percentage")
+        shutil.rmtree(folder)
+        silent.close()
+    assert "`swirl track sync` sends it" in capfd.readouterr().err
+    (kept,) = pending(layout).glob("*/files/*/step-000001/record.json")
+    assert json.loads(kept.read_text()) == {"series": [{"step": 1, "reward": 0.5}]}
+
+
+def checkpoint(folder: Path, number: int) -> None:
+    """A small one, there at once."""
+    partial = folder / "partial"
+    partial.mkdir(parents=True)
+    (partial / "record.json").write_text(json.dumps({"series": [{"step": number, "reward": 0.5}]}))
+    os.replace(partial, folder / f"step-{number:06d}")
 
 
 def test_checkpoints_that_are_too_big_are_left_out_and_the_run_says_so(layout: Layout) -> None:
     params = {**PARAMS, "tracking": {"experiment": "mine", "max_model_mb": 1e-6}}
-    folder = layout.root / ".swirl/checkpoints/train-swirl/step-000001"
     with tracking.stage_run("train-swirl", params, layout):
-        folder.mkdir(parents=True)
-        (folder / "record.json").write_text(json.dumps({"series": [{"step": 1, "reward": 0.5}]}))
-        time.sleep(0.1)
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline and "too_big" not in _seen(layout):
-            time.sleep(0.05)
+        checkpoint(layout.root / ".swirl/checkpoints/train-swirl", 1)
+        wait_until_written(layout, "above tracking.max_model_mb")
     run = runs(layout)["train@swirl"]
     assert run.data.tags["checkpoints"] == "above tracking.max_model_mb"
     assert run.data.metrics["reward"] == 0.5
-
-
-def _seen(layout: Layout) -> str:
-    journals = (layout.root / ".swirl/tracking/pending").glob("*/operations.jsonl")
-    return "too_big" if any("above tracking.max_model_mb" in path.read_text() for path in journals) else ""
 
 
 def test_the_environment_names_the_experiment_as_it_does_for_mlflow(

@@ -118,7 +118,7 @@ def _kill_stage(layout: Layout, *arguments: str, when: Callable[[], bool], then_
             stdout=log,
             stderr=log,
         )
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 300
     while process.poll() is None and time.monotonic() < deadline and not when():
         time.sleep(0.002)
     time.sleep(then_s)

@@ -43,11 +43,14 @@ def read_contents(stage: Stage, layout: Layout, since: float, max_model_mb: floa
     """Read the outputs of `stage` that were written at or after `since` (unix time; 0: all).
 
     A model folder above `max_model_mb` (megabytes; 0: none is too big) becomes a list of checksums, as every one does
-    when it is negative.
+    when it is negative. Of a gate that failed since then, the report is read from where a failed gate leaves it.
 
     Raises `DataError` for a report that is not JSON.
     """
     contents = Contents()
+    if since and (failed := _failed_gate(stage, layout)).exists() and failed.stat().st_mtime >= since:
+        contents.artifacts.append((failed, "reports/quality"))
+        _add_gate(contents, failed)
     for out in dict.fromkeys([*stage.outs, *_own_files(stage, layout)]):
         path = layout.root / out
         if not path.exists() or _newest(path) < since:
@@ -65,6 +68,11 @@ def read_contents(stage: Stage, layout: Layout, since: float, max_model_mb: floa
 def _own_files(stage: Stage, layout: Layout) -> list[str]:
     own = (layout.metrics(stage.id), layout.series(stage.id))
     return [path.relative_to(layout.root).as_posix() for path in own]
+
+
+def _failed_gate(stage: Stage, layout: Layout) -> Path:
+    """Where the report of a gate goes that failed (`swirl.quality.validation.publish`); no other stage has one."""
+    return layout.root / f".swirl/quality/{stage.name.removeprefix('check_')}.failed.json"
 
 
 def _newest(path: Path) -> float:
@@ -104,9 +112,7 @@ def _add_report(contents: Contents, path: Path, stage: Stage, layout: Layout) ->
     elif path == layout.series(stage.id):
         contents.series.extend(points(load_json(path)))
     elif path.parent == layout.quality("").parent:
-        report = load_json(path)
-        contents.tags["gate"] = "passed" if report.get("success") else "failed"
-        contents.metrics.update(numbers(report, f"gate.{path.stem}."))
+        _add_gate(contents, path)
     elif path.parent == layout.evaluation("").parent:
         contents.metrics.update({by_measure(name): value for name, value in _scores(load_json(path), "").items()})
     elif path == layout.results:
@@ -115,6 +121,13 @@ def _add_report(contents: Contents, path: Path, stage: Stage, layout: Layout) ->
             contents.headline.update(_scores([score], f"{score['model']}."))
         contents.headline.update(numbers(results.get("reward_model", {}), "reward_model."))
         contents.note = _note(results.get("scores", []))
+
+
+def _add_gate(contents: Contents, path: Path) -> None:
+    """Take what a gate says: `steps.json` or `steps.failed.json`."""
+    report = load_json(path)
+    contents.tags["gate"] = "passed" if report.get("success") else "failed"
+    contents.metrics.update(numbers(report, f"gate.{path.name.partition('.')[0]}."))
 
 
 def by_measure(name: str) -> str:

@@ -13,8 +13,8 @@ from typing import Any
 from swirl.layout import Layout
 from swirl.tracking.pipeline import Stage
 
-SOURCE = "src"
-"""Dependencies below this folder share one tag; there are sixty of them."""
+SOURCE = "closures"
+"""Holds a folder for each stage, with links to the source that it is made of."""
 CONTEXTS = {"train": "training", "evaluate": "evaluation"}
 
 
@@ -66,10 +66,8 @@ def dependencies(stage: Stage, layout: Layout, locked: bool) -> dict[str, str]:
 
 
 def dependency_tags(hashes: dict[str, str]) -> dict[str, str]:
-    """`dep.PATH` for each, and `dep.src` for all of the source together."""
-    source = sorted(f"{value}  {path}\n" for path, value in hashes.items() if path.split("/")[0] == SOURCE)
-    tags = {f"dep.{path}"[:250]: value for path, value in hashes.items() if path.split("/")[0] != SOURCE}
-    return {**tags, f"dep.{SOURCE}": hashlib.md5("".join(source).encode()).hexdigest()} if source else tags
+    """`dep.PATH` for each; the stage's own source is `dep.closures`, so that it has the same name in every stage."""
+    return {f"dep.{SOURCE if Path(path).parts[0] == SOURCE else path}"[:250]: value for path, value in hashes.items()}
 
 
 def datasets(stage: Stage, layout: Layout, hashes: dict[str, str]) -> list[dict[str, str]]:

@@ -20,7 +20,11 @@ Point = tuple[str, float, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Parent:
-    """Find the parent run, or make it; a parent that had ended well runs again."""
+    """Find the parent run, or make it.
+
+    One that had ended well runs again. So does a flow's that had not, for a flow tries a stage again; but none whose
+    flow has closed it, whatever arrives late.
+    """
 
     given: str
     """Its id in MLflow, or empty."""
@@ -102,15 +106,20 @@ class End:
 
 @dataclass(frozen=True, slots=True)
 class Settle:
-    """A stage ended: so does the parent unless another child is running (the next stage runs it again)."""
+    """A stage ended: so does the parent unless another child is running (the next stage runs it again).
+
+    What a flow has closed stays as it is.
+    """
 
     status: str
     time: float
+    error: str = ""
+    """The parent's tag `error`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """The invocation is over; children that nobody ended were killed."""
+    """The invocation is over. Children that nobody ended were killed; if it is well, errors on the way do not count."""
 
     failed: bool
     time: float

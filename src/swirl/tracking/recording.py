@@ -78,6 +78,8 @@ class Recorder:
         with open_ledger(self.layout, time.time(), run_id) as ledger:
             self.journal.add(self._parent(ledger, "pipeline"))
             self._add_cached(ledger, names)
+            if "report" in ledger.stages and "report" in names:
+                self._add_promotion()
 
     def start_stage(self, stage_id: str, started: float) -> StageRun:
         """The parent, what DVC had cached of the stages before this one, and the stage's own run."""
@@ -106,10 +108,16 @@ class Recorder:
             now = time.time()
             if error:
                 self.journal.add(Log(run.record, tags={"error": without_credentials(error)}))
-                self.journal.add(Log(PARENT_RUN, tags={"error": without_credentials(f"{run.stage.name}: {error}")}))
             self.journal.add(End(run.record, end["status"], now), Log(PARENT_RUN, tags=lock_hash(self.layout)))
-            self.journal.add(Settle(end["status"], now))
-        if run.stage.name == "report" and end["status"] == "FINISHED" and self.layout.model("swirl").is_dir():
+            self.journal.add(
+                Settle(end["status"], now, without_credentials(f"{run.stage.name}: {error}") if error else "")
+            )
+        if run.stage.name == "report" and end["status"] == "FINISHED":
+            self._add_promotion()
+
+    def _add_promotion(self) -> None:
+        """The tuned model, if there is one, goes to the registry."""
+        if self.layout.model("swirl").is_dir():
             self.journal.add(Promote(folder_hash(self.layout.model("swirl"))))
 
     def _parent(self, ledger: Ledger, name: str) -> Parent:

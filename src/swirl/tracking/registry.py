@@ -102,28 +102,45 @@ def promote(store: Store, layout: Layout, run_id: str) -> Decision | None:
     """Register the tuned policy of run `run_id`, and make it the champion if it beats the one there is.
 
     Weights that are registered already make no second version: that one becomes the candidate again, and is compared
-    if it could not be before. None for a project without a tuned and evaluated policy. Raises what MLflow raises, and
-    `SwirlError` when the policy cannot be put together.
+    if it could not be before, or if there is no champion any more. None for a project without a tuned and evaluated
+    policy. Raises what MLflow raises, after which it can be called again, and `SwirlError` when the policy cannot be
+    put together.
     """
     model, ours = layout.model(bundle.MODEL), read_outcomes(layout, bundle.MODEL)
     if ours is None or not model.is_dir() or why_absent(model):
         return None
     client, digest = store.client, bundle.weights_digest(model)
     version = _version_of(client, digest)
+    known = version is not None
     if version is None:
         version = _register(store, layout, run_id, ours, digest)
-    else:
-        ours = _stored(client, str(version.version))
     number = str(version.version)  # a number in sqlite, a text from a server
     client.set_registered_model_alias(NAME, CANDIDATE, number)
-    decision = _decided(version) or _decide(client, layout, number, ours)
-    if decision.kind == PROMOTED and not _decided(version):
-        client.set_registered_model_alias(NAME, CHAMPION, number)
-    for key, value in {"decision": decision.kind, "decision.reason": decision.reason, **decision.numbers}.items():
-        client.set_model_version_tag(NAME, number, key, value)
+    champion = str(client.get_registered_model(NAME).aliases.get(CHAMPION, ""))
+    decision = _decided(version, champion)
+    if decision is None:
+        decision = _decide(client, layout, version, champion, _stored(client, number) if known else ours)
+        _carry_out(client, version, decision)
+    for key, value in {"decision": decision.kind, **_reasons(decision)}.items():
         client.set_tag(run_id, f"registry.{key}", value)
     client.set_tag(run_id, "registry.version", f"{NAME}/{number}")
     return decision
+
+
+def _reasons(decision: Decision) -> dict[str, str]:
+    return {"decision.reason": decision.reason, **decision.numbers}
+
+
+def _carry_out(client: MlflowClient, version: ModelVersion, decision: Decision) -> None:
+    """Write a decision to its version: what it rests on, then the alias, and at last that it is made."""
+    reasons = _reasons(decision)
+    for key in version.tags.keys() & {"decision", "decision.reason", *_NUMBERS} - reasons.keys():
+        client.delete_model_version_tag(NAME, decision.version, key)
+    for key, value in reasons.items():
+        client.set_model_version_tag(NAME, decision.version, key, value)
+    if decision.kind == PROMOTED:
+        client.set_registered_model_alias(NAME, CHAMPION, decision.version)
+    client.set_model_version_tag(NAME, decision.version, "decision", decision.kind)
 
 
 def fetch(uri: str, layout: Layout) -> Path:
@@ -138,8 +155,9 @@ def fetch(uri: str, layout: Layout) -> Path:
         raise DataError(f"{uri} names no registered model; write models:/{NAME}@{CHAMPION}, or models:/{NAME}/1")
     if not os.environ.get("MLFLOW_TRACKING_URI") and not (layout.root / "mlflow.db").exists():
         raise DataError(
-            f"{layout.root / 'mlflow.db'} does not exist, so no model is registered; `dvc repro` makes and registers "
-            "one, or set MLFLOW_TRACKING_URI to the server that has it"
+            f"{layout.root / 'mlflow.db'} does not exist, so no model is registered; stage report registers one when "
+            "it runs (`dvc repro`; `dvc repro -f -s report` where all is up to date), or set MLFLOW_TRACKING_URI to "
+            "the server that has it"
         )
     client = _connect(layout)
     from mlflow.exceptions import MlflowException
@@ -147,7 +165,9 @@ def fetch(uri: str, layout: Layout) -> Path:
     name, alias, version = match.groups()
     try:
         version = str(client.get_model_version_by_alias(name, alias).version) if alias else version
-        return _download(client, name, version, _INSIDE)
+        place = tempfile.mkdtemp(prefix="swirl-registry-")
+        atexit.register(shutil.rmtree, place, ignore_errors=True)
+        return _download(client, name, version, _INSIDE, place)
     except (MlflowException, OSError) as error:
         reason = without_credentials((str(error).splitlines() or [""])[0])[:300]
         raise DataError(f"{uri} cannot be had: {reason.rstrip('.')}{_instead(client, name)}") from None
@@ -175,12 +195,14 @@ def read_outcomes(layout: Layout, model: str) -> Outcomes | None:
     return Outcomes(digest, correct) if correct else None
 
 
-def _decide(client: MlflowClient, layout: Layout, version: str, ours: Outcomes) -> Decision:
-    """Compare with the champion, or without one with the base."""
-    champion = client.get_registered_model(NAME).aliases.get(CHAMPION)
-    if champion is not None and str(champion) == version:
+def _decide(client: MlflowClient, layout: Layout, candidate: ModelVersion, champion: str, ours: Outcomes) -> Decision:
+    """Compare with the champion (a version), or, where that is empty, with the base."""
+    version = str(candidate.version)
+    if champion == version:
+        if "decision.reason" in candidate.tags and "decision" not in candidate.tags:  # `_carry_out` was cut short
+            return _tagged(candidate, PROMOTED)
         return Decision(version, PROMOTED, "it is the champion already", {})
-    bar = _stored(client, str(champion)) if champion else read_outcomes(layout, "base")
+    bar = _stored(client, champion) if champion else read_outcomes(layout, "base")
     name = f"the champion, version {champion}" if champion else "the base model"
     if bar is None:
         return Decision(version, NOT_COMPARED, "there is no champion, and the base model was not evaluated", {})
@@ -206,12 +228,16 @@ def _decide(client: MlflowClient, layout: Layout, version: str, ours: Outcomes) 
     return Decision(version, PROMOTED if better else KEPT, reason, numbers)
 
 
-def _decided(version: ModelVersion) -> Decision | None:
-    """What was decided about a version before; None when it was not compared yet."""
-    if version.tags.get("decision") not in (PROMOTED, KEPT):
-        return None
+def _decided(version: ModelVersion, champion: str) -> Decision | None:
+    """What was decided about a version before; None when it was not compared yet, or nothing is the champion now."""
+    kind = version.tags.get("decision")
+    return _tagged(version, kind) if champion and kind in (PROMOTED, KEPT) else None
+
+
+def _tagged(version: ModelVersion, kind: str) -> Decision:
+    """The decision of this kind that rests on what is written on a version."""
     numbers = {key: version.tags[key] for key in _NUMBERS if key in version.tags}
-    return Decision(str(version.version), version.tags["decision"], version.tags.get("decision.reason", ""), numbers)
+    return Decision(str(version.version), kind, version.tags.get("decision.reason", ""), numbers)
 
 
 def _version_of(client: MlflowClient, digest: str) -> ModelVersion | None:
@@ -332,19 +358,18 @@ def _requirements(settings: parameters.Params, layout: Layout) -> list[str]:
 
 def _stored(client: MlflowClient, version: str) -> Outcomes:
     """What a version answered right when it was registered. Raises `DataError` when that is not kept with it."""
-    found = load_json(_download(client, NAME, version, f"{_INSIDE}/{_OUTCOMES}"))
+    with tempfile.TemporaryDirectory(prefix="swirl-registry-") as place:
+        found = load_json(_download(client, NAME, version, f"{_INSIDE}/{_OUTCOMES}", place))
     return Outcomes(found["questions"], found["correct"])
 
 
-def _download(client: MlflowClient, name: str, version: str, path: str) -> Path:
-    """Where an artifact of a version is on this machine: in place, or a copy that is deleted when this process ends.
+def _download(client: MlflowClient, name: str, version: str, path: str, place: str) -> Path:
+    """Where an artifact of a version is on this machine: in its store, or a copy in the folder `place`.
 
     (A models:/ address would be looked up in the store of the current folder, whatever the client's is.)
     """
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     from mlflow.artifacts import download_artifacts
 
-    place = tempfile.mkdtemp(prefix="swirl-registry-")
-    atexit.register(shutil.rmtree, place, ignore_errors=True)
     address = f"{client.get_model_version_download_uri(name, version).rstrip('/')}/{path}"
     return Path(download_artifacts(artifact_uri=address, dst_path=place, tracking_uri=client.tracking_uri))

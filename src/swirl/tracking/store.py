@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from swirl.errors import SwirlError
 from swirl.layout import Layout
 from swirl.tracking.contents import without_credentials
-from swirl.tracking.ledger import locked
+from swirl.tracking.ledger import PENDING, locked
 from swirl.tracking.operations import (
     PARENT_RUN,
     Child,
@@ -40,6 +40,8 @@ Value = TypeVar("Value")
 INVOCATION = "swirl.invocation"
 RECORD = "swirl.record"
 PARENT = "mlflow.parentRunId"
+CLOSED = "swirl.closed"
+"""The tag of a parent run whose flow has ended."""
 FOR_GOOD = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS", "INVALID_STATE")
 """Answers of a server that asking again does not change."""
 
@@ -107,7 +109,7 @@ class Store:
         return ""
 
     def _parent(self, wanted: Parent) -> str:
-        """By id, else by tag, else a new one with the whole of the parameters; running again if it had ended well."""
+        """By id, else by tag, else a new one with the whole of the parameters; it may have to run again."""
         from mlflow.exceptions import MlflowException
 
         runs: list[Run] = []
@@ -124,7 +126,9 @@ class Store:
             tags = _cut({**wanted.tags, INVOCATION: wanted.key})
             run = self.client.create_run(self.experiment, int(wanted.started * 1000), tags, wanted.name)
         self._log_missing(run, wanted.params)
-        if run.info.status == "FINISHED":
+        of_flow = bool(wanted.given) or wanted.key.startswith(PENDING)
+        over = ("FINISHED", "FAILED", "KILLED") if of_flow else ("FINISHED",)
+        if run.info.status in over and CLOSED not in run.data.tags:
             self.client.update_run(run.info.run_id, status="RUNNING")
         return str(run.info.run_id)
 
@@ -140,9 +144,14 @@ class Store:
 
     def _settle(self, parent: str, end: Settle) -> None:
         """Nobody knows which stage is the last, so the parent ends after each one and the next one reopens it."""
+        run = self.client.get_run(parent)
+        if CLOSED in run.data.tags:
+            return
+        if end.error:
+            self._log(parent, tags={"error": end.error})
         if end.status != "FINISHED":
             self.client.set_terminated(parent, end.status, int(end.time * 1000))
-        elif self.client.get_run(parent).info.status == "RUNNING" and not any(
+        elif run.info.status == "RUNNING" and not any(
             child.info.status == "RUNNING" for child in self._children(parent)
         ):
             self.client.set_terminated(parent, "FINISHED", int(end.time * 1000))
@@ -151,7 +160,10 @@ class Store:
         for child in self._children(parent):
             if child.info.status == "RUNNING":
                 self.client.set_terminated(child.info.run_id, "KILLED", int(end.time * 1000))
+        if not end.failed and "error" in self.client.get_run(parent).data.tags:  # of a stage that was tried again
+            self.client.delete_tag(parent, "error")
         self.client.set_terminated(parent, "FAILED" if end.failed else "FINISHED", int(end.time * 1000))
+        self.client.set_tag(parent, CLOSED, "true")
 
     def _text(self, run_id: str, wanted: Text) -> None:
         from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import shutil
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ GLANCE = 0.05
 
 
 class Watcher:
-    """A thread that writes to the journal of a running stage until `stop`."""
+    """Threads that write to the journal of a running stage until `stop`: one for training, one for the machine."""
 
     def __init__(self, layout: Layout, settings: Settings, journal: Journal, run: StageRun) -> None:
         self.live = -1
@@ -35,35 +37,44 @@ class Watcher:
         self._seen: set[str] = set()
         self._paced = 0
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
-        """Begin to look; nothing to look for means no thread."""
-        if self._training or self._settings.system_metrics:
-            self._thread.start()
+        """Begin to look; nothing to look for means no thread.
+
+        The monitors are of MLflow, whose import is the caller's: two threads at once might stand in each other's way.
+        """
+        if self._training:
+            self._begin(self._follow)
+        if self._settings.system_metrics:
+            self._begin(self._measure, _monitors())
 
     def stop(self) -> None:
         """A last look, and no more after it."""
         self._over.set()
-        if self._thread.ident is not None:
-            self._thread.join()
+        for thread in self._threads:
+            thread.join()
 
-    def _watch(self) -> None:
-        every = self._settings.system_metrics
-        monitors = _monitors() if every else []
-        due, step = time.monotonic(), 0
-        while True:
+    def _begin(self, work: Callable[..., None], *arguments: Any) -> None:
+        thread = threading.Thread(target=work, args=arguments, daemon=True)
+        thread.start()
+        self._threads.append(thread)
+
+    def _follow(self) -> None:
+        """Look for checkpoints."""
+        while not self._over.wait(GLANCE):
+            self._look()
+        self._look()
+        self._speeds()
+
+    def _measure(self, monitors: list[Any]) -> None:
+        """Look at the machine."""
+        for step in itertools.count():
             over = self._over.is_set()
-            if self._training:
-                self._look()
-            if monitors and (time.monotonic() >= due or over):
-                self._journal.add(Log(self._run.record, _sample(monitors, step)))
-                due, step = time.monotonic() + every, step + 1
+            self._journal.add(Log(self._run.record, _sample(monitors, step)))
             if over:
-                if self._training:
-                    self._speeds()
                 return
-            self._over.wait(GLANCE if self._training else max(0.0, due - time.monotonic()))
+            self._over.wait(self._settings.system_metrics)
 
     def _look(self) -> None:
         """Record checkpoints that are new, with the part of the curves that they hold."""

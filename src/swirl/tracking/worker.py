@@ -49,8 +49,8 @@ def _record(request: dict[str, Any]) -> None:
         run = recorder.start_stage(stage, request["started"])
         watcher = Watcher(layout, settings, journal, run)
         try:
+            watcher.start()  # first: a server that says nothing can take longer than the stage
             delivery.attempt()
-            watcher.start()
             while not select.select([sys.stdin], [], [], SEND_EVERY)[0]:
                 delivery.attempt()
         except Stopped:  # in the middle of sending; how the stage ended has been said by then
