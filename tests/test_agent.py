@@ -341,12 +341,22 @@ def test_the_weights_decide_the_digest(layout: Layout, tmp_path: Path) -> None:
     assert weights_digest(copy.model("swirl")) != weights_digest(layout.model("swirl"))
 
 
-def test_a_secret_in_params_is_not_registered(layout: Layout, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("options", "where"),
+    [
+        ({"api_key": "sk-1234"}, "api_key"),
+        ({"servers": [{"name": "a", "login": {"Password": "sk-1234"}}]}, "servers.login.Password"),
+        ({"token": ["sk-1234"]}, "token"),
+    ],
+)
+def test_a_secret_in_params_is_not_registered(
+    options: dict[str, object], where: str, layout: Layout, tmp_path: Path
+) -> None:
     copy = asked.copy(layout, tmp_path / "copy")
     tree = yaml.safe_load((copy.root / "params.yaml").read_text())
-    tree["tools"]["options"] = {"own:Tool": {"api_key": "sk-1234"}}
+    tree["tools"]["options"] = {"own:Tool": options}
     (copy.root / "params.yaml").write_text(yaml.safe_dump(tree))
     with pytest.raises(DataError) as caught:
         write_bundle(tmp_path / "bundle", asked.params_of(copy), copy, 100.0)
-    assert "tools.options.own:Tool.api_key looks like a secret" in str(caught.value)
+    assert f"tools.options.own:Tool.{where} looks like a secret" in str(caught.value)
     assert "sk-1234" not in str(caught.value)
