@@ -99,7 +99,7 @@ def check_second_clone(first: Path, folder: Path, environment: dict[str, str]) -
 
 
 def check_schedule(project: Path, folder: Path, environment: dict[str, str]) -> None:
-    """The nightly deployment, every ten seconds, forced and two stages at a time, fires and completes; what it shows is read back."""
+    """The nightly deployment fires and completes; what it shows is read back. Every ten seconds, and stages forced."""
     began = time.monotonic()
     deployments = yaml.safe_load((project / "prefect.yaml").read_text(encoding="utf-8"))
     nightly = next(one for one in deployments["deployments"] if one["name"] == "swirl-nightly")
