@@ -20,6 +20,7 @@ from swirl.errors import DataError, ModelError, SwirlError
 from swirl.layout import Layout
 from swirl.models.pointer import NAME as POINTER
 from swirl.models.pointer import point_to_same
+from swirl.params import load
 from swirl.records import load_json
 from swirl.seeds import derive
 from swirl.serving.agent import MAX_QUESTION, Acted, Agent, Ended, Observed, as_dict, result, thought
@@ -360,3 +361,13 @@ def test_a_secret_in_params_is_not_registered(
         write_bundle(tmp_path / "bundle", asked.params_of(copy), copy, 100.0)
     assert f"tools.options.own:Tool.{where} looks like a secret" in str(caught.value)
     assert "sk-1234" not in str(caught.value)
+
+
+def test_a_bundle_holds_the_params_that_it_was_given(layout: Layout, tmp_path: Path) -> None:
+    copy = asked.copy(layout, tmp_path / "copy")
+    before = (copy.root / "params.yaml").read_text()
+    (copy.root / "params.yaml").write_text(before.replace("embedding_revision: ''", "embedding_revision: '12345e7'"))
+    params = asked.params_of(copy)
+    write_bundle(tmp_path / "bundle", params, copy, 100.0)
+    assert load(tmp_path / "bundle/params.yaml").index == params.index
+    assert params.index.embedding_revision == "12345e7"

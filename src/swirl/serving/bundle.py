@@ -212,12 +212,13 @@ def _put_embedding(folder: Path, model: str, root: Path) -> None:
 
 def _put_params(path: Path, params: Params) -> None:
     """The params, with the bundle's folders; the model runs where the bundle is opened."""
-    import yaml
+    from ruamel.yaml import YAML
 
     tree = params.model_dump()
     tree["prompts"]["policy"], tree["tools"]["folder"] = "prompts", "tools"
     tree["evaluate"]["servers"] = {}
-    path.write_text(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    with path.open("w", encoding="utf-8") as file:
+        YAML().dump(tree, file)  # 1.2, as it is read: a revision like 12345e7 stands in quotes
 
 
 def _refuse_secrets(options: object, where: str) -> None:
