@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,6 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact, cr
 
 from swirl.layout import Layout
 from swirl.records import load_json
-from swirl.tracking.contents import without_credentials
 from swirl.tracking.ledger import PENDING
 
 MLFLOW_PAGES = "http://127.0.0.1:5000"
@@ -30,15 +30,19 @@ def link_run(root: Path, run_id: str) -> None:
     try:
         client = MlflowClient(tracking_uri=uri)
         experiment = client.get_run(run_id).info.experiment_id
-        pages = without_credentials(uri).rstrip("/") if uri.startswith("http") else MLFLOW_PAGES
         create_link_artifact(
-            link=f"{pages}/#/experiments/{experiment}/runs/{run_id}",
+            link=f"{pages(uri)}/#/experiments/{experiment}/runs/{run_id}",
             link_text="this run in MLflow",
             key="mlflow-run",
             description="Metrics, parameters and models. Without an MLflow server: `make mlflow` shows it.",
         )
     except Exception as error:  # tracking never costs a run
         get_run_logger().warning("The MLflow run %s has no link: %s", run_id, type(error).__name__)
+
+
+def pages(uri: str) -> str:
+    """Where a browser finds the runs of an MLflow store: no password is part of that."""
+    return re.sub("://[^/]*@", "://", uri).rstrip("/") if uri.startswith("http") else MLFLOW_PAGES
 
 
 def show(layout: Layout, states: Mapping[str, State[Any]]) -> None:

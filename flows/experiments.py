@@ -23,11 +23,13 @@ from prefect.states import Completed, Failed
 from pydantic import Field
 
 from flows import artifacts
-from flows.pipeline import Outcome, Parallel, Settings, end_with_server, run
+from flows.pipeline import Outcome, Parallel, Settings, end_with_server, run, store_of
 from swirl import tracking
 from swirl.errors import ParamsError, SwirlError
 from swirl.layout import Layout
 from swirl.orchestration import overrides as laid_over
+from swirl.params import Params
+from swirl.tracking.contents import plain
 
 Filters = list[Literal["none", "process", "outcome", "both"]]
 Methods = Annotated[list[Literal["sft", "swirl"]], Field(min_length=1)]
@@ -76,8 +78,17 @@ def experiments(
         return Failed(message=str(refused))
     if len({json.dumps(one, sort_keys=True) for one in wanted}) < len(wanted):
         return Failed(message="two of the runs have the same overrides; leave one out")
+    with store_of(root):
+        error = _compare(root, name, wanted, checked[0], methods, parallel)
+    return Failed(message=error) if error else Completed(message=f"{len(wanted)} runs; `dvc exp show` lists them")
+
+
+def _compare(
+    root: Path, name: str, wanted: list[dict[str, Any]], first: Params, methods: Sequence[str], parallel: int
+) -> str:
+    """Run one after the other below an MLflow run, which gets the params of the first: which ones failed, or empty."""
     layout = Layout(root)
-    group = tracking.open_run(layout, checked[0], f"experiments {name}", {"experiments": str(len(wanted))})
+    group = tracking.open_run(layout, first, f"experiments {name}", {"experiments": str(len(wanted))})
     artifacts.link_run(root, group)
     states: list[State[Any]] = []
     error = "the flow was stopped"
@@ -86,12 +97,15 @@ def experiments(
             label = f"{name}-{number}"
             get_run_logger().info("%s of %s, %s: %s", number, len(wanted), label, laid_over.text(one))
             states.append(experiment(label, one, group, parallel, str(root), return_state=True))
-            _show(name, wanted, states, methods)
+            try:
+                _show(name, wanted, states, methods)
+            except Exception as failure:  # what is shown never costs a run
+                get_run_logger().warning("The comparison is not complete: %s", failure)
         failed = [f"{name}-{number}" for number, state in enumerate(states, start=1) if not state.is_completed()]
         error = f"{len(failed)} of {len(wanted)} runs failed: {', '.join(failed)}" if failed else ""
     finally:
         tracking.close_run(layout, group, error)
-    return Failed(message=error) if error else Completed(message=f"{len(wanted)} runs; `dvc exp show` lists them")
+    return error
 
 
 def combinations(axes: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
@@ -136,7 +150,7 @@ def _show(name: str, wanted: list[dict[str, Any]], states: list[State[Any]], met
     """The table of the runs so far."""
     runs = []
     for number, (one, state) in enumerate(zip(wanted, states, strict=False), start=1):
-        runs.append((f"{name}-{number}", one, state.result() if state.is_completed() else None))
+        runs.append((f"{name}-{number}", plain(one), state.result() if state.is_completed() else None))
     text = f"{len(states)} of {len(wanted)} runs. Accuracy with tools, best mean first; `dvc exp show` has all metrics"
     create_table_artifact(table=table(runs, methods), key="comparison", description=text)
 

@@ -28,7 +28,6 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("PREFECT_SERVER_ALLOW_EPHEMERAL_MODE", "true")
 os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
 
-import yaml
 from prefect import State, flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture, as_completed
@@ -38,14 +37,16 @@ from pydantic import Field
 
 from flows import artifacts
 from flows.retries import asks_network
+from swirl import params as parameters
 from swirl import tracking
-from swirl.errors import DataError, SwirlError
+from swirl.errors import DataError, ParamsError, SwirlError
 from swirl.layout import Layout
 from swirl.orchestration import overrides as laid_over
 from swirl.orchestration.ends import when_asked_to_end
 from swirl.orchestration.groups import Groups
 from swirl.orchestration.worktrees import sweep, worktree
 from swirl.records import load_json
+from swirl.tracking.contents import plain
 from swirl.tracking.ledger import PENDING
 
 NOT_RUN = re.compile(r"Stage '(.+)' (didn't change, skipping|is cached - skipping run)")
@@ -135,9 +136,9 @@ def run(root: Path, overrides: Mapping[str, Any], settings: Settings, name: str,
 
     Raises `SwirlError` before anything starts for overrides and targets that cannot be.
     """
-    tags = {f"override.{key}": json.dumps(value) for key, value in overrides.items()}
+    tags = {f"override.{key}": json.dumps(value) for key, value in plain(overrides).items()}
     tags |= {"mlflow.parentRunId": group} if group and not group.startswith(PENDING) else {}
-    with _store_of(root):
+    with store_of(root):
         sweep(root)
         if not overrides:
             params = _params(root)
@@ -195,45 +196,62 @@ def _run(invocation: Invocation, run_id: str) -> Outcome:
 
 
 @contextlib.contextmanager
-def _store_of(root: Path) -> Iterator[None]:
-    """Let runs be recorded in the project's own MLflow store, where stages run in a worktree, too."""
-    if "MLFLOW_TRACKING_URI" in os.environ:
-        yield
-        return
-    os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{root / 'mlflow.db'}"
+def store_of(root: Path) -> Iterator[None]:
+    """Let all runs be recorded in one MLflow store: that of the environment, else the project's own.
+
+    A relative path counts from the project, as in `dvc repro`, also where stages run in a worktree.
+    """
+    given = os.environ.get("MLFLOW_TRACKING_URI")
+    os.environ["MLFLOW_TRACKING_URI"] = _from(root, given or "sqlite:///mlflow.db")
     try:
         yield
     finally:
         del os.environ["MLFLOW_TRACKING_URI"]
+        if given is not None:
+            os.environ["MLFLOW_TRACKING_URI"] = given
+
+
+def _from(root: Path, uri: str) -> str:
+    """The address of an MLflow store; the path of a file, if it is a relative one, counts from `root`."""
+    return re.sub("^(sqlite:///|file:)(?!/)", lambda scheme: f"{scheme[0]}{root}/", uri)
 
 
 def _params(root: Path) -> dict[str, Any]:
     path = root / "params.yaml"
-    return (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.exists() else {}
+    return (parameters.read(path) or {}) if path.exists() else {}
 
 
 def plan(project: Path, targets: tuple[str, ...] = ()) -> dict[str, list[str]]:
-    """Each stage and the stages that it needs, in DVC's order. Raises `DataError` for an unknown target.
+    """What `dvc repro` would go through: each stage and the stages that it needs. Raises `DataError` for a target.
 
-    `train` stands for `train@sft` and `train@swirl`. What `dvc add` tracks is in DVC's graph, too, but there is
-    nothing to run for it. DVC's own look-up of targets goes by the current folder, which need not be the project.
+    `train` stands for `train@sft` and `train@swirl`, `sub/dvc.yaml:train` for a stage of another dvc.yaml. Nothing
+    is needed by a frozen stage. What `dvc add` tracks is in DVC's graph, too, but there is nothing to run for it.
+    DVC's own look-up of targets goes by the current folder, which need not be the project.
     """
     from dvc.repo import Repo
-    from dvc.repo.reproduce import plan_repro
+    from dvc.repo.reproduce import get_active_graph, plan_repro
     from dvc.stage import PipelineStage
 
     with Repo(str(project)) as repo:
-        graph = repo.index.graph
-        known = [stage for stage in graph if isinstance(stage, PipelineStage)]
-        names = {stage.name for stage in known} | {stage.name.partition("@")[0] for stage in known}
+        graph = get_active_graph(repo.index.graph)
+        known = {stage: _address(stage, project) for stage in graph if isinstance(stage, PipelineStage)}
+        names = {name: {name, name.partition("@")[0]} for name in known.values()}
         for target in targets:
-            if target not in names:
-                raise DataError(f"dvc.yaml has no stage {target!r}; it has {', '.join(stage.name for stage in known)}")
-        wanted = [stage for stage in known if not targets or {stage.name, stage.name.partition("@")[0]} & {*targets}]
-        if not wanted:
+            if not any(target in accepted for accepted in names.values()):
+                raise DataError(f"dvc.yaml has no stage {target!r}; it has {', '.join(names)}")
+        own = {name for name in names if ":" not in name}
+        chosen = {name for name in names if names[name] & {*targets}} if targets else own
+        if not chosen:
             raise DataError(f"{project / 'dvc.yaml'} has no stages")
+        wanted = [stage for stage, name in known.items() if name in chosen]
         stages = [stage for stage in plan_repro(graph, wanted) if stage in known]
-        return {stage.name: [dep.name for dep in graph.successors(stage) if dep in stages] for stage in stages}
+        return {known[stage]: [known[dep] for dep in graph.successors(stage) if dep in stages] for stage in stages}
+
+
+def _address(stage: Any, project: Path) -> str:
+    """What DVC calls a stage inside the project: `train@sft`, or `sub/dvc.yaml:train@sft`."""
+    path = os.path.relpath(os.path.realpath(stage.path), os.path.realpath(project))
+    return str(stage.name) if path == "dvc.yaml" else f"{path}:{stage.name}"
 
 
 @task(task_run_name="{name}", cache_policy=NO_CACHE)
@@ -333,9 +351,10 @@ def main() -> int:
     end_with_server()
     if chosen.parallel < 1:
         parser.error("--parallel must be at least 1")
-    if any("=" not in setting for setting in chosen.set):
-        parser.error("--set takes KEY=VALUE, as filter.strategy=outcome")
-    overrides = {key: yaml.safe_load(value) for key, _, value in (one.partition("=") for one in chosen.set)}
+    try:
+        overrides = laid_over.parsed(chosen.set)
+    except ParamsError as error:
+        parser.error(f"--set {error}")
     layout = Layout(Path(chosen.project).resolve())
     try:
         plan(layout.root, tuple(chosen.target))

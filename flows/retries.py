@@ -15,7 +15,7 @@ def asks_network(stage: str, params: Mapping[str, Any]) -> bool:
     name, _, item = stage.partition("@")
     policy_served = _get(params, "base_model", "source") == "endpoint"
     judge_served = _get(params, "reward_model", "source") == "endpoint"
-    grader_served = _get(params, "judge", "grader") is not None
+    grader_served = _get(params, "judge", "outcome") == "model" and _get(params, "judge", "grader") is not None
     if name == "download":
         return True
     if name in ("base_model", "reward_model"):
@@ -26,7 +26,7 @@ def asks_network(stage: str, params: Mapping[str, Any]) -> bool:
         return judge_served or grader_served
     if name == "evaluate":
         return policy_served or judge_served or grader_served or _get(params, "evaluate", "servers", item) is not None
-    return name == "train" and item == "swirl" and judge_served
+    return name == "train" and judge_served  # sft asks the judge about the development questions
 
 
 def _get(params: Mapping[str, Any], *keys: str) -> Any:

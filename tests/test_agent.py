@@ -20,6 +20,7 @@ from swirl.errors import DataError, ModelError, SwirlError
 from swirl.layout import Layout
 from swirl.models.pointer import NAME as POINTER
 from swirl.models.pointer import point_to_same
+from swirl.params import load
 from swirl.records import load_json
 from swirl.seeds import derive
 from swirl.serving.agent import MAX_QUESTION, Acted, Agent, Ended, Observed, as_dict, result, thought
@@ -362,12 +363,32 @@ def test_the_weights_decide_the_digest(layout: Layout, tmp_path: Path) -> None:
     assert weights_digest(copy.model("swirl")) != weights_digest(layout.model("swirl"))
 
 
-def test_a_secret_in_params_is_not_registered(layout: Layout, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("options", "where"),
+    [
+        ({"api_key": "sk-1234"}, "api_key"),
+        ({"servers": [{"name": "a", "login": {"Password": "sk-1234"}}]}, "servers.login.Password"),
+        ({"token": ["sk-1234"]}, "token"),
+    ],
+)
+def test_a_secret_in_params_is_not_registered(
+    options: dict[str, object], where: str, layout: Layout, tmp_path: Path
+) -> None:
     copy = asked.copy(layout, tmp_path / "copy")
     tree = yaml.safe_load((copy.root / "params.yaml").read_text())
-    tree["tools"]["options"] = {"own:Tool": {"api_key": "sk-1234"}}
+    tree["tools"]["options"] = {"own:Tool": options}
     (copy.root / "params.yaml").write_text(yaml.safe_dump(tree))
     with pytest.raises(DataError) as caught:
         write_bundle(tmp_path / "bundle", asked.params_of(copy), copy, 100.0)
-    assert "tools.options.own:Tool.api_key looks like a secret" in str(caught.value)
+    assert f"tools.options.own:Tool.{where} looks like a secret" in str(caught.value)
     assert "sk-1234" not in str(caught.value)
+
+
+def test_a_bundle_holds_the_params_that_it_was_given(layout: Layout, tmp_path: Path) -> None:
+    copy = asked.copy(layout, tmp_path / "copy")
+    before = (copy.root / "params.yaml").read_text()
+    (copy.root / "params.yaml").write_text(before.replace("embedding_revision: ''", "embedding_revision: '12345e7'"))
+    params = asked.params_of(copy)
+    write_bundle(tmp_path / "bundle", params, copy, 100.0)
+    assert load(tmp_path / "bundle/params.yaml").index == params.index
+    assert params.index.embedding_revision == "12345e7"

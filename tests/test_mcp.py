@@ -49,8 +49,8 @@ def fresh() -> Iterator[Callable[..., Open]]:
 
 
 def gone(pid: int) -> bool:
-    """Whether a process ends within a few seconds."""
-    deadline = time.monotonic() + 5
+    """Whether a process ends."""
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         try:
             os.kill(pid, 0)
@@ -146,11 +146,11 @@ def test_a_server_gets_no_variable_that_is_not_named(
 
 
 def test_a_late_call_is_cancelled_and_the_next_one_answered(fresh: Callable[..., Open]) -> None:
-    tools = fresh(time_limit_s=0.5)
+    tools = fresh(time_limit_s=3)
     pid = call(tools("process"), "{}").text
     started = time.monotonic()
-    assert call(tools("wait"), '{"seconds": 3}') == Observation("error: wait took longer than 0.5 s", error=True)
-    assert time.monotonic() - started < 2.5
+    assert call(tools("wait"), '{"seconds": 60}') == Observation("error: wait took longer than 3 s", error=True)
+    assert time.monotonic() - started < 50
     assert call(tools("process"), "{}").text == pid
 
 
@@ -168,10 +168,13 @@ def test_a_server_that_ends_is_started_again_a_few_times(
     assert call(tools("process"), "{}").text == "error: the server fresh has ended and is not started again"
 
 
-def test_a_server_that_answers_nothing_is_started_again(fresh: Callable[..., Open]) -> None:
-    tools = fresh(time_limit_s=0.5)
+def test_a_server_that_answers_nothing_is_started_again(
+    fresh: Callable[..., Open], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mcp, "MAX_HANGING", 2)
+    tools = fresh(time_limit_s=3)
     pid = call(tools("process"), "{}").text
-    assert [call(tools("block"), '{"seconds": 60}').error for _ in range(4)] == [True] * 4
+    assert [call(tools("block"), '{"seconds": 600}').error for _ in range(2)] == [True] * 2
     again = call(tools("process"), "{}")
     assert again.text.isdigit()
     assert again.text != pid

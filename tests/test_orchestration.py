@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +19,16 @@ import psutil
 import pytest
 import yaml
 
+from flows.artifacts import pages
 from flows.experiments import combinations, table
+from flows.pipeline import plan, store_of
 from flows.retries import asks_network
 from swirl.errors import DataError, ParamsError, SwirlError
 from swirl.orchestration import worktrees
 from swirl.orchestration.groups import Groups
-from swirl.orchestration.overrides import checked, lay_over, write
+from swirl.orchestration.overrides import checked, lay_over, parsed, text, write
 from swirl.orchestration.worktrees import sweep, worktree
+from swirl.params import load
 
 ROOT = Path(__file__).resolve().parents[1]
 DVC_YAML = """
@@ -92,6 +99,108 @@ def test_written_overrides_keep_comments_and_other_settings(tmp_path: Path) -> N
     assert next(iter(after["base_model"]["hops"].items())) == (1, 0.5)
     lay_over(before, {"filter.strategy": "both", "base_model.hops.1": 0.5})
     assert after == before
+
+
+def test_what_is_written_is_what_was_checked(tmp_path: Path) -> None:
+    """DVC writes YAML 1.2, in which 1e-05 is a number and on is none."""
+    path = tmp_path / "params.yaml"
+    shutil.copy(ROOT / "params.yaml", path)
+    odd = {"a": "on", "b": "1:30", "c": "012", "d": "1e5", "e": ["null", "~", ""], "f": 1e-07, "g": "2020-01-01"}
+    overrides = {"train.swirl.lr": 1e-05, "tools.options": {"own:Tool": odd}}
+    wanted = checked(path, overrides)
+    write(path, overrides)
+    assert load(path) == wanted
+    assert wanted.tools.options["own:Tool"] == odd
+
+
+def test_settings_of_the_command_line_are_yaml() -> None:
+    assert parsed(["a.lr=1e-4", "b=[1, x]", "c=", "d=a=b"]) == {"a.lr": 1e-4, "b": [1, "x"], "c": None, "d": "a=b"}
+    for setting, said in (("a=[1", "a=.1: the value is not YAML: while parsing"), ("a", "a: expected KEY=VALUE")):
+        with pytest.raises(ParamsError, match=said):
+            parsed([setting])
+
+
+def test_dvc_itself_may_set_a_small_number(tmp_path: Path) -> None:
+    """`dvc exp run -S train.swirl.lr=1e-5` changes params.yaml with this function."""
+    from dvc.utils.hydra import apply_overrides
+
+    path = tmp_path / "params.yaml"
+    shutil.copy(ROOT / "params.yaml", path)
+    apply_overrides(path, ["train.swirl.lr=1e-5"])
+    assert "lr: 1e-05" in path.read_text(encoding="utf-8")
+    assert load(path).train.swirl.lr == 1e-5
+
+
+def test_secrets_are_not_said() -> None:
+    overrides = {"tools.options": {"web": {"token": "sk-1", "ask": ["x"]}}, "tools.options.own.api_key": "sk-2"}
+    assert text(overrides) == (
+        "tools.options={'web': {'token': '(not logged)', 'ask': ['x']}}, tools.options.own.api_key=(not logged)"
+    )
+    assert pages("https://me:p@ss@runs.example.org/mlflow/") == "https://runs.example.org/mlflow"
+
+
+@pytest.mark.parametrize(
+    ("given", "used"),
+    [
+        (None, "sqlite:////there/mlflow.db"),
+        ("", "sqlite:////there/mlflow.db"),
+        ("sqlite:///runs/all.db", "sqlite:////there/runs/all.db"),
+        ("sqlite:////here/mlflow.db", "sqlite:////here/mlflow.db"),
+        ("file:runs", "file:/there/runs"),
+        ("file:///here", "file:///here"),
+        ("http://127.0.0.1:5000", "http://127.0.0.1:5000"),
+    ],
+)
+def test_runs_go_to_one_store_wherever_a_stage_runs(
+    given: str | None, used: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    if given is not None:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", given)
+    with store_of(Path("/there")):
+        assert os.environ["MLFLOW_TRACKING_URI"] == used
+        with store_of(Path("/there")):
+            assert os.environ["MLFLOW_TRACKING_URI"] == used
+    assert os.environ.get("MLFLOW_TRACKING_URI") == given
+
+
+TWO_FILES = {
+    "dvc.yaml": """
+stages:
+  one: {cmd: cp sub/s.txt one.txt, deps: [sub/s.txt], outs: [one.txt]}
+  two: {cmd: cp one.txt two.txt, deps: [one.txt], outs: [two.txt]}
+  three: {cmd: cp two.txt three.txt, deps: [two.txt], outs: [three.txt]}
+""",
+    "sub/dvc.yaml": """
+stages:
+  s: {cmd: echo s > s.txt, outs: [s.txt]}
+  t: {foreach: [x], do: {cmd: echo t > t.txt, outs: [t.txt]}}
+""",
+}
+
+
+@pytest.mark.parametrize(
+    ("targets", "stages"),
+    [
+        ((), {"sub/dvc.yaml:s": [], "one": ["sub/dvc.yaml:s"], "two": [], "three": ["two"]}),
+        (("three",), {"two": [], "three": ["two"]}),
+        (("one",), {"sub/dvc.yaml:s": [], "one": ["sub/dvc.yaml:s"]}),
+        (("sub/dvc.yaml:t",), {"sub/dvc.yaml:t@x": []}),
+    ],
+)
+def test_the_plan_is_what_dvc_would_do(project: Path, targets: tuple[str, ...], stages: dict[str, list[str]]) -> None:
+    (project / "sub").mkdir()
+    for name, content in TWO_FILES.items():
+        (project / name).write_text(content, encoding="utf-8")
+    dvc(project, "repro", "--quiet", "sub/dvc.yaml", "dvc.yaml")
+    dvc(project, "freeze", "two")
+    assert plan(project, targets) == stages
+    assert re.findall("Stage '(.+)' didn't change", dvc(project, "repro", *targets)) == list(stages)
+
+
+def test_an_unknown_target_is_refused(project: Path) -> None:
+    with pytest.raises(DataError, match="dvc.yaml has no stage 'three'; it has one, two"):
+        plan(project, ("three",))
 
 
 def test_a_worktree_is_what_the_user_sees_and_leaves_the_cache(project: Path) -> None:
@@ -212,7 +321,10 @@ with Groups().lines([sys.executable, "-c", sys.argv[1]], Path.cwd(), {}) as (pro
 
 
 def alive(pid: int) -> bool:
-    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def test_a_command_ends_with_all_that_it_started(tmp_path: Path) -> None:
@@ -238,10 +350,50 @@ def test_what_a_killed_flow_has_started_ends_too() -> None:
     pids = [int(pid) for pid in holder.stdout.readline().split()]
     holder.send_signal(signal.SIGKILL)
     holder.wait()
-    deadline = time.monotonic() + 10
-    while any(alive(pid) for pid in pids):
+    wait(lambda: not any(alive(pid) for pid in pids))
+
+
+APART = """
+import subprocess, sys, time
+from pathlib import Path
+from swirl.layout import Layout
+from swirl.tracking import stage_run
+child = subprocess.Popen([sys.executable, "-c", sys.argv[1]], start_new_session=True)
+with stage_run("filter", {}, Layout(Path.cwd())):
+    print(child.pid, flush=True)
+    time.sleep(600)
+"""
+LATE = """
+import signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: (time.sleep(1), sys.exit()))
+print("ready", flush=True)
+time.sleep(600)
+"""
+
+
+def wait(done: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not done():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_what_is_in_a_session_of_its_own_ends_too_but_tracking_tells_the_end(tmp_path: Path) -> None:
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("SWIRL", "MLFLOW"))}
+    env = {**kept, "PYTHONPATH": str(ROOT / "src")}
+    running = Groups()
+    with running.lines([sys.executable, "-c", APART, LATE], tmp_path, env) as (_, lines):
+        pid, ready = sorted([next(lines), next(lines)])
+        assert (alive(int(pid)), ready) == (True, "ready")
+        running.stop()
+        assert not alive(int(pid))
+
+    def recorded() -> list[tuple[str, str]]:
+        with sqlite3.connect(tmp_path / "mlflow.db") as database, contextlib.suppress(sqlite3.OperationalError):
+            return list(database.execute("SELECT name, status FROM runs WHERE name = 'filter'"))
+        return []
+
+    wait(lambda: recorded() == [("filter", "KILLED")])
 
 
 def test_stages_that_ask_the_network_are_tried_again() -> None:

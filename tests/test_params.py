@@ -228,6 +228,17 @@ def test_a_file_that_is_no_params_is_refused_by_name(tmp_path: Path) -> None:
             load(path)
 
 
+def test_a_file_is_read_as_dvc_reads_it(tmp_path: Path) -> None:
+    """In YAML 1.2, which DVC reads, 1e-5 is a number, and a key that stands twice is a mistake."""
+    path = tmp_path / "params.yaml"
+    before = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    path.write_text(before.replace("lr: 2.0e-4", "lr: 1e-5"), encoding="utf-8")
+    assert load(path).train.swirl.lr == 1e-5
+    path.write_text(before + "seed: 1\n", encoding="utf-8")
+    with pytest.raises(ParamsError, match='params.yaml is not YAML: .*\n.*\nfound duplicate key "seed"'):
+        load(path)
+
+
 def test_an_adapter_needs_one_worker() -> None:
     tree = changed("train.lora", {"rank": 8, "alpha": 16, "targets": ["all-linear"]})
     line = "params: runtime.workers must be 1 with train.lora: the adapter is switched off for the reference"

@@ -73,6 +73,12 @@ def test_no_kept_file_is_written_over(tmp_path: Path) -> None:
     assert all(any(fnmatch(name, pattern) for pattern in ignored) for name in names)
 
 
+def test_a_preset_of_your_own_is_read_as_params_are(tmp_path: Path) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text("train: {swirl: {lr: 1e-5}}\n")
+    assert presets.tree(ROOT, str(own))["train"]["swirl"]["lr"] == 1e-5
+
+
 def test_a_preset_that_is_not_there_or_not_valid_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ParamsError, match=r"there is no preset 'maxi'; there are mini, .*smoke"):
         presets.tree(ROOT, "maxi")

@@ -637,15 +637,30 @@ def task_of(name: str, benchmark: Benchmark) -> str:
 
 def load(path: Path) -> Params:
     """Read and check params.yaml. Raises `ParamsError` naming each key, its value and what is allowed."""
-    import yaml
+    return validate(read(path), str(path))
 
+
+def read(path: Path) -> Any:
+    """The plain values of params.yaml. Raises `ParamsError` when there is no such file or it is not YAML."""
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return parse(path.read_text(encoding="utf-8"), str(path))
     except FileNotFoundError:
         raise ParamsError(f"{path} does not exist; run this from the project's root, where dvc.yaml is") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise ParamsError(f"{path} is not YAML: {error}") from error
-    return validate(tree, str(path))
+    except OSError as error:
+        raise ParamsError(f"{path} cannot be read: {error}") from error
+
+
+def parse(text: str, source: str) -> Any:
+    """The plain values of YAML 1.2, which DVC reads and writes: 1e-5 is a number. Raises `ParamsError`."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        return YAML(typ="safe").load(text)
+    except (YAMLError, ValueError) as error:  # ValueError: 2020-13-01 as a date
+        raise ParamsError(f"{source} is not YAML: {str(error).partition(chr(10) * 2)[0]}") from error
 
 
 def validate(tree: Any, source: str) -> Params:

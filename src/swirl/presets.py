@@ -11,7 +11,7 @@ from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
 from swirl.errors import ParamsError
-from swirl.params import Params, Section, chosen_by_source, validate
+from swirl.params import Params, Section, chosen_by_source, read, validate
 
 COMPLETE = "mini"
 """The preset that holds every key: what the others are laid over."""
@@ -108,12 +108,7 @@ def _kept(path: Path) -> Path:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    import yaml
-
-    try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ParamsError(f"{path} cannot be read as YAML: {error}") from None
+    value = read(path)
     if not isinstance(value, dict):
         raise ParamsError(f"{path} holds no settings; expected sections as params.yaml has them")
     return value

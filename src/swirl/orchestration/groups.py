@@ -2,7 +2,7 @@
 
 Killing DVC alone would leave its stage alive, and the next run would write to the same files. So a small process,
 this file run as a script, leads the group and reads from a pipe that the flow holds. When the pipe ends, because the
-flow was cancelled, crashed or was killed, it ends the group.
+flow was cancelled, crashed or was killed, it ends the group and what else descends from it.
 """
 
 from __future__ import annotations
@@ -22,6 +22,10 @@ import psutil
 
 GRACE = 10.0
 """Seconds between asking a group to end and killing it; Prefect's worker gives a flow 30."""
+TRACKING = "swirl.tracking.worker"
+"""The module, as its command names it, that records a stage from a session of its own."""
+
+_ENDING = threading.Lock()
 
 
 class Groups:
@@ -90,35 +94,51 @@ def main(command: list[str]) -> int:
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
     threading.Thread(target=_end_with_input, daemon=True).start()
     status = process.wait()
-    _end_group()
+    _end_all()
     return status if status >= 0 else 128 - status
 
 
 def _end_with_input() -> None:
     while os.read(0, 1024):
         pass
-    _end_group()
+    _end_all()
 
 
-def _end_group() -> None:
-    """Ask the other processes of this group to end; kill those that do not within `GRACE` seconds."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        deadline = time.monotonic() + GRACE
-        for pid in _others():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
-        while _others() and time.monotonic() < deadline:
-            time.sleep(0.05)
+def _end_all() -> None:
+    """Ask all that was started to end, also what is in a session of its own; kill what does not in `GRACE` seconds."""
+    with _ENDING:  # when the command ends because we ask it to, the main thread comes here, too, and waits
+        away = _away(psutil.Process())
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            deadline = time.monotonic() + GRACE
+            for process in _running(away):
+                with contextlib.suppress(psutil.Error):
+                    process.send_signal(number)
+            while _running(away) and time.monotonic() < deadline:
+                time.sleep(0.05)
 
 
-def _others() -> list[int]:
-    """The processes of this group that run, but for this one; one that has ended and was not waited for does not."""
+def _away(parent: psutil.Process) -> list[psutil.Process]:
+    """What has descended from a process, but for the tracking of a stage: that still has to say how the stage ended.
+
+    Its parents known, a process in a session of its own (an MCP server, a worker of torchrun) is found. When they
+    have ended it is not, so this is asked before anything ends.
+    """
     found = []
-    for process in psutil.process_iter():
+    for child in parent.children():
+        with contextlib.suppress(psutil.Error):
+            if TRACKING not in child.cmdline():
+                found += [child, *_away(child)]
+    return found
+
+
+def _running(away: list[psutil.Process]) -> list[psutil.Process]:
+    """Those of this group, but for this one, and of `away`; one that has ended and was not waited for does not run."""
+    found = []
+    for process in {*psutil.process_iter(), *away}:
         with contextlib.suppress(ProcessLookupError, psutil.Error):
-            other = process.pid != os.getpid() and os.getpgid(process.pid) == os.getpgrp()
-            if other and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process.pid)
+            ours = process in away or (process.pid != os.getpid() and os.getpgid(process.pid) == os.getpgrp())
+            if ours and process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
     return found
 
 

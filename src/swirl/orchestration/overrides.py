@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from swirl import params
 from swirl.errors import ParamsError
+from swirl.tracking.contents import plain
+
+
+def parsed(settings: Sequence[str]) -> dict[str, Any]:
+    """`["filter.strategy=outcome", "seed=1"]` as overrides; a value is YAML. Raises `ParamsError`."""
+    found = dict[str, Any]()
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise ParamsError(f"{setting}: expected KEY=VALUE, as filter.strategy=outcome")
+        found[key] = params.parse(value, f"{setting}: the value")
+    return found
 
 
 def checked(path: Path, overrides: Mapping[str, Any]) -> params.Params:
@@ -15,12 +27,7 @@ def checked(path: Path, overrides: Mapping[str, Any]) -> params.Params:
 
     Raises `ParamsError` for a key that is not there, a wrong type, and a combination that is refused.
     """
-    import yaml
-
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ParamsError(f"{path} cannot be read: {error}") from None
+    tree = params.read(path)
     if not isinstance(tree, dict):
         raise ParamsError(f"{path} holds no settings")
     lay_over(tree, overrides)
@@ -49,8 +56,8 @@ def lay_over(tree: MutableMapping[Any, Any], overrides: Mapping[str, Any]) -> No
 
 
 def text(overrides: Mapping[str, Any]) -> str:
-    """`filter.strategy=outcome, seed=1`."""
-    return ", ".join(f"{key}={value}" for key, value in overrides.items())
+    """`filter.strategy=outcome, seed=1`, without secrets."""
+    return ", ".join(f"{key}={value}" for key, value in plain(overrides).items())
 
 
 def _as_written(tree: Mapping[Any, Any], key: str) -> Any:

@@ -93,7 +93,7 @@ def write_bundle(folder: Path, params: Params, layout: Layout, max_mb: float) ->
     What is larger than `max_mb` megabytes (a model with its weights, an index; 0: nothing is) is pointed to. Raises
     `DataError` for a tool's option that looks like a secret, which must come from the environment.
     """
-    _refuse_secrets(params)
+    _refuse_secrets(params.tools.options, "tools.options")
     benchmarks = benchmarks_of(layout)
     whole = _put_model(folder, layout.model(MODEL), max_mb)
     shutil.copytree(layout.root / params.prompts.policy, folder / "prompts", ignore=_JUNK)
@@ -212,22 +212,27 @@ def _put_embedding(folder: Path, model: str, root: Path) -> None:
 
 def _put_params(path: Path, params: Params) -> None:
     """The params, with the bundle's folders; the model runs where the bundle is opened."""
-    import yaml
+    from ruamel.yaml import YAML
 
     tree = params.model_dump()
     tree["prompts"]["policy"], tree["tools"]["folder"] = "prompts", "tools"
     tree["evaluate"]["servers"] = {}
-    path.write_text(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    with path.open("w", encoding="utf-8") as file:
+        YAML().dump(tree, file)  # 1.2, as it is read: a revision like 12345e7 stands in quotes
 
 
-def _refuse_secrets(params: Params) -> None:
-    for tool, options in params.tools.options.items():
+def _refuse_secrets(options: object, where: str) -> None:
+    """Raise `DataError` for a text, at any depth, whose key (that of its list, in a list) is one of a secret."""
+    if isinstance(options, Mapping):
         for name, value in options.items():
-            if value and isinstance(value, str) and name.lower().endswith(_SECRET):
-                raise DataError(
-                    f"tools.options.{tool}.{name} looks like a secret, which is not registered; let the tool read it "
-                    "from the environment"
-                )
+            _refuse_secrets(value, f"{where}.{name}")
+    elif isinstance(options, list):
+        for value in options:
+            _refuse_secrets(value, where)
+    elif options and isinstance(options, str) and where.lower().endswith(_SECRET):
+        raise DataError(
+            f"{where} looks like a secret, which is not registered; let the tool read it from the environment"
+        )
 
 
 def _sums(folder: Path) -> dict[str, str]:
