@@ -404,7 +404,7 @@ def test_stages_that_ask_the_network_are_tried_again() -> None:
     params["reward_model"] = {"source": "endpoint"}
     params["evaluate"]["servers"] = {"swirl": {}}
     assert [stage for stage in stages if asks_network(stage, params)] == [
-        *("download", "judge", "train@swirl", "evaluate@base", "evaluate@swirl")
+        *("download", "judge", "train@sft", "train@swirl", "evaluate@base", "evaluate@swirl")
     ]
     params["reward_model"] = {"source": "embedded"}
     params["synthesize"]["server"] = {}
