@@ -6,6 +6,7 @@ A tiny model is taught to answer a few of the questions with both tools, as a st
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import shutil
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ import pytest
 import torch
 
 from swirl import presets
+from swirl.calibrating import measure
 from swirl.errors import ToolError
 from swirl.judge_prompts import judge_question, read_judge_prompts
 from swirl.judging.reward import RewardModel
@@ -182,6 +184,19 @@ def test_policy_and_judge_are_told_of_the_tools_by_the_example(done: Layout) -> 
         assert f"{question} GOOD" in text
         assert "<search_query> ... </search_query>: finds the passages that match a query <sql_query> ..." in text
         assert "</sql_query>: answers one SELECT over table staff: name, office, department, started (a year)" in text
+
+
+@pytest.mark.slow
+def test_the_judge_is_calibrated_behind_the_same_prompt(
+    done: Layout, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = {"question": "Who?", "conversation": "", "action": "<answer> Ann </answer>", "label": "GOOD"}
+    (tmp_path / "labelled.jsonl").write_text(json.dumps(row), encoding="utf-8")
+    monkeypatch.setattr(RewardModel, "read", listening(tmp_path / "judged.txt"))
+    assert measure(tmp_path / "labelled.jsonl", False, params, done).n == 1
+    [shown] = (tmp_path / "judged.txt").read_text(encoding="utf-8").splitlines()
+    assert "<search_query> ... </search_query>: finds the passages that match a query <sql_query> ..." in shown
+    assert "</sql_query>: answers one SELECT over table staff: name, office, department, started (a year)" in shown
 
 
 def test_judges_that_write_reasons_have_a_rule_for_sql_too(params: Params) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 from swirl.errors import DataError, SwirlError
 from swirl.judges import load_text_judge
@@ -12,6 +14,9 @@ from swirl.layout import Layout
 from swirl.models.local import context_of
 from swirl.models.prompts import fill
 from swirl.params import Params
+from swirl.tools import Search
+from swirl.tools.base import Tool, listed
+from swirl.tools.registry import open_tool, options_name
 from swirl.wiring import read_prompts
 
 
@@ -33,6 +38,15 @@ def measure(labelled: Path, grader: bool, params: Params, layout: Layout) -> Err
                 f"{row.where}: {what}; the judge reads the question in the prompt of its task, which is one of the "
                 f"tasks of params.yaml: {', '.join(prompts)}"
             )
-        return fill(prompts[task], row.question, params.tasks[task].max_steps)
+        prompt, wanted = prompts[task], params.tasks[task]
+        return fill(prompt, row.question, wanted.max_steps, listing(wanted.tools) if "{tools}" in prompt else "")
+
+    def listing(names: Sequence[str]) -> str:
+        settings, folder = params.tools, layout.root / params.tools.folder
+        tools = [
+            Search if name == "search" else open_tool(name, settings.options.get(options_name(name), {}), folder)
+            for name in names
+        ]
+        return listed(cast("list[Tool]", tools))  # a list reads what the class Search says: no index is needed
 
     return calibrate_tokens(judge, rows, opening, context_of(judge.model, params.runtime.context))

@@ -92,9 +92,8 @@ def preset(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change and write nothing.")] = False,
 ) -> None:
     """Make params.yaml that of a preset and show what changed; without a name, list the presets."""
-    import yaml
-
     from swirl import presets
+    from swirl.params import read
 
     root = project_layout().root
     if name is None:
@@ -102,7 +101,7 @@ def preset(
         return
     settings = presets.tree(root, name)
     path = root / "params.yaml"
-    before = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
+    before = read(path) if path.exists() else {}
     changes = list(presets.differences(before, settings))
     for key, old, new in changes:
         print(f"{key}: {old} -> {new}")

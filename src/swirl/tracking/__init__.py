@@ -122,10 +122,10 @@ def close_run(layout: Layout, run_id: str, error: str = "") -> None:
 
 def _params(layout: Layout) -> dict[str, Any]:
     """params.yaml as it is; empty without one."""
-    import yaml
+    from swirl.params import read
 
     path = layout.root / "params.yaml"
-    return (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.exists() else {}
+    return (read(path) or {}) if path.exists() else {}
 
 
 def _record(
