@@ -1,7 +1,8 @@
 # make demo    sets up .venv, runs the whole pipeline (dvc repro), prints the results
 # make test    sets up .venv, runs the fast tests
 # make check   lint, formatting, types, import rules, all tests
-# make smoke   the whole pipeline once at its smallest (presets/smoke.yaml), in a temporary copy
+# make smoke   the whole pipeline at its smallest (presets/smoke.yaml), in a temporary copy
+# make smoke-prefect  the same, and once more on a Prefect schedule
 # make mlflow  MLflow's pages of the runs so far
 # make prefect  a Prefect server at http://127.0.0.1:4200, a worker, the deployments of prefect.yaml, until Ctrl-C
 # make prefect-demo  deploys and runs the pipeline once; brings a server of its own when there is none
@@ -24,7 +25,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export OMP_WAIT_POLICY := PASSIVE
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check lint smoke mlflow prefect prefect-demo clean venv
+.PHONY: demo test check lint smoke smoke-prefect mlflow prefect prefect-demo clean venv
 .DEFAULT_GOAL := demo
 
 venv: $(VENV)/.installed
@@ -62,6 +63,9 @@ check: lint
 
 smoke: venv
 	python tests/smoke.py
+
+smoke-prefect: venv
+	python tests/smoke.py --schedule
 
 mlflow: venv
 	mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///$(CURDIR)/mlflow.db

@@ -1,9 +1,10 @@
-"""The whole pipeline at its smallest, by DVC and by Prefect, in a temporary copy of the project: `make smoke`.
+"""The whole pipeline at its smallest, in a temporary copy of the project: `make smoke`, `make smoke-prefect`.
 
 Copies the files that git knows or would add, chooses the preset smoke, runs `dvc repro`, prints
 the results, asks the tuned model a question, shows metrics and plots, and runs `dvc repro` again, which must find
-nothing to do; nor must it in a clone that pulled the run from a DVC remote. Then a server and a worker serve the copy,
-the schedule of swirl-nightly fires, and its run, which has every stage run again, is read back over the API.
+nothing to do; nor must it in a clone that pulled the run from a DVC remote. With `--schedule`, a server and a worker
+then serve the copy, the schedule of swirl-nightly fires, and its run, which has every stage run again, is read back
+over the API: twice the time, so continuous integration goes without.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from swirl import presets
 from swirl.bench.overhead import copy_project
 
 ROOT = Path(__file__).resolve().parent.parent
+NO_OP_SECONDS = 6.0
+"""Processor time of a `dvc repro` with nothing to do that no busy machine explains; the aim is 2 s on the clock."""
 ASK = ["swirl", "ask", "Ann has 3 pens. She finds 2 pens.", "--benchmark", "mini-gsm8k", "--model", "models/swirl"]
 
 
@@ -50,9 +53,10 @@ def main() -> None:
         check_quiet(["dvc", "plots", "show"], copy, environment)
         check_no_op(copy, environment)
         check_second_clone(copy, Path(folder), environment)
-        check_schedule(copy, Path(folder), environment)
-    print("smoke: the pipeline ran and reported; a second run, and one in a clone that pulled, had nothing to do")
-    print("smoke: a schedule fired, and its run ran every stage")
+        print("smoke: the pipeline ran and reported; a second run, and one in a clone that pulled, had nothing to do")
+        if "--schedule" in sys.argv[1:]:
+            check_schedule(copy, Path(folder), environment)
+            print("smoke: a schedule fired, and its run ran every stage")
 
 
 def run(command: list[str], folder: Path, environment: dict[str, str]) -> None:
@@ -81,6 +85,8 @@ def check_no_op(folder: Path, environment: dict[str, str]) -> None:
         sys.exit(f"smoke: a second dvc repro did something:\n{done.stdout}")
     seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     print(f"smoke: a second dvc repro took {seconds:.1f} s of processor time")
+    if seconds > NO_OP_SECONDS:
+        sys.exit(f"smoke: that is too slow; {NO_OP_SECONDS} s would still be slow")
 
 
 def check_second_clone(first: Path, folder: Path, environment: dict[str, str]) -> None:

@@ -407,7 +407,21 @@ def test_after_many_failures_in_a_row_no_more_requests_are_made() -> None:
         pytest.raises(UnavailableError, match=message),
     ):
         client.complete_many(asks)
-    assert 12 <= len(server.bodies) <= 24  # some were under way
+    assert 12 <= len(server.bodies) <= 17  # five more were under way
+
+
+def test_one_request_after_the_other_ends_as_well_and_begins_again_after_a_pause(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    replies = [refused(402, "no credit left")] * 8 + [said("Hi.")]
+    with scripted(*replies) as server, Client(endpoint(server, concurrency=1)) as client:
+        for _ in range(20):
+            with pytest.raises(EndpointError, match="no credit left"):
+                client.complete(ASK)
+        assert len(server.bodies) == 8
+        monkeypatch.setattr(client, "_out_until", 0.0)
+        assert client.complete(ASK).text == "Hi."
+        assert client.complete(ASK).text == "Hi."
 
 
 def test_failures_that_are_not_in_a_row_do_not_end_it() -> None:

@@ -78,7 +78,9 @@ def test_yes_and_no_are_another_pair() -> None:
     assert parse("GOOD", YES_NO) is None
     assert parse("The given answer has no", YES_NO) is None
     assert parse("The answer does not match, so: no", YES_NO) is False
-    assert parse("Final answer: NO\n\nThe key names another town.", YES_NO) is False
+    assert parse("Final verdict: NO\n\nThe key names another town.", YES_NO) is False
+    assert parse("Assistant's final answer: Yes\nThe key says no, and the question", YES_NO, ended=False) is None
+    assert parse("Final answer: yes\nAnswer key: no\nThese differ.", YES_NO) is None
     assert parse("Answer to grade: no\nAnswer key: yes\nThese differ.", YES_NO) is None  # repeats what was shown
 
 

@@ -76,12 +76,9 @@ def stage(
 @app.command()
 def params() -> None:
     """Check params.yaml and print it as the stages will see it."""
-    import yaml
+    from swirl.params import dump, load
 
-    from swirl.params import load
-
-    resolved = load(project_layout().root / "params.yaml").model_dump()
-    print(yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True, width=120), end="")
+    print(dump(load(project_layout().root / "params.yaml").model_dump()), end="")
 
 
 @app.command()

@@ -63,7 +63,7 @@ def lines(params: Params, root: Path, stages: Collection[str]) -> list[str]:
             said.append(f"{need.server.url}, model {need.server.model}: asked by {', '.join(asking)}; {key}")
     data = [part for name, one in params.download.benchmarks.items() if one.source == "hub" for part in _remote(name)]
     wanted = {place: "download" for place, page in data if not page}
-    wanted |= {model: stage for stage, model in _models(params) if not (root / model).is_dir()}
+    wanted |= {model: stage for stage, model in _models(params) if not (root / Path(model).expanduser()).is_dir()}
     if names := [name for name, stage in wanted.items() if stage in stages]:
         state = "set" if os.environ.get("HF_TOKEN", "").strip() else "not set"
         said.append(
@@ -81,7 +81,7 @@ def _remote(benchmark: str) -> Iterator[tuple[str, bool]]:
 
 def _models(params: Params) -> Iterator[tuple[str, str]]:
     """(stage, hub id or folder) of everything that the hub library may be asked for beside data."""
-    if params.index.embedding_model:
+    if params.index.embedding_model and params.index.retriever != "bm25":
         yield "index", params.index.embedding_model
     for stage, model in (("base_model", params.base_model), ("reward_model", params.reward_model)):
         if isinstance(model, Pretrained):

@@ -663,6 +663,19 @@ def parse(text: str, source: str) -> Any:
         raise ParamsError(f"{source} is not YAML: {str(error).partition(chr(10) * 2)[0]}") from error
 
 
+def dump(tree: Mapping[str, Any]) -> str:
+    """Plain values as text that `parse` reads back: a revision such as 12345e7 stands in quotes."""
+    from io import StringIO
+
+    from ruamel.yaml import YAML
+
+    yaml: Any = YAML(typ="safe", pure=True)
+    text = StringIO()
+    yaml.default_flow_style, yaml.width, yaml.sort_base_mapping_type_on_output = False, 120, False
+    yaml.dump(dict(tree), text)
+    return text.getvalue()
+
+
 def validate(tree: Any, source: str) -> Params:
     """Params from plain values. Raises `ParamsError`; `source` says where they came from."""
     try:

@@ -11,7 +11,7 @@ from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
 from swirl.errors import ParamsError
-from swirl.params import Params, Section, chosen_by_source, read, validate
+from swirl.params import Params, Section, chosen_by_source, dump, read, validate
 
 COMPLETE = "mini"
 """The preset that holds every key: what the others are laid over."""
@@ -80,14 +80,12 @@ def write(root: Path, settings: Mapping[str, Any], name: str) -> Path | None:
 
     That is params.yaml.before, params.yaml.before.2 and so on: nothing that was kept is written over.
     """
-    import yaml
-
     path, kept = root / "params.yaml", None
     if name == COMPLETE:
         text = (root / f"presets/{COMPLETE}.yaml").read_text(encoding="utf-8")
     else:
         head = f"# Written by `swirl preset {name}`. `swirl params` checks this file.\n"
-        text = head + yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True, width=120)
+        text = head + dump(settings)
     if path.exists() and path.read_bytes() != text.encode():
         kept = _kept(path)
     partial = path.with_name("params.yaml.partial")

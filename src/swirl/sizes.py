@@ -91,7 +91,8 @@ def size_of(model: object, params: Params, root: Path) -> Size:
         return Size(shape.parameters, shape)
     if not isinstance(model, Pretrained):
         return Size(UNKNOWN)
-    known = _configured(root / model.model) or PUBLISHED.get(re.sub(r"-(it|base)$", "", model.model.lower()))
+    known = _configured(root / Path(model.model).expanduser())
+    known = known or PUBLISHED.get(re.sub(r"-(it|base)$", "", model.model.lower()))
     if known is not None:
         return Size(known.parameters, known)
     named = re.search(r"(\d+(?:\.\d+)?)([bm])(?![a-z])", model.model.lower())

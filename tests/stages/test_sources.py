@@ -161,6 +161,7 @@ def test_training_whose_judge_goes_away_ends_there_and_goes_on_from_its_checkpoi
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(client, "_PATIENCE", 2)
+            patch.setattr(client, "_PAUSE_S", 0.0)
             commit = train._commit
             patch.setattr(train, "_commit", lambda _, step, *rest: (commit(_, step, *rest), breaks_down(step)))
             with pytest.raises(UnavailableError, match="quota used up; 2 requests in a row have failed"):
@@ -198,6 +199,53 @@ def test_synthesis_keeps_what_did_not_fail(params: Params, copy: Layout) -> None
         run_stages(far, copy, "synthesize")
     assert len(server.bodies) - before == 2  # one block of two trajectories of one action
     assert all(t.stop is Stop.ANSWERED and not t.error for t in load(Trajectory, copy.trajectories))
+
+
+def test_failures_before_a_judge_was_gone_are_asked_again(
+    params: Params, copy: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The blocks of the run that ended hold no null that nobody asks about again."""
+    monkeypatch.setattr(client, "_PAUSE_S", 0.0)
+    seen, gone = 0, True
+
+    def answer(_: dict[str, Any]) -> Reply:
+        nonlocal seen
+        seen += 1
+        return refused(500, "out of order") if gone and (seen == 2 or seen > 6) else said("It helps.\nGOOD")
+
+    with Scripted(answer) as server:
+        far = changed(
+            params,
+            base_model=pointer("unused"),
+            reward_model={"source": "endpoint", **WRITES, "server": served(server.url, "judge", "chat")},
+            check_steps={"max_null_rate": 0.5},
+        )
+        with pytest.raises(UnavailableError, match="out of order; 8 requests in a row"):
+            run_stages(far, copy, "judge")
+        gone = False
+        run_stages(far, copy, "judge")
+    assert all(verdict.good is not None for verdict in load(Verdict, copy.verdicts))
+
+
+def test_a_judge_that_fails_in_evaluation_ends_it(params: Params, copy: Layout) -> None:
+    seen = 0
+
+    def answer(_: dict[str, Any]) -> Reply:
+        nonlocal seen
+        seen += 1
+        return refused(500, "out of order") if seen % 5 == 0 else said("It helps.\nGOOD")
+
+    with Scripted(answer) as server:
+        far = changed(
+            params,
+            base_model=pointer("unused"),
+            reward_model={"source": "endpoint", **WRITES, "server": served(server.url, "judge", "chat")},
+            evaluate={"without_tools": False},
+            check_steps={"max_null_rate": 0.1},
+        )
+        with pytest.raises(DataError, match=r"questions to the judge endpoint:judge failed(.|\n)*out of order"):
+            evaluate.run(far, copy, "base")
+    assert not copy.evaluation("base").exists()
 
 
 def test_a_judge_whose_server_fails_too_often_is_asked_only_that_again(params: Params, copy: Layout) -> None:
@@ -264,7 +312,7 @@ def test_a_grader_that_fails_is_no_text_match(params: Params, copy: Layout) -> N
             judge={"outcome": "model", "grader": served(grader.url, "grader", "chat")},
             check_steps={"max_null_rate": 0.1},
         )
-        with pytest.raises(DataError, match=r"the grader endpoint:grader gave no verdict on \d+ of(.|\n)*out of order"):
+        with pytest.raises(DataError, match=r"questions to the judge endpoint:grader failed(.|\n)*out of order"):
             evaluate.run(graded, copy, "base")
         assert not copy.evaluation("base").exists()
         lenient = changed(graded, check_steps={"max_null_rate": 0.5})

@@ -43,7 +43,9 @@ MAX_ANSWER = 2**24
 
 _CONNECT_S = 20.0
 _PATIENCE = 8
-"""Failures in a row, or two for every request at a time if that is more, after which no request is made."""
+"""Failures in a row, or two for every request at a time if that is more, after which no request is made for a while."""
+_PAUSE_S = 60.0
+"""How long that is: a batch has ended by then, and a server of agents finds out that all is well again."""
 _NAMED = 10
 """Models that a message lists at most."""
 
@@ -63,6 +65,8 @@ class Client:
         self._ids_work = True
         self._in_a_row = 0
         """Requests that failed for good since the last that did not."""
+        self._out: UnavailableError | None = None
+        self._out_until = 0.0
         self._known = threading.Event()
         """Set when one request is over, so that what the server accepts is known."""
         self._key = _key(endpoint)
@@ -176,7 +180,9 @@ class Client:
         if self._cache and (stored := self._cache.get(self.endpoint, ask)):
             self._count(cached=1)
             return stored
+        self._check_out()
         async with self._places:
+            self._check_out()
             expected = ask.max_tokens + (len(ask.ids) or sum(len(turn.content) for turn in ask.messages) // 4)
             await self._token_pace.wait(expected)
             self._count(requests=1)
@@ -185,7 +191,7 @@ class Client:
             except EndpointError as error:
                 self._count(failures=1)
                 raise self._last_straw(error) from None
-        self._in_a_row = 0
+        self._in_a_row, self._out = 0, None
         used = answer.prompt_tokens + answer.completion_tokens
         self._token_pace.correct(used - expected if used else 0)
         self._count(
@@ -205,7 +211,13 @@ class Client:
         self._in_a_row += 1
         if self._in_a_row < max(_PATIENCE, 2 * self.endpoint.concurrency):
             return error
-        return UnavailableError(f"{error}; {self._in_a_row} requests in a row have failed, so no more are made")
+        self._out_until = self._loop.time() + _PAUSE_S
+        self._out = UnavailableError(f"{error}; {self._in_a_row} requests in a row have failed, so no more are made")
+        return self._out
+
+    def _check_out(self) -> None:
+        if self._out and self._loop.time() < self._out_until:
+            raise UnavailableError(str(self._out))
 
     async def _ask_first(self, ask: Ask) -> Answer:
         """The first request goes alone: what the server refuses is then learned once."""

@@ -109,6 +109,18 @@ class RationaleJudge(ABC):
             raise ModelError("a judge of texts alone gives no scores of tokens: give it the policy's chat")
         return self._policy_chat
 
+    def check_failures(self, limit: float) -> None:
+        """Raise `DataError` when more than `limit` of what it was asked failed at its server: nulls of nobody's making.
+
+        Answers that were given are stored, so whoever asks again pays only for these.
+        """
+        if self.failed > limit * self.asked:
+            raise DataError(
+                f"{self.failed} of {self.asked} questions to the judge {self.name} failed, more than "
+                f"check_steps.max_null_rate {limit:.1%}; nothing is written, and the next run asks only those again. "
+                f"The first: {self.failure}"
+            )
+
     @abstractmethod
     def say(self, prompts: Sequence[str], seeds: Sequence[Sequence[int]], warmth: float = 0.0) -> list[list[Said]]:
         """What is written to each prompt, once a seed, at the judge's temperature or `warmth` if that is higher."""

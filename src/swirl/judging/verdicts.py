@@ -18,7 +18,7 @@ _WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
 _LABEL = re.compile(r"(?:[\W_]|boxed|text)*|[\W_]*(?:[^\W_]\w*[^\w\n:=]+){0,5}[^\W_]\w*[\s*`\"')\]]*[:=→–—-][\W_]*")
 """What may stand before a verdict that has a line to itself: marks, or up to six words and a colon."""
 _VERDICT = re.compile(
-    r"(?:\b|_)(?:verdict|judge?ment|decision|conclusion|assessment|evaluation|(?<!to )grade|rating|final|overall)"
+    r"(?:\b|_)(?:verdict|judge?ment|decision|conclusion|assessment|evaluation|(?<!to )grade|rating|overall)"
     r"(?:\b|_)",
     re.IGNORECASE,
 )

@@ -29,7 +29,7 @@ from swirl.errors import DataError, ModelError
 from swirl.layout import Layout
 from swirl.models.pointer import NAME as POINTER
 from swirl.models.pointer import follow, read_pointer, write_pointer
-from swirl.params import Params
+from swirl.params import Params, dump
 from swirl.records import load_json, save_json
 from swirl.serving.agent import Agent, Kind
 
@@ -212,13 +212,10 @@ def _put_embedding(folder: Path, model: str, root: Path) -> None:
 
 def _put_params(path: Path, params: Params) -> None:
     """The params, with the bundle's folders; the model runs where the bundle is opened."""
-    from ruamel.yaml import YAML
-
     tree = params.model_dump()
     tree["prompts"]["policy"], tree["tools"]["folder"] = "prompts", "tools"
     tree["evaluate"]["servers"] = {}
-    with path.open("w", encoding="utf-8") as file:
-        YAML().dump(tree, file)  # 1.2, as it is read: a revision like 12345e7 stands in quotes
+    path.write_text(dump(tree), encoding="utf-8")
 
 
 def _refuse_secrets(options: object, where: str) -> None:

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 
 from swirl.absent import why_absent
-from swirl.errors import DataError
 from swirl.evaluation.scoring import predict, score
 from swirl.failures import check_rollouts
 from swirl.journal import Journal, fingerprint
@@ -25,7 +24,7 @@ from swirl.records import save, save_json, to_dict
 from swirl.rollout.engine import Attempt
 from swirl.seeds import derive
 from swirl.servers import report_use
-from swirl.types import Prediction, Question, Score, Stop, Trajectory, Verdict
+from swirl.types import Prediction, Question, Score, Trajectory, Verdict
 from swirl.wiring import (
     AnyPolicy,
     attempts,
@@ -57,7 +56,7 @@ def run(params: Params, layout: Layout, item: str) -> None:
     scores: list[Score] = []
     table = {question.id: question for question in everything}
     texts = {name: question.text for name, question in table.items()}
-    ungraded = 0
+    ungraded, limit = 0, params.check_steps.max_null_rate
     journals = _journals(params, layout, item)
     with Progress(sum(len(questions) for questions, _ in arms), f"evaluate {item}") as bar:
         for with_tools in (True, False):
@@ -66,9 +65,11 @@ def run(params: Params, layout: Layout, item: str) -> None:
             seed = derive(params.seed, "evaluate", str(with_tools))
             todo = attempts(params, layout, asked, 1, with_tools)
             trajectories = _roll_out(params, policy, todo, seed, journals[with_tools], bar)
-            outcomes = _graded(grader, trajectories, table, params) if grader else {}
+            outcomes = _graded(grader, trajectories, table, limit) if grader else {}
             ungraded += len(trajectories) - len(outcomes) if grader else 0
             judged = judge.process_verdicts(trajectories, texts)
+            if isinstance(judge, RationaleJudge):
+                judge.check_failures(limit)
             predicted = predict(item, trajectories, table, derivations, judged, with_tools, outcomes)
             for _, arm in groupby(predicted, key=lambda prediction: prediction.benchmark):
                 scores.append(score(list(arm)))
@@ -76,8 +77,10 @@ def run(params: Params, layout: Layout, item: str) -> None:
             if with_tools:
                 made, verdicts = trajectories, judged
     metrics = {**_metrics(scores, predictions), **by_hops(predictions, table)}
+    if ungraded:
+        print(f"evaluate: no verdict of the grader on {ungraded} answers, which are compared as text")
     if grader:
-        metrics["ungraded"] = ungraded / len(predictions)
+        metrics["ungraded"] = ungraded / max(1, len(predictions))
     _write(layout, item, predictions, made, verdicts, scores, metrics)
     for journal in journals.values():
         journal.clear()
@@ -147,22 +150,14 @@ def _arms(params: Params, questions: list[Question]) -> list[tuple[list[Question
 
 
 def _graded(
-    grader: RationaleJudge, trajectories: Sequence[Trajectory], questions: Mapping[str, Question], params: Params
+    grader: RationaleJudge, trajectories: list[Trajectory], questions: Mapping[str, Question], limit: float
 ) -> dict[str, bool]:
-    """The grader's word on each trajectory by id; without one where it gave no verdict.
+    """The grader's word on each trajectory by id; without one where it gave no verdict, there text and number decide.
 
-    Raises `DataError` when that is more of the answers than the gate of steps permits nulls.
+    Raises `DataError` when more than `limit` of the requests failed: the score would tell of the grader's server.
     """
     verdicts = grader.outcome_verdicts(trajectories, questions)
-    null = [verdict for verdict in verdicts if verdict.good is None]
-    answers = sum(trajectory.stop is Stop.ANSWERED for trajectory in trajectories)
-    limit = params.check_steps.max_null_rate
-    if len(null) > limit * answers:
-        raise DataError(
-            f"the grader {grader.name} gave no verdict on {len(null)} of {answers} answers, more than "
-            f"check_steps.max_null_rate {limit:.1%}; no score is written, and what it did say is not asked again. "
-            f"The first: {null[0].rationale or 'nothing'}"
-        )
+    grader.check_failures(limit)
     return {verdict.trajectory_id: verdict.good for verdict in verdicts if verdict.good is not None}
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from swirl.errors import DataError
 from swirl.grading import grade
 from swirl.journal import Journal, fingerprint
 from swirl.judges import load_grader, load_reward_model
@@ -43,33 +42,22 @@ def run(params: Params, layout: Layout) -> None:
     first = next((trajectory for trajectory in trajectories if trajectory.steps), None)
     if isinstance(judge, RewardModel) and first is not None:
         check_packing(judge.model, judge.comb_of(first), judge.packed)
+    writers = {one for one in (judge, grader) if isinstance(one, RationaleJudge)}
     verdicts: list[Verdict] = []
     with Progress(len(trajectories), "judge") as bar:
         for number, start in enumerate(range(0, len(trajectories), size)):
             block = trajectories[start : start + size]
+            before = sum(one.failed for one in writers)
             verdicts += journal.block(number, Verdict, lambda block=block: judged(block))  # type: ignore[misc]
+            if sum(one.failed for one in writers) > before:
+                journal.drop([number])  # so that a run which goes on asks again
             bar.update(len(block))
-    _check_answers(judge, params, journal)
-    _check_answers(grader, params, journal)
+    for one in writers:
+        one.check_failures(params.check_steps.max_null_rate)
     save(verdicts, Verdict, layout.verdicts)
     save_json(_metrics(verdicts), layout.metrics("judge"))
     journal.clear()
     report_use()
-
-
-def _check_answers(judge: object, params: Params, journal: Journal) -> None:
-    """Raise `DataError` when more requests to a judge failed than the gate permits nulls.
-
-    The blocks go, the judge's stored answers stay, so that the next run asks only what failed.
-    """
-    limit = params.check_steps.max_null_rate
-    if isinstance(judge, RationaleJudge) and judge.failed > limit * judge.asked:
-        journal.clear()
-        raise DataError(
-            f"{judge.failed} of {judge.asked} questions to the judge {judge.name} failed, more than "
-            f"check_steps.max_null_rate {limit:.1%}; nothing is written, and the next run asks only those again. "
-            f"The first: {judge.failure}"
-        )
 
 
 def outcome_verdict(trajectory: Trajectory, answers: Sequence[str]) -> Verdict:

@@ -210,7 +210,7 @@ def _safe(key: str, value: Any) -> Any:
         return [_safe(key, content) for content in value]
     if isinstance(value, str):
         return HIDDEN if SECRET.search(key) and value else without_credentials(value)
-    return value
+    return value if value is None or isinstance(value, bool | int | float) else str(value)  # a date, for one
 
 
 def without_credentials(text: str) -> str:

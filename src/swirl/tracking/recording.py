@@ -78,8 +78,9 @@ class Recorder:
         with open_ledger(self.layout, time.time(), run_id) as ledger:
             self.journal.add(self._parent(ledger, "pipeline"))
             self._add_cached(ledger, names)
-            if "report" in ledger.stages and "report" in names:
-                self._add_promotion()
+            reported = "report" in ledger.stages and "report" in names
+        if reported:
+            self._add_promotion()
 
     def start_stage(self, stage_id: str, started: float) -> StageRun:
         """The parent, what DVC had cached of the stages before this one, and the stage's own run."""
