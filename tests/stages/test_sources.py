@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,12 @@ WRITES = {"max_tokens": 12, "votes": 1, "temperature": 0.0}
 
 def changed(params: Params, **changes: Any) -> Params:
     return validate(laid_over(params.model_dump(), changes), "tests")
+
+
+def out_of_order(text: str, fails: Callable[[int], bool]) -> Scripted:
+    """A server that says `text`, but to the requests, counted from 1, that `fails` names."""
+    numbers = count(1)
+    return Scripted(lambda _: refused(500, "out of order") if fails(next(numbers)) else said(text))
 
 
 @pytest.fixture(scope="module")
@@ -206,14 +213,9 @@ def test_failures_before_a_judge_was_gone_are_asked_again(
 ) -> None:
     """The blocks of the run that ended hold no null that nobody asks about again."""
     monkeypatch.setattr(client, "_PAUSE_S", 0.0)
-    seen, gone = 0, True
+    gone = True
 
-    def answer(_: dict[str, Any]) -> Reply:
-        nonlocal seen
-        seen += 1
-        return refused(500, "out of order") if gone and (seen == 2 or seen > 6) else said("It helps.\nGOOD")
-
-    with Scripted(answer) as server:
+    with out_of_order("It helps.\nGOOD", lambda n: gone and (n == 2 or n > 6)) as server:
         far = changed(
             params,
             base_model=pointer("unused"),
@@ -228,14 +230,7 @@ def test_failures_before_a_judge_was_gone_are_asked_again(
 
 
 def test_a_judge_that_fails_in_evaluation_ends_it(params: Params, copy: Layout) -> None:
-    seen = 0
-
-    def answer(_: dict[str, Any]) -> Reply:
-        nonlocal seen
-        seen += 1
-        return refused(500, "out of order") if seen % 5 == 0 else said("It helps.\nGOOD")
-
-    with Scripted(answer) as server:
+    with out_of_order("It helps.\nGOOD", lambda n: n % 5 == 0) as server:
         far = changed(
             params,
             base_model=pointer("unused"),
@@ -249,15 +244,9 @@ def test_a_judge_that_fails_in_evaluation_ends_it(params: Params, copy: Layout) 
 
 
 def test_a_judge_whose_server_fails_too_often_is_asked_only_that_again(params: Params, copy: Layout) -> None:
-    seen = 0
     broken = True
 
-    def answer(_: dict[str, Any]) -> Reply:
-        nonlocal seen
-        seen += 1
-        return refused(500, "out of order") if broken and seen % 5 == 0 else said("It helps.\nGOOD")
-
-    with Scripted(answer) as server:
+    with out_of_order("It helps.\nGOOD", lambda n: broken and n % 5 == 0) as server:
         far = changed(
             params,
             base_model=pointer("unused"),
@@ -268,22 +257,17 @@ def test_a_judge_whose_server_fails_too_often_is_asked_only_that_again(params: P
         with pytest.raises(DataError, match=r"questions to the judge endpoint:judge failed(.|\n)*out of order"):
             run_stages(far, copy, "judge")
         assert not copy.verdicts.exists()
-        asked, broken = seen, False
+        asked, broken = len(server.bodies), False
         run_stages(far, copy, "judge")
-    assert seen - asked <= asked // 5
+    assert len(server.bodies) - asked <= asked // 5
     assert all(verdict.good is not None for verdict in load(Verdict, copy.verdicts))
 
 
 def test_a_score_that_would_tell_of_the_server_is_not_written(params: Params, copy: Layout) -> None:
     """The next evaluation asks the mended server again."""
-    asked, broken = 0, True
+    broken = True
 
-    def answer(_: dict[str, Any]) -> Reply:
-        nonlocal asked
-        asked += 1
-        return refused(500, "out of order") if broken and asked % 2 else said("<answer> 7 </answer>")
-
-    with Scripted(answer) as server:
+    with out_of_order("<answer> 7 </answer>", lambda n: broken and n % 2 == 1) as server:
         far = changed(
             params,
             evaluate={"without_tools": False, "servers": {"base": served(server.url, "any", "chat")}},
@@ -298,14 +282,7 @@ def test_a_score_that_would_tell_of_the_server_is_not_written(params: Params, co
 
 
 def test_a_grader_that_fails_is_no_text_match(params: Params, copy: Layout) -> None:
-    seen = 0
-
-    def answer(_: dict[str, Any]) -> Reply:
-        nonlocal seen
-        seen += 1
-        return refused(500, "out of order") if seen % 5 == 0 else said("It is the same.\nYES")
-
-    with Scripted(answer) as grader:
+    with out_of_order("It is the same.\nYES", lambda n: n % 5 == 0) as grader:
         graded = changed(
             params,
             evaluate={"without_tools": False},
