@@ -51,7 +51,7 @@ _WEIGHTS = "weights.sha256"
 _OUTCOMES = "outcomes.json"
 _PACKAGES = (
     *("mlflow", "torch", "transformers", "tokenizers", "safetensors", "accelerate", "huggingface-hub", "numpy"),
-    *("scipy", "sympy", "pyarrow", "pydantic", "PyYAML", "ruamel.yaml", "bm25s", "openai"),
+    *("scipy", "sympy", "pyarrow", "pydantic", "ruamel.yaml", "bm25s", "openai"),
 )
 """What a registered agent needs to answer."""
 _INSIDE = f"artifacts/{bundle.ARTIFACT}"
