@@ -400,14 +400,14 @@ def test_failures_stand_in_their_places() -> None:
 
 def test_after_many_failures_in_a_row_no_more_requests_are_made() -> None:
     asks = [dataclasses.replace(ASK, seed=seed) for seed in range(60)]
-    message = "answered 402.*no credit left; 12 requests in a row have failed"
+    message = r"answered 402.*no credit left; 1[2-7] requests in a row have failed"
     with (
         scripted(refused(402, "no credit left")) as server,
         Client(endpoint(server, concurrency=6)) as client,
         pytest.raises(UnavailableError, match=message),
     ):
         client.complete_many(asks)
-    assert 12 <= len(server.bodies) <= 17  # five more were under way
+    assert 12 <= len(server.bodies) <= 17  # five more were under way, and any of them may be the first in order
 
 
 def test_one_request_after_the_other_ends_as_well_and_begins_again_after_a_pause(

@@ -222,7 +222,7 @@ def test_failures_before_a_judge_was_gone_are_asked_again(
             reward_model={"source": "endpoint", **WRITES, "server": served(server.url, "judge", "chat")},
             check_steps={"max_null_rate": 0.5},
         )
-        with pytest.raises(UnavailableError, match="out of order; 8 requests in a row"):
+        with pytest.raises(UnavailableError, match=r"out of order; \d+ requests in a row"):
             run_stages(far, copy, "judge")
         gone = False
         run_stages(far, copy, "judge")
