@@ -62,6 +62,11 @@ def refused(status: int, message: str, **headers: str) -> Reply:
     return Reply({"error": {"message": message, "type": "error"}}, status, dict(headers))
 
 
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 128  # of the library's 5, the sixth at once would sometimes be turned away, and counted
+    daemon_threads = True
+
+
 class Scripted:
     """A running scripted server and what it was sent."""
 
@@ -88,8 +93,7 @@ class Scripted:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}/v1"
 
     def __enter__(self) -> Scripted:
@@ -232,7 +236,7 @@ def _main(folder: str) -> None:
         def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = _Server(("127.0.0.1", 0), Handler)
     print(server.server_address[1], flush=True)
     server.serve_forever()
 
