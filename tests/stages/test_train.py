@@ -6,6 +6,7 @@ import dataclasses
 import math
 import os
 import random
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -145,6 +146,11 @@ def test_a_run_that_the_guard_stops_keeps_the_last_good_weights(params: Params, 
     assert all(torch.equal(kept[name], base[name]) for name in base)
 
 
+def has_come_halfway(layout: Layout) -> bool:
+    checkpoint = layout.root / ".swirl/checkpoints/train-swirl/step-000002"
+    return checkpoint.exists() and not list(layout.model("swirl").glob("*.safetensors"))
+
+
 def test_killed_and_resumed_it_gives_the_same_bytes(
     params: Params,
     trained: Layout,
@@ -152,11 +158,10 @@ def test_killed_and_resumed_it_gives_the_same_bytes(
     kill_stage: Callable[..., None],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    checkpoints = copy.root / ".swirl/checkpoints/train-swirl"
-    kill_stage(copy, "train", "--item", "swirl", when=(checkpoints / "step-000002").exists)
+    kill_stage(copy, "train", "--item", "swirl", when=lambda: has_come_halfway(copy))
     assert not (copy.model("swirl") / "model.safetensors").exists()
     import_module("swirl.stages.train").run(params, copy, "swirl")
-    assert "resuming after 2" in capsys.readouterr().out
+    assert re.search("resuming after [246]", capsys.readouterr().out)
     assert weights(copy) == weights(trained)
     assert copy.series("train-swirl").read_bytes() == trained.series("train-swirl").read_bytes()
     assert copy.metrics("train-swirl").read_bytes() == trained.metrics("train-swirl").read_bytes()
@@ -213,8 +218,7 @@ def test_a_killed_adapter_resumes_to_the_same_bytes(
     whole = clone(copy, tmp_path / "whole")
     train.run(tuned, whole, "swirl")
     (copy.root / "params.yaml").write_text(yaml.safe_dump(tuned.model_dump()), encoding="utf-8")
-    checkpoints = copy.root / ".swirl/checkpoints/train-swirl"
-    kill_stage(copy, "train", "--item", "swirl", when=(checkpoints / "step-000002").exists)
+    kill_stage(copy, "train", "--item", "swirl", when=lambda: has_come_halfway(copy))
     train.run(tuned, copy, "swirl")
     for name in ("adapter_model.safetensors", "adapter_config.json", "model.json"):
         assert (copy.model("swirl") / name).read_bytes() == (whole.model("swirl") / name).read_bytes()
@@ -249,7 +253,7 @@ def together(params: Params, layout: Layout, item: str, **changes: Any) -> tuple
         env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
