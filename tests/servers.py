@@ -135,6 +135,14 @@ def free_port() -> int:
 
 
 @contextmanager
+def nobody() -> Iterator[str]:
+    """The address of a server that is gone: of a port that nobody else gets meanwhile, either."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
+
+
+@contextmanager
 def serving(folder: Path) -> Iterator[str]:
     """The address of a server process with the model of `folder`."""
     command = [sys.executable, "-m", "tests.servers", str(folder)]

@@ -29,7 +29,7 @@ from swirl.rl.combs import pack
 from swirl.rollout.sampler import Sampling
 from swirl.types import Action, Question, Step, Stop, Trajectory, Verdict
 from tests import tiny
-from tests.servers import Reply, Scripted, free_port, refused, said
+from tests.servers import Reply, Scripted, nobody, refused, said
 from tests.test_engine import Scripted as ScriptedModel
 
 CHAT = tiny.chat()
@@ -186,7 +186,7 @@ def test_votes_that_could_not_differ_are_refused() -> None:
 
 
 def test_a_judge_that_is_gone_ends_it_all() -> None:
-    with Client(Endpoint(f"http://127.0.0.1:{free_port()}/v1", "m", "chat", retries=0)) as client:
+    with nobody() as url, Client(Endpoint(url, "m", "chat", retries=0)) as client:
         judge = EndpointJudge("judge", client, PROMPTS, CHAT, ONE, 1, 7)
         with pytest.raises(UnavailableError, match="is the server running there"):
             judge.process_verdicts([TRAJECTORY], ASKED)

@@ -99,7 +99,7 @@ def test_a_dry_run_says_what_a_run_would_do_and_does_nothing(tmp_path: Path) -> 
 
     def dry(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, str(ROOT / "flows/pipeline.py"), "--project", str(tmp_path), "--dry-run", *arguments]
-        return subprocess.run(command, env=env, capture_output=True, text=True, timeout=180, check=False)
+        return subprocess.run(command, env=env, capture_output=True, text=True, timeout=600, check=False)
 
     whole = dry()
     assert whole.returncode == 0, whole.stderr

@@ -261,7 +261,7 @@ def point(hub: str, cache: Path, wanted: dict[Path, tuple[str, str]], **environm
         env={**kept, **settings, **environment, "HF_HUB_DISABLE_PROGRESS_BARS": "1"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -292,7 +292,7 @@ def test_the_first_commit_of_a_hub_model_is_locked_and_then_asked_for(hub: str, 
     def write(folder: str, **more: str) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, **settings, **more}
         command = [sys.executable, "-c", code, str(tmp_path), folder]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
 
     assert write("base").returncode == 0
     assert json.loads(lock.read_text()) == {"org/tiny": COMMIT}
