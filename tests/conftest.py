@@ -13,16 +13,16 @@ from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# What a user has set for other work; a proxy stands before no server on this machine.
+# What a user, a git hook or a CI service has set for other work, before any test module imports what reads it.
 for _names in (
-    ("HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_TOKEN", "HUGGINGFACE_HUB_CACHE"),
-    ("MLFLOW_EXPERIMENT_NAME", "MLFLOW_TRACKING_URI", "PREFECT_API_URL", "SWIRL_RUN_ID"),
-    ("FORCE_COLOR", "GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE", "RANK", "WORLD_SIZE"),
+    ("HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_TOKEN", "HUGGINGFACE_HUB_CACHE", "TRANSFORMERS_OFFLINE"),
+    ("MLFLOW_EXPERIMENT_NAME", "MLFLOW_TRACKING_URI", "PREFECT_API_URL", "SWIRL_RUN_ID", "RANK", "WORLD_SIZE"),
+    ("FORCE_COLOR", "PY_COLORS", "CLICOLOR_FORCE", "GITHUB_ACTIONS", "TTY_COMPATIBLE", "TTY_INTERACTIVE"),
+    ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY"),
 ):
     for _name in _names:
         os.environ.pop(_name, None)
 os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
-# Before any test module imports a library that reads them.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -32,9 +32,9 @@ os.environ["GX_ANALYTICS_ENABLED"] = "False"
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
 
-# A busy machine may be slow at any example.
-settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("busy")
+# How long an example of hypothesis takes says how busy the machine is.
+settings.register_profile("swirl", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("swirl")
 
 
 @pytest.fixture(autouse=True)

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.servers import held_port
+
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
 
@@ -61,13 +63,13 @@ class Served:
         """The first flow run of a deployment's schedule, once it has ended; those that wait behind it never run."""
         deployment = self.deployment(name)["id"]
 
-        def runs(state: str) -> list[dict[str, Any]]:
-            only = {"deployments": {"id": {"any_": [deployment]}}, "flow_runs": {"state": {"type": {"any_": [state]}}}}
-            found: list[dict[str, Any]] = self.post("flow_runs/filter", only)
+        def runs(*states: str) -> list[dict[str, Any]]:
+            only = {"deployments": {"id": {"any_": [deployment]}}, "flow_runs": {"state": {"type": {"any_": states}}}}
+            found: list[dict[str, Any]] = self.post("flow_runs/filter", {**only, "sort": "START_TIME_ASC"})
             return found
 
-        self.wait(lambda: bool(runs("RUNNING")))
-        (run,) = runs("RUNNING")
+        self.wait(lambda: bool(runs("RUNNING", *ENDED)))
+        run = runs("RUNNING", *ENDED)[0]  # it may have ended in the meantime, and the next one begun
         self.post(f"deployments/{deployment}", {"paused": True}, "PATCH")
         for waiting in runs("SCHEDULED"):
             self.post(f"flow_runs/{waiting['id']}/set_state", {"state": {"type": "CANCELLED"}, "force": True})
@@ -100,11 +102,14 @@ class Served:
         return found
 
     def messages(self, run: str) -> list[str]:
-        """The run's log, as far as the server knows: see `log`."""
-        found: list[str] = []
+        """The run's log, as far as the server knows: see `log` and `whole_log`."""
+        return [one["message"] for one in self.logged(run)]
+
+    def logged(self, run: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
         while True:
             body = {"logs": {"flow_run_id": {"any_": [run]}}, "sort": "TIMESTAMP_ASC", "offset": len(found)}
-            page = [one["message"] for one in self.post("logs/filter", body)]
+            page = self.post("logs/filter", body)
             if not page:
                 return found
             found += page
@@ -112,6 +117,15 @@ class Served:
     def log(self, run: str, until: str) -> list[str]:
         """The run's log once `until` stands in it: Prefect sends the last lines after the state that ends the run."""
         self.wait(lambda: any(until in one for one in self.messages(run)), 60, lambda: self.messages(run))
+        return self.messages(run)
+
+    def whole_log(self, run: str) -> list[str]:
+        """The run's log once its own last line stands in it; its tasks' lines say "Finished in state" much sooner."""
+
+        def ends(one: dict[str, Any]) -> bool:
+            return one["task_run_id"] is None and one["message"].startswith("Finished in state")
+
+        self.wait(lambda: any(map(ends, self.logged(run))), 60, lambda: self.messages(run))
         return self.messages(run)
 
     def wait(
@@ -128,21 +142,19 @@ class Served:
 @contextmanager
 def serving(project: Path, environment: dict[str, str], log: Path) -> Iterator[Served]:
     """The project's flows/local.py until the end of the context; what it says goes to `log`."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, str(project / "flows/local.py"), "up", "--port", str(port)]
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
-    try:
-        served = Served(project, port, process)
-        said = lambda: log.read_text(encoding="utf-8")  # noqa: E731
-        served.wait(lambda: "Flow runs and deployments: " in said(), seen=said)
-        yield served
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(300)
-    assert not listening(port)
+    with held_port() as port:  # where the server can listen
+        command = [sys.executable, str(project / "flows/local.py"), "up", "--port", str(port)]
+        with log.open("wb") as output:
+            process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
+        try:
+            served = Served(project, port, process)
+            said = lambda: log.read_text(encoding="utf-8")  # noqa: E731
+            served.wait(lambda: "Flow runs and deployments: " in said(), seen=said)
+            yield served
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(300)
+        assert not listening(port)
 
 
 def listening(port: int) -> bool:

@@ -63,7 +63,7 @@ def refused(status: int, message: str, **headers: str) -> Reply:
 
 
 class _Server(ThreadingHTTPServer):
-    request_queue_size = 128  # of the library's 5, the sixth at once would sometimes be turned away, and counted
+    request_queue_size = 128  # the library's 5 is less than a client's requests at a time; who finds no room waits
     daemon_threads = True
 
 
@@ -127,19 +127,23 @@ def _send(handler: BaseHTTPRequestHandler, reply: Reply) -> None:
         handler.close_connection = True
 
 
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
+@contextmanager
+def held_port() -> Iterator[int]:
+    """A port of 127.0.0.1 that nobody listens on, and that nobody else is given in the meantime.
+
+    A server that is told of it can listen there all the same, as servers set SO_REUSEADDR, too.
+    """
+    with socket.socket() as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", 0))
+        yield int(held.getsockname()[1])
 
 
 @contextmanager
 def nobody() -> Iterator[str]:
-    """The address of a server that is gone: of a port that nobody else gets meanwhile, either."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        yield f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
+    """The address of a server that is gone."""
+    with held_port() as port:
+        yield f"http://127.0.0.1:{port}/v1"
 
 
 @contextmanager

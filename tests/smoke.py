@@ -118,7 +118,7 @@ def check_schedule(project: Path, folder: Path, environment: dict[str, str]) -> 
     print("smoke: python flows/local.py up, with swirl-nightly every ten seconds", flush=True)
     with serving(project, {**kept, **quick, "PREFECT_HOME": str(folder / "prefect")}, folder / "served.log") as served:
         run = served.fired("swirl-nightly")
-        log = served.log(run["id"], until="Finished in state")
+        log = served.whole_log(run["id"])
         if run["state_type"] != "COMPLETED":
             sys.exit("\n".join([*log, f"smoke: the scheduled run ended so: {run['state']}"]))
         ran = sorted((name, "Completed") for name in stages)

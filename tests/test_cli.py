@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -174,17 +175,26 @@ def test_timing_is_written_only_for_a_stage_that_finished(tmp_path: Path) -> Non
     assert 10 < timing["peak_rss_mb"] < 10_000
 
 
-def test_progress_in_a_log_is_plain_lines() -> None:
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What progress takes for the time, in its one place."""
+    now = [100.0]
+    monkeypatch.setattr("swirl.progress.time", SimpleNamespace(monotonic=lambda: now[0]))
+    return now
+
+
+def test_progress_in_a_log_is_plain_lines(clock: list[float]) -> None:
     log = io.StringIO()
     with Progress(4, "judging", stream=log, interval=0) as progress:
+        clock[0] += 2
         progress.update(1, loss=0.5)
         progress.update(3, loss=0.25)
     first, last = log.getvalue().splitlines()
-    assert first.startswith("judging: 1/4 (25%), 0 s, about 0 s left, loss=0.5")
-    assert last == "judging: 4/4 (100%), 0 s, loss=0.25"
+    assert first == "judging: 1/4 (25%), 2 s, about 6 s left, loss=0.5"
+    assert last == "judging: 4/4 (100%), 2 s, loss=0.25"
 
 
-def test_progress_says_little_in_a_fast_loop(capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_says_little_in_a_fast_loop(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
     with Progress(0, "letters") as progress:
         for _ in "abc":
             progress.update()

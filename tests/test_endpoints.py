@@ -24,7 +24,7 @@ from swirl.endpoints.client import (
     UnavailableError,
 )
 from swirl.errors import DataError, ModelError
-from tests.servers import Reply, Scripted, free_port, refused, said, scripted
+from tests.servers import Reply, Scripted, held_port, refused, said, scripted
 
 KEY = "sk-0123456789abcdef-secret"
 ASK = Ask((Message("user", "hello"),), 8, text="hello")
@@ -32,7 +32,7 @@ IDS = dataclasses.replace(ASK, ids=(1, 2, 3), stop_ids=(9,))
 
 
 def endpoint(server: Scripted, **changes: Any) -> Endpoint:
-    plain = Endpoint(server.url, "llama", "chat", retries=2, timeout_s=5)
+    plain = Endpoint(server.url, "llama", "chat", retries=2, timeout_s=60)
     return dataclasses.replace(plain, **changes)
 
 
@@ -126,19 +126,20 @@ def test_retries_end() -> None:
 
 
 def test_a_slow_answer_times_out_and_is_asked_again() -> None:
-    with scripted(Reply({}, delay_s=4.0), said("Hi.")) as server, Client(endpoint(server, timeout_s=1.0)) as client:
+    slow = Reply({}, delay_s=60)
+    with scripted(slow, said("Hi.")) as server, Client(endpoint(server, timeout_s=1.0, retries=9)) as client:
         assert client.complete(ASK).text == "Hi."
-        assert client.counts.retries == 1
-    with scripted(Reply({}, delay_s=1.0)) as server:
-        text = str(failure(server, timeout_s=0.2, retries=1))
-    assert text == f"{server.url} (llama) took longer than 0.2 s, tried 2 times: raise timeout_s, or lower concurrency"
+        assert client.counts.retries >= 1  # on a busy machine a good answer may take longer than a second, too
+    with scripted(slow) as server:
+        text = str(failure(server, timeout_s=1.0, retries=1))
+    assert text == f"{server.url} (llama) took longer than 1 s, tried 2 times: raise timeout_s, or lower concurrency"
 
 
 def test_an_answer_that_drips_is_not_waited_for() -> None:
-    with scripted(Reply(b"x" * 100, drip_s=0.1)) as server:
+    with scripted(Reply(b"x" * 600, drip_s=0.1)) as server:
         begin = time.monotonic()
-        assert "took longer than 0.4 s" in str(failure(server, timeout_s=0.4, retries=0))
-    assert time.monotonic() - begin < 8
+        assert "took longer than 1 s" in str(failure(server, timeout_s=1.0, retries=0))
+    assert time.monotonic() - begin < 40
 
 
 @pytest.mark.parametrize(
@@ -188,23 +189,25 @@ def test_text_that_no_file_can_hold() -> None:
 
 
 def test_nobody_listens() -> None:
-    nowhere = Endpoint(f"http://127.0.0.1:{free_port()}/v1", "llama", "chat", retries=0)
-    with Client(nowhere) as client, pytest.raises(UnavailableError) as caught:
-        client.complete_many([ASK, ASK])
+    with held_port() as port:
+        nowhere = Endpoint(f"http://127.0.0.1:{port}/v1", "llama", "chat", retries=0)
+        with Client(nowhere) as client, pytest.raises(UnavailableError) as caught:
+            client.complete_many([ASK, ASK])
     assert str(caught.value).startswith(f"nothing answers at {nowhere.url} (")
     assert str(caught.value).endswith("): is the server running there?")
 
 
 def test_no_proxy_stands_before_a_server_on_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
-        monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
-    with scripted(said("Hi.")) as server, Client(endpoint(server, retries=0)) as client:
-        assert client.complete(ASK).text == "Hi."
-    elsewhere = Endpoint("http://192.0.2.1/v1", "llama", "chat", retries=0)
-    with Client(elsewhere) as client, pytest.raises(UnavailableError, match="nothing answers"):
-        client.complete(ASK)
+    with held_port() as port:
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{port}")
+        with scripted(said("Hi.")) as server, Client(endpoint(server, retries=0)) as client:
+            assert client.complete(ASK).text == "Hi."
+        elsewhere = Endpoint("http://192.0.2.1/v1", "llama", "chat", retries=0)
+        with Client(elsewhere) as client, pytest.raises(UnavailableError, match="nothing answers"):
+            client.complete(ASK)
 
 
 def test_a_model_that_is_not_served() -> None:

@@ -171,7 +171,8 @@ def test_a_schedule_fires_and_its_run_shows_what_happened(served: Served) -> Non
     run = fired["id"]
     assert (fired["state_type"], fired["auto_scheduled"]) == ("COMPLETED", True)
     served.ran(run, *((name, "Completed") for name in ORDER))
-    log = served.log(run, until="Finished in state Completed('4 stages are up to date')")
+    log = served.whole_log(run)
+    assert "Finished in state Completed('4 stages are up to date')" in log
     assert log.count("the network is down") == 1
     assert log.count("download runs with process 0") == 2
     assert log.count("report runs with process 0") == 1
@@ -194,6 +195,8 @@ def test_a_cancelled_run_leaves_nothing_behind_and_the_next_goes_on(served: Serv
     overrides = {"seed": 99, "tools.options": {"web": {"api_key": "sk-1234"}}}
     run = served.run("swirl-on-demand", overrides=overrides)
     processes = hanging(served, 99)
+    # Prefect sends lines every few seconds, and none any more from a flow that it has to kill.
+    assert "journal holds nothing" in served.log(run, until="journal holds")
     served.post(f"flow_runs/{run}/set_state", {"state": {"type": "CANCELLING", "name": "Cancelling"}})
     assert served.ended(run)["state_type"] == "CANCELLED"
     served.wait(lambda: running(processes) == [], 60, lambda: running(processes))
@@ -203,7 +206,6 @@ def test_a_cancelled_run_leaves_nothing_behind_and_the_next_goes_on(served: Serv
     again = served.run("swirl-on-demand", overrides=overrides)
     assert served.ended(again)["state_type"] == "COMPLETED"
     served.ran(again, ("download", "Cached"), *((name, "Completed") for name in ORDER[1:]))
-    assert "journal holds nothing" in served.log(run, until="journal holds")
     log = served.log(again, until="journal holds")
     assert "journal holds block 1" in log
     assert f"its runs go to sqlite:///{served.root}/mlflow.db" in log
@@ -247,7 +249,8 @@ def test_a_grid_ends_in_a_comparison_and_one_failure_does_not_stop_it(served: Se
         ["both", "as in params.yaml", "sft", 0.11, 0.11, 0.11, f"{name}-2"],
         ["both", 13, "", None, f"{name}-1 failed"],
     ]
-    by_name = {one["name"]: one for one in served.post("flow_runs/filter")}
+    only = {"flow_runs": {"name": {"any_": [f"{name}-1", f"{name}-3"]}}}  # a page of all may not have them
+    by_name = {one["name"]: one for one in served.post("flow_runs/filter", only)}
     failure = served.artifacts(by_name[f"{name}-1"]["id"])
     assert "## expect_one on steps.id" in failure["failed-gate"]
     assert "| a\\|b | 7 |" in failure["failed-gate"]

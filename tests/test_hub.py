@@ -17,6 +17,7 @@ from swirl.benchmarks.official import OFFICIAL
 from swirl.checksums import Checksum
 from swirl.errors import DataError
 from tests.fake_hub import FakeHub, running
+from tests.servers import held_port
 
 COMMIT, OTHER = "a" * 40, "b" * 40
 DATA = Remote("someone/questions", "main/train.jsonl")
@@ -114,11 +115,14 @@ def test_a_hub_that_cannot_be_reached_is_said(tmp_path: Path) -> None:
     """Slow, because the hub library tries several times."""
     with running(FakeHub("someone/questions", COMMIT, {DATA.name: CONTENT})) as gone:
         fetcher(gone, tmp_path).fetch(DATA)
-    with pytest.raises(DataError, match="the hub cannot be reached.*or download the file elsewhere and use `source: f"):
-        fetcher(gone, tmp_path, "empty").fetch(DATA)
-    (tmp_path / "official/hub.lock.json").unlink()
-    with pytest.raises(DataError, match="the hub cannot be reached: ConnectError"):
-        fetcher(gone, tmp_path).fetch(DATA)
+    message = "the hub cannot be reached.*or download the file elsewhere and use `source: f"
+    with held_port() as port:
+        gone.address = f"http://127.0.0.1:{port}"
+        with pytest.raises(DataError, match=message):
+            fetcher(gone, tmp_path, "empty").fetch(DATA)
+        (tmp_path / "official/hub.lock.json").unlink()
+        with pytest.raises(DataError, match="the hub cannot be reached: ConnectError"):
+            fetcher(gone, tmp_path).fetch(DATA)
 
 
 def test_offline_mode_is_said(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ import io
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -28,6 +27,7 @@ from swirl.tracking.registry import NAME, fetch, promote, read_outcomes
 from swirl.tracking.store import Store
 from swirl.tracking.sync import sync
 from tests import asked
+from tests.servers import held_port
 
 ROOT = Path(__file__).parents[1]
 
@@ -245,12 +245,6 @@ def running(*command: str, folder: Path, port: int, **environment: str) -> Itera
             process.wait()
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def post(address: str, request: dict[str, Any]) -> tuple[int, dict[str, Any]]:
     """Status and body of one question over HTTP."""
     body = json.dumps(request).encode()
@@ -281,7 +275,7 @@ def test_a_registered_agent_answers_over_http_as_swirl_ask_does(
     stored = tmp_path / "stored"
     stored.mkdir()
     server = ("server", "--backend-store-uri", f"sqlite:///{stored}/mlflow.db", "--artifacts-destination", str(stored))
-    with running(*server, "--workers", "1", folder=stored, port=free_port()) as registry:
+    with held_port() as port, running(*server, "--workers", "1", folder=stored, port=port) as registry:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", registry)
         store, run = store_of(layout)
         decision = promote(store, layout, run)
@@ -305,7 +299,7 @@ def test_a_registered_agent_answers_over_http_as_swirl_ask_does(
         own.mkdir()
         serve = ("models", "serve", "-m", uri, "--env-manager", "local")
         environment = {"MLFLOW_TRACKING_URI": registry, "PYTHONPATH": ""}
-        with running(*serve, folder=own, port=free_port(), **environment) as address:
+        with held_port() as port, running(*serve, folder=own, port=port, **environment) as address:
             status, answer = post(address, user(asked.QUESTION, benchmark="other"))
             assert status == 200, answer
             assert timeless(answer["custom_outputs"]) == timeless(expected)

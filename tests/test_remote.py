@@ -19,7 +19,7 @@ from swirl.rollout.remote import RemotePolicy, roll_out_remote
 from swirl.rollout.sampler import Sampling
 from swirl.types import ActionKind, Step, Stop, Trajectory
 from tests import taught
-from tests.servers import SHORT, THE_KEY, Reply, Scripted, free_port, nobody, refused, said, scripted, serving
+from tests.servers import SHORT, THE_KEY, Reply, Scripted, held_port, nobody, refused, said, scripted, serving
 from tests.taught import CHAT, FIND, LONG, SAY, SCRIPT, SUM
 
 GREEDY = Sampling(temperature=0.0, max_tokens=16)
@@ -99,24 +99,24 @@ def test_without_token_ids_the_text_is_the_same_and_the_trajectory_says_so(
 @pytest.fixture
 def transformers_serve(folder: Path) -> Iterator[str]:
     """The address of `transformers serve` with the taught model."""
-    port = free_port()
-    program = Path(sys.executable).with_name("transformers")
-    command = [str(program), "serve", str(folder), "--host", "127.0.0.1", "--port", str(port), "--device", "cpu"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        until = time.monotonic() + 600
-        while True:
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
-                break
-            except OSError:
-                assert process.poll() is None, "transformers serve ended"
-                assert time.monotonic() < until, "transformers serve did not start"
-                time.sleep(0.2)
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        process.kill()
-        process.wait()
+    with held_port() as port:
+        program = Path(sys.executable).with_name("transformers")
+        command = [str(program), "serve", str(folder), "--host", "127.0.0.1", "--port", str(port), "--device", "cpu"]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            until = time.monotonic() + 600
+            while True:
+                try:
+                    urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
+                    break
+                except OSError:
+                    assert process.poll() is None, "transformers serve ended"
+                    assert time.monotonic() < until, "transformers serve did not start"
+                    time.sleep(0.2)
+            yield f"http://127.0.0.1:{port}/v1"
+        finally:
+            process.kill()
+            process.wait()
 
 
 @pytest.mark.slow
