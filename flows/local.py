@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from swirl.environment import quiet, reach_this_machine
 from swirl.orchestration.ends import when_asked_to_end
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,9 +38,8 @@ class LocalError(Exception):
 def environment(api: str) -> dict[str, str]:
     """What Prefect's programs run with."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    quiet = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1", "DVC_NO_ANALYTICS": "1"}
     patient = {"PREFECT_SERVER_DATABASE_TIMEOUT": "60"}  # seconds; stages keep all cores busy
-    return {**quiet, **patient, **os.environ, "PATH": path, "PREFECT_API_URL": api}
+    return {**patient, **os.environ, "PATH": path, "PREFECT_API_URL": api}
 
 
 def answers(api: str) -> bool:
@@ -152,6 +152,8 @@ def main() -> int:
     parser.add_argument("what", choices=["up", "demo"], help="up: serve until Ctrl-C; demo: deploy and run once")
     parser.add_argument("--port", type=int, default=4200, help="the server's port (default: 4200)")
     chosen = parser.parse_args()
+    quiet()
+    reach_this_machine()
     when_asked_to_end(_end)
     # A shell starts what is in the background with Ctrl-C ignored; Prefect's worker ends by nothing else.
     signal.signal(signal.SIGINT, signal.default_int_handler)

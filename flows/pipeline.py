@@ -39,6 +39,7 @@ from flows import artifacts
 from flows.retries import asks_network
 from swirl import params as parameters
 from swirl import tracking
+from swirl.environment import reach_this_machine
 from swirl.errors import DataError, ParamsError, SwirlError
 from swirl.layout import Layout
 from swirl.orchestration import overrides as laid_over
@@ -48,6 +49,8 @@ from swirl.orchestration.worktrees import sweep, worktree
 from swirl.records import load_json
 from swirl.tracking.contents import plain
 from swirl.tracking.ledger import PENDING
+
+reach_this_machine()  # Prefect's server, or MLflow's, may be here
 
 NOT_RUN = re.compile(r"Stage '(.+)' (didn't change, skipping|is cached - skipping run)")
 """What DVC says of a stage that is up to date, and of one that it restored from its run cache."""

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from urllib.request import proxy_bypass
 
 import pytest
 import yaml
@@ -144,6 +145,27 @@ def test_torch_stages_run_in_a_process_started_with_the_allocator_settings() -> 
     assert int(pid) == process.pid
     for expected in ("'OMP_NUM_THREADS': '3'", "'MALLOC_TOP_PAD_': '268435456'", "'GOMP_SPINCOUNT': '0'"):
         assert expected in variables
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({}, "127.0.0.1,localhost,::1"),
+        ({"NO_PROXY": "intra.example, localhost"}, "intra.example,localhost,127.0.0.1,::1"),
+        ({"no_proxy": "*", "NO_PROXY": "x"}, "*"),
+    ],
+)
+def test_no_proxy_stands_before_this_machine(
+    before: dict[str, str], after: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {**before, "http_proxy": "http://proxy.example:3128"}.items():
+        monkeypatch.setenv(name, value)
+    environment.reach_this_machine()
+    assert (os.environ["NO_PROXY"], os.environ["no_proxy"]) == (after, after)
+    assert all(proxy_bypass(host) for host in ("127.0.0.1", "127.0.0.1:4200", "localhost:5000"))
+    assert bool(proxy_bypass("hub.example")) == (after == "*")
 
 
 def test_a_stage_that_still_runs_is_not_started_beside_itself(tmp_path: Path) -> None:

@@ -96,3 +96,21 @@ def test_the_fingerprint_follows_settings_and_bytes(tmp_path: Path) -> None:
     (folder / "inside").rename(folder / "renamed")
     seen.add(fingerprint([{"seed": 0}], [file, folder]))
     assert len(seen) == 5
+
+
+def test_a_kill_while_a_journal_is_opened_leaves_its_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mark that is there is not written again; one that is not appears as a whole, or not at all."""
+    Journal(tmp_path / "journal", "a").block(0, Passage, lambda: ONE)
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", killed)
+        assert Journal(tmp_path / "journal", "a").holds(0)
+    with monkeypatch.context() as patch:
+        patch.setattr("os.replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            Journal(tmp_path / "other", "a")
+    assert not (tmp_path / "other/fingerprint").exists()
+    assert Journal(tmp_path / "other", "a").block(0, Passage, lambda: ONE) == ONE

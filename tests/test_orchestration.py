@@ -10,10 +10,11 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import psutil
 import pytest
@@ -295,6 +296,29 @@ def test_a_killed_run_is_cleared_away_by_the_next_and_a_living_one_is_not(projec
     assert not folder.exists()
     assert folder.with_name(f"{folder.name}.kept").joinpath("journal").exists()
     assert run(project, "git", "worktree", "list").count("\n") == 1
+
+
+def test_a_sweep_beside_it_does_not_refuse_a_run(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sweep takes each free lock for a moment: a run that begins in that moment waits for it."""
+    with worktree(project, {"seed": 1}):
+        pass
+    swept = threading.Event()
+    lock = worktrees._lock
+
+    def slow(path: Path) -> IO[str] | None:
+        held = lock(path)
+        if threading.current_thread() is sweeper:
+            swept.set()
+            time.sleep(1)
+        return held
+
+    monkeypatch.setattr(worktrees, "_lock", slow)
+    sweeper = threading.Thread(target=sweep, args=(project,))
+    sweeper.start()
+    assert swept.wait(60)
+    with worktree(project, {"seed": 1}) as copy:
+        assert copy.root.is_dir()
+    sweeper.join()
 
 
 def test_without_a_commit_there_are_no_overrides(tmp_path: Path) -> None:

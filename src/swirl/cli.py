@@ -30,6 +30,7 @@ app.add_typer(judge.app, name="judge")
 def main() -> None:
     """Run the command line; an error that the user can mend becomes one message and exit status 1."""
     environment.quiet()
+    environment.reach_this_machine()
     warnings.formatwarning = _one_line
     try:
         app()

@@ -31,6 +31,15 @@ def quiet() -> None:
         os.environ.setdefault(name, value)
 
 
+def reach_this_machine() -> None:
+    """Let no proxy of the environment stand before servers on this machine, which it could not reach."""
+    known = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    if known.strip() != "*":
+        names = [name.strip() for name in known.split(",") if name.strip()]
+        known = ",".join([*names, *(name for name in ("127.0.0.1", "localhost", "::1") if name not in names)])
+    os.environ["no_proxy"] = os.environ["NO_PROXY"] = known
+
+
 def settle(threads: int) -> None:
     """The variables that torch reads when it is imported, for a process that cannot start itself again.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -20,11 +21,7 @@ class Journal:
     def __init__(self, folder: Path, fingerprint: str) -> None:
         """Open `folder`; blocks that another fingerprint left there are thrown away."""
         self._folder = folder
-        mark = folder / "fingerprint"
-        if folder.exists() and (not mark.exists() or mark.read_text(encoding="utf-8") != fingerprint):
-            shutil.rmtree(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        mark.write_text(fingerprint, encoding="utf-8")
+        claim(folder, fingerprint)
 
     def block(self, number: int, record_type: type[Record], make: Callable[[], Iterable[Record]]) -> list[Record]:
         """The records of block `number`: read if it was committed, else made and committed atomically."""
@@ -49,6 +46,22 @@ class Journal:
 
     def _path(self, number: int) -> Path:
         return self._folder / f"block-{number:06d}.parquet"
+
+
+def claim(folder: Path, fingerprint: str) -> None:
+    """Make `folder` hold work of this fingerprint alone: what another one left there is thrown away.
+
+    The mark appears at once or not at all and is never written again, so a kill at no moment makes it a stranger's.
+    """
+    mark = folder / "fingerprint"
+    if mark.exists() and mark.read_text(encoding="utf-8") == fingerprint:
+        return
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    partial = folder / "fingerprint.partial"
+    partial.write_text(fingerprint, encoding="utf-8")
+    os.replace(partial, mark)
 
 
 def fingerprint(settings: Sequence[Any], files: Iterable[Path]) -> str:

@@ -69,9 +69,10 @@ def worktree(root: Path, overrides: Mapping[str, Any]) -> Iterator[Worktree]:
     _git(root, "rev-parse", "--verify", "HEAD")
     base = root / ".swirl/worktrees"
     base.mkdir(parents=True, exist_ok=True)
-    sweep(root)
     key = hashlib.sha256(json.dumps(overrides, sort_keys=True, default=str).encode()).hexdigest()[:12]
-    lock = _lock(base / f"{key}.lock")
+    with _alone(base):
+        _sweep(root, base)
+        lock = _lock(base / f"{key}.lock")
     if lock is None:
         raise SwirlError(f"another run has the same overrides ({laid_over.text(overrides)}): wait for it or cancel it")
     folder = base / key
@@ -96,8 +97,20 @@ def worktree(root: Path, overrides: Mapping[str, Any]) -> Iterator[Worktree]:
 def sweep(root: Path) -> None:
     """Remove the worktrees whose runs no longer run: the kernel frees the lock of a process that was killed."""
     base = root / ".swirl/worktrees"
-    if not base.is_dir():
-        return
+    if base.is_dir():
+        with _alone(base):
+            _sweep(root, base)
+
+
+@contextlib.contextmanager
+def _alone(base: Path) -> Iterator[None]:
+    """While one process sweeps, which takes each free lock for a moment, no other takes any."""
+    with (base / "all.mutex").open("a", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _sweep(root: Path, base: Path) -> None:
     for path in sorted(base.glob("*.lock")):
         lock = _lock(path)
         if lock is not None:

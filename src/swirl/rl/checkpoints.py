@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from swirl.journal import claim
 from swirl.models.masters import Masters
 
 
@@ -17,11 +18,7 @@ class Checkpoints:
     def __init__(self, folder: Path, fingerprint: str) -> None:
         """Open `folder`; checkpoints that another fingerprint left there are thrown away."""
         self._folder = folder
-        mark = folder / "fingerprint"
-        if folder.exists() and (not mark.exists() or mark.read_text(encoding="utf-8") != fingerprint):
-            shutil.rmtree(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        mark.write_text(fingerprint, encoding="utf-8")
+        claim(folder, fingerprint)
 
     def save(self, step: int, masters: Masters, optimizer: Any, record: dict[str, Any]) -> None:
         """Commit the state after `step` updates, of what trains alone; `record` is plain JSON."""
