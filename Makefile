@@ -15,6 +15,9 @@ PREFECT_PORT ?= 4200
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	if $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then echo $$p; break; fi; done)
 
+# A file's tests share servers and models, so they stay in one process.
+PYTEST := OMP_NUM_THREADS=1 pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
@@ -50,7 +53,7 @@ demo: venv
 	@echo "Plots:                    reports/index.html, or: source $(VENV)/bin/activate && dvc plots show"
 
 test: venv
-	OMP_NUM_THREADS=1 pytest -q -n 2 -m "not slow"
+	$(PYTEST) -m "not slow"
 
 lint: venv
 	ruff check .
@@ -59,7 +62,7 @@ lint: venv
 	lint-imports
 
 check: lint
-	OMP_NUM_THREADS=1 pytest -q -n 2
+	$(PYTEST)
 
 smoke: venv
 	python tests/smoke.py

@@ -105,7 +105,7 @@ def sweep(root: Path) -> None:
 @contextlib.contextmanager
 def _alone(base: Path) -> Iterator[None]:
     """While one process sweeps, which takes each free lock for a moment, no other takes any."""
-    with (base / "all.mutex").open("a", encoding="utf-8") as file:
+    with base.with_suffix(".mutex").open("a", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
