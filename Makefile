@@ -65,10 +65,10 @@ check: lint
 	$(PYTEST)
 
 smoke: venv
-	python tests/smoke.py
+	python -m tests.smoke
 
 smoke-prefect: venv
-	python tests/smoke.py --schedule
+	python -m tests.smoke --schedule
 
 mlflow: venv
 	mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///$(CURDIR)/mlflow.db

@@ -19,10 +19,10 @@ import time
 from pathlib import Path
 
 import yaml
-from prefect_api import serving
 
 from swirl import presets
 from swirl.bench.overhead import copy_project
+from tests.prefect_api import serving
 
 ROOT = Path(__file__).resolve().parent.parent
 NO_OP_SECONDS = 6.0
