@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +149,7 @@ def serving(project: Path, environment: dict[str, str], log: Path) -> Iterator[S
             process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
         try:
             served = Served(project, port, process)
-            said = lambda: log.read_text(encoding="utf-8")  # noqa: E731
+            said = partial(log.read_text, encoding="utf-8")
             served.wait(lambda: "Flow runs and deployments: " in said(), seen=said)
             yield served
         finally:

@@ -23,6 +23,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -137,6 +138,18 @@ def held_port() -> Iterator[int]:
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         held.bind(("127.0.0.1", 0))
         yield int(held.getsockname()[1])
+
+
+def answers(address: str, process: subprocess.Popen[Any], said: Callable[[], str] = lambda: "nothing") -> None:
+    """Wait until a server's process answers at `address`; fails, with what it `said`, when it ends or never does."""
+    deadline = time.monotonic() + 600
+    while True:
+        try:
+            urllib.request.urlopen(address, timeout=5).close()
+            return
+        except OSError:
+            assert process.poll() is None and time.monotonic() < deadline, said()
+            time.sleep(0.2)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from swirl.errors import ParamsError, SwirlError
 from swirl.tools import mcp
 from swirl.tools.base import MAX_DESCRIPTION, Observation, Tool, call
 from swirl.tools.registry import open_tool
+from tests.servers import held_port
 
 pytest.importorskip("mcp", reason="the extra mcp is not installed")
 
@@ -205,9 +206,7 @@ def test_one_server_has_one_description(facts: Open) -> None:
 
 
 def test_over_http() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    with held_port() as port:
         url = f"http://127.0.0.1:{port}/mcp"
         with pytest.raises(ParamsError, match=f"mcp:web: {url} cannot be opened: .*[Cc]onnect"):
             open_tool("mcp:web/capital", {"url": url, **LIMITS}, HERE)

@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -27,7 +26,7 @@ from swirl.tracking.registry import NAME, fetch, promote, read_outcomes
 from swirl.tracking.store import Store
 from swirl.tracking.sync import sync
 from tests import asked
-from tests.servers import held_port
+from tests.servers import answers, held_port
 
 ROOT = Path(__file__).parents[1]
 
@@ -230,15 +229,7 @@ def running(*command: str, folder: Path, port: int, **environment: str) -> Itera
         )
         try:
             address = f"http://127.0.0.1:{port}"
-            deadline = time.monotonic() + 300
-            while True:
-                try:
-                    urllib.request.urlopen(f"{address}/health", timeout=5).close()
-                    break
-                except OSError:
-                    said = (folder / "server.log").read_text()[-2000:]
-                    assert process.poll() is None and time.monotonic() < deadline, said
-                    time.sleep(0.2)
+            answers(f"{address}/health", process, lambda: (folder / "server.log").read_text()[-2000:])
             yield address
         finally:
             os.killpg(process.pid, signal.SIGKILL)

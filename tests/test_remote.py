@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +17,7 @@ from swirl.rollout.remote import RemotePolicy, roll_out_remote
 from swirl.rollout.sampler import Sampling
 from swirl.types import ActionKind, Step, Stop, Trajectory
 from tests import taught
-from tests.servers import SHORT, THE_KEY, Reply, Scripted, held_port, nobody, refused, said, scripted, serving
+from tests.servers import SHORT, THE_KEY, Reply, Scripted, answers, held_port, nobody, refused, said, scripted, serving
 from tests.taught import CHAT, FIND, LONG, SAY, SCRIPT, SUM
 
 GREEDY = Sampling(temperature=0.0, max_tokens=16)
@@ -104,15 +102,7 @@ def transformers_serve(folder: Path) -> Iterator[str]:
         command = [str(program), "serve", str(folder), "--host", "127.0.0.1", "--port", str(port), "--device", "cpu"]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            until = time.monotonic() + 600
-            while True:
-                try:
-                    urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
-                    break
-                except OSError:
-                    assert process.poll() is None, "transformers serve ended"
-                    assert time.monotonic() < until, "transformers serve did not start"
-                    time.sleep(0.2)
+            answers(f"http://127.0.0.1:{port}/health", process)
             yield f"http://127.0.0.1:{port}/v1"
         finally:
             process.kill()

@@ -122,7 +122,10 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(
     print(f"random.Random({seed})")  # shown with a failure, to be put here and tried again
     rng = random.Random(seed)
     blocks = rng.randint(1, 16)  # 60 questions with tools are 12 or 13 blocks, 48 without 10
-    some = lambda: len(times(copy)) >= blocks and not copy.predictions("base").exists()  # noqa: E731
+
+    def some() -> bool:
+        return len(times(copy)) >= blocks and not copy.predictions("base").exists()
+
     kill_stage(copy, "evaluate", "--item", "base", when=some, then_s=rng.uniform(0, 0.05))
     kept = times(copy)
     seen: dict[str, int] = {}

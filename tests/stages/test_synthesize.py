@@ -57,7 +57,10 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(
     print(f"random.Random({seed})")  # shown with a failure, to be put here and tried again
     rng = random.Random(seed)
     blocks = rng.randint(1, 12)
-    some = lambda: len(committed(copy)) >= blocks and not copy.trajectories.exists()  # noqa: E731
+
+    def some() -> bool:
+        return len(committed(copy)) >= blocks and not copy.trajectories.exists()
+
     kill_stage(copy, "synthesize", when=some, then_s=rng.uniform(0, 0.05))
     kept = {path.name: path.stat().st_mtime_ns for path in committed(copy)}
     assert len(kept) < 36
