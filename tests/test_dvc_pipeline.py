@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +11,7 @@ from pydantic import BaseModel
 
 from swirl.errors import DataError
 from swirl.params import Params, Section
-from swirl.pipeline import STAGES, closure, linked, links, params_read, relink
+from swirl.pipeline import STAGES, closure, params_read
 
 GATES = {"check_questions": "questions", "check_trajectories": "trajectories", "check_steps": "steps"}
 
@@ -35,15 +30,8 @@ def outputs(stage: dict[str, Any]) -> list[str]:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_depends_on_the_source_it_is_made_of(stage: str, stages: dict[str, Any], root: Path) -> None:
-    assert [dep for dep in stages[stage]["deps"] if dep.startswith(("src", "closures"))] == [f"closures/{stage}"]
-    assert linked(stage, root) == links(stage, root), "closures/ is not what the imports say: `swirl dvc-deps --write`"
-    files = [(root / "closures" / stage / target).resolve() for target in linked(stage, root).values()]
-    assert files == [(root / path).resolve() for path in closure(stage, root)]
-    assert all(file.is_file() for file in files)
-
-
-def test_there_are_no_other_links(root: Path) -> None:
-    assert {path.name for path in (root / "closures").iterdir()} == {*STAGES, ".ignore"}
+    assert [dep for dep in stages[stage]["deps"] if dep.startswith("src")] == ["src/swirl"]
+    assert closure(stage, root)
 
 
 def test_the_stages_are_those_that_can_be_run(stages: dict[str, Any], root: Path) -> None:
@@ -177,65 +165,3 @@ def test_closure_refuses_relative_imports_and_unknown_stages(tmp_path: Path) -> 
         closure("judge", tmp_path)
     with pytest.raises(DataError, match="stage 'filter' has no module"):
         closure("filter", tmp_path)
-
-
-def test_links_are_mended(tmp_path: Path, root: Path) -> None:
-    shutil.copytree(root / "src/swirl", tmp_path / "src/swirl", ignore=shutil.ignore_patterns("__pycache__"))
-    assert relink(tmp_path) == list(STAGES)
-    closures = tmp_path / "closures"
-    (closures / "download/types.py").unlink()
-    (closures / "index/mine.py").write_text("left here")
-    (closures / "judge/errors.py").unlink()
-    (closures / "judge/errors.py").write_text("a copy")
-    (closures / "evaluate/errors.py").unlink()
-    (closures / "evaluate/errors.py").symlink_to("../../src/swirl/types.py")
-    shutil.copytree(closures / "report", closures / "renamed", symlinks=True)
-    assert relink(tmp_path) == ["download", "index", "judge", "evaluate", "renamed"]
-    assert relink(tmp_path) == []
-    assert {path.name for path in closures.iterdir()} == set(STAGES)
-
-
-def test_dvc_runs_the_stages_whose_source_changed_and_no_other(tmp_path: Path) -> None:
-    """The real DVC on three stages of one line each: it reads what the links lead to."""
-    write_project(
-        tmp_path,
-        stages__index="import swirl.tools.a",
-        stages__judge="import swirl.tools.a, swirl.tools.b",
-        stages__filter="import swirl.unused",
-        tools__a="",
-        tools__b="",
-        unused="",
-    )
-    names = ("index", "judge", "filter")
-    for name in names:
-        (tmp_path / "closures" / name).mkdir(parents=True)
-        for link, target in links(name, tmp_path).items():
-            (tmp_path / "closures" / name / link).symlink_to(target)
-    stages = {
-        name: {"cmd": f"echo {name} > {name}.txt", "deps": [f"closures/{name}"], "outs": [f"{name}.txt"]}
-        for name in names
-    }
-    (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}), encoding="utf-8")
-    dvc("init", "--no-scm", "--quiet", folder=tmp_path)
-    assert ran(tmp_path) == {"index", "judge", "filter"}
-    assert ran(tmp_path) == set()
-    source = tmp_path / "src/swirl"
-    (source / "tools/b.py").write_text("B = 1\n", encoding="utf-8")
-    assert ran(tmp_path) == {"judge"}
-    (source / "tools/a.py").write_text("A = 1\n", encoding="utf-8")
-    assert ran(tmp_path) == {"index", "judge"}
-    (source / "new.py").write_text("C = 1\n", encoding="utf-8")
-    assert ran(tmp_path) == set()
-
-
-def ran(folder: Path) -> set[str]:
-    """The stages that `dvc repro` runs."""
-    return set(re.findall(r"Running stage '(\w+)'", dvc("repro", folder=folder)))
-
-
-def dvc(*arguments: str, folder: Path) -> str:
-    environment = {**os.environ, "DVC_NO_ANALYTICS": "1", "DVC_SITE_CACHE_DIR": str(folder / "site")}
-    command = [sys.executable, "-m", "dvc", *arguments]
-    done = subprocess.run(command, cwd=folder, env=environment, check=False, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout

@@ -230,22 +230,6 @@ def bench(
     print(json.dumps(result, indent=1) if as_json else report.text(result))
 
 
-@app.command("dvc-deps", hidden=True)
-def dvc_deps(
-    write: Annotated[bool, typer.Option("--write", help="Mend the links in closures/ instead of printing.")] = False,
-) -> None:
-    """The source files that each stage depends on, from its imports."""
-    from swirl import pipeline
-
-    root = project_layout().root
-    if write:
-        changed = pipeline.relink(root)
-        print(f"closures/: changed {', '.join(changed)}" if changed else "closures/ is right already")
-        return
-    for name in STAGES:
-        print(name, *pipeline.closure(name, root), sep="\n  ")
-
-
 def _warn_of_other_source(watched: Path) -> None:
     """Say so when the code that runs is not the code whose hashes DVC writes down."""
     running = Path(__file__).resolve().parent

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import ast
-import os
 import re
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,37 +75,6 @@ def closure(stage: str, root: Path) -> list[str]:
         for name in _path_parts(tree) & data.keys():
             found.update(data[name])
     return sorted(path.relative_to(root).as_posix() for path in found)
-
-
-def links(stage: str, root: Path) -> dict[str, str]:
-    """The links that closures/STAGE should hold, to what they lead, relative to that folder: one a file of `closure`.
-
-    dvc.yaml names the folder as one dep in place of fifty: DVC reads through links, so a changed file changes it.
-    """
-    files = closure(stage, root)
-    return {path.removeprefix("src/swirl/").replace("/", "."): f"../../{path}" for path in files}
-
-
-def linked(stage: str, root: Path) -> dict[str, str]:
-    """The links that closures/STAGE holds, to what they lead; what is no link leads nowhere."""
-    folder = root / "closures" / stage
-    paths = sorted(folder.iterdir()) if folder.is_dir() else []
-    return {path.name: os.readlink(path) if path.is_symlink() else "" for path in paths}
-
-
-def relink(root: Path) -> list[str]:
-    """Make each closures/STAGE hold `links`, and drop other folders. Returns the names of those that changed."""
-    there = {path.name for path in (root / "closures").glob("*/")}
-    wanted = {stage: links(stage, root) for stage in STAGES}
-    changed = [stage for stage in STAGES if linked(stage, root) != wanted[stage]] + sorted(there - STAGES.keys())
-    for stage in changed:
-        folder = root / "closures" / stage
-        shutil.rmtree(folder, ignore_errors=True)
-        if stage in STAGES:
-            folder.mkdir(parents=True)
-            for name, target in wanted[stage].items():
-                (folder / name).symlink_to(target)
-    return changed
 
 
 def params_read(stage: str, root: Path) -> set[str]:

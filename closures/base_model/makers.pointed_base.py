@@ -1,1 +1,0 @@
-../../src/swirl/makers/pointed_base.py

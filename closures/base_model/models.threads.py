@@ -1,1 +1,0 @@
-../../src/swirl/models/threads.py

@@ -1,1 +1,0 @@
-../../src/swirl/servers.py

@@ -1,1 +1,0 @@
-../../src/swirl/stages/check_questions.py

@@ -1,1 +1,0 @@
-../../src/swirl/__init__.py

@@ -1,1 +1,0 @@
-../../src/swirl/stages/__init__.py

@@ -1,1 +1,0 @@
-../../src/swirl/benchmarks/__init__.py

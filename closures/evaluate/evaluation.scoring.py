@@ -1,1 +1,0 @@
-../../src/swirl/evaluation/scoring.py

@@ -1,1 +1,0 @@
-../../src/swirl/judging/filters.py

@@ -1,1 +1,0 @@
-../../src/swirl/stages/index.py

@@ -1,1 +1,0 @@
-../../src/swirl/reporting/__init__.py

@@ -1,1 +1,0 @@
-../../src/swirl/endpoints/bounded.py

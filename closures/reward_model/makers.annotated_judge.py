@@ -1,1 +1,0 @@
-../../src/swirl/makers/annotated_judge.py

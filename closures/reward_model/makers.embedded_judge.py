@@ -1,1 +1,0 @@
-../../src/swirl/makers/embedded_judge.py

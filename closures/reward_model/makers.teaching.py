@@ -1,1 +1,0 @@
-../../src/swirl/makers/teaching.py

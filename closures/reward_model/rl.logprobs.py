@@ -1,1 +1,0 @@
-../../src/swirl/rl/logprobs.py

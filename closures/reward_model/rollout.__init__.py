@@ -1,1 +1,0 @@
-../../src/swirl/rollout/__init__.py

@@ -1,1 +1,0 @@
-../../src/swirl/stages/reward_model.py

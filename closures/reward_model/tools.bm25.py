@@ -1,1 +1,0 @@
-../../src/swirl/tools/bm25.py

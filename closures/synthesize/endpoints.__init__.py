@@ -1,1 +1,0 @@
-../../src/swirl/endpoints/__init__.py

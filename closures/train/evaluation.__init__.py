@@ -1,1 +1,0 @@
-../../src/swirl/evaluation/__init__.py

@@ -1,1 +1,0 @@
-../../src/swirl/judge_prompts.py

@@ -1,1 +1,0 @@
-../../src/swirl/rl/sampling.py

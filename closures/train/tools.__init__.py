@@ -1,1 +1,0 @@
-../../src/swirl/tools/__init__.py
