@@ -11,8 +11,8 @@ from typing import Any
 from prefect import State, get_run_logger
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
-from swirl.layout import Layout
-from swirl.records import load_json
+from swirl.core.layout import Layout
+from swirl.core.records import load_json
 from swirl.tracking.ledger import PENDING
 
 MLFLOW_PAGES = "http://127.0.0.1:5000"

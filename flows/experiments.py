@@ -25,8 +25,8 @@ from pydantic import Field
 from flows import artifacts
 from flows.pipeline import Outcome, Parallel, Settings, end_with_server, run, store_of
 from swirl import tracking
-from swirl.errors import ParamsError, SwirlError
-from swirl.layout import Layout
+from swirl.core.errors import ParamsError, SwirlError
+from swirl.core.layout import Layout
 from swirl.orchestration import overrides as laid_over
 from swirl.params import Params
 from swirl.tracking.contents import plain

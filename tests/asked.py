@@ -8,12 +8,12 @@ from typing import Any
 
 import yaml
 
-from swirl import records
-from swirl.layout import Layout
+from swirl.core import records
+from swirl.core.layout import Layout
+from swirl.core.types import Passage, Prediction, Question, Stop
 from swirl.params import Params, load
 from swirl.presets import laid_over
 from swirl.tools.search import build
-from swirl.types import Passage, Prediction, Question, Stop
 from tests import taught
 
 ROOT = Path(__file__).parents[1]

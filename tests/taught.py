@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
+from swirl.core.types import ActionKind, Passage, Question
 from swirl.models.local import save
 from swirl.rollout.engine import MALFORMED_REPLY, Attempt, observe
 from swirl.tools import Calculator, Search
 from swirl.tools.base import Tool
-from swirl.types import ActionKind, Passage, Question
 from tests import tiny
 
 CHAT = tiny.chat()

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swirl.actions import parse, render
-from swirl.types import Action, ActionKind
+from swirl.core.types import Action, ActionKind
 
 FRAGMENTS = ["<", ">", "<<", ">>", "/", "search_query", "math_exp", "answer", "<answer>", "</answer>", " ", "x"]
 

@@ -16,16 +16,16 @@ import pytest
 import yaml
 
 from swirl.asking import ask, show
-from swirl.errors import DataError, ModelError, SwirlError
-from swirl.layout import Layout
+from swirl.core.errors import DataError, ModelError, SwirlError
+from swirl.core.layout import Layout
+from swirl.core.records import load_json
+from swirl.core.seeds import derive
+from swirl.core.types import Question, Stop, Trajectory
 from swirl.models.pointer import NAME as POINTER
 from swirl.models.pointer import point_to_same
 from swirl.params import load
-from swirl.records import load_json
-from swirl.seeds import derive
 from swirl.serving.agent import MAX_QUESTION, Acted, Agent, Ended, Observed, as_dict, result, thought
 from swirl.serving.bundle import benchmarks_of, open_bundle, project_agent, weights_digest, write_bundle
-from swirl.types import Question, Stop, Trajectory
 from swirl.wiring import attempts, roll_out_all
 from tests import asked, taught
 from tests.servers import THE_KEY, said, scripted
@@ -230,7 +230,7 @@ def test_standard_input_and_the_only_benchmark_will_do(
 ) -> None:
     copy = asked.copy(layout, tmp_path / "copy")
     asked.write_questions(copy)
-    from swirl import records
+    from swirl.core import records
 
     mini = [q for q in records.load(Question, copy.questions) if q.benchmark == "mini"]
     records.save(mini, Question, copy.questions)

@@ -15,7 +15,7 @@ from swirl.actions import parse
 from swirl.benchmarks.annotations import LeftOut, Solution, solve, spoil
 from swirl.benchmarks.demonstrations import Turn
 from swirl.benchmarks.oracle import label_steps
-from swirl.types import Action, Derivation
+from swirl.core.types import Action, Derivation
 
 DATA = Path(__file__).parents[2] / "shared/data/gsm8k/train.jsonl"
 

@@ -12,8 +12,8 @@ from swirl.benchmarks.embedded import EMBEDDED, QA_BENCHMARKS, Built, build, mem
 from swirl.benchmarks.names import TYPES, names, split_of
 from swirl.benchmarks.problems import draw_problem
 from swirl.benchmarks.world import RELATIONS, Chain, change_facts, make_world
-from swirl.errors import DataError
-from swirl.seeds import generator
+from swirl.core.errors import DataError
+from swirl.core.seeds import generator
 from swirl.tools import Calculator, Search
 
 SPLITS = ("pretrain", "memory", "reward", "train", "development", "evaluation")

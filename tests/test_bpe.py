@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swirl.errors import ModelError
+from swirl.core.errors import ModelError
 from swirl.models.bpe import build_bpe
 from swirl.models.chat import Chat
 from swirl.models.local import load_tokenizer

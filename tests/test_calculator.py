@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swirl.errors import ToolError
+from swirl.core.errors import ToolError
 from swirl.tools import Calculator
 from swirl.tools.base import MAX_INPUT, Observation, Tool, call
 from swirl.tools.calculator import canonical
@@ -336,6 +336,6 @@ def test_call_answers_at_the_time_limit() -> None:
 
 
 def test_importing_the_tools_imports_no_library() -> None:
-    code = "import sys, swirl.tools, swirl.actions, swirl.grading; print({'sympy', 'bm25s'} & set(sys.modules))"
+    code = "import sys, swirl.tools, swirl.actions, swirl.core.grading; print({'sympy', 'bm25s'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

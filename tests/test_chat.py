@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from swirl.errors import ModelError
+from swirl.core.errors import ModelError
 from swirl.models.chat import Chat
 from swirl.models.tokenizer import END, MODEL, PAD, UNKNOWN, USER, build_tokenizer
 from tests import families

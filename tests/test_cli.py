@@ -16,11 +16,12 @@ from urllib.request import proxy_bypass
 import pytest
 import yaml
 
-from swirl import environment, records
-from swirl.layout import Layout
+from swirl import environment
+from swirl.core import records
+from swirl.core.layout import Layout
+from swirl.core.types import OUTCOME, Action, Question, Step, Stop, Trajectory, Verdict
 from swirl.progress import Progress
 from swirl.running import _alone, _timed
-from swirl.types import OUTCOME, Action, Question, Step, Stop, Trajectory, Verdict
 from tests.servers import said, scripted
 
 Swirl = Callable[..., subprocess.CompletedProcess[str]]

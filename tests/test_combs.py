@@ -11,7 +11,7 @@ import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from swirl.errors import ModelError
+from swirl.core.errors import ModelError
 from swirl.models.attention import Scoring
 from swirl.rl.combs import Comb, Tooth, collate_packed, collate_plain, pack, share_out
 from swirl.rl.logprobs import action_logprobs, check_packing, final_logits, tooth_states

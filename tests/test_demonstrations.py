@@ -22,9 +22,9 @@ from swirl.benchmarks.demonstrations import (
 from swirl.benchmarks.oracle import label_steps, same_call
 from swirl.benchmarks.problems import Move, Problem, draw_problem
 from swirl.benchmarks.world import Chain, make_world
+from swirl.core.types import Action, Derivation, Passage
 from swirl.rollout.engine import MALFORMED_REPLY
 from swirl.tools import Calculator, Search
-from swirl.types import Action, Derivation, Passage
 
 SOUND = Flaws()
 CONTEXTUAL = Flaws(contextual=1.0)

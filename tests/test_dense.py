@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from swirl.errors import DataError, ModelError, SwirlError
+from swirl.core.errors import DataError, ModelError, SwirlError
+from swirl.core.types import Passage
 from swirl.tools import Search
 from swirl.tools.base import call
 from swirl.tools.search import Embedding, build
-from swirl.types import Passage
 
 pytest.importorskip("faiss", reason="the extra dense is not installed")
 pytest.importorskip("sentence_transformers", reason="the extra dense is not installed")

@@ -7,8 +7,8 @@ from itertools import chain
 import pytest
 
 from swirl.benchmarks.drawing import ORDER, Key, Wish, draw
-from swirl.errors import DataError
-from swirl.types import Question
+from swirl.core.errors import DataError
+from swirl.core.types import Question
 
 
 def pool(benchmark: str, texts: list[str], file: str = "train") -> list[Question]:

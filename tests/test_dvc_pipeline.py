@@ -9,7 +9,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from swirl.errors import DataError
+from swirl.core.errors import DataError
 from swirl.params import Params, Section
 from swirl.pipeline import STAGES, closure, params_read
 
@@ -134,7 +134,7 @@ def test_closure_follows_lazy_imports_submodules_and_packages(tmp_path: Path) ->
     )
     (tmp_path / "src/swirl/tools/__init__.py").write_text("from swirl.text.words import WORDS\n")
     assert closure("filter", tmp_path) == [
-        "src/swirl/errors.py",
+        "src/swirl/core/errors.py",
         "src/swirl/stages/filter.py",
         "src/swirl/text/words.py",
         "src/swirl/tools/__init__.py",

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from swirl.core.errors import DataError, ModelError
 from swirl.endpoints import client as client_module
 from swirl.endpoints.client import (
     Answer,
@@ -23,7 +24,6 @@ from swirl.endpoints.client import (
     Message,
     UnavailableError,
 )
-from swirl.errors import DataError, ModelError
 from tests.servers import Reply, Scripted, held_port, refused, said, scripted
 
 KEY = "sk-0123456789abcdef-secret"

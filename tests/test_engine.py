@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import torch
 
+from swirl.core.seeds import derive
+from swirl.core.types import Action, ActionKind, Passage, Question, Stop, Trajectory
 from swirl.models.attention import Plan, Scoring
 from swirl.models.chat import Chat
 from swirl.models.tokenizer import MODEL
 from swirl.rollout.engine import Attempt, Policy, roll_out
 from swirl.rollout.sampler import Sampling, Slots
-from swirl.seeds import derive
 from swirl.tools import Calculator, Search
-from swirl.types import Action, ActionKind, Passage, Question, Stop, Trajectory
 from tests import tiny
 
 CHAT = tiny.chat()

@@ -6,8 +6,8 @@ import random
 
 import pytest
 
+from swirl.core.types import OUTCOME, Action, Step, Stop, Strategy, SubTrajectory, Trajectory, Verdict
 from swirl.judging.filters import join, keep, sub_trajectories
-from swirl.types import OUTCOME, Action, Step, Stop, Strategy, SubTrajectory, Trajectory, Verdict
 
 
 def attempt(name: str, stop: Stop = Stop.ANSWERED, steps: int = 2) -> Trajectory:

@@ -1,4 +1,4 @@
-"""`swirl.grading`: HotPotQA's measures by hand-computed values, and spellings of numbers."""
+"""`swirl.core.grading`: HotPotQA's measures by hand-computed values, and spellings of numbers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swirl.grading import exact_match, f1, grade, normalize, same_number
+from swirl.core.grading import exact_match, f1, grade, normalize, same_number
 
 
 def test_normalize() -> None:

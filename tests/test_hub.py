@@ -14,8 +14,8 @@ import pytest
 
 from swirl.benchmarks.hub import HUB, Fetcher, Remote
 from swirl.benchmarks.official import OFFICIAL
-from swirl.checksums import Checksum
-from swirl.errors import DataError
+from swirl.core.checksums import Checksum
+from swirl.core.errors import DataError
 from tests.fake_hub import FakeHub, running
 from tests.servers import held_port
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from swirl.errors import DataError
-from swirl.journal import Journal, fingerprint
-from swirl.types import Passage
+from swirl.core.errors import DataError
+from swirl.core.journal import Journal, fingerprint
+from swirl.core.types import Passage
 
 ONE = [Passage("p0", "Oslo", "A town."), Passage("p1", "", "A fjord.")]
 OTHER = [Passage("p9", "Lima", "Another town.")]

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from swirl.core.errors import DataError, ModelError
+from swirl.core.types import Action, Question, Step, Stop, Trajectory, Verdict
 from swirl.endpoints.client import Client, Endpoint, UnavailableError
-from swirl.errors import DataError, ModelError
 from swirl.judging.calibrate import (
     LabelledOutcome,
     LabelledStep,
@@ -27,7 +28,6 @@ from swirl.judging.remote import EndpointJudge
 from swirl.judging.reward import RewardModel
 from swirl.rl.combs import pack
 from swirl.rollout.sampler import Sampling
-from swirl.types import Action, Question, Step, Stop, Trajectory, Verdict
 from tests import tiny
 from tests.servers import Reply, Scripted, nobody, refused, said
 from tests.test_engine import Scripted as ScriptedModel

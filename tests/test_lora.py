@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from swirl.errors import ModelError
+from swirl.core.errors import ModelError
 from swirl.models import lora
 from swirl.models.local import load_chat, load_model, load_tokenizer, save
 from swirl.rl.checkpoints import Checkpoints

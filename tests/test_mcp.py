@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from swirl.errors import ParamsError, SwirlError
+from swirl.core.errors import ParamsError, SwirlError
 from swirl.tools import mcp
 from swirl.tools.base import MAX_DESCRIPTION, Observation, Tool, call
 from swirl.tools.registry import open_tool

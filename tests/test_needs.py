@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from swirl import needs, planning, presets
-from swirl.errors import ModelError
+from swirl.core.errors import ModelError
 from swirl.params import Params, validate
 from swirl.presets import laid_over
 

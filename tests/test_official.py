@@ -13,9 +13,9 @@ import pytest
 from swirl import benchmarks
 from swirl.benchmarks import cofca
 from swirl.benchmarks.official import OFFICIAL, Loaded, read, select
-from swirl.errors import DataError
-from swirl.grading import same_number
-from swirl.types import Passage, Question
+from swirl.core.errors import DataError
+from swirl.core.grading import same_number
+from swirl.core.types import Passage, Question
 
 DATA = Path(__file__).parents[2] / "shared/data"
 

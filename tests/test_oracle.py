@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from swirl.benchmarks.oracle import label_steps, same_call
-from swirl.types import Action, Derivation
+from swirl.core.types import Action, Derivation
 
 CHAIN = Derivation("q", "search", ("director of Silent Harbor", "spouse of Ada Drake"), ("Ada Drake", "Bram Falk"))
 SUM = Derivation("q", "calculate", ("4 + 3", "2 * 5", "7 + 10"), ("7", "10", "17"))

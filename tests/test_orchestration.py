@@ -24,7 +24,7 @@ from flows.artifacts import pages
 from flows.experiments import combinations, table
 from flows.pipeline import plan, store_of
 from flows.retries import asks_network
-from swirl.errors import DataError, ParamsError, SwirlError
+from swirl.core.errors import DataError, ParamsError, SwirlError
 from swirl.orchestration import worktrees
 from swirl.orchestration.groups import Groups
 from swirl.orchestration.overrides import checked, lay_over, parsed, text, write
@@ -380,7 +380,7 @@ def test_what_a_killed_flow_has_started_ends_too() -> None:
 APART = """
 import subprocess, sys, time
 from pathlib import Path
-from swirl.layout import Layout
+from swirl.core.layout import Layout
 from swirl.tracking import stage_run
 child = subprocess.Popen([sys.executable, "-c", sys.argv[1]], start_new_session=True)
 with stage_run("filter", {}, Layout(Path.cwd())):

@@ -16,16 +16,16 @@ import pytest
 
 from swirl import stamps
 from swirl.bench import overhead, report
-from swirl.errors import SwirlError
-from swirl.layout import Layout
+from swirl.core.errors import SwirlError
+from swirl.core.layout import Layout
+from swirl.core.records import save_json
 from swirl.orchestration.groups import Groups
-from swirl.records import save_json
 from swirl.stamps import Stamps
 
 STAGE = """
 import sys, time
 from pathlib import Path
-from swirl.layout import Layout
+from swirl.core.layout import Layout
 from swirl.stamps import stamped
 with stamped(sys.argv[1], Layout(Path.cwd())) as stamps:
     stamps.started = time.time()

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from swirl.benchmarks.own import FILE_BYTES, Corpus, read, read_corpus, split_text
-from swirl.errors import DataError
-from swirl.types import Passage, Question
+from swirl.core.errors import DataError
+from swirl.core.types import Passage, Question
 
 PASSAGES: list[dict[str, Any]] = [
     {"id": "p1", "title": "Leave", "text": "Staff have 30 days of leave."},

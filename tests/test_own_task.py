@@ -18,19 +18,19 @@ import torch
 
 from swirl import presets
 from swirl.calibrating import measure
-from swirl.errors import ToolError
+from swirl.core.errors import ToolError
+from swirl.core.layout import Layout
+from swirl.core.records import load, load_json
+from swirl.core.types import Question, Score, Trajectory
 from swirl.judge_prompts import judge_question, read_judge_prompts
 from swirl.judging.reward import RewardModel
-from swirl.layout import Layout
 from swirl.models.chat import Chat
 from swirl.models.local import fresh, save
 from swirl.models.tokenizer import build_tokenizer
 from swirl.params import Params, validate
 from swirl.presets import laid_over
-from swirl.records import load, load_json
 from swirl.rl.combs import Comb
 from swirl.rollout.engine import Attempt, observe
-from swirl.types import Question, Score, Trajectory
 from swirl.wiring import Toolbox, attempts, questions_of
 from tests.stages.conftest import run_stages
 

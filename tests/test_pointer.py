@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 
-from swirl.errors import ModelError
+from swirl.core.errors import ModelError
 from swirl.models.local import load_chat, load_model, load_tokenizer
 from swirl.models.pointer import follow, point_to_same, read_pointer, write_pointer
 from tests import tiny
@@ -244,7 +244,7 @@ def hub(pretrained: Path) -> Iterator[str]:
 def point(hub: str, cache: Path, wanted: dict[Path, tuple[str, str]], **environment: str) -> list[str]:
     """`write_pointer` in a process of its own, as the hub's address is read at import; what each was refused with."""
     code = (
-        "import json, sys; from pathlib import Path; from swirl.errors import ModelError\n"
+        "import json, sys; from pathlib import Path; from swirl.core.errors import ModelError\n"
         "from swirl.models.pointer import follow, write_pointer\n"
         "for folder, model, revision in json.loads(sys.argv[1]):\n"
         "    try:\n"

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from swirl import presets
-from swirl.errors import ParamsError
+from swirl.core.errors import ParamsError
 from swirl.params import validate
 
 ROOT = Path(__file__).parents[1]

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from swirl.core.types import ActionKind, Question, Trajectory
 from swirl.judging.reward import RewardModel
 from swirl.models.local import context_of, load_chat, load_model
 from swirl.models.pointer import write_pointer
@@ -16,7 +17,6 @@ from swirl.rl.logprobs import check_packing
 from swirl.rollout.engine import Attempt, Policy, roll_out
 from swirl.rollout.sampler import Sampling
 from swirl.tools import Calculator
-from swirl.types import ActionKind, Question, Trajectory
 from tests import families, tiny
 
 ENDS = {"gemma2": ["<eos>", "<end_of_turn>"], "llama3": ["<|end_of_text|>", "<|eot_id|>"], "qwen3": [], "mistral": []}

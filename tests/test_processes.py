@@ -9,12 +9,12 @@ import sys
 
 import pytest
 
-from swirl.errors import ParamsError
-from swirl.processes import ALONE, Processes, join, launched
+from swirl.core.distributed import ALONE, Processes, join, launched
+from swirl.core.errors import ParamsError
 
 CODE = """
 import sys, torch
-from swirl.processes import join
+from swirl.core.distributed import join
 processes = join("cpu")
 items = list("abcdefg")
 print(processes.mine(items), processes.together(items, lambda mine: [2 * item for item in mine]))

@@ -8,13 +8,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from swirl.errors import GateError
-from swirl.layout import Layout
+from swirl.core.errors import GateError
+from swirl.core.layout import Layout
+from swirl.core.records import load_json, save
+from swirl.core.types import Action, Step, Stop, SubTrajectory, Trajectory
 from swirl.quality import expect, tables
 from swirl.quality.questions import normalised
 from swirl.quality.validation import Report, Table, examine, publish, validate
-from swirl.records import load_json, save
-from swirl.types import Action, Step, Stop, SubTrajectory, Trajectory
 
 FRAME = pd.DataFrame({"row": [0, 1, 2], "id": ["a", "b", "c"], "score": [0.5, None, 0.75]})
 

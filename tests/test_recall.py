@@ -10,13 +10,13 @@ import pytest
 from swirl.bench import report
 from swirl.bench.retrieval import retrieval
 from swirl.benchmarks.official import read
-from swirl.errors import DataError
-from swirl.layout import Layout
-from swirl.records import save
+from swirl.core.errors import DataError
+from swirl.core.layout import Layout
+from swirl.core.records import save
+from swirl.core.types import Passage, Question, Support
 from swirl.tools import Search
 from swirl.tools.recall import recall
 from swirl.tools.search import build
-from swirl.types import Passage, Question, Support
 
 DATA = Path(__file__).parents[2] / "shared/data"
 

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from swirl.errors import DataError
-from swirl.records import from_dict, load, load_json, save, save_json, save_series, to_dict
-from swirl.types import (
+from swirl.core.errors import DataError
+from swirl.core.records import from_dict, load, load_json, save, save_json, save_series, to_dict
+from swirl.core.types import (
     SCHEMAS,
     Action,
     Derivation,

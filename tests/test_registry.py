@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from swirl.errors import ParamsError
+from swirl.core.errors import ParamsError
+from swirl.core.types import Passage
 from swirl.tools import Calculator, Search
 from swirl.tools.base import MAX_HANGING, Observation, call
 from swirl.tools.registry import by_kind, check, open_tool, options_name
-from swirl.types import Passage
 
 WEATHER = '''
 from places import PLACES

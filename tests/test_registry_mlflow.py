@@ -20,8 +20,8 @@ import pytest
 from swirl import tracking
 from swirl.absent import leave_out
 from swirl.asking import ask
-from swirl.errors import DataError
-from swirl.layout import Layout
+from swirl.core.errors import DataError
+from swirl.core.layout import Layout
 from swirl.tracking.registry import NAME, fetch, promote, read_outcomes
 from swirl.tracking.store import Store
 from swirl.tracking.sync import sync

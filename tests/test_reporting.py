@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from swirl.errors import DataError
-from swirl.layout import Layout
-from swirl.records import save_json
+from swirl.core.errors import DataError
+from swirl.core.layout import Layout
+from swirl.core.records import save_json
+from swirl.core.types import Score
 from swirl.reporting import charts, evidence, text
 from swirl.reporting.format import gain, number, p_value, percent, rates
 from swirl.reporting.markup import join, printable, raw, tag
 from swirl.reporting.paper import paper_order, published
 from swirl.reporting.results import Arm, ByHops, Funnel, Results, load, memory_at_chance, to_json
-from swirl.types import Score
 
 ARMS = {name: Arm(4, 12, 0.5, {"mini-gsm8k": 4}) for name in ("none", "process", "outcome", "both")}
 

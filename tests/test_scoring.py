@@ -6,9 +6,9 @@ import dataclasses
 
 import pytest
 
+from swirl.core.types import Action, Derivation, Prediction, Question, Step, Stop, Trajectory, Verdict
 from swirl.evaluation.scoring import mean, predict, score
 from swirl.judging.reward import RewardModel
-from swirl.types import Action, Derivation, Prediction, Question, Step, Stop, Trajectory, Verdict
 from tests import tiny
 
 CHAT = tiny.chat()

@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swirl.errors import DataError
+from swirl.core.errors import DataError
+from swirl.core.types import Passage
 from swirl.tools import Search
 from swirl.tools.base import Observation, call
 from swirl.tools.bm25 import BM25
 from swirl.tools.search import build, fuse, words
-from swirl.types import Passage
 
 PASSAGES = [
     Passage("p0", "Oslo", "Oslo is the capital of Norway. It lies on a fjord."),
@@ -112,7 +112,7 @@ def test_stopwords_are_kept_with_the_index(tmp_path: Path) -> None:
 def test_bytes_do_not_depend_on_the_process(tmp_path: Path) -> None:
     code = """if True:
         import sys; from pathlib import Path
-        from swirl.tools.search import build; from swirl.types import Passage
+        from swirl.tools.search import build; from swirl.core.types import Passage
         passages = [Passage(str(n), f"T{n}", f"word{n} shared \u00e9t\u00e9 word{n % 7}") for n in range(50)]
         build(passages, Path(sys.argv[1]))
     """

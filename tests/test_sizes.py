@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from swirl import presets
-from swirl.errors import ModelError
+from swirl.core.errors import ModelError
 from swirl.params import Pretrained, validate
 from swirl.sizes import PUBLISHED, Size, size_of
 

@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 
 from swirl import tracking
-from swirl.errors import GateError
-from swirl.layout import Layout
+from swirl.core.errors import GateError
+from swirl.core.layout import Layout
 from swirl.quality.validation import Report, Result, publish
 from swirl.tracking.contents import flat, plain
 from swirl.tracking.journal import Journal
@@ -246,7 +246,7 @@ STAGE = """
     import json, os, sys, time
     from pathlib import Path
     from swirl import tracking
-    from swirl.layout import Layout
+    from swirl.core.layout import Layout
     name, seconds = sys.argv[1], float(sys.argv[2])
     with tracking.stage_run(name, {"seed": 7}, Layout(Path.cwd())):
         print("running", flush=True)

@@ -15,15 +15,16 @@ from typing import Any
 
 import pytest
 
-from swirl import records, tracking
-from swirl.layout import Layout
+from swirl import tracking
+from swirl.core import records
+from swirl.core.layout import Layout
+from swirl.core.types import OUTCOME, Action, Prediction, Question, Step, Stop, Trajectory, Verdict
 from swirl.models.flops import Work
 from swirl.rl.pace import Pace
 from swirl.tracking.contents import by_measure
 from swirl.tracking.inputs import datasets, dependencies, dependency_tags
 from swirl.tracking.pipeline import read_stages
 from swirl.tracking.samples import _choose, read_samples, sampled_tokens, trace_of
-from swirl.types import OUTCOME, Action, Prediction, Question, Step, Stop, Trajectory, Verdict
 
 DVC_YAML = """
 stages:

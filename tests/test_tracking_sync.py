@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from swirl import tracking
-from swirl.errors import SwirlError
-from swirl.layout import Layout
+from swirl.core.errors import SwirlError
+from swirl.core.layout import Layout
 from swirl.tracking.contents import plain
 from swirl.tracking.journal import Journal, pending_folder
 from swirl.tracking.operations import Child, End, File, Log, Operation, Parent, Settle, Text

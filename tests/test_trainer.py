@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from swirl.core.types import SubTrajectory
 from swirl.models.flops import Work, matrix_flops
 from swirl.models.masters import Masters
 from swirl.rl.checkpoints import Checkpoints
@@ -28,7 +29,6 @@ from swirl.rl.trainer import (
 )
 from swirl.rollout.engine import Policy
 from swirl.rollout.sampler import Sampling
-from swirl.types import SubTrajectory
 from tests import tiny
 
 CHAT = tiny.chat()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from swirl.records import load_json, save_json
+from swirl.core.records import load_json, save_json
 
 _NAME = "absent.json"
 

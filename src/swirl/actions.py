@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from types import MappingProxyType
 
-from swirl.types import Action, ActionKind
+from swirl.core.types import Action, ActionKind
 
 ANSWER_TAG = "answer"
 """The tag of a final answer: understood whatever tools there are."""

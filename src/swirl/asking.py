@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TextIO
 
-from swirl.errors import DataError
-from swirl.layout import Layout
+from swirl.core.errors import DataError
+from swirl.core.layout import Layout
 from swirl.params import Params
 from swirl.reporting.markup import printable
 from swirl.serving.agent import MAX_QUESTION, Acted, Agent, Ended, Event, Observed, as_dict, unknown

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
-from swirl.errors import DataError, SwirlError
+from swirl.core.errors import DataError, SwirlError
+from swirl.core.layout import Layout
 from swirl.judges import load_text_judge
 from swirl.judging.calibrate import ErrorRates, LabelledStep, calibrate, calibrate_tokens, read_labelled
 from swirl.judging.reward import RewardModel
-from swirl.layout import Layout
 from swirl.models.local import context_of
 from swirl.models.prompts import fill
 from swirl.params import Params

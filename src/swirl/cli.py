@@ -11,7 +11,7 @@ import typer
 
 from swirl import environment
 from swirl.commands import judge, project_layout, track
-from swirl.errors import SwirlError
+from swirl.core.errors import SwirlError
 from swirl.pipeline import STAGES
 
 app = typer.Typer(

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 
 from swirl.actions import DEFAULT_TAGS, parse
 from swirl.benchmarks.oracle import label_steps
+from swirl.core.distributed import Processes
+from swirl.core.grading import grade
+from swirl.core.layout import Layout
+from swirl.core.types import ActionKind, SubTrajectory, Trajectory
 from swirl.evaluation.scoring import mean
-from swirl.grading import grade
 from swirl.judges import load_reward_model
-from swirl.layout import Layout
 from swirl.params import Params
-from swirl.processes import Processes
 from swirl.rollout.engine import Policy
 from swirl.rollout.sampler import Sampled
-from swirl.types import ActionKind, SubTrajectory, Trajectory
 from swirl.wiring import attempts, derivations_of, questions_of, roll_out_all
 
 

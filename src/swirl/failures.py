@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from swirl.errors import DataError
-from swirl.journal import Journal
+from swirl.core.errors import DataError
+from swirl.core.journal import Journal
+from swirl.core.types import Trajectory
 from swirl.params import Params
-from swirl.types import Trajectory
 
 
 def check_rollouts(blocks: Sequence[Sequence[Trajectory]], params: Params, journal: Journal) -> None:

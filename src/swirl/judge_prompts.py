@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from swirl.core.layout import Layout
 from swirl.judging.rationale import JudgePrompts
-from swirl.layout import Layout
 from swirl.models.prompts import read_prompt
 from swirl.params import Params
 

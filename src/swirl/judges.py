@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from swirl.errors import ModelError
+from swirl.core.errors import ModelError
+from swirl.core.layout import Layout
+from swirl.core.seeds import derive
 from swirl.judge_prompts import judge_question, read_judge_prompts
 from swirl.judging.local import LocalRationaleJudge
 from swirl.judging.rationale import RationaleJudge
 from swirl.judging.remote import EndpointJudge
 from swirl.judging.reward import RewardModel
-from swirl.layout import Layout
 from swirl.models.chat import Chat
 from swirl.models.local import context_of, deterministic, load_chat, load_model
 from swirl.params import EndpointReward, Params, PretrainedReward, Served
 from swirl.rollout.sampler import Sampling
-from swirl.seeds import derive
 from swirl.servers import client_of, judge_cache
 
 Judge = RewardModel | RationaleJudge

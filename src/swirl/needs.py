@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from swirl.benchmarks.hub import HUB
-from swirl.errors import ModelError
+from swirl.core.errors import ModelError
 from swirl.params import EmbeddedBase, EndpointBase, EndpointReward, Params, Pretrained, Served
 
 

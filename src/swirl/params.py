@@ -18,9 +18,9 @@ from pydantic import (
     model_validator,
 )
 
+from swirl.core.errors import ParamsError
+from swirl.core.types import Strategy
 from swirl.endpoints.types import ALLOWED, is_key_env, is_url
-from swirl.errors import ParamsError
-from swirl.types import Strategy
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
-from swirl.errors import ParamsError
+from swirl.core.errors import ParamsError
 from swirl.params import Params, Section, chosen_by_source, dump, read, validate
 
 COMPLETE = "mini"

@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from swirl.errors import SwirlError
-from swirl.layout import Layout
-from swirl.processes import launched
-from swirl.records import save_json
+from swirl.core.distributed import launched
+from swirl.core.errors import SwirlError
+from swirl.core.layout import Layout
+from swirl.core.records import save_json
 from swirl.stamps import stamped
 
 if TYPE_CHECKING:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import atexit
 from pathlib import Path
 
+from swirl.core.distributed import launched
+from swirl.core.errors import ModelError
+from swirl.core.layout import Layout
+from swirl.core.records import load_json, save_json
 from swirl.endpoints.client import Client, Endpoint
-from swirl.errors import ModelError
-from swirl.layout import Layout
 from swirl.models.chat import Chat
 from swirl.models.local import configured_context, load_chat
 from swirl.params import EndpointBase, Served
-from swirl.processes import launched
-from swirl.records import load_json, save_json
 from swirl.rollout.remote import RemotePolicy
 
 _SERVER = "server.json"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from swirl.errors import DataError
-from swirl.layout import Layout
+from swirl.core.errors import DataError
+from swirl.core.layout import Layout
+from swirl.core.types import OUTCOME, Question, Trajectory, Verdict
 from swirl.reporting.markup import printable
-from swirl.types import OUTCOME, Question, Trajectory, Verdict
 
 
 def show(trajectory_id: str, layout: Layout, model: str | None = None) -> str:
@@ -16,7 +16,7 @@ def show(trajectory_id: str, layout: Layout, model: str | None = None) -> str:
     `model` names an evaluated model; None looks at the synthesised trajectories first, then at every model's. Raises
     `DataError` when there is none of that id.
     """
-    from swirl import records
+    from swirl.core import records
 
     trajectory, path = _find(trajectory_id, layout, model)
     questions = records.load(Question, layout.questions) if layout.questions.exists() else []
@@ -65,7 +65,7 @@ def _find(trajectory_id: str, layout: Layout, model: str | None) -> tuple[Trajec
     """The trajectory of that id and the file it is in: a synthesised one, or one behind a prediction."""
     import pyarrow.parquet as pq
 
-    from swirl import records
+    from swirl.core import records
 
     paths = [layout.trajectories, *sorted(layout.root.glob("data/predictions/*/trajectories.parquet"))]
     if model:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from swirl.errors import ModelError
+from swirl.core.errors import ModelError
 from swirl.params import AnnotatedBase, AnnotatedReward, EmbeddedBase, EmbeddedReward, Params, Pretrained
 
 UNKNOWN = math.nan

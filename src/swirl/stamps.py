@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from swirl.layout import Layout
-from swirl.records import from_dict, load_json, save_json
+from swirl.core.layout import Layout
+from swirl.core.records import from_dict, load_json, save_json
 
 if TYPE_CHECKING:
     import psutil

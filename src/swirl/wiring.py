@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from swirl.errors import DataError
-from swirl.layout import Layout
+from swirl.core.errors import DataError
+from swirl.core.layout import Layout
+from swirl.core.records import load
+from swirl.core.threads import spread
+from swirl.core.types import Derivation, Question, Trajectory
 from swirl.models.local import context_of, deterministic, load_chat, load_model
 from swirl.models.prompts import Prompts, fill, read_prompt
-from swirl.models.threads import spread
 from swirl.params import Params, Served
-from swirl.records import load
 from swirl.rollout.engine import Attempt, Policy, roll_out
 from swirl.rollout.remote import RemotePolicy, roll_out_remote
 from swirl.rollout.sampler import Sampling
@@ -20,7 +21,6 @@ from swirl.servers import remote_policy
 from swirl.tools import Search
 from swirl.tools.base import Tool, listed
 from swirl.tools.registry import by_kind, open_tool, options_name
-from swirl.types import Derivation, Question, Trajectory
 
 AnyPolicy = Policy | RemotePolicy
 

@@ -19,7 +19,7 @@ import torch
 import yaml
 
 from swirl import presets
-from swirl.layout import Layout
+from swirl.core.layout import Layout
 from swirl.models.local import save
 from swirl.params import Params, validate
 from swirl.presets import laid_over

@@ -9,12 +9,12 @@ import pytest
 
 from swirl.absent import why_absent
 from swirl.benchmarks.oracle import label_steps
-from swirl.layout import Layout
+from swirl.core.layout import Layout
+from swirl.core.records import load, load_json
+from swirl.core.types import Action, ActionKind, Derivation, Question, WrittenSolution
 from swirl.params import Params, validate
 from swirl.presets import laid_over, tree
-from swirl.records import load, load_json
 from swirl.stages import evaluate, train
-from swirl.types import Action, ActionKind, Derivation, Question, WrittenSolution
 from tests.stages.conftest import ROOT, run_stages
 
 NAMES = ("Ada", "Bram", "Cleo", "Edda", "Falk", "Greta")

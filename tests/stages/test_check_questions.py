@@ -9,12 +9,12 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from swirl.errors import DataError, GateError
-from swirl.layout import Layout
+from swirl.core.errors import DataError, GateError
+from swirl.core.layout import Layout
+from swirl.core.records import load_json, save, save_json
+from swirl.core.types import Derivation, Passage, Question, Support
 from swirl.params import Benchmark, CheckQuestions, load
-from swirl.records import load_json, save, save_json
 from swirl.stages import check_questions
-from swirl.types import Derivation, Passage, Question, Support
 
 GIVEN = load(Path(__file__).parents[2] / "params.yaml")
 BENCHMARKS = dict.fromkeys(("mini-hotpotqa", "mini-gsm8k"), Benchmark(source="embedded", train=1, evaluation=1))

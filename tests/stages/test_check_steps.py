@@ -8,12 +8,10 @@ from typing import Any
 
 import pytest
 
-from swirl.errors import DataError, GateError
-from swirl.layout import Layout
-from swirl.params import CheckSteps, Params, load
-from swirl.records import load_json, save
-from swirl.stages import check_steps
-from swirl.types import (
+from swirl.core.errors import DataError, GateError
+from swirl.core.layout import Layout
+from swirl.core.records import load_json, save
+from swirl.core.types import (
     OUTCOME,
     Action,
     Question,
@@ -23,6 +21,8 @@ from swirl.types import (
     Trajectory,
     Verdict,
 )
+from swirl.params import CheckSteps, Params, load
+from swirl.stages import check_steps
 
 PARAMS = load(Path(__file__).parents[2] / "params.yaml")
 LIMITS = CheckSteps(max_null_rate=0.3, min_good_share=0.25, max_good_share=0.75, min_rows=3)

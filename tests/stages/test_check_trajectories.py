@@ -12,12 +12,12 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from swirl.errors import DataError, GateError, ModelError
-from swirl.layout import Layout
+from swirl.core.errors import DataError, GateError, ModelError
+from swirl.core.layout import Layout
+from swirl.core.records import load_json, save
+from swirl.core.types import SCHEMAS, Action, Question, Step, Stop, Trajectory
 from swirl.params import CheckTrajectories, Params, load
-from swirl.records import load_json, save
 from swirl.stages import check_trajectories
-from swirl.types import SCHEMAS, Action, Question, Step, Stop, Trajectory
 
 WORDS = ["<end>", "<search_query>", "</search_query>", "<answer>", "</answer>", "Oslo", "Bergen", "hmm"]
 """The vocabulary; a word's token id is its position."""

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from swirl.errors import DataError, ParamsError
-from swirl.layout import Layout
+from swirl.core.errors import DataError, ParamsError
+from swirl.core.layout import Layout
+from swirl.core.records import load as records
+from swirl.core.records import load_json
+from swirl.core.types import Derivation, Passage, Question
 from swirl.params import Benchmark, Params, load
-from swirl.records import load as records
-from swirl.records import load_json
 from swirl.stages import download
-from swirl.types import Derivation, Passage, Question
 
 PARAMS = load(Path(__file__).parents[2] / "params.yaml")
 SIZES = {

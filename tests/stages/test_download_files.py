@@ -14,13 +14,13 @@ import pytest
 import yaml
 
 from swirl.benchmarks.hub import Fetcher
-from swirl.errors import DataError, GateError, ParamsError
-from swirl.layout import Layout
+from swirl.core.errors import DataError, GateError, ParamsError
+from swirl.core.layout import Layout
+from swirl.core.records import load, load_json, save
+from swirl.core.types import Derivation, Passage, Question, Support
 from swirl.params import Params, validate
-from swirl.records import load, load_json, save
 from swirl.stages import check_questions, download, index
 from swirl.tools import Search
-from swirl.types import Derivation, Passage, Question, Support
 from tests.fake_hub import FakeHub, running
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from swirl.journal import Journal
-from swirl.layout import Layout
+from swirl.core.journal import Journal
+from swirl.core.layout import Layout
+from swirl.core.records import load, load_json
+from swirl.core.seeds import derive
+from swirl.core.types import Prediction, Question, Trajectory
 from swirl.params import Params, validate
 from swirl.presets import laid_over
-from swirl.records import load, load_json
-from swirl.seeds import derive
-from swirl.types import Prediction, Question, Trajectory
 from swirl.wiring import attempts, load_policy, questions_of, roll_out_all
 from tests.stages.conftest import clone
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from swirl.layout import Layout
+from swirl.core.layout import Layout
+from swirl.core.records import load as records
+from swirl.core.records import load_json, save
+from swirl.core.types import OUTCOME, Action, Step, Stop, SubTrajectory, Trajectory, Verdict
 from swirl.params import Params, load
-from swirl.records import load as records
-from swirl.records import load_json, save
 from swirl.stages import filter as stage
-from swirl.types import OUTCOME, Action, Step, Stop, SubTrajectory, Trajectory, Verdict
 
 PARAMS = load(Path(__file__).parents[2] / "params.yaml")
 

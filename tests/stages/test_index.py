@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from swirl.errors import DataError
-from swirl.layout import Layout
+from swirl.core.errors import DataError
+from swirl.core.layout import Layout
+from swirl.core.records import load_json, save
+from swirl.core.types import Passage, Question, Support
 from swirl.params import Params, load
-from swirl.records import load_json, save
 from swirl.stages import index
 from swirl.tools import Search
-from swirl.types import Passage, Question, Support
 
 PARAMS = load(Path(__file__).parents[2] / "params.yaml")
 NORTH = [Passage("p0", "Oslo", "Oslo is the capital of Norway."), Passage("p1", "Bergen", "A harbour.")]

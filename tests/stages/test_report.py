@@ -12,15 +12,16 @@ from typing import Any
 
 import pytest
 
-from swirl import params, records
-from swirl.errors import DataError
+from swirl import params
+from swirl.core import records
+from swirl.core.errors import DataError
+from swirl.core.layout import Layout
+from swirl.core.types import Action, Prediction, Question, Score, Step, Stop, Trajectory
 from swirl.evaluation.statistics import wilson
-from swirl.layout import Layout
 from swirl.params import Params
 from swirl.reporting import text
 from swirl.stages import report
 from swirl.stages.evaluate import by_hops
-from swirl.types import Action, Prediction, Question, Score, Step, Stop, Trajectory
 
 N = 20
 HOSTILE = "</pre><script>alert('x')</script><img src=http://evil.example/x onerror=alert(1)> \u202e\x1b[31m &amp;"

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 
+from swirl.core.layout import Layout
+from swirl.core.records import load_json
+from swirl.core.types import Action, Derivation, Step, Stop, Trajectory
 from swirl.judging.reward import RewardModel
-from swirl.layout import Layout
 from swirl.makers.teaching import Labelled, error_rates, label_trajectory, verdict_loss
 from swirl.params import Params
-from swirl.records import load_json
-from swirl.types import Action, Derivation, Step, Stop, Trajectory
 from tests import tiny
 
 CHAT = tiny.chat()

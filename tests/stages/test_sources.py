@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 
 from swirl.absent import why_absent
+from swirl.core.errors import DataError
+from swirl.core.layout import Layout
+from swirl.core.records import load, load_json
+from swirl.core.types import OUTCOME, Prediction, Question, Stop, Trajectory, Verdict
 from swirl.endpoints import client
 from swirl.endpoints.client import UnavailableError
-from swirl.errors import DataError
-from swirl.layout import Layout
 from swirl.params import Params, validate
 from swirl.presets import laid_over
-from swirl.records import load, load_json
 from swirl.stages import evaluate, train
-from swirl.types import OUTCOME, Prediction, Question, Stop, Trajectory, Verdict
 from tests.servers import Reply, Scripted, refused, said, scripted, serving
 from tests.stages.conftest import clone, run_stages
 

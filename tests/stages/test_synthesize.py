@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from swirl.journal import Journal
-from swirl.layout import Layout
+from swirl.core.journal import Journal
+from swirl.core.layout import Layout
+from swirl.core.records import load, load_json
+from swirl.core.types import Question, Stop, Trajectory
 from swirl.params import Params, validate
 from swirl.presets import laid_over
-from swirl.records import load, load_json
 from swirl.stages import synthesize
-from swirl.types import Question, Stop, Trajectory
 from swirl.wiring import load_policy
 
 

@@ -19,18 +19,18 @@ import torch
 import yaml
 
 from swirl.actions import render
+from swirl.core.distributed import ALONE
+from swirl.core.errors import DataError
+from swirl.core.journal import fingerprint
+from swirl.core.layout import Layout
+from swirl.core.records import load, load_json, save
+from swirl.core.types import Action, ActionKind, Derivation, Question, Step, Stop, SubTrajectory, Trajectory
 from swirl.development import Development
-from swirl.errors import DataError
-from swirl.journal import fingerprint
-from swirl.layout import Layout
 from swirl.models.pointer import follow, write_pointer
 from swirl.params import Params, validate
 from swirl.presets import laid_over
-from swirl.processes import ALONE
-from swirl.records import load, load_json, save
 from swirl.rollout.sampler import Sampled
 from swirl.stages import evaluate, train
-from swirl.types import Action, ActionKind, Derivation, Question, Step, Stop, SubTrajectory, Trajectory
 from swirl.wiring import load_local_policy, load_policy
 from tests.stages.conftest import ROOT, clone
 

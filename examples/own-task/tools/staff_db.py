@@ -6,7 +6,7 @@ import sqlite3
 import time
 from pathlib import Path
 
-from swirl.errors import ToolError
+from swirl.core.errors import ToolError
 
 
 class StaffDatabase:

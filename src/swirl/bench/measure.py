@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from swirl.core.errors import SwirlError
 from swirl.environment import ALLOCATOR
-from swirl.errors import SwirlError
 
 Result = dict[str, Any]
 

@@ -31,8 +31,8 @@ from pathlib import Path
 
 from swirl import presets, stamps
 from swirl.bench.measure import Result
-from swirl.errors import SwirlError
-from swirl.layout import Layout
+from swirl.core.errors import SwirlError
+from swirl.core.layout import Layout
 from swirl.pipeline import STAGES
 from swirl.stamps import Stamps
 

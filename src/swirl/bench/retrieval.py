@@ -10,12 +10,12 @@ import time
 from pathlib import Path
 
 from swirl.bench.measure import Result
-from swirl.errors import DataError
-from swirl.layout import Layout
-from swirl.records import load
+from swirl.core.errors import DataError
+from swirl.core.layout import Layout
+from swirl.core.records import load
+from swirl.core.types import Question, Support
 from swirl.tools.recall import recall
 from swirl.tools.search import Search
-from swirl.types import Question, Support
 
 
 def retrieval(root: Path, device: str = "cpu") -> Result:

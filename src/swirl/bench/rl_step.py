@@ -25,13 +25,13 @@ from typing import TYPE_CHECKING, Any
 
 from swirl.bench import trl
 from swirl.bench.measure import Result, forget_peak, interleave, repeat, resident_mb
-from swirl.errors import DataError
+from swirl.core.errors import DataError
+from swirl.core.types import SubTrajectory
 from swirl.models.flops import matmul_flops, matrix_flops
 from swirl.rl.combs import Comb, pack
 from swirl.rl.trainer import Settings, Trainer
 from swirl.rollout.engine import Policy
 from swirl.rollout.sampler import Sampling
-from swirl.types import SubTrajectory
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -232,8 +232,8 @@ class _Vocabulary:
 
 def _groups(root: Path, source: str) -> list[list[SubTrajectory]]:
     """Five trajectories of the default run with five states each, or four made-up ones with `source` states each."""
-    from swirl.layout import Layout
-    from swirl.records import load
+    from swirl.core.layout import Layout
+    from swirl.core.records import load
     from swirl.rl.trainer import by_trajectory
 
     if source != "run":

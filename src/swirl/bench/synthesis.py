@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from swirl.bench.measure import Result, forget_peak, interleave, repeat, resident_mb
-from swirl.errors import DataError
+from swirl.core.errors import DataError
 from swirl.models.flops import matmul_flops
 
 Say = Callable[[Sequence[tuple[int, ...]]], list[list[int]]]
@@ -45,7 +45,7 @@ def run_side(side: Result) -> Result:
     import torch
 
     from swirl import params as params_module
-    from swirl.layout import Layout
+    from swirl.core.layout import Layout
     from swirl.wiring import attempts, load_policy, questions_of, roll_out_all
 
     root = Path.cwd()
@@ -91,9 +91,9 @@ def run_side(side: Result) -> Result:
 def _rounds(policy: Any, todo: Sequence[Any], say: Say, params: Any) -> int:
     """The agent loop in lock step, every state read whole; returns the number of action tokens."""
     from swirl.actions import parse
+    from swirl.core.types import ActionKind
     from swirl.rollout.engine import MALFORMED_REPLY
     from swirl.tools.base import call
-    from swirl.types import ActionKind
 
     chat = policy.chat
     states = [chat.prompt(attempt.prompt) for attempt in todo]

@@ -11,9 +11,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from swirl.bench.measure import Result
-from swirl.errors import SwirlError
+from swirl.core.errors import SwirlError
+from swirl.core.types import SubTrajectory
 from swirl.models.flops import matrix_flops
-from swirl.types import SubTrajectory
 
 
 def check_installed() -> None:

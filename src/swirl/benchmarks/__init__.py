@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from swirl.errors import DataError
-from swirl.types import Passage, Question
+from swirl.core.errors import DataError
+from swirl.core.types import Passage, Question
 
 
 def load(

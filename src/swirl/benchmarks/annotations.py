@@ -17,10 +17,10 @@ from enum import StrEnum
 from swirl.actions import render
 from swirl.benchmarks.demonstrations import Turn, observe
 from swirl.benchmarks.oracle import ANNOTATED, is_operation, value_of
-from swirl.grading import same_number
+from swirl.core.grading import same_number
+from swirl.core.types import ActionKind, Derivation
 from swirl.tools import Calculator
 from swirl.tools.base import call as run_tool
-from swirl.types import ActionKind, Derivation
 
 _ANNOTATION = re.compile(r"<<([^<>]*)>>")
 _IN_EXPRESSIONS = frozenset("0123456789 \t\n+-*/×÷=$€£().,%–−")

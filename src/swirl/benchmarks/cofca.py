@@ -27,7 +27,7 @@ from swirl.benchmarks.rows import (
     text,
     texts,
 )
-from swirl.errors import DataError
+from swirl.core.errors import DataError
 
 NAMES: Mapping[str, str] = {
     "passage": "passage",

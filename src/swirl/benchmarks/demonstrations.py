@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from swirl.actions import render
 from swirl.benchmarks.problems import Move, Problem
 from swirl.benchmarks.world import RELATIONS, Chain
-from swirl.types import ActionKind
+from swirl.core.types import ActionKind
 
 Tool = Callable[[str], str]
 """Runs one payload and gives the result text."""

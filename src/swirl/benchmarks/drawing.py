@@ -13,10 +13,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from swirl.errors import DataError
-from swirl.seeds import generator
-from swirl.types import Question
-from swirl.wording import normalised
+from swirl.core.errors import DataError
+from swirl.core.leakage import normalised
+from swirl.core.seeds import generator
+from swirl.core.types import Question
 
 ORDER = ("evaluation", "development", "train", "reward", "pretrain")
 """The splits as they are drawn: what is compared over time comes first."""

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from swirl.benchmarks.problems import draw_problem
 from swirl.benchmarks.world import Chain, World, change_facts, make_world, merge
-from swirl.errors import DataError
-from swirl.seeds import generator
-from swirl.types import Derivation, Passage, Question
+from swirl.core.errors import DataError
+from swirl.core.seeds import generator
+from swirl.core.types import Derivation, Passage, Question
 
 QA_BENCHMARKS: dict[str, dict[int, float]] = {
     "mini-hotpotqa": {2: 1.0},

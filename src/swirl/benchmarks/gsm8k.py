@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from swirl.benchmarks.rows import BadRow, Fields, Format, Row, text
-from swirl.grading import same_number
+from swirl.core.grading import same_number
 
 _ANNOTATION = re.compile(r"<<[^<>]*>>")
 

@@ -18,8 +18,8 @@ from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
-from swirl.checksums import Checksum, checksum
-from swirl.errors import DataError
+from swirl.core.checksums import Checksum, checksum
+from swirl.core.errors import DataError
 
 _TIMEOUT_S = 60.0
 _LARGEST_BYTES = 4_000_000_000

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from swirl.benchmarks import beerqa, cofca, gsm8k, hotpotqa, musique
 from swirl.benchmarks.rows import Format, Pair, Parsed, Row, Skipped, parse_rows
-from swirl.errors import DataError
-from swirl.types import Passage, Question
+from swirl.core.errors import DataError
+from swirl.core.types import Passage, Question
 
 OFFICIAL: Mapping[str, Format] = {
     "gsm8k": gsm8k.FORMAT,

@@ -14,10 +14,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from swirl.errors import ToolError
-from swirl.grading import grade, normalize
+from swirl.core.errors import ToolError
+from swirl.core.grading import grade, normalize
+from swirl.core.types import Action, ActionKind, Derivation
 from swirl.tools.calculator import Calculator, canonical
-from swirl.types import Action, ActionKind, Derivation
 
 ANNOTATED = "annotated"
 """`Derivation.kind` of rows with calculator annotations: calls are compared by value, in any order."""

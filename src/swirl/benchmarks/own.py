@@ -10,8 +10,8 @@ from pathlib import Path
 
 from swirl.benchmarks.official import Loaded, check_rest
 from swirl.benchmarks.rows import NOTHING, BadRow, Fields, Pair, Row, Skipped, any_text, parse_rows, text, texts
-from swirl.errors import DataError
-from swirl.types import Passage, Question
+from swirl.core.errors import DataError
+from swirl.core.types import Passage, Question
 
 PASSAGE_CHARACTERS = 1000
 """A text file is cut into passages of at most so many characters."""

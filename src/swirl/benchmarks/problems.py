@@ -6,7 +6,7 @@ import random
 from dataclasses import dataclass
 
 from swirl.benchmarks.names import first_names, split_of
-from swirl.types import Derivation
+from swirl.core.types import Derivation
 
 OBJECTS = tuple(
     "apples marbles stickers coins shells books cards pens beads stamps cookies buttons ribbons pears plums".split()

@@ -15,7 +15,7 @@ from swirl.actions import render
 from swirl.benchmarks.annotations import SEPARATOR, Solution
 from swirl.benchmarks.demonstrations import Turn, observe
 from swirl.benchmarks.oracle import value_of
-from swirl.types import ActionKind
+from swirl.core.types import ActionKind
 
 _IN_QUESTION = re.compile(r"(?<![\w./])[0-9]+(?![\w/]|\.[0-9])")
 """Whole numbers that stand alone: not `1/2`, `3.5`, `2nd`."""

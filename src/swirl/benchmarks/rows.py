@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, NoReturn, Protocol, TypeVar
 
-from swirl.errors import DataError
+from swirl.core.errors import DataError
 
 Fields = Mapping[str, object]
 """One row as it stands in the file."""

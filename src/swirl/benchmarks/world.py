@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from swirl.benchmarks.names import BOOK, CITY, COMPANY, COUNTRY, FILM, PERSON, TYPES, names
-from swirl.errors import DataError
-from swirl.types import Derivation, Passage
+from swirl.core.errors import DataError
+from swirl.core.types import Derivation, Passage
 
 RELATIONS: dict[str, tuple[tuple[str, str], ...]] = {
     PERSON: (("spouse", PERSON), ("birthplace", CITY), ("employer", COMPANY)),

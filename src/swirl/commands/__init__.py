@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from swirl.errors import SwirlError
-from swirl.layout import Layout
+from swirl.core.errors import SwirlError
+from swirl.core.layout import Layout
 
 
 def project_layout() -> Layout:

@@ -9,9 +9,9 @@ import os
 import threading
 from pathlib import Path
 
+from swirl.core.errors import DataError
 from swirl.endpoints.types import Answer, Ask, Endpoint
 from swirl.endpoints.wire import log_probabilities, token_ids
-from swirl.errors import DataError
 
 MAX_ENTRY = 2**20
 """Bytes of one file; a larger answer is not kept."""

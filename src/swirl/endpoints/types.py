@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from swirl.errors import ModelError
+from swirl.core.errors import ModelError
 
 
 class EndpointError(ModelError):

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from swirl.benchmarks.oracle import label_steps
+from swirl.core.grading import exact_match, f1, grade
+from swirl.core.types import ActionKind, Derivation, Prediction, Question, Score, Trajectory, Verdict
 from swirl.evaluation.statistics import wilson
-from swirl.grading import exact_match, f1, grade
-from swirl.types import ActionKind, Derivation, Prediction, Question, Score, Trajectory, Verdict
 
 
 def predict(

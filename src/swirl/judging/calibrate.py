@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from swirl.errors import DataError
+from swirl.core.errors import DataError
 from swirl.evaluation.statistics import wilson
 from swirl.judging.rationale import RationaleJudge, outcome_prompt, process_prompt
 from swirl.judging.reward import RewardModel

@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from swirl.types import OUTCOME, Stop, Strategy, SubTrajectory, Trajectory, Verdict
+from swirl.core.types import OUTCOME, Stop, Strategy, SubTrajectory, Trajectory, Verdict
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from swirl.core.errors import ModelError
 from swirl.endpoints.client import Answer, Ask, Client, ContextError, Message
-from swirl.errors import ModelError
 from swirl.judging.rationale import JudgePrompts, RationaleJudge, Said
 from swirl.models.chat import Chat
 from swirl.rollout.sampler import Sampling

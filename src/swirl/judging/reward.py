@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from swirl.errors import ModelError
+from swirl.core.errors import ModelError
+from swirl.core.threads import spread
+from swirl.core.types import Trajectory, Verdict
 from swirl.models.chat import Chat
-from swirl.models.threads import spread
 from swirl.rl.combs import Comb, apart, pack, share_out
 from swirl.rl.logprobs import final_logits
-from swirl.types import Trajectory, Verdict
 
 GOOD, BAD = "GOOD", "BAD"
 

@@ -10,9 +10,12 @@ from itertools import islice
 
 from swirl.absent import leave_out
 from swirl.benchmarks.annotations import LeftOut, Solution, solve
-from swirl.errors import DataError
+from swirl.core.errors import DataError
+from swirl.core.layout import Layout
+from swirl.core.records import load, save_json, save_series
+from swirl.core.seeds import derive, generator
+from swirl.core.types import Question, WrittenSolution
 from swirl.judge_prompts import judge_question
-from swirl.layout import Layout
 from swirl.models.annotated import Blend, drills, examples, fitting, tokenizer_of
 from swirl.models.chat import Chat
 from swirl.models.local import deterministic, fresh_gemma2, save
@@ -20,10 +23,7 @@ from swirl.models.prompts import fill
 from swirl.models.training import Schedule, train, weighted_loss
 from swirl.params import AnnotatedBase, Params
 from swirl.progress import Progress
-from swirl.records import load, save_json, save_series
 from swirl.rollout.engine import MALFORMED_REPLY
-from swirl.seeds import derive, generator
-from swirl.types import Question, WrittenSolution
 from swirl.wiring import prompts_to_demonstrate, questions_of
 
 

@@ -8,20 +8,20 @@ still sees its verdicts alone, but these come from golden labels.
 
 from __future__ import annotations
 
-from swirl.errors import DataError
+from swirl.core.errors import DataError
+from swirl.core.layout import Layout
+from swirl.core.records import save_json, save_series
+from swirl.core.seeds import derive, generator
+from swirl.core.types import Question
 from swirl.judge_prompts import judge_question
 from swirl.judging.reward import RewardModel
-from swirl.layout import Layout
 from swirl.makers.annotated_base import solved
 from swirl.makers.teaching import Labelled, error_rates, label_trajectory, label_written, teach
 from swirl.models.annotated import fitting, written
 from swirl.models.local import load_model, load_tokenizer, save
 from swirl.models.training import Schedule
 from swirl.params import AnnotatedBase, AnnotatedReward, Params
-from swirl.records import save_json, save_series
 from swirl.rollout.engine import Policy
-from swirl.seeds import derive, generator
-from swirl.types import Question
 from swirl.wiring import attempts, derivations_of, load_local_policy, prompts_to_demonstrate, questions_of, roll_out_all
 
 

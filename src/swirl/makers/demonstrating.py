@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from swirl.benchmarks.embedded import memory_world
+from swirl.core.layout import Layout
+from swirl.core.seeds import generator
 from swirl.judge_prompts import judge_question
-from swirl.layout import Layout
 from swirl.models.pretraining import Demonstrator
 from swirl.params import Params
-from swirl.seeds import generator
 from swirl.wiring import prompts_to_demonstrate
 
 

@@ -11,10 +11,13 @@ from typing import Any
 
 from swirl.benchmarks.demonstrations import Flaws
 from swirl.benchmarks.names import words
-from swirl.grading import grade
+from swirl.core.grading import grade
+from swirl.core.layout import Layout
+from swirl.core.records import load, save_json, save_series
+from swirl.core.seeds import derive, generator
+from swirl.core.types import Derivation, Question
 from swirl.judge_prompts import judge_question
 from swirl.judging.reward import BAD, GOOD
-from swirl.layout import Layout
 from swirl.makers.demonstrating import demonstrator
 from swirl.models.chat import Chat
 from swirl.models.local import deterministic, fresh, save
@@ -23,11 +26,8 @@ from swirl.models.tokenizer import build_tokenizer
 from swirl.models.training import Schedule, train, weighted_loss
 from swirl.params import EmbeddedBase, Params, Phase
 from swirl.progress import Progress
-from swirl.records import load, save_json, save_series
 from swirl.rollout.engine import MALFORMED_REPLY, Attempt, Policy
-from swirl.seeds import derive, generator
 from swirl.tools.search import NO_RESULT
-from swirl.types import Derivation, Question
 from swirl.wiring import attempts, prompts_to_demonstrate, roll_out_all
 
 

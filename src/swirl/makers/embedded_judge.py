@@ -8,20 +8,20 @@ from __future__ import annotations
 
 from swirl.benchmarks.demonstrations import Flaws
 from swirl.benchmarks.embedded import build
+from swirl.core.layout import Layout
+from swirl.core.records import save_json, save_series
+from swirl.core.seeds import derive, generator
+from swirl.core.types import Question
 from swirl.judge_prompts import judge_question
 from swirl.judging.reward import RewardModel
-from swirl.layout import Layout
 from swirl.makers.demonstrating import demonstrator
 from swirl.makers.teaching import Labelled, error_rates, label_trajectory, label_written, teach
 from swirl.models.local import load_model, load_tokenizer, save
 from swirl.models.pretraining import Demonstration
 from swirl.models.training import Schedule
 from swirl.params import EmbeddedBase, EmbeddedReward, Params
-from swirl.records import save_json, save_series
 from swirl.rollout.engine import Policy
-from swirl.seeds import derive, generator
 from swirl.tools import Calculator, Search
-from swirl.types import Question
 from swirl.wiring import attempts_with, load_local_policy, roll_out_all
 
 SOURCES = {"mini-hotpotqa": 1 / 3, "mini-musique": 1 / 3, "mini-beerqa": 1 / 3, "mini-gsm8k": 1.0}

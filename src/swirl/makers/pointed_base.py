@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from swirl.absent import leave_out
-from swirl.layout import Layout
+from swirl.core.layout import Layout
 from swirl.makers.pointing import nothing_was_trained, point
 from swirl.params import EndpointBase, Params, Pretrained
 from swirl.servers import write_server

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from swirl.layout import Layout
+from swirl.core.layout import Layout
+from swirl.core.records import save_json
 from swirl.makers.pointing import nothing_was_trained, point
 from swirl.params import EndpointReward, Params, PretrainedReward
-from swirl.records import save_json
 
 
 def pretrained(params: Params, layout: Layout) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from swirl.layout import Layout
+from swirl.core.layout import Layout
+from swirl.core.records import save_json, save_series
 from swirl.models.pointer import write_locked_pointer
 from swirl.params import Pretrained, PretrainedReward
-from swirl.records import save_json, save_series
 
 
 def point(name: str, settings: Pretrained | PretrainedReward, layout: Layout) -> None:

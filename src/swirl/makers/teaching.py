@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from swirl.actions import parse
 from swirl.benchmarks.oracle import label_steps
+from swirl.core.types import ActionKind, Derivation, Trajectory
 from swirl.judging.reward import RewardModel
 from swirl.models.chat import Chat
 from swirl.models.pretraining import Demonstration
@@ -16,7 +17,6 @@ from swirl.models.training import Schedule, train
 from swirl.progress import Progress
 from swirl.rl.combs import Comb, pack
 from swirl.rl.logprobs import final_logits
-from swirl.types import ActionKind, Derivation, Trajectory
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -11,12 +11,12 @@ from swirl.actions import ANSWER_TAG, DEFAULT_TAGS, parse
 from swirl.benchmarks.annotations import Solution, spoil
 from swirl.benchmarks.oracle import label_steps
 from swirl.benchmarks.renumbering import renumbered
+from swirl.core.types import ActionKind
 from swirl.models.bpe import build_bpe
 from swirl.models.chat import Chat
 from swirl.models.pretraining import Demonstration, example
 from swirl.models.prompts import fill
 from swirl.models.training import Example
-from swirl.types import ActionKind
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

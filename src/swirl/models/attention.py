@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from swirl.errors import ModelError
+from swirl.core.errors import ModelError
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from swirl.errors import ModelError
+from swirl.core.errors import ModelError
 from swirl.models.tokenizer import END, MODEL, PAD, USER
 
 if TYPE_CHECKING:

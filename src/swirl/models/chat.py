@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from threading import Lock
 from typing import Any
 
-from swirl.errors import ModelError
+from swirl.core.errors import ModelError
 
 _SAID = ("QUESTION-SENTINEL", "REPLY-SENTINEL", "RESULT-SENTINEL", "SECOND-REPLY-SENTINEL", "LAST-RESULT-SENTINEL")
 _OPTIONS = {"enable_thinking": False, "date_string": "26 Jul 2024"}

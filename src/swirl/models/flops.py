@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from swirl.models.threads import spread
+from swirl.core.threads import spread
 
 
 @dataclass(frozen=True, slots=True)

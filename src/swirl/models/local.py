@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
-from swirl.errors import ModelError
+from swirl.core.errors import ModelError
 from swirl.models import lora
 from swirl.models.chat import Chat
 from swirl.models.pointer import NAME as POINTER

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from swirl.errors import ModelError
+from swirl.core.errors import ModelError
 from swirl.models.pointer import point_to_same
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from swirl.processes import Processes
+from swirl.core.distributed import Processes
 
 if TYPE_CHECKING:
     from torch import Tensor

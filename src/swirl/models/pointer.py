@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from swirl.checksums import checksum
-from swirl.errors import ModelError
+from swirl.core.checksums import checksum
+from swirl.core.errors import ModelError
 
 NAME = "model.json"
 _PATTERNS = ("*.safetensors", "*.json", "*.model", "*.txt", "*.jinja")

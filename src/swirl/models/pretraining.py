@@ -21,11 +21,11 @@ from swirl.benchmarks.names import words
 from swirl.benchmarks.oracle import label_steps
 from swirl.benchmarks.problems import OBJECTS, VERBS, draw_problem
 from swirl.benchmarks.world import World, make_world
+from swirl.core.types import Derivation
 from swirl.models.chat import Chat
 from swirl.models.prompts import Prompts, fill
 from swirl.models.training import Example
 from swirl.tools import Calculator, Search
-from swirl.types import Derivation
 
 _COPIED = sorted({*words(), *OBJECTS, *VERBS})
 

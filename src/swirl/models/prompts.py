@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from swirl.errors import DataError
+from swirl.core.errors import DataError
 
 _PLACE = re.compile(r"\{(question|steps|tools)\}")
 

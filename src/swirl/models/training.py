@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from swirl.errors import ModelError
+from swirl.core.errors import ModelError
+from swirl.core.threads import spread
 from swirl.models.attention import Sequences, head, read
-from swirl.models.threads import spread
 
 if TYPE_CHECKING:
     from torch import Tensor

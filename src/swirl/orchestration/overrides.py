@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from swirl import params
-from swirl.errors import ParamsError
+from swirl.core.errors import ParamsError
 from swirl.tracking.contents import plain
 
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from swirl.errors import DataError, SwirlError
+from swirl.core.errors import DataError, SwirlError
 from swirl.orchestration import overrides as laid_over
 
 

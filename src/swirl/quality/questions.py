@@ -8,10 +8,10 @@ from typing import Any
 
 import pandas as pd
 
+from swirl.core.leakage import normalised
 from swirl.quality import expect
 from swirl.quality.tables import data_columns
 from swirl.quality.validation import Report, Table, examine
-from swirl.wording import normalised
 
 SPLITS = ("pretrain", "reward", "train", "development", "evaluation")
 """The splits that a file of questions may hold."""

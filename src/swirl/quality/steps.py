@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from swirl.core.types import OUTCOME
 from swirl.quality import expect
 from swirl.quality.tables import data_columns, training_problem
 from swirl.quality.validation import Report, Table, examine
-from swirl.types import OUTCOME
 
 _KEY = ("row", "trajectory_id", "step")
 _OF_TRAJECTORIES = ("id", "question_id", "benchmark", "prompt_ids", "steps")

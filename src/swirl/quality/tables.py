@@ -10,9 +10,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from swirl.errors import DataError
-from swirl.records import read_table
-from swirl.types import Trajectory
+from swirl.core.errors import DataError
+from swirl.core.records import read_table
+from swirl.core.types import Trajectory
 
 
 def read(record_type: type, path: Path) -> pd.DataFrame:

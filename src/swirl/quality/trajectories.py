@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from swirl.core.types import ActionKind, Stop
 from swirl.quality import expect
 from swirl.quality.tables import data_columns, training_problem
 from swirl.quality.validation import Report, Table, examine
-from swirl.types import ActionKind, Stop
 
 Decode = Callable[[list[int]], str]
 """From token ids to text, special tokens left out."""

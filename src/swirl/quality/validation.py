@@ -10,10 +10,10 @@ from typing import Any
 
 import pandas as pd
 
-from swirl.errors import GateError
-from swirl.layout import Layout
+from swirl.core.errors import GateError
+from swirl.core.layout import Layout
+from swirl.core.records import save_json
 from swirl.quality import expect
-from swirl.records import save_json
 
 SHOWN_ROWS = 5
 """Offending rows that a report names for each expectation."""

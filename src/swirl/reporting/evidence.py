@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
-from swirl import records
-from swirl.layout import Layout
+from swirl.core import records
+from swirl.core.layout import Layout
+from swirl.core.types import Prediction, Question, Stop, Trajectory
 from swirl.reporting import charts
 from swirl.reporting.gates import GATES
 from swirl.reporting.markup import Child, Html, tag
 from swirl.reporting.results import LABELS, Results
 from swirl.reporting.tables import section, table, text
-from swirl.types import Prediction, Question, Stop, Trajectory
 
 LONGEST = 700
 """Characters of one action or observation that a sample shows."""

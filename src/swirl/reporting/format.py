@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from swirl.types import Score
+from swirl.core.types import Score
 
 NONE = "–"
 """Stands where nothing was measured."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from swirl.errors import DataError
+from swirl.core.errors import DataError
 from swirl.reporting.markup import Child, Html, tag
 from swirl.reporting.tables import section, table, text
 

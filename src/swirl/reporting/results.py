@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from swirl import records
-from swirl.errors import DataError
+from swirl.core import records
+from swirl.core.errors import DataError
+from swirl.core.layout import Layout
+from swirl.core.types import Prediction, Score, Strategy
 from swirl.evaluation.statistics import mcnemar, paired, relative_gain, wilson
-from swirl.layout import Layout
 from swirl.reporting.paper import paper_order, published
-from swirl.types import Prediction, Score, Strategy
 
 MODELS = ("ceiling", "base", "sft", "swirl")
 """All models, in the order of the tables. Only embedded runs have a ceiling."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from swirl.core.types import Score
 from swirl.reporting import charts
 from swirl.reporting.format import gain, interval, number, p_value, percent, rates
 from swirl.reporting.markup import Child, Html, tag
 from swirl.reporting.paper import published
 from swirl.reporting.results import LABELS, Results, memory_at_chance
-from swirl.types import Score
 
 _RATES = (
     ("accuracy", "agrees with the oracle"),

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from swirl import records
-from swirl.layout import Layout
+from swirl.core import records
+from swirl.core.layout import Layout
 from swirl.pipeline import STAGES
 from swirl.reporting.format import NONE, gain, p_value, percent, rates
 from swirl.reporting.markup import printable

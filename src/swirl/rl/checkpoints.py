@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from swirl.journal import claim
+from swirl.core.journal import claim
 from swirl.models.masters import Masters
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from swirl.errors import ModelError
+from swirl.core.errors import ModelError
 from swirl.models.attention import causal_lm, head, read
 from swirl.rl.combs import Comb, Reading, collate_packed, collate_plain, pack
 

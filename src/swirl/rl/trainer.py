@@ -10,20 +10,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from swirl.core.distributed import ALONE, Processes
+from swirl.core.seeds import derive, generator
+from swirl.core.threads import spread
+from swirl.core.types import SubTrajectory
 from swirl.models import lora
 from swirl.models.flops import Work, matrix_flops
 from swirl.models.masters import Masters
-from swirl.models.threads import spread
 from swirl.models.training import accumulate, recomputing
-from swirl.processes import ALONE, Processes
 from swirl.rl.combs import Comb, apart, pack, share_out
 from swirl.rl.logprobs import action_logprobs, project, tooth_states, unflatten
 from swirl.rl.objective import Estimator, advantages, token_statistics
 from swirl.rl.sampling import Bare, sample_teeth
 from swirl.rollout.engine import Policy
 from swirl.rollout.sampler import Sampled, Sampling
-from swirl.seeds import derive, generator
-from swirl.types import SubTrajectory
 
 if TYPE_CHECKING:
     from torch import Tensor

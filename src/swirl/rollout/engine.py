@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from swirl.actions import parse
+from swirl.core.seeds import derive
+from swirl.core.types import Action, ActionKind, Question, Step, Stop, Trajectory
 from swirl.models.chat import Chat
 from swirl.rollout.sampler import Sampling, Slots, choose, uniforms
-from swirl.seeds import derive
 from swirl.tools.base import Observation, Tool, call
-from swirl.types import Action, ActionKind, Question, Step, Stop, Trajectory
 
 MALFORMED_REPLY = "error: give one call or one answer"
 """The observation after an action that is neither one call nor one answer."""

@@ -13,13 +13,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from swirl.actions import parse
+from swirl.core.seeds import derive
+from swirl.core.types import ActionKind, Step, Stop, Trajectory
 from swirl.endpoints.client import Answer, Ask, Client, ContextError, EndpointError, Message, UnavailableError
 from swirl.models.chat import Chat
 from swirl.rollout.engine import MALFORMED_REPLY, Attempt, observe
 from swirl.rollout.sampler import Sampling
-from swirl.seeds import derive
 from swirl.tools.base import Observation
-from swirl.types import ActionKind, Step, Stop, Trajectory
 
 
 @dataclass(frozen=True, slots=True)

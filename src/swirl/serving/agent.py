@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from swirl.actions import parse
-from swirl.errors import DataError
-from swirl.layout import Layout
+from swirl.core.errors import DataError
+from swirl.core.layout import Layout
+from swirl.core.records import to_dict
+from swirl.core.seeds import derive
+from swirl.core.types import Question, Step, Trajectory
 from swirl.models.chat import Chat
 from swirl.params import Params
-from swirl.records import to_dict
 from swirl.rollout.engine import Attempt
 from swirl.rollout.remote import RemotePolicy
-from swirl.seeds import derive
 from swirl.tools.base import Tool
-from swirl.types import Question, Step, Trajectory
 from swirl.wiring import AnyPolicy, Toolbox, attempts_with, roll_out_any, sampling
 
 MAX_QUESTION = 4000

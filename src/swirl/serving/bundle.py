@@ -24,13 +24,13 @@ from pathlib import Path
 from swirl import environment
 from swirl import params as parameters
 from swirl.absent import why_absent
-from swirl.checksums import checksum
-from swirl.errors import DataError, ModelError
-from swirl.layout import Layout
+from swirl.core.checksums import checksum
+from swirl.core.errors import DataError, ModelError
+from swirl.core.layout import Layout
+from swirl.core.records import load_json, save_json
 from swirl.models.pointer import NAME as POINTER
 from swirl.models.pointer import follow, read_pointer, write_pointer
 from swirl.params import Params, dump
-from swirl.records import load_json, save_json
 from swirl.serving.agent import Agent, Kind
 
 ARTIFACT = "agent"
@@ -63,8 +63,8 @@ def benchmarks_of(layout: Layout) -> dict[str, Kind]:
     """The benchmarks that the project evaluates on, in file order. Raises `DataError` when there are no questions."""
     import pyarrow.compute as pc
 
-    from swirl.records import read_table
-    from swirl.types import Question
+    from swirl.core.records import read_table
+    from swirl.core.types import Question
 
     table = read_table(Question, layout.questions).select(["benchmark", "split", "tools", "task"])
     rows = table.filter(pc.equal(table["split"], "evaluation"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import cast
 
-from swirl.errors import ModelError
+from swirl.core.errors import ModelError
 from swirl.models.chat import Chat
 from swirl.params import Served
 from swirl.rollout.remote import RemotePolicy

@@ -18,7 +18,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.pyfunc.model import PythonModelContext, ResponsesAgent
 from mlflow.types.responses import ResponsesAgentRequest, ResponsesAgentResponse, ResponsesAgentStreamEvent
 
-from swirl.errors import DataError, SwirlError
+from swirl.core.errors import DataError, SwirlError
 from swirl.serving.agent import Acted, Agent, Ended, Event, Observed, as_dict, unknown
 from swirl.serving.bundle import ARTIFACT, open_bundle
 

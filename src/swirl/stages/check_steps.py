@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from swirl.layout import Layout
+from swirl.core.layout import Layout
+from swirl.core.types import Question, SubTrajectory, Verdict
 from swirl.params import Params
 from swirl.quality import steps as gate
 from swirl.quality.tables import read, read_trajectories
 from swirl.quality.validation import publish
-from swirl.types import Question, SubTrajectory, Verdict
 
 
 def run(params: Params, layout: Layout) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from swirl.layout import Layout
+from swirl.core.layout import Layout
+from swirl.core.types import Question
 from swirl.models.local import load_tokenizer
 from swirl.params import Params
 from swirl.quality import trajectories as gate
 from swirl.quality.tables import read, read_trajectories
 from swirl.quality.validation import publish
-from swirl.types import Question
 
 
 def run(params: Params, layout: Layout) -> None:

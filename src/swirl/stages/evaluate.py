@@ -11,20 +11,20 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 
 from swirl.absent import why_absent
+from swirl.core.journal import Journal, fingerprint
+from swirl.core.layout import Layout
+from swirl.core.records import save, save_json, to_dict
+from swirl.core.seeds import derive
+from swirl.core.threads import spread
+from swirl.core.types import Prediction, Question, Score, Trajectory, Verdict
 from swirl.evaluation.scoring import predict, score
 from swirl.failures import check_rollouts
-from swirl.journal import Journal, fingerprint
 from swirl.judges import load_grader, load_reward_model
 from swirl.judging.rationale import RationaleJudge
-from swirl.layout import Layout
-from swirl.models.threads import spread
 from swirl.params import Params
 from swirl.progress import Progress
-from swirl.records import save, save_json, to_dict
 from swirl.rollout.engine import Attempt
-from swirl.seeds import derive
 from swirl.servers import report_use
-from swirl.types import Prediction, Question, Score, Trajectory, Verdict
 from swirl.wiring import (
     AnyPolicy,
     attempts,

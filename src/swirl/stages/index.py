@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from swirl.layout import Layout
+from swirl.core.layout import Layout
+from swirl.core.records import load, save_json
+from swirl.core.types import Passage, Question, Support
 from swirl.params import Params
-from swirl.records import load, save_json
 from swirl.tools.recall import recall
 from swirl.tools.search import Embedding, Search, build
-from swirl.types import Passage, Question, Support
 
 
 def run(params: Params, layout: Layout) -> None:

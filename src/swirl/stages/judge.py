@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from swirl.grading import grade
-from swirl.journal import Journal, fingerprint
+from swirl.core.grading import grade
+from swirl.core.journal import Journal, fingerprint
+from swirl.core.layout import Layout
+from swirl.core.records import load, save, save_json
+from swirl.core.types import OUTCOME, Question, Stop, Trajectory, Verdict
 from swirl.judges import load_grader, load_reward_model
 from swirl.judging.rationale import RationaleJudge
 from swirl.judging.reward import RewardModel
-from swirl.layout import Layout
 from swirl.params import Params
 from swirl.progress import Progress
-from swirl.records import load, save, save_json
 from swirl.rl.logprobs import check_packing
 from swirl.servers import report_use
-from swirl.types import OUTCOME, Question, Stop, Trajectory, Verdict
 
 
 def run(params: Params, layout: Layout) -> None:

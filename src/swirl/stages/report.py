@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from swirl import records
-from swirl.layout import Layout
+from swirl.core import records
+from swirl.core.layout import Layout
 from swirl.reporting import evidence, plots, results
 from swirl.reporting.page import page
 

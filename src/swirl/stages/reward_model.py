@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 
-from swirl.layout import Layout
+from swirl.core.layout import Layout
 from swirl.params import Params
 
 

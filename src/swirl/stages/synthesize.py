@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 
+from swirl.core.journal import Journal, fingerprint
+from swirl.core.layout import Layout
+from swirl.core.records import save, save_json
+from swirl.core.seeds import derive
+from swirl.core.threads import spread
+from swirl.core.types import ActionKind, Stop, Trajectory
 from swirl.failures import check_rollouts
-from swirl.journal import Journal, fingerprint
-from swirl.layout import Layout
-from swirl.models.threads import spread
 from swirl.params import Params
 from swirl.progress import Progress
-from swirl.records import save, save_json
-from swirl.seeds import derive
 from swirl.servers import report_use
-from swirl.types import ActionKind, Stop, Trajectory
 from swirl.wiring import attempts, blocks, load_policy, own_files, questions_of, roll_out_any, sampling
 
 

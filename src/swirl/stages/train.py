@@ -13,20 +13,22 @@ from collections.abc import Sequence
 from typing import Any
 
 from swirl.absent import leave_out
+from swirl.core.distributed import Processes, join, launched
+from swirl.core.errors import DataError
+from swirl.core.journal import fingerprint
+from swirl.core.layout import Layout
+from swirl.core.records import load, save_json, save_series
+from swirl.core.seeds import derive, generator
+from swirl.core.types import SubTrajectory
 from swirl.development import Development
-from swirl.errors import DataError
-from swirl.journal import fingerprint
 from swirl.judging.reward import RewardModel
-from swirl.layout import Layout
 from swirl.models import lora
 from swirl.models.flops import matmul_flops
 from swirl.models.local import load_model, load_tokenizer, save
 from swirl.models.masters import Masters
 from swirl.models.training import recomputing
 from swirl.params import Params
-from swirl.processes import Processes, join, launched
 from swirl.progress import Progress
-from swirl.records import load, save_json, save_series
 from swirl.rl.checkpoints import Checkpoints
 from swirl.rl.guard import Limits, Look, objection
 from swirl.rl.logprobs import check_packing
@@ -41,8 +43,6 @@ from swirl.rl.trainer import (
     supervised_work,
 )
 from swirl.rollout.engine import Policy
-from swirl.seeds import derive, generator
-from swirl.types import SubTrajectory
 from swirl.wiring import (
     load_local_policy,
     own_files,

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from swirl.errors import ToolError
+from swirl.core.errors import ToolError
 
 if TYPE_CHECKING:
     import sympy

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from swirl.errors import ToolError
+from swirl.core.errors import ToolError
 
 MAX_INPUT = 2000
 """Characters of a payload; a longer one is answered with an error and does not reach the tool."""

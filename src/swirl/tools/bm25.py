@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from swirl.errors import DataError
-from swirl.types import Passage
+from swirl.core.errors import DataError
+from swirl.core.types import Passage
 
 if TYPE_CHECKING:
     import bm25s

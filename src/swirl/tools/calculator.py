@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from swirl.errors import ToolError
+from swirl.core.errors import ToolError
+from swirl.core.types import ActionKind
 from swirl.tools import arithmetic, grammar
-from swirl.types import ActionKind
 
 
 class Calculator:

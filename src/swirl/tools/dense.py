@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from swirl.checksums import checksum
-from swirl.errors import ModelError, SwirlError
+from swirl.core.checksums import checksum
+from swirl.core.errors import ModelError, SwirlError
 from swirl.tools.bm25 import words
 
 FILE = "passages.faiss"

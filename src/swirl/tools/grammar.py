@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
-from swirl.errors import ToolError
+from swirl.core.errors import ToolError
 
 MAX_INPUT = 400
 """Characters of an expression."""

@@ -23,7 +23,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from swirl.errors import ParamsError, SwirlError, ToolError
+from swirl.core.errors import ParamsError, SwirlError, ToolError
 from swirl.tools.base import MAX_DESCRIPTION, MAX_HANGING, one_line
 
 START_LIMIT_S = 60.0

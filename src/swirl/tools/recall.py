@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from swirl.errors import DataError
-from swirl.types import Question
+from swirl.core.errors import DataError
+from swirl.core.types import Question
 
 if TYPE_CHECKING:
     from swirl.tools.search import Search

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from swirl.actions import ANSWER_TAG
-from swirl.errors import ParamsError
+from swirl.core.errors import ParamsError
+from swirl.core.types import ActionKind
 from swirl.tools.base import Tool
-from swirl.types import ActionKind
 
 NAMES = "calculator, search, package.module:Class, or mcp:SERVER/TOOL"
 """How a tool may be called."""

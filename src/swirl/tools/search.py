@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from swirl import records
-from swirl.errors import DataError
+from swirl.core import records
+from swirl.core.errors import DataError
+from swirl.core.types import ActionKind, Passage
 from swirl.tools.bm25 import BM25, words
-from swirl.types import ActionKind, Passage
 
 __all__ = ["NO_RESULT", "RETRIEVERS", "Embedding", "Search", "build", "words"]
 

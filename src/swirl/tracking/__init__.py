@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from swirl.layout import Layout
+from swirl.core.layout import Layout
 from swirl.tracking.contents import plain, without_credentials
 
 if TYPE_CHECKING:

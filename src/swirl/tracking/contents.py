@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from swirl.checksums import checksum
-from swirl.layout import Layout
-from swirl.records import load_json
+from swirl.core.checksums import checksum
+from swirl.core.layout import Layout
+from swirl.core.records import load_json
 from swirl.tracking.pipeline import Stage
 
 if TYPE_CHECKING:

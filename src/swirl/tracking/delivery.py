@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from swirl.layout import Layout
+from swirl.core.layout import Layout
 from swirl.tracking import _reason, _warn
 from swirl.tracking.journal import Journal
 from swirl.tracking.promotion import promote_if_due

@@ -10,7 +10,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
-from swirl.layout import Layout
+from swirl.core.layout import Layout
 from swirl.tracking.pipeline import Stage
 
 SOURCE = "closures"

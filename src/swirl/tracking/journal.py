@@ -16,9 +16,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from swirl.errors import DataError
-from swirl.layout import Layout
-from swirl.records import load_json, save_json
+from swirl.core.errors import DataError
+from swirl.core.layout import Layout
+from swirl.core.records import load_json, save_json
 from swirl.tracking.operations import File, Operation, from_line, to_line
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from swirl.layout import Layout
-from swirl.records import load_json, save_json
+from swirl.core.layout import Layout
+from swirl.core.records import load_json, save_json
 from swirl.tracking.pipeline import invocation
 
 KEPT = 50

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from swirl.errors import SwirlError
+from swirl.core.errors import SwirlError
 from swirl.tracking.contents import without_credentials
 from swirl.tracking.inputs import folder_hash
 from swirl.tracking.journal import Journal

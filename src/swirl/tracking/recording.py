@@ -8,8 +8,8 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from swirl.layout import Layout
-from swirl.records import load_json
+from swirl.core.layout import Layout
+from swirl.core.records import load_json
 from swirl.tracking.contents import flat, numbers, read_contents, without_credentials
 from swirl.tracking.inputs import datasets, dependencies, dependency_tags, folder_hash, lock_hash, source_tags
 from swirl.tracking.journal import Journal

@@ -23,14 +23,14 @@ from typing import TYPE_CHECKING, Any
 
 from swirl import params as parameters
 from swirl.absent import why_absent
-from swirl.errors import DataError
+from swirl.core.errors import DataError
+from swirl.core.layout import Layout
+from swirl.core.records import load, load_json, save_json
+from swirl.core.types import Prediction, Question
 from swirl.evaluation.statistics import mcnemar, paired
-from swirl.layout import Layout
 from swirl.models.local import is_adapter
-from swirl.records import load, load_json, save_json
 from swirl.serving import bundle
 from swirl.tracking.contents import without_credentials
-from swirl.types import Prediction, Question
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel

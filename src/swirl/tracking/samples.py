@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from swirl import records
-from swirl.layout import Layout
-from swirl.types import OUTCOME, ActionKind, Prediction, Question, Step, Stop, Trajectory, Verdict
+from swirl.core import records
+from swirl.core.layout import Layout
+from swirl.core.types import OUTCOME, ActionKind, Prediction, Question, Step, Stop, Trajectory, Verdict
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from swirl.errors import SwirlError
-from swirl.layout import Layout
+from swirl.core.errors import SwirlError
+from swirl.core.layout import Layout
 from swirl.tracking.contents import without_credentials
 from swirl.tracking.ledger import PENDING, locked
 from swirl.tracking.operations import (

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from swirl.errors import DataError, SwirlError
-from swirl.layout import Layout
+from swirl.core.errors import DataError, SwirlError
+from swirl.core.layout import Layout
 from swirl.tracking import _reason
 from swirl.tracking.journal import Journal, pending_folder
 from swirl.tracking.operations import Child, File, OneTrace, Operation, Text

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from swirl.layout import Layout
+from swirl.core.layout import Layout
 from swirl.tracking.contents import fits, points
 from swirl.tracking.journal import Journal
 from swirl.tracking.operations import File, Log

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from swirl.layout import Layout
+from swirl.core.layout import Layout
 from swirl.tracking import _reason, _warn
 from swirl.tracking.delivery import Delivery, Stopped
 from swirl.tracking.journal import Journal

@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from swirl.errors import DataError
-from swirl.types import SCHEMAS
+from swirl.core.errors import DataError
+from swirl.core.types import SCHEMAS
 
 Record = TypeVar("Record")
 

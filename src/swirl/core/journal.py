@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from swirl.records import load, save
+from swirl.core.records import load, save
 
 Record = TypeVar("Record")
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from swirl.errors import ParamsError
+from swirl.core.errors import ParamsError
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from swirl.errors import DataError
+from swirl.core.errors import DataError
 
 
 @dataclass(frozen=True, slots=True)
