@@ -19,8 +19,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from swirl.environment import quiet, reach_this_machine
 from swirl.orchestration.ends import when_asked_to_end
+from swirl.pipeline.environment import quiet, reach_this_machine
 
 ROOT = Path(__file__).resolve().parents[1]
 POOL = "swirl"

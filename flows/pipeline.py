@@ -42,11 +42,11 @@ from swirl import tracking
 from swirl.core.errors import DataError, ParamsError, SwirlError
 from swirl.core.layout import Layout
 from swirl.core.records import load_json
-from swirl.environment import reach_this_machine
 from swirl.orchestration import overrides as laid_over
 from swirl.orchestration.ends import when_asked_to_end
 from swirl.orchestration.groups import Groups
 from swirl.orchestration.worktrees import sweep, worktree
+from swirl.pipeline.environment import reach_this_machine
 from swirl.tracking.contents import plain
 from swirl.tracking.ledger import PENDING
 

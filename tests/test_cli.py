@@ -16,11 +16,11 @@ from urllib.request import proxy_bypass
 import pytest
 import yaml
 
-from swirl import environment
 from swirl.core import records
 from swirl.core.layout import Layout
 from swirl.core.types import OUTCOME, Action, Question, Step, Stop, Trajectory, Verdict
-from swirl.progress import Progress
+from swirl.pipeline import environment
+from swirl.pipeline.progress import Progress
 from swirl.running import _alone, _timed
 from tests.servers import said, scripted
 
@@ -138,7 +138,9 @@ def test_code_of_another_checkout_is_noticed(swirl: Swirl, project: Layout, root
 
 
 def test_torch_stages_run_in_a_process_started_with_the_allocator_settings() -> None:
-    program = "from swirl import environment; environment.apply(3); import os; print(os.getpid(), dict(os.environ))"
+    program = (
+        "from swirl.pipeline import environment; environment.apply(3); import os; print(os.getpid(), dict(os.environ))"
+    )
     clean = {k: v for k, v in os.environ.items() if k not in {*environment.ALLOCATOR, "SWIRL_RESTARTED"}}
     with subprocess.Popen([sys.executable, "-c", program], env=clean, stdout=subprocess.PIPE, text=True) as process:
         printed, _ = process.communicate(timeout=60)
@@ -202,7 +204,7 @@ def test_timing_is_written_only_for_a_stage_that_finished(tmp_path: Path) -> Non
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """What progress takes for the time, in its one place."""
     now = [100.0]
-    monkeypatch.setattr("swirl.progress.time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr("swirl.pipeline.progress.time", SimpleNamespace(monotonic=lambda: now[0]))
     return now
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,8 @@ from pydantic import BaseModel
 
 from swirl.core.errors import DataError
 from swirl.params import Params, Section
-from swirl.pipeline import STAGES, closure, params_read
+from swirl.pipeline.source import closure
+from swirl.pipeline.stages import STAGES
 
 GATES = {"check_questions": "questions", "check_trajectories": "trajectories", "check_steps": "steps"}
 
@@ -114,6 +117,31 @@ def test_no_output_survives_a_change(stages: dict[str, Any]) -> None:
         assert not any(isinstance(out, dict) and next(iter(out.values())).get("persist") for out in stage["outs"])
 
 
+def params_read(stage: str, root: Path) -> set[str]:
+    """The keys of params.yaml, as `train.swirl.lr`, that follow `params` or `self._params` in the source of `stage`.
+
+    A name may go on after the key, as in `filter.strategy.upper`. What a function is given by another name is not
+    seen, so pass sections on, not pieces of an alias.
+    """
+    read = set()
+    for path in closure(stage, root):
+        if path.endswith(".py"):
+            read |= _after_params(ast.parse((root / path).read_text(encoding="utf-8")))
+    return read
+
+
+def _after_params(tree: ast.AST) -> set[str]:
+    """The longest dotted names that follow `params` or `self._params`: `b.c` for `params.b.c`."""
+    inner = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and id(node) not in inner:
+            whole = re.fullmatch(r"(?:params|self\._params)\.([\w.]+)", ast.unparse(node))
+            if whole:
+                names.add(whole.group(1))
+    return names
+
+
 def write_project(root: Path, **modules: str) -> None:
     """A small `src/swirl`: each argument is a file's text, its name's double underscores being slashes."""
     for name, text in modules.items():
@@ -127,7 +155,7 @@ def test_closure_follows_lazy_imports_submodules_and_packages(tmp_path: Path) ->
         tmp_path,
         stages__filter="from swirl import errors\ndef run():\n    from swirl.tools import search\n",
         errors="",
-        tools__search="import swirl.text.words\nfrom swirl.progress import track\n",
+        tools__search="import swirl.text.words\nfrom swirl.pipeline.progress import track\n",
         text__words="WORDS = 1\n",
         unused="",
         progress="import swirl.unused\n",

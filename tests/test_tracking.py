@@ -21,11 +21,11 @@ import pytest
 from swirl import tracking
 from swirl.core.errors import GateError
 from swirl.core.layout import Layout
+from swirl.pipeline.dvc_file import Stage, _is_dvc_run, read_stages, upstream
 from swirl.quality.validation import Report, Result, publish
 from swirl.tracking.contents import flat, plain
 from swirl.tracking.journal import Journal
 from swirl.tracking.operations import PARENT_RUN, Child, Close, End, Parent, Settle
-from swirl.tracking.pipeline import Stage, _is_dvc_run, read_stages, upstream
 from swirl.tracking.store import Store
 
 PARAMS = {"seed": 7, "filter": {"strategy": "both", "limits": [1, 2]}, "judge": {"url": "https://me:pw@host/v1"}}

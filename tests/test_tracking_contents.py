@@ -20,10 +20,10 @@ from swirl.core import records
 from swirl.core.layout import Layout
 from swirl.core.types import OUTCOME, Action, Prediction, Question, Step, Stop, Trajectory, Verdict
 from swirl.models.flops import Work
+from swirl.pipeline.dvc_file import read_stages
 from swirl.rl.pace import Pace
 from swirl.tracking.contents import by_measure
 from swirl.tracking.inputs import datasets, dependencies, dependency_tags
-from swirl.tracking.pipeline import read_stages
 from swirl.tracking.samples import _choose, read_samples, sampled_tokens, trace_of
 
 DVC_YAML = """

@@ -9,10 +9,9 @@ from typing import Annotated
 
 import typer
 
-from swirl import environment
 from swirl.commands import judge, project_layout, track
 from swirl.core.errors import SwirlError
-from swirl.pipeline import STAGES
+from swirl.pipeline.stages import STAGES, environment
 
 app = typer.Typer(
     help="Step-wise reinforcement learning for multi-step reasoning and tool use.\n\n"

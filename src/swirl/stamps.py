@@ -68,7 +68,7 @@ def _run(own: psutil.Process) -> tuple[str, float]:
     """The run that this process belongs to, and when it began: a flow, which starts a DVC a stage, or one DVC."""
     import psutil
 
-    from swirl.tracking.pipeline import invocation
+    from swirl.pipeline.dvc_file import invocation
 
     flow, dvc = os.environ.get("SWIRL_RUN_ID", ""), invocation()
     with contextlib.suppress(psutil.Error):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from swirl.core.errors import SwirlError
-from swirl.environment import ALLOCATOR
+from swirl.pipeline.environment import ALLOCATOR
 
 Result = dict[str, Any]
 

@@ -33,7 +33,7 @@ from swirl import presets, stamps
 from swirl.bench.measure import Result
 from swirl.core.errors import SwirlError
 from swirl.core.layout import Layout
-from swirl.pipeline import STAGES
+from swirl.pipeline.stages import STAGES
 from swirl.stamps import Stamps
 
 GATES = ("check_questions", "check_trajectories", "check_steps")

@@ -22,7 +22,7 @@ from swirl.models.local import deterministic, fresh_gemma2, save
 from swirl.models.prompts import fill
 from swirl.models.training import Schedule, train, weighted_loss
 from swirl.params import AnnotatedBase, Params
-from swirl.progress import Progress
+from swirl.pipeline.progress import Progress
 from swirl.rollout.engine import MALFORMED_REPLY
 from swirl.wiring import prompts_to_demonstrate, questions_of
 

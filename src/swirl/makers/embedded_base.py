@@ -25,7 +25,7 @@ from swirl.models.pretraining import Mixture, examples
 from swirl.models.tokenizer import build_tokenizer
 from swirl.models.training import Schedule, train, weighted_loss
 from swirl.params import EmbeddedBase, Params, Phase
-from swirl.progress import Progress
+from swirl.pipeline.progress import Progress
 from swirl.rollout.engine import MALFORMED_REPLY, Attempt, Policy
 from swirl.tools.search import NO_RESULT
 from swirl.wiring import attempts, prompts_to_demonstrate, roll_out_all

@@ -14,7 +14,7 @@ from swirl.judging.reward import RewardModel
 from swirl.models.chat import Chat
 from swirl.models.pretraining import Demonstration
 from swirl.models.training import Schedule, train
-from swirl.progress import Progress
+from swirl.pipeline.progress import Progress
 from swirl.rl.combs import Comb, pack
 from swirl.rl.logprobs import final_logits
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from swirl.environment import quiet
+from swirl.pipeline.environment import quiet
 
 if TYPE_CHECKING:
     from great_expectations.expectations.expectation import Expectation as Expectation

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from swirl.core import records
 from swirl.core.layout import Layout
-from swirl.pipeline import STAGES
+from swirl.pipeline.stages import STAGES
 from swirl.reporting.format import NONE, gain, p_value, percent, rates
 from swirl.reporting.markup import printable
 from swirl.reporting.paper import published

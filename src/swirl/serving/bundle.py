@@ -21,7 +21,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from swirl import environment
 from swirl import params as parameters
 from swirl.absent import why_absent
 from swirl.core.checksums import checksum
@@ -31,6 +30,7 @@ from swirl.core.records import load_json, save_json
 from swirl.models.pointer import NAME as POINTER
 from swirl.models.pointer import follow, read_pointer, write_pointer
 from swirl.params import Params, dump
+from swirl.pipeline import environment
 from swirl.serving.agent import Agent, Kind
 
 ARTIFACT = "agent"

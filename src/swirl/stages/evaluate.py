@@ -22,7 +22,7 @@ from swirl.failures import check_rollouts
 from swirl.judges import load_grader, load_reward_model
 from swirl.judging.rationale import RationaleJudge
 from swirl.params import Params
-from swirl.progress import Progress
+from swirl.pipeline.progress import Progress
 from swirl.rollout.engine import Attempt
 from swirl.servers import report_use
 from swirl.wiring import (

@@ -14,7 +14,7 @@ from swirl.judges import load_grader, load_reward_model
 from swirl.judging.rationale import RationaleJudge
 from swirl.judging.reward import RewardModel
 from swirl.params import Params
-from swirl.progress import Progress
+from swirl.pipeline.progress import Progress
 from swirl.rl.logprobs import check_packing
 from swirl.servers import report_use
 

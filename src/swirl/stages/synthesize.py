@@ -12,7 +12,7 @@ from swirl.core.threads import spread
 from swirl.core.types import ActionKind, Stop, Trajectory
 from swirl.failures import check_rollouts
 from swirl.params import Params
-from swirl.progress import Progress
+from swirl.pipeline.progress import Progress
 from swirl.servers import report_use
 from swirl.wiring import attempts, blocks, load_policy, own_files, questions_of, roll_out_any, sampling
 

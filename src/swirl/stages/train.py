@@ -28,7 +28,7 @@ from swirl.models.local import load_model, load_tokenizer, save
 from swirl.models.masters import Masters
 from swirl.models.training import recomputing
 from swirl.params import Params
-from swirl.progress import Progress
+from swirl.pipeline.progress import Progress
 from swirl.rl.checkpoints import Checkpoints
 from swirl.rl.guard import Limits, Look, objection
 from swirl.rl.logprobs import check_packing

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from swirl.core.checksums import checksum
 from swirl.core.layout import Layout
 from swirl.core.records import load_json
-from swirl.tracking.pipeline import Stage
+from swirl.pipeline.dvc_file import Stage
 
 if TYPE_CHECKING:
     from pydantic import BaseModel

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from swirl.core.layout import Layout
-from swirl.tracking.pipeline import Stage
+from swirl.pipeline.dvc_file import Stage
 
 SOURCE = "closures"
 """Holds a folder for each stage, with links to the source that it is made of."""

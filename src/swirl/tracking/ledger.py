@@ -17,7 +17,7 @@ from pathlib import Path
 
 from swirl.core.layout import Layout
 from swirl.core.records import load_json, save_json
-from swirl.tracking.pipeline import invocation
+from swirl.pipeline.dvc_file import invocation
 
 KEPT = 50
 """Invocations that are remembered."""

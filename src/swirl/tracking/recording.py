@@ -10,6 +10,7 @@ from typing import Any
 
 from swirl.core.layout import Layout
 from swirl.core.records import load_json
+from swirl.pipeline.dvc_file import Stage, read_stages, upstream
 from swirl.tracking.contents import flat, numbers, read_contents, without_credentials
 from swirl.tracking.inputs import datasets, dependencies, dependency_tags, folder_hash, lock_hash, source_tags
 from swirl.tracking.journal import Journal
@@ -29,7 +30,6 @@ from swirl.tracking.operations import (
     Settle,
     Text,
 )
-from swirl.tracking.pipeline import Stage, read_stages, upstream
 from swirl.tracking.samples import read_samples, sampled_tokens, table_of, trace_of
 from swirl.tracking.settings import read_settings
 

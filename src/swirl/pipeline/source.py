@@ -1,48 +1,18 @@
-"""The pipeline's table of contents, and which source files each stage's output depends on."""
+"""Which source files a stage is made of, from its imports."""
 
 from __future__ import annotations
 
 import ast
-import re
-from dataclasses import dataclass
 from pathlib import Path
 
 from swirl.core.errors import DataError
 
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """One stage of dvc.yaml: `swirl stage NAME` runs `swirl.stages.NAME`."""
-
-    items: tuple[str, ...] = ()
-    """What a matrix stage is run for, one at a time; empty when it runs once."""
-    uses_torch: bool = False
-    """Whether thread and allocator settings matter."""
-
-
-STAGES = {
-    "download": Stage(),
-    "check_questions": Stage(),
-    "index": Stage(),
-    "base_model": Stage(uses_torch=True),
-    "reward_model": Stage(uses_torch=True),
-    "synthesize": Stage(uses_torch=True),
-    "check_trajectories": Stage(),
-    "judge": Stage(uses_torch=True),
-    "filter": Stage(),
-    "check_steps": Stage(),
-    "train": Stage(items=("sft", "swirl"), uses_torch=True),
-    "evaluate": Stage(items=("ceiling", "base", "sft", "swirl"), uses_torch=True),
-    "report": Stage(),
-}
-"""Every stage, in the order of a full run."""
-
 CANNOT_CHANGE_AN_OUTPUT = {
     "swirl.cli": "starts stages and prints",
-    "swirl.environment": "sets the process up; the number of threads is a param",
+    "swirl.pipeline.environment": "sets the process up; the number of threads is a param",
     "swirl.params": "holds no default: what it hands out is params.yaml, which DVC compares value by value",
-    "swirl.pipeline": "this table; no stage computes with it",
-    "swirl.progress": "writes to the terminal",
+    "swirl.pipeline.stages": "this table; no stage computes with it",
+    "swirl.pipeline.progress": "writes to the terminal",
     "swirl.running": "times and tracks a stage from outside",
     "swirl.tracking": "copies finished outputs to MLflow",
 }
@@ -77,19 +47,6 @@ def closure(stage: str, root: Path) -> list[str]:
     return sorted(path.relative_to(root).as_posix() for path in found)
 
 
-def params_read(stage: str, root: Path) -> set[str]:
-    """The keys of params.yaml, as `train.swirl.lr`, that follow `params` or `self._params` in the source of `stage`.
-
-    A name may go on after the key, as in `filter.strategy.upper`. What a function is given by another name is not
-    seen, so pass sections on, not pieces of an alias.
-    """
-    read = set()
-    for path in closure(stage, root):
-        if path.endswith(".py"):
-            read |= _after_params(ast.parse((root / path).read_text(encoding="utf-8")))
-    return read
-
-
 def _excluded(module: str) -> bool:
     return any(module == name or module.startswith(name + ".") for name in CANNOT_CHANGE_AN_OUTPUT)
 
@@ -121,18 +78,6 @@ def _path_parts(tree: ast.AST) -> set[str]:
     """Every part of every string of a file, cut at slashes."""
     strings = (n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str))
     return {part for string in strings for part in string.split("/")}
-
-
-def _after_params(tree: ast.AST) -> set[str]:
-    """The longest dotted names that follow `params` or `self._params`: `b.c` for `params.b.c`."""
-    inner = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-    names = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and id(node) not in inner:
-            whole = re.fullmatch(r"(?:params|self\._params)\.([\w.]+)", ast.unparse(node))
-            if whole:
-                names.add(whole.group(1))
-    return names
 
 
 def _data_folders(package: Path) -> dict[str, list[Path]]:
