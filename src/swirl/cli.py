@@ -11,7 +11,8 @@ import typer
 
 from swirl.commands import judge, project_layout, track
 from swirl.core.errors import SwirlError
-from swirl.pipeline.stages import STAGES, environment
+from swirl.pipeline import environment
+from swirl.pipeline.stages import STAGES
 
 app = typer.Typer(
     help="Step-wise reinforcement learning for multi-step reasoning and tool use.\n\n"

@@ -1,0 +1,1 @@
+"""The engine: attention by plan, combs, log-probabilities, sampling, slots, gradients."""
