@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from swirl.bench import measure, report, rl_step
 from swirl.cli import app
+from swirl.comb.combs import pack
 from swirl.core.errors import SwirlError
-from swirl.rl.combs import pack
 
 SIDE = {"bench": "rl-step", "model": "embedded", "kl": 0.04, "source": "2", "repeats": 2, "threads": 1}
 SIDE |= {"workers": 1, "attention": "eager"}

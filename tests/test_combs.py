@@ -11,10 +11,10 @@ import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from swirl.comb.attention import Scoring
+from swirl.comb.combs import Comb, Tooth, collate_packed, collate_plain, pack, share_out
+from swirl.comb.logprobs import action_logprobs, check_packing, final_logits, tooth_states
 from swirl.core.errors import ModelError
-from swirl.models.attention import Scoring
-from swirl.rl.combs import Comb, Tooth, collate_packed, collate_plain, pack, share_out
-from swirl.rl.logprobs import action_logprobs, check_packing, final_logits, tooth_states
 from tests import tiny
 
 
@@ -253,7 +253,7 @@ def test_the_self_check_passes_what_is_right(family: str) -> None:
 
 def test_the_self_check_stops_a_packed_forward_that_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     model, comb = tiny.qwen3().float(), ragged_combs(2, 1, 4, 2)[0]
-    monkeypatch.setattr("swirl.rl.combs.causal", lambda query, key, value, scoring: query)
+    monkeypatch.setattr("swirl.comb.combs.causal", lambda query, key, value, scoring: query)
     check_packing(model, comb, packed=False)
     with pytest.raises(ModelError, match=r"packed log-probabilities .* set train.packed: false"):
         check_packing(model, comb, packed=True)
@@ -313,7 +313,7 @@ def test_a_vocabulary_that_is_projected_in_pieces_gives_the_same(packed: bool, m
     model, batch = tiny.gemma2(), ragged_combs(4, 2, 3, 2)
     whole = loss_of(batch, action_logprobs(model, batch, packed))
     expected = gradients(model, whole)
-    monkeypatch.setattr("swirl.rl.logprobs.LOGITS_AT_ONCE", 5 * tiny.VOCABULARY)
+    monkeypatch.setattr("swirl.comb.logprobs.LOGITS_AT_ONCE", 5 * tiny.VOCABULARY)
     pieces = loss_of(batch, action_logprobs(model, batch, packed))
     found = gradients(model, pieces)
     assert_same(whole, pieces)

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 import torch
 
+from swirl.comb.attention import Plan, Scoring
+from swirl.comb.sampling import Sampling
+from swirl.comb.slots import Slots
 from swirl.core.seeds import derive
 from swirl.core.types import Action, ActionKind, Passage, Question, Stop, Trajectory
-from swirl.models.attention import Plan, Scoring
 from swirl.models.chat import Chat
 from swirl.models.tokenizer import MODEL
 from swirl.rollout.engine import Attempt, Policy, roll_out
-from swirl.rollout.sampler import Sampling, Slots
 from swirl.tools import Calculator, Search
 from tests import tiny
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from swirl.comb.combs import pack
+from swirl.comb.sampling import Sampling
 from swirl.core.errors import DataError, ModelError
 from swirl.core.types import Action, Question, Step, Stop, Trajectory, Verdict
 from swirl.endpoints.client import Client, Endpoint, UnavailableError
@@ -26,8 +28,6 @@ from swirl.judging.local import LocalRationaleJudge
 from swirl.judging.rationale import Judgement, JudgePrompts, Said, count, process_prompt, readable, step_prompt
 from swirl.judging.remote import EndpointJudge
 from swirl.judging.reward import RewardModel
-from swirl.rl.combs import pack
-from swirl.rollout.sampler import Sampling
 from tests import tiny
 from tests.servers import Reply, Scripted, nobody, refused, said
 from tests.test_engine import Scripted as ScriptedModel

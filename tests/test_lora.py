@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import torch
 
+from swirl.comb.combs import pack
+from swirl.comb.logprobs import action_logprobs
 from swirl.core.errors import ModelError
 from swirl.models import lora
 from swirl.models.local import load_chat, load_model, load_tokenizer, save
 from swirl.rl.checkpoints import Checkpoints
-from swirl.rl.combs import pack
-from swirl.rl.logprobs import action_logprobs
 from swirl.rl.trainer import Trainer
 from swirl.rollout.engine import Policy
 from tests import tiny

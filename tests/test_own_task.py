@@ -18,6 +18,7 @@ import torch
 
 from swirl import presets
 from swirl.calibrating import measure
+from swirl.comb.combs import Comb
 from swirl.core.errors import ToolError
 from swirl.core.layout import Layout
 from swirl.core.records import load, load_json
@@ -29,7 +30,6 @@ from swirl.models.local import fresh, save
 from swirl.models.tokenizer import build_tokenizer
 from swirl.params import Params, validate
 from swirl.presets import laid_over
-from swirl.rl.combs import Comb
 from swirl.rollout.engine import Attempt, observe
 from swirl.wiring import Toolbox, attempts, questions_of
 from tests.stages.conftest import run_stages

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 import torch
 
+from swirl.comb.combs import pack
+from swirl.comb.logprobs import check_packing
+from swirl.comb.sampling import Sampling
 from swirl.core.types import ActionKind, Question, Trajectory
 from swirl.judging.reward import RewardModel
 from swirl.models.local import context_of, load_chat, load_model
 from swirl.models.pointer import write_pointer
-from swirl.rl.combs import pack
-from swirl.rl.logprobs import check_packing
 from swirl.rollout.engine import Attempt, Policy, roll_out
-from swirl.rollout.sampler import Sampling
 from swirl.tools import Calculator
 from tests import families, tiny
 

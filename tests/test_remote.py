@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
+from swirl.comb.sampling import Sampling
 from swirl.core.types import ActionKind, Step, Stop, Trajectory
 from swirl.endpoints.client import Client, Endpoint, UnavailableError
 from swirl.rollout.engine import Policy, roll_out
 from swirl.rollout.remote import RemotePolicy, roll_out_remote
-from swirl.rollout.sampler import Sampling
 from tests import taught
 from tests.servers import SHORT, THE_KEY, Reply, Scripted, answers, held_port, nobody, refused, said, scripted, serving
 from tests.taught import CHAT, FIND, LONG, SAY, SCRIPT, SUM

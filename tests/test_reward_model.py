@@ -8,12 +8,12 @@ import re
 import pytest
 import torch
 
+from swirl.comb.combs import pack
 from swirl.core.errors import ModelError
 from swirl.core.types import Action, Step, Stop, Trajectory
 from swirl.judging.reward import RewardModel
 from swirl.models.chat import Chat
 from swirl.models.tokenizer import CHAT_TEMPLATE
-from swirl.rl.combs import pack
 from tests import tiny
 
 CHAT = tiny.chat()

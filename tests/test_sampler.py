@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from swirl.rl.sampling import Bare, sample_teeth
-from swirl.rollout.sampler import Sampled, Sampling, Slots, choose, uniforms
+from swirl.comb.sampling import Sampled, Sampling, choose, uniforms
+from swirl.comb.slots import Slots
+from swirl.comb.teeth import Bare, sample_teeth
 from tests import tiny
 
 PROMPTS = [(5, 6, 7), (8,), (9, 10, 11, 12, 13, 14, 15), (16, 17)]

@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 import torch
 
+from swirl.comb.combs import Comb
+from swirl.comb.sampling import Sampling
 from swirl.core.types import SubTrajectory
 from swirl.models.flops import Work, matrix_flops
 from swirl.models.masters import Masters
 from swirl.rl.checkpoints import Checkpoints
-from swirl.rl.combs import Comb
 from swirl.rl.guard import Limits, Look, objection
 from swirl.rl.trainer import (
     Settings,
@@ -28,7 +29,6 @@ from swirl.rl.trainer import (
     supervised_loss,
 )
 from swirl.rollout.engine import Policy
-from swirl.rollout.sampler import Sampling
 from tests import tiny
 
 CHAT = tiny.chat()

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from swirl.actions import DEFAULT_TAGS, parse
 from swirl.benchmarks.oracle import label_steps
+from swirl.comb.sampling import Sampled
 from swirl.core.distributed import Processes
 from swirl.core.grading import grade
 from swirl.core.layout import Layout
@@ -15,7 +16,6 @@ from swirl.evaluation.scoring import mean
 from swirl.judges import load_reward_model
 from swirl.params import Params
 from swirl.rollout.engine import Policy
-from swirl.rollout.sampler import Sampled
 from swirl.wiring import attempts, derivations_of, questions_of, roll_out_all
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from swirl.comb.sampling import Sampling
 from swirl.core.errors import ModelError
 from swirl.core.layout import Layout
 from swirl.core.seeds import derive
@@ -13,7 +14,6 @@ from swirl.judging.reward import RewardModel
 from swirl.models.chat import Chat
 from swirl.models.local import context_of, deterministic, load_chat, load_model
 from swirl.params import EndpointReward, Params, PretrainedReward, Served
-from swirl.rollout.sampler import Sampling
 from swirl.servers import client_of, judge_cache
 
 Judge = RewardModel | RationaleJudge

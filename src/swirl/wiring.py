@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from swirl.comb.sampling import Sampling
 from swirl.core.errors import DataError
 from swirl.core.layout import Layout
 from swirl.core.records import load
@@ -16,7 +17,6 @@ from swirl.models.prompts import Prompts, fill, read_prompt
 from swirl.params import Params, Served
 from swirl.rollout.engine import Attempt, Policy, roll_out
 from swirl.rollout.remote import RemotePolicy, roll_out_remote
-from swirl.rollout.sampler import Sampling
 from swirl.servers import remote_policy
 from swirl.tools import Search
 from swirl.tools.base import Tool, listed

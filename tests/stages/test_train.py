@@ -19,6 +19,7 @@ import torch
 import yaml
 
 from swirl.actions import render
+from swirl.comb.sampling import Sampled
 from swirl.core.distributed import ALONE
 from swirl.core.errors import DataError
 from swirl.core.journal import fingerprint
@@ -29,7 +30,6 @@ from swirl.development import Development
 from swirl.models.pointer import follow, write_pointer
 from swirl.params import Params, validate
 from swirl.presets import laid_over
-from swirl.rollout.sampler import Sampled
 from swirl.stages import evaluate, train
 from swirl.wiring import load_local_policy, load_policy
 from tests.stages.conftest import ROOT, clone

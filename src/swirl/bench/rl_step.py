@@ -25,13 +25,13 @@ from typing import TYPE_CHECKING, Any
 
 from swirl.bench import trl
 from swirl.bench.measure import Result, forget_peak, interleave, repeat, resident_mb
+from swirl.comb.combs import Comb, pack
+from swirl.comb.sampling import Sampling
 from swirl.core.errors import DataError
 from swirl.core.types import SubTrajectory
 from swirl.models.flops import matmul_flops, matrix_flops
-from swirl.rl.combs import Comb, pack
 from swirl.rl.trainer import Settings, Trainer
 from swirl.rollout.engine import Policy
-from swirl.rollout.sampler import Sampling
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from swirl.comb.combs import Comb, pack
 from swirl.core.errors import DataError
 from swirl.evaluation.statistics import wilson
 from swirl.judging.rationale import RationaleJudge, outcome_prompt, process_prompt
 from swirl.judging.reward import RewardModel
 from swirl.judging.verdicts import GOOD_BAD, YES_NO
-from swirl.rl.combs import Comb, pack
 
 MAX_LINE = 2**20
 """Characters of one row."""

@@ -6,13 +6,13 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from swirl.comb.combs import share_out
+from swirl.comb.sampling import Sampling
+from swirl.comb.teeth import Bare, sample_teeth
 from swirl.core.threads import spread
 from swirl.judging.rationale import JudgePrompts, RationaleJudge, Said
 from swirl.judging.remote import need_chance
 from swirl.models.chat import Chat
-from swirl.rl.combs import share_out
-from swirl.rl.sampling import Bare, sample_teeth
-from swirl.rollout.sampler import Sampling
 
 
 class LocalRationaleJudge(RationaleJudge):

@@ -12,12 +12,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from swirl.comb.combs import Comb
 from swirl.core.errors import DataError, ModelError
 from swirl.core.seeds import derive
 from swirl.core.types import OUTCOME, Question, Stop, Trajectory, Verdict
 from swirl.judging.verdicts import GOOD_BAD, YES_NO, parse
 from swirl.models.chat import Chat
-from swirl.rl.combs import Comb
 
 MAX_RATIONALE = 4000
 """Characters of a rationale that are kept."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from swirl.comb.sampling import Sampling
 from swirl.core.errors import ModelError
 from swirl.endpoints.client import Answer, Ask, Client, ContextError, Message
 from swirl.judging.rationale import JudgePrompts, RationaleJudge, Said
 from swirl.models.chat import Chat
-from swirl.rollout.sampler import Sampling
 
 _CUT = ("length", "content_filter")
 """Why a server ends an answer that is not at its end."""

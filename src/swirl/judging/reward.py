@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from swirl.comb.combs import Comb, pack, share_out, split_teeth
+from swirl.comb.logprobs import final_logits
 from swirl.core.errors import ModelError
 from swirl.core.threads import spread
 from swirl.core.types import Trajectory, Verdict
 from swirl.models.chat import Chat
-from swirl.rl.combs import Comb, apart, pack, share_out
-from swirl.rl.logprobs import final_logits
 
 GOOD, BAD = "GOOD", "BAD"
 
@@ -86,7 +86,7 @@ class RewardModel:
     def read(self, combs: Sequence[Comb]) -> list[list[float]]:
         """R for every tooth of combs whose teeth end where a verdict is read."""
         if not self.packed and any(len(comb.teeth) > 1 for comb in combs):
-            single = iter(self.read(apart(combs)))
+            single = iter(self.read(split_teeth(combs)))
             return [[next(single)[0] for _ in comb.teeth] for comb in combs]
         sizes = [comb.packed_size for comb in combs]
         groups = share_out(sizes, self.token_budget, self.workers)

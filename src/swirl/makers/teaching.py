@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 from swirl.actions import parse
 from swirl.benchmarks.oracle import label_steps
+from swirl.comb.combs import Comb, pack
+from swirl.comb.logprobs import final_logits
 from swirl.core.types import ActionKind, Derivation, Trajectory
 from swirl.judging.reward import RewardModel
 from swirl.models.chat import Chat
 from swirl.models.pretraining import Demonstration
 from swirl.models.training import Schedule, train
 from swirl.pipeline.progress import Progress
-from swirl.rl.combs import Comb, pack
-from swirl.rl.logprobs import final_logits
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -10,6 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from swirl.comb.combs import Comb, pack, share_out, split_teeth
+from swirl.comb.gradients import accumulate, recomputing
+from swirl.comb.logprobs import action_logprobs, project, tooth_states, unflatten
+from swirl.comb.sampling import Sampled, Sampling
+from swirl.comb.teeth import Bare, sample_teeth
 from swirl.core.distributed import ALONE, Processes
 from swirl.core.seeds import derive, generator
 from swirl.core.threads import spread
@@ -17,13 +22,8 @@ from swirl.core.types import SubTrajectory
 from swirl.models import lora
 from swirl.models.flops import Work, matrix_flops
 from swirl.models.masters import Masters
-from swirl.models.training import accumulate, recomputing
-from swirl.rl.combs import Comb, apart, pack, share_out
-from swirl.rl.logprobs import action_logprobs, project, tooth_states, unflatten
 from swirl.rl.objective import Estimator, advantages, token_statistics
-from swirl.rl.sampling import Bare, sample_teeth
 from swirl.rollout.engine import Policy
-from swirl.rollout.sampler import Sampled, Sampling
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -198,7 +198,7 @@ class Trainer:
         import torch
 
         settings, model = self.settings, self.policy.model
-        combs = combs if settings.packed else apart(combs)
+        combs = combs if settings.packed else split_teeth(combs)
         sizes = [comb.packed_size if settings.packed else comb.plain_size for comb in combs]
         shares = share_out(sizes, settings.token_budget, settings.workers)
         bounds = torch.tensor([len(comb.teeth) for comb in combs]).cumsum(0).tolist()

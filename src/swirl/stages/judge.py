@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from swirl.comb.logprobs import check_packing
 from swirl.core.grading import grade
 from swirl.core.journal import Journal, fingerprint
 from swirl.core.layout import Layout
@@ -15,7 +16,6 @@ from swirl.judging.rationale import RationaleJudge
 from swirl.judging.reward import RewardModel
 from swirl.params import Params
 from swirl.pipeline.progress import Progress
-from swirl.rl.logprobs import check_packing
 from swirl.servers import report_use
 
 

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from swirl.absent import leave_out
+from swirl.comb.gradients import recomputing
+from swirl.comb.logprobs import check_packing
 from swirl.core.distributed import Processes, join, launched
 from swirl.core.errors import DataError
 from swirl.core.journal import fingerprint
@@ -26,12 +28,10 @@ from swirl.models import lora
 from swirl.models.flops import matmul_flops
 from swirl.models.local import load_model, load_tokenizer, save
 from swirl.models.masters import Masters
-from swirl.models.training import recomputing
 from swirl.params import Params
 from swirl.pipeline.progress import Progress
 from swirl.rl.checkpoints import Checkpoints
 from swirl.rl.guard import Limits, Look, objection
-from swirl.rl.logprobs import check_packing
 from swirl.rl.pace import Pace
 from swirl.rl.trainer import (
     Settings,

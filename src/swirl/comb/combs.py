@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from swirl.models.attention import additive, causal, softmax
+from swirl.comb.attention import additive, causal, softmax
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from swirl.models.attention import Scoring
+    from swirl.comb.attention import Scoring
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ def pack(trunk: Sequence[int], teeth: Sequence[tuple[int, Sequence[int]]]) -> Co
     return Comb(tuple(trunk[:used]), tuple(Tooth(sees, tuple(ids)) for sees, ids in teeth))
 
 
-def apart(combs: Sequence[Comb]) -> list[Comb]:
+def split_teeth(combs: Sequence[Comb]) -> list[Comb]:
     """Every tooth as a comb of its own, in the same order: what a plain forward may split as it likes."""
     return [pack(comb.trunk, [(tooth.sees, tooth.ids)]) for comb in combs for tooth in comb.teeth]
 
@@ -162,7 +162,7 @@ class CombPlan:
         self._pieces = [_Piece(comb) for comb in combs]
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scoring: Scoring) -> Tensor:
-        """See `swirl.models.attention.Plan`."""
+        """See `swirl.comb.attention.Plan`."""
         import torch
 
         sizes = [piece.size for piece in self._pieces]

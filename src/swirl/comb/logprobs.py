@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from swirl.comb.attention import causal_lm, head, read
+from swirl.comb.combs import Comb, Reading, collate_packed, collate_plain, pack
 from swirl.core.errors import ModelError
-from swirl.models.attention import causal_lm, head, read
-from swirl.rl.combs import Comb, Reading, collate_packed, collate_plain, pack
 
 if TYPE_CHECKING:
     from torch import Tensor

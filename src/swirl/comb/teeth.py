@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from swirl.models.attention import Scoring, Sequences, additive, head, read, softmax
-from swirl.rollout.sampler import Sampled, Sampling, choose, uniforms
+from swirl.comb.attention import Scoring, Sequences, additive, head, read, softmax
+from swirl.comb.sampling import Sampled, Sampling, choose, uniforms
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -87,7 +87,7 @@ def _grow(
 
 
 class _TeethPlan:
-    """Attention of teeth that grow by one token a forward. See `swirl.models.attention.Plan`."""
+    """Attention of teeth that grow by one token a forward. See `swirl.comb.attention.Plan`."""
 
     def __init__(self, trunks: Sequences, combs: Sequence[Bare], longest: int, device: Any) -> None:
         import torch

@@ -1,77 +1,16 @@
-"""How tokens are drawn, and slots of conversations in flight on one local causal LM, every token read once."""
+"""Slots of conversations in flight on one local causal LM, every token read once."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from swirl.models.attention import Scoring, additive, head, read, softmax
+from swirl.comb.attention import Scoring, additive, head, read, softmax
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How actions are drawn."""
-
-    temperature: float = 1.0
-    """0 is greedy."""
-    top_p: float = 1.0
-    """1 keeps every token."""
-    top_k: int = 0
-    """0 keeps every token."""
-    max_tokens: int = 32
-    """Longest action, its end of turn included."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sampled:
-    """One action's tokens and their log-probabilities under the model at temperature 1."""
-
-    ids: tuple[int, ...]
-    logprobs: tuple[float, ...]
-
-
-def uniforms(seed: int, count: int) -> np.ndarray:
-    """The draws in [0, 1) of one action's tokens: its own stream, whatever else is in the batch."""
-    return np.random.Generator(np.random.Philox(seed)).random(count)
-
-
-def choose(logits: Tensor, draws: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
-    """One token a row by inverting the cumulative distribution at `draws` (B,) in [0, 1), or greedily.
-
-    `logits` is (B, V) in float32. Returns (tokens (B,), their log-probabilities at temperature 1 (B,)).
-    """
-    import torch
-
-    logprobs = torch.log_softmax(logits, -1)
-    if sampling.temperature == 0:
-        token = logprobs.argmax(-1)
-    else:
-        kept = _keep(logits / sampling.temperature, sampling)
-        cumulative = torch.softmax(kept, -1).double().cumsum(-1)
-        threshold = draws.to(cumulative.dtype)[:, None] * cumulative[:, -1:]
-        token = torch.searchsorted(cumulative, threshold, right=True)[:, 0].clamp_max(logits.shape[-1] - 1)
-    return token, logprobs.gather(-1, token[:, None])[:, 0]
-
-
-def _keep(logits: Tensor, sampling: Sampling) -> Tensor:
-    """Tokens outside top-k and top-p are given no probability; the likeliest token always stays."""
-    import torch
-
-    if sampling.top_k:
-        least = logits.topk(min(sampling.top_k, logits.shape[-1])).values[:, -1:]
-        logits = logits.masked_fill(logits < least, -torch.inf)
-    if sampling.top_p < 1:
-        ordered, index = logits.sort(descending=True)
-        before = torch.softmax(ordered, -1).cumsum(-1) - torch.softmax(ordered, -1)
-        out = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, index, before >= sampling.top_p)
-        logits = logits.masked_fill(out, -torch.inf)
-    return logits
 
 
 class Slots:
@@ -135,7 +74,7 @@ class Slots:
 
 
 class _SlotPlan:
-    """Attention of one forward over slots. See `swirl.models.attention.Plan`."""
+    """Attention of one forward over slots. See `swirl.comb.attention.Plan`."""
 
     def __init__(
         self,
