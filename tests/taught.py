@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from swirl.core.types import ActionKind, Passage, Question
-from swirl.models.local import save
+from swirl.models.loading import save
 from swirl.rollout.engine import MALFORMED_REPLY, Attempt, observe
 from swirl.tools import Calculator, Search
 from swirl.tools.base import Tool

@@ -21,8 +21,8 @@ from swirl.core.layout import Layout
 from swirl.core.records import load_json
 from swirl.core.seeds import derive
 from swirl.core.types import Question, Stop, Trajectory
-from swirl.models.pointer import NAME as POINTER
-from swirl.models.pointer import point_to_same
+from swirl.models.pointers import NAME as POINTER
+from swirl.models.pointers import point_to_same
 from swirl.params import load
 from swirl.serving.agent import MAX_QUESTION, Acted, Agent, Ended, Observed, as_dict, result, thought
 from swirl.serving.bundle import benchmarks_of, open_bundle, project_agent, weights_digest, write_bundle

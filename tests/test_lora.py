@@ -14,8 +14,8 @@ import torch
 from swirl.comb.combs import pack
 from swirl.comb.logprobs import action_logprobs
 from swirl.core.errors import ModelError
-from swirl.models import lora
-from swirl.models.local import load_chat, load_model, load_tokenizer, save
+from swirl.models import adapters
+from swirl.models.loading import load_chat, load_model, load_tokenizer, save
 from swirl.rl.checkpoints import Checkpoints
 from swirl.rl.trainer import Trainer
 from swirl.rollout.engine import Policy
@@ -35,7 +35,7 @@ def moved(model: Any, seed: int = 1) -> Any:
 
 
 def adapted(model: Any, *targets: str) -> Any:
-    lora.add(model, 3, 6, targets or ("all-linear",), seed=7)
+    adapters.add(model, 3, 6, targets or ("all-linear",), seed=7)
     return model
 
 
@@ -47,7 +47,7 @@ def test_an_adapter_changes_nothing_at_first_and_gives_way_to_the_base(family: s
     assert torch.equal(model(input_ids=IDS).logits, before)
     after = moved(model)(input_ids=IDS).logits
     assert float((after - before).abs().max().detach()) > 0.01
-    with lora.switched_off(model):
+    with adapters.switched_off(model):
         assert torch.equal(model(input_ids=IDS).logits, before)
     assert torch.equal(model(input_ids=IDS).logits, after)
     assert all(parameter.requires_grad == (".lora_" in name) for name, parameter in model.named_parameters())
@@ -56,7 +56,7 @@ def test_an_adapter_changes_nothing_at_first_and_gives_way_to_the_base(family: s
 def test_the_base_comes_back_even_when_the_block_fails() -> None:
     model = moved(adapted(tiny.qwen3(16).float()))
     after = model(input_ids=IDS).logits
-    with pytest.raises(ZeroDivisionError), lora.switched_off(model):
+    with pytest.raises(ZeroDivisionError), adapters.switched_off(model):
         _ = 1 / 0
     assert torch.equal(model(input_ids=IDS).logits, after)
 

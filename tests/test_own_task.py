@@ -26,7 +26,7 @@ from swirl.core.types import Question, Score, Trajectory
 from swirl.judge_prompts import judge_question, read_judge_prompts
 from swirl.judging.reward import RewardModel
 from swirl.models.chat import Chat
-from swirl.models.local import fresh, save
+from swirl.models.loading import fresh, save
 from swirl.models.tokenizer import build_tokenizer
 from swirl.params import Params, validate
 from swirl.presets import laid_over

@@ -18,8 +18,8 @@ import pytest
 import torch
 
 from swirl.core.errors import ModelError
-from swirl.models.local import load_chat, load_model, load_tokenizer
-from swirl.models.pointer import follow, point_to_same, read_pointer, write_pointer
+from swirl.models.loading import load_chat, load_model, load_tokenizer
+from swirl.models.pointers import follow, point_to_same, read_pointer, write_pointer
 from tests import tiny
 from tests.families import FAMILIES
 
@@ -245,7 +245,7 @@ def point(hub: str, cache: Path, wanted: dict[Path, tuple[str, str]], **environm
     """`write_pointer` in a process of its own, as the hub's address is read at import; what each was refused with."""
     code = (
         "import json, sys; from pathlib import Path; from swirl.core.errors import ModelError\n"
-        "from swirl.models.pointer import follow, write_pointer\n"
+        "from swirl.models.pointers import follow, write_pointer\n"
         "for folder, model, revision in json.loads(sys.argv[1]):\n"
         "    try:\n"
         "        place = write_pointer(Path(folder), model, revision)\n"
@@ -283,7 +283,7 @@ def test_a_hub_model_is_pinned_and_then_read_without_the_hub(hub: str, pretraine
 
 def test_the_first_commit_of_a_hub_model_is_locked_and_then_asked_for(hub: str, tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from swirl.models.pointer import write_locked_pointer as write\n"
+        "import sys; from pathlib import Path; from swirl.models.pointers import write_locked_pointer as write\n"
         "root = Path(sys.argv[1]); write(root / sys.argv[2], 'org/tiny', '', False, root, root / 'lock.json')\n"
     )
     settings = {"HF_ENDPOINT": hub, "HF_HOME": str(tmp_path / "cache"), "HF_HUB_DISABLE_XET": "1", "NO_PROXY": "*"}

@@ -13,8 +13,8 @@ from swirl.comb.logprobs import check_packing
 from swirl.comb.sampling import Sampling
 from swirl.core.types import ActionKind, Question, Trajectory
 from swirl.judging.reward import RewardModel
-from swirl.models.local import context_of, load_chat, load_model
-from swirl.models.pointer import write_pointer
+from swirl.models.loading import context_of, load_chat, load_model
+from swirl.models.pointers import write_pointer
 from swirl.rollout.engine import Attempt, Policy, roll_out
 from swirl.tools import Calculator
 from tests import families, tiny

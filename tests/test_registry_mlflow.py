@@ -18,10 +18,10 @@ from typing import Any
 import pytest
 
 from swirl import tracking
-from swirl.absent import leave_out
 from swirl.asking import ask
 from swirl.core.errors import DataError
 from swirl.core.layout import Layout
+from swirl.models.skipped import mark_skipped
 from swirl.tracking.registry import NAME, fetch, promote, read_outcomes
 from swirl.tracking.store import Store
 from swirl.tracking.sync import sync
@@ -56,7 +56,7 @@ def test_without_a_tuned_and_evaluated_policy_nothing_is_registered(tmp_path: Pa
     assert read_outcomes(layout, "swirl") is None
     asked.write_questions(layout)
     asked.predict(layout, "swirl", 20)
-    leave_out(layout.model("swirl"), "train.methods does not name it")
+    mark_skipped(layout.model("swirl"), "train.methods does not name it")
     unused: Any = None
     assert promote(unused, layout, "run") is None
 

@@ -11,7 +11,7 @@ from swirl.core.layout import Layout
 from swirl.judges import load_text_judge
 from swirl.judging.calibrate import ErrorRates, LabelledStep, calibrate, calibrate_tokens, read_labelled
 from swirl.judging.reward import RewardModel
-from swirl.models.local import context_of
+from swirl.models.loading import context_of
 from swirl.models.prompts import fill
 from swirl.params import Params
 from swirl.tools import Search

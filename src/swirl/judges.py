@@ -12,7 +12,7 @@ from swirl.judging.rationale import RationaleJudge
 from swirl.judging.remote import EndpointJudge
 from swirl.judging.reward import RewardModel
 from swirl.models.chat import Chat
-from swirl.models.local import context_of, deterministic, load_chat, load_model
+from swirl.models.loading import context_of, deterministic, load_chat, load_model
 from swirl.params import EndpointReward, Params, PretrainedReward, Served
 from swirl.servers import client_of, judge_cache
 

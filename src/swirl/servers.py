@@ -11,7 +11,7 @@ from swirl.core.layout import Layout
 from swirl.core.records import load_json, save_json
 from swirl.endpoints.client import Client, Endpoint
 from swirl.models.chat import Chat
-from swirl.models.local import configured_context, load_chat
+from swirl.models.loading import configured_context, load_chat
 from swirl.params import EndpointBase, Served
 from swirl.rollout.remote import RemotePolicy
 

@@ -12,7 +12,7 @@ from swirl.core.layout import Layout
 from swirl.core.records import load
 from swirl.core.threads import spread
 from swirl.core.types import Derivation, Question, Trajectory
-from swirl.models.local import context_of, deterministic, load_chat, load_model
+from swirl.models.loading import context_of, deterministic, load_chat, load_model
 from swirl.models.prompts import Prompts, fill, read_prompt
 from swirl.params import Params, Served
 from swirl.rollout.engine import Attempt, Policy, roll_out

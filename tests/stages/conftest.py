@@ -20,7 +20,7 @@ import yaml
 
 from swirl import presets
 from swirl.core.layout import Layout
-from swirl.models.local import save
+from swirl.models.loading import save
 from swirl.params import Params, validate
 from swirl.presets import laid_over
 from swirl.wiring import attempts, load_policy, questions_of

@@ -7,11 +7,11 @@ import shutil
 
 import pytest
 
-from swirl.absent import why_absent
 from swirl.benchmarks.oracle import label_steps
 from swirl.core.layout import Layout
 from swirl.core.records import load, load_json
 from swirl.core.types import Action, ActionKind, Derivation, Question, WrittenSolution
+from swirl.models.skipped import why_skipped
 from swirl.params import Params, validate
 from swirl.presets import laid_over, tree
 from swirl.stages import evaluate, train
@@ -99,7 +99,7 @@ def test_every_question_has_its_solution_and_a_derivation_that_the_oracle_accept
 def test_the_base_is_gemma_shaped_and_has_no_ceiling(params: Params, made: Layout) -> None:
     config = load_json(made.model("base") / "config.json")
     assert (config["model_type"], config["hidden_size"], config["sliding_window"]) == ("gemma2", 32, 64)
-    assert why_absent(made.model("ceiling"))
+    assert why_skipped(made.model("ceiling"))
     metrics = load_json(made.metrics("base_model"))
     assert metrics["solutions"] == metrics["solutions.used"] == 40
     assert 1 <= metrics["solutions.foreign"] <= 12

@@ -18,7 +18,7 @@ from swirl.core.records import load, load_json
 from swirl.core.types import OUTCOME, Question, Stop, Trajectory, Verdict
 from swirl.judges import load_reward_model
 from swirl.judging.rationale import step_prompt
-from swirl.models.local import load_chat
+from swirl.models.loading import load_chat
 from swirl.params import Params, validate
 from swirl.presets import laid_over
 from swirl.stages import judge

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from swirl.absent import why_absent
 from swirl.core.errors import DataError
 from swirl.core.layout import Layout
 from swirl.core.records import load, load_json
 from swirl.core.types import OUTCOME, Prediction, Question, Stop, Trajectory, Verdict
 from swirl.endpoints import client
 from swirl.endpoints.client import UnavailableError
+from swirl.models.skipped import why_skipped
 from swirl.params import Params, validate
 from swirl.presets import laid_over
 from swirl.stages import evaluate, train
@@ -90,7 +90,7 @@ def test_everything_behind_servers(params: Params, project: Layout, url: str, tm
         for item in ("sft", "swirl"):
             train.run(far, layout, item)
             evaluate.run(far, layout, item)
-            assert why_absent(layout.model(item)) == f"train.methods does not name {item}"
+            assert why_skipped(layout.model(item)) == f"train.methods does not name {item}"
         evaluate.run(far, layout, "ceiling")
         evaluate.run(far, layout, "base")
         run_stages(far, layout, "report")

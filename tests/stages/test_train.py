@@ -27,7 +27,7 @@ from swirl.core.layout import Layout
 from swirl.core.records import load, load_json, save
 from swirl.core.types import Action, ActionKind, Derivation, Question, Step, Stop, SubTrajectory, Trajectory
 from swirl.development import Development
-from swirl.models.pointer import follow, write_pointer
+from swirl.models.pointers import follow, write_pointer
 from swirl.params import Params, validate
 from swirl.presets import laid_over
 from swirl.stages import evaluate, train

@@ -41,7 +41,7 @@ def steps(
     """Seconds of `repeats` steps on the states of `groups`."""
     from transformers import TrainerCallback
 
-    from swirl.models.local import load_tokenizer
+    from swirl.models.loading import load_tokenizer
 
     states = [list(step.state_ids) for group in groups for step in group]
     tokenizer = load_tokenizer(Path.cwd() / "models/base")

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import islice
 
-from swirl.absent import leave_out
 from swirl.benchmarks.annotations import LeftOut, Solution, solve
 from swirl.core.errors import DataError
 from swirl.core.layout import Layout
@@ -18,8 +17,9 @@ from swirl.core.types import Question, WrittenSolution
 from swirl.judge_prompts import judge_question
 from swirl.models.annotated import Blend, drills, examples, fitting, tokenizer_of
 from swirl.models.chat import Chat
-from swirl.models.local import deterministic, fresh_gemma2, save
+from swirl.models.loading import deterministic, fresh_gemma2, save
 from swirl.models.prompts import fill
+from swirl.models.skipped import mark_skipped
 from swirl.models.training import Schedule, train, weighted_loss
 from swirl.params import AnnotatedBase, Params
 from swirl.pipeline.progress import Progress
@@ -85,7 +85,7 @@ def make(params: Params, layout: Layout) -> None:
                 run.workers,
             )
     save(model, tokenizer, layout.model("base"))
-    leave_out(layout.model("ceiling"), "a model made from written solutions has no designed flaws, so no ceiling")
+    mark_skipped(layout.model("ceiling"), "a model made from written solutions has no designed flaws, so no ceiling")
     metrics: dict[str, float] = {f"left_out.{reason.name.lower()}": left_out.count(reason) for reason in LeftOut}
     metrics |= {"solutions": len(solutions), "solutions.used": len(kept), "solutions.foreign": len(known)}
     metrics["vocabulary"] = len(tokenizer)

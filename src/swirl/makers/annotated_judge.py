@@ -18,7 +18,7 @@ from swirl.judging.reward import RewardModel
 from swirl.makers.annotated_base import solved
 from swirl.makers.teaching import Labelled, error_rates, label_trajectory, label_written, teach
 from swirl.models.annotated import fitting, written
-from swirl.models.local import load_model, load_tokenizer, save
+from swirl.models.loading import load_model, load_tokenizer, save
 from swirl.models.training import Schedule
 from swirl.params import AnnotatedBase, AnnotatedReward, Params
 from swirl.rollout.engine import Policy

@@ -20,7 +20,7 @@ from swirl.judge_prompts import judge_question
 from swirl.judging.reward import BAD, GOOD
 from swirl.makers.demonstrating import demonstrator
 from swirl.models.chat import Chat
-from swirl.models.local import deterministic, fresh, save
+from swirl.models.loading import deterministic, fresh, save
 from swirl.models.pretraining import Mixture, examples
 from swirl.models.tokenizer import build_tokenizer
 from swirl.models.training import Schedule, train, weighted_loss

@@ -16,7 +16,7 @@ from swirl.judge_prompts import judge_question
 from swirl.judging.reward import RewardModel
 from swirl.makers.demonstrating import demonstrator
 from swirl.makers.teaching import Labelled, error_rates, label_trajectory, label_written, teach
-from swirl.models.local import load_model, load_tokenizer, save
+from swirl.models.loading import load_model, load_tokenizer, save
 from swirl.models.pretraining import Demonstration
 from swirl.models.training import Schedule
 from swirl.params import EmbeddedBase, EmbeddedReward, Params

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from swirl.absent import leave_out
 from swirl.core.layout import Layout
 from swirl.makers.pointing import nothing_was_trained, point
+from swirl.models.skipped import mark_skipped
 from swirl.params import EndpointBase, Params, Pretrained
 from swirl.servers import write_server
 
@@ -26,5 +26,5 @@ def endpoint(params: Params, layout: Layout) -> None:
 
 
 def _finish(layout: Layout) -> None:
-    leave_out(layout.model("ceiling"), "the base was not made here, so there is no sound model before its flaws")
+    mark_skipped(layout.model("ceiling"), "the base was not made here, so there is no sound model before its flaws")
     nothing_was_trained("base_model", layout)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from swirl.core.layout import Layout
 from swirl.core.records import save_json, save_series
-from swirl.models.pointer import write_locked_pointer
+from swirl.models.pointers import write_locked_pointer
 from swirl.params import Pretrained, PretrainedReward
 
 

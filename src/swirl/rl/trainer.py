@@ -19,7 +19,7 @@ from swirl.core.distributed import ALONE, Processes
 from swirl.core.seeds import derive, generator
 from swirl.core.threads import spread
 from swirl.core.types import SubTrajectory
-from swirl.models import lora
+from swirl.models import adapters
 from swirl.models.flops import Work, matrix_flops
 from swirl.models.masters import Masters
 from swirl.rl.objective import Estimator, advantages, token_statistics
@@ -248,7 +248,7 @@ class Trainer:
         if self.reference is not None:
             yield self.reference
             return
-        with lora.switched_off(self.policy.model):
+        with adapters.switched_off(self.policy.model):
             yield self.policy.model
 
     def _step(self, number: int) -> float:

@@ -22,13 +22,13 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from swirl import params as parameters
-from swirl.absent import why_absent
 from swirl.core.checksums import checksum
 from swirl.core.errors import DataError, ModelError
 from swirl.core.layout import Layout
 from swirl.core.records import load_json, save_json
-from swirl.models.pointer import NAME as POINTER
-from swirl.models.pointer import follow, read_pointer, write_pointer
+from swirl.models.pointers import NAME as POINTER
+from swirl.models.pointers import follow, read_pointer, write_pointer
+from swirl.models.skipped import why_skipped
 from swirl.params import Params, dump
 from swirl.pipeline import environment
 from swirl.serving.agent import Agent, Kind
@@ -80,7 +80,7 @@ def project_agent(model: Path, params: Params, layout: Layout, benchmarks: Mappi
     """The agent of a model's folder over the project's own data. Raises `DataError` when there is no model."""
     from swirl.wiring import load_policy
 
-    if why := why_absent(model):
+    if why := why_skipped(model):
         raise DataError(f"there is no model in {model}: {why}")
     servers = {str(name): server for name, server in params.evaluate.servers.items()}
     policy = load_policy(params, model, model.name, servers.get(model.name))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from swirl.core.layout import Layout
 from swirl.core.types import Question
-from swirl.models.local import load_tokenizer
+from swirl.models.loading import load_tokenizer
 from swirl.params import Params
 from swirl.quality import trajectories as gate
 from swirl.quality.tables import read, read_trajectories

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 
-from swirl.absent import why_absent
 from swirl.core.journal import Journal, fingerprint
 from swirl.core.layout import Layout
 from swirl.core.records import save, save_json, to_dict
@@ -21,6 +20,7 @@ from swirl.evaluation.scoring import predict, score
 from swirl.failures import check_rollouts
 from swirl.judges import load_grader, load_reward_model
 from swirl.judging.rationale import RationaleJudge
+from swirl.models.skipped import why_skipped
 from swirl.params import Params
 from swirl.pipeline.progress import Progress
 from swirl.rollout.engine import Attempt
@@ -40,7 +40,7 @@ from swirl.wiring import (
 
 def run(params: Params, layout: Layout, item: str) -> None:
     """Evaluate the model `item` (ceiling, base, sft or swirl); of one that this run does without, nothing."""
-    if why := why_absent(layout.model(item)):
+    if why := why_skipped(layout.model(item)):
         print(f"evaluate: no {item}: {why}")
         _write(layout, item, [], [], [], [], {})
         return

@@ -12,7 +12,6 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from swirl.absent import leave_out
 from swirl.comb.gradients import recomputing
 from swirl.comb.logprobs import check_packing
 from swirl.core.distributed import Processes, join, launched
@@ -24,10 +23,11 @@ from swirl.core.seeds import derive, generator
 from swirl.core.types import SubTrajectory
 from swirl.development import Development
 from swirl.judging.reward import RewardModel
-from swirl.models import lora
+from swirl.models import adapters
 from swirl.models.flops import matmul_flops
-from swirl.models.local import load_model, load_tokenizer, save
+from swirl.models.loading import load_model, load_tokenizer, save
 from swirl.models.masters import Masters
+from swirl.models.skipped import mark_skipped
 from swirl.params import Params
 from swirl.pipeline.progress import Progress
 from swirl.rl.checkpoints import Checkpoints
@@ -58,7 +58,7 @@ def run(params: Params, layout: Layout, item: str) -> None:
         if launched()[0] > 0:
             return
         shutil.rmtree(layout.model(item), ignore_errors=True)
-        leave_out(layout.model(item), f"train.methods does not name {item}")
+        mark_skipped(layout.model(item), f"train.methods does not name {item}")
         save_series([], layout.series(f"train-{item}"))
         save_json({}, layout.metrics(f"train-{item}"))
         return
@@ -69,7 +69,7 @@ def run(params: Params, layout: Layout, item: str) -> None:
     policy = load_local_policy(params, layout.model("base"), item)
     if (adapter := params.train.lora) is not None:
         seed = derive(params.seed, "lora", item)
-        lora.add(policy.model, adapter.rank, adapter.alpha, adapter.targets, seed)
+        adapters.add(policy.model, adapter.rank, adapter.alpha, adapter.targets, seed)
     check_packing(policy.model, comb_of(groups[0]), params.train.packed)
     development = Development(params, layout, policy, processes)
     folder, print_ = layout.root / f".swirl/checkpoints/train-{item}", _fingerprint(params, layout, item)

@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swirl import params as parameters
-from swirl.absent import why_absent
 from swirl.core.errors import DataError
 from swirl.core.layout import Layout
 from swirl.core.records import load, load_json, save_json
 from swirl.core.types import Prediction, Question
 from swirl.evaluation.statistics import mcnemar, paired
-from swirl.models.local import is_adapter
+from swirl.models.loading import is_adapter
+from swirl.models.skipped import why_skipped
 from swirl.serving import bundle
 from swirl.tracking.contents import without_credentials
 
@@ -107,7 +107,7 @@ def promote(store: Store, layout: Layout, run_id: str) -> Decision | None:
     put together.
     """
     model, ours = layout.model(bundle.MODEL), read_outcomes(layout, bundle.MODEL)
-    if ours is None or not model.is_dir() or why_absent(model):
+    if ours is None or not model.is_dir() or why_skipped(model):
         return None
     client, digest = store.client, bundle.weights_digest(model)
     version = _version_of(client, digest)

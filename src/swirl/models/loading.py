@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from swirl.core.errors import ModelError
-from swirl.models import lora
+from swirl.models import adapters
 from swirl.models.chat import Chat
-from swirl.models.pointer import NAME as POINTER
-from swirl.models.pointer import follow
+from swirl.models.pointers import NAME as POINTER
+from swirl.models.pointers import follow
 
 Dtype = Literal["float32", "bfloat16"]
 _SOME = ("config.json", "tokenizer_config.json")
@@ -116,7 +116,7 @@ def load_model(folder: Path, device: str, attention: str, dtype: Dtype = "float3
     except (OSError, ValueError) as error:
         raise ModelError(f"{source} holds no model that transformers can load: {error}") from error
     if is_adapter(folder):
-        lora.load(model, folder)
+        adapters.load(model, folder)
     return model.to(device).eval()
 
 
@@ -160,10 +160,10 @@ def configured_context(folder: Path, limit: int = 0) -> int:
 def save(model: Any, tokenizer: Any, folder: Path, base: Path | None = None) -> None:
     """Weights as safetensors, configuration and tokenizer; of a model with an adapter, that and a pointer to `base`."""
     folder.mkdir(parents=True, exist_ok=True)
-    if lora.is_on(model):
+    if adapters.is_on(model):
         if base is None:
             raise ValueError("an adapter is saved beside a pointer to its base; give the base's folder")
-        lora.save(model, base, folder)
+        adapters.save(model, base, folder)
         return
     model.save_pretrained(folder, safe_serialization=True)
     tokenizer.save_pretrained(folder)
@@ -171,7 +171,7 @@ def save(model: Any, tokenizer: Any, folder: Path, base: Path | None = None) -> 
 
 def is_adapter(folder: Path) -> bool:
     """Whether a model's folder holds an adapter rather than weights."""
-    return (folder / lora.CONFIG).exists()
+    return (folder / adapters.CONFIG).exists()
 
 
 def _find(folder: Path, weights: bool) -> tuple[Path, bool]:

@@ -9,12 +9,12 @@ from swirl.core.records import load_json, save_json
 _NAME = "absent.json"
 
 
-def leave_out(folder: Path, why: str) -> None:
+def mark_skipped(folder: Path, why: str) -> None:
     """Let a model's folder say that there is none, and why."""
     save_json({"why": why}, folder / _NAME)
 
 
-def why_absent(folder: Path) -> str | None:
+def why_skipped(folder: Path) -> str | None:
     """Why there is no model in this folder; None when there should be one."""
     path = folder / _NAME
     return str(load_json(path)["why"]) if path.exists() else None

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from swirl.core.errors import ModelError
-from swirl.models.pointer import point_to_same
+from swirl.models.pointers import point_to_same
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."
