@@ -1,4 +1,4 @@
-"""`swirl.actions`: what a model wrote becomes one action, whatever it wrote."""
+"""`swirl.tools.actions`: what a model wrote becomes one action, whatever it wrote."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swirl.actions import parse, render
 from swirl.core.types import Action, ActionKind
+from swirl.tools.actions import parse, render
 
 FRAGMENTS = ["<", ">", "<<", ">>", "/", "search_query", "math_exp", "answer", "<answer>", "</answer>", " ", "x"]
 

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swirl.actions import parse
 from swirl.benchmarks.annotations import LeftOut, Solution, solve, spoil
 from swirl.benchmarks.demonstrations import Turn
 from swirl.benchmarks.oracle import label_steps
 from swirl.core.types import Action, Derivation
+from swirl.tools.actions import parse
 
 DATA = Path(__file__).parents[2] / "shared/data/gsm8k/train.jsonl"
 

@@ -336,6 +336,8 @@ def test_call_answers_at_the_time_limit() -> None:
 
 
 def test_importing_the_tools_imports_no_library() -> None:
-    code = "import sys, swirl.tools, swirl.actions, swirl.core.grading; print({'sympy', 'bm25s'} & set(sys.modules))"
+    code = (
+        "import sys, swirl.tools, swirl.tools.actions, swirl.core.grading; print({'sympy', 'bm25s'} & set(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 import pytest
 
-from swirl.actions import parse
 from swirl.benchmarks.demonstrations import (
     DROPPED_LAST,
     MALFORMED,
@@ -25,6 +24,7 @@ from swirl.benchmarks.world import Chain, make_world
 from swirl.core.types import Action, Derivation, Passage
 from swirl.rollout.engine import MALFORMED_REPLY
 from swirl.tools import Calculator, Search
+from swirl.tools.actions import parse
 
 SOUND = Flaws()
 CONTEXTUAL = Flaws(contextual=1.0)

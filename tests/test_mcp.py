@@ -17,7 +17,7 @@ import pytest
 from swirl.core.errors import ParamsError, SwirlError
 from swirl.tools import mcp
 from swirl.tools.base import MAX_DESCRIPTION, Observation, Tool, call
-from swirl.tools.registry import open_tool
+from swirl.tools.by_name import open_tool
 from tests.servers import held_port
 
 pytest.importorskip("mcp", reason="the extra mcp is not installed")
@@ -191,7 +191,7 @@ def test_closing_ends_the_process(fresh: Callable[..., Open]) -> None:
 def test_the_end_of_the_program_ends_the_process() -> None:
     code = f"""if True:
         from pathlib import Path
-        from swirl.tools.registry import open_tool
+        from swirl.tools.by_name import open_tool
         print(open_tool("mcp:facts/process", {OPTIONS!r}, Path({str(HERE)!r})).run("{{}}"))
     """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=600)

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from swirl import presets
-from swirl.actions import parse
 from swirl.core.errors import DataError
 from swirl.core.layout import Layout
 from swirl.core.types import Question
@@ -17,6 +16,7 @@ from swirl.models.prompts import fill
 from swirl.params import Params, validate
 from swirl.presets import laid_over
 from swirl.tools import Calculator
+from swirl.tools.actions import parse
 from swirl.tools.base import MAX_DESCRIPTION, Tool, listed
 from swirl.wiring import attempts_with, prompts_to_demonstrate, read_prompts
 from tests import taught

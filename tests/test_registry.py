@@ -14,7 +14,7 @@ from swirl.core.errors import ParamsError
 from swirl.core.types import Passage
 from swirl.tools import Calculator, Search
 from swirl.tools.base import MAX_HANGING, Observation, call
-from swirl.tools.registry import by_kind, check, open_tool, options_name
+from swirl.tools.by_name import by_kind, check, open_tool, options_name
 
 WEATHER = '''
 from places import PLACES

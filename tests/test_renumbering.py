@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swirl.actions import parse
 from swirl.benchmarks.annotations import Solution, solve
 from swirl.benchmarks.oracle import label_steps, value_of
 from swirl.benchmarks.renumbering import renumbered
+from swirl.tools.actions import parse
 
 
 def row(question: str, solution: str) -> Solution:

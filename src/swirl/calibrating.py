@@ -16,7 +16,7 @@ from swirl.models.prompts import fill
 from swirl.params import Params
 from swirl.tools import Search
 from swirl.tools.base import Tool, listed
-from swirl.tools.registry import open_tool, options_name
+from swirl.tools.by_name import open_tool, options_name
 from swirl.wiring import read_prompts
 
 

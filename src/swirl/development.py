@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from swirl.actions import DEFAULT_TAGS, parse
 from swirl.benchmarks.oracle import label_steps
 from swirl.comb.sampling import Sampled
 from swirl.core.distributed import Processes
@@ -16,6 +15,7 @@ from swirl.evaluation.scoring import mean
 from swirl.judges import load_reward_model
 from swirl.params import Params
 from swirl.rollout.engine import Policy
+from swirl.tools.actions import DEFAULT_TAGS, parse
 from swirl.wiring import attempts, derivations_of, questions_of, roll_out_all
 
 

@@ -20,7 +20,7 @@ from pydantic import (
 
 from swirl.core.errors import ParamsError
 from swirl.core.types import Strategy
-from swirl.endpoints.types import ALLOWED, is_key_env, is_url
+from swirl.endpoints.requests import ALLOWED, is_key_env, is_url
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]

@@ -20,7 +20,7 @@ from swirl.rollout.remote import RemotePolicy, roll_out_remote
 from swirl.servers import remote_policy
 from swirl.tools import Search
 from swirl.tools.base import Tool, listed
-from swirl.tools.registry import by_kind, open_tool, options_name
+from swirl.tools.by_name import by_kind, open_tool, options_name
 
 AnyPolicy = Policy | RemotePolicy
 

@@ -18,7 +18,6 @@ import pytest
 import torch
 import yaml
 
-from swirl.actions import render
 from swirl.comb.sampling import Sampled
 from swirl.core.distributed import ALONE
 from swirl.core.errors import DataError
@@ -31,6 +30,7 @@ from swirl.models.pointers import follow, write_pointer
 from swirl.params import Params, validate
 from swirl.presets import laid_over
 from swirl.stages import evaluate, train
+from swirl.tools.actions import render
 from swirl.wiring import load_local_policy, load_policy
 from tests.stages.conftest import ROOT, clone
 

@@ -90,9 +90,9 @@ def run_side(side: Result) -> Result:
 
 def _rounds(policy: Any, todo: Sequence[Any], say: Say, params: Any) -> int:
     """The agent loop in lock step, every state read whole; returns the number of action tokens."""
-    from swirl.actions import parse
     from swirl.core.types import ActionKind
     from swirl.rollout.engine import MALFORMED_REPLY
+    from swirl.tools.actions import parse
     from swirl.tools.base import call
 
     chat = policy.chat

@@ -14,12 +14,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from swirl.actions import render
 from swirl.benchmarks.demonstrations import Turn, observe
 from swirl.benchmarks.oracle import ANNOTATED, is_operation, value_of
 from swirl.core.grading import same_number
 from swirl.core.types import ActionKind, Derivation
 from swirl.tools import Calculator
+from swirl.tools.actions import render
 from swirl.tools.base import call as run_tool
 
 _ANNOTATION = re.compile(r"<<([^<>]*)>>")

@@ -11,10 +11,10 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from swirl.actions import render
 from swirl.benchmarks.problems import Move, Problem
 from swirl.benchmarks.world import RELATIONS, Chain
 from swirl.core.types import ActionKind
+from swirl.tools.actions import render
 
 Tool = Callable[[str], str]
 """Runs one payload and gives the result text."""

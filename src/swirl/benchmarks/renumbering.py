@@ -11,11 +11,11 @@ import random
 import re
 from dataclasses import dataclass
 
-from swirl.actions import render
 from swirl.benchmarks.annotations import SEPARATOR, Solution
 from swirl.benchmarks.demonstrations import Turn, observe
 from swirl.benchmarks.oracle import value_of
 from swirl.core.types import ActionKind
+from swirl.tools.actions import render
 
 _IN_QUESTION = re.compile(r"(?<![\w./])[0-9]+(?![\w/]|\.[0-9])")
 """Whole numbers that stand alone: not `1/2`, `3.5`, `2nd`."""

@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 
 from swirl.core.errors import DataError
-from swirl.endpoints.types import Answer, Ask, Endpoint
+from swirl.endpoints.requests import Answer, Ask, Endpoint
 from swirl.endpoints.wire import log_probabilities, token_ids
 
 MAX_ENTRY = 2**20

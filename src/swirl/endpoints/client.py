@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from swirl.endpoints import wire
 from swirl.endpoints.cache import Cache
-from swirl.endpoints.types import (
+from swirl.endpoints.requests import (
     Answer,
     Ask,
     ContextError,

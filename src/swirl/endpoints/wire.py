@@ -14,7 +14,7 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from swirl.endpoints.types import Answer, Ask, Endpoint, EndpointError
+from swirl.endpoints.requests import Answer, Ask, Endpoint, EndpointError
 
 NEUTRAL = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
 """Sampling as plain as the policy's own. Left out, servers take the defaults of the model's generation config."""

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from swirl.actions import parse
 from swirl.benchmarks.oracle import label_steps
 from swirl.comb.combs import Comb, pack
 from swirl.comb.logprobs import final_logits
@@ -17,6 +16,7 @@ from swirl.models.chat import Chat
 from swirl.models.pretraining import Demonstration
 from swirl.models.training import Schedule, train
 from swirl.pipeline.progress import Progress
+from swirl.tools.actions import parse
 
 if TYPE_CHECKING:
     from torch import Tensor

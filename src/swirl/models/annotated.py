@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from swirl.actions import ANSWER_TAG, DEFAULT_TAGS, parse
 from swirl.benchmarks.annotations import Solution, spoil
 from swirl.benchmarks.oracle import label_steps
 from swirl.benchmarks.renumbering import renumbered
@@ -17,6 +16,7 @@ from swirl.models.chat import Chat
 from swirl.models.pretraining import Demonstration, example
 from swirl.models.prompts import fill
 from swirl.models.training import Example
+from swirl.tools.actions import ANSWER_TAG, DEFAULT_TAGS, parse
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -9,7 +9,6 @@ import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from swirl.actions import parse
 from swirl.benchmarks.demonstrations import (
     Flaws,
     Turn,
@@ -26,6 +25,7 @@ from swirl.models.chat import Chat
 from swirl.models.prompts import Prompts, fill
 from swirl.models.training import Example
 from swirl.tools import Calculator, Search
+from swirl.tools.actions import parse
 
 _COPIED = sorted({*words(), *OBJECTS, *VERBS})
 

@@ -12,12 +12,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from swirl.actions import parse
 from swirl.comb.sampling import Sampling, choose, uniforms
 from swirl.comb.slots import Slots
 from swirl.core.seeds import derive
 from swirl.core.types import Action, ActionKind, Question, Step, Stop, Trajectory
 from swirl.models.chat import Chat
+from swirl.tools.actions import parse
 from swirl.tools.base import Observation, Tool, call
 
 MALFORMED_REPLY = "error: give one call or one answer"

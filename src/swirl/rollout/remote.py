@@ -12,13 +12,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from swirl.actions import parse
 from swirl.comb.sampling import Sampling
 from swirl.core.seeds import derive
 from swirl.core.types import ActionKind, Step, Stop, Trajectory
 from swirl.endpoints.client import Answer, Ask, Client, ContextError, EndpointError, Message, UnavailableError
 from swirl.models.chat import Chat
 from swirl.rollout.engine import MALFORMED_REPLY, Attempt, observe
+from swirl.tools.actions import parse
 from swirl.tools.base import Observation
 
 

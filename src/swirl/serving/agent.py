@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from swirl.actions import parse
 from swirl.core.errors import DataError
 from swirl.core.layout import Layout
 from swirl.core.records import to_dict
@@ -21,6 +20,7 @@ from swirl.models.chat import Chat
 from swirl.params import Params
 from swirl.rollout.engine import Attempt
 from swirl.rollout.remote import RemotePolicy
+from swirl.tools.actions import parse
 from swirl.tools.base import Tool
 from swirl.wiring import AnyPolicy, Toolbox, attempts_with, roll_out_any, sampling
 

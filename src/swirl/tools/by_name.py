@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from swirl.actions import ANSWER_TAG
 from swirl.core.errors import ParamsError
 from swirl.core.types import ActionKind
+from swirl.tools.actions import ANSWER_TAG
 from swirl.tools.base import Tool
 
 NAMES = "calculator, search, package.module:Class, or mcp:SERVER/TOOL"
