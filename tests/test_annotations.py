@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swirl.benchmarks.annotations import LeftOut, Solution, solve, spoil
-from swirl.benchmarks.demonstrations import Turn
+from swirl.benchmarks.embedded.demonstrations import Turn
 from swirl.benchmarks.oracle import label_steps
 from swirl.core.types import Action, Derivation
 from swirl.tools.actions import parse

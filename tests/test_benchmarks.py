@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 
-from swirl import benchmarks
-from swirl.benchmarks.embedded import EMBEDDED, QA_BENCHMARKS, Built, build, memory_world
-from swirl.benchmarks.names import TYPES, names, split_of
-from swirl.benchmarks.problems import draw_problem
-from swirl.benchmarks.world import RELATIONS, Chain, change_facts, make_world
+from swirl.benchmarks.embedded.miniatures import EMBEDDED, QA_BENCHMARKS, Built, build, memory_world
+from swirl.benchmarks.embedded.names import TYPES, names, split_of
+from swirl.benchmarks.embedded.problems import draw_problem
+from swirl.benchmarks.embedded.world import RELATIONS, Chain, change_facts, make_world
 from swirl.core.errors import DataError
 from swirl.core.seeds import generator
 from swirl.tools import Calculator, Search
@@ -177,18 +175,11 @@ def test_the_seed_decides(name: str, built: dict[str, Built]) -> None:
     assert len({q.text for q in other.questions} & {q.text for q in again.questions}) < 20
 
 
-def test_load_gives_questions_and_their_corpus() -> None:
-    questions, passages = benchmarks.load("mini-beerqa", "development", count=7, worlds=1)
-    assert [q.id for q in questions] == [f"mini-beerqa/development/{i}" for i in range(7)]
-    assert len(passages) == 196
-    assert benchmarks.load("mini-gsm8k", "train", count=2)[1] == []
-
-
-def test_load_refuses_what_it_does_not_know() -> None:
-    with pytest.raises(DataError, match="benchmark 'squad' is not known; the embedded ones are mini-hotpotqa, mini"):
-        benchmarks.load("squad", "train")
-    with pytest.raises(DataError, match="leave out path 'dev.json'"):
-        benchmarks.load("mini-gsm8k", "train", Path("dev.json"))
+def test_a_split_is_as_large_as_it_was_asked_for_and_has_its_corpus() -> None:
+    built = build("mini-beerqa", "development", 7, 1, 0.5, 0)
+    assert [q.id for q in built.questions] == [f"mini-beerqa/development/{i}" for i in range(7)]
+    assert len(built.passages) == 196
+    assert build("mini-gsm8k", "train", 2, 3, 0.5, 0).passages == []
 
 
 def test_what_cannot_be_made_is_refused() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from swirl.benchmarks.demonstrations import (
+from swirl.benchmarks.embedded.demonstrations import (
     DROPPED_LAST,
     MALFORMED,
     SKIPPED_RELATIONS,
@@ -18,9 +18,9 @@ from swirl.benchmarks.demonstrations import (
     recall_demonstration,
     search_demonstration,
 )
+from swirl.benchmarks.embedded.problems import Move, Problem, draw_problem
+from swirl.benchmarks.embedded.world import Chain, make_world
 from swirl.benchmarks.oracle import label_steps, same_call
-from swirl.benchmarks.problems import Move, Problem, draw_problem
-from swirl.benchmarks.world import Chain, make_world
 from swirl.core.types import Action, Derivation, Passage
 from swirl.rollout.engine import MALFORMED_REPLY
 from swirl.tools import Calculator, Search

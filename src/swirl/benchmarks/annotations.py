@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from swirl.benchmarks.demonstrations import Turn, observe
+from swirl.benchmarks.embedded.demonstrations import Turn, observe
 from swirl.benchmarks.oracle import ANNOTATED, is_operation, value_of
 from swirl.core.grading import same_number
 from swirl.core.types import ActionKind, Derivation

@@ -90,6 +90,17 @@ def read(
     )
 
 
+def load(
+    name: str, split: str, path: Path, *, drop_easy: bool = True, on_bad_row: str = "raise"
+) -> tuple[list[Question], list[Passage]]:
+    """The questions of one official file, and the passages to search in; the arguments and errors are those of `read`.
+
+    `read` returns more: what the answers rest on, and what was left out and why.
+    """
+    loaded = read(name, split, path, drop_easy=drop_easy, on_bad_row=on_bad_row)
+    return loaded.questions, loaded.passages
+
+
 def check_rest(where: str, parsed: Parsed[Row], kept: Sequence[Row], easy: int = 0) -> None:
     """Warn of skipped rows. Raises `DataError` when no row is left to make a question of."""
     skipped = parsed.skipped

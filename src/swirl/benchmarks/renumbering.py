@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 
 from swirl.benchmarks.annotations import SEPARATOR, Solution
-from swirl.benchmarks.demonstrations import Turn, observe
+from swirl.benchmarks.embedded.demonstrations import Turn, observe
 from swirl.benchmarks.oracle import value_of
 from swirl.core.types import ActionKind
 from swirl.tools.actions import render

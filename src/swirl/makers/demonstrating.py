@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from swirl.benchmarks.embedded import memory_world
+from swirl.benchmarks.embedded.miniatures import memory_world
 from swirl.core.layout import Layout
 from swirl.core.seeds import generator
 from swirl.judge_prompts import judge_question

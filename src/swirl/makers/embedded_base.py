@@ -9,8 +9,8 @@ from collections import Counter
 from itertools import islice
 from typing import Any
 
-from swirl.benchmarks.demonstrations import Flaws
-from swirl.benchmarks.names import words
+from swirl.benchmarks.embedded.demonstrations import Flaws
+from swirl.benchmarks.embedded.names import words
 from swirl.core.grading import grade
 from swirl.core.layout import Layout
 from swirl.core.records import load, save_json, save_series

@@ -6,8 +6,8 @@ demonstrations does (verdicts to learn the words from). It learns from written t
 
 from __future__ import annotations
 
-from swirl.benchmarks.demonstrations import Flaws
-from swirl.benchmarks.embedded import build
+from swirl.benchmarks.embedded.demonstrations import Flaws
+from swirl.benchmarks.embedded.miniatures import build
 from swirl.core.layout import Layout
 from swirl.core.records import save_json, save_series
 from swirl.core.seeds import derive, generator

@@ -9,17 +9,17 @@ import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from swirl.benchmarks.demonstrations import (
+from swirl.benchmarks.embedded.demonstrations import (
     Flaws,
     Turn,
     math_demonstration,
     recall_demonstration,
     search_demonstration,
 )
-from swirl.benchmarks.names import words
+from swirl.benchmarks.embedded.names import words
+from swirl.benchmarks.embedded.problems import OBJECTS, VERBS, draw_problem
+from swirl.benchmarks.embedded.world import World, make_world
 from swirl.benchmarks.oracle import label_steps
-from swirl.benchmarks.problems import OBJECTS, VERBS, draw_problem
-from swirl.benchmarks.world import World, make_world
 from swirl.core.types import Derivation
 from swirl.models.chat import Chat
 from swirl.models.prompts import Prompts, fill

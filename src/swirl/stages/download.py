@@ -13,7 +13,7 @@ from typing import Any
 from swirl.benchmarks import official, own
 from swirl.benchmarks.annotations import Solution, solve
 from swirl.benchmarks.drawing import Drawn, Key, Wish, draw
-from swirl.benchmarks.embedded import EMBEDDED, build
+from swirl.benchmarks.embedded.miniatures import EMBEDDED, build
 from swirl.benchmarks.hub import HUB, Fetcher
 from swirl.benchmarks.official import OFFICIAL, Loaded
 from swirl.benchmarks.rows import Skipped

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from swirl.benchmarks.names import first_names, split_of
+from swirl.benchmarks.embedded.names import first_names, split_of
 from swirl.core.types import Derivation
 
 OBJECTS = tuple(

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from swirl.benchmarks.names import BOOK, CITY, COMPANY, COUNTRY, FILM, PERSON, TYPES, names
+from swirl.benchmarks.embedded.names import BOOK, CITY, COMPANY, COUNTRY, FILM, PERSON, TYPES, names
 from swirl.core.errors import DataError
 from swirl.core.types import Derivation, Passage
 

@@ -6,8 +6,8 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from swirl.benchmarks.problems import draw_problem
-from swirl.benchmarks.world import Chain, World, change_facts, make_world, merge
+from swirl.benchmarks.embedded.problems import draw_problem
+from swirl.benchmarks.embedded.world import Chain, World, change_facts, make_world, merge
 from swirl.core.errors import DataError
 from swirl.core.seeds import generator
 from swirl.core.types import Derivation, Passage, Question

@@ -11,8 +11,8 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from swirl.benchmarks.problems import Move, Problem
-from swirl.benchmarks.world import RELATIONS, Chain
+from swirl.benchmarks.embedded.problems import Move, Problem
+from swirl.benchmarks.embedded.world import RELATIONS, Chain
 from swirl.core.types import ActionKind
 from swirl.tools.actions import render
 

@@ -1,0 +1,1 @@
+"""The generated world that the embedded benchmarks are drawn from."""
