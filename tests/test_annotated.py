@@ -11,10 +11,10 @@ import torch
 
 from swirl.benchmarks.annotations import Solution, solve
 from swirl.benchmarks.oracle import label_steps
-from swirl.models.annotated import Blend, examples, fitting, tokenizer_of, written
 from swirl.models.chat import Chat
 from swirl.models.loading import fresh_gemma2
-from swirl.models.training import Schedule, train, weighted_loss
+from swirl.pretraining.annotated_examples import Blend, examples, fitting, tokenizer_of, written
+from swirl.pretraining.training import Schedule, train, weighted_loss
 from swirl.tools.actions import parse
 
 PROMPT, JUDGE = "At most {steps} steps. {question}", "GOOD or BAD?"

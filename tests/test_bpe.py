@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swirl.core.errors import ModelError
-from swirl.models.bpe import build_bpe
 from swirl.models.chat import Chat
 from swirl.models.loading import load_tokenizer
+from swirl.pretraining.bpe_tokenizer import build_bpe
 
 TEXTS = ["Ada has 12 apples and 345 pears.", "Ada sells the apples, <math_exp> 12*2 </math_exp>"] * 20
 WHOLE = [" <math_exp> ", " </math_exp>", "GOOD", "BAD"]

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from swirl.core.errors import ModelError
 from swirl.models.chat import Chat
-from swirl.models.tokenizer import END, MODEL, PAD, UNKNOWN, USER, build_tokenizer
+from swirl.pretraining.word_tokenizer import END, MODEL, PAD, UNKNOWN, USER, build_tokenizer
 from tests import families
 from tests.families import FAMILIES
 

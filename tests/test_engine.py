@@ -16,7 +16,7 @@ from swirl.comb.slots import Slots
 from swirl.core.seeds import derive
 from swirl.core.types import Action, ActionKind, Passage, Question, Stop, Trajectory
 from swirl.models.chat import Chat
-from swirl.models.tokenizer import MODEL
+from swirl.pretraining.word_tokenizer import MODEL
 from swirl.rollout.engine import Attempt, Policy, roll_out
 from swirl.tools import Calculator, Search
 from tests import tiny

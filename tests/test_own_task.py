@@ -27,9 +27,9 @@ from swirl.judge_prompts import judge_question, read_judge_prompts
 from swirl.judging.reward import RewardModel
 from swirl.models.chat import Chat
 from swirl.models.loading import fresh, save
-from swirl.models.tokenizer import build_tokenizer
 from swirl.params import Params, validate
 from swirl.presets import laid_over
+from swirl.pretraining.word_tokenizer import build_tokenizer
 from swirl.rollout.engine import Attempt, observe
 from swirl.wiring import Toolbox, attempts, questions_of
 from tests.stages.conftest import run_stages

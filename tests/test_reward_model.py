@@ -13,7 +13,7 @@ from swirl.core.errors import ModelError
 from swirl.core.types import Action, Step, Stop, Trajectory
 from swirl.judging.reward import RewardModel
 from swirl.models.chat import Chat
-from swirl.models.tokenizer import CHAT_TEMPLATE
+from swirl.pretraining.word_tokenizer import CHAT_TEMPLATE
 from tests import tiny
 
 CHAT = tiny.chat()

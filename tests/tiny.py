@@ -8,7 +8,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from swirl.models.chat import Chat
-from swirl.models.tokenizer import build_tokenizer
+from swirl.pretraining.word_tokenizer import build_tokenizer
 
 VOCABULARY = 40
 _SHAPE: dict[str, Any] = {

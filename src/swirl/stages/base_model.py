@@ -10,7 +10,7 @@ from swirl.params import Params
 
 def run(params: Params, layout: Layout) -> None:
     """Make models/base: a model, a pointer to one, or the address of one; and models/base/ceiling."""
-    from swirl.makers import annotated_base, embedded_base, pointed_base
+    from swirl.pretraining import annotated_base, embedded_base, pointed_base
 
     makers = {
         "embedded": embedded_base.make,

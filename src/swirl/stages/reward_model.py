@@ -10,7 +10,7 @@ from swirl.params import Params
 
 def run(params: Params, layout: Layout) -> None:
     """Make models/reward: a model with its measured error rates, a pointer to one, or the address of one."""
-    from swirl.makers import annotated_judge, embedded_judge, pointed_judge
+    from swirl.pretraining import annotated_judge, embedded_judge, pointed_judge
 
     makers = {
         "embedded": embedded_judge.make,

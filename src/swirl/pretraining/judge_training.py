@@ -13,9 +13,9 @@ from swirl.comb.logprobs import final_logits
 from swirl.core.types import ActionKind, Derivation, Trajectory
 from swirl.judging.reward import RewardModel
 from swirl.models.chat import Chat
-from swirl.models.pretraining import Demonstration
-from swirl.models.training import Schedule, train
 from swirl.pipeline.progress import Progress
+from swirl.pretraining.embedded_examples import Demonstration
+from swirl.pretraining.training import Schedule, train
 from swirl.tools.actions import parse
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from swirl.benchmarks.embedded.miniatures import memory_world
 from swirl.core.layout import Layout
 from swirl.core.seeds import generator
 from swirl.judge_prompts import judge_question
-from swirl.models.pretraining import Demonstrator
 from swirl.params import Params
+from swirl.pretraining.embedded_examples import Demonstrator
 from swirl.wiring import prompts_to_demonstrate
 
 

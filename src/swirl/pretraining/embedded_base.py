@@ -18,14 +18,14 @@ from swirl.core.seeds import derive, generator
 from swirl.core.types import Derivation, Question
 from swirl.judge_prompts import judge_question
 from swirl.judging.reward import BAD, GOOD
-from swirl.makers.demonstrating import demonstrator
 from swirl.models.chat import Chat
 from swirl.models.loading import deterministic, fresh, save
-from swirl.models.pretraining import Mixture, examples
-from swirl.models.tokenizer import build_tokenizer
-from swirl.models.training import Schedule, train, weighted_loss
 from swirl.params import EmbeddedBase, Params, Phase
 from swirl.pipeline.progress import Progress
+from swirl.pretraining.demonstrating import demonstrator
+from swirl.pretraining.embedded_examples import Mixture, examples
+from swirl.pretraining.training import Schedule, train, weighted_loss
+from swirl.pretraining.word_tokenizer import build_tokenizer
 from swirl.rollout.engine import MALFORMED_REPLY, Attempt, Policy
 from swirl.tools.search import NO_RESULT
 from swirl.wiring import attempts, prompts_to_demonstrate, roll_out_all

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from swirl.core.layout import Layout
 from swirl.core.records import save_json
-from swirl.makers.pointing import nothing_was_trained, point
 from swirl.params import EndpointReward, Params, PretrainedReward
+from swirl.pretraining.pointing import nothing_was_trained, point
 
 
 def pretrained(params: Params, layout: Layout) -> None:

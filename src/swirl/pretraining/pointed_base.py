@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from swirl.core.layout import Layout
-from swirl.makers.pointing import nothing_was_trained, point
 from swirl.models.skipped import mark_skipped
 from swirl.params import EndpointBase, Params, Pretrained
+from swirl.pretraining.pointing import nothing_was_trained, point
 from swirl.servers import write_server
 
 

@@ -15,12 +15,12 @@ from swirl.core.seeds import derive, generator
 from swirl.core.types import Question
 from swirl.judge_prompts import judge_question
 from swirl.judging.reward import RewardModel
-from swirl.makers.annotated_base import solved
-from swirl.makers.teaching import Labelled, error_rates, label_trajectory, label_written, teach
-from swirl.models.annotated import fitting, written
 from swirl.models.loading import load_model, load_tokenizer, save
-from swirl.models.training import Schedule
 from swirl.params import AnnotatedBase, AnnotatedReward, Params
+from swirl.pretraining.annotated_base import solved
+from swirl.pretraining.annotated_examples import fitting, written
+from swirl.pretraining.judge_training import Labelled, error_rates, label_trajectory, label_written, teach
+from swirl.pretraining.training import Schedule
 from swirl.rollout.engine import Policy
 from swirl.wiring import attempts, derivations_of, load_local_policy, prompts_to_demonstrate, questions_of, roll_out_all
 

@@ -15,14 +15,14 @@ from swirl.core.records import load, save_json, save_series
 from swirl.core.seeds import derive, generator
 from swirl.core.types import Question, WrittenSolution
 from swirl.judge_prompts import judge_question
-from swirl.models.annotated import Blend, drills, examples, fitting, tokenizer_of
 from swirl.models.chat import Chat
 from swirl.models.loading import deterministic, fresh_gemma2, save
 from swirl.models.prompts import fill
 from swirl.models.skipped import mark_skipped
-from swirl.models.training import Schedule, train, weighted_loss
 from swirl.params import AnnotatedBase, Params
 from swirl.pipeline.progress import Progress
+from swirl.pretraining.annotated_examples import Blend, drills, examples, fitting, tokenizer_of
+from swirl.pretraining.training import Schedule, train, weighted_loss
 from swirl.rollout.engine import MALFORMED_REPLY
 from swirl.wiring import prompts_to_demonstrate, questions_of
 

@@ -11,11 +11,11 @@ from swirl.benchmarks.annotations import Solution, spoil
 from swirl.benchmarks.oracle import label_steps
 from swirl.benchmarks.renumbering import renumbered
 from swirl.core.types import ActionKind
-from swirl.models.bpe import build_bpe
 from swirl.models.chat import Chat
-from swirl.models.pretraining import Demonstration, example
 from swirl.models.prompts import fill
-from swirl.models.training import Example
+from swirl.pretraining.bpe_tokenizer import build_bpe
+from swirl.pretraining.embedded_examples import Demonstration, example
+from swirl.pretraining.training import Example
 from swirl.tools.actions import ANSWER_TAG, DEFAULT_TAGS, parse
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from swirl.benchmarks.oracle import label_steps
 from swirl.core.types import Derivation
 from swirl.models.chat import Chat
 from swirl.models.prompts import Prompts, fill
-from swirl.models.training import Example
+from swirl.pretraining.training import Example
 from swirl.tools import Calculator, Search
 from swirl.tools.actions import parse
 

@@ -14,12 +14,12 @@ from swirl.core.seeds import derive, generator
 from swirl.core.types import Question
 from swirl.judge_prompts import judge_question
 from swirl.judging.reward import RewardModel
-from swirl.makers.demonstrating import demonstrator
-from swirl.makers.teaching import Labelled, error_rates, label_trajectory, label_written, teach
 from swirl.models.loading import load_model, load_tokenizer, save
-from swirl.models.pretraining import Demonstration
-from swirl.models.training import Schedule
 from swirl.params import EmbeddedBase, EmbeddedReward, Params
+from swirl.pretraining.demonstrating import demonstrator
+from swirl.pretraining.embedded_examples import Demonstration
+from swirl.pretraining.judge_training import Labelled, error_rates, label_trajectory, label_written, teach
+from swirl.pretraining.training import Schedule
 from swirl.rollout.engine import Policy
 from swirl.tools import Calculator, Search
 from swirl.wiring import attempts_with, load_local_policy, roll_out_all

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from swirl.core.errors import ModelError
-from swirl.models.tokenizer import END, MODEL, PAD, USER
+from swirl.pretraining.word_tokenizer import END, MODEL, PAD, USER
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
