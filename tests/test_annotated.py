@@ -12,8 +12,8 @@ import torch
 from swirl.benchmarks.annotations import Solution, solve
 from swirl.benchmarks.oracle import label_steps
 from swirl.models.chat import Chat
-from swirl.models.loading import fresh_gemma2
 from swirl.pretraining.annotated_examples import Blend, examples, fitting, tokenizer_of, written
+from swirl.pretraining.architectures import fresh_gemma2
 from swirl.pretraining.training import Schedule, train, weighted_loss
 from swirl.tools.actions import parse
 

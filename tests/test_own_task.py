@@ -26,9 +26,10 @@ from swirl.core.types import Question, Score, Trajectory
 from swirl.judge_prompts import judge_question, read_judge_prompts
 from swirl.judging.reward import RewardModel
 from swirl.models.chat import Chat
-from swirl.models.loading import fresh, save
+from swirl.models.loading import save
 from swirl.params import Params, validate
 from swirl.presets import laid_over
+from swirl.pretraining.architectures import fresh
 from swirl.pretraining.word_tokenizer import build_tokenizer
 from swirl.rollout.engine import Attempt, observe
 from swirl.wiring import Toolbox, attempts, questions_of

@@ -70,7 +70,7 @@ def test_a_folder_says_what_it_holds(tmp_path: Path) -> None:
 
 
 def test_a_made_model_is_as_large_as_planned() -> None:
-    from swirl.models.loading import fresh
+    from swirl.pretraining.architectures import fresh
 
     mini = validate(presets.tree(ROOT, "mini"), "mini")
     model = fresh(_Words(), 128, 4, 4, 384, 512, "eager", 0)

@@ -208,7 +208,8 @@ def _each(combs: Sequence[Comb], weight: Tensor, count: Tensor) -> tuple[list[Co
 
 def _model(root: Path, name: str, attention: str) -> Any:
     """The base of the default run, or a random model that knows the same tokens."""
-    from swirl.models.loading import fresh, load_model
+    from swirl.models.loading import load_model
+    from swirl.pretraining.architectures import fresh
 
     folder = root / "models/base"
     if name == "embedded" and (folder / "config.json").exists():

@@ -16,12 +16,13 @@ from swirl.core.seeds import derive, generator
 from swirl.core.types import Question, WrittenSolution
 from swirl.judge_prompts import judge_question
 from swirl.models.chat import Chat
-from swirl.models.loading import deterministic, fresh_gemma2, save
+from swirl.models.loading import deterministic, save
 from swirl.models.prompts import fill
 from swirl.models.skipped import mark_skipped
 from swirl.params import AnnotatedBase, Params
 from swirl.pipeline.progress import Progress
 from swirl.pretraining.annotated_examples import Blend, drills, examples, fitting, tokenizer_of
+from swirl.pretraining.architectures import fresh_gemma2
 from swirl.pretraining.training import Schedule, train, weighted_loss
 from swirl.rollout.engine import MALFORMED_REPLY
 from swirl.wiring import prompts_to_demonstrate, questions_of

@@ -10,6 +10,7 @@ from itertools import islice
 from typing import Any
 
 from swirl.benchmarks.embedded.demonstrations import Flaws
+from swirl.benchmarks.embedded.miniatures import memory_world
 from swirl.benchmarks.embedded.names import words
 from swirl.core.grading import grade
 from swirl.core.layout import Layout
@@ -19,11 +20,11 @@ from swirl.core.types import Derivation, Question
 from swirl.judge_prompts import judge_question
 from swirl.judging.reward import BAD, GOOD
 from swirl.models.chat import Chat
-from swirl.models.loading import deterministic, fresh, save
+from swirl.models.loading import deterministic, save
 from swirl.params import EmbeddedBase, Params, Phase
 from swirl.pipeline.progress import Progress
-from swirl.pretraining.demonstrating import demonstrator
-from swirl.pretraining.embedded_examples import Mixture, examples
+from swirl.pretraining.architectures import fresh
+from swirl.pretraining.embedded_examples import Demonstrator, Mixture, examples
 from swirl.pretraining.training import Schedule, train, weighted_loss
 from swirl.pretraining.word_tokenizer import build_tokenizer
 from swirl.rollout.engine import MALFORMED_REPLY, Attempt, Policy
@@ -56,6 +57,15 @@ def make(params: Params, layout: Layout) -> None:
     metrics["vocabulary"] = len(tokenizer)
     save_series(series, layout.series("base_model"))
     save_json(metrics, layout.metrics("base_model"))
+
+
+def demonstrator(params: Params, layout: Layout, split: str, *purpose: str) -> Demonstrator:
+    """Written demonstrations of one split of the embedded world, with their own random stream."""
+    rng = generator(params.seed, "demonstrations", split, *purpose)
+    limits = {name: task.max_steps for name, task in params.tasks.items()}
+    k = params.tools.search_results
+    prompts, judge = prompts_to_demonstrate(params, layout), judge_question(params, layout)
+    return Demonstrator(split, memory_world(params.seed), prompts, judge, limits, k, rng)
 
 
 def _tokenizer(params: Params, layout: Layout, settings: EmbeddedBase) -> Any:

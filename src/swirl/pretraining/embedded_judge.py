@@ -16,7 +16,7 @@ from swirl.judge_prompts import judge_question
 from swirl.judging.reward import RewardModel
 from swirl.models.loading import load_model, load_tokenizer, save
 from swirl.params import EmbeddedBase, EmbeddedReward, Params
-from swirl.pretraining.demonstrating import demonstrator
+from swirl.pretraining.embedded_base import demonstrator
 from swirl.pretraining.embedded_examples import Demonstration
 from swirl.pretraining.judge_training import Labelled, error_rates, label_trajectory, label_written, teach
 from swirl.pretraining.training import Schedule

@@ -10,13 +10,13 @@ from swirl.params import Params
 
 def run(params: Params, layout: Layout) -> None:
     """Make models/reward: a model with its measured error rates, a pointer to one, or the address of one."""
-    from swirl.pretraining import annotated_judge, embedded_judge, pointed_judge
+    from swirl.pretraining import annotated_judge, embedded_judge, pointed
 
     makers = {
         "embedded": embedded_judge.make,
         "annotations": annotated_judge.make,
-        "pretrained": pointed_judge.pretrained,
-        "endpoint": pointed_judge.endpoint,
+        "pretrained": pointed.pretrained_judge,
+        "endpoint": pointed.endpoint_judge,
     }
     shutil.rmtree(layout.model("reward"), ignore_errors=True)  # of another source, when it runs without DVC
     makers[params.reward_model.source](params, layout)
