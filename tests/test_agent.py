@@ -26,7 +26,7 @@ from swirl.models.pointers import point_to_same
 from swirl.params import load
 from swirl.serving.agent import MAX_QUESTION, Acted, Agent, Ended, Observed, as_dict, result, thought
 from swirl.serving.bundle import benchmarks_of, open_bundle, project_agent, weights_digest, write_bundle
-from swirl.wiring import attempts, roll_out_all
+from swirl.wiring.attempts import attempts, roll_out_all
 from tests import asked, taught
 from tests.servers import THE_KEY, said, scripted
 

@@ -17,13 +17,11 @@ import pytest
 import torch
 
 from swirl import presets
-from swirl.calibrating import measure
 from swirl.comb.combs import Comb
 from swirl.core.errors import ToolError
 from swirl.core.layout import Layout
 from swirl.core.records import load, load_json
 from swirl.core.types import Question, Score, Trajectory
-from swirl.judge_prompts import judge_question, read_judge_prompts
 from swirl.judging.reward import RewardModel
 from swirl.models.chat import Chat
 from swirl.models.loading import save
@@ -32,7 +30,12 @@ from swirl.presets import laid_over
 from swirl.pretraining.architectures import fresh
 from swirl.pretraining.word_tokenizer import build_tokenizer
 from swirl.rollout.engine import Attempt, observe
-from swirl.wiring import Toolbox, attempts, questions_of
+from swirl.wiring.attempts import attempts
+from swirl.wiring.calibration import measure
+from swirl.wiring.inputs import questions_of
+from swirl.wiring.judges import read_judge_prompts
+from swirl.wiring.prompts import judge_question
+from swirl.wiring.tools import Toolbox
 from tests.stages.conftest import run_stages
 
 ROOT = Path(__file__).parents[1]

@@ -18,7 +18,8 @@ from swirl.presets import laid_over
 from swirl.tools import Calculator
 from swirl.tools.actions import parse
 from swirl.tools.base import MAX_DESCRIPTION, Tool, listed
-from swirl.wiring import attempts_with, prompts_to_demonstrate, read_prompts
+from swirl.wiring.attempts import attempts_with
+from swirl.wiring.prompts import prompts_to_demonstrate, read_prompts
 from tests import taught
 
 ROOT = Path(__file__).parents[1]

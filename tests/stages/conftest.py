@@ -23,7 +23,9 @@ from swirl.core.layout import Layout
 from swirl.models.loading import save
 from swirl.params import Params, validate
 from swirl.presets import laid_over
-from swirl.wiring import attempts, load_policy, questions_of
+from swirl.wiring.attempts import attempts
+from swirl.wiring.inputs import questions_of
+from swirl.wiring.policies import load_policy
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY: dict[str, Any] = {

@@ -18,7 +18,9 @@ from swirl.core.seeds import derive
 from swirl.core.types import Prediction, Question, Trajectory
 from swirl.params import Params, validate
 from swirl.presets import laid_over
-from swirl.wiring import attempts, load_policy, questions_of, roll_out_all
+from swirl.wiring.attempts import attempts, roll_out_all
+from swirl.wiring.inputs import questions_of
+from swirl.wiring.policies import load_policy
 from tests.stages.conftest import clone
 
 SEARCHED = {"mini-hotpotqa", "mini-musique", "mini-cofca", "mini-beerqa"}

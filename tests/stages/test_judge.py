@@ -11,17 +11,17 @@ from typing import Any
 
 import pytest
 
-from swirl.calibrating import measure
 from swirl.core.errors import DataError, SwirlError
 from swirl.core.layout import Layout
 from swirl.core.records import load, load_json
 from swirl.core.types import OUTCOME, Question, Stop, Trajectory, Verdict
-from swirl.judges import load_reward_model
 from swirl.judging.rationale import step_prompt
 from swirl.models.loading import load_chat
 from swirl.params import Params, validate
 from swirl.presets import laid_over
 from swirl.stages import judge
+from swirl.wiring.calibration import measure
+from swirl.wiring.judges import load_reward_model
 
 
 def test_every_step_and_outcome_is_judged_once(project: Layout) -> None:

@@ -15,7 +15,7 @@ from swirl.core.types import Question, Stop, Trajectory
 from swirl.params import Params, validate
 from swirl.presets import laid_over
 from swirl.stages import synthesize
-from swirl.wiring import load_policy
+from swirl.wiring.policies import load_policy
 
 
 def test_every_training_question_is_tried_as_often_as_params_say(params: Params, project: Layout) -> None:

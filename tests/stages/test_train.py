@@ -25,13 +25,13 @@ from swirl.core.journal import fingerprint
 from swirl.core.layout import Layout
 from swirl.core.records import load, load_json, save
 from swirl.core.types import Action, ActionKind, Derivation, Question, Step, Stop, SubTrajectory, Trajectory
-from swirl.development import Development
 from swirl.models.pointers import follow, write_pointer
 from swirl.params import Params, validate
 from swirl.presets import laid_over
 from swirl.stages import evaluate, train
 from swirl.tools.actions import render
-from swirl.wiring import load_local_policy, load_policy
+from swirl.wiring.development import Development
+from swirl.wiring.policies import load_local_policy, load_policy
 from tests.stages.conftest import ROOT, clone
 
 

@@ -46,7 +46,9 @@ def run_side(side: Result) -> Result:
 
     from swirl import params as params_module
     from swirl.core.layout import Layout
-    from swirl.wiring import attempts, load_policy, questions_of, roll_out_all
+    from swirl.wiring.attempts import attempts, roll_out_all
+    from swirl.wiring.inputs import questions_of
+    from swirl.wiring.policies import load_policy
 
     root = Path.cwd()
     params, layout = params_module.load(root / "params.yaml"), Layout(root)

@@ -34,9 +34,9 @@ def calibrate(
 
     resolved = params.load(layout.root / "params.yaml")
     environment.apply(resolved.runtime.threads)
-    from swirl.calibrating import measure
     from swirl.judging.calibrate import as_text
-    from swirl.servers import report_use
+    from swirl.wiring.calibration import measure
+    from swirl.wiring.servers import report_use
 
     rates = measure(labelled, grader, resolved, layout)
     if as_json:

@@ -14,7 +14,6 @@ from swirl.core.layout import Layout
 from swirl.core.records import load, save_json, save_series
 from swirl.core.seeds import derive, generator
 from swirl.core.types import Question, WrittenSolution
-from swirl.judge_prompts import judge_question
 from swirl.models.chat import Chat
 from swirl.models.loading import deterministic, save
 from swirl.models.prompts import fill
@@ -25,7 +24,8 @@ from swirl.pretraining.annotated_examples import Blend, drills, examples, fittin
 from swirl.pretraining.architectures import fresh_gemma2
 from swirl.pretraining.training import Schedule, train, weighted_loss
 from swirl.rollout.engine import MALFORMED_REPLY
-from swirl.wiring import prompts_to_demonstrate, questions_of
+from swirl.wiring.inputs import questions_of
+from swirl.wiring.prompts import judge_question, prompts_to_demonstrate
 
 
 def make(params: Params, layout: Layout) -> None:

@@ -13,7 +13,6 @@ from swirl.core.layout import Layout
 from swirl.core.records import save_json, save_series
 from swirl.core.seeds import derive, generator
 from swirl.core.types import Question
-from swirl.judge_prompts import judge_question
 from swirl.judging.reward import RewardModel
 from swirl.models.loading import load_model, load_tokenizer, save
 from swirl.params import AnnotatedBase, AnnotatedReward, Params
@@ -22,7 +21,10 @@ from swirl.pretraining.annotated_examples import fitting, written
 from swirl.pretraining.judge_training import Labelled, error_rates, label_trajectory, label_written, teach
 from swirl.pretraining.training import Schedule
 from swirl.rollout.engine import Policy
-from swirl.wiring import attempts, derivations_of, load_local_policy, prompts_to_demonstrate, questions_of, roll_out_all
+from swirl.wiring.attempts import attempts, roll_out_all
+from swirl.wiring.inputs import derivations_of, questions_of
+from swirl.wiring.policies import load_local_policy
+from swirl.wiring.prompts import judge_question, prompts_to_demonstrate
 
 
 def make(params: Params, layout: Layout) -> None:

@@ -17,7 +17,6 @@ from swirl.core.layout import Layout
 from swirl.core.records import load, save_json, save_series
 from swirl.core.seeds import derive, generator
 from swirl.core.types import Derivation, Question
-from swirl.judge_prompts import judge_question
 from swirl.judging.reward import BAD, GOOD
 from swirl.models.chat import Chat
 from swirl.models.loading import deterministic, save
@@ -29,7 +28,8 @@ from swirl.pretraining.training import Schedule, train, weighted_loss
 from swirl.pretraining.word_tokenizer import build_tokenizer
 from swirl.rollout.engine import MALFORMED_REPLY, Attempt, Policy
 from swirl.tools.search import NO_RESULT
-from swirl.wiring import attempts, prompts_to_demonstrate, roll_out_all
+from swirl.wiring.attempts import attempts, roll_out_all
+from swirl.wiring.prompts import judge_question, prompts_to_demonstrate
 
 
 def make(params: Params, layout: Layout) -> None:

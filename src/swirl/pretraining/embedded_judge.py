@@ -12,7 +12,6 @@ from swirl.core.layout import Layout
 from swirl.core.records import save_json, save_series
 from swirl.core.seeds import derive, generator
 from swirl.core.types import Question
-from swirl.judge_prompts import judge_question
 from swirl.judging.reward import RewardModel
 from swirl.models.loading import load_model, load_tokenizer, save
 from swirl.params import EmbeddedBase, EmbeddedReward, Params
@@ -22,7 +21,9 @@ from swirl.pretraining.judge_training import Labelled, error_rates, label_trajec
 from swirl.pretraining.training import Schedule
 from swirl.rollout.engine import Policy
 from swirl.tools import Calculator, Search
-from swirl.wiring import attempts_with, load_local_policy, roll_out_all
+from swirl.wiring.attempts import attempts_with, roll_out_all
+from swirl.wiring.policies import load_local_policy
+from swirl.wiring.prompts import judge_question
 
 SOURCES = {"mini-hotpotqa": 1 / 3, "mini-musique": 1 / 3, "mini-beerqa": 1 / 3, "mini-gsm8k": 1.0}
 """Benchmarks whose kind of question the base answers for the judge to learn from, and their shares of the count."""

@@ -7,7 +7,7 @@ from swirl.core.records import save_json, save_series
 from swirl.models.pointers import write_locked_pointer
 from swirl.models.skipped import mark_skipped
 from swirl.params import EndpointBase, EndpointReward, Params, Pretrained, PretrainedReward
-from swirl.servers import write_server
+from swirl.wiring.servers import write_server
 
 
 def pretrained_base(params: Params, layout: Layout) -> None:

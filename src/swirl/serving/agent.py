@@ -22,7 +22,9 @@ from swirl.rollout.engine import Attempt
 from swirl.rollout.remote import RemotePolicy
 from swirl.tools.actions import parse
 from swirl.tools.base import Tool
-from swirl.wiring import AnyPolicy, Toolbox, attempts_with, roll_out_any, sampling
+from swirl.wiring.attempts import attempts_with, sampling
+from swirl.wiring.policies import AnyPolicy, roll_out_any
+from swirl.wiring.tools import Toolbox
 
 MAX_QUESTION = 4000
 """Characters of a question."""

@@ -78,7 +78,7 @@ def benchmarks_of(layout: Layout) -> dict[str, Kind]:
 
 def project_agent(model: Path, params: Params, layout: Layout, benchmarks: Mapping[str, Kind]) -> Agent:
     """The agent of a model's folder over the project's own data. Raises `DataError` when there is no model."""
-    from swirl.wiring import load_policy
+    from swirl.wiring.policies import load_policy
 
     if why := why_skipped(model):
         raise DataError(f"there is no model in {model}: {why}")
@@ -130,7 +130,7 @@ def save_json_in_order(value: object, path: Path) -> None:
 
 def open_bundle(folder: Path) -> Agent:
     """The agent of a bundle. Raises `DataError` when it is none, or a file is missing or not what it was."""
-    from swirl.wiring import load_local_policy
+    from swirl.wiring.policies import load_local_policy
 
     if not (folder / _DESCRIPTION).exists():
         raise DataError(f"{folder} holds no agent ({_DESCRIPTION}); `swirl` registers one after each run")

@@ -9,7 +9,7 @@ from swirl.core.errors import ModelError
 from swirl.models.chat import Chat
 from swirl.params import Served
 from swirl.rollout.remote import RemotePolicy
-from swirl.servers import client_of
+from swirl.wiring.servers import client_of
 
 _NO_LIMIT = 1 << 40
 _END = 0

@@ -17,25 +17,17 @@ from swirl.core.seeds import derive
 from swirl.core.threads import spread
 from swirl.core.types import Prediction, Question, Score, Trajectory, Verdict
 from swirl.evaluation.scoring import predict, score
-from swirl.failures import check_rollouts
-from swirl.judges import load_grader, load_reward_model
 from swirl.judging.rationale import RationaleJudge
 from swirl.models.skipped import why_skipped
 from swirl.params import Params
 from swirl.pipeline.progress import Progress
 from swirl.rollout.engine import Attempt
-from swirl.servers import report_use
-from swirl.wiring import (
-    AnyPolicy,
-    attempts,
-    blocks,
-    derivations_of,
-    load_policy,
-    own_files,
-    questions_of,
-    roll_out_any,
-    sampling,
-)
+from swirl.wiring.attempts import attempts, blocks, check_rollouts, sampling
+from swirl.wiring.inputs import derivations_of, questions_of
+from swirl.wiring.judges import load_grader, load_reward_model
+from swirl.wiring.policies import AnyPolicy, load_policy, roll_out_any
+from swirl.wiring.prompts import own_files
+from swirl.wiring.servers import report_use
 
 
 def run(params: Params, layout: Layout, item: str) -> None:

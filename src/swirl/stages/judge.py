@@ -11,12 +11,12 @@ from swirl.core.journal import Journal, fingerprint
 from swirl.core.layout import Layout
 from swirl.core.records import load, save, save_json
 from swirl.core.types import OUTCOME, Question, Stop, Trajectory, Verdict
-from swirl.judges import load_grader, load_reward_model
 from swirl.judging.rationale import RationaleJudge
 from swirl.judging.reward import RewardModel
 from swirl.params import Params
 from swirl.pipeline.progress import Progress
-from swirl.servers import report_use
+from swirl.wiring.judges import load_grader, load_reward_model
+from swirl.wiring.servers import report_use
 
 
 def run(params: Params, layout: Layout) -> None:

@@ -10,11 +10,13 @@ from swirl.core.records import save, save_json
 from swirl.core.seeds import derive
 from swirl.core.threads import spread
 from swirl.core.types import ActionKind, Stop, Trajectory
-from swirl.failures import check_rollouts
 from swirl.params import Params
 from swirl.pipeline.progress import Progress
-from swirl.servers import report_use
-from swirl.wiring import attempts, blocks, load_policy, own_files, questions_of, roll_out_any, sampling
+from swirl.wiring.attempts import attempts, blocks, check_rollouts, sampling
+from swirl.wiring.inputs import questions_of
+from swirl.wiring.policies import load_policy, roll_out_any
+from swirl.wiring.prompts import own_files
+from swirl.wiring.servers import report_use
 
 
 def run(params: Params, layout: Layout) -> None:

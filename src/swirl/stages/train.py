@@ -21,7 +21,6 @@ from swirl.core.layout import Layout
 from swirl.core.records import load, save_json, save_series
 from swirl.core.seeds import derive, generator
 from swirl.core.types import SubTrajectory
-from swirl.development import Development
 from swirl.judging.reward import RewardModel
 from swirl.models import adapters
 from swirl.models.flops import matmul_flops
@@ -43,11 +42,10 @@ from swirl.rl.trainer import (
     supervised_work,
 )
 from swirl.rollout.engine import Policy
-from swirl.wiring import (
-    load_local_policy,
-    own_files,
-    sampling,
-)
+from swirl.wiring.attempts import sampling
+from swirl.wiring.development import Development
+from swirl.wiring.policies import load_local_policy
+from swirl.wiring.prompts import own_files
 
 Series = list[dict[str, float]]
 

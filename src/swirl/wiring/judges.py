@@ -6,17 +6,25 @@ from swirl.comb.sampling import Sampling
 from swirl.core.errors import ModelError
 from swirl.core.layout import Layout
 from swirl.core.seeds import derive
-from swirl.judge_prompts import judge_question, read_judge_prompts
 from swirl.judging.local import LocalRationaleJudge
-from swirl.judging.rationale import RationaleJudge
+from swirl.judging.rationale import JudgePrompts, RationaleJudge
 from swirl.judging.remote import EndpointJudge
 from swirl.judging.reward import RewardModel
 from swirl.models.chat import Chat
 from swirl.models.loading import context_of, deterministic, load_chat, load_model
+from swirl.models.prompts import read_prompt
 from swirl.params import EndpointReward, Params, PretrainedReward, Served
-from swirl.servers import client_of, judge_cache
+from swirl.wiring.prompts import judge_question
+from swirl.wiring.servers import client_of, judge_cache
 
 Judge = RewardModel | RationaleJudge
+
+
+def read_judge_prompts(params: Params, layout: Layout) -> JudgePrompts:
+    """process.txt, reward.txt and outcome.txt of the judge's folder of prompts."""
+    folder = layout.root / params.prompts.judge
+    process, reward, outcome = (read_prompt(folder / f"{name}.txt") for name in ("process", "reward", "outcome"))
+    return JudgePrompts(process, reward, outcome)
 
 
 def load_reward_model(params: Params, layout: Layout, text_only: bool = False) -> Judge:

@@ -12,11 +12,12 @@ from swirl.core.grading import grade
 from swirl.core.layout import Layout
 from swirl.core.types import ActionKind, SubTrajectory, Trajectory
 from swirl.evaluation.scoring import mean
-from swirl.judges import load_reward_model
 from swirl.params import Params
 from swirl.rollout.engine import Policy
 from swirl.tools.actions import DEFAULT_TAGS, parse
-from swirl.wiring import attempts, derivations_of, questions_of, roll_out_all
+from swirl.wiring.attempts import attempts, roll_out_all
+from swirl.wiring.inputs import derivations_of, questions_of
+from swirl.wiring.judges import load_reward_model
 
 
 class Development:

@@ -8,7 +8,6 @@ from typing import cast
 
 from swirl.core.errors import DataError, SwirlError
 from swirl.core.layout import Layout
-from swirl.judges import load_text_judge
 from swirl.judging.calibrate import ErrorRates, LabelledStep, calibrate, calibrate_tokens, read_labelled
 from swirl.judging.reward import RewardModel
 from swirl.models.loading import context_of
@@ -17,7 +16,8 @@ from swirl.params import Params
 from swirl.tools import Search
 from swirl.tools.base import Tool, listed
 from swirl.tools.by_name import open_tool, options_name
-from swirl.wiring import read_prompts
+from swirl.wiring.judges import load_text_judge
+from swirl.wiring.prompts import read_prompts
 
 
 def measure(labelled: Path, grader: bool, params: Params, layout: Layout) -> ErrorRates:

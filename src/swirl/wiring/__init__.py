@@ -1,0 +1,1 @@
+"""From params.yaml to policies, tools, judges and attempts: the one place that turns settings into objects."""

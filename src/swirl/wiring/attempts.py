@@ -1,0 +1,91 @@
+"""From params and questions to attempts, and from attempts to trajectories."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from swirl.comb.sampling import Sampling
+from swirl.core.errors import DataError
+from swirl.core.journal import Journal
+from swirl.core.layout import Layout
+from swirl.core.threads import spread
+from swirl.core.types import Question, Trajectory
+from swirl.models.prompts import fill
+from swirl.params import Params
+from swirl.rollout.engine import Attempt
+from swirl.tools.base import Tool, listed
+from swirl.wiring.policies import AnyPolicy, roll_out_any
+from swirl.wiring.prompts import read_prompts
+from swirl.wiring.tools import Toolbox
+
+
+def attempts(
+    params: Params, layout: Layout, questions: Iterable[Question], samples: int, with_tools: bool = True
+) -> list[Attempt]:
+    """`samples` attempts at each question over the stored indices, in order."""
+    return attempts_with(params, layout, questions, samples, Toolbox(params, layout).tools if with_tools else None)
+
+
+def attempts_with(
+    params: Params,
+    layout: Layout,
+    questions: Iterable[Question],
+    samples: int,
+    tools_of: Callable[[Question], Mapping[str, Tool]] | None,
+) -> list[Attempt]:
+    """`samples` attempts at each question; with `tools_of` None the closed-book prompt and one action."""
+    prompts = read_prompts(params, layout)
+    made = []
+    for question in questions:
+        if question.task not in params.tasks:
+            known = ", ".join(params.tasks)
+            raise DataError(f"question {question.id} is of task {question.task!r}; params.yaml has tasks {known}")
+        limit = params.tasks[question.task].max_steps if tools_of else 1
+        template = prompts.tasks[question.task] if tools_of else prompts.closed_book
+        tools = tools_of(question) if tools_of else {}
+        prompt = fill(template, question.text, limit, listed(tools.values()))
+        made += [Attempt(question, sample, prompt, tools, limit) for sample in range(samples)]
+    return made
+
+
+def roll_out_all(
+    params: Params,
+    policy: AnyPolicy,
+    todo: Sequence[Attempt],
+    temperature: float,
+    seed: int,
+) -> list[Trajectory]:
+    """Roll out all attempts, dealt to `runtime.workers` shares."""
+    loop, drawn, workers = params.rollout, sampling(params, temperature), params.runtime.workers
+    shares = spread(
+        lambda first: roll_out_any(policy, todo[first::workers], drawn, seed, loop.max_malformed, loop.in_flight),
+        range(workers),
+        workers,
+    )
+    made = {trajectory.id: trajectory for share in shares for trajectory in share}
+    return [made[f"{attempt.question.id}/{attempt.sample}"] for attempt in todo]
+
+
+def sampling(params: Params, temperature: float) -> Sampling:
+    """How actions are drawn at this temperature."""
+    loop = params.rollout
+    return Sampling(temperature, loop.top_p, loop.top_k, loop.max_action_tokens)
+
+
+def blocks(items: Sequence[Attempt], size: int) -> list[Sequence[Attempt]]:
+    """Fixed blocks of work, in order."""
+    return [items[i : i + size] for i in range(0, len(items), size)]
+
+
+def check_rollouts(blocks: Sequence[Sequence[Trajectory]], params: Params, journal: Journal) -> None:
+    """Raise `DataError` for more failed trajectories than the gate permits; `journal` keeps the blocks without any."""
+    made = [trajectory for block in blocks for trajectory in block]
+    failed = [trajectory for trajectory in made if trajectory.error]
+    limit = params.check_trajectories.max_failed_rate
+    if len(failed) > limit * len(made):
+        journal.drop(number for number, block in enumerate(blocks) if any(trajectory.error for trajectory in block))
+        raise DataError(
+            f"{len(failed)} of {len(made)} trajectories failed at the server, more than "
+            f"check_trajectories.max_failed_rate {limit:.1%}; nothing is written, and the next run makes only the "
+            f"blocks that hold those again. The first: {failed[0].error}"
+        )

@@ -1,0 +1,23 @@
+"""What stages read of the questions that `download` wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from swirl.core.layout import Layout
+from swirl.core.records import load
+from swirl.core.types import Derivation, Question
+
+
+def questions_of(layout: Layout, split: str, benchmark: str | None = None) -> list[Question]:
+    """The questions of one split (and benchmark), in file order."""
+    wanted = load(Question, layout.questions)
+    return [q for q in wanted if q.split == split and benchmark in (None, q.benchmark)]
+
+
+def derivations_of(layout: Layout) -> Mapping[str, Derivation]:
+    """Golden derivations by question id, of made-up questions and of annotated rows (GSM8K's training rows have them).
+
+    Golden labels: for logging and evaluation, and for the annotations that a reward model is told to learn from.
+    """
+    return {derivation.question_id: derivation for derivation in load(Derivation, layout.derivations)}

@@ -1,0 +1,35 @@
+"""From params and a model's folder to the policy, here or behind a server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from swirl.core.types import Trajectory
+from swirl.models.loading import context_of, deterministic, load_chat, load_model
+from swirl.params import Params, Served
+from swirl.rollout.engine import Policy, roll_out
+from swirl.rollout.remote import RemotePolicy, roll_out_remote
+from swirl.wiring.servers import remote_policy
+
+AnyPolicy = Policy | RemotePolicy
+
+
+def load_policy(params: Params, folder: Path, name: str, server: Served | None = None) -> AnyPolicy:
+    """The policy of a model's folder: here, with torch made deterministic, or behind `server` or the folder's own."""
+    remote = remote_policy(folder, name, server, params.runtime.context)
+    return remote or load_local_policy(params, folder, name)
+
+
+def load_local_policy(params: Params, folder: Path, name: str) -> Policy:
+    """The policy of a model's folder here, with torch made deterministic."""
+    run = params.runtime
+    deterministic(run.threads)
+    model = load_model(folder, run.device, run.attention, run.dtype)
+    return Policy(name, model, load_chat(folder), context_of(model, run.context))
+
+
+def roll_out_any(policy: AnyPolicy, *arguments: Any, **named: Any) -> list[Trajectory]:
+    """`roll_out` or `roll_out_remote`, whichever the policy is for; they take the same arguments."""
+    roll = roll_out_remote if isinstance(policy, RemotePolicy) else roll_out
+    return roll(policy, *arguments, **named)  # type: ignore[arg-type]

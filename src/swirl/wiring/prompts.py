@@ -1,0 +1,47 @@
+"""From params to the prompt files: the policy's, and the turn that asks a local judge for a verdict."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from swirl.core.errors import DataError
+from swirl.core.layout import Layout
+from swirl.models.prompts import Prompts, read_prompt
+from swirl.params import Params
+
+
+def read_prompts(params: Params, layout: Layout) -> Prompts:
+    """The policy's prompts.
+
+    Raises `DataError` naming a file that is missing, or lacks `{question}`, or shows `{tools}` though there are none.
+    """
+    folder = layout.root / params.prompts.policy
+    texts = {}
+    for name in (*params.tasks, "closed_book"):
+        texts[name] = read_prompt(folder / f"{name}.txt")
+        if "{question}" not in texts[name]:
+            raise DataError(f"{folder / name}.txt must hold {{question}}, where the question goes")
+        if "{tools}" in texts[name] and name == "closed_book":
+            raise DataError(f"{folder / name}.txt must not hold {{tools}}: it is asked without tools; leave it out")
+    closed_book = texts.pop("closed_book")
+    return Prompts(texts, closed_book)
+
+
+def prompts_to_demonstrate(params: Params, layout: Layout) -> Prompts:
+    """The policy's prompts for a base that is made from demonstrations, which list no tools. See `read_prompts`."""
+    prompts = read_prompts(params, layout)
+    for name, text in prompts.tasks.items():
+        if "{tools}" in text:
+            why = "the demonstrations that the base is made from are written without them"
+            raise DataError(f"{layout.root / params.prompts.policy / name}.txt must not hold {{tools}}: {why}")
+    return prompts
+
+
+def own_files(params: Params, layout: Layout) -> list[Path]:
+    """Prompts and own tools: inputs that a journal's fingerprint must hold, for they may change under one name."""
+    return [layout.root / params.prompts.policy, layout.root / params.tools.folder]
+
+
+def judge_question(params: Params, layout: Layout) -> str:
+    """The turn that asks a local judge for GOOD or BAD."""
+    return read_prompt(layout.root / params.prompts.judge / "verdict.txt")

@@ -1,0 +1,45 @@
+"""From params to the tools of a question."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from swirl.core.layout import Layout
+from swirl.core.types import Question
+from swirl.models.loading import load_chat
+from swirl.params import Params
+from swirl.tools import Search
+from swirl.tools.base import Tool
+from swirl.tools.by_name import by_kind, open_tool, options_name
+
+
+class Toolbox:
+    """The tools of each question, each index opened once."""
+
+    def __init__(self, params: Params, layout: Layout) -> None:
+        self._params, self._layout = params, layout
+        self._made: dict[tuple[str, ...], Tool] = {}
+
+    def tools(self, question: Question) -> dict[str, Tool]:
+        """Tools by kind of action. Raises `ParamsError` for a tool that is not there or is not sound."""
+        return by_kind(self._tool(name, question) for name in question.tools)
+
+    def _tool(self, name: str, question: Question) -> Tool:
+        key = (name, question.benchmark, question.split) if name == "search" else (name,)
+        if key not in self._made:
+            self._made[key] = self._open(name, question)
+        return self._made[key]
+
+    def _open(self, name: str, question: Question) -> Tool:
+        settings, root = self._params.tools, self._layout.root
+        if name != "search":
+            return open_tool(name, settings.options.get(options_name(name), {}), root / settings.folder)
+        index = self._layout.index(question.benchmark, question.split)
+        limit, size = settings.search_output_limit, self._size()
+        return Search(index, settings.search_results, limit, size, root, self._params.runtime.device)
+
+    def _size(self) -> Callable[[str], int]:
+        """What counts the length of a search's result."""
+        if self._params.tools.search_output_unit == "characters":
+            return len
+        return load_chat(self._layout.model("base")).count
