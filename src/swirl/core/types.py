@@ -174,6 +174,10 @@ class Trajectory:
         return ""
 
 
+GOOD, BAD = "GOOD", "BAD"
+"""The words that a judge says of a step."""
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """A judge's word on one step, or on the outcome (`step` is `OUTCOME`)."""

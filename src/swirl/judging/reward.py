@@ -14,10 +14,8 @@ from swirl.comb.combs import Comb, pack, share_out, split_teeth
 from swirl.comb.logprobs import final_logits
 from swirl.core.errors import ModelError
 from swirl.core.threads import spread
-from swirl.core.types import Trajectory, Verdict
+from swirl.core.types import BAD, GOOD, Trajectory, Verdict
 from swirl.models.chat import Chat
-
-GOOD, BAD = "GOOD", "BAD"
 
 
 @dataclass(frozen=True, slots=True)

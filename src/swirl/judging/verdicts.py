@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 
-GOOD_BAD = ("GOOD", "BAD")
+from swirl.core.types import BAD, GOOD
+
+GOOD_BAD = (GOOD, BAD)
 YES_NO = ("YES", "NO")
 
 _READ = 4000

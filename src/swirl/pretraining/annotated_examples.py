@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from swirl.benchmarks.annotations import Solution, spoil
 from swirl.benchmarks.oracle import label_steps
 from swirl.benchmarks.renumbering import renumbered
-from swirl.core.types import ActionKind
+from swirl.core.types import BAD, GOOD, ActionKind
 from swirl.models.chat import Chat
 from swirl.models.prompts import fill
 from swirl.pretraining.bpe_tokenizer import build_bpe
@@ -20,8 +20,6 @@ from swirl.tools.actions import ANSWER_TAG, DEFAULT_TAGS, parse
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
-
-_VERDICTS = ("GOOD", "BAD")
 
 
 def tokenizer_of(
@@ -38,7 +36,7 @@ def tokenizer_of(
         texts += [text for turn in solution.turns for text in (turn.action, turn.observation)]
     names = [tag for tag, kind in DEFAULT_TAGS.items() if kind == ActionKind.CALCULATE] + [ANSWER_TAG]
     tags = [form for name in names for form in (f" <{name}> ", f"<{name}> ", f" </{name}>")]
-    return build_bpe(texts, vocabulary, context, [*tags, *_VERDICTS], digits)
+    return build_bpe(texts, vocabulary, context, [*tags, GOOD, BAD], digits)
 
 
 def fitting(
@@ -149,5 +147,5 @@ def _judged(demonstration: Demonstration, chat: Chat, judge: str) -> Example:
         ids += [*chat.reply(turn.action), *chat.turn(turn.observation, closed=True)]
     ids += [*chat.reply(turns[-1].action), *chat.turn(judge, closed=True)]
     good = label_steps(demonstration.derivation, [parse(turn.action) for turn in turns])[-1]
-    verdict = chat.reply("GOOD" if good else "BAD")
+    verdict = chat.reply(GOOD if good else BAD)
     return Example((*ids, *verdict), (*([0.0] * len(ids)), *([1.0] * len(verdict))))

@@ -16,8 +16,7 @@ from swirl.core.grading import grade
 from swirl.core.layout import Layout
 from swirl.core.records import load, save_json, save_series
 from swirl.core.seeds import derive, generator
-from swirl.core.types import Derivation, Question
-from swirl.judging.reward import BAD, GOOD
+from swirl.core.types import BAD, GOOD, Derivation, Question
 from swirl.models.chat import Chat
 from swirl.models.loading import deterministic, save
 from swirl.params import EmbeddedBase, Params, Phase

@@ -20,7 +20,7 @@ from swirl.benchmarks.embedded.names import words
 from swirl.benchmarks.embedded.problems import OBJECTS, VERBS, draw_problem
 from swirl.benchmarks.embedded.world import World, make_world
 from swirl.benchmarks.oracle import label_steps
-from swirl.core.types import Derivation
+from swirl.core.types import BAD, GOOD, Derivation
 from swirl.models.chat import Chat
 from swirl.models.prompts import Prompts, fill
 from swirl.pretraining.training import Example
@@ -176,7 +176,7 @@ def judged_example(demonstration: Demonstration, chat: Chat, judge: str, rng: ra
     for turn in demonstration.turns[:last]:
         ids += [*chat.reply(turn.action), *chat.turn(turn.observation, closed=True)]
     ids += [*chat.reply(demonstration.turns[last].action), *chat.turn(judge, closed=True)]
-    verdict = chat.reply("GOOD" if labels[last] else "BAD")
+    verdict = chat.reply(GOOD if labels[last] else BAD)
     return Example((*ids, *verdict), (*([0.0] * len(ids)), *([1.0] * len(verdict))))
 
 
