@@ -25,10 +25,10 @@ from pydantic import Field
 from flows import artifacts
 from flows.pipeline import Outcome, Parallel, Settings, end_with_server, run, store_of
 from swirl import tracking
+from swirl.config import overrides as laid_over
+from swirl.config.params import Params
 from swirl.core.errors import ParamsError, SwirlError
 from swirl.core.layout import Layout
-from swirl.orchestration import overrides as laid_over
-from swirl.params import Params
 from swirl.tracking.contents import plain
 
 Filters = list[Literal["none", "process", "outcome", "both"]]

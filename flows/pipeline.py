@@ -37,12 +37,12 @@ from pydantic import Field
 
 from flows import artifacts
 from flows.retries import asks_network
-from swirl import params as parameters
 from swirl import tracking
+from swirl.config import overrides as laid_over
+from swirl.config import params as parameters
 from swirl.core.errors import DataError, ParamsError, SwirlError
 from swirl.core.layout import Layout
 from swirl.core.records import load_json
-from swirl.orchestration import overrides as laid_over
 from swirl.orchestration.ends import when_asked_to_end
 from swirl.orchestration.groups import Groups
 from swirl.orchestration.worktrees import sweep, worktree

@@ -8,11 +8,11 @@ from typing import Any
 
 import yaml
 
+from swirl.config.params import Params, load
+from swirl.config.presets import laid_over
 from swirl.core import records
 from swirl.core.layout import Layout
 from swirl.core.types import Passage, Prediction, Question, Stop
-from swirl.params import Params, load
-from swirl.presets import laid_over
 from swirl.tools.search import build
 from tests import taught
 

@@ -20,8 +20,8 @@ from pathlib import Path
 
 import yaml
 
-from swirl import presets
 from swirl.bench.overhead import copy_project
+from swirl.config import presets
 from tests.prefect_api import serving
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from swirl.asking import ask, show
+from swirl.config.params import load
 from swirl.core.errors import DataError, ModelError, SwirlError
 from swirl.core.layout import Layout
 from swirl.core.records import load_json
@@ -23,7 +24,6 @@ from swirl.core.seeds import derive
 from swirl.core.types import Question, Stop, Trajectory
 from swirl.models.pointers import NAME as POINTER
 from swirl.models.pointers import point_to_same
-from swirl.params import load
 from swirl.serving.agent import MAX_QUESTION, Acted, Agent, Ended, Observed, as_dict, result, thought
 from swirl.serving.bundle import benchmarks_of, open_bundle, project_agent, weights_digest, write_bundle
 from swirl.wiring.attempts import attempts, roll_out_all

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from swirl import needs, planning, presets
+from swirl import needs, planning
+from swirl.config import presets
+from swirl.config.params import Params, validate
+from swirl.config.presets import laid_over
 from swirl.core.errors import ModelError
-from swirl.params import Params, validate
-from swirl.presets import laid_over
 
 ROOT = Path(__file__).parents[1]
 LATE = ("judge", "train@sft", "train@swirl", "evaluate@base", "evaluate@sft", "evaluate@swirl")

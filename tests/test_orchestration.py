@@ -24,12 +24,12 @@ from flows.artifacts import pages
 from flows.experiments import combinations, table
 from flows.pipeline import plan, store_of
 from flows.retries import asks_network
+from swirl.config.overrides import checked, lay_over, parsed, text, write
+from swirl.config.params import load
 from swirl.core.errors import DataError, ParamsError, SwirlError
 from swirl.orchestration import worktrees
 from swirl.orchestration.groups import Groups
-from swirl.orchestration.overrides import checked, lay_over, parsed, text, write
 from swirl.orchestration.worktrees import sweep, worktree
-from swirl.params import load
 
 ROOT = Path(__file__).resolve().parents[1]
 DVC_YAML = """

@@ -16,8 +16,10 @@ from typing import Any
 import pytest
 import torch
 
-from swirl import presets
 from swirl.comb.combs import Comb
+from swirl.config import presets
+from swirl.config.params import Params, validate
+from swirl.config.presets import laid_over
 from swirl.core.errors import ToolError
 from swirl.core.layout import Layout
 from swirl.core.records import load, load_json
@@ -25,8 +27,6 @@ from swirl.core.types import Question, Score, Trajectory
 from swirl.judging.reward import RewardModel
 from swirl.models.chat import Chat
 from swirl.models.loading import save
-from swirl.params import Params, validate
-from swirl.presets import laid_over
 from swirl.pretraining.architectures import fresh
 from swirl.pretraining.word_tokenizer import build_tokenizer
 from swirl.rollout.engine import Attempt, observe

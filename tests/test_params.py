@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
-from swirl import presets
+from swirl.config import presets
+from swirl.config.params import load, validate
 from swirl.core.errors import ParamsError
 from swirl.core.types import Strategy
-from swirl.params import load, validate
 
 ROOT = Path(__file__).parents[1]
 TREE: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))

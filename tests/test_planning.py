@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from swirl import planning, presets
-from swirl.params import Params, validate
-from swirl.presets import laid_over
+from swirl import planning
+from swirl.config import presets
+from swirl.config.params import Params, validate
+from swirl.config.presets import laid_over
 from swirl.workload import questions
 
 ROOT = Path(__file__).parents[1]

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from swirl import presets
+from swirl.config import presets
+from swirl.config.params import validate
 from swirl.core.errors import ParamsError
-from swirl.params import validate
 
 ROOT = Path(__file__).parents[1]
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from swirl import presets
+from swirl.config import presets
+from swirl.config.params import Params, validate
+from swirl.config.presets import laid_over
 from swirl.core.errors import DataError
 from swirl.core.layout import Layout
 from swirl.core.types import Question
 from swirl.models.prompts import fill
-from swirl.params import Params, validate
-from swirl.presets import laid_over
 from swirl.tools import Calculator
 from swirl.tools.actions import parse
 from swirl.tools.base import MAX_DESCRIPTION, Tool, listed

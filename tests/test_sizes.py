@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from swirl import presets
+from swirl.config import presets
+from swirl.config.params import Pretrained, validate
 from swirl.core.errors import ModelError
-from swirl.params import Pretrained, validate
 from swirl.sizes import PUBLISHED, Size, size_of
 
 ROOT = Path(__file__).parents[1]

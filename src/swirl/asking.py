@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TextIO
 
+from swirl.config.params import Params
 from swirl.core.errors import DataError
 from swirl.core.layout import Layout
-from swirl.params import Params
 from swirl.reporting.markup import printable
 from swirl.serving.agent import MAX_QUESTION, Acted, Agent, Ended, Event, Observed, as_dict, unknown
 from swirl.serving.bundle import benchmarks_of, open_bundle, project_agent

@@ -60,7 +60,7 @@ def stage(
     _check_stage(name, item)
     layout = project_layout()
     _warn_of_other_source(layout.root / "src/swirl")
-    from swirl import params
+    from swirl.config import params
 
     resolved = params.load(layout.root / "params.yaml")
     if name == "synthesize":  # the first stage that may cost much
@@ -77,7 +77,7 @@ def stage(
 @app.command()
 def params() -> None:
     """Check params.yaml and print it as the stages will see it."""
-    from swirl.params import dump, load
+    from swirl.config.params import dump, load
 
     print(dump(load(project_layout().root / "params.yaml").model_dump()), end="")
 
@@ -90,8 +90,8 @@ def preset(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change and write nothing.")] = False,
 ) -> None:
     """Make params.yaml that of a preset and show what changed; without a name, list the presets."""
-    from swirl import presets
-    from swirl.params import read
+    from swirl.config import presets
+    from swirl.config.params import read
 
     root = project_layout().root
     if name is None:
@@ -113,7 +113,8 @@ def plan(
     name: Annotated[str | None, typer.Option("--preset", help="A preset instead of params.yaml.")] = None,
 ) -> None:
     """What a run would do, stage by stage, and the servers and keys it needs. Loads no model and asks no network."""
-    from swirl import needs, params, planning, presets
+    from swirl import needs, planning
+    from swirl.config import params, presets
 
     root = project_layout().root
     resolved = params.validate(presets.tree(root, name), name) if name else params.load(root / "params.yaml")
@@ -160,7 +161,7 @@ def ask(
         source = Path(source)
     if isinstance(source, Path) and not source.is_dir():
         raise SwirlError(f"there is no model folder {model or 'models/swirl'}; `dvc repro` makes models/swirl")
-    from swirl import params
+    from swirl.config import params
 
     resolved = params.load(layout.root / "params.yaml")
     environment.apply(resolved.runtime.threads)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from swirl.benchmarks.hub import HUB
+from swirl.config.params import EmbeddedBase, EndpointBase, EndpointReward, Params, Pretrained, Served
 from swirl.core.errors import ModelError
-from swirl.params import EmbeddedBase, EndpointBase, EndpointReward, Params, Pretrained, Served
 
 
 @dataclass(frozen=True, slots=True)

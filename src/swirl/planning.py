@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from swirl.benchmarks.hub import HUB
-from swirl.params import (
+from swirl.config.params import (
     EmbeddedBase,
     EndpointBase,
     EndpointReward,

@@ -20,7 +20,7 @@ from swirl.core.records import save_json
 from swirl.stamps import stamped
 
 if TYPE_CHECKING:
-    from swirl.params import Params
+    from swirl.config.params import Params
 
 SHARED = ("train",)
 """Stages that several processes can run together."""

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from swirl.config.params import AnnotatedBase, AnnotatedReward, EmbeddedBase, EmbeddedReward, Params, Pretrained
 from swirl.core.errors import ModelError
-from swirl.params import AnnotatedBase, AnnotatedReward, EmbeddedBase, EmbeddedReward, Params, Pretrained
 
 UNKNOWN = math.nan
 """A number that cannot be known here; what is worked out from it is not known either."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from swirl.benchmarks.official import OFFICIAL
-from swirl.params import Benchmark, Params, task_of
+from swirl.config.params import Benchmark, Params, task_of
 from swirl.sizes import UNKNOWN
 
 CHARACTERS_A_TOKEN = 4

@@ -18,11 +18,11 @@ import pytest
 import torch
 import yaml
 
-from swirl import presets
+from swirl.config import presets
+from swirl.config.params import Params, validate
+from swirl.config.presets import laid_over
 from swirl.core.layout import Layout
 from swirl.models.loading import save
-from swirl.params import Params, validate
-from swirl.presets import laid_over
 from swirl.wiring.attempts import attempts
 from swirl.wiring.inputs import questions_of
 from swirl.wiring.policies import load_policy

@@ -8,12 +8,12 @@ import shutil
 import pytest
 
 from swirl.benchmarks.oracle import label_steps
+from swirl.config.params import Params, validate
+from swirl.config.presets import laid_over, tree
 from swirl.core.layout import Layout
 from swirl.core.records import load, load_json
 from swirl.core.types import Action, ActionKind, Derivation, Question, WrittenSolution
 from swirl.models.skipped import why_skipped
-from swirl.params import Params, validate
-from swirl.presets import laid_over, tree
 from swirl.stages import evaluate, train
 from tests.stages.conftest import ROOT, run_stages
 

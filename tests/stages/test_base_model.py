@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
+from swirl.config.params import Params
 from swirl.core.grading import grade
 from swirl.core.layout import Layout
 from swirl.core.records import load, load_json
 from swirl.core.types import Derivation, Passage, Question
 from swirl.models.chat import Chat
-from swirl.params import Params
 from swirl.stages import base_model
 from tests.stages.conftest import clone
 

@@ -9,11 +9,11 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from swirl.config.params import Benchmark, CheckQuestions, load
 from swirl.core.errors import DataError, GateError
 from swirl.core.layout import Layout
 from swirl.core.records import load_json, save, save_json
 from swirl.core.types import Derivation, Passage, Question, Support
-from swirl.params import Benchmark, CheckQuestions, load
 from swirl.stages import check_questions
 
 GIVEN = load(Path(__file__).parents[2] / "params.yaml")

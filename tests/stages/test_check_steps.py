@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from swirl.config.params import CheckSteps, Params, load
 from swirl.core.errors import DataError, GateError
 from swirl.core.layout import Layout
 from swirl.core.records import load_json, save
@@ -21,7 +22,6 @@ from swirl.core.types import (
     Trajectory,
     Verdict,
 )
-from swirl.params import CheckSteps, Params, load
 from swirl.stages import check_steps
 
 PARAMS = load(Path(__file__).parents[2] / "params.yaml")

@@ -12,11 +12,11 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from swirl.config.params import CheckTrajectories, Params, load
 from swirl.core.errors import DataError, GateError, ModelError
 from swirl.core.layout import Layout
 from swirl.core.records import load_json, save
 from swirl.core.types import SCHEMAS, Action, Question, Step, Stop, Trajectory
-from swirl.params import CheckTrajectories, Params, load
 from swirl.stages import check_trajectories
 
 WORDS = ["<end>", "<search_query>", "</search_query>", "<answer>", "</answer>", "Oslo", "Bergen", "hmm"]

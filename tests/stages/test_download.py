@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from swirl.config.params import Benchmark, Params, load
 from swirl.core.errors import DataError, ParamsError
 from swirl.core.layout import Layout
 from swirl.core.records import load as records
 from swirl.core.records import load_json
 from swirl.core.types import Derivation, Passage, Question
-from swirl.params import Benchmark, Params, load
 from swirl.stages import download
 
 PARAMS = load(Path(__file__).parents[2] / "params.yaml")

@@ -14,11 +14,11 @@ import pytest
 import yaml
 
 from swirl.benchmarks.hub import Fetcher
+from swirl.config.params import Params, validate
 from swirl.core.errors import DataError, GateError, ParamsError
 from swirl.core.layout import Layout
 from swirl.core.records import load, load_json, save
 from swirl.core.types import Derivation, Passage, Question, Support
-from swirl.params import Params, validate
 from swirl.stages import check_questions, download, index
 from swirl.tools import Search
 from tests.fake_hub import FakeHub, running

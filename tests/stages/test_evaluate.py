@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from swirl.config.params import Params, validate
+from swirl.config.presets import laid_over
 from swirl.core.journal import Journal
 from swirl.core.layout import Layout
 from swirl.core.records import load, load_json
 from swirl.core.seeds import derive
 from swirl.core.types import Prediction, Question, Trajectory
-from swirl.params import Params, validate
-from swirl.presets import laid_over
 from swirl.wiring.attempts import attempts, roll_out_all
 from swirl.wiring.inputs import questions_of
 from swirl.wiring.policies import load_policy

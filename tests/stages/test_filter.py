@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from swirl.config.params import Params, load
 from swirl.core.layout import Layout
 from swirl.core.records import load as records
 from swirl.core.records import load_json, save
 from swirl.core.types import OUTCOME, Action, Step, Stop, SubTrajectory, Trajectory, Verdict
-from swirl.params import Params, load
 from swirl.stages import filter as stage
 
 PARAMS = load(Path(__file__).parents[2] / "params.yaml")

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from swirl.config.params import Params, load
 from swirl.core.errors import DataError
 from swirl.core.layout import Layout
 from swirl.core.records import load_json, save
 from swirl.core.types import Passage, Question, Support
-from swirl.params import Params, load
 from swirl.stages import index
 from swirl.tools import Search
 

@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
+from swirl.config.params import Params, validate
+from swirl.config.presets import laid_over
 from swirl.core.errors import DataError, SwirlError
 from swirl.core.layout import Layout
 from swirl.core.records import load, load_json
 from swirl.core.types import OUTCOME, Question, Stop, Trajectory, Verdict
 from swirl.judging.rationale import step_prompt
 from swirl.models.loading import load_chat
-from swirl.params import Params, validate
-from swirl.presets import laid_over
 from swirl.stages import judge
 from swirl.wiring.calibration import measure
 from swirl.wiring.judges import load_reward_model

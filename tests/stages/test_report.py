@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from swirl import params
+from swirl.config import params
+from swirl.config.params import Params
 from swirl.core import records
 from swirl.core.errors import DataError
 from swirl.core.layout import Layout
 from swirl.core.types import Action, Prediction, Question, Score, Step, Stop, Trajectory
 from swirl.evaluation.statistics import wilson
-from swirl.params import Params
 from swirl.reporting import text
 from swirl.stages import report
 from swirl.stages.evaluate import by_hops

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 
+from swirl.config.params import Params
 from swirl.core.layout import Layout
 from swirl.core.records import load_json
 from swirl.core.types import Action, Derivation, Step, Stop, Trajectory
 from swirl.judging.reward import RewardModel
-from swirl.params import Params
 from swirl.pretraining.judge_training import Labelled, error_rates, label_trajectory, verdict_loss
 from tests import tiny
 

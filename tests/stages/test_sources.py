@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from swirl.config.params import Params, validate
+from swirl.config.presets import laid_over
 from swirl.core.errors import DataError
 from swirl.core.layout import Layout
 from swirl.core.records import load, load_json
@@ -17,8 +19,6 @@ from swirl.core.types import OUTCOME, Prediction, Question, Stop, Trajectory, Ve
 from swirl.endpoints import client
 from swirl.endpoints.client import UnavailableError
 from swirl.models.skipped import why_skipped
-from swirl.params import Params, validate
-from swirl.presets import laid_over
 from swirl.stages import evaluate, train
 from tests.servers import Reply, Scripted, refused, said, scripted, serving
 from tests.stages.conftest import clone, run_stages

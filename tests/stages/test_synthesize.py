@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from swirl.config.params import Params, validate
+from swirl.config.presets import laid_over
 from swirl.core.journal import Journal
 from swirl.core.layout import Layout
 from swirl.core.records import load, load_json
 from swirl.core.types import Question, Stop, Trajectory
-from swirl.params import Params, validate
-from swirl.presets import laid_over
 from swirl.stages import synthesize
 from swirl.wiring.policies import load_policy
 

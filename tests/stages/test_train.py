@@ -19,6 +19,8 @@ import torch
 import yaml
 
 from swirl.comb.sampling import Sampled
+from swirl.config.params import Params, validate
+from swirl.config.presets import laid_over
 from swirl.core.distributed import ALONE
 from swirl.core.errors import DataError
 from swirl.core.journal import fingerprint
@@ -26,8 +28,6 @@ from swirl.core.layout import Layout
 from swirl.core.records import load, load_json, save
 from swirl.core.types import Action, ActionKind, Derivation, Question, Step, Stop, SubTrajectory, Trajectory
 from swirl.models.pointers import follow, write_pointer
-from swirl.params import Params, validate
-from swirl.presets import laid_over
 from swirl.stages import evaluate, train
 from swirl.tools.actions import render
 from swirl.wiring.development import Development

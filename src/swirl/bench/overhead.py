@@ -29,8 +29,9 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from swirl import presets, stamps
+from swirl import stamps
 from swirl.bench.measure import Result
+from swirl.config import presets
 from swirl.core.errors import SwirlError
 from swirl.core.layout import Layout
 from swirl.pipeline.stages import STAGES

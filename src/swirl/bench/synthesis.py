@@ -44,7 +44,7 @@ def run_side(side: Result) -> Result:
     """One side in this process."""
     import torch
 
-    from swirl import params as params_module
+    from swirl.config import params as params_module
     from swirl.core.layout import Layout
     from swirl.wiring.attempts import attempts, roll_out_all
     from swirl.wiring.inputs import questions_of

@@ -30,7 +30,7 @@ def calibrate(
     A judge behind a server needs nothing that a stage makes; a local one needs models/reward.
     """
     layout = project_layout()
-    from swirl import params
+    from swirl.config import params
 
     resolved = params.load(layout.root / "params.yaml")
     environment.apply(resolved.runtime.threads)

@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from swirl.config import overrides as laid_over
 from swirl.core.errors import DataError, SwirlError
-from swirl.orchestration import overrides as laid_over
 
 
 @dataclass(slots=True)

@@ -10,7 +10,7 @@ from swirl.core.errors import DataError
 CANNOT_CHANGE_AN_OUTPUT = {
     "swirl.cli": "starts stages and prints",
     "swirl.pipeline.environment": "sets the process up; the number of threads is a param",
-    "swirl.params": "holds no default: what it hands out is params.yaml, which DVC compares value by value",
+    "swirl.config.params": "holds no default: what it hands out is params.yaml, which DVC compares value by value",
     "swirl.pipeline.stages": "this table; no stage computes with it",
     "swirl.pipeline.progress": "writes to the terminal",
     "swirl.running": "times and tracks a stage from outside",

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from itertools import islice
 
 from swirl.benchmarks.annotations import LeftOut, Solution, solve
+from swirl.config.params import AnnotatedBase, Params
 from swirl.core.errors import DataError
 from swirl.core.layout import Layout
 from swirl.core.records import load, save_json, save_series
@@ -18,7 +19,6 @@ from swirl.models.chat import Chat
 from swirl.models.loading import deterministic, save
 from swirl.models.prompts import fill
 from swirl.models.skipped import mark_skipped
-from swirl.params import AnnotatedBase, Params
 from swirl.pipeline.progress import Progress
 from swirl.pretraining.annotated_examples import Blend, drills, examples, fitting, tokenizer_of
 from swirl.pretraining.architectures import fresh_gemma2

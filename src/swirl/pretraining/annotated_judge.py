@@ -8,6 +8,7 @@ still sees its verdicts alone, but these come from golden labels.
 
 from __future__ import annotations
 
+from swirl.config.params import AnnotatedBase, AnnotatedReward, Params
 from swirl.core.errors import DataError
 from swirl.core.layout import Layout
 from swirl.core.records import save_json, save_series
@@ -15,7 +16,6 @@ from swirl.core.seeds import derive, generator
 from swirl.core.types import Question
 from swirl.judging.reward import RewardModel
 from swirl.models.loading import load_model, load_tokenizer, save
-from swirl.params import AnnotatedBase, AnnotatedReward, Params
 from swirl.pretraining.annotated_base import solved
 from swirl.pretraining.annotated_examples import fitting, written
 from swirl.pretraining.judge_training import Labelled, error_rates, label_trajectory, label_written, teach

@@ -12,6 +12,7 @@ from typing import Any
 from swirl.benchmarks.embedded.demonstrations import Flaws
 from swirl.benchmarks.embedded.miniatures import memory_world
 from swirl.benchmarks.embedded.names import words
+from swirl.config.params import EmbeddedBase, Params, Phase
 from swirl.core.grading import grade
 from swirl.core.layout import Layout
 from swirl.core.records import load, save_json, save_series
@@ -19,7 +20,6 @@ from swirl.core.seeds import derive, generator
 from swirl.core.types import BAD, GOOD, Derivation, Question
 from swirl.models.chat import Chat
 from swirl.models.loading import deterministic, save
-from swirl.params import EmbeddedBase, Params, Phase
 from swirl.pipeline.progress import Progress
 from swirl.pretraining.architectures import fresh
 from swirl.pretraining.embedded_examples import Demonstrator, Mixture, examples

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from swirl.benchmarks.embedded.demonstrations import Flaws
 from swirl.benchmarks.embedded.miniatures import build
+from swirl.config.params import EmbeddedBase, EmbeddedReward, Params
 from swirl.core.layout import Layout
 from swirl.core.records import save_json, save_series
 from swirl.core.seeds import derive, generator
 from swirl.core.types import Question
 from swirl.judging.reward import RewardModel
 from swirl.models.loading import load_model, load_tokenizer, save
-from swirl.params import EmbeddedBase, EmbeddedReward, Params
 from swirl.pretraining.embedded_base import demonstrator
 from swirl.pretraining.embedded_examples import Demonstration
 from swirl.pretraining.judge_training import Labelled, error_rates, label_trajectory, label_written, teach

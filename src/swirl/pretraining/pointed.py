@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from swirl.config.params import EndpointBase, EndpointReward, Params, Pretrained, PretrainedReward
 from swirl.core.layout import Layout
 from swirl.core.records import save_json, save_series
 from swirl.models.pointers import write_locked_pointer
 from swirl.models.skipped import mark_skipped
-from swirl.params import EndpointBase, EndpointReward, Params, Pretrained, PretrainedReward
 from swirl.wiring.servers import write_server
 
 

@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+from swirl.config.params import Params
 from swirl.core.errors import DataError
 from swirl.core.layout import Layout
 from swirl.core.records import to_dict
 from swirl.core.seeds import derive
 from swirl.core.types import Question, Step, Trajectory
 from swirl.models.chat import Chat
-from swirl.params import Params
 from swirl.rollout.engine import Attempt
 from swirl.rollout.remote import RemotePolicy
 from swirl.tools.actions import parse

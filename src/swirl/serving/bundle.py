@@ -21,7 +21,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from swirl import params as parameters
+from swirl.config import params as parameters
+from swirl.config.params import Params, dump
 from swirl.core.checksums import checksum
 from swirl.core.errors import DataError, ModelError
 from swirl.core.layout import Layout
@@ -29,7 +30,6 @@ from swirl.core.records import load_json, save_json
 from swirl.models.pointers import NAME as POINTER
 from swirl.models.pointers import follow, read_pointer, write_pointer
 from swirl.models.skipped import why_skipped
-from swirl.params import Params, dump
 from swirl.pipeline import environment
 from swirl.serving.agent import Agent, Kind
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import cast
 
+from swirl.config.params import Served
 from swirl.core.errors import ModelError
 from swirl.models.chat import Chat
-from swirl.params import Served
 from swirl.rollout.remote import RemotePolicy
 from swirl.wiring.servers import client_of
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pandas as pd
 
+from swirl.config.params import Params
 from swirl.core.checksums import Checksum, checksum
 from swirl.core.layout import Layout
 from swirl.core.records import load_json
 from swirl.core.types import Derivation, Passage, Question, Support
-from swirl.params import Params
 from swirl.quality import questions as gate
 from swirl.quality.tables import read
 from swirl.quality.validation import publish

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from swirl.config.params import Params
 from swirl.core.layout import Layout
 from swirl.core.types import Question, SubTrajectory, Verdict
-from swirl.params import Params
 from swirl.quality import steps as gate
 from swirl.quality.tables import read, read_trajectories
 from swirl.quality.validation import publish

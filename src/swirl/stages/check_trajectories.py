@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from swirl.config.params import Params
 from swirl.core.layout import Layout
 from swirl.core.types import Question
 from swirl.models.loading import load_tokenizer
-from swirl.params import Params
 from swirl.quality import trajectories as gate
 from swirl.quality.tables import read, read_trajectories
 from swirl.quality.validation import publish

@@ -17,12 +17,12 @@ from swirl.benchmarks.embedded.miniatures import EMBEDDED, build
 from swirl.benchmarks.hub import HUB, Fetcher
 from swirl.benchmarks.official import OFFICIAL, Loaded
 from swirl.benchmarks.rows import Skipped
+from swirl.config.params import Benchmark, Params
 from swirl.core.checksums import Checksum, checksum
 from swirl.core.errors import DataError, ParamsError
 from swirl.core.layout import Layout
 from swirl.core.records import save, save_json
 from swirl.core.types import Derivation, Passage, Question, Support, WrittenSolution
-from swirl.params import Benchmark, Params
 
 SHOWN_ROWS = 20
 """Bad rows of a file that sources.json names."""

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 
+from swirl.config.params import Params
 from swirl.core.journal import Journal, fingerprint
 from swirl.core.layout import Layout
 from swirl.core.records import save, save_json, to_dict
@@ -19,7 +20,6 @@ from swirl.core.types import Prediction, Question, Score, Trajectory, Verdict
 from swirl.evaluation.scoring import predict, score
 from swirl.judging.rationale import RationaleJudge
 from swirl.models.skipped import why_skipped
-from swirl.params import Params
 from swirl.pipeline.progress import Progress
 from swirl.rollout.engine import Attempt
 from swirl.wiring.attempts import attempts, blocks, check_rollouts, sampling

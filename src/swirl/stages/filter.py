@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+from swirl.config.params import Params
 from swirl.core.layout import Layout
 from swirl.core.records import load, save, save_json
 from swirl.core.seeds import generator
 from swirl.core.types import Strategy, SubTrajectory, Trajectory, Verdict
 from swirl.judging.filters import Judged, join, keep, sub_trajectories
-from swirl.params import Params
 
 
 def run(params: Params, layout: Layout) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from swirl.config.params import Params
 from swirl.core.layout import Layout
 from swirl.core.records import load, save_json
 from swirl.core.types import Passage, Question, Support
-from swirl.params import Params
 from swirl.tools.recall import recall
 from swirl.tools.search import Embedding, Search, build
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from swirl.comb.logprobs import check_packing
+from swirl.config.params import Params
 from swirl.core.grading import grade
 from swirl.core.journal import Journal, fingerprint
 from swirl.core.layout import Layout
@@ -13,7 +14,6 @@ from swirl.core.records import load, save, save_json
 from swirl.core.types import OUTCOME, Question, Stop, Trajectory, Verdict
 from swirl.judging.rationale import RationaleJudge
 from swirl.judging.reward import RewardModel
-from swirl.params import Params
 from swirl.pipeline.progress import Progress
 from swirl.wiring.judges import load_grader, load_reward_model
 from swirl.wiring.servers import report_use

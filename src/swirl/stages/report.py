@@ -12,7 +12,7 @@ from swirl.reporting import evidence, plots, results
 from swirl.reporting.page import page
 
 if TYPE_CHECKING:
-    from swirl.params import Params
+    from swirl.config.params import Params
 
 
 def run(params: Params, layout: Layout) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shutil
 
+from swirl.config.params import Params
 from swirl.core.layout import Layout
-from swirl.params import Params
 
 
 def run(params: Params, layout: Layout) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 
+from swirl.config.params import Params
 from swirl.core.journal import Journal, fingerprint
 from swirl.core.layout import Layout
 from swirl.core.records import save, save_json
 from swirl.core.seeds import derive
 from swirl.core.threads import spread
 from swirl.core.types import ActionKind, Stop, Trajectory
-from swirl.params import Params
 from swirl.pipeline.progress import Progress
 from swirl.wiring.attempts import attempts, blocks, check_rollouts, sampling
 from swirl.wiring.inputs import questions_of

@@ -14,6 +14,7 @@ from typing import Any
 
 from swirl.comb.gradients import recomputing
 from swirl.comb.logprobs import check_packing
+from swirl.config.params import Params
 from swirl.core.distributed import Processes, join, launched
 from swirl.core.errors import DataError
 from swirl.core.journal import fingerprint
@@ -27,7 +28,6 @@ from swirl.models.flops import matmul_flops
 from swirl.models.loading import load_model, load_tokenizer, save
 from swirl.models.masters import Masters
 from swirl.models.skipped import mark_skipped
-from swirl.params import Params
 from swirl.pipeline.progress import Progress
 from swirl.rl.checkpoints import Checkpoints
 from swirl.rl.guard import Limits, Look, objection

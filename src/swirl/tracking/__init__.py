@@ -122,7 +122,7 @@ def close_run(layout: Layout, run_id: str, error: str = "") -> None:
 
 def _params(layout: Layout) -> dict[str, Any]:
     """params.yaml as it is; empty without one."""
-    from swirl.params import read
+    from swirl.config.params import read
 
     path = layout.root / "params.yaml"
     return (read(path) or {}) if path.exists() else {}

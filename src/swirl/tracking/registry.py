@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from swirl import params as parameters
+from swirl.config import params as parameters
 from swirl.core.errors import DataError
 from swirl.core.layout import Layout
 from swirl.core.records import load, load_json, save_json

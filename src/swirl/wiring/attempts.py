@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from swirl.comb.sampling import Sampling
+from swirl.config.params import Params
 from swirl.core.errors import DataError
 from swirl.core.journal import Journal
 from swirl.core.layout import Layout
 from swirl.core.threads import spread
 from swirl.core.types import Question, Trajectory
 from swirl.models.prompts import fill
-from swirl.params import Params
 from swirl.rollout.engine import Attempt
 from swirl.tools.base import Tool, listed
 from swirl.wiring.policies import AnyPolicy, roll_out_any

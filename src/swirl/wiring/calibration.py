@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
+from swirl.config.params import Params
 from swirl.core.errors import DataError, SwirlError
 from swirl.core.layout import Layout
 from swirl.judging.calibrate import ErrorRates, LabelledStep, calibrate, calibrate_tokens, read_labelled
 from swirl.judging.reward import RewardModel
 from swirl.models.loading import context_of
 from swirl.models.prompts import fill
-from swirl.params import Params
 from swirl.tools import Search
 from swirl.tools.base import Tool, listed
 from swirl.tools.by_name import open_tool, options_name

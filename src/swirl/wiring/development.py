@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 from swirl.benchmarks.oracle import label_steps
 from swirl.comb.sampling import Sampled
+from swirl.config.params import Params
 from swirl.core.distributed import Processes
 from swirl.core.grading import grade
 from swirl.core.layout import Layout
 from swirl.core.types import ActionKind, SubTrajectory, Trajectory
 from swirl.evaluation.scoring import mean
-from swirl.params import Params
 from swirl.rollout.engine import Policy
 from swirl.tools.actions import DEFAULT_TAGS, parse
 from swirl.wiring.attempts import attempts, roll_out_all

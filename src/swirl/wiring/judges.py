@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from swirl.comb.sampling import Sampling
+from swirl.config.params import EndpointReward, Params, PretrainedReward, Served
 from swirl.core.errors import ModelError
 from swirl.core.layout import Layout
 from swirl.core.seeds import derive
@@ -13,7 +14,6 @@ from swirl.judging.reward import RewardModel
 from swirl.models.chat import Chat
 from swirl.models.loading import context_of, deterministic, load_chat, load_model
 from swirl.models.prompts import read_prompt
-from swirl.params import EndpointReward, Params, PretrainedReward, Served
 from swirl.wiring.prompts import judge_question
 from swirl.wiring.servers import client_of, judge_cache
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from swirl.config.params import Params, Served
 from swirl.core.types import Trajectory
 from swirl.models.loading import context_of, deterministic, load_chat, load_model
-from swirl.params import Params, Served
 from swirl.rollout.engine import Policy, roll_out
 from swirl.rollout.remote import RemotePolicy, roll_out_remote
 from swirl.wiring.servers import remote_policy

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from swirl.config.params import Params
 from swirl.core.errors import DataError
 from swirl.core.layout import Layout
 from swirl.models.prompts import Prompts, read_prompt
-from swirl.params import Params
 
 
 def read_prompts(params: Params, layout: Layout) -> Prompts:

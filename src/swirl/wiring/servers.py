@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 from pathlib import Path
 
+from swirl.config.params import EndpointBase, Served
 from swirl.core.distributed import launched
 from swirl.core.errors import ModelError
 from swirl.core.layout import Layout
@@ -12,7 +13,6 @@ from swirl.core.records import load_json, save_json
 from swirl.endpoints.client import Client, Endpoint
 from swirl.models.chat import Chat
 from swirl.models.loading import configured_context, load_chat
-from swirl.params import EndpointBase, Served
 from swirl.rollout.remote import RemotePolicy
 
 _SERVER = "server.json"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from swirl.config.params import Params
 from swirl.core.layout import Layout
 from swirl.core.types import Question
 from swirl.models.loading import load_chat
-from swirl.params import Params
 from swirl.tools import Search
 from swirl.tools.base import Tool
 from swirl.tools.by_name import by_kind, open_tool, options_name

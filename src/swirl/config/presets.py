@@ -10,8 +10,8 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
+from swirl.config.params import Params, Section, chosen_by_source, dump, read, validate
 from swirl.core.errors import ParamsError
-from swirl.params import Params, Section, chosen_by_source, dump, read, validate
 
 COMPLETE = "mini"
 """The preset that holds every key: what the others are laid over."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from swirl import params
+from swirl.config import params
 from swirl.core.errors import ParamsError
 from swirl.tracking.contents import plain
 
