@@ -27,9 +27,9 @@ from flows.pipeline import Outcome, Parallel, Settings, end_with_server, run, st
 from swirl import tracking
 from swirl.config import overrides as laid_over
 from swirl.config.params import Params
+from swirl.config.secrets import plain
 from swirl.core.errors import ParamsError, SwirlError
 from swirl.core.layout import Layout
-from swirl.tracking.contents import plain
 
 Filters = list[Literal["none", "process", "outcome", "both"]]
 Methods = Annotated[list[Literal["sft", "swirl"]], Field(min_length=1)]

@@ -39,7 +39,8 @@ from flows import artifacts
 from flows.retries import asks_network
 from swirl import tracking
 from swirl.config import overrides as laid_over
-from swirl.config import params as parameters
+from swirl.config.secrets import plain
+from swirl.config.yaml_text import read
 from swirl.core.errors import DataError, ParamsError, SwirlError
 from swirl.core.layout import Layout
 from swirl.core.records import load_json
@@ -47,7 +48,6 @@ from swirl.orchestration.ends import when_asked_to_end
 from swirl.orchestration.groups import Groups
 from swirl.orchestration.worktrees import sweep, worktree
 from swirl.pipeline.environment import reach_this_machine
-from swirl.tracking.contents import plain
 from swirl.tracking.ledger import PENDING
 
 reach_this_machine()  # Prefect's server, or MLflow's, may be here
@@ -221,7 +221,7 @@ def _from(root: Path, uri: str) -> str:
 
 def _params(root: Path) -> dict[str, Any]:
     path = root / "params.yaml"
-    return (parameters.read(path) or {}) if path.exists() else {}
+    return (read(path) or {}) if path.exists() else {}
 
 
 def plan(project: Path, targets: tuple[str, ...] = ()) -> dict[str, list[str]]:

@@ -11,7 +11,8 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from swirl.config.params import Params, Section
+from swirl.config.params import Params
+from swirl.config.section import Section
 from swirl.core.errors import DataError
 from swirl.pipeline.source import closure
 from swirl.pipeline.stages import STAGES

@@ -12,7 +12,7 @@ import yaml
 from swirl.config import presets
 from swirl.config.params import load, validate
 from swirl.core.errors import ParamsError
-from swirl.core.types import Strategy
+from swirl.core.splits import counts
 
 ROOT = Path(__file__).parents[1]
 TREE: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
@@ -39,7 +39,7 @@ def refusal(tree: Any) -> list[str]:
 def test_the_committed_params_are_valid() -> None:
     params = load(ROOT / "params.yaml")
     assert {name: task.max_steps for name, task in params.tasks.items()} == {"search": 5, "calculate": 10}
-    assert params.filter.kind is Strategy.PROCESS
+    assert params.filter.strategy == "process"
     assert params.download.benchmarks["mini-gsm8k"].evaluation == 400
 
 
@@ -173,9 +173,9 @@ def test_a_benchmarks_name_must_do_for_a_file() -> None:
 def test_what_a_benchmark_leaves_out_stays_left_out() -> None:
     benchmark = validate(changed("download.benchmarks", {"b": FILE}), "params.yaml").download.benchmarks["b"]
     assert benchmark.model_dump() == FILE
-    assert benchmark.counts == {"train": 10, "evaluation": "all"}
+    assert counts(benchmark) == {"train": 10, "evaluation": "all"}
     own = validate(changed("download.benchmarks", {"b": OWN | {"eval_ids": "ids.txt", "reward": 0}}), "params.yaml")
-    assert own.download.benchmarks["b"].counts == {"train": 10, "evaluation": "all"}
+    assert counts(own.download.benchmarks["b"]) == {"train": 10, "evaluation": "all"}
 
 
 def test_a_missing_section_and_a_missing_key_are_named() -> None:

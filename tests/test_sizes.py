@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from swirl.config import presets
-from swirl.config.params import Pretrained, validate
+from swirl.config.base_model import Pretrained
+from swirl.config.params import validate
 from swirl.core.errors import ModelError
 from swirl.sizes import PUBLISHED, Size, size_of
 

@@ -19,11 +19,12 @@ from typing import Any
 import pytest
 
 from swirl import tracking
+from swirl.config.secrets import plain
 from swirl.core.errors import GateError
 from swirl.core.layout import Layout
 from swirl.pipeline.dvc_file import Stage, _is_dvc_run, read_stages, upstream
 from swirl.quality.validation import Report, Result, publish
-from swirl.tracking.contents import flat, plain
+from swirl.tracking.contents import flat
 from swirl.tracking.journal import Journal
 from swirl.tracking.operations import PARENT_RUN, Child, Close, End, Parent, Settle
 from swirl.tracking.store import Store

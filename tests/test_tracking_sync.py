@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 
 from swirl import tracking
+from swirl.config.secrets import plain
 from swirl.core.errors import SwirlError
 from swirl.core.layout import Layout
-from swirl.tracking.contents import plain
 from swirl.tracking.journal import Journal, pending_folder
 from swirl.tracking.operations import Child, End, File, Log, Operation, Parent, Settle, Text
 from swirl.tracking.store import Store

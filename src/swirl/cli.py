@@ -77,7 +77,8 @@ def stage(
 @app.command()
 def params() -> None:
     """Check params.yaml and print it as the stages will see it."""
-    from swirl.config.params import dump, load
+    from swirl.config.params import load
+    from swirl.config.yaml_text import dump
 
     print(dump(load(project_layout().root / "params.yaml").model_dump()), end="")
 
@@ -91,7 +92,7 @@ def preset(
 ) -> None:
     """Make params.yaml that of a preset and show what changed; without a name, list the presets."""
     from swirl.config import presets
-    from swirl.config.params import read
+    from swirl.config.yaml_text import read
 
     root = project_layout().root
     if name is None:

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from swirl.benchmarks.hub import HUB
-from swirl.config.params import EmbeddedBase, EndpointBase, EndpointReward, Params, Pretrained, Served
+from swirl.config.base_model import EmbeddedBase, EndpointBase, Pretrained
+from swirl.config.params import Params
+from swirl.config.reward_model import EndpointReward
+from swirl.config.served import Served
 from swirl.core.errors import ModelError
 
 

@@ -15,15 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from swirl.benchmarks.hub import HUB
-from swirl.config.params import (
-    EmbeddedBase,
-    EndpointBase,
-    EndpointReward,
-    Params,
-    Pretrained,
-    Served,
-    task_of,
-)
+from swirl.config.base_model import EmbeddedBase, EndpointBase, Pretrained
+from swirl.config.params import Params, task_of
+from swirl.config.reward_model import EndpointReward
+from swirl.config.served import Served
+from swirl.core.splits import counts, files_of
 from swirl.sizes import UNKNOWN, Size, size_of
 from swirl.workload import CHARACTERS_A_TOKEN, PROMPT_TOKENS, Rollouts, questions, rollouts, step_tokens
 
@@ -117,14 +113,14 @@ def _data_bytes(params: Params, root: Path) -> Iterator[float]:
         locked = {}
     for name, one in params.download.benchmarks.items():
         if one.source == "embedded":
-            yield sum(int(count) for count in one.counts.values()) * BYTES_A_QUESTION
+            yield sum(int(count) for count in counts(one).values()) * BYTES_A_QUESTION
         elif one.source == "hub":
             known = HUB.get(name, {})
-            parts = {part for split in one.counts for part in known.get(split, known.get("train", ()))}
+            parts = {part for split in counts(one) for part in known.get(split, known.get("train", ()))}
             files = [locked.get(part.place, {}).get("files", {}).get(part.name, {}) for part in parts]
             yield 2 * sum(float(file.get("bytes", UNKNOWN)) for file in files) if files else UNKNOWN
         else:
-            paths = {folder / path for path in (*one.paths.values(), *([one.corpus] if one.corpus else []))}
+            paths = {folder / path for path in (*files_of(one).values(), *([one.corpus] if one.corpus else []))}
             yield sum(_bytes_of(path) for path in paths)
 
 

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from swirl.config.params import AnnotatedBase, AnnotatedReward, EmbeddedBase, EmbeddedReward, Params, Pretrained
+from swirl.config.base_model import AnnotatedBase, EmbeddedBase, Pretrained
+from swirl.config.params import Params
+from swirl.config.reward_model import AnnotatedReward, EmbeddedReward
 from swirl.core.errors import ModelError
 
 UNKNOWN = math.nan

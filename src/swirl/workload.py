@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from swirl.benchmarks.official import OFFICIAL
-from swirl.config.params import Benchmark, Params, task_of
+from swirl.config.data import Benchmark
+from swirl.config.params import Params, task_of
+from swirl.core.splits import files_of
 from swirl.sizes import UNKNOWN
 
 CHARACTERS_A_TOKEN = 4
@@ -16,26 +18,26 @@ PROMPT_TOKENS = 250
 
 def questions(params: Params, root: Path, split: str) -> dict[str, float]:
     """Benchmark -> questions of a split, at most; NaN for `all` of a file whose size is not known."""
-    folder, counts = root / params.download.folder, dict[str, float]()
+    folder, found = root / params.download.folder, dict[str, float]()
     for name, benchmark in params.download.benchmarks.items():
-        asked = benchmark.counts.get(split, 0)
+        asked = counts(benchmark).get(split, 0)
         if asked == "all":
             listed = benchmark.eval_ids if split == "evaluation" else None
             whole = _lines(folder / listed) if listed else None
-            counts[name] = _all(name, benchmark, split, folder) if whole is None else whole
+            found[name] = _all(name, benchmark, split, folder) if whole is None else whole
         elif asked:
-            counts[name] = asked
-    return counts
+            found[name] = asked
+    return found
 
 
 def _all(name: str, benchmark: Benchmark, split: str, folder: Path) -> float:
     """Rows of the file that a split comes from: its lines where it is here, the official number, or NaN."""
-    path = benchmark.paths.get(split) or benchmark.paths.get("train", "")
+    path = files_of(benchmark).get(split) or files_of(benchmark).get("train", "")
     rows = _lines(folder / path) if path.endswith(".jsonl") else None
     if rows is not None:
         return rows
     official = OFFICIAL[name].counts if name in OFFICIAL and benchmark.source != "own" else {}
-    alone = benchmark.source == "hub" or path != benchmark.paths.get("train")
+    alone = benchmark.source == "hub" or path != files_of(benchmark).get("train")
     return official.get("evaluation" if alone and split == "evaluation" else "train", UNKNOWN)
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from swirl.config.params import Benchmark, CheckQuestions, load
+from swirl.config.data import Benchmark, CheckQuestions
+from swirl.config.params import load
 from swirl.core.errors import DataError, GateError
 from swirl.core.layout import Layout
 from swirl.core.records import load_json, save, save_json

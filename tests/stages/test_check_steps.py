@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from swirl.config.params import CheckSteps, Params, load
+from swirl.config.params import Params, load
+from swirl.config.trajectories import CheckSteps
 from swirl.core.errors import DataError, GateError
 from swirl.core.layout import Layout
 from swirl.core.records import load_json, save

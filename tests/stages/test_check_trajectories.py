@@ -12,7 +12,8 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from swirl.config.params import CheckTrajectories, Params, load
+from swirl.config.params import Params, load
+from swirl.config.trajectories import CheckTrajectories
 from swirl.core.errors import DataError, GateError, ModelError
 from swirl.core.layout import Layout
 from swirl.core.records import load_json, save

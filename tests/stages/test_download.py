@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from swirl.config.params import Benchmark, Params, load
+from swirl.config.data import Benchmark
+from swirl.config.params import Params, load
 from swirl.core.errors import DataError, ParamsError
 from swirl.core.layout import Layout
 from swirl.core.records import load as records

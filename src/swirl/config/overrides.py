@@ -6,9 +6,10 @@ from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from swirl.config import params
+from swirl.config.params import Params, validate
+from swirl.config.secrets import plain
+from swirl.config.yaml_text import modified, parse, read
 from swirl.core.errors import ParamsError
-from swirl.tracking.contents import plain
 
 
 def parsed(settings: Sequence[str]) -> dict[str, Any]:
@@ -18,27 +19,25 @@ def parsed(settings: Sequence[str]) -> dict[str, Any]:
         key, equals, value = setting.partition("=")
         if not equals:
             raise ParamsError(f"{setting}: expected KEY=VALUE, as filter.strategy=outcome")
-        found[key] = params.parse(value, f"{setting}: the value")
+        found[key] = parse(value, f"{setting}: the value")
     return found
 
 
-def checked(path: Path, overrides: Mapping[str, Any]) -> params.Params:
+def checked(path: Path, overrides: Mapping[str, Any]) -> Params:
     """The settings of params.yaml at `path` with `overrides`.
 
     Raises `ParamsError` for a key that is not there, a wrong type, and a combination that is refused.
     """
-    tree = params.read(path)
+    tree = read(path)
     if not isinstance(tree, dict):
         raise ParamsError(f"{path} holds no settings")
     lay_over(tree, overrides)
-    return params.validate(tree, f"{path.name} with {text(overrides)}")
+    return validate(tree, f"{path.name} with {text(overrides)}")
 
 
 def write(path: Path, overrides: Mapping[str, Any]) -> None:
     """Change params.yaml at `path`, keeping its comments and its order."""
-    from dvc.utils.serialize import modify_yaml
-
-    with modify_yaml(str(path)) as tree:
+    with modified(path) as tree:
         lay_over(tree, overrides)
 
 

@@ -10,7 +10,10 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
-from swirl.config.params import Params, Section, chosen_by_source, dump, read, validate
+from swirl.config.messages import chosen_by_source
+from swirl.config.params import Params, validate
+from swirl.config.section import Section
+from swirl.config.yaml_text import dump, read
 from swirl.core.errors import ParamsError
 
 COMPLETE = "mini"

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from swirl.config.yaml_text import read
+
 PLACEHOLDER = re.compile(r"\$\{\s*([\w.]+)\s*\}")
 
 
@@ -42,12 +44,10 @@ def read_stages(root: Path, params: Mapping[str, Any]) -> dict[str, Stage]:
     `params` fills `${...}`. Not covered, as nothing here needs them: `wdir`, `vars` (in commands alone), and
     items that are lists.
     """
-    import yaml
-
     path = root / "dvc.yaml"
     if not path.exists():
         return {}
-    entries = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("stages") or {}
+    entries = (read(path) or {}).get("stages") or {}
     stages = (_stage(*one) for name, entry in entries.items() for one in _expand(name, entry, params))
     return {stage.name: stage for stage in stages}
 

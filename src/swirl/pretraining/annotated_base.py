@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from itertools import islice
 
 from swirl.benchmarks.annotations import LeftOut, Solution, solve
-from swirl.config.params import AnnotatedBase, Params
+from swirl.config.base_model import AnnotatedBase
+from swirl.config.params import Params
 from swirl.core.errors import DataError
 from swirl.core.layout import Layout
 from swirl.core.records import load, save_json, save_series

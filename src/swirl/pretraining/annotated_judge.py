@@ -8,7 +8,9 @@ still sees its verdicts alone, but these come from golden labels.
 
 from __future__ import annotations
 
-from swirl.config.params import AnnotatedBase, AnnotatedReward, Params
+from swirl.config.base_model import AnnotatedBase
+from swirl.config.params import Params
+from swirl.config.reward_model import AnnotatedReward
 from swirl.core.errors import DataError
 from swirl.core.layout import Layout
 from swirl.core.records import save_json, save_series

@@ -12,7 +12,8 @@ from typing import Any
 from swirl.benchmarks.embedded.demonstrations import Flaws
 from swirl.benchmarks.embedded.miniatures import memory_world
 from swirl.benchmarks.embedded.names import words
-from swirl.config.params import EmbeddedBase, Params, Phase
+from swirl.config.base_model import EmbeddedBase, Phase
+from swirl.config.params import Params
 from swirl.core.grading import grade
 from swirl.core.layout import Layout
 from swirl.core.records import load, save_json, save_series

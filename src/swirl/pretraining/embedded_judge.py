@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from swirl.benchmarks.embedded.demonstrations import Flaws
 from swirl.benchmarks.embedded.miniatures import build
-from swirl.config.params import EmbeddedBase, EmbeddedReward, Params
+from swirl.config.base_model import EmbeddedBase
+from swirl.config.params import Params
+from swirl.config.reward_model import EmbeddedReward
 from swirl.core.layout import Layout
 from swirl.core.records import save_json, save_series
 from swirl.core.seeds import derive, generator

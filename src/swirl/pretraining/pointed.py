@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from swirl.config.params import EndpointBase, EndpointReward, Params, Pretrained, PretrainedReward
+from swirl.config.base_model import EndpointBase, Pretrained
+from swirl.config.params import Params
+from swirl.config.reward_model import EndpointReward, PretrainedReward
 from swirl.core.layout import Layout
 from swirl.core.records import save_json, save_series
 from swirl.models.pointers import write_locked_pointer

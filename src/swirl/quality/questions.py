@@ -9,11 +9,11 @@ from typing import Any
 import pandas as pd
 
 from swirl.core.leakage import normalised
+from swirl.core.splits import SPLITS
 from swirl.quality import expect
 from swirl.quality.tables import data_columns
 from swirl.quality.validation import Report, Table, examine
 
-SPLITS = ("pretrain", "reward", "train", "development", "evaluation")
 """The splits that a file of questions may hold."""
 
 

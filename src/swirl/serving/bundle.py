@@ -22,7 +22,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from swirl.config import params as parameters
-from swirl.config.params import Params, dump
+from swirl.config.params import Params
+from swirl.config.yaml_text import dump
 from swirl.core.checksums import checksum
 from swirl.core.errors import DataError, ModelError
 from swirl.core.layout import Layout

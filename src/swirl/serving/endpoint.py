@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import cast
 
-from swirl.config.params import Served
+from swirl.config.served import Served
 from swirl.core.errors import ModelError
 from swirl.models.chat import Chat
 from swirl.rollout.remote import RemotePolicy

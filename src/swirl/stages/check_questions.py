@@ -8,6 +8,7 @@ from swirl.config.params import Params
 from swirl.core.checksums import Checksum, checksum
 from swirl.core.layout import Layout
 from swirl.core.records import load_json
+from swirl.core.splits import counts
 from swirl.core.types import Derivation, Passage, Question, Support
 from swirl.quality import questions as gate
 from swirl.quality.tables import read
@@ -19,7 +20,7 @@ def run(params: Params, layout: Layout) -> None:
 
     Raises `GateError` naming what is violated and where, `DataError` when a file cannot be read.
     """
-    evaluated = {name: "evaluation" in asked.counts for name, asked in params.download.benchmarks.items()}
+    evaluated = {name: "evaluation" in counts(asked) for name, asked in params.download.benchmarks.items()}
     questions = read(Question, layout.questions)
     read_once: dict[Checksum | None, pd.DataFrame] = {}
     corpora = {}

@@ -17,11 +17,13 @@ from swirl.benchmarks.embedded.miniatures import EMBEDDED, build
 from swirl.benchmarks.hub import HUB, Fetcher
 from swirl.benchmarks.official import OFFICIAL, Loaded
 from swirl.benchmarks.rows import Skipped
-from swirl.config.params import Benchmark, Params
+from swirl.config.data import Benchmark
+from swirl.config.params import Params
 from swirl.core.checksums import Checksum, checksum
 from swirl.core.errors import DataError, ParamsError
 from swirl.core.layout import Layout
 from swirl.core.records import save, save_json
+from swirl.core.splits import counts, files_of
 from swirl.core.types import Derivation, Passage, Question, Support, WrittenSolution
 
 SHOWN_ROWS = 20
@@ -118,7 +120,7 @@ def _check_name(name: str, benchmark: Benchmark) -> None:
 
 def _make_embedded(name: str, benchmark: Benchmark, params: Params, layout: Layout, made: Made) -> None:
     settings = params.download
-    for split, count in benchmark.counts.items():
+    for split, count in counts(benchmark).items():
         built = build(name, split, int(count), settings.worlds, settings.changed_facts, params.seed)
         made.questions += built.questions
         made.derivations += built.derivations
@@ -136,8 +138,8 @@ def _file_of(name: str, benchmark: Benchmark, split: str) -> str:
     """
     if benchmark.source == "hub":
         return split if split in HUB[name] else "train"
-    wanted = benchmark.paths.get(split) or benchmark.paths["train"]
-    labels = [label for label, path in benchmark.paths.items() if path == wanted]
+    wanted = files_of(benchmark).get(split) or files_of(benchmark)["train"]
+    labels = [label for label, path in files_of(benchmark).items() if path == wanted]
     return "train" if "train" in labels else labels[0]
 
 
@@ -150,14 +152,14 @@ def _read(name: str, benchmark: Benchmark, files: Files, params: Params, layout:
         corpus = own.read_corpus(name, _given(folder, benchmark.corpus), on_bad_row=bad)
         parts = [_part(path.relative_to(folder).as_posix(), checksum(path)) for path in corpus.files]
         files.note(name, "corpus", parts, corpus.rows, corpus.skipped)
-    for file in dict.fromkeys(_file_of(name, benchmark, split) for split in benchmark.counts):
+    for file in dict.fromkeys(_file_of(name, benchmark, split) for split in counts(benchmark)):
         if benchmark.source == "hub":
             fetched = [(fetcher.fetch(remote), f"{remote.place}/{remote.name}") for remote in HUB[name][file]]
             paths = [one.path for one, _ in fetched]
             parts = [_part(where, one.checksum, one.commit) for one, where in fetched]
         else:
-            paths = [_given(folder, benchmark.paths[file])]
-            parts = [_part(benchmark.paths[file], checksum(paths[0]))]
+            paths = [_given(folder, files_of(benchmark)[file])]
+            parts = [_part(files_of(benchmark)[file], checksum(paths[0]))]
         if benchmark.source == "own":
             task = benchmark.task or ""
             tools = tuple(params.tasks[task].tools)
@@ -203,7 +205,7 @@ def _draw(params: Params, files: Files) -> Drawn:
     for name, benchmark in params.download.benchmarks.items():
         if benchmark.source == "embedded":
             continue
-        for split, count in benchmark.counts.items():
+        for split, count in counts(benchmark).items():
             listed = tuple(files.listed[name][0]) if split == "evaluation" and name in files.listed else ()
             file = _file_of(name, benchmark, split)
             wishes.append(Wish(name, split, file, None if count == "all" else count, listed))
@@ -219,7 +221,7 @@ def _short(benchmark: Benchmark, questions: Sequence[Question]) -> list[Question
 
 def _make_real(name: str, benchmark: Benchmark, files: Files, drawn: Drawn, layout: Layout, made: Made) -> None:
     stored: dict[int, Path] = {}
-    for split in benchmark.counts:
+    for split in counts(benchmark):
         file = _file_of(name, benchmark, split)
         loaded = files.loaded[name, file]
         for question in drawn.questions[name, split]:

@@ -16,7 +16,7 @@ from swirl.judging.filters import Judged, join, keep, sub_trajectories
 def run(params: Params, layout: Layout) -> None:
     """Apply the strategy of params and count what each of the four would keep."""
     judged = join(load(Trajectory, layout.trajectories), load(Verdict, layout.verdicts))
-    strategy = params.filter.kind
+    strategy = Strategy(params.filter.strategy)
     kept = keep(judged, strategy, params.filter.max_trajectories, generator(params.seed, "filter"))
     save(sub_trajectories(kept), SubTrajectory, layout.steps)
     funnel = {str(s): count([item for item in judged if item.passes(s)]) for s in Strategy}

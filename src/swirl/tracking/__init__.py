@@ -22,8 +22,8 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from swirl.config.secrets import plain, without_credentials
 from swirl.core.layout import Layout
-from swirl.tracking.contents import plain, without_credentials
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -122,7 +122,7 @@ def close_run(layout: Layout, run_id: str, error: str = "") -> None:
 
 def _params(layout: Layout) -> dict[str, Any]:
     """params.yaml as it is; empty without one."""
-    from swirl.config.params import read
+    from swirl.config.yaml_text import read
 
     path = layout.root / "params.yaml"
     return (read(path) or {}) if path.exists() else {}

@@ -7,18 +7,12 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from swirl.core.checksums import checksum
 from swirl.core.layout import Layout
 from swirl.core.records import load_json
 from swirl.pipeline.dvc_file import Stage
-
-if TYPE_CHECKING:
-    from pydantic import BaseModel
-
-SECRET = re.compile(r"(key|token|secret|password)$", re.IGNORECASE)
-HIDDEN = "(not logged)"
 
 
 @dataclass(slots=True)
@@ -195,27 +189,6 @@ def numbers(value: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
 
 def _named(name: str) -> str:
     return re.sub(r"[^\w\-. /]", "_", name)
-
-
-def plain(params: BaseModel | Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters as nested JSON values, without secrets."""
-    values = params if isinstance(params, Mapping) else params.model_dump(mode="json")
-    return {key: _safe(key, value) for key, value in values.items()}
-
-
-def _safe(key: str, value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {inner: _safe(inner, content) for inner, content in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_safe(key, content) for content in value]
-    if isinstance(value, str):
-        return HIDDEN if SECRET.search(key) and value else without_credentials(value)
-    return value if value is None or isinstance(value, bool | int | float) else str(value)  # a date, for one
-
-
-def without_credentials(text: str) -> str:
-    """`https://user:password@host` as `https://***@host`."""
-    return re.sub(r"://[^/@\s]+@", "://***@", text)
 
 
 def flat(params: Mapping[str, Any], only: tuple[str, ...] = (), prefix: str = "") -> dict[str, str]:

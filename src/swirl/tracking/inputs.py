@@ -10,6 +10,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
+from swirl.config.yaml_text import parse
 from swirl.core.layout import Layout
 from swirl.pipeline.dvc_file import Stage
 
@@ -103,10 +104,7 @@ def _kind(arrow: str) -> str:
 @lru_cache(maxsize=1)
 def _outputs(lock: str) -> dict[str, str]:
     """MD5 by path of all outputs in the text of dvc.lock."""
-    import yaml
-
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    stages: dict[str, Any] = (yaml.load(lock, loader) or {}).get("stages") or {}
+    stages: dict[str, Any] = (parse(lock, "dvc.lock") or {}).get("stages") or {}
     return {out["path"]: out["md5"] for entry in stages.values() for out in entry.get("outs") or [] if "md5" in out}
 
 

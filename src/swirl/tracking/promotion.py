@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from swirl.config.secrets import without_credentials
 from swirl.core.errors import SwirlError
-from swirl.tracking.contents import without_credentials
 from swirl.tracking.inputs import folder_hash
 from swirl.tracking.journal import Journal
 from swirl.tracking.operations import PARENT_RUN, Promote

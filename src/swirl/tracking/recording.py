@@ -8,10 +8,11 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from swirl.config.secrets import without_credentials
 from swirl.core.layout import Layout
 from swirl.core.records import load_json
 from swirl.pipeline.dvc_file import Stage, read_stages, upstream
-from swirl.tracking.contents import flat, numbers, read_contents, without_credentials
+from swirl.tracking.contents import flat, numbers, read_contents
 from swirl.tracking.inputs import datasets, dependencies, dependency_tags, folder_hash, lock_hash, source_tags
 from swirl.tracking.journal import Journal
 from swirl.tracking.ledger import Ledger, open_ledger

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swirl.config import params as parameters
+from swirl.config.secrets import without_credentials
 from swirl.core.errors import DataError
 from swirl.core.layout import Layout
 from swirl.core.records import load, load_json, save_json
@@ -30,7 +31,6 @@ from swirl.evaluation.statistics import mcnemar, paired
 from swirl.models.loading import is_adapter
 from swirl.models.skipped import why_skipped
 from swirl.serving import bundle
-from swirl.tracking.contents import without_credentials
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel

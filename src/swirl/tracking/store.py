@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from swirl.config.secrets import without_credentials
 from swirl.core.errors import SwirlError
 from swirl.core.layout import Layout
-from swirl.tracking.contents import without_credentials
 from swirl.tracking.ledger import PENDING, locked
 from swirl.tracking.operations import (
     PARENT_RUN,

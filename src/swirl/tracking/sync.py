@@ -81,7 +81,7 @@ def _send(journal: Journal, layout: Layout, stores: dict[str, Store]) -> str:
 
 
 def _shown(layout: Layout) -> str:
-    from swirl.tracking.contents import without_credentials
+    from swirl.config.secrets import without_credentials
 
     return without_credentials(tracking_uri(layout))
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from swirl.comb.sampling import Sampling
-from swirl.config.params import EndpointReward, Params, PretrainedReward, Served
+from swirl.config.params import Params
+from swirl.config.reward_model import EndpointReward, PretrainedReward
+from swirl.config.served import Served
 from swirl.core.errors import ModelError
 from swirl.core.layout import Layout
 from swirl.core.seeds import derive

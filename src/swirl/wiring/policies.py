@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from swirl.config.params import Params, Served
+from swirl.config.params import Params
+from swirl.config.served import Served
 from swirl.core.types import Trajectory
 from swirl.models.loading import context_of, deterministic, load_chat, load_model
 from swirl.rollout.engine import Policy, roll_out

@@ -5,7 +5,8 @@ from __future__ import annotations
 import atexit
 from pathlib import Path
 
-from swirl.config.params import EndpointBase, Served
+from swirl.config.base_model import EndpointBase
+from swirl.config.served import Served
 from swirl.core.distributed import launched
 from swirl.core.errors import ModelError
 from swirl.core.layout import Layout

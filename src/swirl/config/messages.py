@@ -1,0 +1,55 @@
+"""What is wrong with params.yaml, in sentences that name the key, its value and what is allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, get_args
+
+from swirl.config.section import Section
+
+
+def explain(item: Mapping[str, Any], root: type[Section]) -> str:
+    """`filter.strategy = 'proces': Input should be 'none', 'process', 'outcome' or 'both'`."""
+    shown, section = _place(item["loc"], root)
+    where = ".".join(shown) or "params"
+    kind, context = item["type"], item.get("ctx", {})
+    if kind == "extra_forbidden":
+        return f"{where}: no such key; the keys here are {', '.join(section.model_fields)}"
+    if kind == "missing":
+        return f"{where}: missing"
+    if kind == "value_error":
+        return f"{where}: {context['error']}"
+    if kind == "union_tag_not_found":
+        return f"{where}.source: missing"
+    if kind == "union_tag_invalid":
+        return f"{where}.source = {context['tag']!r}: Input should be one of {context['expected_tags']}"
+    return f"{where} = {item['input']!r}: {item['msg']}"
+
+
+def _place(location: tuple[Any, ...], root: type[Section]) -> tuple[list[str], Any]:
+    """(the keys as params.yaml has them, the section that holds the last of them).
+
+    Where a section is chosen by its `source`, pydantic puts the source's name between the keys: that one is left out.
+    """
+    shown: list[str] = []
+    section: Any = root
+    inside: Any = root
+    for part in location:
+        if kinds := chosen_by_source(inside):
+            inside = kinds.get(part, inside)
+            continue
+        shown.append(str(part))
+        section = inside
+        if isinstance(inside, type) and issubclass(inside, Section):
+            field = inside.model_fields.get(part)
+            inside = field.annotation if field else None
+        else:
+            inside = (get_args(inside) or (None,))[-1]
+    return shown, section
+
+
+def chosen_by_source(annotation: Any) -> dict[str, Any]:
+    """The sections that a `source` chooses from, by its value; empty for any other annotation."""
+    members = get_args(annotation)
+    several = len(members) > 1 and all(isinstance(member, type) and issubclass(member, Section) for member in members)
+    return {get_args(kind.model_fields["source"].annotation)[0]: kind for kind in members} if several else {}

@@ -1,0 +1,46 @@
+"""The sections of `evaluate` and `report`, and of what goes to MLflow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from swirl.config.section import Count, Section
+from swirl.config.served import Served
+
+
+class Evaluate(Section):
+    """Benchmark evaluation."""
+
+    temperature: Annotated[float, Field(ge=0)] = Field(description="sampling temperature; 0: greedy")
+    without_tools: bool = Field(description="also evaluate search benchmarks without tools")
+    block_size: Count | None = Field(
+        default=None, description="trajectories that are committed together; left out: each worker's whole share"
+    )
+    servers: Mapping[Literal["ceiling", "base", "sft", "swirl"], Served] = Field(
+        description="servers that have a model, by its name; a model without one runs here"
+    )
+
+
+class Report(Section):
+    """The report."""
+
+    samples: Annotated[int, Field(ge=0)] = Field(description="questions shown a benchmark, base beside SWiRL; 0: none")
+
+
+class Tracking(Section):
+    """What goes to MLflow. No stage depends on it."""
+
+    experiment: Annotated[str, Field(min_length=1)] = Field(description="the project's name in MLflow: all its runs")
+    traces: Annotated[int, Field(ge=0)] = Field(
+        description="trajectories shown step by step as traces, of `judge` and of every `evaluate` each; 0: none"
+    )
+    system_metrics: Annotated[float, Field(ge=0)] = Field(
+        description="seconds between two looks at processor, memory and disk; 0: none"
+    )
+    checkpoints: bool = Field(description="log training's checkpoints with their optimiser state, as they are made")
+    max_model_mb: Annotated[float, Field(ge=0)] = Field(
+        description="largest model or checkpoint that is copied, in MB; of a larger model come checksums; 0: no limit"
+    )

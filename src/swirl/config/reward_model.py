@@ -1,0 +1,87 @@
+"""The section of `reward_model`, one class a `source`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from swirl.config.base_model import DesignedFlaws, Pretrained
+from swirl.config.section import Count, Positive, Section, Share
+from swirl.config.served import Served
+
+
+class AnnotatedReward(Section):
+    """The reward model: the base taught to judge by the oracle of calculator annotations."""
+
+    source: Literal["annotations"] = Field(description="taught here, by a benchmark's own annotated solutions")
+    heldout: Count = Field(description="questions of the reward split to measure error rates on")
+    samples: Count = Field(description="trajectories that the base makes of each question")
+    temperature: Positive = Field(description="sampling temperature of the base")
+    written: Share = Field(description="share of the written solutions that it also learns from, sound and spoilt")
+    further_splits: list[Literal["train", "development"]] = Field(
+        description="splits beside reward whose annotated questions it learns to judge; of train it then knows by heart"
+    )
+    steps: Count = Field(description="optimiser steps")
+    batch_size: Count = Field(description="trajectories a step; every step of each is judged")
+    adam_lr: Positive = Field(description="peak learning rate of embeddings and norms")
+    muon_lr: Positive = Field(description="peak learning rate of weight matrices")
+    mixed_precision: Literal["no", "bf16"] = Field(description="accelerate's mixed precision in training")
+
+
+class EmbeddedReward(Section):
+    """The reward model: the sound model taught to judge, on its own split, by oracle labels."""
+
+    source: Literal["embedded"] = Field(description="taught here, by the generated world's oracle")
+    questions: Count = Field(description="questions a kind of task whose steps the base samples for training")
+    heldout: Count = Field(description="further questions a kind of task, to measure error rates on")
+    samples: Count = Field(description="trajectories a question")
+    temperature: Positive = Field(description="sampling temperature of the base")
+    demonstrations: Annotated[int, Field(ge=0)] = Field(description="written trajectories a kind of task; 0: none")
+    corruption: DesignedFlaws = Field(description="flaws of the written ones")
+    steps: Count = Field(description="optimiser steps")
+    batch_size: Count = Field(description="trajectories a step; every step of each is judged")
+    adam_lr: Positive = Field(description="peak learning rate of embeddings and norms")
+    muon_lr: Positive = Field(description="peak learning rate of weight matrices")
+
+
+class PretrainedReward(Pretrained):
+    """A local judge that is asked for a verdict as it is."""
+
+    verdict: Literal["token", "rationale"] = Field(
+        description="token: P(GOOD) of the reply's first token, packed; rationale: written reasoning, then a verdict"
+    )
+    max_tokens: Count = Field(description="longest rationale in tokens")
+    votes: Count = Field(description="rationales asked for each step; the score is the share of GOOD")
+    temperature: Annotated[float, Field(ge=0)] = Field(description="of rationales; 0: greedy")
+
+    @model_validator(mode="after")
+    def _votes_differ(self) -> PretrainedReward:
+        if self.verdict == "rationale":
+            _need_chance(self.votes, self.temperature)
+        return self
+
+
+class EndpointReward(Section):
+    """A judge behind a server: written reasoning, then a verdict."""
+
+    source: Literal["endpoint"] = Field(description="a server")
+    max_tokens: Count = Field(description="longest rationale in tokens")
+    votes: Count = Field(description="rationales asked for each step; the score is the share of GOOD")
+    temperature: Annotated[float, Field(ge=0)] = Field(description="of rationales; 0: greedy")
+    server: Served
+
+    @model_validator(mode="after")
+    def _votes_differ(self) -> EndpointReward:
+        _need_chance(self.votes, self.temperature)
+        return self
+
+
+def _need_chance(votes: int, temperature: float) -> None:
+    if votes > 1 and temperature == 0:
+        raise ValueError(f"{votes} votes at temperature 0 are all the same; set votes to 1, or temperature above 0")
+
+
+RewardModelSection = Annotated[
+    EmbeddedReward | AnnotatedReward | PretrainedReward | EndpointReward, Field(discriminator="source")
+]

@@ -1,0 +1,61 @@
+"""The sections that stages share: where models run, prompts, tasks, tools, the agent loop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from swirl.config.section import Count, Section
+
+
+class Runtime(Section):
+    """Where models run. Shared by every stage that runs one."""
+
+    device: str = Field(description="torch device: cpu, cuda, cuda:1")
+    attention: Literal["eager", "sdpa"] = Field(description="transformers' attention; eager is faster for tiny models")
+    dtype: Literal["float32", "bfloat16"] = Field(description="type of the weights; what trains has float32 masters")
+    context: Annotated[int, Field(ge=0)] = Field(description="longest conversation in tokens; 0: what the model can")
+    threads: Count = Field(description="CPU threads inside one torch operation; part of what bytes depend on")
+    workers: Count = Field(description="pieces of work at the same time: cores divided by threads; 1 on a GPU")
+    processes: Count = Field(description="processes that train together, on a GPU each or all on the CPU; 1: this one")
+
+
+class Prompts(Section):
+    """Folders of prompt files."""
+
+    policy: str = Field(
+        description="TASK.txt for every task, and closed_book.txt; {question}, {steps} and {tools} are filled in"
+    )
+    judge: str = Field(description="verdict.txt: the turn that asks a local judge for GOOD or BAD")
+
+
+class Task(Section):
+    """A kind of question: the name is that of its prompt file, and what a benchmark's `task` says."""
+
+    tools: Annotated[list[str], Field(min_length=1)] = Field(
+        description="search, calculator, module:Class of your own, or mcp:SERVER/TOOL"
+    )
+    max_steps: Count = Field(description="actions a trajectory may take (the paper: 5 for search, 10 for math)")
+
+
+class Tools(Section):
+    """The tools' settings, the same for synthesis, training and evaluation."""
+
+    folder: str = Field(description="where the modules of your own tools are; a change of a file in it counts")
+    options: Mapping[str, Mapping[str, Any]] = Field(description="settings of your own tools and MCP servers, by name")
+    search_results: Count = Field(description="passages that one search shows")
+    search_output_limit: Annotated[int, Field(ge=20)] = Field(description="how much one search shows at most")
+    search_output_unit: Literal["characters", "tokens"] = Field(description="of what; tokens are the base model's")
+
+
+class Rollout(Section):
+    """The agent loop, the same for synthesis, training and evaluation."""
+
+    max_action_tokens: Annotated[int, Field(ge=4)] = Field(description="longest action in tokens")
+    top_p: Annotated[float, Field(gt=0, le=1)] = Field(description="least likelihood that sampling keeps; 1: all")
+    top_k: Annotated[int, Field(ge=0)] = Field(description="most tokens that sampling keeps; 0: all")
+    max_malformed: Annotated[int, Field(ge=0)] = Field(description="malformed actions in a row that end it; 0: never")
+    block_size: Count = Field(description="trajectories that are committed together: a journal's unit")
+    in_flight: Count = Field(description="trajectories of a block that are worked on at the same time")

@@ -1,0 +1,64 @@
+"""The section of `train`: step-wise RL and the supervised baseline."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from swirl.config.section import Count, Positive, Section, Share
+
+
+class Guard(Section):
+    """When step-wise RL stops and keeps its last good checkpoint, by what needs no golden label."""
+
+    max_kl: Positive = Field(description="nats an action, mean of the updates since the last look")
+    max_step_growth: Positive = Field(description="ratio of steps per trajectory to the start")
+    max_malformed: Share = Field(description="share of malformed actions")
+    max_reward_drop: Share = Field(description="fall of the mean reward below its best")
+    max_unjudged: Share = Field(description="share of sampled actions without a verdict since the last look")
+
+
+class Swirl(Section):
+    """Step-wise RL."""
+
+    updates: Count = Field(description="optimiser updates")
+    states: Count = Field(description="states an update, whole trajectories at a time")
+    samples: Annotated[int, Field(ge=2)] = Field(description="actions sampled a state (G)")
+    temperature: Positive = Field(description="sampling temperature")
+    lr: Positive = Field(description="peak learning rate of Adam")
+    warmup: Annotated[int, Field(ge=0)] = Field(description="updates of linear warm-up; 0: none")
+    estimator: Literal["reinforce", "rloo", "grpo"] = Field(description="advantage estimator")
+    kl_coefficient: Annotated[float, Field(ge=0)] = Field(description="weight of KL(policy || reference); 0: none")
+    clip: Positive = Field(description="largest gradient norm")
+    check_every: Count = Field(description="updates between looks at the development questions, and checkpoints")
+    guard: Guard
+
+
+class Sft(Section):
+    """The supervised baseline on the same steps."""
+
+    epochs: Count = Field(description="passes over the steps")
+    batch_size: Count = Field(description="trajectories an update")
+    lr: Positive = Field(description="peak learning rate of AdamW")
+    clip: Positive = Field(description="largest gradient norm")
+
+
+class Lora(Section):
+    """A low-rank adapter in float32 that trains in place of the weights; without it, the model is the reference."""
+
+    rank: Count = Field(description="rank of each layer's update")
+    alpha: Count = Field(description="updates are scaled by alpha / rank")
+    targets: Annotated[list[str], Field(min_length=1)] = Field(description="names of linear layers; [all-linear]: all")
+
+
+class Train(Section):
+    """The two ways of training on the filtered steps."""
+
+    methods: list[Literal["sft", "swirl"]] = Field(description="what is trained; []: evaluate the base alone")
+    packed: bool = Field(description="one comb a trajectory (true) or one sequence an action (false); same numbers")
+    token_budget: Count = Field(description="tokens that one forward reads at most, if one trajectory has not more")
+    gradient_checkpointing: bool = Field(description="compute activations twice to hold fewer in memory; same numbers")
+    lora: Lora | None = Field(description="train an adapter and save that alone; null: all weights")
+    swirl: Swirl
+    sft: Sft

@@ -1,0 +1,54 @@
+"""The sections of `synthesize`, `judge`, `filter` and their gates."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from swirl.config.section import Count, Section, Share
+from swirl.config.served import Served
+
+
+class Synthesize(Section):
+    """Trajectory synthesis."""
+
+    samples: Count = Field(description="trajectories a question (the paper: 5)")
+    temperature: Annotated[float, Field(ge=0)] = Field(description="sampling temperature; 0: greedy")
+    server: Served | None = Field(description="a server that has the base model; null: it runs here")
+
+
+class CheckTrajectories(Section):
+    """Limits of the trajectories gate."""
+
+    max_malformed_rate: Share = Field(description="malformed actions among all")
+    max_tool_error_rate: Share = Field(description="calls that tools answered with an error, among all calls")
+    max_failed_rate: Share = Field(description="trajectories that the environment ended")
+    min_benchmark_share: Share = Field(description="least share of each synthesised benchmark; 0: no limit")
+
+
+class Judge(Section):
+    """Step and outcome verdicts."""
+
+    threshold: Share = Field(description="least P(GOOD) of a GOOD verdict that is read from one token")
+    outcome: Literal["match", "model"] = Field(
+        description="how answers are graded: match is normalised text or number; model asks the grader"
+    )
+    grader: Served | None = Field(description="a server that grades answers; null: the reward model, if it writes")
+    retry_failed: bool = Field(description="ask once more where a written answer holds no verdict")
+
+
+class Filter(Section):
+    """Which trajectories training sees."""
+
+    strategy: Literal["none", "process", "outcome", "both"] = Field(description="the paper's four filters")
+    max_trajectories: Annotated[int, Field(ge=0)] = Field(description="equal arms in a comparison; 0: keep all")
+
+
+class CheckSteps(Section):
+    """Limits of the steps gate."""
+
+    max_null_rate: Share = Field(description="verdicts that the judge did not give")
+    min_good_share: Share = Field(description="least share of GOOD among all step verdicts")
+    max_good_share: Share = Field(description="largest share of GOOD among all step verdicts")
+    min_rows: Count = Field(description="fewest sub-trajectories worth training on")
