@@ -316,12 +316,12 @@ def _dry_run(layout: Layout, overrides: Mapping[str, Any], targets: tuple[str, .
     """Print what a run would do: the plan from params, and the stages that DVC would run now."""
     from dvc.repo import Repo
 
-    from swirl import needs, planning
+    from swirl.planning import estimates, keys
 
     wanted = plan(layout.root, targets)
     params = laid_over.checked(layout.root / "params.yaml", overrides)
-    planned = [one for one in planning.plan(params, layout.root) if one.stage in wanted]
-    print(planning.text(planned, needs.lines(params, layout.root, wanted)))
+    planned = [one for one in estimates.plan(params, layout.root) if one.stage in wanted]
+    print(estimates.text(planned, keys.lines(params, layout.root, wanted)))
     if overrides:
         return 0
     with Repo(str(layout.root)) as repo, contextlib.chdir(layout.root):

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from swirl import needs, planning
 from swirl.config import presets
 from swirl.config.params import Params, validate
 from swirl.config.presets import laid_over
 from swirl.core.errors import ModelError
+from swirl.planning import estimates, keys
 
 ROOT = Path(__file__).parents[1]
 LATE = ("judge", "train@sft", "train@swirl", "evaluate@base", "evaluate@sft", "evaluate@swirl")
@@ -26,17 +26,17 @@ def params(name: str, **changes: object) -> Params:
 
 
 def lines(chosen: Params) -> list[str]:
-    return needs.lines(chosen, ROOT, [one.stage for one in planning.plan(chosen, ROOT)])
+    return keys.lines(chosen, ROOT, [one.stage for one in estimates.plan(chosen, ROOT)])
 
 
 def test_the_default_needs_nothing() -> None:
-    assert needs.servers(params("mini")) == []
+    assert keys.servers(params("mini")) == []
     assert lines(params("mini")) == []
-    needs.check_keys(params("mini"))
+    keys.check_keys(params("mini"))
 
 
 def test_who_asks_which_server() -> None:
-    asked = {(need.server.url, need.server.model): need.stages for need in needs.servers(params("gemma-2-27b"))}
+    asked = {(need.server.url, need.server.model): need.stages for need in keys.servers(params("gemma-2-27b"))}
     assert asked == {
         ("http://127.0.0.1:8000/v1", "google/gemma-2-27b-it"): ("synthesize",),
         ("https://generativelanguage.googleapis.com/v1beta/openai", "gemini-1.5-pro"): LATE,
@@ -45,7 +45,7 @@ def test_who_asks_which_server() -> None:
     base = {"source": "endpoint", "tokenizer": "t", "revision": "", "context": 4096, "server": server}
     own = {**server, "model": "of its own"}
     chosen = params("gemma-2-2b", base_model=base, train={"methods": []}, evaluate={"servers": {"swirl": own}})
-    asked = {(need.server.url, need.server.model): need.stages for need in needs.servers(chosen)}
+    asked = {(need.server.url, need.server.model): need.stages for need in keys.servers(chosen)}
     assert asked == {
         ("http://127.0.0.1:8000/v1", "google/gemma-2-9b-it"): ("synthesize", "evaluate@base"),
         ("http://127.0.0.1:8001/v1", "judge"): ("judge", "evaluate@base"),
@@ -65,15 +65,15 @@ def test_a_key_is_named_and_never_shown(monkeypatch: pytest.MonkeyPatch) -> None
         "https://nlp.stanford.edu/projects/beerqa: asked by download; no key",
     ]
     with pytest.raises(ModelError, match=r"\$GEMINI_API_KEY for https://generativelanguage\S+ \(judge, train@sft"):
-        needs.check_keys(params("gemma-2-27b"))
+        keys.check_keys(params("gemma-2-27b"))
     for name in ("GEMINI_API_KEY", "HF_TOKEN"):
         monkeypatch.setenv(name, "secret-of-mine")
     said = lines(params("gemma-2-27b"))
     assert said[1] == gemini + ", ".join(LATE) + "; its key $GEMINI_API_KEY is set"
     assert "$HF_TOKEN is set" in said[2]
     assert "secret-of-mine" not in "".join(said)
-    needs.check_keys(params("gemma-2-27b"))
-    assert needs.lines(params("gemma-2-27b"), ROOT, ["filter"]) == []
+    keys.check_keys(params("gemma-2-27b"))
+    assert keys.lines(params("gemma-2-27b"), ROOT, ["filter"]) == []
 
 
 def test_without_the_judges_key_nothing_is_synthesised(

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from swirl import planning
 from swirl.config import presets
 from swirl.config.params import Params, validate
 from swirl.config.presets import laid_over
-from swirl.workload import questions
+from swirl.planning import estimates
+from swirl.planning.workload import questions
 
 ROOT = Path(__file__).parents[1]
 
@@ -21,8 +21,8 @@ def params(name: str = "mini", **changes: object) -> Params:
     return validate(laid_over(presets.tree(ROOT, name), changes), name)
 
 
-def planned(chosen: Params, root: Path = ROOT) -> dict[str, planning.Planned]:
-    return {one.stage: one for one in planning.plan(chosen, root)}
+def planned(chosen: Params, root: Path = ROOT) -> dict[str, estimates.Planned]:
+    return {one.stage: one for one in estimates.plan(chosen, root)}
 
 
 def is_unknown(value: float | None) -> bool:
@@ -59,7 +59,7 @@ def test_the_default_by_hand() -> None:
 
 @pytest.mark.parametrize("name", presets.names(ROOT))
 def test_every_preset_can_be_planned(name: str) -> None:
-    text = planning.text(planning.plan(params(name), ROOT))
+    text = estimates.text(estimates.plan(params(name), ROOT))
     assert text.splitlines()[0].split()[:3] == ["stage", "actions", "tokens"]
     assert "Counts are upper bounds" in text
 
@@ -107,7 +107,7 @@ def test_what_is_not_known_is_said_to_be_so() -> None:
     assert is_unknown(stages["synthesize"].calls)
     assert is_unknown(stages["judge"].verdicts)
     assert stages["train@swirl"].calls == 60 * 33 * 8  # there are no development questions
-    shown = {line.split()[0]: line.split() for line in planning.text(list(stages.values())).splitlines() if line}
+    shown = {line.split()[0]: line.split() for line in estimates.text(list(stages.values())).splitlines() if line}
     assert shown["synthesize"][1:4] == ["?", "?", "?"]
     assert shown["index"][1] == "?"
     nameless = {"source": "pretrained", "model": "someone/model", "revision": "", "trust_remote_code": False}

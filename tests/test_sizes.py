@@ -12,7 +12,7 @@ from swirl.config import presets
 from swirl.config.base_model import Pretrained
 from swirl.config.params import validate
 from swirl.core.errors import ModelError
-from swirl.sizes import PUBLISHED, Size, size_of
+from swirl.planning.sizes import PUBLISHED, Size, size_of
 
 ROOT = Path(__file__).parents[1]
 PARAMS = validate(presets.tree(ROOT, "qwen3-0.6b"), "qwen3-0.6b")

@@ -64,7 +64,7 @@ def stage(
 
     resolved = params.load(layout.root / "params.yaml")
     if name == "synthesize":  # the first stage that may cost much
-        from swirl.needs import check_keys
+        from swirl.planning.keys import check_keys
 
         check_keys(resolved)
     if STAGES[name].uses_torch:
@@ -114,13 +114,13 @@ def plan(
     name: Annotated[str | None, typer.Option("--preset", help="A preset instead of params.yaml.")] = None,
 ) -> None:
     """What a run would do, stage by stage, and the servers and keys it needs. Loads no model and asks no network."""
-    from swirl import needs, planning
     from swirl.config import params, presets
+    from swirl.planning import estimates, keys
 
     root = project_layout().root
     resolved = params.validate(presets.tree(root, name), name) if name else params.load(root / "params.yaml")
-    stages = planning.plan(resolved, root)
-    print(planning.text(stages, needs.lines(resolved, root, [one.stage for one in stages])))
+    stages = estimates.plan(resolved, root)
+    print(estimates.text(stages, keys.lines(resolved, root, [one.stage for one in stages])))
 
 
 @app.command()

@@ -8,8 +8,8 @@ from pathlib import Path
 from swirl.benchmarks.official import OFFICIAL
 from swirl.config.data import Benchmark
 from swirl.config.params import Params, task_of
-from swirl.core.splits import files_of
-from swirl.sizes import UNKNOWN
+from swirl.core.splits import counts, files_of
+from swirl.planning.sizes import UNKNOWN
 
 CHARACTERS_A_TOKEN = 4
 PROMPT_TOKENS = 250

@@ -20,8 +20,8 @@ from swirl.config.params import Params, task_of
 from swirl.config.reward_model import EndpointReward
 from swirl.config.served import Served
 from swirl.core.splits import counts, files_of
-from swirl.sizes import UNKNOWN, Size, size_of
-from swirl.workload import CHARACTERS_A_TOKEN, PROMPT_TOKENS, Rollouts, questions, rollouts, step_tokens
+from swirl.planning.sizes import UNKNOWN, Size, size_of
+from swirl.planning.workload import CHARACTERS_A_TOKEN, PROMPT_TOKENS, Rollouts, questions, rollouts, step_tokens
 
 BYTES_A_TOKEN = 16
 """On disk: an id, a log-probability, its text."""
@@ -67,7 +67,7 @@ def plan(params: Params, root: Path) -> list[Planned]:
 
 
 def text(stages: Sequence[Planned], needs: Sequence[str] = ()) -> str:
-    """A table, what its numbers are, and what the run needs from elsewhere (`swirl.needs.lines`)."""
+    """A table, what its numbers are, and what the run needs from elsewhere (`swirl.planning.keys.lines`)."""
     rows: list[tuple[str, ...]] = [("stage", "actions", "tokens", "verdicts", "disk", "memory", "what it does")]
     for one in stages:
         counts = (_count(value) for value in (one.calls, one.tokens, one.verdicts))
