@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from swirl.asking import ask, show
+from swirl.cli.ask import ask, show
 from swirl.config.params import load
 from swirl.core.errors import DataError, ModelError, SwirlError
 from swirl.core.layout import Layout

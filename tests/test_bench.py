@@ -10,7 +10,7 @@ import torch
 from typer.testing import CliRunner
 
 from swirl.bench import measure, report, rl_step
-from swirl.cli import app
+from swirl.cli.main import app
 from swirl.comb.combs import pack
 from swirl.core.errors import SwirlError
 

@@ -16,12 +16,12 @@ from urllib.request import proxy_bypass
 import pytest
 import yaml
 
+from swirl.cli.run_stage import _alone, _timed
 from swirl.core import records
 from swirl.core.layout import Layout
 from swirl.core.types import OUTCOME, Action, Question, Step, Stop, Trajectory, Verdict
 from swirl.pipeline import environment
 from swirl.pipeline.progress import Progress
-from swirl.running import _alone, _timed
 from tests.servers import said, scripted
 
 Swirl = Callable[..., subprocess.CompletedProcess[str]]
@@ -174,7 +174,7 @@ def test_no_proxy_stands_before_this_machine(
 def test_a_stage_that_still_runs_is_not_started_beside_itself(tmp_path: Path) -> None:
     with _alone("judge", tmp_path / "judge"):
         program = (
-            "import sys, pathlib; from swirl.running import _alone\n"
+            "import sys, pathlib; from swirl.cli.run_stage import _alone\n"
             "with _alone('judge', pathlib.Path(sys.argv[1])): pass"
         )
         second = subprocess.run(

@@ -1,4 +1,4 @@
-"""`swirl bench overhead`: a stage's stamps are true, and a run's parts add up to its wall time."""
+"""`swirl bench overhead`: a stage's times are true, and a run's parts add up to its wall time."""
 
 from __future__ import annotations
 
@@ -14,23 +14,22 @@ from pathlib import Path
 import psutil
 import pytest
 
-from swirl import stamps
-from swirl.bench import overhead, report
+from swirl.bench import overhead, report, stage_times
+from swirl.bench.stage_times import StageTimes
 from swirl.core.errors import SwirlError
 from swirl.core.layout import Layout
 from swirl.core.records import save_json
 from swirl.orchestration.groups import Groups
-from swirl.stamps import Stamps
 
 STAGE = """
 import sys, time
 from pathlib import Path
 from swirl.core.layout import Layout
-from swirl.stamps import stamped
-with stamped(sys.argv[1], Layout(Path.cwd())) as stamps:
-    stamps.started = time.time()
+from swirl.bench.stage_times import record_times
+with record_times(sys.argv[1], Layout(Path.cwd())) as times:
+    times.started = time.time()
     time.sleep(0.4)
-    stamps.ended = time.time()
+    times.ended = time.time()
 Path(sys.argv[1]).write_text("done")
 """
 DVC_YAML = """
@@ -40,12 +39,12 @@ stages:
 """
 
 
-def at(*times: float, run: str = "r", began: float = 100.0, cpu: float = 0.0) -> Stamps:
-    """Stamps with these process_started, ready, started, ended and process_ended."""
-    return Stamps(run, began, *times, tracking_cpu=cpu)
+def at(*times: float, run: str = "r", began: float = 100.0, cpu: float = 0.0) -> StageTimes:
+    """StageTimes with these process_started, ready, started, ended and process_ended."""
+    return StageTimes(run, began, *times, tracking_cpu=cpu)
 
 
-def a_run() -> dict[str, Stamps]:
+def a_run() -> dict[str, StageTimes]:
     """Of 100 to 141.5: a stage of 10 s, a gate of 4 s and another stage of 20 s."""
     return {
         "download": at(101.0, 102.0, 102.5, 112.5, 113.0, cpu=2.0),
@@ -54,9 +53,9 @@ def a_run() -> dict[str, Stamps]:
     }
 
 
-def write(layout: Layout, found: dict[str, Stamps]) -> None:
+def write(layout: Layout, found: dict[str, StageTimes]) -> None:
     for name, one in found.items():
-        save_json(asdict(one), stamps.folder(layout) / f"{name}.json")
+        save_json(asdict(one), stage_times.folder(layout) / f"{name}.json")
 
 
 def test_the_parts_add_up_to_the_wall_time() -> None:
@@ -93,9 +92,9 @@ def test_imports_are_measured_in_processes_of_their_own(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("found", [{}, {"download": at(1, 2, 3, 4, 5, run="")}])
-def test_without_a_run_there_is_nothing_to_tell(found: dict[str, Stamps], tmp_path: Path) -> None:
+def test_without_a_run_there_is_nothing_to_tell(found: dict[str, StageTimes], tmp_path: Path) -> None:
     write(Layout(tmp_path), found)
-    with pytest.raises(SwirlError, match=r"\.swirl/stamps tells of no run; `dvc repro` and the flow leave"):
+    with pytest.raises(SwirlError, match=r"\.swirl/stage-times tells of no run; `dvc repro` and the flow leave"):
         overhead.last_run(tmp_path)
 
 
@@ -122,7 +121,7 @@ def test_stages_of_a_real_dvc_leave_true_stamps(root: Path, tmp_path: Path) -> N
     began = time.time()
     subprocess.run([*run, "repro"], cwd=tmp_path, env=environment, check=True, capture_output=True)
     done = time.time()
-    found = stamps.read(Layout(tmp_path))
+    found = stage_times.read(Layout(tmp_path))
     assert list(found) == ["one", "two"]
     one, two = found.values()
     assert one.run == two.run != ""
@@ -153,7 +152,7 @@ def test_a_flow_that_starts_a_dvc_a_stage_is_one_run_from_its_own_start(root: Pa
         with Groups().lines([*run, "repro", "--single-item", name], tmp_path, environment) as (process, lines):
             said = list(lines)
         assert process.returncode == 0, said
-    one, two = stamps.read(Layout(tmp_path)).values()
+    one, two = stage_times.read(Layout(tmp_path)).values()
     assert one.run == two.run == "flow"
     assert one.run_started == pytest.approx(psutil.Process().create_time(), abs=1.5)  # this process is the flow
     assert two.run_started == pytest.approx(one.run_started, abs=0.3)
@@ -164,12 +163,12 @@ def test_a_stage_that_fails_leaves_no_stamps(tmp_path: Path) -> None:
     write(layout, {"judge": at(1, 2, 3, 4, 5)})
 
     def fail() -> None:
-        with stamps.stamped("judge", layout):
+        with stage_times.record_times("judge", layout):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         fail()
-    assert stamps.read(layout) == {}
+    assert stage_times.read(layout) == {}
 
 
 def test_a_copy_holds_what_git_knows_or_would_add_and_links_stay_links(tmp_path: Path) -> None:

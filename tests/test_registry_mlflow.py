@@ -18,11 +18,11 @@ from typing import Any
 import pytest
 
 from swirl import tracking
-from swirl.asking import ask
+from swirl.cli.ask import ask
 from swirl.core.errors import DataError
 from swirl.core.layout import Layout
 from swirl.models.skipped import mark_skipped
-from swirl.tracking.registry import NAME, fetch, promote, read_outcomes
+from swirl.tracking.model_registry import NAME, fetch, promote, read_outcomes
 from swirl.tracking.store import Store
 from swirl.tracking.sync import sync
 from tests import asked

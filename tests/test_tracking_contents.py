@@ -175,8 +175,8 @@ def test_synthesised_trajectories_become_traces_when_they_are_judged(layout: Lay
 
 
 def test_a_trace_sent_twice_is_one(layout: Layout) -> None:
-    from swirl.tracking.journal import Journal
     from swirl.tracking.operations import Child, OneTrace, Parent
+    from swirl.tracking.outbox import Journal
     from swirl.tracking.store import Store
 
     fill(layout)

@@ -1,6 +1,6 @@
 """`python -m swirl` is the `swirl` command."""
 
-from swirl.cli import main
+from swirl.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -1,6 +1,7 @@
 """`swirl bench overhead`: what orchestration, tracking and the gates cost of a run's wall time.
 
-A run is laid out by the stamps that each stage's process leaves (`swirl.stamps`), so the parts add up to its wall time:
+A run is laid out by the times that each stage's process leaves (`swirl.bench.stage_times`), so that the parts add up
+to its wall time:
 
 - work: the stages themselves, but for the gates (the libraries that they import are in it, see below);
 - gates: the three stages that check data with Great Expectations;
@@ -29,13 +30,13 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from swirl import stamps
+from swirl.bench import stage_times
 from swirl.bench.measure import Result
+from swirl.bench.stage_times import StageTimes
 from swirl.config import presets
 from swirl.core.errors import SwirlError
 from swirl.core.layout import Layout
 from swirl.pipeline.stages import STAGES
-from swirl.stamps import Stamps
 
 GATES = ("check_questions", "check_trajectories", "check_steps")
 LIBRARIES = {"torch and transformers": "from transformers import AutoModelForCausalLM, AutoTokenizer; import torch"}
@@ -61,29 +62,29 @@ def overhead(root: Path, preset: str, rounds: int) -> Result:
                 copy_project(root, copy)
                 presets.write(copy, settings, preset)
                 seconds, started = _run([sys.executable, *command], Path(folder), copy)
-                found = {name: one for name, one in stamps.read(Layout(copy)).items() if one.started > started}
+                found = {name: one for name, one in stage_times.read(Layout(copy)).items() if one.started > started}
                 rows.append({"name": name, **breakdown(found, started, seconds)})
     return {"bench": "overhead", "preset": preset, "rows": rows, "imports": import_seconds(max(3, rounds))}
 
 
 def last_run(root: Path) -> Result:
-    """The same of the latest run of `root` itself, from the stamps that it left; nothing is run.
+    """The same of the latest run of `root` itself, from the times that it left; nothing is run.
 
     What the runner does after the last stage is not seen. Raises `SwirlError` when there is no such run, or when
     its stages ran beside one another.
     """
-    found = stamps.read(Layout(root))
-    latest = list(found.values())[-1] if found else Stamps()
+    found = stage_times.read(Layout(root))
+    latest = list(found.values())[-1] if found else StageTimes()
     if not latest.run:
         raise SwirlError(
-            f"{stamps.folder(Layout(root))} tells of no run; `dvc repro` and the flow leave their times there"
+            f"{stage_times.folder(Layout(root))} tells of no run; `dvc repro` and the flow leave their times there"
         )
     found = {name: one for name, one in found.items() if one.run == latest.run}
     row = {"name": "the last run", **breakdown(found, latest.run_started, latest.process_ended - latest.run_started)}
     return {"bench": "overhead", "preset": None, "rows": [row], "imports": {}}
 
 
-def breakdown(stages: Mapping[str, Stamps], began: float, wall: float) -> Result:
+def breakdown(stages: Mapping[str, StageTimes], began: float, wall: float) -> Result:
     """The parts of a run that began at `began` (Unix) and took `wall` seconds. Raises `SwirlError` if stages
     overlap.
     """

@@ -8,12 +8,12 @@ from pathlib import Path
 from swirl.core.errors import DataError
 
 CANNOT_CHANGE_AN_OUTPUT = {
-    "swirl.cli": "starts stages and prints",
+    "swirl.cli.main": "starts stages and prints",
     "swirl.pipeline.environment": "sets the process up; the number of threads is a param",
     "swirl.config.params": "holds no default: what it hands out is params.yaml, which DVC compares value by value",
     "swirl.pipeline.stages": "this table; no stage computes with it",
     "swirl.pipeline.progress": "writes to the terminal",
-    "swirl.running": "times and tracks a stage from outside",
+    "swirl.cli.run_stage": "times and tracks a stage from outside",
     "swirl.tracking": "copies finished outputs to MLflow",
 }
 """The reviewed list of modules that no stage depends on in DVC's eyes, each with the reason."""

@@ -137,7 +137,7 @@ def _record(
 ) -> dict[str, str]:
     """Write down and send; the MLflow ids of runs by their names, empty when it could not be reached."""
     from swirl.tracking.delivery import Delivery
-    from swirl.tracking.journal import Journal
+    from swirl.tracking.outbox import Journal
     from swirl.tracking.recording import Recorder
     from swirl.tracking.settings import read_settings
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from swirl.core.layout import Layout
 from swirl.tracking import _reason, _warn
-from swirl.tracking.journal import Journal
+from swirl.tracking.outbox import Journal
 from swirl.tracking.promotion import promote_if_due
 from swirl.tracking.store import Store
 

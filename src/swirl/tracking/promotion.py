@@ -5,9 +5,9 @@ from __future__ import annotations
 from swirl.config.secrets import without_credentials
 from swirl.core.errors import SwirlError
 from swirl.tracking.inputs import folder_hash
-from swirl.tracking.journal import Journal
+from swirl.tracking.model_registry import promote
 from swirl.tracking.operations import PARENT_RUN, Promote
-from swirl.tracking.registry import promote
+from swirl.tracking.outbox import Journal
 from swirl.tracking.store import FOR_GOOD, Store
 
 

@@ -14,7 +14,6 @@ from swirl.core.records import load_json
 from swirl.pipeline.dvc_file import Stage, read_stages, upstream
 from swirl.tracking.contents import flat, numbers, read_contents
 from swirl.tracking.inputs import datasets, dependencies, dependency_tags, folder_hash, lock_hash, source_tags
-from swirl.tracking.journal import Journal
 from swirl.tracking.ledger import Ledger, open_ledger
 from swirl.tracking.operations import (
     PARENT_RUN,
@@ -31,6 +30,7 @@ from swirl.tracking.operations import (
     Settle,
     Text,
 )
+from swirl.tracking.outbox import Journal
 from swirl.tracking.samples import read_samples, sampled_tokens, table_of, trace_of
 from swirl.tracking.settings import read_settings
 

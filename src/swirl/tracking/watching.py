@@ -15,8 +15,8 @@ from typing import Any
 
 from swirl.core.layout import Layout
 from swirl.tracking.contents import fits, points
-from swirl.tracking.journal import Journal
 from swirl.tracking.operations import File, Log
+from swirl.tracking.outbox import Journal
 from swirl.tracking.recording import CLOCK_TICK, StageRun
 from swirl.tracking.settings import Settings
 

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 from swirl.core.layout import Layout
 from swirl.tracking import _reason, _warn
 from swirl.tracking.delivery import Delivery, Stopped
-from swirl.tracking.journal import Journal
+from swirl.tracking.outbox import Journal
 from swirl.tracking.recording import Recorder
 from swirl.tracking.settings import read_settings
 from swirl.tracking.watching import Watcher

@@ -13,11 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from swirl.bench.stage_times import record_times
 from swirl.core.distributed import launched
 from swirl.core.errors import SwirlError
 from swirl.core.layout import Layout
 from swirl.core.records import save_json
-from swirl.stamps import stamped
 
 if TYPE_CHECKING:
     from swirl.config.params import Params
@@ -44,12 +44,12 @@ def run_stage(name: str, item: str | None, params: Params, layout: Layout) -> No
     if rank > 0:  # the first process holds the lock, keeps the time and tells MLflow
         module.run(*arguments)
         return
-    with _alone(stage_id, layout.root / f".swirl/locks/{stage_id}"), stamped(stage_id, layout) as stamps:
+    with _alone(stage_id, layout.root / f".swirl/locks/{stage_id}"), record_times(stage_id, layout) as times:
         with stage_run(stage_id, params, layout), _timed(layout.timing(stage_id)):
-            stamps.started = time.time()
+            times.started = time.time()
             module.run(*arguments)
-            stamps.ended, before = time.time(), _cpu_of_children()
-        stamps.tracking_cpu = _cpu_of_children() - before
+            times.ended, before = time.time(), _cpu_of_children()
+        times.tracking_cpu = _cpu_of_children() - before
 
 
 def _launch(processes: int, arguments: list[str]) -> NoReturn:

@@ -1,4 +1,4 @@
-"""Groups of subcommands of `swirl`, each added to it with one line, and what all commands need."""
+"""The project that a command is run in."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
-class Stamps:
+class StageTimes:
     """One stage that ran to its end. Times are Unix seconds, in this order."""
 
     run: str = ""
@@ -38,29 +38,29 @@ class Stamps:
 
 
 def folder(layout: Layout) -> Path:
-    """Where each stage leaves its stamps."""
-    return layout.root / ".swirl/stamps"
+    """Where each stage leaves its times."""
+    return layout.root / ".swirl/stage-times"
 
 
 @contextlib.contextmanager
-def stamped(stage_id: str, layout: Layout) -> Iterator[Stamps]:
-    """Stamps of this process, to be filled with `started` and `ended` inside; written when nothing was raised."""
+def record_times(stage_id: str, layout: Layout) -> Iterator[StageTimes]:
+    """StageTimes of this process, to be filled with `started` and `ended` inside; written when nothing was raised."""
     path = folder(layout) / f"{stage_id}.json"
     path.unlink(missing_ok=True)
-    stamps = Stamps(ready=time.time())
-    yield stamps
-    stamps.process_ended = time.time()
+    times = StageTimes(ready=time.time())
+    yield times
+    times.process_ended = time.time()
     import psutil
 
     own = psutil.Process(os.getpid())
-    stamps.process_started = stamps.process_ended - _age(own)
-    stamps.run, stamps.run_started = _run(own)
-    save_json(asdict(stamps), path)
+    times.process_started = times.process_ended - _age(own)
+    times.run, times.run_started = _run(own)
+    save_json(asdict(times), path)
 
 
-def read(layout: Layout) -> dict[str, Stamps]:
-    """Stamps by stage id, in the order of their start. Raises `DataError` for a file that is none."""
-    found = {path.stem: from_dict(Stamps, load_json(path)) for path in folder(layout).glob("*.json")}
+def read(layout: Layout) -> dict[str, StageTimes]:
+    """StageTimes by stage id, in the order of their start. Raises `DataError` for a file that is none."""
+    found = {path.stem: from_dict(StageTimes, load_json(path)) for path in folder(layout).glob("*.json")}
     return dict(sorted(found.items(), key=lambda item: item[1].started))
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from swirl.commands import project_layout
+from swirl.cli.project import project_layout
 
 app = typer.Typer(help="Records of runs that wait for an MLflow server.", no_args_is_help=True)
 

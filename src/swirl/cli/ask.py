@@ -52,7 +52,7 @@ def ask(
 def _agent(model: Path | str, benchmark: str | None, params: Params, layout: Layout, key_env: str) -> tuple[Agent, str]:
     """Who is asked, and over which benchmark's tools. What costs no time is checked first."""
     if isinstance(model, str) and not model.startswith("http"):
-        from swirl.tracking.registry import fetch
+        from swirl.tracking.model_registry import fetch
 
         agent = open_bundle(fetch(model, layout))
         return agent, _chosen(benchmark, agent.benchmarks)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from swirl.commands import project_layout
+from swirl.cli.project import project_layout
 from swirl.pipeline import environment
 
 app = typer.Typer(help="Look at the judge: how often it errs.", no_args_is_help=True)

@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from swirl.commands import judge, project_layout, track
+from swirl.cli import judge, track
+from swirl.cli.project import project_layout
 from swirl.core.errors import SwirlError
 from swirl.pipeline import environment
 from swirl.pipeline.stages import STAGES
@@ -46,7 +47,7 @@ def _one_line(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
 ) -> str:
     """Our own warnings as the sentence that they are; others with their place, as Python writes them."""
-    if Path(filename).is_relative_to(Path(__file__).parent):
+    if Path(filename).is_relative_to(Path(__file__).parents[1]):
         return f"swirl: warning: {message}\n"
     return _formatwarning(message, category, filename, lineno, line)
 
@@ -69,7 +70,7 @@ def stage(
         check_keys(resolved)
     if STAGES[name].uses_torch:
         environment.apply(resolved.runtime.threads)
-    from swirl.running import run_stage
+    from swirl.cli.run_stage import run_stage
 
     run_stage(name, item, resolved, layout)
 
@@ -131,7 +132,7 @@ def show(
     ] = None,
 ) -> None:
     """Print a trajectory: its question, every action and observation, and what the judge said."""
-    from swirl.showing import show as as_text
+    from swirl.cli.show import show as as_text
 
     print(as_text(trajectory_id, project_layout(), model))
 
@@ -166,7 +167,7 @@ def ask(
 
     resolved = params.load(layout.root / "params.yaml")
     environment.apply(resolved.runtime.threads)
-    from swirl import asking
+    from swirl.cli import ask as asking
 
     asking.ask(question, benchmark, source, resolved, layout, as_json, key_env)
 
@@ -234,7 +235,7 @@ def bench(
 
 def _warn_of_other_source(watched: Path) -> None:
     """Say so when the code that runs is not the code whose hashes DVC writes down."""
-    running = Path(__file__).resolve().parent
+    running = Path(__file__).resolve().parents[1]
     if watched.is_dir() and watched.resolve() != running:
         print(f"swirl: warning: running {running}, while DVC watches {watched}; activate .venv here", file=sys.stderr)
 
