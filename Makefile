@@ -74,10 +74,10 @@ mlflow: venv
 	mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///$(CURDIR)/mlflow.db
 
 prefect: venv
-	python flows/local.py up --port $(PREFECT_PORT)
+	python flows/server.py up --port $(PREFECT_PORT)
 
 prefect-demo: venv
-	python flows/local.py demo --port $(PREFECT_PORT)
+	python flows/server.py demo --port $(PREFECT_PORT)
 
 clean:
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

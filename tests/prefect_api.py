@@ -1,4 +1,4 @@
-"""`flows/local.py up` as a process of its own, and its server's API: what a user of the UI does and sees."""
+"""`flows/server.py up` as a process of its own, and its server's API: what a user of the UI does and sees."""
 
 from __future__ import annotations
 
@@ -142,9 +142,9 @@ class Served:
 
 @contextmanager
 def serving(project: Path, environment: dict[str, str], log: Path) -> Iterator[Served]:
-    """The project's flows/local.py until the end of the context; what it says goes to `log`."""
+    """The project's flows/server.py until the end of the context; what it says goes to `log`."""
     with held_port() as port:  # where the server can listen
-        command = [sys.executable, str(project / "flows/local.py"), "up", "--port", str(port)]
+        command = [sys.executable, str(project / "flows/server.py"), "up", "--port", str(port)]
         with log.open("wb") as output:
             process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
         try:

@@ -115,7 +115,7 @@ def check_schedule(project: Path, folder: Path, environment: dict[str, str]) -> 
     quick = {"PREFECT_WORKER_QUERY_SECONDS": "1", "PREFECT_WORKER_PREFETCH_SECONDS": "1"}
     stages = list(yaml.safe_load((project / "dvc.lock").read_text(encoding="utf-8"))["stages"])
     results = json.loads((project / "reports/results.json").read_text(encoding="utf-8"))
-    print("smoke: python flows/local.py up, with swirl-nightly every ten seconds", flush=True)
+    print("smoke: python flows/server.py up, with swirl-nightly every ten seconds", flush=True)
     with serving(project, {**kept, **quick, "PREFECT_HOME": str(folder / "prefect")}, folder / "served.log") as served:
         run = served.fired("swirl-nightly")
         log = served.whole_log(run["id"])
