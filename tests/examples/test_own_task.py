@@ -38,7 +38,7 @@ from swirl.wiring.prompts import judge_question
 from swirl.wiring.tools import Toolbox
 from tests.stages.conftest import run_stages
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 EXAMPLE = "examples/own-task"
 SERVER = {"source": "pretrained", "model": "taught", "revision": "", "trust_remote_code": False}
 SMALL: dict[str, Any] = {

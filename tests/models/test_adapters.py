@@ -20,7 +20,7 @@ from swirl.rl.checkpoints import Checkpoints
 from swirl.rl.trainer import Trainer
 from swirl.rollout.engine import Policy
 from tests import tiny
-from tests.test_trainer import BATCH, CHAT, SETTINGS, Rewards, weights
+from tests.rl.test_trainer import BATCH, CHAT, SETTINGS, Rewards, weights
 
 IDS = torch.tensor([[3, 4, 5, 6, 7, 8]])
 

@@ -31,7 +31,7 @@ from swirl.orchestration import worktrees
 from swirl.orchestration.groups import Groups
 from swirl.orchestration.worktrees import sweep, worktree
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 DVC_YAML = """
 stages:
   one:

@@ -18,7 +18,7 @@ from swirl.tools import Search
 from swirl.tools.recall import recall
 from swirl.tools.search import build
 
-DATA = Path(__file__).parents[2] / "shared/data"
+DATA = Path(__file__).parents[3] / "shared/data"
 
 PASSAGES = [
     Passage("p0", "", "red red red"),

@@ -14,7 +14,7 @@ from swirl.config.params import load, validate
 from swirl.core.errors import ParamsError
 from swirl.core.splits import counts
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TREE: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
 
 

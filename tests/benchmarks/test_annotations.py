@@ -17,7 +17,7 @@ from swirl.benchmarks.oracle import label_steps
 from swirl.core.types import Action, Derivation
 from swirl.tools.actions import parse
 
-DATA = Path(__file__).parents[2] / "shared/data/gsm8k/train.jsonl"
+DATA = Path(__file__).parents[3] / "shared/data/gsm8k/train.jsonl"
 
 QUESTION = "A box holds 1,200 pens. Ada takes half, then buys 3 packs of 20. How many has she?"
 ANSWER = (

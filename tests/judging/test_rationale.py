@@ -29,11 +29,11 @@ from swirl.judging.rationale import Judgement, JudgePrompts, Said, count, proces
 from swirl.judging.remote import EndpointJudge
 from swirl.judging.reward import RewardModel
 from tests import tiny
+from tests.rollout.test_engine import Scripted as ScriptedModel
 from tests.servers import Reply, Scripted, nobody, refused, said
-from tests.test_engine import Scripted as ScriptedModel
 
 CHAT = tiny.chat()
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 TEXTS = {name: (ROOT / f"src/swirl/prompts/judge/{name}.txt").read_text() for name in ("process", "reward", "outcome")}
 PROMPTS = JudgePrompts(**TEXTS)
 QUESTIONS = {"q": Question("q", "b", "train", "where is {action} born", ("Oslo", "Christiania"), 2, ("search",))}

@@ -28,7 +28,7 @@ from swirl.tracking.sync import sync
 from tests import asked
 from tests.servers import answers, held_port
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)

@@ -22,7 +22,7 @@ from swirl.wiring.attempts import attempts_with
 from swirl.wiring.prompts import prompts_to_demonstrate, read_prompts
 from tests import taught
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 OWN = str(ROOT / "examples/own-task/preset.yaml")
 HOSTILE = "first\r\nline\u2028{question} {steps} {tools} \ud800"
 

@@ -17,7 +17,7 @@ from swirl.config.presets import laid_over
 from swirl.core.errors import ModelError
 from swirl.planning import estimates, keys
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 LATE = ("judge", "train@sft", "train@swirl", "evaluate@base", "evaluate@sft", "evaluate@swirl")
 
 

@@ -13,7 +13,7 @@ from swirl.config import presets
 from swirl.config.params import validate
 from swirl.core.errors import ParamsError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("name", presets.names(ROOT))

@@ -20,7 +20,7 @@ from swirl.tools import Calculator
 from swirl.tools.base import MAX_INPUT, Observation, Tool, call
 from swirl.tools.calculator import canonical
 
-GSM8K = Path(__file__).parents[2] / "shared/data/gsm8k/train.jsonl"
+GSM8K = Path(__file__).parents[3] / "shared/data/gsm8k/train.jsonl"
 
 
 def run(expression: str) -> str:

@@ -14,7 +14,7 @@ from swirl.config.presets import laid_over
 from swirl.planning import estimates
 from swirl.planning.workload import questions
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def params(name: str = "mini", **changes: object) -> Params:

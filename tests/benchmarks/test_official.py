@@ -16,7 +16,7 @@ from swirl.core.errors import DataError
 from swirl.core.grading import same_number
 from swirl.core.types import Passage, Question
 
-DATA = Path(__file__).parents[2] / "shared/data"
+DATA = Path(__file__).parents[3] / "shared/data"
 
 GSM8K: dict[str, Any] = {
     "question": " How many eggs? ",

@@ -22,7 +22,7 @@ from tests.servers import held_port
 
 pytest.importorskip("mcp", reason="the extra mcp is not installed")
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 LIMITS = {"time_limit_s": 10, "output_limit": 200}
 OPTIONS: dict[str, Any] = {"command": [sys.executable, "mcp_server.py"], **LIMITS}
 

@@ -14,7 +14,7 @@ from swirl.config.params import validate
 from swirl.core.errors import ModelError
 from swirl.planning.sizes import PUBLISHED, Size, size_of
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PARAMS = validate(presets.tree(ROOT, "qwen3-0.6b"), "qwen3-0.6b")
 ALL = ["all-linear"]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-FLOW = Path(__file__).parents[1] / "flows/pipeline.py"
+FLOW = Path(__file__).parents[2] / "flows/pipeline.py"
 STAGES = """
 stages:
   last:
