@@ -34,12 +34,12 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 venv: $(VENV)/.installed
 
 # torch goes first and exact: a range would bring gigabytes of CUDA with it.
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(VENV)/.installed: pyproject.toml constraints.txt constraints-compute.txt
 	@test -n "$(PYTHON)" || { echo "swirl needs Python 3.11 or newer and found none on PATH; try: make PYTHON=/path/to/python3.11"; exit 1; }
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"swirl needs Python 3.11 or newer; $(PYTHON) is {v[0]}.{v[1]}. Try: make PYTHON=/path/to/python3.11")'
 	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV) || { echo "could not make $(VENV); on Debian and Ubuntu install python3-venv"; exit 1; }
 	@echo "Installing into $(VENV); the first time takes a few minutes."
-	$(VENV)/bin/python -m pip install --quiet -c constraints.txt torch==$$(sed -n 's/^torch==//p' constraints.txt)
+	$(VENV)/bin/python -m pip install --quiet -c constraints.txt torch==$$(sed -n 's/^torch==//p' constraints-compute.txt)
 	$(VENV)/bin/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	@touch $@
 

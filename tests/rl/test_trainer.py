@@ -16,9 +16,9 @@ from swirl.comb.combs import Comb
 from swirl.comb.sampling import Sampling
 from swirl.core.types import SubTrajectory
 from swirl.models.flops import Work, matrix_flops
-from swirl.models.masters import Masters
 from swirl.rl.checkpoints import Checkpoints
 from swirl.rl.guard import Limits, Look, objection
+from swirl.rl.masters import Masters
 from swirl.rl.trainer import (
     Settings,
     Trainer,

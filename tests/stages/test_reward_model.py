@@ -11,8 +11,8 @@ from swirl.config.params import Params
 from swirl.core.layout import Layout
 from swirl.core.records import load_json
 from swirl.core.types import Action, Derivation, Step, Stop, Trajectory
+from swirl.judge_training.teaching import Labelled, error_rates, label_trajectory, verdict_loss
 from swirl.judging.reward import RewardModel
-from swirl.pretraining.judge_training import Labelled, error_rates, label_trajectory, verdict_loss
 from tests import tiny
 
 CHAT = tiny.chat()

@@ -1,67 +1,98 @@
-"""Which source files a stage is made of, from its imports."""
+"""The source that a stage is made of, by its imports: what dvc.yaml must name, and what its unfinished work is of."""
 
 from __future__ import annotations
 
 import ast
+import hashlib
+from functools import cache
 from pathlib import Path
 
 from swirl.core.errors import DataError
 
-CANNOT_CHANGE_AN_OUTPUT = {
-    "swirl.cli.main": "starts stages and prints",
-    "swirl.pipeline.environment": "sets the process up; the number of threads is a param",
-    "swirl.config.params": "holds no default: what it hands out is params.yaml, which DVC compares value by value",
-    "swirl.pipeline.stages": "this table; no stage computes with it",
-    "swirl.pipeline.progress": "writes to the terminal",
-    "swirl.cli.run_stage": "times and tracks a stage from outside",
+SHAPES_NO_OUTPUT = {
+    "swirl.cli": "starts stages and prints",
+    "swirl.config": "holds no default: what it hands out is params.yaml, whose values are compared one by one",
+    "swirl.pipeline": "lists the stages, sets processes up, shows progress",
     "swirl.tracking": "copies finished outputs to MLflow",
 }
-"""The reviewed list of modules that no stage depends on in DVC's eyes, each with the reason."""
+"""The reviewed list of packages that are nobody's dependency, each with the reason."""
+
+CARRIES_ONLY = dict.fromkeys(("base_model", "reward_model", "synthesize"), "swirl.endpoints")
+"""The package that only carries messages for a stage, so that the stage does not depend on it.
+
+`base_model` and `reward_model` ask no server, but write down its address. What `synthesize` asks, and what becomes of
+an answer, is decided in `swirl.rollout.remote`. A server's answers may change without DVC seeing it in any case.
+"""
+
+_PACKAGE = Path(__file__).resolve().parents[1]
 
 
-def closure(stage: str, root: Path) -> list[str]:
-    """The source files that `stage` is made of: what its module imports within `swirl`, lazy imports included.
+def modules(stage: str, package: Path = _PACKAGE) -> list[str]:
+    """The files below `package` that `stage` imports, lazy imports included, as `stages/judge.py`, sorted.
 
-    Paths are relative to `root`, sorted. A module brings the `__init__.py` of its packages, and every file of a
-    folder of data (prompts, templates) whose name one of its strings has as a part of a path. Raises
-    `DataError` when the stage has no module.
+    Left out are packages that shape no output, and files without a statement (an `__init__.py` that is a docstring).
+    Raises `DataError` when the stage has no module, and for a relative import, which is not followed.
     """
-    source = root / "src"
     start = f"swirl.stages.{stage}"
-    if _file(source, start) is None:
-        raise DataError(f"stage {stage!r} has no module src/swirl/stages/{stage}.py")
-    data = _data_folders(source / "swirl")
+    if _file(package, start) is None:
+        raise DataError(f"stage {stage!r} has no module {package.name}/stages/{stage}.py")
+    left_out = (*SHAPES_NO_OUTPUT, *([CARRIES_ONLY[stage]] if stage in CARRIES_ONLY else []))
     found: set[Path] = set()
+    seen: set[str] = set()
     waiting = [start]
     while waiting:
-        module = waiting.pop()
-        path = _file(source, module)
-        if path is None or path in found or _excluded(module):
+        name = waiting.pop()
+        path = _file(package, name)
+        if path is None or name in seen or any(f"{name}.".startswith(f"{other}.") for other in left_out):
             continue
-        found.add(path)
-        tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
-        waiting.extend(_imports(tree, path))
-        waiting.append(module.rpartition(".")[0])
-        for name in _path_parts(tree) & data.keys():
-            found.update(data[name])
-    return sorted(path.relative_to(root).as_posix() for path in found)
+        seen.add(name)
+        tree = _tree(path)
+        if tree.body:
+            found.add(path)
+        waiting += _imports(tree, path)
+        waiting.append(name.rpartition(".")[0])
+    return sorted(path.relative_to(package).as_posix() for path in found)
 
 
-def _excluded(module: str) -> bool:
-    return any(module == name or module.startswith(name + ".") for name in CANNOT_CHANGE_AN_OUTPUT)
+@cache
+def digest(stage: str, package: Path = _PACKAGE) -> str:
+    """A hash of what `modules` say, as syntax trees: comments, docstrings and layout are no part of it."""
+    whole = hashlib.blake2b(digest_size=16)
+    for name in modules(stage, package):
+        for part in (name, ast.dump(_tree(package / name))):
+            whole.update(f"{len(part)}:{part}".encode())
+    return whole.hexdigest()
 
 
-def _file(package: Path, module: str) -> Path | None:
-    """The file of a dotted module name, None when it names no module (but an attribute of one)."""
-    base = package / Path(*module.split("."))
+@cache
+def _tree(path: Path) -> ast.Module:
+    """A file's syntax tree without its docstrings (any statement that is a string alone)."""
+    tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    for node in ast.walk(tree):
+        for block in ("body", "orelse", "finalbody"):
+            statements = getattr(node, block, None)
+            if isinstance(statements, list):
+                setattr(node, block, [one for one in statements if not _is_text(one)])
+    return tree
+
+
+def _is_text(statement: ast.AST) -> bool:
+    value = statement.value if isinstance(statement, ast.Expr) else None
+    return isinstance(value, ast.Constant) and isinstance(value.value, str)
+
+
+def _file(package: Path, name: str) -> Path | None:
+    """The file of a dotted module name, None when it names no module of ours (but an attribute of one)."""
+    first, *rest = name.split(".")
+    base = package.joinpath(*rest)
     for candidate in (base.with_suffix(".py"), base / "__init__.py"):
-        if candidate.is_file():
+        if first == "swirl" and candidate.is_file():
             return candidate
     return None
 
 
 def _imports(tree: ast.AST, path: Path) -> list[str]:
-    """Dotted names under `swirl` that a file imports anywhere; those that are attributes are named too."""
+    """Dotted names that a file imports anywhere; what is imported from a module is named too, as it may be one."""
     names: list[str] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -71,19 +102,4 @@ def _imports(tree: ast.AST, path: Path) -> list[str]:
                 raise DataError(f"{path}:{node.lineno}: a relative import; write its full name, from swirl on")
             names.append(node.module or "")
             names.extend(f"{node.module}.{alias.name}" for alias in node.names)
-    return [name for name in names if name == "swirl" or name.startswith("swirl.")]
-
-
-def _path_parts(tree: ast.AST) -> set[str]:
-    """Every part of every string of a file, cut at slashes."""
-    strings = (n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str))
-    return {part for string in strings for part in string.split("/")}
-
-
-def _data_folders(package: Path) -> dict[str, list[Path]]:
-    """The folders below `package` that hold other files than Python, by their name; prompts are named by params."""
-    folders: dict[str, list[Path]] = {}
-    for path in package.rglob("*"):
-        if path.is_file() and path.suffix not in {".py", ".pyc", ".typed"} and "prompts" not in path.parts:
-            folders.setdefault(path.parent.name, []).append(path)
-    return folders
+    return names

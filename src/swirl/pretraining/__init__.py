@@ -1,1 +1,1 @@
-"""How models/base and models/reward come to be, one module a `source` of params.yaml."""
+"""How models/base comes to be, one module a `source` of params.yaml, and pointers to models made elsewhere."""

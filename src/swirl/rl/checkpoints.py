@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from swirl.core.journal import claim
-from swirl.models.masters import Masters
+from swirl.rl.masters import Masters
 
 
 class Checkpoints:

@@ -21,7 +21,7 @@ from swirl.core.threads import spread
 from swirl.core.types import SubTrajectory
 from swirl.models import adapters
 from swirl.models.flops import Work, matrix_flops
-from swirl.models.masters import Masters
+from swirl.rl.masters import Masters
 from swirl.rl.objective import Estimator, advantages, token_statistics
 from swirl.rollout.engine import Policy
 

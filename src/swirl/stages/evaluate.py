@@ -23,8 +23,9 @@ from swirl.models.skipped import why_skipped
 from swirl.pipeline.progress import Progress
 from swirl.rollout.engine import Attempt
 from swirl.wiring.attempts import attempts, blocks, check_rollouts, sampling
+from swirl.wiring.graders import load_grader
 from swirl.wiring.inputs import derivations_of, questions_of
-from swirl.wiring.judges import load_grader, load_reward_model
+from swirl.wiring.judges import load_reward_model
 from swirl.wiring.policies import AnyPolicy, load_policy, roll_out_any
 from swirl.wiring.prompts import own_files
 from swirl.wiring.servers import report_use

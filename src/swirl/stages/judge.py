@@ -15,7 +15,8 @@ from swirl.core.types import OUTCOME, Question, Stop, Trajectory, Verdict
 from swirl.judging.rationale import RationaleJudge
 from swirl.judging.reward import RewardModel
 from swirl.pipeline.progress import Progress
-from swirl.wiring.judges import load_grader, load_reward_model
+from swirl.wiring.graders import load_grader
+from swirl.wiring.judges import load_reward_model
 from swirl.wiring.servers import report_use
 
 

@@ -10,7 +10,8 @@ from swirl.core.layout import Layout
 
 def run(params: Params, layout: Layout) -> None:
     """Make models/reward: a model with its measured error rates, a pointer to one, or the address of one."""
-    from swirl.pretraining import annotated_judge, embedded_judge, pointed
+    from swirl.judge_training import annotated_judge, embedded_judge
+    from swirl.pretraining import pointed
 
     makers = {
         "embedded": embedded_judge.make,

@@ -26,11 +26,11 @@ from swirl.judging.reward import RewardModel
 from swirl.models import adapters
 from swirl.models.flops import matmul_flops
 from swirl.models.loading import load_model, load_tokenizer, save
-from swirl.models.masters import Masters
 from swirl.models.skipped import mark_skipped
 from swirl.pipeline.progress import Progress
 from swirl.rl.checkpoints import Checkpoints
 from swirl.rl.guard import Limits, Look, objection
+from swirl.rl.masters import Masters
 from swirl.rl.pace import Pace
 from swirl.rl.trainer import (
     Settings,

@@ -16,7 +16,7 @@ from swirl.models.prompts import fill
 from swirl.tools import Search
 from swirl.tools.base import Tool, listed
 from swirl.tools.by_name import open_tool, options_name
-from swirl.wiring.judges import load_text_judge
+from swirl.wiring.graders import load_text_judge
 from swirl.wiring.prompts import read_prompts
 
 

@@ -12,7 +12,6 @@ from swirl.core.distributed import Processes
 from swirl.core.grading import grade
 from swirl.core.layout import Layout
 from swirl.core.types import ActionKind, SubTrajectory, Trajectory
-from swirl.evaluation.scoring import mean
 from swirl.rollout.engine import Policy
 from swirl.tools.actions import DEFAULT_TAGS, parse
 from swirl.wiring.attempts import attempts, roll_out_all
@@ -84,10 +83,15 @@ class Development:
         if not known:
             return golden
         oracle = [label_steps(self._derivations[t.question_id], [s.action for s in t.steps]) for t, _ in known]
-        golden["golden.process_label"] = sum(mean(labels) or 0.0 for labels in oracle) / len(oracle)
+        golden["golden.process_label"] = sum(_share(labels) for labels in oracle) / len(oracle)
         both = [pair for good, (_, row) in zip(oracle, known, strict=True) for pair in zip(good, row, strict=True)]
         least = getattr(self.judge, "majority", self._params.judge.threshold)
         agree = [good == (score >= least) for good, score in both if not math.isnan(score)]
         if agree:
             golden["golden.judge_agreement"] = sum(agree) / len(agree)
         return golden
+
+
+def _share(labels: Sequence[bool]) -> float:
+    """The share of GOOD among a trajectory's steps; 0 without steps."""
+    return sum(labels) / len(labels) if labels else 0.0

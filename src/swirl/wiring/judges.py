@@ -1,4 +1,4 @@
-"""From params and the layout to the judges of steps and outcomes."""
+"""From params and the layout to the judge of steps, the reward model."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def load_reward_model(params: Params, layout: Layout, text_only: bool = False) -
     settings, folder = params.reward_model, layout.model("reward")
     deterministic(params.runtime.threads)
     if isinstance(settings, EndpointReward):
-        return _endpoint_judge(settings.server, settings, params, layout, text_only)
+        return endpoint_judge(settings.server, settings, params, layout, text_only)
     run = params.runtime
     model, chat = load_model(folder, run.device, run.attention, run.dtype), load_chat(folder)
     context = context_of(model, run.context)
@@ -55,34 +55,10 @@ def load_reward_model(params: Params, layout: Layout, text_only: bool = False) -
     return RewardModel("reward", model, chat, question, workers=run.workers, threshold=params.judge.threshold)
 
 
-def load_grader(params: Params, layout: Layout, judge: Judge) -> RationaleJudge | None:
-    """Who compares answers with the golden ones; None: normalised text or number (`judge.outcome: match`).
-
-    `judge` is the reward model, which grades where no `judge.grader` is named.
-    """
-    settings = params.judge
-    if settings.outcome == "match":
-        return None
-    if settings.grader is not None:
-        return _endpoint_judge(settings.grader, settings, params, layout)
-    if not isinstance(judge, RationaleJudge):
-        raise ModelError(
-            "judge.outcome is model, but the reward model reads verdicts from one token and grades no answer; name a "
-            "server as judge.grader, set reward_model.verdict to rationale, or judge.outcome to match"
-        )
-    return judge
-
-
-def load_text_judge(params: Params, layout: Layout, grader: bool) -> Judge:
-    """The reward model, or the grader of `judge.outcome: model`, for texts alone: neither looks at models/base."""
-    if grader and params.judge.grader is not None:
-        return _endpoint_judge(params.judge.grader, params.judge, params, layout, text_only=True)
-    return load_reward_model(params, layout, text_only=True)
-
-
-def _endpoint_judge(
+def endpoint_judge(
     served: Served, settings: object, params: Params, layout: Layout, text_only: bool = False
 ) -> EndpointJudge:
+    """The judge behind `served`, which asks as `settings` say: `votes`, `temperature`, `max_tokens`."""
     client, prompts = client_of(served, judge_cache(layout)), read_judge_prompts(params, layout)
     seed, chat = derive(params.seed, "judge"), _policy_chat(layout, text_only)
     votes = int(getattr(settings, "votes", 1))

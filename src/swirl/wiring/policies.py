@@ -7,11 +7,12 @@ from typing import Any
 
 from swirl.config.params import Params
 from swirl.config.served import Served
+from swirl.core.records import load_json
 from swirl.core.types import Trajectory
-from swirl.models.loading import context_of, deterministic, load_chat, load_model
+from swirl.models.loading import configured_context, context_of, deterministic, load_chat, load_model
 from swirl.rollout.engine import Policy, roll_out
 from swirl.rollout.remote import RemotePolicy, roll_out_remote
-from swirl.wiring.servers import remote_policy
+from swirl.wiring.servers import SERVER, client_of
 
 AnyPolicy = Policy | RemotePolicy
 
@@ -34,3 +35,21 @@ def roll_out_any(policy: AnyPolicy, *arguments: Any, **named: Any) -> list[Traje
     """`roll_out` or `roll_out_remote`, whichever the policy is for; they take the same arguments."""
     roll = roll_out_remote if isinstance(policy, RemotePolicy) else roll_out
     return roll(policy, *arguments, **named)  # type: ignore[arg-type]
+
+
+def remote_policy(folder: Path, name: str, server: Served | None, context: int) -> RemotePolicy | None:
+    """The policy behind `server`, or behind the server that the model's folder names; None when there is neither.
+
+    `context` is the longest conversation; 0 asks the model's own configuration.
+    """
+    path = folder / SERVER
+    if path.exists():
+        found = load_json(path)
+        server, own = server or Served.model_validate(found["server"]), int(found["context"])
+        context = min(own, context) if context else own
+        chat = load_chat(folder)
+    elif server is None:
+        return None
+    else:
+        chat, context = load_chat(folder), configured_context(folder, context)
+    return RemotePolicy(name, client_of(server), chat, context)

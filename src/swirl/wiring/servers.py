@@ -10,13 +10,12 @@ from swirl.config.served import Served
 from swirl.core.distributed import launched
 from swirl.core.errors import ModelError
 from swirl.core.layout import Layout
-from swirl.core.records import load_json, save_json
+from swirl.core.records import save_json
 from swirl.endpoints.client import Client, Endpoint
 from swirl.models.chat import Chat
-from swirl.models.loading import configured_context, load_chat
-from swirl.rollout.remote import RemotePolicy
 
-_SERVER = "server.json"
+SERVER = "server.json"
+"""In the folder of a model that is behind a server: which one, and how long a conversation may be."""
 _open: dict[tuple[Endpoint, Path | None], Client] = {}
 
 
@@ -72,22 +71,4 @@ def write_server(folder: Path, settings: EndpointBase, root: Path) -> None:
         ) from None
     Chat(tokenizer)  # a template that cannot serve is refused here, not in the middle of synthesis
     tokenizer.save_pretrained(folder)
-    save_json({"context": settings.context, "server": settings.server.model_dump()}, folder / _SERVER)
-
-
-def remote_policy(folder: Path, name: str, server: Served | None, context: int) -> RemotePolicy | None:
-    """The policy behind `server`, or behind the server that the model's folder names; None when there is neither.
-
-    `context` is the longest conversation; 0 asks the model's own configuration.
-    """
-    path = folder / _SERVER
-    if path.exists():
-        found = load_json(path)
-        server, own = server or Served.model_validate(found["server"]), int(found["context"])
-        context = min(own, context) if context else own
-        chat = load_chat(folder)
-    elif server is None:
-        return None
-    else:
-        chat, context = load_chat(folder), configured_context(folder, context)
-    return RemotePolicy(name, client_of(server), chat, context)
+    save_json({"context": settings.context, "server": settings.server.model_dump()}, folder / SERVER)

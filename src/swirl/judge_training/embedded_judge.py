@@ -15,11 +15,11 @@ from swirl.core.layout import Layout
 from swirl.core.records import save_json, save_series
 from swirl.core.seeds import derive, generator
 from swirl.core.types import Question
+from swirl.judge_training.teaching import Labelled, error_rates, label_trajectory, label_written, teach
 from swirl.judging.reward import RewardModel
 from swirl.models.loading import load_model, load_tokenizer, save
 from swirl.pretraining.embedded_base import demonstrator
 from swirl.pretraining.embedded_examples import Demonstration
-from swirl.pretraining.judge_training import Labelled, error_rates, label_trajectory, label_written, teach
 from swirl.pretraining.training import Schedule
 from swirl.rollout.engine import Policy
 from swirl.tools import Calculator, Search
