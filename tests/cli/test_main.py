@@ -257,9 +257,7 @@ def test_judges_behind_servers_are_calibrated_before_any_stage(swirl: Swirl, roo
     for name, row in (("steps", step), ("outcomes", outcome)):
         (tmp_path / f"{name}.jsonl").write_text(json.dumps(row) + "\n")
     with scripted(said("It helps.\nGOOD"), said("The same.\nNO")) as server:
-        limits = {"concurrency": 1, "requests_per_minute": 0, "tokens_per_minute": 0, "timeout_s": 20.0, "retries": 0}
-        prices = {"cost_per_million_input": 0.0, "cost_per_million_output": 0.0}
-        served = {"url": server.url, "model": "m", "api": "chat", "key_env": "", **limits, **prices}
+        served = {"url": server.url, "model": "m", "api": "chat", "key_env": ""}
         tree = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))
         tree["reward_model"] = {"source": "endpoint", "max_tokens": 8, "votes": 1, "temperature": 0.0, "server": served}
         tree["judge"] |= {"outcome": "model", "grader": served}

@@ -11,6 +11,7 @@ import yaml
 
 from swirl.config import presets
 from swirl.config.params import load, validate
+from swirl.config.served import Served, client_settings
 from swirl.core.errors import ParamsError
 from swirl.core.splits import counts
 
@@ -199,9 +200,7 @@ def test_values_that_do_not_fit_together_are_refused_in_one_sentence() -> None:
 
 
 def test_votes_that_could_not_differ_are_refused_before_any_stage() -> None:
-    limits = {"requests_per_minute": 0, "tokens_per_minute": 0, "timeout_s": 1.0, "retries": 0, "concurrency": 1}
-    prices = {"cost_per_million_input": 0.0, "cost_per_million_output": 0.0}
-    server = {"url": "http://127.0.0.1:1/v1", "model": "m", "api": "chat", "key_env": "", **limits, **prices}
+    server = {"url": "http://127.0.0.1:1/v1", "model": "m", "api": "chat", "key_env": ""}
     said = {"max_tokens": 8, "votes": 3, "temperature": 0.0}
     pointed = {"source": "pretrained", "model": "m", "revision": "", "trust_remote_code": False, **said}
     for judge in ({"source": "endpoint", "server": server, **said}, {**pointed, "verdict": "rationale"}):
@@ -269,12 +268,40 @@ def test_what_models_cannot_do_is_refused(path: str, value: Any, message: str) -
     [("url", "https://host/v1?key=SECRET"), ("url", "http://me:SECRET@host"), ("key_env", "sk-SECRET")],
 )
 def test_a_secret_in_the_wrong_place_is_refused_and_not_repeated(key: str, value: str) -> None:
-    server = {
-        "url": "http://127.0.0.1:1/v1", "model": "m", "api": "chat", "key_env": "", "concurrency": 1,
-        "requests_per_minute": 0, "tokens_per_minute": 0, "timeout_s": 1.0, "retries": 0,
-        "cost_per_million_input": 0.0, "cost_per_million_output": 0.0,
-    }  # fmt: skip
+    server = {"url": "http://127.0.0.1:1/v1", "model": "m", "api": "chat", "key_env": ""}
     assert validate(changed("synthesize.server", server), "params.yaml").synthesize.server is not None
     (_, line) = refusal(changed("synthesize.server", {**server, key: value}))
     assert line.startswith(f"  synthesize.server: {key} must be")
     assert "SECRET" not in line
+
+
+CLIENT = TREE["clients"]["default"]
+
+
+def test_a_server_is_asked_by_its_own_entry_else_by_the_default() -> None:
+    slow, paid = {**CLIENT, "timeout_s": 9.0}, {**CLIENT, "cost_per_million_input": 2.0}
+    entries = {"default": CLIENT, "http://127.0.0.1:1/v1": slow, "http://127.0.0.1:1/v1#judge": paid}
+    clients = validate(changed("clients", entries), "params.yaml").clients
+
+    def asked(url: str, model: str) -> dict[str, Any]:
+        server = Served(url=url, model=model, api="chat", key_env="")
+        return client_settings(clients, server).model_dump()
+
+    assert asked("http://127.0.0.1:1/v1", "judge") == paid
+    assert asked("http://127.0.0.1:1/v1", "policy") == slow
+    assert asked("http://127.0.0.1:2/v1", "judge") == CLIENT
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ({}, "clients: default is missing: how servers without an entry of their own are asked"),
+        ({"default": CLIENT, "http://me:SECRET@host/v1": CLIENT}, "expected default, a server's url, or url#model"),
+        ({"default": {**CLIENT, "timeout_s": 0.0}}, "clients.default.timeout_s = 0.0: Input should be greater than 0"),
+        ({"default": {**CLIENT, "patience": 1}}, "clients.default.patience: no such key; the keys here are concurr"),
+    ],
+)
+def test_how_servers_are_asked_is_checked(entries: dict[str, Any], message: str) -> None:
+    said = "\n".join(refusal(changed("clients", entries)))
+    assert message in said
+    assert "SECRET" not in said

@@ -1,4 +1,4 @@
-"""Journals: finished blocks are read, unfinished ones made again, foreign ones thrown away."""
+"""Journals: finished blocks are read, unfinished ones made again, those of other work kept apart."""
 
 from __future__ import annotations
 
@@ -30,16 +30,17 @@ def test_a_block_is_made_once_and_then_read(tmp_path: Path) -> None:
     assert again.block(1, Passage, lambda: OTHER) == OTHER
 
 
-def test_another_fingerprint_throws_the_blocks_away(tmp_path: Path) -> None:
+def test_the_blocks_of_another_fingerprint_stay_and_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     Journal(tmp_path / "journal", "a").block(0, Passage, lambda: ONE)
-    assert Journal(tmp_path / "journal", "b").block(0, Passage, lambda: OTHER) == OTHER
-    assert Journal(tmp_path / "journal", "a").block(0, Passage, lambda: ONE) == ONE
-
-
-def test_blocks_without_a_fingerprint_are_thrown_away(tmp_path: Path) -> None:
-    Journal(tmp_path / "journal", "a").block(0, Passage, lambda: ONE)
-    (tmp_path / "journal/fingerprint").unlink()
-    assert Journal(tmp_path / "journal", "a").block(0, Passage, lambda: OTHER) == OTHER
+    assert capsys.readouterr().out == ""
+    changed = Journal(tmp_path / "journal", "b")
+    assert changed.block(0, Passage, lambda: OTHER) == OTHER
+    named = "unfinished work of other source, params or inputs is kept; delete it if it is of no use: "
+    assert capsys.readouterr().out == f"{named}{tmp_path / 'journal/a'}\n"
+    changed.clear()
+    assert Journal(tmp_path / "journal", "a").block(0, Passage, never) == ONE  # back to what it was made with
 
 
 def test_a_block_that_failed_halfway_is_made_again(tmp_path: Path) -> None:
@@ -55,15 +56,15 @@ def test_a_block_that_failed_halfway_is_made_again(tmp_path: Path) -> None:
 
 def test_a_partial_file_left_by_a_kill_is_ignored(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal", "a")
-    partial = tmp_path / "journal/block-000000.parquet.partial"
+    partial = tmp_path / "journal/a/block-000000.parquet.partial"
     partial.write_bytes(b"PAR1 half a blo")
     assert journal.block(0, Passage, lambda: ONE) == ONE
-    assert sorted(path.name for path in (tmp_path / "journal").iterdir()) == ["block-000000.parquet", "fingerprint"]
+    assert sorted(path.name for path in (tmp_path / "journal/a").iterdir()) == ["block-000000.parquet"]
 
 
 def test_a_broken_block_is_refused_by_name(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal", "a")
-    (tmp_path / "journal/block-000000.parquet").write_bytes(b"")
+    (tmp_path / "journal/a/block-000000.parquet").write_bytes(b"")
     with pytest.raises(DataError, match=r"block-000000.parquet is not a readable Parquet file"):
         journal.block(0, Passage, never)
 
@@ -83,34 +84,63 @@ def test_clear_leaves_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "journal").exists()
 
 
-def test_the_fingerprint_follows_settings_and_bytes(tmp_path: Path) -> None:
+def test_a_kill_while_it_is_cleared_leaves_nothing_that_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = Journal(tmp_path / "journal", "a")
+    for number in range(2):
+        journal.block(number, Passage, lambda: ONE)
+
+    def killed(folder: Path) -> None:
+        next(Path(folder).iterdir()).unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            journal.clear()
+    again = Journal(tmp_path / "journal", "a")
+    assert not again.holds(0) and not again.holds(1)
+    again.clear()
+    assert not (tmp_path / "journal").exists()
+
+
+def test_the_fingerprint_follows_source_settings_and_bytes(tmp_path: Path) -> None:
     file, folder = tmp_path / "file", tmp_path / "folder"
     folder.mkdir()
     file.write_text("a")
     (folder / "inside").write_text("b")
-    before = fingerprint([{"seed": 0}], [file, folder])
-    assert fingerprint([{"seed": 0}], [file, folder]) == before
-    seen = {before, fingerprint([{"seed": 1}], [file, folder]), fingerprint([{"seed": 0}], [folder, file])}
+    before = fingerprint("source", [{"seed": 0}], [file, folder])
+    (folder / "__pycache__").mkdir()
+    (folder / "__pycache__/tool.pyc").write_bytes(b"made by an import")
+    assert fingerprint("source", [{"seed": 0}], [file, folder]) == before
+    seen = {before, fingerprint("source", [{"seed": 1}], [file, folder])}
+    seen |= {
+        fingerprint("changed", [{"seed": 0}], [file, folder]),
+        fingerprint("source", [{"seed": 0}], [folder, file]),
+    }
     (folder / "inside").write_text("c")
-    seen.add(fingerprint([{"seed": 0}], [file, folder]))
+    seen.add(fingerprint("source", [{"seed": 0}], [file, folder]))
     (folder / "inside").rename(folder / "renamed")
-    seen.add(fingerprint([{"seed": 0}], [file, folder]))
-    assert len(seen) == 5
+    seen.add(fingerprint("source", [{"seed": 0}], [file, folder]))
+    assert len(seen) == 6
 
 
-def test_a_kill_while_a_journal_is_opened_leaves_its_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A mark that is there is not written again; one that is not appears as a whole, or not at all."""
-    Journal(tmp_path / "journal", "a").block(0, Passage, lambda: ONE)
+def test_where_a_file_ends_and_another_begins_is_in_the_fingerprint(tmp_path: Path) -> None:
+    """`a/b` beside `c` is not `a` beside `b/c`, nor is `ab` beside `c` what `a` beside `bc` is."""
+    for name, files in {"one": {"a/b": "x", "c": "y"}, "two": {"a": "x", "b/c": "y"}}.items():
+        for path, text in files.items():
+            (tmp_path / name / path).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name / path).write_text(text)
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert fingerprint("", [], [one / "a", one / "c"]) != fingerprint("", [], [two / "a", two / "b"])
+    (tmp_path / "p").write_text("ab")
+    (tmp_path / "q").write_text("c")
+    before = fingerprint("", [], [tmp_path / "p", tmp_path / "q"])
+    (tmp_path / "p").write_text("a")
+    (tmp_path / "q").write_text("bc")
+    assert fingerprint("", [], [tmp_path / "p", tmp_path / "q"]) != before
+    assert fingerprint("ab", ["c"], []) != fingerprint("a", ["bc"], [])
 
-    def killed(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_text", killed)
-        assert Journal(tmp_path / "journal", "a").holds(0)
-    with monkeypatch.context() as patch:
-        patch.setattr("os.replace", killed)
-        with pytest.raises(KeyboardInterrupt):
-            Journal(tmp_path / "other", "a")
-    assert not (tmp_path / "other/fingerprint").exists()
-    assert Journal(tmp_path / "other", "a").block(0, Passage, lambda: ONE) == ONE
+def test_an_input_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="none cannot be read: No such file"):
+        fingerprint("", [], [tmp_path / "none"])

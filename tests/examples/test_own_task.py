@@ -32,9 +32,9 @@ from swirl.pretraining.word_tokenizer import build_tokenizer
 from swirl.rollout.engine import Attempt, observe
 from swirl.wiring.attempts import attempts
 from swirl.wiring.calibration import measure
-from swirl.wiring.inputs import questions_of
+from swirl.wiring.judge_prompts import judge_question
 from swirl.wiring.judges import read_judge_prompts
-from swirl.wiring.prompts import judge_question
+from swirl.wiring.questions import questions_of
 from swirl.wiring.tools import Toolbox
 from tests.stages.conftest import run_stages
 

@@ -130,7 +130,7 @@ def test_checkpoints_hold_the_adapter_alone(tmp_path: Path) -> None:
     learner.update(0, BATCH)
     kept = weights(learner.policy.model)
     Checkpoints(tmp_path / "c", "print").save(1, learner.masters, learner.optimizer, {})
-    held = load_file(tmp_path / "c/step-000001/model.safetensors")
+    held = load_file(tmp_path / "c/print/step-000001/model.safetensors")
     assert held.keys() == {name for name in kept if ".lora_" in name}
     learner.update(1, BATCH)
     Checkpoints(tmp_path / "c", "print").restore(1, learner.masters, learner.optimizer)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,13 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+import swirl
 from swirl.config.params import Params
 from swirl.config.section import Section
-from swirl.core.errors import DataError
-from swirl.pipeline.source import closure
+from swirl.pipeline.source import COMPUTE, libraries, modules
 from swirl.pipeline.stages import STAGES
 
+PACKAGE = Path(swirl.__file__).parent
 GATES = {"check_questions": "questions", "check_trajectories": "trajectories", "check_steps": "steps"}
 
 
@@ -32,10 +35,88 @@ def outputs(stage: dict[str, Any]) -> list[str]:
     return [next(iter(entry)) if isinstance(entry, dict) else entry for entry in entries]
 
 
+def source_of(stage: dict[str, Any]) -> list[str]:
+    """The files and folders of src/swirl that a stage depends on."""
+    return [dep for dep in stage["deps"] if dep.startswith("src")]
+
+
+def covers(dep: str, path: str) -> bool:
+    """Whether `path` is the dependency, or is in it."""
+    return f"{path}/".startswith(f"{dep}/")
+
+
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_depends_on_the_source_it_is_made_of(stage: str, stages: dict[str, Any], root: Path) -> None:
-    assert [dep for dep in stages[stage]["deps"] if dep.startswith("src")] == ["src/swirl"]
-    assert closure(stage, root)
+def test_a_stage_depends_on_the_source_it_is_made_of(stage: str, stages: dict[str, Any]) -> None:
+    """Both ways: all that it imports is in its deps, and nothing is in its deps that it does not import."""
+    made_of = [f"src/swirl/{name}" for name in modules(stage)]
+    deps = source_of(stages[stage])
+    missing = [path for path in made_of if not any(covers(dep, path) for dep in deps)]
+    assert missing == [], f"{stage} imports these: add them, or their packages, to its deps in dvc.yaml"
+    needless = [dep for dep in deps if not any(covers(dep, path) for path in made_of)]
+    assert needless == [], f"{stage} imports nothing of these: take them out of its deps in dvc.yaml"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_depends_on_the_versions_of_what_it_computes_with(stage: str, stages: dict[str, Any]) -> None:
+    assert ("constraints-compute.txt" in stages[stage]["deps"]) == bool(libraries(stage))
+
+
+def test_the_versions_of_what_is_computed_with_are_exact_and_in_a_file_of_their_own(root: Path) -> None:
+    lines = [line for line in (root / "constraints-compute.txt").read_text().splitlines() if not line.startswith("#")]
+    assert [re.fullmatch(r"([\w-]+)==[\d.]+", line)[1] for line in lines] == list(COMPUTE)  # type: ignore[index]
+    others = (root / "constraints.txt").read_text().splitlines()
+    assert "-c constraints-compute.txt" in others
+    assert not [line for line in others if line.partition("==")[0] in COMPUTE]
+
+
+RERUNS = {
+    "reporting": {"report"},
+    "rl": {"train"},
+    "evaluation": {"evaluate", "report"},
+    "judging": {"reward_model", "judge", "filter", "train", "evaluate"},
+    "endpoints": {"judge", "train", "evaluate"},
+    "quality": {"check_questions", "check_trajectories", "check_steps"},
+    "judge_training": {"reward_model"},
+    "pretraining": {"base_model", "reward_model"},
+    **{package: set[str]() for package in ("bench", "cli", "config", "orchestration", "pipeline", "planning")},
+    **{package: set[str]() for package in ("serving", "tracking")},
+}
+"""Package -> the stages that may run again because of an edit in it; others do so only if a stage's output changed."""
+
+
+@pytest.mark.parametrize("package", RERUNS)
+def test_an_edit_runs_no_other_stage_again(package: str, stages: dict[str, Any], root: Path) -> None:
+    files = [path.relative_to(root).as_posix() for path in (root / "src/swirl" / package).rglob("*.py")]
+    assert files
+    again = {
+        name for name, stage in stages.items() for file in files if any(covers(dep, file) for dep in source_of(stage))
+    }
+    assert again == RERUNS[package]
+    assert package == "pretraining" or not again & {"base_model", "synthesize"}
+
+
+def test_every_package_is_known(root: Path) -> None:
+    """A new one belongs into the table above, unless the stages that make trajectories are made of it."""
+    packages = {path.parent.name for path in (root / "src/swirl").glob("*/__init__.py")}
+    made_of = {"benchmarks", "comb", "core", "models", "rollout", "stages", "tools", "wiring"}
+    assert packages == RERUNS.keys() | made_of
+    assert not list((root / "src/swirl").glob("[!_]*.py")), "a module in no package"
+
+
+def test_no_two_modules_share_a_name_that_does_not_say_which(root: Path) -> None:
+    """Names that the package makes plain: a stage's, a section's, what is here or elsewhere, a benchmark's."""
+    plain = {"base_model", "reward_model", "download", "evaluate", "filter", "judge", "train"}
+    plain |= {"remote", "prompts", "steps", "trajectories", "questions", "tables", "text", "report", "worker"}
+    names = Counter(path.stem for path in (root / "src/swirl").glob("*/**/*.py") if path.stem != "__init__")
+    assert {name for name, count in names.items() if count > 1} - plain == set()
+
+
+def test_the_repository_holds_no_links(root: Path) -> None:
+    """A clone without symbolic links has text in their place, and no stage would notice an edit of what they led to."""
+    if not (root / ".git").exists():
+        pytest.skip("not a git checkout")
+    listed = subprocess.run(["git", "ls-files", "-s"], cwd=root, capture_output=True, text=True, check=True)
+    assert not [line for line in listed.stdout.splitlines() if line.startswith("120000")]
 
 
 def test_the_stages_are_those_that_can_be_run(stages: dict[str, Any], root: Path) -> None:
@@ -67,30 +148,29 @@ def test_every_declared_param_is_in_params_yaml(stages: dict[str, Any], root: Pa
                 value = value[part]
 
 
-LIMITS = {"check_trajectories.max_failed_rate", "check_steps.max_null_rate"}
-"""How much may fail at a server decides whether a stage fails, not what it writes; but the gates do depend on it."""
+LIMITS = {"check_trajectories.max_failed_rate", "check_steps.max_null_rate", "clients"}
+"""How much may fail at a server decides whether a stage fails, not what it writes (but the gates do depend on it); how
+a server is asked changes no answer."""
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_declares_every_param_that_it_reads(stage: str, stages: dict[str, Any], root: Path) -> None:
+def test_a_stage_declares_every_param_that_it_reads(stage: str, stages: dict[str, Any]) -> None:
     declared = declared_params(stages[stage], STAGES[stage].items)
-    read = [name for name in params_read(stage, root) if name not in LIMITS]
+    read = [name for name in params_read(stage) if name not in LIMITS]
     missing = [name for name in read if not any(f"{name}.".startswith(f"{key}.") for key in declared)]
     assert missing == [], f"add these to the params of {stage} in dvc.yaml: {', '.join(missing)}"
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_depends_on_the_folders_of_prompts_and_tools_that_it_reads(
-    stage: str, stages: dict[str, Any], root: Path
-) -> None:
-    read = params_read(stage, root)
+def test_a_stage_depends_on_the_folders_of_prompts_and_tools_that_it_reads(stage: str, stages: dict[str, Any]) -> None:
+    read = params_read(stage)
     folders = [name for name in ("prompts.policy", "prompts.judge", "tools.folder") if name in read]
     assert [dep for dep in stages[stage]["deps"] if dep.startswith(("${prompts", "${tools"))] == [
         f"${{{name}}}" for name in folders
     ]
 
 
-def test_params_py_holds_no_default() -> None:
+def test_the_schema_holds_no_default() -> None:
     """Which is why no stage depends on it: DVC compares the values themselves. None says that a key is left out."""
     sections: list[type[BaseModel]] = [Params]
     for section in sections:
@@ -118,16 +198,15 @@ def test_no_output_survives_a_change(stages: dict[str, Any]) -> None:
         assert not any(isinstance(out, dict) and next(iter(out.values())).get("persist") for out in stage["outs"])
 
 
-def params_read(stage: str, root: Path) -> set[str]:
+def params_read(stage: str, package: Path = PACKAGE) -> set[str]:
     """The keys of params.yaml, as `train.swirl.lr`, that follow `params` or `self._params` in the source of `stage`.
 
     A name may go on after the key, as in `filter.strategy.upper`. What a function is given by another name is not
     seen, so pass sections on, not pieces of an alias.
     """
     read = set()
-    for path in closure(stage, root):
-        if path.endswith(".py"):
-            read |= _after_params(ast.parse((root / path).read_text(encoding="utf-8")))
+    for name in modules(stage, package):
+        read |= _after_params(ast.parse((package / name).read_text(encoding="utf-8")))
     return read
 
 
@@ -143,54 +222,20 @@ def _after_params(tree: ast.AST) -> set[str]:
     return names
 
 
-def write_project(root: Path, **modules: str) -> None:
-    """A small `src/swirl`: each argument is a file's text, its name's double underscores being slashes."""
-    for name, text in modules.items():
-        path = root / "src/swirl" / (name.replace("__", "/") + ".py")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-
-
-def test_closure_follows_lazy_imports_submodules_and_packages(tmp_path: Path) -> None:
-    write_project(
-        tmp_path,
-        stages__filter="from swirl import errors\ndef run():\n    from swirl.tools import search\n",
-        errors="",
-        tools__search="import swirl.text.words\nfrom swirl.pipeline.progress import track\n",
-        text__words="WORDS = 1\n",
-        unused="",
-        progress="import swirl.unused\n",
-    )
-    (tmp_path / "src/swirl/tools/__init__.py").write_text("from swirl.text.words import WORDS\n")
-    assert closure("filter", tmp_path) == [
-        "src/swirl/core/errors.py",
-        "src/swirl/stages/filter.py",
-        "src/swirl/text/words.py",
-        "src/swirl/tools/__init__.py",
-        "src/swirl/tools/search.py",
-    ]
-
-
-def test_closure_brings_the_data_folder_that_a_string_names(tmp_path: Path) -> None:
-    write_project(tmp_path, stages__judge="PATH = 'templates/page.html'\n", stages__index="PATH = 'other'\n")
-    (tmp_path / "src/swirl/templates").mkdir()
-    (tmp_path / "src/swirl/templates/page.html").write_text("Is it good?")
-    assert closure("judge", tmp_path) == ["src/swirl/stages/judge.py", "src/swirl/templates/page.html"]
-    assert closure("index", tmp_path) == ["src/swirl/stages/index.py"]
-
-
 def test_params_read_are_the_names_after_params(tmp_path: Path) -> None:
-    write_project(
-        tmp_path,
-        stages__judge="from swirl import helper\ndef run(params):\n    f(params.judge.threshold, params.seed)\n",
-        helper="def g(self):\n    return [params.rollout.max_steps['search'], other.params.no, self._params.tools]\n",
-    )
+    (tmp_path / "stages").mkdir()
+    lines = ["from swirl import helper", "def run(params):", "    f(params.judge.threshold, params.seed)"]
+    (tmp_path / "stages/judge.py").write_text("\n".join(lines))
+    said = "def g(self):\n    return [params.rollout.max_steps['search'], other.params.no, self._params.tools]\n"
+    (tmp_path / "helper.py").write_text(said)
     assert params_read("judge", tmp_path) == {"judge.threshold", "seed", "rollout.max_steps", "tools"}
 
 
-def test_closure_refuses_relative_imports_and_unknown_stages(tmp_path: Path) -> None:
-    write_project(tmp_path, stages__judge="\nfrom . import filter\n")
-    with pytest.raises(DataError, match=r"stages/judge\.py:2: a relative import"):
-        closure("judge", tmp_path)
-    with pytest.raises(DataError, match="stage 'filter' has no module"):
-        closure("filter", tmp_path)
+def test_nothing_depends_on_how_servers_are_asked_or_what_is_tracked(stages: dict[str, Any]) -> None:
+    for definition in stages.values():
+        assert not [name for name in definition["params"] if name.partition(".")[0] in ("clients", "tracking")]
+
+
+def test_training_does_not_depend_on_how_answers_are_graded(stages: dict[str, Any]) -> None:
+    judging = [name for name in stages["train"]["params"] if name.partition(".")[0] == "judge"]
+    assert judging == ["judge.threshold", "judge.retry_failed"]

@@ -83,9 +83,10 @@ def test_the_papers_run() -> None:
 
 
 def test_a_judge_that_is_paid_has_a_price() -> None:
-    reward = presets.tree(ROOT, "gemma-2-27b")["reward_model"]
-    priced = {**reward["server"], "cost_per_million_input": 2.0, "cost_per_million_output": 8.0}
-    stages = planned(params("gemma-2-27b", reward_model={**reward, "server": priced}))
+    tree = presets.tree(ROOT, "gemma-2-27b")
+    reward, clients = tree["reward_model"], tree["clients"]
+    priced = {**clients["default"], "cost_per_million_input": 2.0, "cost_per_million_output": 8.0}
+    stages = planned(params("gemma-2-27b", clients={**clients, reward["server"]["url"]: priced}))
     asked = 2 * (10_000 * 5 * 5 + 7_473 * 5 * 10)  # every step, and once more where there is no verdict
     step = 256 + 400  # tokens of an action and of a result
     # every state is read with its action, twice

@@ -268,11 +268,13 @@ def test_checkpoints_of_another_run_and_half_written_ones_are_not_used(tmp_path:
     checkpoints = Checkpoints(folder, "mine")
     for step in (10, 0, 2):
         checkpoints.save(step, learner.masters, learner.optimizer, {})
-    (folder / "partial").mkdir()
+    (folder / "mine/partial").mkdir()
     assert checkpoints.steps() == [0, 2, 10]
     assert Checkpoints(folder, "mine").steps() == [0, 2, 10]
-    assert Checkpoints(folder, "other").steps() == []
-    assert Checkpoints(folder, "mine").steps() == []
+    other = Checkpoints(folder, "other")
+    assert other.steps() == []
+    other.clear()
+    assert Checkpoints(folder, "mine").steps() == [0, 2, 10]
     checkpoints.clear()
     assert not folder.exists()
 

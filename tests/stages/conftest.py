@@ -24,8 +24,8 @@ from swirl.config.presets import laid_over
 from swirl.core.layout import Layout
 from swirl.models.loading import save
 from swirl.wiring.attempts import attempts
-from swirl.wiring.inputs import questions_of
 from swirl.wiring.policies import load_policy
+from swirl.wiring.questions import questions_of
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY: dict[str, Any] = {

@@ -19,8 +19,8 @@ from swirl.core.records import load, load_json
 from swirl.core.seeds import derive
 from swirl.core.types import Prediction, Question, Trajectory
 from swirl.wiring.attempts import attempts, roll_out_all
-from swirl.wiring.inputs import questions_of
 from swirl.wiring.policies import load_policy
+from swirl.wiring.questions import questions_of
 from tests.stages.conftest import clone
 
 SEARCHED = {"mini-hotpotqa", "mini-musique", "mini-cofca", "mini-beerqa"}
@@ -143,7 +143,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(
 
 def times(layout: Layout) -> dict[str, int]:
     """When each block of both journals was committed."""
-    journals = (layout.root / ".swirl/journals").glob("evaluate-base*/block-*.parquet")
+    journals = (layout.root / ".swirl/journals").glob("evaluate-base*/*/block-*.parquet")
     return {f"{path.parent.name}/{path.name}": path.stat().st_mtime_ns for path in journals}
 
 

@@ -25,9 +25,13 @@ from tests.stages.conftest import clone, run_stages
 
 
 def served(url: str, model: str = "vllm", api: str = "completions") -> dict[str, Any]:
-    limits = {"requests_per_minute": 0, "tokens_per_minute": 0, "timeout_s": 60.0, "retries": 0}
-    prices = {"cost_per_million_input": 0.0, "cost_per_million_output": 0.0}
-    return {"url": url, "model": model, "api": api, "key_env": "", "concurrency": 4, **limits, **prices}
+    return {"url": url, "model": model, "api": api, "key_env": ""}
+
+
+PATIENT = {
+    "concurrency": 4, "requests_per_minute": 0, "tokens_per_minute": 0, "timeout_s": 60.0, "retries": 0,
+    "cost_per_million_input": 0.0, "cost_per_million_output": 0.0,
+}  # fmt: skip
 
 
 def pointer(folder: str, **more: Any) -> dict[str, Any]:
@@ -38,7 +42,7 @@ WRITES = {"max_tokens": 12, "votes": 1, "temperature": 0.0}
 
 
 def changed(params: Params, **changes: Any) -> Params:
-    return validate(laid_over(params.model_dump(), changes), "tests")
+    return validate(laid_over(params.model_dump(), {"clients": {"default": PATIENT}, **changes}), "tests")
 
 
 def out_of_order(text: str, fails: Callable[[int], bool]) -> Scripted:
@@ -154,11 +158,8 @@ def test_training_whose_judge_goes_away_ends_there_and_goes_on_from_its_checkpoi
         short = changed(
             params,
             base_model=pointer("unused"),
-            reward_model={
-                "source": "endpoint",
-                **WRITES,
-                "server": {**served(judge.url, "judge", "chat"), "concurrency": 1},
-            },
+            reward_model={"source": "endpoint", **WRITES, "server": served(judge.url, "judge", "chat")},
+            clients={"default": {**PATIENT, "concurrency": 1}},
             train={"swirl": {"updates": 2, "check_every": 1}},
         )
 

@@ -80,7 +80,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(
 
 
 def committed(layout: Layout) -> list[Path]:
-    return list(layout.trajectories_journal.glob("block-*.parquet"))
+    return list(layout.trajectories_journal.glob("*/block-*.parquet"))
 
 
 def times(layout: Layout) -> dict[str, int]:

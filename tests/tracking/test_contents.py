@@ -259,7 +259,7 @@ def test_tables_are_data_sets_that_mlflow_finds_again(layout: Layout) -> None:
 
 def test_checkpoints_and_curves_are_recorded_while_training_runs(layout: Layout) -> None:
     """The stage removes its checkpoints at its end; its last row comes with its files."""
-    folder = layout.root / ".swirl/checkpoints/train-swirl"
+    folder = layout.root / ".swirl/checkpoints/train-swirl/mark"
     rows: list[dict[str, Any]] = []
     with tracking.stage_run("train-swirl", PARAMS, layout):
         pace = Pace(layout.pace("train-swirl"), 16e9)
@@ -332,7 +332,7 @@ def test_a_server_that_says_nothing_costs_no_checkpoint(
     layout: Layout, silent: socket.socket, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """The stage is over, and its checkpoints gone, before the first request is."""
-    folder = layout.root / ".swirl/checkpoints/train-swirl"
+    folder = layout.root / ".swirl/checkpoints/train-swirl/mark"
     with tracking.stage_run("train-swirl", PARAMS, layout):
         checkpoint(folder, 1)
         wait_for_live(layout, 1)

@@ -47,8 +47,8 @@ def run_side(side: Result) -> Result:
     from swirl.config import params as params_module
     from swirl.core.layout import Layout
     from swirl.wiring.attempts import attempts, roll_out_all
-    from swirl.wiring.inputs import questions_of
     from swirl.wiring.policies import load_policy
+    from swirl.wiring.questions import questions_of
 
     root = Path.cwd()
     params, layout = params_module.load(root / "params.yaml"), Layout(root)

@@ -10,12 +10,13 @@ from pydantic import Field, ValidationError, model_validator
 
 from swirl.config.base_model import AnnotatedBase, BaseModelSection, EmbeddedBase, EndpointBase
 from swirl.config.data import Benchmark, CheckQuestions, Download, Index
+from swirl.config.evaluation import Evaluate, Report, Tracking
 from swirl.config.messages import explain
-from swirl.config.results import Evaluate, Report, Tracking
 from swirl.config.reward_model import EndpointReward, RewardModelSection
 from swirl.config.section import Section
+from swirl.config.served import Clients
 from swirl.config.shared import Prompts, Rollout, Runtime, Task, Tools
-from swirl.config.training import Train
+from swirl.config.train import Train
 from swirl.config.trajectories import CheckSteps, CheckTrajectories, Filter, Judge, Synthesize
 from swirl.config.yaml_text import read
 from swirl.core.errors import ParamsError
@@ -43,6 +44,7 @@ class Params(Section):
     train: Train
     evaluate: Evaluate
     report: Report
+    clients: Clients
     tracking: Tracking
 
     @model_validator(mode="after")

@@ -1,29 +1,26 @@
-"""A server that has a model."""
+"""Servers that have models (what an answer depends on), and how they are asked (what it does not depend on)."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from swirl.config.section import Count, Positive, Section
 from swirl.endpoints.requests import ALLOWED, is_key_env, is_url
 
+DEFAULT = "default"
+"""The entry of `clients` for servers that have none of their own."""
+
 
 class Served(Section):
-    """An OpenAI-compatible server: vLLM, SGLang, llama.cpp, a hosted model."""
+    """An OpenAI-compatible server: vLLM, SGLang, llama.cpp, a hosted model. `clients` says how it is asked."""
 
     url: str = Field(description="base address, as http://127.0.0.1:8000/v1")
     model: str = Field(description="the name the server knows it by")
     api: Literal["completions", "chat"] = Field(description="completions is token-exact where the server gives ids")
     key_env: str = Field(description="environment variable that holds the key; '': none")
-    concurrency: Count = Field(description="requests at the same time")
-    requests_per_minute: Annotated[int, Field(ge=0)] = Field(description="at most; 0: no limit")
-    tokens_per_minute: Annotated[int, Field(ge=0)] = Field(description="at most; 0: no limit")
-    timeout_s: Positive = Field(description="seconds a request may take")
-    retries: Annotated[int, Field(ge=0)] = Field(description="further tries after 429, 5xx and time-outs; 0: none")
-    cost_per_million_input: Annotated[float, Field(ge=0)] = Field(description="price of a million prompt tokens")
-    cost_per_million_output: Annotated[float, Field(ge=0)] = Field(description="price of a million reply tokens")
 
     @model_validator(mode="after")
     def _holds_no_secret(self) -> Served:
@@ -32,3 +29,37 @@ class Served(Section):
             if not fine:
                 raise ValueError(f"{name} {ALLOWED[name]}")
         return self
+
+
+class ClientSettings(Section):
+    """How a server is asked: pace, patience, prices. No stage depends on it."""
+
+    concurrency: Count = Field(description="requests at the same time")
+    requests_per_minute: Annotated[int, Field(ge=0)] = Field(description="at most; 0: no limit")
+    tokens_per_minute: Annotated[int, Field(ge=0)] = Field(description="at most; 0: no limit")
+    timeout_s: Positive = Field(description="seconds a request may take")
+    retries: Annotated[int, Field(ge=0)] = Field(description="further tries after 429, 5xx and time-outs; 0: none")
+    cost_per_million_input: Annotated[float, Field(ge=0)] = Field(description="price of a million prompt tokens")
+    cost_per_million_output: Annotated[float, Field(ge=0)] = Field(description="price of a million reply tokens")
+
+
+def _checked(clients: Mapping[str, ClientSettings]) -> Mapping[str, ClientSettings]:
+    if DEFAULT not in clients:
+        raise ValueError(f"{DEFAULT} is missing: how servers without an entry of their own are asked")
+    if not all(is_url(name.partition("#")[0]) for name in clients if name != DEFAULT):
+        # The name is not repeated: it may hold a key.
+        raise ValueError(f"expected {DEFAULT}, a server's url, or url#model; a url {ALLOWED['url']}")
+    return clients
+
+
+Clients = Annotated[
+    Mapping[str, ClientSettings],
+    AfterValidator(_checked),
+    Field(description="default, and servers that are asked otherwise: by url, or by url#model"),
+]
+
+
+def client_settings(clients: Mapping[str, ClientSettings], server: Served) -> ClientSettings:
+    """How this server is asked: by the entry of its model there, else of its url, else the default."""
+    names = (f"{server.url}#{server.model}", server.url, DEFAULT)
+    return next(clients[name] for name in names if name in clients)

@@ -24,9 +24,10 @@ from swirl.pretraining.annotated_examples import fitting, written
 from swirl.pretraining.training import Schedule
 from swirl.rollout.engine import Policy
 from swirl.wiring.attempts import attempts, roll_out_all
-from swirl.wiring.inputs import derivations_of, questions_of
+from swirl.wiring.judge_prompts import judge_question
 from swirl.wiring.policies import load_local_policy
-from swirl.wiring.prompts import judge_question, prompts_to_demonstrate
+from swirl.wiring.prompts import prompts_to_demonstrate
+from swirl.wiring.questions import derivations_of, questions_of
 
 
 def make(params: Params, layout: Layout) -> None:

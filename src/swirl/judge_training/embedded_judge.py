@@ -24,8 +24,8 @@ from swirl.pretraining.training import Schedule
 from swirl.rollout.engine import Policy
 from swirl.tools import Calculator, Search
 from swirl.wiring.attempts import attempts_with, roll_out_all
+from swirl.wiring.judge_prompts import judge_question
 from swirl.wiring.policies import load_local_policy
-from swirl.wiring.prompts import judge_question
 
 SOURCES = {"mini-hotpotqa": 1 / 3, "mini-musique": 1 / 3, "mini-beerqa": 1 / 3, "mini-gsm8k": 1.0}
 """Benchmarks whose kind of question the base answers for the judge to learn from, and their shares of the count."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
-from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 
 from swirl.core.errors import DataError
@@ -23,6 +23,9 @@ CARRIES_ONLY = dict.fromkeys(("base_model", "reward_model", "synthesize"), "swir
 `base_model` and `reward_model` ask no server, but write down its address. What `synthesize` asks, and what becomes of
 an answer, is decided in `swirl.rollout.remote`. A server's answers may change without DVC seeing it in any case.
 """
+
+COMPUTE = ("accelerate", "bm25s", "numpy", "peft", "safetensors", "sympy", "tokenizers", "torch", "transformers")
+"""The libraries that outputs are computed with. Their exact versions are in constraints-compute.txt."""
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -54,17 +57,25 @@ def modules(stage: str, package: Path = _PACKAGE) -> list[str]:
     return sorted(path.relative_to(package).as_posix() for path in found)
 
 
-@cache
 def digest(stage: str, package: Path = _PACKAGE) -> str:
-    """A hash of what `modules` say, as syntax trees: comments, docstrings and layout are no part of it."""
+    """A hash of the source of a stage, and of the versions of the libraries that it computes with.
+
+    Source counts as its syntax trees, so that comments, docstrings and layout are no part of the hash.
+    """
     whole = hashlib.blake2b(digest_size=16)
-    for name in modules(stage, package):
-        for part in (name, ast.dump(_tree(package / name))):
-            whole.update(f"{len(part)}:{part}".encode())
+    parts = [part for name in modules(stage, package) for part in (name, ast.dump(_tree(package / name)))]
+    for part in (*parts, *(f"{name}=={version(name)}" for name in libraries(stage, package))):
+        whole.update(f"{len(part)}:{part}".encode())
     return whole.hexdigest()
 
 
-@cache
+def libraries(stage: str, package: Path = _PACKAGE) -> list[str]:
+    """Those of `COMPUTE` that a stage's source imports, sorted."""
+    trees = ((package / name, _tree(package / name)) for name in modules(stage, package))
+    imported = {name.partition(".")[0] for path, tree in trees for name in _imports(tree, path)}
+    return sorted(imported & set(COMPUTE))
+
+
 def _tree(path: Path) -> ast.Module:
     """A file's syntax tree without its docstrings (any statement that is a string alone)."""
     tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))

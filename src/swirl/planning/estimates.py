@@ -18,7 +18,7 @@ from swirl.benchmarks.hub import HUB
 from swirl.config.base_model import EmbeddedBase, EndpointBase, Pretrained
 from swirl.config.params import Params, task_of
 from swirl.config.reward_model import EndpointReward
-from swirl.config.served import Served
+from swirl.config.served import Served, client_settings
 from swirl.core.splits import counts, files_of
 from swirl.planning.sizes import UNKNOWN, Size, size_of
 from swirl.planning.workload import CHARACTERS_A_TOKEN, PROMPT_TOKENS, Rollouts, questions, rollouts, step_tokens
@@ -250,7 +250,8 @@ def _judged(params: Params, made: Rollouts) -> str:
     read = asked * JUDGE_PROMPT + _asks(params) * made.states
     if math.isnan(read):
         return f"by {server.url}"
-    cost = (read * server.cost_per_million_input + asked * reward.max_tokens * server.cost_per_million_output) / 1e6
+    prices = client_settings(params.clients, server)
+    cost = (read * prices.cost_per_million_input + asked * reward.max_tokens * prices.cost_per_million_output) / 1e6
     return f"by {server.url}, {read:,.0f} prompt tokens" + (f", at most {cost:,.2f} by its prices" if cost else "")
 
 

@@ -25,8 +25,9 @@ from swirl.pretraining.annotated_examples import Blend, drills, examples, fittin
 from swirl.pretraining.architectures import fresh_gemma2
 from swirl.pretraining.training import Schedule, train, weighted_loss
 from swirl.rollout.engine import MALFORMED_REPLY
-from swirl.wiring.inputs import questions_of
-from swirl.wiring.prompts import judge_question, prompts_to_demonstrate
+from swirl.wiring.judge_prompts import judge_question
+from swirl.wiring.prompts import prompts_to_demonstrate
+from swirl.wiring.questions import questions_of
 
 
 def make(params: Params, layout: Layout) -> None:

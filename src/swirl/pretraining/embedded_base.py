@@ -29,7 +29,8 @@ from swirl.pretraining.word_tokenizer import build_tokenizer
 from swirl.rollout.engine import MALFORMED_REPLY, Attempt, Policy
 from swirl.tools.search import NO_RESULT
 from swirl.wiring.attempts import attempts, roll_out_all
-from swirl.wiring.prompts import judge_question, prompts_to_demonstrate
+from swirl.wiring.judge_prompts import judge_question
+from swirl.wiring.prompts import prompts_to_demonstrate
 
 
 def make(params: Params, layout: Layout) -> None:

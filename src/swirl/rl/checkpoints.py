@@ -8,17 +8,16 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from swirl.core.journal import claim
+from swirl.core.journal import claim, discard
 from swirl.rl.masters import Masters
 
 
 class Checkpoints:
-    """Checkpoints in one folder, valid for one fingerprint of params and inputs only."""
+    """Checkpoints of one training run, valid for one fingerprint of source, settings and inputs only."""
 
     def __init__(self, folder: Path, fingerprint: str) -> None:
-        """Open `folder`; checkpoints that another fingerprint left there are thrown away."""
-        self._folder = folder
-        claim(folder, fingerprint)
+        """Open the checkpoints of this fingerprint in `folder`; those of others stay, and are named."""
+        self._folder = claim(folder, fingerprint)
 
     def save(self, step: int, masters: Masters, optimizer: Any, record: dict[str, Any]) -> None:
         """Commit the state after `step` updates, of what trains alone; `record` is plain JSON."""
@@ -64,9 +63,8 @@ class Checkpoints:
         return record
 
     def clear(self) -> None:
-        """Throw the checkpoints away: the run is complete elsewhere. A kill in between leaves none that count."""
-        (self._folder / "fingerprint").unlink()
-        shutil.rmtree(self._folder)
+        """Throw the checkpoints away: the run is complete elsewhere."""
+        discard(self._folder)
 
     def _target(self, step: int) -> Path:
         return self._folder / f"step-{step:06d}"

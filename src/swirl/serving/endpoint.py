@@ -5,13 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import cast
 
-from swirl.config.served import Served
+from swirl.config.served import DEFAULT, ClientSettings, Served
 from swirl.core.errors import ModelError
 from swirl.models.chat import Chat
 from swirl.rollout.remote import RemotePolicy
 from swirl.wiring.servers import client_of
 
 _NO_LIMIT = 1 << 40
+_CLIENTS = {
+    DEFAULT: ClientSettings(
+        concurrency=1,
+        requests_per_minute=0,
+        tokens_per_minute=0,
+        timeout_s=120.0,
+        retries=2,
+        cost_per_million_input=0.0,
+        cost_per_million_output=0.0,
+    )
+}
+"""One person asks, who waits for the answer."""
 _END = 0
 
 
@@ -30,20 +42,13 @@ def endpoint_policy(address: str, key_env: str = "") -> RemotePolicy:
             model=model,
             api="chat",
             key_env=key_env,
-            concurrency=1,
-            requests_per_minute=0,
-            tokens_per_minute=0,
-            timeout_s=120.0,
-            retries=2,
-            cost_per_million_input=0.0,
-            cost_per_million_output=0.0,
         )
     except ValueError:  # the address is not repeated: a key may have been put into it
         raise ModelError(
             "an endpoint is URL#MODEL: http:// or https://, a host and a path such as /v1, no key or query, and then # "
             "and the name that the server knows the model by; --key-env is the NAME of the variable that holds the key"
         ) from None
-    return RemotePolicy(model, client_of(served), cast("Chat", TextChat()), _NO_LIMIT)
+    return RemotePolicy(model, client_of(served, _CLIENTS), cast("Chat", TextChat()), _NO_LIMIT)
 
 
 class TextChat:

@@ -10,13 +10,13 @@ from swirl.core.layout import Layout
 
 def run(params: Params, layout: Layout) -> None:
     """Make models/base: a model, a pointer to one, or the address of one; and models/base/ceiling."""
-    from swirl.pretraining import annotated_base, embedded_base, pointed
+    from swirl.pretraining import annotated_base, embedded_base, pointed_base
 
     makers = {
         "embedded": embedded_base.make,
         "annotations": annotated_base.make,
-        "pretrained": pointed.pretrained_base,
-        "endpoint": pointed.endpoint_base,
+        "pretrained": pointed_base.pretrained,
+        "endpoint": pointed_base.endpoint,
     }
     shutil.rmtree(layout.model("base"), ignore_errors=True)  # of another source, when it runs without DVC
     makers[params.base_model.source](params, layout)

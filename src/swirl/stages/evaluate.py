@@ -21,13 +21,14 @@ from swirl.evaluation.scoring import predict, score
 from swirl.judging.rationale import RationaleJudge
 from swirl.models.skipped import why_skipped
 from swirl.pipeline.progress import Progress
+from swirl.pipeline.source import digest
 from swirl.rollout.engine import Attempt
 from swirl.wiring.attempts import attempts, blocks, check_rollouts, sampling
 from swirl.wiring.graders import load_grader
-from swirl.wiring.inputs import derivations_of, questions_of
 from swirl.wiring.judges import load_reward_model
 from swirl.wiring.policies import AnyPolicy, load_policy, roll_out_any
 from swirl.wiring.prompts import own_files
+from swirl.wiring.questions import derivations_of, questions_of
 from swirl.wiring.servers import report_use
 
 
@@ -81,12 +82,12 @@ def run(params: Params, layout: Layout, item: str) -> None:
 
 
 def _journals(params: Params, layout: Layout, item: str) -> dict[bool, Journal]:
-    """What was rolled out already, with tools (True) and without, of this model with these params and inputs."""
+    """What was rolled out already of this model, with tools (True) and without."""
     sections = [params.seed, dict(params.tasks)]
     sections += [part.model_dump() for part in (params.runtime, params.tools, params.rollout, params.evaluate)]
     models = dict.fromkeys((layout.model("base"), layout.model(item)))
     inputs = [layout.questions, layout.root / "data/index", *models, *own_files(params, layout)]
-    mark = fingerprint(sections, inputs)
+    mark = fingerprint(digest("evaluate"), sections, inputs)
     return {with_tools: Journal(layout.evaluation_journal(item, with_tools), mark) for with_tools in (True, False)}
 
 

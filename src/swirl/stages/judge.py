@@ -15,6 +15,7 @@ from swirl.core.types import OUTCOME, Question, Stop, Trajectory, Verdict
 from swirl.judging.rationale import RationaleJudge
 from swirl.judging.reward import RewardModel
 from swirl.pipeline.progress import Progress
+from swirl.pipeline.source import digest
 from swirl.wiring.graders import load_grader
 from swirl.wiring.judges import load_reward_model
 from swirl.wiring.servers import report_use
@@ -31,7 +32,7 @@ def run(params: Params, layout: Layout) -> None:
     sections: list[Any] = [params.seed, size]
     sections += [part.model_dump() for part in (params.runtime, params.judge, params.reward_model)]
     inputs = [layout.trajectories, layout.questions, layout.model("reward"), layout.root / params.prompts.judge]
-    journal = Journal(layout.root / ".swirl/journals/judge", fingerprint(sections, inputs))
+    journal = Journal(layout.root / ".swirl/journals/judge", fingerprint(digest("judge"), sections, inputs))
 
     def judged(block: list[Trajectory]) -> list[Verdict]:
         if grader is None:

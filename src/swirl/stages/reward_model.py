@@ -10,14 +10,13 @@ from swirl.core.layout import Layout
 
 def run(params: Params, layout: Layout) -> None:
     """Make models/reward: a model with its measured error rates, a pointer to one, or the address of one."""
-    from swirl.judge_training import annotated_judge, embedded_judge
-    from swirl.pretraining import pointed
+    from swirl.judge_training import annotated_judge, embedded_judge, pointed_judge
 
     makers = {
         "embedded": embedded_judge.make,
         "annotations": annotated_judge.make,
-        "pretrained": pointed.pretrained_judge,
-        "endpoint": pointed.endpoint_judge,
+        "pretrained": pointed_judge.pretrained,
+        "endpoint": pointed_judge.endpoint,
     }
     shutil.rmtree(layout.model("reward"), ignore_errors=True)  # of another source, when it runs without DVC
     makers[params.reward_model.source](params, layout)

@@ -12,10 +12,11 @@ from swirl.core.seeds import derive
 from swirl.core.threads import spread
 from swirl.core.types import ActionKind, Stop, Trajectory
 from swirl.pipeline.progress import Progress
+from swirl.pipeline.source import digest
 from swirl.wiring.attempts import attempts, blocks, check_rollouts, sampling
-from swirl.wiring.inputs import questions_of
 from swirl.wiring.policies import load_policy, roll_out_any
 from swirl.wiring.prompts import own_files
+from swirl.wiring.questions import questions_of
 from swirl.wiring.servers import report_use
 
 
@@ -26,7 +27,7 @@ def run(params: Params, layout: Layout) -> None:
     sections = [params.seed, dict(params.tasks)]
     sections += [part.model_dump() for part in (params.runtime, params.tools, params.rollout, params.synthesize)]
     inputs = [layout.questions, layout.root / "data/index", layout.model("base"), *own_files(params, layout)]
-    journal = Journal(layout.trajectories_journal, fingerprint(sections, inputs))
+    journal = Journal(layout.trajectories_journal, fingerprint(digest("synthesize"), sections, inputs))
     policy = load_policy(params, layout.model("base"), "base", params.synthesize.server)
     seed = derive(params.seed, "synthesize")
     drawn = sampling(params, settings.temperature)

@@ -28,6 +28,7 @@ from swirl.models.flops import matmul_flops
 from swirl.models.loading import load_model, load_tokenizer, save
 from swirl.models.skipped import mark_skipped
 from swirl.pipeline.progress import Progress
+from swirl.pipeline.source import digest
 from swirl.rl.checkpoints import Checkpoints
 from swirl.rl.guard import Limits, Look, objection
 from swirl.rl.masters import Masters
@@ -70,8 +71,8 @@ def run(params: Params, layout: Layout, item: str) -> None:
         adapters.add(policy.model, adapter.rank, adapter.alpha, adapter.targets, seed)
     check_packing(policy.model, comb_of(groups[0]), params.train.packed)
     development = Development(params, layout, policy, processes)
-    folder, print_ = layout.root / f".swirl/checkpoints/train-{item}", _fingerprint(params, layout, item)
-    checkpoints = processes.from_main(Checkpoints(folder, print_) if processes.main else None)
+    folder, mark = layout.root / f".swirl/checkpoints/train-{item}", _fingerprint(params, layout, item)
+    checkpoints = processes.from_main(Checkpoints(folder, mark) if processes.main else None)
     assert checkpoints is not None
     train = {"swirl": train_swirl, "sft": train_sft}[item]
     pace = None
@@ -256,12 +257,13 @@ def _fingerprint(params: Params, layout: Layout, item: str) -> str:
     method = {"swirl": params.train.swirl, "sft": params.train.sft}[item]
     adapter = params.train.lora
     sections: list[Any] = [params.seed, item, dict(params.tasks), launched()[1]]
-    sections += [part.model_dump() for part in (params.runtime, params.rollout, params.tools, params.judge)]
+    sections += [part.model_dump() for part in (params.runtime, params.rollout, params.tools)]
+    sections += [params.judge.threshold, params.judge.retry_failed]
     sections += [params.train.packed, params.train.token_budget, params.train.gradient_checkpointing]
     sections += [method.model_dump(), adapter.model_dump() if adapter else None, params.reward_model.model_dump()]
     inputs = [layout.steps, layout.model("base"), layout.model("reward"), layout.questions, layout.derivations]
     inputs += [layout.root / "data/index", layout.root / params.prompts.judge, *own_files(params, layout)]
-    return fingerprint(sections, inputs)
+    return fingerprint(digest("train"), sections, inputs)
 
 
 def _final(series: Series) -> dict[str, float]:

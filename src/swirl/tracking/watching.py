@@ -78,7 +78,7 @@ class Watcher:
 
     def _look(self) -> None:
         """Record checkpoints that are new, with the part of the curves that they hold."""
-        for folder in sorted(self._folder.glob("step-*")):
+        for folder in sorted(self._folder.glob("*/step-*")):
             with contextlib.suppress(OSError):  # it went away under our eyes
                 made = folder.stat().st_mtime
                 if made < self._run.started - CLOCK_TICK or folder.name in self._seen:

@@ -15,8 +15,8 @@ from swirl.core.types import ActionKind, SubTrajectory, Trajectory
 from swirl.rollout.engine import Policy
 from swirl.tools.actions import DEFAULT_TAGS, parse
 from swirl.wiring.attempts import attempts, roll_out_all
-from swirl.wiring.inputs import derivations_of, questions_of
 from swirl.wiring.judges import load_reward_model
+from swirl.wiring.questions import derivations_of, questions_of
 
 
 class Development:

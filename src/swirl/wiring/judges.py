@@ -16,7 +16,7 @@ from swirl.judging.reward import RewardModel
 from swirl.models.chat import Chat
 from swirl.models.loading import context_of, deterministic, load_chat, load_model
 from swirl.models.prompts import read_prompt
-from swirl.wiring.prompts import judge_question
+from swirl.wiring.judge_prompts import judge_question
 from swirl.wiring.servers import client_of, judge_cache
 
 Judge = RewardModel | RationaleJudge
@@ -59,7 +59,7 @@ def endpoint_judge(
     served: Served, settings: object, params: Params, layout: Layout, text_only: bool = False
 ) -> EndpointJudge:
     """The judge behind `served`, which asks as `settings` say: `votes`, `temperature`, `max_tokens`."""
-    client, prompts = client_of(served, judge_cache(layout)), read_judge_prompts(params, layout)
+    client, prompts = client_of(served, params.clients, judge_cache(layout)), read_judge_prompts(params, layout)
     seed, chat = derive(params.seed, "judge"), _policy_chat(layout, text_only)
     votes = int(getattr(settings, "votes", 1))
     judge = EndpointJudge(f"endpoint:{served.model}", client, prompts, chat, _sampling(settings), votes, seed)

@@ -19,7 +19,7 @@ AnyPolicy = Policy | RemotePolicy
 
 def load_policy(params: Params, folder: Path, name: str, server: Served | None = None) -> AnyPolicy:
     """The policy of a model's folder: here, with torch made deterministic, or behind `server` or the folder's own."""
-    remote = remote_policy(folder, name, server, params.runtime.context)
+    remote = remote_policy(params, folder, name, server)
     return remote or load_local_policy(params, folder, name)
 
 
@@ -37,12 +37,12 @@ def roll_out_any(policy: AnyPolicy, *arguments: Any, **named: Any) -> list[Traje
     return roll(policy, *arguments, **named)  # type: ignore[arg-type]
 
 
-def remote_policy(folder: Path, name: str, server: Served | None, context: int) -> RemotePolicy | None:
+def remote_policy(params: Params, folder: Path, name: str, server: Served | None) -> RemotePolicy | None:
     """The policy behind `server`, or behind the server that the model's folder names; None when there is neither.
 
-    `context` is the longest conversation; 0 asks the model's own configuration.
+    `runtime.context` is the longest conversation; 0 asks the model's own configuration.
     """
-    path = folder / SERVER
+    path, context = folder / SERVER, params.runtime.context
     if path.exists():
         found = load_json(path)
         server, own = server or Served.model_validate(found["server"]), int(found["context"])
@@ -52,4 +52,4 @@ def remote_policy(folder: Path, name: str, server: Served | None, context: int) 
         return None
     else:
         chat, context = load_chat(folder), configured_context(folder, context)
-    return RemotePolicy(name, client_of(server), chat, context)
+    return RemotePolicy(name, client_of(server, params.clients), chat, context)

@@ -1,4 +1,4 @@
-"""From params to the prompt files: the policy's, and the turn that asks a local judge for a verdict."""
+"""From params to the policy's prompts."""
 
 from __future__ import annotations
 
@@ -40,8 +40,3 @@ def prompts_to_demonstrate(params: Params, layout: Layout) -> Prompts:
 def own_files(params: Params, layout: Layout) -> list[Path]:
     """Prompts and own tools: inputs that a journal's fingerprint must hold, for they may change under one name."""
     return [layout.root / params.prompts.policy, layout.root / params.tools.folder]
-
-
-def judge_question(params: Params, layout: Layout) -> str:
-    """The turn that asks a local judge for GOOD or BAD."""
-    return read_prompt(layout.root / params.prompts.judge / "verdict.txt")

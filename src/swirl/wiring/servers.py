@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import atexit
+from collections.abc import Mapping
 from pathlib import Path
 
 from swirl.config.base_model import EndpointBase
-from swirl.config.served import Served
+from swirl.config.served import ClientSettings, Served, client_settings
 from swirl.core.distributed import launched
 from swirl.core.errors import ModelError
 from swirl.core.layout import Layout
@@ -19,15 +20,16 @@ SERVER = "server.json"
 _open: dict[tuple[Endpoint, Path | None], Client] = {}
 
 
-def client_of(served: Served, cache: Path | None = None) -> Client:
-    """The open client of a server, one a process; it closes when the process ends.
+def client_of(served: Served, clients: Mapping[str, ClientSettings], cache: Path | None = None) -> Client:
+    """The open client of a server, one a process, which asks as `clients` say; it closes when the process ends.
 
     `cache` is a folder of answers that are never asked for again.
     """
     processes = launched()[1]  # together they keep to the limits
-    limits = {name: getattr(served, name) / processes for name in ("requests_per_minute", "tokens_per_minute")}
-    alone = {**limits, "concurrency": max(1, served.concurrency // processes)}
-    endpoint = Endpoint(**{**served.model_dump(), **alone})
+    settings = client_settings(clients, served)
+    limits = {name: getattr(settings, name) / processes for name in ("requests_per_minute", "tokens_per_minute")}
+    share = {**limits, "concurrency": max(1, settings.concurrency // processes)}
+    endpoint = Endpoint(**{**served.model_dump(), **settings.model_dump(), **share})
     if (endpoint, cache) not in _open:
         client = Client(endpoint, cache)
         client.__enter__()

@@ -1,0 +1,25 @@
+"""`source: pretrained` and `source: endpoint`: a judge that somebody else made, pointed to and never copied."""
+
+from __future__ import annotations
+
+from swirl.config.params import Params
+from swirl.config.reward_model import EndpointReward, PretrainedReward
+from swirl.core.layout import Layout
+from swirl.core.records import save_json
+from swirl.pretraining.pointed_base import point, write_empty_reports
+
+
+def pretrained(params: Params, layout: Layout) -> None:
+    """models/reward points to a model of the hub or of a folder."""
+    settings = params.reward_model
+    assert isinstance(settings, PretrainedReward)
+    point("reward", settings, layout)
+    write_empty_reports("reward_model", layout)
+
+
+def endpoint(params: Params, layout: Layout) -> None:
+    """models/reward says which server judges."""
+    settings = params.reward_model
+    assert isinstance(settings, EndpointReward)
+    save_json(settings.model_dump(), layout.model("reward") / "judge.json")
+    write_empty_reports("reward_model", layout)
