@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -135,6 +136,22 @@ def test_code_of_another_checkout_is_noticed(swirl: Swirl, project: Layout, root
     (project.root / "params.yaml").write_text("seed: zero\n")
     first = swirl("stage", "download").stderr.splitlines()[0]
     assert first == (f"swirl: warning: running {root / 'src/swirl'}, while DVC watches {watched}; activate .venv here")
+
+
+def test_a_library_of_another_version_than_the_one_written_down_is_noticed(
+    swirl: Swirl, project: Layout, root: Path
+) -> None:
+    (project.root / "params.yaml").write_text("seed: zero\n")
+    written = (root / "constraints-compute.txt").read_text()
+    (project.root / "constraints-compute.txt").write_text(written)
+    assert "is installed, while" not in swirl("stage", "index").stderr
+    (project.root / "constraints-compute.txt").write_text(written.replace("bm25s==", "bm25s==0."))
+    (line,) = [line for line in swirl("stage", "index").stderr.splitlines() if "is installed, while" in line]
+    assert re.fullmatch(
+        r"swirl: warning: bm25s [\d.]+ is installed, while constraints-compute.txt, which DVC watches, says 0[\d.]+: "
+        r"install that one \(make venv\), or write [\d.]+ there",
+        line,
+    )
 
 
 def test_torch_stages_run_in_a_process_started_with_the_allocator_settings() -> None:

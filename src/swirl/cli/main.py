@@ -61,6 +61,7 @@ def stage(
     _check_stage(name, item)
     layout = project_layout()
     _warn_of_other_source(layout.root / "src/swirl")
+    _warn_of_other_versions(name, layout.root / "constraints-compute.txt")
     from swirl.config import params
 
     resolved = params.load(layout.root / "params.yaml")
@@ -238,6 +239,25 @@ def _warn_of_other_source(watched: Path) -> None:
     running = Path(__file__).resolve().parents[1]
     if watched.is_dir() and watched.resolve() != running:
         print(f"swirl: warning: running {running}, while DVC watches {watched}; activate .venv here", file=sys.stderr)
+
+
+def _warn_of_other_versions(stage: str, file: Path) -> None:
+    """Say so when a library that the stage computes with is not of the version that DVC writes down."""
+    if not file.exists():
+        return
+    from importlib.metadata import version
+
+    from swirl.pipeline.source import libraries
+
+    written = dict(line.split("==") for line in file.read_text(encoding="utf-8").splitlines() if "==" in line)
+    for library in libraries(stage):
+        installed = version(library).partition("+")[0]  # a CPU build is called 2.13.0+cpu
+        if installed != written.get(library, installed):
+            print(
+                f"swirl: warning: {library} {installed} is installed, while {file.name}, which DVC watches, says "
+                f"{written[library]}: install that one (make venv), or write {installed} there",
+                file=sys.stderr,
+            )
 
 
 def _check_stage(name: str, item: str | None) -> None:
