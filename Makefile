@@ -2,20 +2,20 @@
 # make test    sets up .venv, runs the fast tests
 # make check   lint, formatting, types, import rules, all tests
 # make smoke   the whole pipeline at its smallest (presets/smoke.yaml), in a temporary copy
-# make smoke-prefect  the same, and once more on a Prefect schedule
-# make mlflow  MLflow's pages of the runs so far
-# make prefect  a Prefect server at http://127.0.0.1:4200, a worker, the deployments of prefect.yaml, until Ctrl-C
-# make prefect-demo  deploys and runs the pipeline once; brings a server of its own when there is none
-# make clean   removes what can be made again; keeps .venv, the data and the runs
+# make smoke-prefect  the same, then once more as a scheduled Prefect run
+# make mlflow  MLflow's pages about the runs so far, at http://127.0.0.1:5000
+# make prefect  a Prefect server at http://127.0.0.1:4200, a worker and the deployments of prefect.yaml, until Ctrl-C
+# make prefect-demo  deploys the pipeline and runs it once; starts a server of its own when none is running
+# make clean   removes caches and the pipeline's intermediate state; keeps .venv, the data and the runs
 
 SHELL := /bin/bash
 VENV := .venv
 PREFECT_PORT ?= 4200
-# The first Python of at least 3.11; override with make PYTHON=/path/to/python3.
+# The first Python on PATH that is 3.11 or newer; override with make PYTHON=/path/to/python3.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	if $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then echo $$p; break; fi; done)
 
-# A file's tests share servers and models, so they stay in one process.
+# The tests of a file share servers and models, so they stay in one process.
 PYTEST := OMP_NUM_THREADS=1 pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
@@ -33,7 +33,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 venv: $(VENV)/.installed
 
-# torch goes first and exact: a range would bring gigabytes of CUDA with it.
+# torch is installed first, at an exact version: a range would pull in gigabytes of CUDA.
 $(VENV)/.installed: pyproject.toml constraints.txt constraints-compute.txt
 	@test -n "$(PYTHON)" || { echo "swirl needs Python 3.11 or newer and found none on PATH; try: make PYTHON=/path/to/python3.11"; exit 1; }
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"swirl needs Python 3.11 or newer; $(PYTHON) is {v[0]}.{v[1]}. Try: make PYTHON=/path/to/python3.11")'

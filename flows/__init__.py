@@ -1,1 +1,1 @@
-"""Flows of Prefect over the stages of dvc.yaml."""
+"""Prefect flows over the stages of dvc.yaml."""

@@ -1,4 +1,4 @@
-"""What a flow run shows of the pipeline's reports, as Prefect artifacts."""
+"""Prefect artifacts that show the pipeline's reports in a flow run."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ SCORE = ("benchmark", "model", "with_tools", "n", "accuracy", "ci_low", "ci_high
 
 
 def link_run(root: Path, run_id: str) -> None:
-    """A link to the MLflow run; a warning where MLflow or Prefect cannot be reached."""
-    if run_id.startswith(PENDING):  # tracking has said so
+    """Add a link to the MLflow run; only warn when MLflow or Prefect cannot be reached."""
+    if run_id.startswith(PENDING):  # not in MLflow yet, as tracking has already warned
         return
     uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root / 'mlflow.db'}"
     from mlflow.tracking import MlflowClient
@@ -36,17 +36,17 @@ def link_run(root: Path, run_id: str) -> None:
             key="mlflow-run",
             description="Metrics, parameters and models. Without an MLflow server: `make mlflow` shows it.",
         )
-    except Exception as error:  # tracking never costs a run
+    except Exception as error:  # tracking never fails a run
         get_run_logger().warning("The MLflow run %s has no link: %s", run_id, type(error).__name__)
 
 
 def pages(uri: str) -> str:
-    """Where a browser finds the runs of an MLflow store: no password is part of that."""
+    """The address at which a browser finds the runs of an MLflow store, without credentials."""
     return re.sub("://[^/]*@", "://", uri).rstrip("/") if uri.startswith("http") else MLFLOW_PAGES
 
 
 def show(layout: Layout, states: Mapping[str, State[Any]]) -> None:
-    """Gates, funnel and results of the stages that this run ran or found up to date, as far as there are any."""
+    """Show gates, filter funnel and results, as far as their stages ran or were up to date in this run."""
     done = {name for name, state in states.items() if state.is_completed()}
     gates = [name.removeprefix("check_") for name in states if name.startswith("check_")]
     _gates(layout, gates, done)
@@ -128,4 +128,4 @@ def _scores(layout: Layout) -> list[dict[str, Any]]:
 
 
 def _rounded(value: Any) -> Any:
-    return float(f"{value:.4g}") if isinstance(value, float) else value  # p values are tiny
+    return float(f"{value:.4g}") if isinstance(value, float) else value  # p-values may be tiny

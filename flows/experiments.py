@@ -1,7 +1,7 @@
 """Many pipeline runs with different settings as one flow: an ablation.
 
-Each run is a DVC experiment of its own (`dvc exp show`) and a run of its own below one MLflow run. Stages whose
-settings do not differ run once: the others restore them from DVC's run cache.
+Each run is a DVC experiment (`dvc exp show`) and a child of one MLflow run. A stage whose settings are the same in
+several runs runs once: the others restore its outputs from DVC's run cache.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Seeds = list[Annotated[int, Field(ge=0)]]
 
 @flow(name="swirl-experiment", flow_run_name="{name}")
 def experiment(name: str, overrides: dict[str, Any], group: str, parallel: int, project: str) -> State[Any]:
-    """One run of the grid; the state's result is reports/results.json, or None."""
+    """One run of the grid; the state's result is the content of reports/results.json, or None."""
     try:
         outcome: Outcome = run(Path(project), overrides, Settings(parallel=parallel), name, group)
     except SwirlError as error:
@@ -61,13 +61,13 @@ def experiments(
     """Run every combination and compare them in one table. A run that fails does not stop the others.
 
     Args:
-        filters: Values of filter.strategy; none: the one of params.yaml.
-        methods: What each run trains and the table compares; both are trained in one run.
-        seeds: Values of seed; none: the one of params.yaml.
-        grid: More values to combine, by dotted key, as {"train.swirl.lr": [0.0001, 0.0002]}.
-        runs: Overrides of each run, one by one, in the place of a grid, as [{"seed": 1}, {"judge.threshold": 0.6}].
-        parallel: Independent stages of one run that run at the same time; the runs follow one another.
-        project: The folder with dvc.yaml; a relative one counts from where the worker starts the flow.
+        filters: Values of filter.strategy; if empty, the one of params.yaml.
+        methods: The methods that each run trains and the table compares; one run trains all of them.
+        seeds: Values of seed; if empty, the one of params.yaml.
+        grid: Further values to combine, by dotted key, such as {"train.swirl.lr": [0.0001, 0.0002]}.
+        runs: Overrides of each run, such as [{"seed": 1}, {"judge.threshold": 0.6}], instead of filters, seeds, grid.
+        parallel: Maximum number of independent stages of one run at the same time; the runs follow one another.
+        project: The folder with dvc.yaml; a relative path is resolved where the worker starts the flow.
     """
     root, name = Path(project).resolve(), flow_run.get_name() or "experiments"
     axes: dict[str, list[Any]] = {"filter.strategy": list(filters), "seed": list(seeds), **grid}
@@ -86,7 +86,10 @@ def experiments(
 def _compare(
     root: Path, name: str, wanted: list[dict[str, Any]], first: Params, methods: Sequence[str], parallel: int
 ) -> str:
-    """Run one after the other below an MLflow run, which gets the params of the first: which ones failed, or empty."""
+    """Do all runs, one after the other, and return an error that names those that failed, or the empty string.
+
+    They are children of a new MLflow run, which records the params of the first.
+    """
     layout = Layout(root)
     group = tracking.open_run(layout, first, f"experiments {name}", {"experiments": str(len(wanted))})
     artifacts.link_run(root, group)
@@ -99,7 +102,7 @@ def _compare(
             states.append(experiment(label, one, group, parallel, str(root), return_state=True))
             try:
                 _show(name, wanted, states, methods)
-            except Exception as failure:  # what is shown never costs a run
+            except Exception as failure:  # showing results never fails a run
                 get_run_logger().warning("The comparison is not complete: %s", failure)
         failed = [f"{name}-{number}" for number, state in enumerate(states, start=1) if not state.is_completed()]
         error = f"{len(failed)} of {len(wanted)} runs failed: {', '.join(failed)}" if failed else ""
@@ -109,7 +112,7 @@ def _compare(
 
 
 def combinations(axes: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
-    """Every combination of the values; an axis without values is left out. One empty one when there is no axis."""
+    """Every combination of the values; an axis without values is left out. Without axes, one empty combination."""
     used = {key: values for key, values in axes.items() if values}
     return [dict(zip(used, values, strict=True)) for values in itertools.product(*used.values())]
 
@@ -117,10 +120,10 @@ def combinations(axes: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
 def table(
     runs: Sequence[tuple[str, Mapping[str, Any], Mapping[str, Any] | None]], methods: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """One row a run and method, best first: what differs between the runs, the mean accuracy, that of each benchmark.
+    """One row per run and method, best first: the settings that differ, the mean accuracy and that of each benchmark.
 
-    A run is its name, its overrides, and its results.json (None: it failed; its row says so and comes last). Its
-    overrides may name methods of its own.
+    A run is (name, overrides, results.json). Without results it failed; its row says so and comes last.
+    Overrides may hold train.methods, which then replace `methods`.
     """
     keys = list(dict.fromkeys(key for _, overrides, _ in runs for key in overrides if key != "train.methods"))
     differs = [
@@ -147,7 +150,7 @@ def table(
 
 
 def _show(name: str, wanted: list[dict[str, Any]], states: list[State[Any]], methods: Sequence[str]) -> None:
-    """The table of the runs so far."""
+    """Show the table of the runs so far."""
     runs = []
     for number, (one, state) in enumerate(zip(wanted, states, strict=False), start=1):
         runs.append((f"{name}-{number}", plain(one), state.result() if state.is_completed() else None))
@@ -156,7 +159,7 @@ def _show(name: str, wanted: list[dict[str, Any]], states: list[State[Any]], met
 
 
 def main() -> int:
-    """Run the flow from the command line: the grid as JSON, else the default one."""
+    """Run the flow from the command line, with its arguments as one JSON object; without it, the default grid."""
     end_with_server()
     given = json.loads(sys.argv[1]) if len(sys.argv) > 1 else {}
     state = experiments(**{"project": str(Path(__file__).resolve().parents[1]), **given}, return_state=True)

@@ -1,8 +1,8 @@
-"""The pipeline as a Prefect flow: each DVC stage is a task, in the order and with the dependencies that DVC has.
+"""The pipeline as a Prefect flow: each DVC stage is a task, with the order and dependencies that DVC gives.
 
-`python flows/pipeline.py` runs it; Prefect starts a server of its own for the time of the run. prefect.yaml deploys it.
-What there is to run, and whether it has to, is for DVC alone to say: a task is `dvc repro --single-item STAGE` and
-nothing more. Overrides run in a worktree (`swirl.orchestration.worktrees`) and never touch the project's files.
+`python flows/pipeline.py` runs it, with a Prefect server that lives as long as the run. prefect.yaml deploys it. DVC
+alone decides which stages there are and whether they have to run: a task is `dvc repro --single-item STAGE` and nothing
+more. Overrides run in a worktree (`swirl.orchestration.worktrees`) and never touch the project's files.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-# Prefect reads its settings when it is imported, and puts this folder alone on the import path.
+# Prefect reads its settings when it is imported, and puts only this folder on the import path.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("DO_NOT_TRACK", "1")
@@ -47,15 +47,15 @@ from swirl.core.records import load_json
 from swirl.orchestration.ends import when_asked_to_end
 from swirl.orchestration.groups import Groups
 from swirl.orchestration.worktrees import sweep, worktree
-from swirl.pipeline.environment import reach_this_machine
+from swirl.pipeline.environment import bypass_proxy_for_localhost
 from swirl.tracking.ledger import PENDING
 
-reach_this_machine()  # Prefect's server, or MLflow's, may be here
+bypass_proxy_for_localhost()  # Prefect's server, or MLflow's, may be on this machine
 
 NOT_RUN = re.compile(r"Stage '(.+)' (didn't change, skipping|is cached - skipping run)")
-"""What DVC says of a stage that is up to date, and of one that it restored from its run cache."""
+"""What DVC prints for a stage that is up to date, and for one that it restored from its run cache."""
 SHOWN = 20
-"""Lines of a failed stage that its state repeats."""
+"""Last lines of a failed stage's output that its state repeats."""
 
 Parallel = Annotated[int, Field(ge=1)]
 Retries = Annotated[int, Field(ge=0)]
@@ -64,32 +64,32 @@ Delay = Annotated[float, Field(ge=0)]
 
 @dataclass(frozen=True)
 class Settings:
-    """How stages are run, whatever the project."""
+    """Which stages to run, and how."""
 
     targets: tuple[str, ...] = ()
     force: bool = False
     parallel: int = 1
     retries: int = 2
     retry_delay: float = 10.0
-    """Seconds."""
+    """Seconds before the first retry, doubled before each further one."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a pipeline run."""
+    """The result of a pipeline run."""
 
     error: str
     """The message of the first stage that failed; empty when all is well."""
     stages: int
     results: Mapping[str, Any] | None = None
-    """reports/results.json, when this run made it or found it up to date."""
+    """Content of reports/results.json, when this run made it or found it up to date."""
     experiment: str = ""
     """The DVC experiment that holds the results of a run with overrides."""
 
 
 @dataclass
 class Invocation:
-    """One pipeline run while it is under way."""
+    """A pipeline run in progress."""
 
     root: Path
     """Where the stages run: the project, or its copy with overrides."""
@@ -98,7 +98,7 @@ class Invocation:
     env: Mapping[str, str]
     groups: Groups = field(default_factory=Groups)
     states: dict[str, State[Any]] = field(default_factory=dict)
-    """The final states, as they come."""
+    """Stage -> its final state, for stages that have ended."""
 
 
 @flow(name="swirl-pipeline")  # tasks run in threads, Prefect's default
@@ -111,17 +111,17 @@ def pipeline(
     retry_delay: Delay = 10.0,
     project: str = ".",
 ) -> State[Any]:
-    """Run the stages of dvc.yaml that are not up to date. The first one that fails ends the run with its last lines.
+    """Run the stages of dvc.yaml that are not up to date. The first failure ends the run, which shows its last lines.
 
     Args:
-        overrides: Settings by dotted key, as {"filter.strategy": "outcome", "seed": 1}. They are checked before
-            anything starts, and run in a temporary worktree: params.yaml stays as it is.
-        targets: Run these stages and what they need, as report or train@swirl; none: all stages.
+        overrides: Settings by dotted key, such as {"filter.strategy": "outcome", "seed": 1}. They are checked before
+            anything starts. The run then uses a temporary worktree: params.yaml stays as it is.
+        targets: Run these stages, such as report or train@swirl, and those they need; if empty, all stages.
         force: Run stages that are up to date, too.
-        parallel: Independent stages that run at the same time, at most.
-        retries: Further tries of a stage that asks the network; 0: none. Other stages are never tried again.
-        retry_delay: Seconds before the first further try; twice as many before each next one.
-        project: The folder with dvc.yaml; a relative one counts from where the worker starts the flow.
+        parallel: Maximum number of independent stages that run at the same time.
+        retries: Retries of a stage that uses the network; 0: none. Other stages are never retried.
+        retry_delay: Seconds before the first retry; doubled before each further one.
+        project: The folder with dvc.yaml; a relative path is resolved where the worker starts the flow.
     """
     settings = Settings(tuple(targets), force, parallel, retries, retry_delay)
     try:
@@ -135,9 +135,9 @@ def pipeline(
 
 
 def run(root: Path, overrides: Mapping[str, Any], settings: Settings, name: str, group: str = "") -> Outcome:
-    """Run the pipeline of the project `root` inside a flow run; `group` is the MLflow run to put this one below.
+    """Run the pipeline of the project `root` inside a flow run; `group` is the MLflow run that becomes its parent.
 
-    Raises `SwirlError` before anything starts for overrides and targets that cannot be.
+    Raises `SwirlError`, before anything starts, for overrides or targets that are not valid.
     """
     tags = {f"override.{key}": json.dumps(value) for key, value in plain(overrides).items()}
     tags |= {"mlflow.parentRunId": group} if group and not group.startswith(PENDING) else {}
@@ -159,7 +159,7 @@ def run(root: Path, overrides: Mapping[str, Any], settings: Settings, name: str,
             if outcome.error:
                 return outcome
             copy.finished = True
-            kept = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-") or "run"  # a name of your own may hold anything
+            kept = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-") or "run"  # a user may choose any name
             failure = copy.save_experiment(kept)
             if failure:
                 logger.warning("The results are not kept as a DVC experiment, but in DVC's run cache: %s", failure)
@@ -171,14 +171,14 @@ def run(root: Path, overrides: Mapping[str, Any], settings: Settings, name: str,
 
 
 def _open(root: Path, params: Mapping[str, Any], name: str, tags: Mapping[str, str]) -> str:
-    """The MLflow run of this flow run, with a link to it."""
+    """Open the MLflow run of this flow run, link to it, and return its id."""
     run_id = tracking.open_run(Layout(root), params, f"flow {name}", tags)
     artifacts.link_run(root, run_id)
     return run_id
 
 
 def _run(invocation: Invocation, run_id: str) -> Outcome:
-    """Run what there is to run, record it in MLflow as `run_id`, and show it."""
+    """Run the stages, record them below the MLflow run `run_id`, and show the results."""
     layout, states = Layout(invocation.root), invocation.states
     error = "the flow was stopped"
     invocation.env = {**invocation.env, "SWIRL_RUN_ID": run_id}
@@ -192,7 +192,7 @@ def _run(invocation: Invocation, run_id: str) -> Outcome:
         tracking.close_run(layout, run_id, error)
     try:
         artifacts.show(layout, states)
-    except Exception as failure:  # what is shown never costs a run
+    except Exception as failure:  # showing results never fails a run
         get_run_logger().warning("The artifacts of this run are not complete: %s", failure)
     reported = "report" in states and not error and layout.results.exists()
     return Outcome(error, len(states), load_json(layout.results) if reported else None)
@@ -200,9 +200,9 @@ def _run(invocation: Invocation, run_id: str) -> Outcome:
 
 @contextlib.contextmanager
 def store_of(root: Path) -> Iterator[None]:
-    """Let all runs be recorded in one MLflow store: that of the environment, else the project's own.
+    """Record all runs in one MLflow store: that of MLFLOW_TRACKING_URI, else the project's own.
 
-    A relative path counts from the project, as in `dvc repro`, also where stages run in a worktree.
+    A relative path is resolved in the project, as in `dvc repro`, even when stages run in a worktree.
     """
     given = os.environ.get("MLFLOW_TRACKING_URI")
     os.environ["MLFLOW_TRACKING_URI"] = _from(root, given or "sqlite:///mlflow.db")
@@ -215,7 +215,7 @@ def store_of(root: Path) -> Iterator[None]:
 
 
 def _from(root: Path, uri: str) -> str:
-    """The address of an MLflow store; the path of a file, if it is a relative one, counts from `root`."""
+    """The address of an MLflow store, where a relative file path is made absolute from `root`."""
     return re.sub("^(sqlite:///|file:)(?!/)", lambda scheme: f"{scheme[0]}{root}/", uri)
 
 
@@ -225,11 +225,12 @@ def _params(root: Path) -> dict[str, Any]:
 
 
 def plan(project: Path, targets: tuple[str, ...] = ()) -> dict[str, list[str]]:
-    """What `dvc repro` would go through: each stage and the stages that it needs. Raises `DataError` for a target.
+    """Stage -> the stages that it needs directly, for each stage that `dvc repro` would go through, in its order.
 
-    `train` stands for `train@sft` and `train@swirl`, `sub/dvc.yaml:train` for a stage of another dvc.yaml. Nothing
-    is needed by a frozen stage. What `dvc add` tracks is in DVC's graph, too, but there is nothing to run for it.
-    DVC's own look-up of targets goes by the current folder, which need not be the project.
+    `train` stands for `train@sft` and `train@swirl`, `sub/dvc.yaml:train` for a stage of another dvc.yaml. A frozen
+    stage needs no other. Files that `dvc add` tracks are in DVC's graph, too, but have nothing to run. Targets are
+    looked up here, because DVC looks them up from the current folder, which need not be the project. Raises `DataError`
+    for an unknown target, and when there are no stages.
     """
     from dvc.repo import Repo
     from dvc.repo.reproduce import get_active_graph, plan_repro
@@ -252,19 +253,19 @@ def plan(project: Path, targets: tuple[str, ...] = ()) -> dict[str, list[str]]:
 
 
 def _address(stage: Any, project: Path) -> str:
-    """What DVC calls a stage inside the project: `train@sft`, or `sub/dvc.yaml:train@sft`."""
+    """DVC's name of a stage, as seen from the project: `train@sft`, or `sub/dvc.yaml:train@sft`."""
     path = os.path.relpath(os.path.realpath(stage.path), os.path.realpath(project))
     return str(stage.name) if path == "dvc.yaml" else f"{path}:{stage.name}"
 
 
 @task(task_run_name="{name}", cache_policy=NO_CACHE)
 def run_stage(name: str, invocation: Invocation) -> State[Any]:
-    """Let DVC run one stage if it has to. The state is called `Cached` when nothing had to run."""
+    """Let DVC run one stage if it is not up to date. The state is named `Cached` when nothing had to run."""
     force = ["--force"] if invocation.settings.force else []
     command = [sys.executable, "-m", "dvc", "repro", "--single-item", *force, name]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     env = {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", **invocation.env}
-    if name.startswith("check_"):  # why an earlier run failed there
+    if name.startswith("check_"):  # a report of an earlier failure
         (invocation.root / f".swirl/quality/{name.removeprefix('check_')}.failed.json").unlink(missing_ok=True)
     logger, last, skipped = get_run_logger(), deque[str](maxlen=SHOWN), ""
     with invocation.groups.lines(command, invocation.root, env) as (process, lines):
@@ -281,7 +282,7 @@ def run_stage(name: str, invocation: Invocation) -> State[Any]:
 
 
 def _run_stages(needs: Mapping[str, list[str]], invocation: Invocation) -> None:
-    """Run stages as soon as what they need is done and there is room; after a failure start no other."""
+    """Run each stage when the stages it needs are done, `parallel` at the same time; after a failure start no other."""
     states = invocation.states
     waiting, futures = list(needs), dict[str, PrefectFuture[Any]]()
     running = dict[PrefectFuture[Any], str]()
@@ -293,14 +294,14 @@ def _run_stages(needs: Mapping[str, list[str]], invocation: Invocation) -> None:
             futures[name] = _task(name, invocation).submit(name, invocation, wait_for=before, return_state=False)
             running[futures[name]] = name
         done = next(as_completed(list(running)))
-        done.wait()  # without it `state` is what the server knows, which comes later
+        done.wait()  # without this, `state` is what the server knows, which lags behind
         states[running.pop(done)] = done.state
         if not done.state.is_completed():
             waiting.clear()
 
 
 def _task(name: str, invocation: Invocation) -> Any:
-    """The stage's task, with further tries where they are safe."""
+    """The task of a stage, with retries where they are safe."""
     settings = invocation.settings
     if not settings.retries or not asks_network(name, invocation.params):
         return run_stage.with_options(name=name)
@@ -332,12 +333,12 @@ def _dry_run(layout: Layout, overrides: Mapping[str, Any], targets: tuple[str, .
 
 
 def end_with_server() -> None:
-    """Let a program that is asked to end, or whose terminal closes, also end the server that Prefect started for it."""
+    """On SIGTERM or SIGHUP, exit as usual, so that the server that Prefect started for this program ends, too."""
     when_asked_to_end(lambda number: sys.exit(128 + number))
 
 
 def main() -> int:
-    """Run the flow from the command line; 1 when a stage failed."""
+    """Run the flow from the command line; returns 1 when it failed."""
     parser = argparse.ArgumentParser(description="Run the SWiRL pipeline (dvc.yaml) as a Prefect flow.")
     parser.add_argument("--project", default=str(Path(__file__).resolve().parents[1]), help="folder with dvc.yaml")
     parser.add_argument(

@@ -1,7 +1,7 @@
-"""Which stages a flow tries again after a failure: those that ask the network, and no other.
+"""Which stages a flow retries after a failure: those that use the network, and no others.
 
-A gate that failed fails again, and so does a stage that computes. Stages that ask servers commit their work to a
-journal, so another try asks nothing twice.
+A gate that failed would fail again, and so would a stage that only computes. Stages that ask servers commit their work
+to a journal, so a retry repeats no request that was answered and committed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def asks_network(stage: str, params: Mapping[str, Any]) -> bool:
 
 
 def _get(params: Mapping[str, Any], *keys: str) -> Any:
-    """What stands below these keys; None where there is no such key."""
+    """The value below these nested keys; None where one of them is missing."""
     found: Any = params
     for key in keys:
         found = found.get(key) if isinstance(found, Mapping) else None

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from swirl.orchestration.ends import when_asked_to_end
-from swirl.pipeline.environment import quiet, reach_this_machine
+from swirl.pipeline.environment import bypass_proxy_for_localhost, disable_telemetry
 
 ROOT = Path(__file__).resolve().parents[1]
 POOL = "swirl"
@@ -28,22 +28,22 @@ DEMO = "swirl-pipeline/swirl-on-demand"
 PATIENCE = 120.0
 """Seconds that a server may take to start."""
 GRACE = 60.0
-"""Seconds that server and worker have to end, the runs under way included."""
+"""Seconds that server and worker have to end, flow runs in progress included."""
 
 
 class LocalError(Exception):
-    """What keeps server, worker or deployments from starting."""
+    """A server, worker or deployment cannot start."""
 
 
 def environment(api: str) -> dict[str, str]:
-    """What Prefect's programs run with."""
+    """The environment variables of Prefect's programs."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     patient = {"PREFECT_SERVER_DATABASE_TIMEOUT": "60"}  # seconds; stages keep all cores busy
     return {**patient, **os.environ, "PATH": path, "PREFECT_API_URL": api}
 
 
 def answers(api: str) -> bool:
-    """Whether a Prefect server answers there."""
+    """Whether a Prefect server answers at this API address."""
     request = urllib.request.Request(f"{api}/health")
     try:
         with urllib.request.urlopen(request, timeout=5) as reply:
@@ -53,7 +53,7 @@ def answers(api: str) -> bool:
 
 
 def prefect(api: str, *arguments: str) -> None:
-    """Run a command of Prefect. Raises `LocalError` with what it said."""
+    """Run a Prefect command. Raises `LocalError` with its output when it fails."""
     command = [sys.executable, "-m", "prefect", "--no-prompt", *arguments]
     done = subprocess.run(command, cwd=ROOT, env=environment(api), capture_output=True, text=True, check=False)
     if done.returncode:
@@ -62,9 +62,9 @@ def prefect(api: str, *arguments: str) -> None:
 
 @contextlib.contextmanager
 def running(api: str, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A command of Prefect in the background; asked to end at the end, killed when it does not."""
+    """A Prefect command in the background; terminated when the context ends, and killed if it does not react."""
     command = [sys.executable, "-m", "prefect", "--no-prompt", *arguments]
-    # In a group of its own, so that Ctrl-C in a terminal reaches it through us alone.
+    # In a group of its own, so that Ctrl-C in a terminal reaches it only through this program.
     process = subprocess.Popen(command, cwd=ROOT, env=environment(api), start_new_session=True)
     try:
         yield process
@@ -80,7 +80,7 @@ def running(api: str, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
 
 @contextlib.contextmanager
 def server(port: int) -> Iterator[str]:
-    """A Prefect server at 127.0.0.1: the address of its API. Raises `LocalError` when it cannot start."""
+    """Run a Prefect server at 127.0.0.1 and yield its API address. Raises `LocalError` when it cannot start."""
     api = f"http://127.0.0.1:{port}/api"
     if answers(api):
         raise LocalError(
@@ -104,7 +104,7 @@ def worker(api: str) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def deploy(api: str) -> None:
-    """Make the deployments what prefect.yaml says, and the work pool if there is none."""
+    """Create or update the deployments of prefect.yaml, and create the work pool if there is none."""
     try:
         prefect(api, "work-pool", "inspect", POOL)
     except LocalError:
@@ -123,7 +123,7 @@ def up(port: int) -> int:
 
 
 def demo(port: int) -> int:
-    """Deploy and run the pipeline once, on the server that is there or on one for the time of the run."""
+    """Deploy and run the pipeline once, on a server that already runs or on one that ends with the run."""
     given = os.environ.get("PREFECT_API_URL")
     local = f"http://127.0.0.1:{port}/api"
     with contextlib.ExitStack() as stack:
@@ -147,15 +147,16 @@ def _end(number: int) -> None:
 
 
 def main() -> int:
-    """Start what was asked for; 1 with a sentence when something keeps it from starting."""
+    """Start what was asked for; prints one sentence and returns 1 when it cannot start."""
     parser = argparse.ArgumentParser(description="Prefect on this machine: server, worker, deployments.")
     parser.add_argument("what", choices=["up", "demo"], help="up: serve until Ctrl-C; demo: deploy and run once")
     parser.add_argument("--port", type=int, default=4200, help="the server's port (default: 4200)")
     chosen = parser.parse_args()
-    quiet()
-    reach_this_machine()
+    disable_telemetry()
+    bypass_proxy_for_localhost()
     when_asked_to_end(_end)
-    # A shell starts what is in the background with Ctrl-C ignored; Prefect's worker ends by nothing else.
+    # A shell starts background programs with SIGINT ignored, which Prefect's worker would inherit. But SIGINT alone
+    # ends it: it turns SIGTERM into SIGINT.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     actions: dict[str, Any] = {"up": up, "demo": demo}
     try:

@@ -1,4 +1,4 @@
-"""A project with a taught policy, an index and an evaluation, as `swirl ask` and the registry find one."""
+"""A small project with a taught policy, an index and predictions, for tests of `swirl ask` and the model registry."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ SETTINGS: dict[str, Any] = {
     "index": {"retriever": "bm25"},
 }
 QUESTION, ANSWER = "what is born", "Oslo"
-"""What the policy searches for once and then knows."""
+"""A question that the policy answers after one search, and its answer."""
 
 
 def project(root: Path, **settings: Any) -> Layout:
-    """The project, with two benchmarks that search the same two passages; `settings` are laid over its params."""
+    """A project with two benchmarks that search the same two passages; `settings` are laid over its params."""
     layout = Layout(root)
     root.mkdir(parents=True, exist_ok=True)
     tree = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
@@ -51,7 +51,7 @@ def project(root: Path, **settings: Any) -> Layout:
 
 
 def write_questions(layout: Layout, count: int = 40, asked: str = QUESTION) -> None:
-    """As many questions of each of two benchmarks."""
+    """Writes `count` evaluation questions for each of the two benchmarks, and one training question."""
     tools = ("search", "calculator")
     rows = [Question("train/0", "mini", "train", asked, (ANSWER,), 2, tools)]
     for benchmark in ("mini", "other"):
@@ -62,7 +62,7 @@ def write_questions(layout: Layout, count: int = 40, asked: str = QUESTION) -> N
 
 
 def predict(layout: Layout, model: str, right: int, count: int = 40) -> None:
-    """The evaluation of a model: of both benchmarks the first `right` questions are right with tools, none without."""
+    """Writes predictions of a model: right on the first `right` questions of each benchmark, and only with tools."""
     rows = [
         Prediction(
             f"{benchmark}/{i}", benchmark, model, with_tools, "", with_tools and i < right, 0.0, 0.0, 0.0, 0.0, None,
@@ -76,7 +76,7 @@ def predict(layout: Layout, model: str, right: int, count: int = 40) -> None:
 
 
 def nudge(layout: Layout) -> None:
-    """Other weights in the policy's folder: too little to change what it says."""
+    """Changes the policy's weights on disk, by too little to change what it says."""
     from safetensors.torch import load_file, save_file
 
     path = layout.model("swirl") / "model.safetensors"

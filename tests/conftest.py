@@ -1,4 +1,4 @@
-"""What all tests share."""
+"""Environment, settings and fixtures of all tests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# What a user, a git hook or a CI service has set for other work, before any test module imports what reads it.
+# Clears what a user, a git hook or a CI service may have set, before a test module imports anything that reads it.
 for _names in (
     ("HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_TOKEN", "HUGGINGFACE_HUB_CACHE", "TRANSFORMERS_OFFLINE"),
     ("MLFLOW_EXPERIMENT_NAME", "MLFLOW_TRACKING_URI", "PREFECT_API_URL", "SWIRL_RUN_ID", "RANK", "WORLD_SIZE"),
@@ -32,14 +32,14 @@ os.environ["GX_ANALYTICS_ENABLED"] = "False"
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
 
-# How long an example of hypothesis takes says how busy the machine is.
+# No deadline: how long a Hypothesis example takes depends on how busy the machine is.
 settings.register_profile("swirl", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("swirl")
 
 
 @pytest.fixture(autouse=True)
 def _own_accelerator() -> Iterator[None]:
-    """Accelerate keeps one mixed precision for each process; a stage is a process, but a test is not."""
+    """Resets Accelerate, which fixes the mixed precision once for a process: stages have one each, tests share one."""
     yield
     if "accelerate.state" in sys.modules:
         from accelerate.state import AcceleratorState

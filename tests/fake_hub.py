@@ -1,4 +1,4 @@
-"""A small server that answers the few requests of the hub library which a download makes."""
+"""A small server that answers the few requests that the hub library makes for a download."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class FakeHub:
     address: str = ""
 
     def answer(self, path: str) -> tuple[int, dict[str, str], bytes]:
-        """(status, headers, body)."""
+        """(status, headers, body) of the answer to a request."""
         if path.startswith("/pages/"):
             body = self.pages.get(path.removeprefix("/pages/"))
             return (404, {}, b"") if body is None else (200, {}, body)
@@ -46,7 +46,7 @@ class FakeHub:
 
 @contextmanager
 def running(hub: FakeHub) -> Iterator[FakeHub]:
-    """The server on a free port of this machine, its address in `hub.address`."""
+    """Serves `hub` on a free local port and sets `hub.address`."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

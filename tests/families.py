@@ -1,6 +1,6 @@
-"""Tokenizers of the real families' classes, trained on a few sentences, with those families' chat templates.
+"""Tokenizers of the classes that real model families use, trained on a few sentences, with their chat templates.
 
-The templates are the families' own, without their branches for tools and system turns, which no conversation here has.
+The templates are the families' own, without the branches for tools and system turns, which no test here uses.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def mistral() -> Any:
 
 @cache
 def llama3(template: str = LLAMA3) -> Any:
-    """PreTrainedTokenizerFast: bytes with tiktoken's split; the end of a turn is no `eos_token` of the class."""
+    """PreTrainedTokenizerFast: byte-level with tiktoken's split; its `eos_token` is not the token that ends a turn."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -133,7 +133,7 @@ def llama3(template: str = LLAMA3) -> Any:
 
 @cache
 def qwen3() -> Any:
-    """Qwen2Tokenizer, as Qwen3 has it: <think> and </think> are tokens but no special ones."""
+    """Qwen2Tokenizer, as Qwen3 has it: <think> and </think> are single tokens, but not special ones."""
     from tokenizers import AddedToken
     from transformers import Qwen2Tokenizer
 

@@ -1,4 +1,4 @@
-"""`flows/server.py up` as a process of its own, and its server's API: what a user of the UI does and sees."""
+"""`flows/server.py up` in a process of its own, and its API, through which tests do and see what a UI user does."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Served:
     process: subprocess.Popen[bytes]
 
     def post(self, path: str, body: Any = None, method: str = "POST") -> Any:
-        """What the API answers; asked again while its server is busy."""
+        """The API's answer; the request is repeated while the server is busy."""
         data, kind = json.dumps(body or {}).encode(), {"Content-Type": "application/json"}
         address = f"http://127.0.0.1:{self.port}/api/{path}"
         failure: OSError | None = None
@@ -42,7 +42,7 @@ class Served:
                 with urllib.request.urlopen(request, timeout=60) as reply:
                     return json.loads(reply.read() or b"null")
             except urllib.error.HTTPError as error:
-                if error.code != 503:  # what a server says whose database is busy
+                if error.code != 503:  # the answer of a server whose database is busy
                     raise
                 failure = error
             except OSError as error:  # no answer in time, or a connection that broke
@@ -55,13 +55,13 @@ class Served:
         return next(one for one in found if one["name"] == name)
 
     def run(self, name: str, **parameters: Any) -> str:
-        """Trigger a deployment as the UI does: the flow run's id."""
-        body = {"parameters": parameters, "idempotency_key": uuid.uuid4().hex}  # asked twice, it is one run
+        """Triggers a deployment as the UI does, and returns the id of the flow run."""
+        body = {"parameters": parameters, "idempotency_key": uuid.uuid4().hex}  # a repeated request makes no second run
         created = self.post(f"deployments/{self.deployment(name)['id']}/create_flow_run", body)
         return str(created["id"])
 
     def fired(self, name: str) -> dict[str, Any]:
-        """The first flow run of a deployment's schedule, once it has ended; those that wait behind it never run."""
+        """The first flow run of a deployment's schedule, once it has ended; later scheduled runs are cancelled."""
         deployment = self.deployment(name)["id"]
 
         def runs(*states: str) -> list[dict[str, Any]]:
@@ -70,7 +70,7 @@ class Served:
             return found
 
         self.wait(lambda: bool(runs("RUNNING", *ENDED)))
-        run = runs("RUNNING", *ENDED)[0]  # it may have ended in the meantime, and the next one begun
+        run = runs("RUNNING", *ENDED)[0]  # by now it may have ended and the next one begun
         self.post(f"deployments/{deployment}", {"paused": True}, "PATCH")
         for waiting in runs("SCHEDULED"):
             self.post(f"flow_runs/{waiting['id']}/set_state", {"state": {"type": "CANCELLED"}, "force": True})
@@ -94,7 +94,7 @@ class Served:
         self.wait(lambda: self.tasks(run) == [*expected], 60, lambda: self.tasks(run))
 
     def artifacts(self, run: str) -> dict[str, Any]:
-        """Data by key, the newest of each key."""
+        """The data of the run's artifacts by key, the newest of each key."""
         body = {"artifacts": {"flow_run_id": {"any_": [run]}}, "sort": "CREATED_DESC"}
         found: dict[str, Any] = {}
         for one in self.post("artifacts/filter", body):
@@ -116,12 +116,12 @@ class Served:
             found += page
 
     def log(self, run: str, until: str) -> list[str]:
-        """The run's log once `until` stands in it: Prefect sends the last lines after the state that ends the run."""
+        """The run's log once it contains `until`: Prefect sends the last lines after the state that ends the run."""
         self.wait(lambda: any(until in one for one in self.messages(run)), 60, lambda: self.messages(run))
         return self.messages(run)
 
     def whole_log(self, run: str) -> list[str]:
-        """The run's log once its own last line stands in it; its tasks' lines say "Finished in state" much sooner."""
+        """The run's log once it has the run's own "Finished in state"; those of its tasks come much sooner."""
 
         def ends(one: dict[str, Any]) -> bool:
             return one["task_run_id"] is None and one["message"].startswith("Finished in state")
@@ -132,7 +132,7 @@ class Served:
     def wait(
         self, done: Callable[[], bool], seconds: float = 600.0, seen: Callable[[], object] = lambda: "nothing"
     ) -> None:
-        """Ask until it is done; `seen` says what is there instead when time is over."""
+        """Waits until `done()` is true; when time runs out, the failure shows `seen()`."""
         deadline = time.monotonic() + seconds
         while not done():
             assert self.process.poll() is None, "the server or the worker has ended"
@@ -142,8 +142,8 @@ class Served:
 
 @contextmanager
 def serving(project: Path, environment: dict[str, str], log: Path) -> Iterator[Served]:
-    """The project's flows/server.py until the end of the context; what it says goes to `log`."""
-    with held_port() as port:  # where the server can listen
+    """Runs the project's flows/server.py until the context ends; its output goes to `log`."""
+    with held_port() as port:  # kept free for the server
         command = [sys.executable, str(project / "flows/server.py"), "up", "--port", str(port)]
         with log.open("wb") as output:
             process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)

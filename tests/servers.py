@@ -1,18 +1,18 @@
 """Real HTTP servers for tests, on 127.0.0.1.
 
 `scripted(*replies)` answers from a script, well or badly, in a thread of the test. `serving(folder)` serves a local
-model from a process of its own. Through /v1/completions it imitates what vLLM does with these fields: `prompt`
+model in a process of its own. Through /v1/completions it imitates what vLLM does with these fields: `prompt`
 as text or token ids, `max_tokens`, `temperature` 0, `stop_token_ids`, `logprobs`, `return_token_ids` (`token_ids` and
 `prompt_token_ids` in each choice), `return_tokens_as_token_ids`, the errors of a wrong model, a wrong key and a full
-context; and /v1/models. It decodes greedily, each token by a plain forward over all that came before. The name of the
-model that it is asked for decides its manners:
+context; and /v1/models. It decodes greedily, each token by a plain forward over all that came before. The model name
+in a request selects the server's behaviour, called its manners in the code:
 
 - vllm: as above
-- short: the same with a context of `SHORT` tokens
-- locked: the same with a key, `THE_KEY`
+- short: as vllm, with a context of `SHORT` tokens
+- locked: as vllm, but requires the key `THE_KEY`
 - older: a vLLM that does not know `return_token_ids` yet
 - llama: llama.cpp's `logprobs.content`, which leaves the end of turn out
-- text: text in, text out, and every field beyond that refused, as `transformers serve` does
+- text: text in, text out, and refuses every field beyond that, as `transformers serve` does
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ class Reply:
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     delay_s: float = 0
-    """Before anything is sent."""
+    """Seconds to wait before anything is sent."""
     claimed: int | None = None
-    """Content-Length, if it is not the body's; the connection is closed after the body."""
+    """A false Content-Length to send; the connection is closed after the body."""
     drip_s: float = 0
     """Seconds between one byte of the body and the next."""
 
 
 def said(text: str, **more: Any) -> Reply:
-    """A good answer of both protocols."""
+    """A good answer, valid in both protocols."""
     choice = {"text": text, "message": {"role": "assistant", "content": text}, "finish_reason": "stop", **more}
     return Reply({"choices": [choice], "usage": {"prompt_tokens": 10, "completion_tokens": 5}})
 
@@ -64,7 +64,7 @@ def refused(status: int, message: str, **headers: str) -> Reply:
 
 
 class _Server(ThreadingHTTPServer):
-    request_queue_size = 128  # the library's 5 is less than a client's requests at a time; who finds no room waits
+    request_queue_size = 128  # the default 5 is fewer than a client's concurrent requests; the others would wait
     daemon_threads = True
 
 
@@ -107,7 +107,7 @@ class Scripted:
 
 
 def scripted(*replies: Reply) -> Scripted:
-    """A server that gives these replies one after the other, and the last one for ever."""
+    """A server that gives these replies one after the other, and then repeats the last one."""
     waiting = list(replies)
     return Scripted(lambda _: waiting.pop(0) if len(waiting) > 1 else waiting[0])
 
@@ -130,9 +130,9 @@ def _send(handler: BaseHTTPRequestHandler, reply: Reply) -> None:
 
 @contextmanager
 def held_port() -> Iterator[int]:
-    """A port of 127.0.0.1 that nobody listens on, and that nobody else is given in the meantime.
+    """A port of 127.0.0.1 that nobody listens on, and that the system gives to nobody else in the meantime.
 
-    A server that is told of it can listen there all the same, as servers set SO_REUSEADDR, too.
+    A server that is given this port can still listen on it, because servers set SO_REUSEADDR, too.
     """
     with socket.socket() as held:
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -141,7 +141,7 @@ def held_port() -> Iterator[int]:
 
 
 def answers(address: str, process: subprocess.Popen[Any], said: Callable[[], str] = lambda: "nothing") -> None:
-    """Wait until a server's process answers at `address`; fails, with what it `said`, when it ends or never does."""
+    """Waits until a server process answers at `address`; fails with `said()` if it ends or never answers."""
     deadline = time.monotonic() + 600
     while True:
         try:
@@ -154,7 +154,7 @@ def answers(address: str, process: subprocess.Popen[Any], said: Callable[[], str
 
 @contextmanager
 def nobody() -> Iterator[str]:
-    """The address of a server that is gone."""
+    """The address of a server that no longer runs."""
     with held_port() as port:
         yield f"http://127.0.0.1:{port}/v1"
 

@@ -1,10 +1,10 @@
 """The whole pipeline at its smallest, in a temporary copy of the project: `make smoke`, `make smoke-prefect`.
 
-Copies the files that git knows or would add, chooses the preset smoke, runs `dvc repro`, prints
-the results, asks the tuned model a question, shows metrics and plots, and runs `dvc repro` again, which must find
-nothing to do; nor must it in a clone that pulled the run from a DVC remote. With `--schedule`, a server and a worker
-then serve the copy, the schedule of swirl-nightly fires, and its run, which has every stage run again, is read back
-over the API: twice the time, so continuous integration goes without.
+Copies the files that git tracks or would add, chooses the preset `smoke`, runs `dvc repro`, prints the results, asks
+the tuned model a question, shows metrics and plots, and runs `dvc repro` again, which must find nothing to do. The same
+must hold in a clone that pulled the run from a DVC remote. With `--schedule`, a server and a worker then serve the
+copy, the schedule of swirl-nightly fires, and its run, which runs every stage again, is read back over the API. That
+doubles the time, so continuous integration leaves it out.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tests.prefect_api import serving
 
 ROOT = Path(__file__).resolve().parent.parent
 NO_OP_SECONDS = 6.0
-"""Processor time of a `dvc repro` with nothing to do that no busy machine explains; the aim is 2 s on the clock."""
+"""Limit on processor time of a `dvc repro` with nothing to do, high enough for a busy machine; the aim is 2 s."""
 ASK = ["swirl", "ask", "Ann has 3 pens. She finds 2 pens.", "--benchmark", "mini-gsm8k", "--model", "models/swirl"]
 
 
@@ -68,7 +68,7 @@ def run(command: list[str], folder: Path, environment: dict[str, str]) -> None:
 
 
 def check_quiet(command: list[str], folder: Path, environment: dict[str, str]) -> str:
-    """Run a command and return what it printed, unseen; ends this program when it fails or warns."""
+    """Run a command and return its output without showing it; ends this program when it fails or warns."""
     print(f"smoke: {' '.join(command)}", flush=True)
     done = subprocess.run(command, cwd=folder, env=environment, check=False, capture_output=True, text=True)
     if done.returncode or "WARNING" in done.stderr:
@@ -90,7 +90,7 @@ def check_no_op(folder: Path, environment: dict[str, str]) -> None:
 
 
 def check_second_clone(first: Path, folder: Path, environment: dict[str, str]) -> None:
-    """A clone that pulls from a DVC remote in a folder has all of the run, and nothing to run."""
+    """A clone that pulls the run from a DVC remote (a folder) has all of it, and nothing to run."""
     identity = ["-c", "user.name=smoke", "-c", "user.email=smoke@localhost"]
     run(["dvc", "remote", "add", "--quiet", "--default", "store", str(folder / "store")], first, environment)
     run(["dvc", "push", "--quiet"], first, environment)
@@ -105,7 +105,7 @@ def check_second_clone(first: Path, folder: Path, environment: dict[str, str]) -
 
 
 def check_schedule(project: Path, folder: Path, environment: dict[str, str]) -> None:
-    """The nightly deployment fires and completes; what it shows is read back. Every ten seconds, and stages forced."""
+    """The nightly deployment, here every ten seconds and forced, fires and completes; what it shows is read back."""
     began = time.monotonic()
     deployments = yaml.safe_load((project / "prefect.yaml").read_text(encoding="utf-8"))
     nightly = next(one for one in deployments["deployments"] if one["name"] == "swirl-nightly")

@@ -31,7 +31,7 @@ SCRIPT = {
     "born born": ["Rome", FIND, SAY],
     "Oslo what": [LONG, "Rome", "Oslo"],
 }
-"""Prompt -> what the model says, turn by turn. One is as long as an action may be, 16 tokens, and is cut."""
+"""Prompt -> what the model says, turn by turn. `LONG` fills the 16 tokens that an action may have, so it is cut."""
 
 
 def attempts(tools: dict[str, Tool] = TOOLS) -> list[Attempt]:
@@ -41,7 +41,7 @@ def attempts(tools: dict[str, Tool] = TOOLS) -> list[Attempt]:
 
 
 def conversation(prompt: str, replies: list[str]) -> list[tuple[tuple[int, ...], bool]]:
-    """Token ids of a conversation in pieces, and whether the model says the piece."""
+    """The pieces of a conversation: the token ids of each, and whether the model says it."""
     pieces = [(CHAT.prompt(prompt), False)]
     for reply in replies:
         cut = reply == LONG

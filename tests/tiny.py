@@ -30,14 +30,14 @@ WORDS = f"{TAGS} what is born Oslo Rome Ada error: error".split()
 
 
 def llama(vocabulary: int = VOCABULARY, seed: int = 0) -> Any:
-    """A random Llama in float64, grouped key-value heads."""
+    """A random Llama in float64 with grouped key-value heads."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     return _double(LlamaForCausalLM, LlamaConfig(vocab_size=vocabulary, tie_word_embeddings=False, **_SHAPE), seed)
 
 
 def qwen3(vocabulary: int = VOCABULARY, seed: int = 0) -> Any:
-    """A random Qwen3 in float64, tied embeddings."""
+    """A random Qwen3 in float64 with tied embeddings."""
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
     return _double(Qwen3ForCausalLM, Qwen3Config(vocab_size=vocabulary, tie_word_embeddings=True, **_SHAPE), seed)
@@ -61,7 +61,7 @@ def gemma2(vocabulary: int = VOCABULARY, seed: int = 0, window: int = 4) -> Any:
 
 
 def mistral(vocabulary: int = VOCABULARY, seed: int = 0, window: int = 4) -> Any:
-    """A random Mistral in float64: every layer slides, and its configuration has no list of layer types."""
+    """A random Mistral in float64: all layers have a sliding window, and its configuration lists no layer types."""
     from transformers import MistralConfig, MistralForCausalLM
 
     config = MistralConfig(vocab_size=vocabulary, sliding_window=window, tie_word_embeddings=False, **_SHAPE)
@@ -78,7 +78,7 @@ def _double(kind: Any, config: Any, seed: int) -> Any:
 
 
 class Exact(TorchFunctionMode):
-    """Keeps float64 where transformers computes norms and softmax in float32 whatever the model's own type."""
+    """Keeps float64 where transformers computes norms and softmax in float32 whatever the dtype of the model."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
@@ -103,5 +103,5 @@ def naive_logprobs(model: Any, state: tuple[int, ...], action: tuple[int, ...]) 
 
 
 def chat(context: int = 512) -> Chat:
-    """A chat over the embedded tokenizer with a few whole words."""
+    """A chat over the embedded tokenizer, with a few words that are single tokens."""
     return Chat(build_tokenizer(["GOOD BAD", *WORDS], WORDS, context))

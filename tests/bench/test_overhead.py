@@ -1,4 +1,4 @@
-"""`swirl bench overhead`: a stage's times are true, and a run's parts add up to its wall time."""
+"""`swirl bench overhead`: stage times are recorded correctly, and the parts of a run add up to its wall time."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def at(*times: float, run: str = "r", began: float = 100.0, cpu: float = 0.0) ->
 
 
 def a_run() -> dict[str, StageTimes]:
-    """Of 100 to 141.5: a stage of 10 s, a gate of 4 s and another stage of 20 s."""
+    """A run from 100 to 141.5: a stage that works for 10 s, a gate for 4 s and another stage for 20 s."""
     return {
         "download": at(101.0, 102.0, 102.5, 112.5, 113.0, cpu=2.0),
         "check_questions": at(113.5, 114.5, 114.75, 118.75, 119.0, cpu=1.0),
@@ -82,7 +82,7 @@ def test_the_last_run_is_told_from_its_stamps(tmp_path: Path) -> None:
     said = report.text(result)
     assert "| the last run | 3 | 41.0 | 30.0 | 4.0 | 2.8 | 2.5 | 1.8 | 11.0 | 26.8 |" in said
     assert "only 3 of 17 stages ran" in said
-    assert "torch" not in said  # imports are measured beside a run of the benchmark's own
+    assert "torch" not in said  # import times are measured only when the benchmark starts a run itself
 
 
 def test_imports_are_measured_in_processes_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,7 +133,7 @@ def test_stages_of_a_real_dvc_leave_true_stamps(root: Path, tmp_path: Path) -> N
     assert began < one.process_started < one.process_ended < two.process_started < two.process_ended < done
     row = overhead.breakdown(found, began, done - began)
     assert 0.8 <= row["work"] < 4
-    assert row["runner_before"] > 0.2  # DVC itself has to start
+    assert row["runner_before"] > 0.2  # DVC itself takes time to start
 
 
 def test_a_flow_that_starts_a_dvc_a_stage_is_one_run_from_its_own_start(root: Path, tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_a_flow_that_starts_a_dvc_a_stage_is_one_run_from_its_own_start(root: Pa
         assert process.returncode == 0, said
     one, two = stage_times.read(Layout(tmp_path)).values()
     assert one.run == two.run == "flow"
-    assert one.run_started == pytest.approx(psutil.Process().create_time(), abs=1.5)  # this process is the flow
+    assert one.run_started == pytest.approx(psutil.Process().create_time(), abs=1.5)  # this process plays the flow
     assert two.run_started == pytest.approx(one.run_started, abs=0.3)
 
 
@@ -173,16 +173,16 @@ def test_a_stage_that_fails_leaves_no_stamps(tmp_path: Path) -> None:
 
 def test_a_copy_holds_what_git_knows_or_would_add_and_links_stay_links(tmp_path: Path) -> None:
     project = tmp_path / "project"
-    (project / "closures").mkdir(parents=True)
+    (project / "linked").mkdir(parents=True)
     for name, text in {".gitignore": "data\n", "code.py": "", "new.py": "", "data": "large"}.items():
         (project / name).write_text(text)
-    (project / "closures/code.py").symlink_to("../code.py")
+    (project / "linked/code.py").symlink_to("../code.py")
     subprocess.run(["git", "init", "-q"], cwd=project, check=True)
-    subprocess.run(["git", "add", "code.py", "closures"], cwd=project, check=True)
+    subprocess.run(["git", "add", "code.py", "linked"], cwd=project, check=True)
     overhead.copy_project(project, tmp_path / "copy")
     copied = {path.relative_to(tmp_path / "copy").as_posix() for path in (tmp_path / "copy").rglob("*.*")}
-    assert copied == {".gitignore", "code.py", "new.py", "closures/code.py"}
-    assert os.readlink(tmp_path / "copy/closures/code.py") == "../code.py"
+    assert copied == {".gitignore", "code.py", "new.py", "linked/code.py"}
+    assert os.readlink(tmp_path / "copy/linked/code.py") == "../code.py"
 
 
 def test_outside_of_git_what_belongs_to_the_project_is_not_known(tmp_path: Path) -> None:

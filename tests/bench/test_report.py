@@ -1,4 +1,4 @@
-"""Benchmarks: the sides compute what they say, and the tables say what was measured."""
+"""Benchmarks: each side of a comparison does the work that it claims, and the tables report what was measured."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ SIDE |= {"workers": 1, "attention": "eager"}
 
 @pytest.mark.parametrize("packed", [True, False])
 def test_a_side_of_the_rl_step(packed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On made-up states: 4 trunks of 64 tokens with 16 teeth each, which see 40 or 64 tokens, of 12 tokens each."""
+    """On made-up states: 4 trunks of 64 tokens, each with 16 teeth of 12 tokens that see 40 or 64 trunk tokens."""
     monkeypatch.chdir(tmp_path)
     result = rl_step.run_side({**SIDE, "name": "ours", "packed": packed, "token_budget": 8192})
     assert len(result["seconds"]) == len(result["parts"]["sample"]) == len(result["parts"]["update"]) == 2
     assert all(p + q < s for p, q, s in zip(*result["parts"].values(), result["seconds"], strict=True))
-    # Equal actions are computed once; a random model draws 12 tokens alike once in a blue moon.
+    # Equal actions are computed only once, but a random model practically never samples the same 12 tokens twice.
     assert result["tokens"] == (4 * (64 + 16 * 12) if packed else 4 * 8 * (40 + 64 + 2 * 12))
     assert result["matmul_gflops"] > 0.1
 

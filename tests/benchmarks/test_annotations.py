@@ -58,9 +58,9 @@ def test_thoughts_can_be_left_out() -> None:
     [
         ("<<2+3=5>>5\n#### 5", "<math_exp> 2+3 </math_exp>"),
         ("Each box 2 x 3 = <<2*3=6>>6\n#### 6", "Each box <math_exp> 2*3 </math_exp>"),
-        # A bare number is no call.
+        # A bare number is not a call.
         ("He has <<4=4>>4 and gets 1: <<4+1=5>>5\n#### 5", "He has 4 and gets 1: <math_exp> 4+1 </math_exp>"),
-        # What the row rounds with more digits than the calculator shows.
+        # The row's results have more digits than the calculator shows.
         ("It is <<1/3=0.3333333333333333>>0.33, twice <<1/3*2=0.6666666666666666>>0.67\n#### 0.666667",) * 2,
     ],
 )
@@ -141,11 +141,11 @@ def answer(payload: str) -> Action:
     ("actions", "labels"),
     [
         ([calculate("1200/2"), calculate("3*20"), calculate("600+60"), answer("660")], [True] * 4),
-        # Another order, another spelling, other expressions of the same value.
+        # A different order, different spellings, different expressions with the same value.
         ([calculate("20+20+20"), calculate("1,200 * 0.5"), calculate("60 + 600"), answer("$660.00")], [True] * 4),
         # Two annotations in one call.
         ([calculate("1200/2"), calculate("600+3*20"), answer("660")], [True] * 3),
-        # A value that has been claimed, a bare number, a wrong value, an error, another tool.
+        # A value that an earlier call has claimed; then a bare number, a wrong value, an error, another tool.
         ([calculate("1200/2"), calculate("1200/2")], [True, False]),
         ([calculate("600"), calculate("1200/3"), calculate("1/0"), Action("search", "", "1200/2")], [False] * 4),
         ([Action("malformed", "", ""), answer("66"), answer("660")], [False, False, True]),

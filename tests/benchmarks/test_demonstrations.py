@@ -159,7 +159,7 @@ def test_sound_calculations_are_good_in_every_step_and_right(steps: int) -> None
 
 
 def search_flaw(made: Sequence[Action], number: int, chain: Chain) -> str:
-    """What kind of BAD step this is."""
+    """The kind of flaw that makes this step BAD."""
     action = made[number]
     if action.kind != "search":
         early = action.kind == "answer" and number < len(chain.calls)

@@ -1,4 +1,4 @@
-"""Draws: disjoint, seeded, and unchanged by what is asked for later."""
+"""Drawing questions into splits: disjoint, seeded, and unchanged when later splits ask for more."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TEN = pool("b", [f"question {number}" for number in range(10)])
 
 
 def drawn(pools: dict[Key, list[Question]], *wishes: Wish, seed: int = 0) -> dict[str, list[str]]:
-    """Split -> texts; for wishes of one benchmark."""
+    """The texts drawn for each split; the wishes must all be for one benchmark."""
     return {split: [q.text for q in questions] for (_, split), questions in draw(wishes, pools, seed).questions.items()}
 
 

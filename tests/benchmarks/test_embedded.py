@@ -1,4 +1,4 @@
-"""The embedded world: disjoint splits, facts that can be found, golden answers that the real tools give."""
+"""The embedded worlds: disjoint splits, facts that search can find, golden answers that the real tools reproduce."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PASSAGE = re.compile(r"The (\w+) of (\w+ \w+) is (\w+ \w+)\.")
 
 @pytest.fixture(scope="module")
 def built() -> dict[str, Built]:
-    """The evaluation split of every benchmark, from three worlds."""
+    """The evaluation split of every benchmark, built from three worlds."""
     return {name: build(name, "evaluation", 200, 3, 0.5, 0) for name in EMBEDDED}
 
 

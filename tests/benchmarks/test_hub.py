@@ -1,4 +1,4 @@
-"""Downloads against a real server of the hub's interface: what is recorded, required afterwards, and refused."""
+"""Downloads from a local server with the hub's API: what is recorded, what is then required, what is refused."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_what_is_cached_needs_no_hub(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_hub_that_cannot_be_reached_is_said(tmp_path: Path) -> None:
-    """Slow, because the hub library tries several times."""
+    """Slow because the hub library retries several times."""
     with running(FakeHub("someone/questions", COMMIT, {DATA.name: CONTENT})) as gone:
         fetcher(gone, tmp_path).fetch(DATA)
     message = "the hub cannot be reached.*or download the file elsewhere and use `source: f"

@@ -1,4 +1,4 @@
-"""Official files: what a row becomes, what is left out and counted, what is refused and how it is said."""
+"""Official files: what a row becomes, what is left out and counted, what is refused and with which message."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def as_list(tmp_path: Path) -> Write:
 
 @pytest.fixture
 def as_lines(tmp_path: Path) -> Write:
-    """Writes rows as JSON lines; text stands as it is."""
+    """Writes rows as JSON lines; a string is written as a line, unchanged."""
 
     def write(*rows: object) -> Path:
         path = tmp_path / "rows.jsonl"
@@ -206,7 +206,7 @@ def test_a_passage_comes_once_and_keeps_its_id(as_lines: Write) -> None:
 
 
 def changed(name: str, **fields: object) -> dict[str, Any]:
-    """The benchmark's row with other fields; a field that is `...` is taken out."""
+    """The benchmark's row with some fields replaced; a field set to `...` is removed."""
     return {key: value for key, value in {**ROWS[name], **fields}.items() if value is not ...}
 
 
@@ -452,7 +452,7 @@ def test_real_rows_of_musique() -> None:
 
 
 def check_corpus(loaded: Loaded) -> None:
-    """Passages are there once, with text; every question's support is among them."""
+    """Checks that passages are unique and have text, and that the support of every question is among them."""
     ids = {p.id for p in loaded.passages}
     assert len({(p.title, p.text) for p in loaded.passages}) == len(ids) == len(loaded.passages) > 500
     assert all(p.text for p in loaded.passages)

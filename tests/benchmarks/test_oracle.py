@@ -32,11 +32,11 @@ FIRST, SECOND, RIGHT = search("director of Silent Harbor"), search("spouse of Ad
     [
         ([FIRST, SECOND, RIGHT], [True, True, True]),
         ([], []),
-        # A repeated call is BAD and harms nothing after it.
+        # A repeated call is BAD but does not affect the labels after it.
         ([FIRST, FIRST, SECOND, RIGHT], [True, False, True, True]),
-        # A skipped hop: the later call is not the next one, and the right answer lacks its evidence.
+        # A skipped hop: the later call is not the next one due, and the right answer lacks its evidence.
         ([SECOND, RIGHT], [False, False]),
-        # The order of the derivation counts: the second call made too early has to be made again.
+        # The derivation's order counts: the second call, made too early, would have to be made again after the first.
         ([SECOND, FIRST, RIGHT], [False, True, False]),
         ([FIRST, answer("Ada Drake")], [True, False]),
         ([FIRST, RIGHT], [True, False]),

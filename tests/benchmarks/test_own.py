@@ -1,4 +1,4 @@
-"""A user's own task: what its files become, and what is refused and how it is said."""
+"""A user's own task: what its files become, what is refused and with which message."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Annotated rows with other numbers."""
+"""Annotated rows with their numbers replaced."""
 
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ def test_the_same_seed_gives_the_same_row() -> None:
 @pytest.mark.parametrize(
     ("question", "solution"),
     [
-        ("Twice two?", "<<2*2=4>>4\n#### 4"),  # no number of the question is read
-        ("A half of 1/2?", "<<1/2/2=.25>>.25\n#### .25"),  # not a number that stands alone
+        ("Twice two?", "<<2*2=4>>4\n#### 4"),  # the calls use no number from the question
+        ("A half of 1/2?", "<<1/2/2=.25>>.25\n#### .25"),  # the 1 and the 2 in 1/2 do not stand alone
     ],
 )
 def test_a_row_without_a_number_to_change_is_none(question: str, solution: str) -> None:

@@ -1,4 +1,4 @@
-"""The command line, as a user meets it."""
+"""The command line, as a user sees it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Swirl = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def project(tmp_path: Path) -> Layout:
-    """A folder that `swirl` takes for a project, with one judged trajectory."""
+    """A folder that `swirl` accepts as a project, with one judged trajectory."""
     layout = Layout(tmp_path)
     (tmp_path / "dvc.yaml").write_text("stages: {}\n")
     call = Action("calculate", "I add.\n<calculate>2 + 3</calculate>", "2 + 3")
@@ -155,9 +155,8 @@ def test_a_library_of_another_version_than_the_one_written_down_is_noticed(
 
 
 def test_torch_stages_run_in_a_process_started_with_the_allocator_settings() -> None:
-    program = (
-        "from swirl.pipeline import environment; environment.apply(3); import os; print(os.getpid(), dict(os.environ))"
-    )
+    imports = "import os; from swirl.pipeline.environment import set_up_process"
+    program = f"{imports}; set_up_process(3); print(os.getpid(), dict(os.environ))"
     clean = {k: v for k, v in os.environ.items() if k not in {*environment.ALLOCATOR, "SWIRL_RESTARTED"}}
     with subprocess.Popen([sys.executable, "-c", program], env=clean, stdout=subprocess.PIPE, text=True) as process:
         printed, _ = process.communicate(timeout=60)
@@ -182,7 +181,7 @@ def test_no_proxy_stands_before_this_machine(
         monkeypatch.delenv(name, raising=False)
     for name, value in {**before, "http_proxy": "http://proxy.example:3128"}.items():
         monkeypatch.setenv(name, value)
-    environment.reach_this_machine()
+    environment.bypass_proxy_for_localhost()
     assert (os.environ["NO_PROXY"], os.environ["no_proxy"]) == (after, after)
     assert all(proxy_bypass(host) for host in ("127.0.0.1", "127.0.0.1:4200", "localhost:5000"))
     assert bool(proxy_bypass("hub.example")) == (after == "*")
@@ -219,7 +218,7 @@ def test_timing_is_written_only_for_a_stage_that_finished(tmp_path: Path) -> Non
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """What progress takes for the time, in its one place."""
+    """The time that `Progress` sees, as the one item of a list that tests can change."""
     now = [100.0]
     monkeypatch.setattr("swirl.pipeline.progress.time", SimpleNamespace(monotonic=lambda: now[0]))
     return now
@@ -266,7 +265,7 @@ def test_plan_tells_of_a_preset_without_choosing_it(swirl: Swirl, root: Path) ->
 
 
 def test_judges_behind_servers_are_calibrated_before_any_stage(swirl: Swirl, root: Path, tmp_path: Path) -> None:
-    """Neither models/base nor models/reward is there."""
+    """Neither models/base nor models/reward exists yet."""
     (tmp_path / "dvc.yaml").write_text("stages: {}\n")
     shutil.copytree(root / "src/swirl/prompts", tmp_path / "src/swirl/prompts")
     step = {"question": "where", "conversation": "any text", "action": "<answer>Oslo</answer>", "label": "GOOD"}

@@ -1,4 +1,4 @@
-"""Combs: exact masks and positions, and packed = plain = one sequence at a time, values and gradients."""
+"""Combs: exact masks and positions; values and gradients equal, whether packed, plain or one sequence at a time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from swirl.comb.attention import Scoring
-from swirl.comb.combs import Comb, Tooth, collate_packed, collate_plain, pack, share_out
+from swirl.comb.combs import Comb, Tooth, collate_packed, collate_plain, group_by_budget, pack
 from swirl.comb.logprobs import action_logprobs, check_packing, final_logits, tooth_states
 from swirl.core.errors import ModelError
 from tests import tiny
@@ -47,7 +47,7 @@ TWO = [pack([5, 6, 7], [(1, [9, 10]), (3, [11, 12])]), pack([4], [(1, [3])])]
 
 
 def test_packed_input_is_exactly_this() -> None:
-    # trunk 5 6 7; tooth (9 10) behind token 1, tooth (11 12) behind token 3; then the second comb
+    # trunk 5 6 7; tooth (9 10) after 1 trunk token, tooth (11 12) after 3; then the second comb
     reading = collate_packed(TWO)
     assert reading.input_ids.tolist() == [5, 6, 7, 9, 10, 11, 12, 4, 3]
     assert reading.position_ids.tolist() == [0, 1, 2, 1, 2, 3, 4, 0, 1]
@@ -65,7 +65,7 @@ def test_packed_input_is_exactly_this() -> None:
     ],
 )
 def test_a_token_sees_exactly_these(window: int | None, sees: list[str]) -> None:
-    """Equal scores: attention is the mean of what is seen, and each value is a unit vector of its own."""
+    """With equal scores, attention is the mean of the values seen; every value is a different unit vector."""
     plan = collate_packed(TWO).plan
     assert plan is not None
     zeros, values = torch.zeros(1, 1, 9, 9), torch.eye(9)[None]
@@ -96,7 +96,7 @@ def test_plain_input_is_exactly_this() -> None:
     ],
 )
 def test_share_out(sizes: list[int], budget: int, workers: int, groups: list[list[int]]) -> None:
-    assert share_out(sizes, budget, workers) == groups
+    assert group_by_budget(sizes, budget, workers) == groups
 
 
 def ragged_combs(seed: int, combs: int, states: int, samples: int) -> list[Comb]:
@@ -131,7 +131,7 @@ def assert_same(a: torch.Tensor, b: torch.Tensor) -> None:
 
 
 def loss_of(batch: list[Comb], values: list[torch.Tensor]) -> torch.Tensor:
-    """A loss that weighs every tooth otherwise, like advantages do."""
+    """A loss that weights every tooth differently, as advantages do."""
     weights = torch.Generator().manual_seed(1)
     terms = [
         (torch.randn(len(comb.teeth), 1, generator=weights, dtype=torch.float64) * rows).sum()
@@ -162,7 +162,7 @@ def test_packed_equals_plain(family: str, seed: int, combs: int, states: int, sa
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_packed_equals_plain_in_float32(family: str) -> None:
-    """Models as they are used, without the help that keeps float64 exact."""
+    """Models as they are used, without `tiny.Exact`, which keeps float64 exact."""
     model, batch = tiny.FAMILIES[family]().float(), ragged_combs(8, 3, 6, 8)
     packed, plain = action_logprobs(model, batch, True), action_logprobs(model, batch, False)
     for a, b in zip(packed, plain, strict=True):
@@ -198,7 +198,7 @@ def test_the_comparison_would_see_a_token_too_many(family: str) -> None:
 
 @pytest.mark.parametrize("family", [tiny.gemma2, tiny.mistral])
 def test_the_window_binds(family: Callable[[], Any]) -> None:
-    """With the window out of the way the numbers are others, so the test above does test the window."""
+    """Without an effective window the numbers differ, so the comparisons above do exercise the window."""
     comb = [pack(range(2, 14), [(11, [20, 21])])]
     narrow = action_logprobs(family(), comb, True)[0]
     wide = action_logprobs(family(window=100), comb, True)[0]

@@ -1,4 +1,4 @@
-"""The sampler: agrees with transformers, token for token, however ragged the rows and whoever shares the batch."""
+"""The sampler agrees with transformers token for token, however ragged the rows and whatever else is in the batch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 from swirl.comb.sampling import Sampled, Sampling, choose, uniforms
 from swirl.comb.slots import Slots
-from swirl.comb.teeth import Bare, sample_teeth
+from swirl.comb.teeth import UnsampledComb, sample_teeth
 from tests import tiny
 
 PROMPTS = [(5, 6, 7), (8,), (9, 10, 11, 12, 13, 14, 15), (16, 17)]
@@ -26,7 +26,7 @@ Prompt = tuple[int, ...]
 
 
 def assert_logprobs(model: Any, state: Prompt, drawn: Sampled) -> None:
-    """Those of an unpadded forward; the sampler keeps float32."""
+    """Compares log-probabilities with those of an unpadded forward; the sampler keeps them in float32."""
     expected = tiny.naive_logprobs(model, state, drawn.ids).detach()
     torch.testing.assert_close(torch.tensor(drawn.logprobs).double(), expected, rtol=1e-5, atol=1e-5)
 
@@ -45,15 +45,15 @@ def from_the_full_prefix(model: Any, state: Prompt, seed: int, sampling: Samplin
 def teeth(
     model: Any, states: Sequence[Prompt], seeds: Sequence[int], sampling: Sampling, ends: Collection[int]
 ) -> list[Sampled]:
-    """One action a state, each state a trunk of its own."""
-    combs = [Bare(state, ((len(state), seed),)) for state, seed in zip(states, seeds, strict=True)]
+    """One action for each state, sampled as the tooth of a trunk of its own."""
+    combs = [UnsampledComb(state, ((len(state), seed),)) for state, seed in zip(states, seeds, strict=True)]
     return [tooth for (tooth,) in sample_teeth(model, combs, sampling, ends)]
 
 
 def in_slots(
     model: Any, states: Sequence[Prompt], seeds: Sequence[int], sampling: Sampling, ends: Collection[int]
 ) -> list[Sampled]:
-    """One action a state, a slot each; every other state comes two forwards late, so that forwards are mixed."""
+    """One action for each state, in a slot of its own; every other state starts two forwards late, so forwards mix."""
     slots = Slots(model, 128)
     numbers = [slots.open() for _ in states]
     draws = [uniforms(seed, sampling.max_tokens) for seed in seeds]
@@ -119,11 +119,11 @@ def test_an_action_depends_on_its_seed_and_not_on_its_neighbours(family: Make, a
 
 @FAMILIES
 def test_teeth_of_one_trunk_are_those_of_their_own_states(family: Make) -> None:
-    """Two combs, states at several places of each trunk, several actions a state, some of which end at once."""
+    """Two combs, states at several places of each trunk, several actions per state, some of which end at once."""
     model, ends = family(), set(range(2, 14))
     trunks = [tuple(range(5, 25)), tuple(range(30, 37))]
     bare = [
-        Bare(trunk, tuple((sees, 100 * sees + g) for sees in seen for g in range(6)))
+        UnsampledComb(trunk, tuple((sees, 100 * sees + g) for sees in seen for g in range(6)))
         for trunk, seen in zip(trunks, [(1, 4, 13, 20), (7, 2)], strict=True)
     ]
     made = sample_teeth(model, bare, RANDOM, ends)
@@ -186,9 +186,9 @@ LOGITS = torch.tensor([[0.4, 0.3, 0.2, 0.1]]).log()
 
 
 def drawn_tokens(sampling: Sampling, draws: list[float]) -> list[int]:
-    """What each draw gives on probabilities 0.4, 0.3, 0.2, 0.1."""
+    """The token that each draw picks from probabilities 0.4, 0.3, 0.2, 0.1."""
     tokens, logprobs = choose(LOGITS.expand(len(draws), -1), torch.tensor(draws, dtype=torch.float64), sampling)
-    torch.testing.assert_close(logprobs, LOGITS[0, tokens])  # at temperature 1, whatever was kept
+    torch.testing.assert_close(logprobs, LOGITS[0, tokens])  # those at temperature 1, whatever the sampling
     return list(tokens.tolist())
 
 
@@ -213,7 +213,7 @@ def test_choose(sampling: Sampling, draws: list[float], tokens: list[int]) -> No
 
 
 def test_sampling_has_the_models_distribution() -> None:
-    """1,000 first tokens against their probabilities, by chi-square (35 degrees or fewer: 99.9% below 67)."""
+    """Chi-square test of 1,000 first tokens (at most 35 degrees of freedom, for which 99.9% lie below 67)."""
     model = tiny.qwen3()
     drawn = teeth(model, [(5, 6, 7)] * 1000, range(1000), Sampling(max_tokens=1), NO_END)
     expected = torch.softmax(tiny.naive_logits(model, (5, 6, 7))[-1], -1).detach() * 1000

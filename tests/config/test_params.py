@@ -209,7 +209,7 @@ def test_votes_that_could_not_differ_are_refused_before_any_stage() -> None:
         assert line == f"  reward_model: {message}"
         for mended in ({"votes": 1}, {"temperature": 0.5}):
             validate(changed("reward_model", {**judge, **mended}), "params.yaml")
-    validate(changed("reward_model", {**pointed, "verdict": "token"}), "params.yaml")  # it has no use for votes
+    validate(changed("reward_model", {**pointed, "verdict": "token"}), "params.yaml")  # it casts no votes
 
 
 def test_a_file_that_is_no_params_is_refused_by_name(tmp_path: Path) -> None:
@@ -228,7 +228,7 @@ def test_a_file_that_is_no_params_is_refused_by_name(tmp_path: Path) -> None:
 
 
 def test_a_file_is_read_as_dvc_reads_it(tmp_path: Path) -> None:
-    """In YAML 1.2, which DVC reads, 1e-5 is a number, and a key that stands twice is a mistake."""
+    """In YAML 1.2, which DVC reads, 1e-5 is a number, and a duplicate key is an error."""
     path = tmp_path / "params.yaml"
     before = (ROOT / "params.yaml").read_text(encoding="utf-8")
     path.write_text(before.replace("lr: 2.0e-4", "lr: 1e-5"), encoding="utf-8")

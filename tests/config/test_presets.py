@@ -54,7 +54,7 @@ def test_writing_a_preset_keeps_what_was_there(tmp_path: Path) -> None:
     assert kept is not None
     assert kept.read_text() == "mine: 1\n"
     assert yaml.safe_load((tmp_path / "params.yaml").read_text()) == presets.tree(ROOT, "smoke")
-    assert presets.write(tmp_path, presets.tree(tmp_path, "smoke"), "smoke") is None  # the same again
+    assert presets.write(tmp_path, presets.tree(tmp_path, "smoke"), "smoke") is None  # no change, no kept file
     assert kept.read_text() == "mine: 1\n"
 
 

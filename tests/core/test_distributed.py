@@ -1,4 +1,4 @@
-"""Processes: shares and their results; what two real ones do together is in tests/stages/test_train.py."""
+"""Processes that share work and gather its results; tests/stages/test_train.py trains in two of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from swirl.core.distributed import ALONE, Processes, join, launched
+from swirl.core.distributed import ALONE, Processes, join, rank_and_count
 from swirl.core.errors import ParamsError
 
 CODE = """
@@ -43,7 +43,7 @@ def test_shares_are_dealt_in_turn() -> None:
 def test_several_processes_cannot_share_one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "4")
     monkeypatch.setenv("RANK", "2")
-    assert launched() == (2, 4)
+    assert rank_and_count() == (2, 4)
     with pytest.raises(ParamsError, match="runtime.device = 'cuda:1': 4 processes need one GPU each; set cuda, or cpu"):
         join("cuda:1")
 

@@ -1,4 +1,4 @@
-"""`swirl.core.grading`: HotPotQA's measures by hand-computed values, and spellings of numbers."""
+"""`swirl.core.grading`: HotPotQA's metrics against values computed by hand, and numbers in different spellings."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def test_the_blocks_of_another_fingerprint_stay_and_are_named(
     named = "unfinished work of other source, params or inputs is kept; delete it if it is of no use: "
     assert capsys.readouterr().out == f"{named}{tmp_path / 'journal/a'}\n"
     changed.clear()
-    assert Journal(tmp_path / "journal", "a").block(0, Passage, never) == ONE  # back to what it was made with
+    assert Journal(tmp_path / "journal", "a").block(0, Passage, never) == ONE  # its own fingerprint again
 
 
 def test_a_block_that_failed_halfway_is_made_again(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_the_fingerprint_follows_source_settings_and_bytes(tmp_path: Path) -> No
 
 
 def test_where_a_file_ends_and_another_begins_is_in_the_fingerprint(tmp_path: Path) -> None:
-    """`a/b` beside `c` is not `a` beside `b/c`, nor is `ab` beside `c` what `a` beside `bc` is."""
+    """Paths `a/b` and `c` differ from `a` and `b/c`, and contents `ab` and `c` from `a` and `bc`."""
     for name, files in {"one": {"a/b": "x", "c": "y"}, "two": {"a": "x", "b/c": "y"}}.items():
         for path, text in files.items():
             (tmp_path / name / path).parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Records to files and back, and what broken files are answered with."""
+"""Saving records to files and loading them, and the errors that broken files raise."""
 
 from __future__ import annotations
 

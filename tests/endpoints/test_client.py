@@ -1,4 +1,4 @@
-"""The client against real servers on 127.0.0.1, good ones and bad ones."""
+"""The client against real servers on 127.0.0.1, well-behaved and faulty ones."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def endpoint(server: Scripted, **changes: Any) -> Endpoint:
 
 
 def failure(server: Scripted, ask: Ask = ASK, **changes: Any) -> EndpointError:
-    """What asking a scripted server raises."""
+    """The error that asking a scripted server raises."""
     with Client(endpoint(server, **changes)) as client, pytest.raises(EndpointError) as caught:
         client.complete(ask)
     assert client.counts.failures == 1
@@ -46,7 +46,7 @@ def failure(server: Scripted, ask: Ask = ASK, **changes: Any) -> EndpointError:
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The package's back-off begins at half a second; the tests' at a hundredth."""
+    """Makes the back-off of the openai package begin at a hundredth of a second instead of half a second."""
     monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.01)
 
 
@@ -98,7 +98,7 @@ def test_completions_send_token_ids_and_ask_for_them() -> None:
         ({"token_ids": "7"}, None, None),
         ({"token_ids": []}, None, None),
         ({"token_ids": [7] * 9}, None, None),  # more than were asked for
-        ({"token_ids": [7], "prompt_token_ids": [0, 1, 2, 3]}, None, None),  # it read something else
+        ({"token_ids": [7], "prompt_token_ids": [0, 1, 2, 3]}, None, None),  # the server read another prompt
         ({"logprobs": {"tokens": ["Hi", "."], "token_logprobs": [-1, -2]}}, None, None),
         ({}, None, None),
     ],
@@ -129,7 +129,7 @@ def test_a_slow_answer_times_out_and_is_asked_again() -> None:
     slow = Reply({}, delay_s=60)
     with scripted(slow, said("Hi.")) as server, Client(endpoint(server, timeout_s=1.0, retries=9)) as client:
         assert client.complete(ASK).text == "Hi."
-        assert client.counts.retries >= 1  # on a busy machine a good answer may take longer than a second, too
+        assert client.counts.retries >= 1  # on a busy machine even a good answer may take longer than a second
     with scripted(slow) as server:
         text = str(failure(server, timeout_s=1.0, retries=1))
     assert text == f"{server.url} (llama) took longer than 1 s, tried 2 times: raise timeout_s, or lower concurrency"
@@ -410,7 +410,7 @@ def test_after_many_failures_in_a_row_no_more_requests_are_made() -> None:
         pytest.raises(UnavailableError, match=message),
     ):
         client.complete_many(asks)
-    assert 12 <= len(server.bodies) <= 17  # five more were under way, and any of them may be the first in order
+    assert 12 <= len(server.bodies) <= 17  # up to five more in flight; the first in ask order is raised
 
 
 def test_one_request_after_the_other_ends_as_well_and_begins_again_after_a_pause(

@@ -1,4 +1,4 @@
-"""From trajectories to predictions and scores, with literal numbers."""
+"""From trajectories to predictions and scores, checked against literal numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Statistics against values that others published, and by hand where a few coins suffice."""
+"""Statistics against published values, and against values worked out by hand for small counts."""
 
 from __future__ import annotations
 

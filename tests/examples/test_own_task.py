@@ -1,6 +1,6 @@
 """examples/own-task: a user's own questions, passages, prompts and tools, through the stages to the report.
 
-A tiny model is taught to answer a few of the questions with both tools, as a stand-in for a model that can.
+A tiny model that is taught to answer a few of the questions with both tools stands in for a capable one.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from swirl.core.types import Question, Score, Trajectory
 from swirl.judging.reward import RewardModel
 from swirl.models.chat import Chat
 from swirl.models.loading import save
-from swirl.pretraining.architectures import fresh
+from swirl.pretraining.architectures import random_qwen3
 from swirl.pretraining.word_tokenizer import build_tokenizer
 from swirl.rollout.engine import Attempt, observe
 from swirl.wiring.attempts import attempts
@@ -96,7 +96,7 @@ def done(params: Params, tmp_path_factory: pytest.TempPathFactory) -> Layout:
 
 
 def listening(path: Path) -> Callable[[RewardModel, Sequence[Comb]], list[list[float]]]:
-    """`RewardModel.read` that writes down each conversation and question that the judge is sent, one a line."""
+    """A `RewardModel.read` that also writes each text that the judge is sent to `path`, one per line."""
     read = RewardModel.read
 
     def wrote(judge: RewardModel, combs: Sequence[Comb]) -> list[list[float]]:
@@ -110,7 +110,7 @@ def listening(path: Path) -> Callable[[RewardModel, Sequence[Comb]], list[list[f
 
 
 def teach(params: Params, layout: Layout) -> None:
-    """A model in `taught/` that knows by heart how to answer the project's questions, one call at a time."""
+    """Saves a model in `taught/` that knows by heart how to answer the project's questions, one call per turn."""
     toolbox = Toolbox(params, layout)
     asked = [question for split in ("train", "evaluation") for question in questions_of(layout, split)]
     todo = attempts(params, layout, asked, 1)
@@ -128,7 +128,7 @@ def teach(params: Params, layout: Layout) -> None:
             ids += [*reply, *between]
             labels += [*reply, *[skip] * len(between)]
         rows.append((ids, labels))
-    model = fresh(tokenizer, 64, 2, 4, 128, 1024, "eager", 0)
+    model = random_qwen3(tokenizer, 64, 2, 4, 128, 1024, "eager", 0)
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     width = max(len(ids) for ids, _ in rows)
     ids = torch.tensor([[*row, *[0] * (width - len(row))] for row, _ in rows])
@@ -253,6 +253,6 @@ def test_the_database_answers_and_is_bounded() -> None:
     ],
 )
 def test_the_database_refuses_what_is_no_bounded_reading(query: str, message: str) -> None:
-    seconds = 0.2 if "longer than" in message else 600.0  # on a busy machine the others may take long, too
+    seconds = 0.2 if "longer than" in message else 600.0  # on a busy machine the others may be slow
     with pytest.raises(ToolError, match=message):
         database(seconds=seconds).run(query)

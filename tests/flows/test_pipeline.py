@@ -81,7 +81,7 @@ def recorded(project: Path) -> list[tuple[str, str]]:
 
 
 def tasks(log: str) -> list[tuple[str, str]]:
-    """(name, state name) in the order of end. The server records what it is told of tasks a while after their end."""
+    """(name, state name) of tasks in the order they ended; from the log, as the server records them only later."""
     return re.findall(r"Task run '(.+)' - Finished in state (\w+)", log)
 
 
@@ -122,20 +122,20 @@ def test_flow_runs_stages_in_dvc_order_then_finds_them_cached_and_stops_at_a_fai
 
 
 def mlflow_parents(project: Path) -> list[tuple[str, str]]:
-    """(status, run id), oldest first."""
+    """(status, run id) of the MLflow parent runs of flows, oldest first."""
     with sqlite3.connect(project / "mlflow.db") as database:
         return list(database.execute("SELECT status, run_uuid FROM runs WHERE name LIKE 'flow %' ORDER BY start_time"))
 
 
 def command_of(process: psutil.Process) -> list[str]:
-    """Its command; none when it ends under our eyes."""
+    """The command line of a process; empty if the process has just ended."""
     with contextlib.suppress(psutil.NoSuchProcess):
         return list(process.cmdline())
     return []
 
 
 def runs(process: psutil.Process) -> bool:
-    """Whether it has not ended."""
+    """Whether a process has not ended."""
     with contextlib.suppress(psutil.NoSuchProcess):
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     return False

@@ -104,13 +104,13 @@ def environment(project: Path) -> dict[str, str]:
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT", "SWIRL", "MLFLOW"))}
     quick = {"PREFECT_WORKER_QUERY_SECONDS": "1", "PREFECT_WORKER_PREFETCH_SECONDS": "1"}
     own = {"PREFECT_HOME": str(project / ".prefect"), "MARKS": str(project / "marks"), "DVC_NO_ANALYTICS": "1"}
-    store = {"MLFLOW_TRACKING_URI": "sqlite:///mlflow.db"}  # counts from the project, wherever a stage runs
+    store = {"MLFLOW_TRACKING_URI": "sqlite:///mlflow.db"}  # relative to the project, wherever a stage runs
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return {**kept, **quick, **own, **store, "PYTHONPATH": str(ROOT / "src"), "PATH": path}
 
 
 def hanging(served: Served, seed: int) -> list[psutil.Process]:
-    """The filter of that seed, once it hangs, and what runs it: its shell, DVC, the group's leader, the flow."""
+    """The filter of this seed, once it hangs, and its ancestors: the shell, DVC, the group's leader, the flow."""
     mark = served.root / f"marks/hang-{seed}"
     served.wait(lambda: mark.exists() and bool(mark.read_text()))
     stage = psutil.Process(int(mark.read_text()))
@@ -120,7 +120,7 @@ def hanging(served: Served, seed: int) -> list[psutil.Process]:
 
 
 def running(processes: list[psutil.Process]) -> list[psutil.Process]:
-    """Those that have not ended."""
+    """Those of the processes that have not ended."""
     found = []
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -166,7 +166,7 @@ def _command(process: psutil.Process) -> list[str]:
 
 
 def test_a_schedule_fires_and_its_run_shows_what_happened(served: Served) -> None:
-    """The download fails once, as networks do, and is tried again."""
+    """The download fails once, as networks do, and is retried."""
     fired = served.fired("swirl-nightly")
     run = fired["id"]
     assert (fired["state_type"], fired["auto_scheduled"]) == ("COMPLETED", True)
@@ -195,14 +195,14 @@ def test_a_cancelled_run_leaves_nothing_behind_and_the_next_goes_on(served: Serv
     overrides = {"seed": 99, "tools.options": {"web": {"api_key": "sk-1234"}}}
     run = served.run("swirl-on-demand", overrides=overrides)
     processes = hanging(served, 99)
-    # Prefect sends lines every few seconds, and none any more from a flow that it has to kill.
+    # Prefect sends log lines every few seconds, and none after it has had to kill a flow, so wait before cancelling.
     assert "journal holds nothing" in served.log(run, until="journal holds")
     served.post(f"flow_runs/{run}/set_state", {"state": {"type": "CANCELLING", "name": "Cancelling"}})
     assert served.ended(run)["state_type"] == "CANCELLED"
     served.wait(lambda: running(processes) == [], 60, lambda: running(processes))
     assert (served.root / "params.yaml").read_bytes() == before
 
-    # A flow whose end took longer than the 30 seconds that Prefect gives it has left its worktree to this one.
+    # A flow that does not end within the 30 seconds that Prefect gives it is killed; this run then clears its worktree.
     again = served.run("swirl-on-demand", overrides=overrides)
     assert served.ended(again)["state_type"] == "COMPLETED"
     served.ran(again, ("download", "Cached"), *((name, "Completed") for name in ORDER[1:]))
@@ -224,7 +224,7 @@ def test_wrong_overrides_and_targets_start_nothing(served: Served) -> None:
     second = served.run("swirl-on-demand", targets=["reprot"])
     ended = [served.ended(run) for run in (first, second)]
     for run in (first, second):
-        served.log(run, until="Finished in state Failed(")  # a task would be known by then
+        served.log(run, until="Finished in state Failed(")  # the server would know of a task by then
     assert [one["state_type"] for one in ended] == ["FAILED", "FAILED"]
     assert "filter.strategy = 'proces'" in ended[0]["state"]["message"]
     assert "dvc.yaml has no stage 'reprot'; it has report, download" in ended[1]["state"]["message"]
@@ -236,7 +236,7 @@ def test_a_grid_ends_in_a_comparison_and_one_failure_does_not_stop_it(served: Se
         {"filter.strategy": "both", "seed": 13},
         {"filter.strategy": "both"},
         {"filter.strategy": "outcome"},
-        {"filter.strategy": "outcome", "report.samples": 0},  # its results make no table
+        {"filter.strategy": "outcome", "report.samples": 0},  # its results fit no table
     ]
     run = served.run("swirl-experiments", runs=runs)
     ended = served.ended(run)
@@ -249,7 +249,7 @@ def test_a_grid_ends_in_a_comparison_and_one_failure_does_not_stop_it(served: Se
         ["both", "as in params.yaml", "sft", 0.11, 0.11, 0.11, f"{name}-2"],
         ["both", 13, "", None, f"{name}-1 failed"],
     ]
-    only = {"flow_runs": {"name": {"any_": [f"{name}-1", f"{name}-3"]}}}  # a page of all may not have them
+    only = {"flow_runs": {"name": {"any_": [f"{name}-1", f"{name}-3"]}}}  # one page of all runs may lack them
     by_name = {one["name"]: one for one in served.post("flow_runs/filter", only)}
     failure = served.artifacts(by_name[f"{name}-1"]["id"])
     assert "## expect_one on steps.id" in failure["failed-gate"]
@@ -282,7 +282,7 @@ def test_a_grid_ends_in_a_comparison_and_one_failure_does_not_stop_it(served: Se
 
 
 def test_ending_the_worker_ends_the_run_under_way(served: Served) -> None:
-    """The last test of this file: it ends what serves the others."""
+    """Must be the last test of this file: it ends the server and worker that the others use."""
     served.run("swirl-on-demand", overrides={"seed": 98})
     processes = hanging(served, 98)
     served.process.send_signal(signal.SIGTERM)

@@ -11,7 +11,7 @@ from swirl.judging.filters import join, keep, sub_trajectories
 
 
 def attempt(name: str, stop: Stop = Stop.ANSWERED, steps: int = 2) -> Trajectory:
-    """Prompt 1 2; step k's action is 10k+10, 10k+11, its observation 10k+12 10k+13, none at the end."""
+    """Prompt tokens 1, 2; step k: action 10k+10, 10k+11, observation 10k+12, 10k+13 (none after the last step)."""
     made = tuple(
         Step(
             k,
@@ -28,7 +28,7 @@ def attempt(name: str, stop: Stop = Stop.ANSWERED, steps: int = 2) -> Trajectory
 
 
 def verdicts(name: str, *good: bool | None, outcome: bool | None) -> list[Verdict]:
-    """One verdict a step and one on the outcome; the score is 0.75, 0.25 or None."""
+    """One verdict per step and one on the outcome; the score is 0.75 if good, 0.25 if bad, else None."""
     scores = {True: 0.75, False: 0.25, None: None}
     table = [*enumerate(good), (OUTCOME, outcome)]
     return [Verdict(name, step, word, scores[word], "", "judge") for step, word in table]

@@ -1,4 +1,4 @@
-"""Judges that reason before their verdict: what they are shown, what votes say together, over HTTP and locally."""
+"""Judges that reason before their verdict, over HTTP and locally: what they are shown, how votes are counted."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ STOPPED = Trajectory("u", "q", "b", 1, "m", 0, CHAT.prompt("what is"), (FIND,), 
 
 
 class Server(Scripted):
-    """Answers each prompt by the first pattern that it holds; keeps the prompts."""
+    """Answers each prompt with the reply to the first pattern that matches it; keeps the prompts."""
 
     def __init__(self, *answers: tuple[str, str | Reply]) -> None:
         def answer(body: dict[str, Any]) -> Reply:
@@ -87,7 +87,7 @@ def test_steps_are_judged_by_what_came_before_and_no_golden_label() -> None:
         Verdict("u", 0, True, 1.0, "It asks for Ada.\n**GOOD**", "judge"),
     ]
     first, _, second = sorted(server.prompts, key=lambda prompt: "Result 1" in prompt)
-    assert "Question: where is {action} born\n" in first  # a value is not a template
+    assert "Question: where is {action} born\n" in first  # braces in a value are left alone
     assert (
         "this step:\n(nothing: this is the first)\n\nThe step to judge:\n<search_query> Ada </search_query>\n" in first
     )
@@ -156,7 +156,7 @@ def test_what_got_no_verdict_is_asked_about_once_more_if_so_wished() -> None:
 
 def test_counting() -> None:
     good, bad, none = Said("so GOOD"), Said("so BAD"), Said("", "failed")
-    assert count([bad, good], ("GOOD", "BAD")) == Judgement(False, 0.5, "so BAD")  # a tie is no majority
+    assert count([bad, good], ("GOOD", "BAD")) == Judgement(False, 0.5, "so BAD")  # a tie is not a majority
     assert count([none, good], ("GOOD", "BAD")) == Judgement(True, 1.0, "so GOOD")
     assert count([none, none], ("GOOD", "BAD")) == Judgement(None, None, "failed")
     refused = Said("", "quota used up", failed=True)
@@ -225,7 +225,7 @@ SHORT = JudgePrompts(
 
 
 def local(script: dict[str, str], context: int = 512, votes: int = 1) -> LocalRationaleJudge:
-    """A local judge that says what the script has for each prompt."""
+    """A local judge that answers each prompt as the script says."""
     model = ScriptedModel(CHAT, {prompt: [CHAT.reply(reply)] for prompt, reply in script.items()})
     sampling = Sampling(temperature=1.0, max_tokens=16)
     return LocalRationaleJudge("judge", model, CHAT, context, SHORT, CHAT, sampling, votes, 7)
@@ -317,13 +317,13 @@ def token_judge(threshold: float = 0.5) -> RewardModel:
 
 
 def labelled_step(index: int, good: bool = True) -> LabelledStep:
-    """A step of `TRAJECTORY` as a labelled row: its conversation is worded by the process prompt."""
+    """A step of `TRAJECTORY` as a labelled row: its conversation is formatted as in the process prompt."""
     conversation = "" if index == 0 else step_prompt("{conversation}", "", TRAJECTORY, index)
     return LabelledStep("Oslo", conversation, TRAJECTORY.steps[index].action.text, good, where="labels.jsonl, line 1")
 
 
 def test_a_judge_of_one_token_is_calibrated_on_the_turns_of_the_rollout() -> None:
-    """Between a threshold at a step's own score, read from its tokens, and one just above lies the verdict."""
+    """The verdict flips between thresholds just below and just above the score that the rollout's tokens give."""
     (scores,) = token_judge().trajectory_scores([TRAJECTORY])
     assert abs(scores[0] - scores[1]) > 0.01, "scores all alike would test nothing"
     for index, score in enumerate(scores):

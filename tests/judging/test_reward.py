@@ -25,7 +25,7 @@ def reward_model(packed: bool = True, token_budget: int = 16384) -> RewardModel:
 
 
 def naive_score(judge: RewardModel, state: tuple[int, ...], action: tuple[int, ...]) -> float:
-    """P(GOOD) / (P(GOOD) + P(BAD)) after the judge's turn, the model's own turn closed first."""
+    """P(GOOD) / (P(GOOD) + P(BAD)) after the judge's question; the action's turn is closed first if it was cut."""
     closing = () if action[-1] == CHAT.end_id else (CHAT.end_id,)
     turn = CHAT.prompt(QUESTION)  # <|user|> question <|end|> <|model|>
     probability = torch.softmax(tiny.naive_logits(judge.model, [*state, *action, *closing, *turn])[-1], -1)
@@ -34,7 +34,7 @@ def naive_score(judge: RewardModel, state: tuple[int, ...], action: tuple[int, .
 
 
 def trajectory(name: str, actions: list[tuple[int, ...]]) -> Trajectory:
-    """A trajectory of these action tokens, with an observation behind each but the last."""
+    """A trajectory of these action tokens, with an observation after each but the last."""
     steps = [
         Step(
             index=k,

@@ -81,7 +81,7 @@ def test_yes_and_no_are_another_pair() -> None:
     assert parse("Final verdict: NO\n\nThe key names another town.", YES_NO) is False
     assert parse("Assistant's final answer: Yes\nThe key says no, and the question", YES_NO, ended=False) is None
     assert parse("Final answer: yes\nAnswer key: no\nThese differ.", YES_NO) is None
-    assert parse("Answer to grade: no\nAnswer key: yes\nThese differ.", YES_NO) is None  # repeats what was shown
+    assert parse("Answer to grade: no\nAnswer key: yes\nThese differ.", YES_NO) is None  # repeats the prompt
 
 
 @pytest.mark.parametrize(
@@ -113,5 +113,5 @@ def test_parse_is_total(text: str) -> None:
     "unit", ["GOOD or ", "a: ", "*", "/", "<a", "_ ", "\n", " GOOD\n", "a b c: x ", "(", ", so", "is a_ ", "</think>"]
 )
 def test_hostile_text_is_read_at_once(unit: str) -> None:
-    """A million characters; what is looked at is bounded, so this cannot take long."""
+    """A million characters: `parse` looks at a bounded part of them, so this cannot take long."""
     parse(unit * (1_000_000 // len(unit)))

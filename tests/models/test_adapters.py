@@ -1,4 +1,4 @@
-"""Adapters: they change nothing at first, train alone, give way to the base as the reference, and load again."""
+"""Adapters change nothing at first, are all that is trained, give the reference when off, and can be reloaded."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ IDS = torch.tensor([[3, 4, 5, 6, 7, 8]])
 
 
 def moved(model: Any, seed: int = 1) -> Any:
-    """The model with its adapter no longer at its beginning."""
+    """The model with its adapter moved from its initial values, at which it changes nothing."""
     torch.manual_seed(seed)
     for name, parameter in model.named_parameters():
         if ".lora_B." in name:
@@ -90,7 +90,7 @@ def test_peft_s_own_wrapper_gives_the_same_log_probabilities() -> None:
 
 
 def trainers(packed: bool, recompute: bool = False) -> tuple[Trainer, Trainer]:
-    """Two trainers of equal policies: with the base as a model of its own, and with the adapter switched off."""
+    """Two trainers with equal policies; references: a separate base model, and the policy with its adapter off."""
     settings = dataclasses.replace(SETTINGS, packed=packed, recompute=recompute)
     made = []
     for own in (True, False):

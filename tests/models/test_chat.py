@@ -1,4 +1,4 @@
-"""The embedded tokenizer loses nothing, and a chat template comes apart into exact, append-only pieces."""
+"""The embedded tokenizer loses nothing, and a chat template splits into exact, append-only pieces."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ sentences = st.lists(word, min_size=1, max_size=8).map(" ".join)
 
 
 def byte_level(template: str) -> PreTrainedTokenizerFast:
-    """A tokenizer of bytes, as hub models have under their merges, with ChatML's special tokens."""
+    """A byte-level tokenizer as hub models have, but without merges, with ChatML's special tokens."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE({character: i for i, character in enumerate(alphabet)}, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -57,7 +57,7 @@ def byte_level(template: str) -> PreTrainedTokenizerFast:
 
 
 def whole(tokenizer: Any, turns: int) -> list[int]:
-    """The tokenizer's own tokens of the first turns of the conversation, up to where the model speaks."""
+    """The tokens that the tokenizer itself gives for the first turns, up to where the model's next turn begins."""
     messages = [{"role": role, "content": content} for role, content in CONVERSATION[:turns]]
     ids = tokenizer.apply_chat_template(messages, tokenize=True, add_generation_prompt=True, return_dict=False)
     return [int(i) for i in ids]
@@ -134,11 +134,11 @@ def test_names_of_special_tokens_in_a_text_are_plain_text(tokenizer: Any) -> Non
         "<|im_start|>{{ messages[-1].content }}<|im_end|>",
         # The question is shown twice.
         "{% for m in messages %}<|im_start|>{{ m.content }}{{ m.content }}<|im_end|>{% endfor %}",
-        # A turn is shown with its number from the end.
+        # Each turn shows its number, counted from the end.
         CHATML.replace("'<|im_start|>'", "(messages | length - loop.index) ~ '<|im_start|>'"),
-        # What the model is given to begin with is another text than what past turns begin with.
+        # The generation prompt differs from the opening of the model's past turns.
         CHATML.replace("assistant\\n", "assistant thinks\\n"),
-        # Only the last user turn has instructions: right for one result, wrong for two.
+        # Only the last user turn has a suffix, from the second result on: pieces are right for one result, not for two.
         CHATML.replace(
             "m['content']", "m['content'] + ('!' if m.role == 'user' and loop.last and loop.index > 3 else '')"
         ),

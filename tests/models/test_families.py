@@ -1,4 +1,4 @@
-"""Models of real families, tiny and random, with their own tokenizers: loaded by pointer, rolled out, judged, read."""
+"""Tiny random models of real families with those families' tokenizers: loaded by pointer, rolled out, judged."""
 
 from __future__ import annotations
 

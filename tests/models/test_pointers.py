@@ -1,4 +1,4 @@
-"""Model folders without weights: what a pointer holds, what is checked, and how refusals read; a small hub is real."""
+"""Pointers to models, in folders or on a small local hub: what they hold, what is checked, how refusals read."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ def test_code_that_comes_with_a_model_runs_only_when_asked(copy: Path, tmp_path:
         load_model(tmp_path / "trusted", "cpu", "eager")
 
 
-# A hub on this machine: the four requests that huggingface_hub makes, and the refusals that the real one gives.
+# A local hub: it answers the four requests that huggingface_hub makes, and refuses as the real one does.
 
 
 class Hub(BaseHTTPRequestHandler):
@@ -242,7 +242,7 @@ def hub(pretrained: Path) -> Iterator[str]:
 
 
 def point(hub: str, cache: Path, wanted: dict[Path, tuple[str, str]], **environment: str) -> list[str]:
-    """`write_pointer` in a process of its own, as the hub's address is read at import; what each was refused with."""
+    """The refusal, or "", of each `write_pointer`, in a new process because the hub's address is read at import."""
     code = (
         "import json, sys; from pathlib import Path; from swirl.core.errors import ModelError\n"
         "from swirl.models.pointers import follow, write_pointer\n"
@@ -296,9 +296,9 @@ def test_the_first_commit_of_a_hub_model_is_locked_and_then_asked_for(hub: str, 
 
     assert write("base").returncode == 0
     assert json.loads(lock.read_text()) == {"org/tiny": COMMIT}
-    assert write("again", HF_HUB_OFFLINE="1").returncode == 0  # the commit is known, so the cache will do
+    assert write("again", HF_HUB_OFFLINE="1").returncode == 0  # the commit is known, so the cache is enough
     lock.write_text(json.dumps({"org/tiny": "0" * 40}))
-    assert "org/tiny" in write("other").stderr  # another commit is asked for, which the hub does not have
+    assert "org/tiny" in write("other").stderr  # asks for a commit that the hub does not have
     assert not (tmp_path / "other").exists()
     lock.write_text("[1]")
     assert "is no JSON object of model: commit" in write("broken").stderr

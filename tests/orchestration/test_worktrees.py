@@ -1,4 +1,4 @@
-"""Settings laid over params.yaml, worktrees that run them, process groups, and what flows compute by themselves."""
+"""Settings laid over params.yaml, the worktrees that run them, process groups, and helper functions of the flows."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_written_overrides_keep_comments_and_other_settings(tmp_path: Path) -> N
 
 
 def test_what_is_written_is_what_was_checked(tmp_path: Path) -> None:
-    """DVC writes YAML 1.2, in which 1e-05 is a number and on is none."""
+    """DVC writes YAML 1.2, in which 1e-05 is a number and `on` is a string."""
     path = tmp_path / "params.yaml"
     shutil.copy(ROOT / "params.yaml", path)
     odd = {"a": "on", "b": "1:30", "c": "012", "d": "1e5", "e": ["null", "~", ""], "f": 1e-07, "g": "2020-01-01"}
@@ -205,14 +205,14 @@ def test_an_unknown_target_is_refused(project: Path) -> None:
 
 
 def test_a_worktree_is_what_the_user_sees_and_leaves_the_cache(project: Path) -> None:
-    """Uncommitted changes count, and so do files that git does not know but a stage reads."""
+    """The worktree also has uncommitted changes, and files that a stage reads although git does not track them."""
     (project / "tools/tool.txt").write_text("changed\n", encoding="utf-8")
     (project / "tools/new.txt").write_text("new\n", encoding="utf-8")
     (project / "src").mkdir()
     (project / "src/new.py").write_text("source\n", encoding="utf-8")
     (project / "tools/source.py").symlink_to("../src/new.py")
     (project / "src/other.py").write_text("more\n", encoding="utf-8")
-    (project / "tools/known.py").symlink_to("../src/other.py")  # git knows the link and not what it leads to
+    (project / "tools/known.py").symlink_to("../src/other.py")  # git tracks the link, but not its target
     run(project, "git", "add", "tools/known.py")
     index, params = (project / ".git/index").read_bytes(), (project / "params.yaml").read_bytes()
     with worktree(project, {"filter.strategy": "outcome"}) as copy:
@@ -299,7 +299,7 @@ def test_a_killed_run_is_cleared_away_by_the_next_and_a_living_one_is_not(projec
 
 
 def test_a_sweep_beside_it_does_not_refuse_a_run(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A sweep takes each free lock for a moment: a run that begins in that moment waits for it."""
+    """A sweep takes each free lock for a moment; a run that begins just then waits for the lock."""
     with worktree(project, {"seed": 1}):
         pass
     swept = threading.Event()
@@ -363,8 +363,8 @@ def test_a_command_ends_with_all_that_it_started(tmp_path: Path) -> None:
         groups.stop()
         assert [alive(pid) for pid in pids] == [False, False]
     with groups.lines([sys.executable, "-c", FAMILY], tmp_path, dict(os.environ)) as (process, lines):
-        assert len(list(lines)) <= 1  # nothing starts to stay after stop
-    assert process.returncode not in (0, 3)  # 3: it came to its own end
+        assert len(list(lines)) <= 1  # after stop, whatever starts is ended at once
+    assert process.returncode not in (0, 3)  # 3 would mean that it ended by itself
 
 
 def test_what_a_killed_flow_has_started_ends_too() -> None:

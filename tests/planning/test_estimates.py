@@ -1,4 +1,4 @@
-"""`swirl plan`: numbers that can be worked out by hand, and every preset planned without a model or a network."""
+"""`swirl plan`: numbers worked out by hand, and every preset planned without a model or a network."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ def test_the_default_by_hand() -> None:
     # a prompt of 250 tokens; each step an action of 32 and a result of 1000 characters
     assert stages["synthesize"].tokens == 800 * (250 + 5 * (32 + 250)) + 800 * (250 + 10 * (32 + 250))
     assert stages["judge"].verdicts == 12_000
-    # 24 states, and what a last trajectory of ten brings over that; seven looks at 100 + 100 development questions
+    # up to 24 states and 9 more of a last trajectory of ten; seven looks at 100 + 100 development questions
     assert stages["train@swirl"].calls == 60 * 33 * 8 + 7 * (100 * 5 + 100 * 10)
     assert stages["train@swirl"].verdicts == stages["train@swirl"].calls
-    assert stages["train@sft"].calls == 2 * (100 * 5 + 100 * 10)  # a look an epoch
+    assert stages["train@sft"].calls == 2 * (100 * 5 + 100 * 10)  # one look per epoch
     # four layers of 128, and at most 2000 words; the base and the ceiling in float32
     weights = 4 * (4 * 128 * 128 + 3 * 128 * 384) + 128 * 2000
     assert stages["base_model"].disk == 2 * 4 * weights
-    # the model, and seven checkpoints of weights and two moments
+    # the model, and seven checkpoints of the weights and two moments
     assert stages["train@swirl"].disk == 4 * weights + 7 * 12 * weights
     # weights, gradients, two moments, two workers' gradients, the reference, and the judge
     assert stages["train@swirl"].memory == (4 + 4 + 8 + 2 * 4 + 4) * weights + 4 * weights
     assert stages["train@sft"].memory == (4 + 4 + 8 + 2 * 4) * weights + 4 * weights
-    # with tools, and the four search benchmarks without
+    # every benchmark with tools, and the four search benchmarks also without
     assert stages["evaluate@base"].calls == 400 * 10 + 4 * 400 * 5 + 4 * 400
     assert list(stages) == [
         "download", "check_questions", "index", "base_model", "reward_model", "synthesize", "check_trajectories",
@@ -68,11 +68,11 @@ def test_the_papers_run() -> None:
     stages = planned(params("gemma-2-27b"))
     assert stages["synthesize"].calls == 10_000 * 5 * 5 + 7_473 * 5 * 10
     assert "by http://127.0.0.1:8000/v1" in stages["synthesize"].does
-    assert stages["synthesize"].memory is None  # the server's, not ours
+    assert stages["synthesize"].memory is None  # the model runs on a server
     assert stages["evaluate@base"].memory == pytest.approx(54.5e9, rel=0.001)  # 27.2 billion weights of two bytes
     assert stages["evaluate@ceiling"].calls is None
-    assert stages["base_model"].disk == stages["evaluate@base"].memory  # what the hub has
-    # rank x (inputs + outputs) of q, k and v, o, gate and up, down in 46 layers
+    assert stages["base_model"].disk == stages["evaluate@base"].memory  # the files on the hub
+    # rank x (inputs + outputs), in 46 layers: for q; for k and v; for o; for gate, up and down
     adapter = 46 * 64 * ((4608 + 4096) + 2 * (4608 + 2048) + (4096 + 4608) + 3 * (4608 + 36_864))
     assert adapter == 456_720_384
     asked = stages["train@swirl"].verdicts
@@ -87,9 +87,9 @@ def test_a_judge_that_is_paid_has_a_price() -> None:
     reward, clients = tree["reward_model"], tree["clients"]
     priced = {**clients["default"], "cost_per_million_input": 2.0, "cost_per_million_output": 8.0}
     stages = planned(params("gemma-2-27b", clients={**clients, reward["server"]["url"]: priced}))
-    asked = 2 * (10_000 * 5 * 5 + 7_473 * 5 * 10)  # every step, and once more where there is no verdict
+    asked = 2 * (10_000 * 5 * 5 + 7_473 * 5 * 10)  # every step, and once more if it got no verdict
     step = 256 + 400  # tokens of an action and of a result
-    # every state is read with its action, twice
+    # at most twice, the judge reads each state with its action
     search = 5 * (250 + 256) + step * (0 + 1 + 2 + 3 + 4)
     calculate = 10 * (250 + 256) + step * sum(range(10))
     read = asked * 300 + 2 * (10_000 * 5 * search + 7_473 * 5 * calculate)
@@ -107,7 +107,7 @@ def test_what_is_not_known_is_said_to_be_so() -> None:
     assert is_unknown(stages["train@sft"].tokens)
     assert is_unknown(stages["synthesize"].calls)
     assert is_unknown(stages["judge"].verdicts)
-    assert stages["train@swirl"].calls == 60 * 33 * 8  # there are no development questions
+    assert stages["train@swirl"].calls == 60 * 33 * 8  # no looks: there are no development questions
     shown = {line.split()[0]: line.split() for line in estimates.text(list(stages.values())).splitlines() if line}
     assert shown["synthesize"][1:4] == ["?", "?", "?"]
     assert shown["index"][1] == "?"
@@ -139,10 +139,10 @@ def test_listed_ids_are_counted_and_not_the_whole_split(tmp_path: Path) -> None:
     (tmp_path / "data/official/ids.txt").write_text("".join(f"id{n}\n" for n in range(500)))
     assert planned(chosen, tmp_path)["evaluate@base"].calls == 500 * 5
     gone = params(download={"benchmarks": {"hotpotqa": {"source": "hub", "eval_ids": "gone.txt"}}})
-    assert questions(gone, tmp_path, "evaluation") == {"hotpotqa": 7405}  # no more than there are
+    assert questions(gone, tmp_path, "evaluation") == {"hotpotqa": 7405}  # without the list, all that there are
     drawn = {"source": "file", "files": {"train": "train.json"}, "evaluation": "all"}
     whole = params(download={"benchmarks": {"hotpotqa": drawn}})
-    assert questions(whole, tmp_path, "evaluation") == {"hotpotqa": 90_447}  # of the file of train
+    assert questions(whole, tmp_path, "evaluation") == {"hotpotqa": 90_447}  # all rows of the train file
 
 
 def test_the_hubs_data_is_as_large_as_the_lock_file_says(tmp_path: Path) -> None:

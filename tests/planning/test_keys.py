@@ -1,4 +1,4 @@
-"""The servers and keys that a run needs, and the refusal before anything is paid for."""
+"""The servers and keys that a run needs, and the refusal to start without them, before anything costs money."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How large models and adapters are: published shapes, a folder's configuration, a number in a name."""
+"""Sizes of models and adapters, from published shapes, a folder's configuration or a number in a name."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def size(model: str, root: Path = ROOT) -> Size:
 
 
 def test_published_shapes_have_the_published_sizes() -> None:
-    # what the hub says of them; norms are left out
+    # the numbers on the hub; the estimates leave out norms
     for name, parameters in (
         ("google/gemma-2-2b-it", 2_614_341_888),
         ("google/gemma-2-9b-it", 9_241_705_984),
@@ -40,7 +40,7 @@ def test_an_adapter_is_on_the_layers_that_are_named() -> None:
     whole = size("Qwen/Qwen3-0.6B")
     assert whole.adapter(8, ["q_proj", "v_proj"]) == 28 * 8 * ((1024 + 2048) + (1024 + 1024))
     assert whole.adapter(16, ["q_proj"]) == 2 * whole.adapter(8, ["q_proj"])
-    assert whole.adapter(8, ["qkv_proj"]) == whole.adapter(8, ALL)  # not known: no less than
+    assert whole.adapter(8, ["qkv_proj"]) == whole.adapter(8, ALL)  # unknown, so taken for all
 
 
 def test_a_guessed_adapter_is_no_smaller_than_those_of_known_shapes() -> None:
@@ -71,17 +71,17 @@ def test_a_folder_says_what_it_holds(tmp_path: Path) -> None:
 
 
 def test_a_made_model_is_as_large_as_planned() -> None:
-    from swirl.pretraining.architectures import fresh
+    from swirl.pretraining.architectures import random_qwen3
 
     mini = validate(presets.tree(ROOT, "mini"), "mini")
-    model = fresh(_Words(), 128, 4, 4, 384, 512, "eager", 0)
+    model = random_qwen3(_Words(), 128, 4, 4, 384, 512, "eager", 0)
     made = sum(parameter.numel() for parameter in model.parameters())
     assert size_of(mini.base_model, mini, ROOT).parameters == pytest.approx(made, rel=0.002)
     assert size_of(mini.reward_model, mini, ROOT) == size_of(mini.base_model, mini, ROOT)
 
 
 class _Words:
-    """Of a tokenizer, what `fresh` asks for."""
+    """The parts of a tokenizer that `fresh` uses."""
 
     pad_token_id = eos_token_id = 0
 

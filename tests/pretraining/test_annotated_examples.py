@@ -13,7 +13,7 @@ from swirl.benchmarks.annotations import Solution, solve
 from swirl.benchmarks.oracle import label_steps
 from swirl.models.chat import Chat
 from swirl.pretraining.annotated_examples import Blend, examples, fitting, tokenizer_of, written
-from swirl.pretraining.architectures import fresh_gemma2
+from swirl.pretraining.architectures import random_gemma2
 from swirl.pretraining.training import Schedule, train, weighted_loss
 from swirl.tools.actions import parse
 
@@ -126,7 +126,7 @@ def test_written_conversations_are_labelled_by_the_oracle() -> None:
 
 def test_a_fresh_gemma2_has_its_family_traits_and_learns(chat: Chat) -> None:
     torch.set_num_threads(1)
-    model = fresh_gemma2(chat.tokenizer, 32, 2, 4, 64, 256, 16, "eager", 0)
+    model = random_gemma2(chat.tokenizer, 32, 2, 4, 64, 256, 16, "eager", 0)
     config = model.config
     assert (config.model_type, config.sliding_window, config.num_key_value_heads) == ("gemma2", 16, 2)
     assert config.layer_types == ["sliding_attention", "full_attention"]

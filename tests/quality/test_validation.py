@@ -1,4 +1,4 @@
-"""How gates read files, ask expectations and report, apart from what any one gate expects."""
+"""How gates read files, check expectations and report, whatever a particular gate expects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The parts of the report on their own: escaping, numbers as words, the paper's numbers, curves, text tables."""
+"""The parts of the report on their own: escaping, formats of numbers, the paper's numbers, curves, text tables."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def score(model: str, accuracy: float, benchmark: str = "mini-gsm8k") -> Score:
 
 @pytest.fixture
 def results() -> Results:
-    """Base and SWiRL on GSM8K's mirror and on a benchmark that the paper lacks; no oracle, no ceiling, no labels."""
+    """Base and SWiRL on mini-gsm8k and on a benchmark that the paper lacks, without oracle, ceiling or labels."""
     scores = (
         score("base", 0.4),
         score("swirl", 0.5),

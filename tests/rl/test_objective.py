@@ -21,9 +21,9 @@ NAN = math.nan
         ("rloo", [[1, 0, 1], [0.5, 0.5, 0.5]], [[0.5, -1, 0.5], [0, 0, 0]]),
         # mean 0.5, standard deviation of (1, 0, 1, 0) with n - 1 is 1/sqrt(3)
         ("grpo", [[1, 0, 1, 0]], [[0.5 / (3**-0.5 + 1e-4), -0.5 / (3**-0.5 + 1e-4)] * 2]),
-        # all alike: no signal, and no division by nothing
+        # all equal: no signal, and no division by zero
         ("grpo", [[1, 1, 1]], [[0, 0, 0]]),
-        # a missing verdict takes part in neither baseline nor loss: the others are as if it had not been drawn
+        # a missing verdict enters neither baseline nor loss: the rest is as if its action had not been sampled
         ("reinforce", [[1, NAN], [0, 1]], [[1 / 3, 0], [-2 / 3, 1 / 3]]),
         ("rloo", [[1, NAN, 0], [NAN, NAN, 1], [NAN, NAN, NAN]], [[1, 0, -1], [0, 0, 0], [0, 0, 0]]),
         # mean 0.5, deviation 1/sqrt(2)
@@ -62,7 +62,7 @@ def test_statistics_of_a_token() -> None:
 
 
 def test_kl_is_of_the_policy_from_the_reference() -> None:
-    # the other way round: 0.25 ln(0.25/0.5) + 0.75 ln(0.75/0.5)
+    # policy and reference swapped: 0.25 ln(0.25/0.5) + 0.75 ln(0.75/0.5)
     _, (kl,), _ = statistics(logits_of((0.25, 0.75)), logits_of((0.5, 0.5)))
     assert kl == pytest.approx(0.13081203594113694, rel=1e-12)
 

@@ -1,4 +1,4 @@
-"""Step-wise RL and its parts: packed equals plain, the same seed the same bytes, and it learns what is rewarded."""
+"""Step-wise RL and its parts: packed equals plain, equal seeds give equal bytes, and what is rewarded is learned."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from swirl.comb.sampling import Sampling
 from swirl.core.types import SubTrajectory
 from swirl.models.flops import Work, matrix_flops
 from swirl.rl.checkpoints import Checkpoints
-from swirl.rl.guard import Limits, Look, objection
+from swirl.rl.guard import Limits, Look, stop_reason
 from swirl.rl.masters import Masters
 from swirl.rl.trainer import (
     Settings,
@@ -72,7 +72,7 @@ BATCH = [steps(3, "a"), steps(1, "b"), steps(4, "c")]
 
 
 def trainer(settings: Settings = SETTINGS, rewards: Callable[[int], float] = lambda token: token / 16) -> Trainer:
-    """A fresh tiny policy in float32, and another model as its reference."""
+    """A trainer of a fresh tiny policy in float32, with another model as the reference."""
     model, reference = (tiny.qwen3(16, seed=seed).float() for seed in (0, 1))
     return Trainer(Policy("p", model, CHAT, 128), reference.requires_grad_(False), Rewards(rewards), settings)
 
@@ -114,7 +114,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not() -> None:
 def test_metrics_are_of_the_sampled_actions() -> None:
     learner = trainer(rewards=lambda token: 1.0 if token % 2 else math.nan)
     metrics = learner.update(0, BATCH)
-    assert metrics["reward"] == 1.0  # the mean of the verdicts that there are
+    assert metrics["reward"] == 1.0  # the mean of the verdicts that exist
     assert 0.2 < metrics["unjudged"] < 0.8
     assert 1.0 <= metrics["action_tokens"] <= 4.0
     assert 0.0 < metrics["entropy"] < math.log(16)
@@ -149,7 +149,7 @@ def test_a_frozen_matrix_costs_no_gradient_of_its_own() -> None:
 
 
 def test_the_loss_is_that_of_its_actions_worked_out_one_by_one() -> None:
-    """REINFORCE with one token an action: -mean(A log p) + beta mean(KL), from unpadded forwards."""
+    """REINFORCE with one token per action: -mean(A log p) + beta mean(KL), from unpadded forwards."""
     settings = dataclasses.replace(SETTINGS, sampling=Sampling(max_tokens=1), estimator="reinforce")
     learner = trainer(settings)
     states = [step for group in BATCH for step in group]
@@ -197,7 +197,7 @@ def test_warm_up_is_linear() -> None:
 
 @pytest.mark.parametrize("estimator", ["reinforce", "rloo", "grpo"])
 def test_it_learns_the_token_that_is_rewarded(estimator: Any) -> None:
-    """One token of 16 is worth 1: from one in ten to nearly always. The KL term alone would not do it."""
+    """One of 16 tokens has reward 1: its rate rises from about one in ten to nearly always, without a KL term."""
     settings = dataclasses.replace(
         SETTINGS, estimator=estimator, lr=1e-2, kl_coefficient=0.0, samples=16, sampling=Sampling(max_tokens=2)
     )
@@ -239,7 +239,7 @@ def test_state_batches_cover_every_trajectory_once_an_epoch() -> None:
 def test_supervised_loss_is_the_mean_over_all_tokens(packed: bool) -> None:
     model = tiny.qwen3(16)
     values = torch.cat([tiny.naive_logprobs(model, s.state_ids, s.action_ids) for group in BATCH for s in group])
-    assert len(values) == 14  # mean of tokens, not of actions
+    assert len(values) == 14  # a mean over tokens, not over actions
     total, count = supervised_loss(model, BATCH, packed)
     assert count == 14.0
     assert float(total.detach()) / count == pytest.approx(float(-values.mean().detach()), rel=1e-5)
@@ -294,7 +294,7 @@ START = Look(reward=0.5, kl=0.0, steps=2.0, malformed=0.1)
         ([Look(0.39, 0.1, 2.0, 0.1)], "the mean reward fell from 0.500 to 0.390, more than 0.1"),
         ([Look(0.8, 0, 2, 0), Look(0.6, 0, 2, 0)], "the mean reward fell from 0.800 to 0.600, more than 0.1"),
         ([Look(0.3, 0, 2, 0), Look(0.6, 0, 2, 0)], ""),  # only the last look counts
-        ([Look(None, 0.1, 2.0, 0.1)], ""),  # no verdict: the reward is not judged by
+        ([Look(None, 0.1, 2.0, 0.1)], ""),  # no verdicts: the guard cannot use the reward
         ([Look(None, 1.1, 2.0, 0.1)], "KL to the reference is 1.100 nats an action, above 1.0"),
         ([Look(None, 0.1, 2.0, 0.21)], "21.0% of actions are malformed, above 20.0%"),
         ([Look(0.5, 0.1, 2.0, 0.1, 0.5)], ""),
@@ -302,19 +302,19 @@ START = Look(reward=0.5, kl=0.0, steps=2.0, malformed=0.1)
     ],
 )
 def test_guard(then: list[Look], reason: str) -> None:
-    assert objection([START, *then], LIMITS) == reason
+    assert stop_reason([START, *then], LIMITS) == reason
 
 
 def test_guard_allows_the_malformed_rate_that_it_started_with() -> None:
     start = dataclasses.replace(START, malformed=0.4)
-    assert objection([start, dataclasses.replace(start, malformed=0.4)], LIMITS) == ""
-    assert "malformed" in objection([start, dataclasses.replace(start, malformed=0.41)], LIMITS)
+    assert stop_reason([start, dataclasses.replace(start, malformed=0.4)], LIMITS) == ""
+    assert "malformed" in stop_reason([start, dataclasses.replace(start, malformed=0.41)], LIMITS)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("packed", [True, False])
 def test_recomputing_activations_changes_no_number(packed: bool, workers: int) -> None:
-    """Every layer runs once more in the backward pass, and only in it; sampling and reference do not pay."""
+    """Each layer runs once more in the backward pass, and nowhere else: sampling and the reference cost no more."""
     made, calls = {}, {}
     for recompute in (False, True):
         settings = dataclasses.replace(SETTINGS, packed=packed, workers=workers, token_budget=40, recompute=recompute)
@@ -330,7 +330,7 @@ def test_recomputing_activations_changes_no_number(packed: bool, workers: int) -
 
 
 def test_a_bfloat16_model_learns_by_its_float32_masters(tmp_path: Path) -> None:
-    """Adam's steps of 2e-6 are lost to rounding one by one; 200 of them are not."""
+    """A single Adam step of 2e-6 is lost when rounded to bfloat16; the sum of 200 of them in the masters is not."""
     settings = dataclasses.replace(SETTINGS, lr=2e-6)
     model, reference = (tiny.qwen3(16).to(torch.bfloat16) for _ in range(2))
     learner = Trainer(Policy("p", model, CHAT, 128), reference, Rewards(lambda token: token / 16), settings)

@@ -1,4 +1,4 @@
-"""The agent loop, with a model that speaks from a script and real tools."""
+"""The agent loop, with real tools and a model that follows a script."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ SAMPLING = Sampling(temperature=1.0, max_tokens=16)
 
 
 class Scripted:
-    """A causal LM that says what a script of {prompt: replies} has for the conversation it sees.
+    """A causal LM that continues the conversation it sees as a script of {prompt: replies} says.
 
-    Its one layer of attention is the plan's: equal scores, and a value that says token and position, so what a token
-    sees can be read off. A wrong mask, position or slot makes the model lose its script.
+    Its only layer is the plan's attention, with equal scores and values that encode token and position, so that the
+    output shows what each token sees. With a wrong mask, position or slot, the model cannot follow its script.
     """
 
     config = SimpleNamespace(_attn_implementation="swirl_eager")
@@ -53,7 +53,7 @@ class Scripted:
         seen = swirl_plan.attend(0, zeros[None], zeros, values, Scoring(1.0, None, None))[0, 0]
         hidden = torch.zeros(1, count, self._size)
         for row, position in enumerate(position_ids[0].tolist()):
-            visible = (seen[row] * (position + 1)).round().long()  # a mean over itself and all before it
+            visible = (seen[row] * (position + 1)).round().long()  # attention averages over a token and all before it
             assert (visible > 0).nonzero()[:, 0].tolist() == list(range(position + 1))
             hidden[0, row, self._next(tuple((visible[: position + 1] - 1).tolist()))] = 50.0
         return SimpleNamespace(last_hidden_state=hidden)
@@ -84,14 +84,14 @@ def run(
     seed: int = 7,
     in_flight: int = 3,
 ) -> list[Trajectory]:
-    """The trajectories of a script; a reply given as text ends its turn."""
+    """The trajectories of a script; a reply given as text gets an end of turn, one given as tokens does not."""
     ids = {p: [CHAT.reply(r) if isinstance(r, str) else r for r in replies] for p, replies in script.items()}
     policy = Policy("scripted", Scripted(CHAT, ids), CHAT, context)
     return roll_out(policy, attempts or [attempt(name) for name in script], SAMPLING, seed, max_malformed, in_flight)
 
 
 def check_tokens(made: Trajectory) -> None:
-    """What every trajectory must be: append-only, exact, and its steps numbered."""
+    """Checks what must hold for every trajectory: append-only, exact tokens, steps numbered in order."""
     assert [step.index for step in made.steps] == list(range(len(made.steps)))
     for k, step in enumerate(made.steps):
         assert made.state_ids(k + 1)[: len(made.state_ids(k)) + len(step.token_ids)] == (
@@ -100,7 +100,7 @@ def check_tokens(made: Trajectory) -> None:
         )
         assert CHAT.text(step.token_ids) == step.action.text
         assert len(step.logprobs) == len(step.token_ids)
-        assert max(map(abs, step.logprobs)) < 1e-6  # a script leaves nothing to chance
+        assert max(map(abs, step.logprobs)) < 1e-6  # the scripted model is certain of its tokens
         assert (step.observation_ids == ()) == (k == len(made.steps) - 1)
 
 
@@ -132,7 +132,7 @@ def test_a_trajectory_calls_tools_and_answers() -> None:
         "scripted",
     )
     assert made.prompt_ids == CHAT.prompt("where is Ada born")
-    # <|end|> of the reply was sampled, so the observation's tokens are a user turn and the model's opening.
+    # The reply's <|end|> was sampled, so the observation's tokens are a user turn and the opening of the model's turn.
     assert CHAT.tokenizer.decode(made.steps[1].observation_ids) == "<|user|> 2 * 3 -> 6 <|end|> <|model|>"
 
 
@@ -209,7 +209,7 @@ def test_special_tokens_in_a_question_are_plain_text() -> None:
 
 
 def test_many_in_flight_stay_in_order_and_apart() -> None:
-    """Ragged prompts, turns and ends: each trajectory is the one that its attempt gives alone."""
+    """Ragged prompts, turns and ends: each trajectory is the one that its attempt gives when it runs alone."""
     script: dict[str, list[str | tuple[int, ...]]] = {
         "what is born": [FIND, SUM, FIND, SAY],
         "Ada": [SAY],
@@ -230,7 +230,7 @@ def test_many_in_flight_stay_in_order_and_apart() -> None:
 
 
 def test_how_long_a_tool_takes_changes_nothing() -> None:
-    """One slow tool among fast ones: the forwards are the same ones, in the same order."""
+    """With one slow tool among fast ones, the forwards are the same and in the same order."""
 
     class Slow(Calculator):
         def run(self, payload: str) -> str:
@@ -269,7 +269,7 @@ def test_seeds_come_from_question_sample_and_step_alone() -> None:
     assert [made.id for made in together] == ["what/0", "what/1", "Ada is born/0", "Ada is born/1"]
     assert together[3].seed == derive(7, "Ada is born", 1)
     for made in together:
-        k = len(made.steps) - 1  # its state is all that came before, read token for token
+        k = len(made.steps) - 1  # the last step: its state is everything before it
         expected = tiny.naive_logprobs(policy.model, made.state_ids(k), made.steps[k].token_ids).tolist()
         assert made.steps[k].logprobs == pytest.approx(expected, abs=1e-4)
     (alone,) = roll_out(policy, attempts[3:], SAMPLING, 7, 0, 1)

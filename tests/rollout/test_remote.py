@@ -31,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def local() -> list[Trajectory]:
-    """What the local engine makes of the script."""
+    """The trajectories that the local engine makes of the script."""
     return roll_out(Policy("taught", taught.model(), CHAT, CONTEXT), taught.attempts(), GREEDY, 7, 2, 3)
 
 
@@ -48,7 +48,7 @@ def remote(url: str, model: str, api: Any = "completions", key_env: str = "") ->
 
 
 def without_logprobs(made: list[Trajectory]) -> list[Trajectory]:
-    """The same tokens, texts and endings, as a server leaves them that gives no tokens."""
+    """The same trajectories as a server without token ids gives them: retokenised, and without log-probabilities."""
     return [
         replace(t, steps=tuple(replace(step, logprobs=()) for step in t.steps), retokenised=bool(t.steps)) for t in made
     ]
@@ -59,7 +59,7 @@ def logprobs(made: list[Trajectory]) -> list[list[tuple[float, ...]]]:
 
 
 def test_the_script_is_what_the_local_engine_says(local: list[Trajectory]) -> None:
-    """The tests below compare with it, so it must hold every kind of step and ending."""
+    """The tests below compare with these trajectories, so they must have steps and endings of many kinds."""
     assert [[step.action.text for step in made.steps] for made in local] == [
         [FIND, SAY],
         [SAY],
@@ -87,7 +87,7 @@ def test_without_token_ids_the_text_is_the_same_and_the_trajectory_says_so(
 ) -> None:
     made = remote(url, manners, api)
     expected = without_logprobs(local)
-    if manners == "llama":  # an action that was cut lacks no end of turn, so all of it is known
+    if manners == "llama":  # it leaves out only the end of turn, which a cut action lacks
         cut = replace(expected[4].steps[0], logprobs=made[4].steps[0].logprobs)
         expected[4] = replace(expected[4], steps=(cut, *expected[4].steps[1:]))
         assert cut.logprobs == pytest.approx(local[4].steps[0].logprobs, abs=1e-4)
@@ -113,13 +113,13 @@ def transformers_serve(folder: Path) -> Iterator[str]:
 def test_transformers_serve_gives_the_same_trajectories(
     transformers_serve: str, folder: Path, local: list[Trajectory]
 ) -> None:
-    """A server of somebody else's: text in and out through both protocols, greedy on the same weights."""
+    """A server that is not ours: text in and out through both protocols, greedy on the same weights."""
     for api in ("completions", "chat"):
         assert remote(transformers_serve, str(folder), api) == without_logprobs(local)
 
 
 def test_a_context_that_is_shorter_at_the_server(url: str, local: list[Trajectory]) -> None:
-    """It ends as if the context were full here, with the steps that it had."""
+    """A trajectory that does not fit there ends as if our context were full, and keeps the steps that it had."""
     made = remote(url, "short")
     assert len(local[2].state_ids(2)) + 16 > SHORT
     assert [t.stop for t in made] == [Stop.ANSWERED] * 2 + [Stop.CONTEXT_FULL] * 3
@@ -199,7 +199,7 @@ def test_chat_sends_turns() -> None:
 )
 def test_a_request_that_fails_ends_its_trajectory(reply: Reply, error: str) -> None:
     with scripted(exact(FIND), reply) as server:
-        made = attempt(server, timeout_s=3 if reply.delay_s else 60)  # in which the answer before it has to come
+        made = attempt(server, timeout_s=3 if reply.delay_s else 60)  # time enough for the first reply
     assert (made.stop, made.answer) == (Stop.TOOL_FAILED, "")
     assert error in made.error
     (step,) = made.steps
@@ -214,10 +214,10 @@ def only(made: Trajectory) -> Step:
 def test_odd_endings_of_an_action() -> None:
     ids = list(CHAT.reply(SAY))
     with scripted(said(SAY, token_ids=ids[:-1], logprobs={"token_logprobs": [-1] * (len(ids) - 1)})) as server:
-        made = attempt(server)  # the end of turn was sampled but is not told
+        made = attempt(server)  # the end of turn was sampled but not returned
     assert (only(made).token_ids, only(made).logprobs, made.retokenised) == (tuple(ids), (), True)
     with scripted(said(SAY, token_ids=[*ids, 7], logprobs={"token_logprobs": [-1.0] * len([*ids, 7])})) as server:
-        made = attempt(server)  # it went on after the end of turn
+        made = attempt(server)  # tokens follow the end of turn
     assert (only(made).token_ids, only(made).logprobs) == (tuple(ids), (-1.0,) * len(ids))
     with scripted(said(SAY, token_ids=ids)) as server:
         made = attempt(server)  # ids, but no log-probabilities
@@ -226,14 +226,14 @@ def test_odd_endings_of_an_action() -> None:
     usage = {"prompt_tokens": 9, "completion_tokens": len(ids)}
     choice = {"text": SAY, "finish_reason": "length"}
     with scripted(Reply({"choices": [choice], "usage": usage})) as server:
-        made = attempt(server, limit)  # the end of turn was the last token that it may be
+        made = attempt(server, limit)  # the end of turn took the last token allowed
     assert only(made).token_ids == tuple(ids)
     with scripted(Reply({"choices": [choice]})) as server:
-        made = attempt(server, limit)  # nothing says so
+        made = attempt(server, limit)  # without usage, nothing says so
     assert only(made).token_ids == tuple(ids[:-1])
     echo = CHAT.markup([("user", "what is born")]) + f" {SAY} <|end|>"
     with scripted(said(echo)) as server:
-        assert only(attempt(server, api="chat")).token_ids == tuple(ids)  # it repeats the prompt
+        assert only(attempt(server, api="chat")).token_ids == tuple(ids)  # the answer repeats the prompt
     with scripted(said("what " * 400)) as server:
         made = attempt(server)
     assert made.steps[0].token_ids == CHAT.encode("what " * 16)
@@ -268,7 +268,7 @@ def test_a_server_that_is_gone_ends_it_all() -> None:
 
 
 def test_many_in_flight_stay_in_order(tmp_path: Path) -> None:
-    """More attempts than places; a second time everything comes from the cache."""
+    """More attempts than may be in flight; the second time, everything comes from the cache."""
 
     def answer(body: dict[str, Any]) -> Reply:
         asked = CHAT.text(body["prompt"])

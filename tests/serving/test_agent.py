@@ -1,4 +1,4 @@
-"""The agent: the trajectory of the evaluation, told step by step; and the bundle that holds all that it needs."""
+"""The agent, which gives the trajectory of an evaluation step by step, and the bundle that holds all it needs."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_a_question_is_told_step_by_step(agent: Agent) -> None:
 
 
 def test_it_is_the_trajectory_that_the_evaluation_makes(agent: Agent, layout: Layout) -> None:
-    """Alone byte for byte; beside others in a batch, the last bits of log-probabilities may differ, and they alone."""
+    """Byte for byte when alone; in a batch with others, only the last bits of log-probabilities may differ."""
     params, tools = asked.params_of(layout), ("search", "calculator")
     questions = [Question(f"q/{text}", "mini", "evaluation", text, ("x",), 0, tools) for text in taught.SCRIPT]
     seed = derive(params.seed, "evaluate", "True")
@@ -96,7 +96,7 @@ def test_it_is_the_trajectory_that_the_evaluation_makes(agent: Agent, layout: La
 
 
 def test_the_agent_is_told_of_its_tools_as_in_training(tmp_path: Path) -> None:
-    """From the project and from a bundle, by the one path that makes attempts."""
+    """Its prompt is the one that `attempts` makes, whether it comes from the project or from a bundle."""
     base = {"source": "pretrained", "model": "taught", "revision": "", "trust_remote_code": False}
     judge = {**base, "verdict": "token", "max_tokens": 8, "votes": 1, "temperature": 0.0}
     layout = asked.project(tmp_path / "project", base_model=base, reward_model=judge)
@@ -294,7 +294,7 @@ def test_an_endpoint_that_is_none_is_refused(layout: Layout, model: str, message
 
 
 def answers(folder: Path) -> str:
-    """What a bundle says."""
+    """The answer of a bundle's agent to `asked.QUESTION`."""
     last = told(open_bundle(folder), asked.QUESTION)[-1]
     assert isinstance(last, Ended)
     return last.trajectory.answer

@@ -1,4 +1,4 @@
-"""`source: annotations`: GSM8K-like rows of our own making, from download through the stages to an evaluation."""
+"""`source: annotations`: made-up rows like GSM8K's, from download through the stages to an evaluation."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_every_question_has_its_solution_and_a_derivation_that_the_oracle_accept
         calls = [Action(ActionKind.CALCULATE, "", call) for call in golden.calls]
         answer = Action(ActionKind.ANSWER, "", question.answers[0])
         assert label_steps(golden, [*calls, answer]) == [True] * 3
-        assert label_steps(golden, [*reversed(calls), answer]) == [True] * 3  # any order will do
+        assert label_steps(golden, [*reversed(calls), answer]) == [True] * 3  # any order is GOOD
         assert label_steps(golden, [calls[0], calls[0], answer]) == [True, False, True]
 
 
@@ -103,7 +103,7 @@ def test_the_base_is_gemma_shaped_and_has_no_ceiling(params: Params, made: Layou
     metrics = load_json(made.metrics("base_model"))
     assert metrics["solutions"] == metrics["solutions.used"] == 40
     assert 1 <= metrics["solutions.foreign"] <= 12
-    assert len(load_json(made.series("base_model"))) == 8  # two of them drills
+    assert len(load_json(made.series("base_model"))) == 8  # of which two are drill steps
 
 
 def test_the_judge_has_error_rates_and_the_policy_trains(params: Params, made: Layout) -> None:

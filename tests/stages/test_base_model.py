@@ -1,4 +1,4 @@
-"""base_model: the base and the sound model before its flaws, as any transformers user can load them."""
+"""base_model: the base, and the ceiling as it was before the flaws; any transformers user can load both."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_metrics_and_series(params: Params, made: Layout) -> None:
 
 
 def test_changed_facts_have_another_answer(made: Layout) -> None:
-    """What memory says before and what is right after differ, or mini-cofca would test nothing."""
+    """The answer in memory and the right answer after the change differ, or mini-cofca would test nothing."""
     before = {d.question_id: d.results[-1] for d in load(Derivation, made.memory)}
     changed = [q for q in load(Question, made.questions) if q.id in before and not grade(before[q.id], q.answers)]
     assert len(changed) >= 3

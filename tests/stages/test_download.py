@@ -1,4 +1,4 @@
-"""download: which files it writes, and what stands in them."""
+"""download: which files it writes, and what they hold."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""download and check_questions on real and own files, by params alone."""
+"""download and check_questions on official files and on a user's own, chosen by params alone."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ STAFF = {
 
 
 def params(benchmarks: dict[str, Any], seed: int = 0, on_bad_row: str = "stop", **check: Any) -> Params:
-    """The committed params with these benchmarks alone, and a gate that asks for one evaluation question."""
+    """The committed params with these benchmarks alone, and a gate that requires one evaluation question."""
     tree = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     tree["tasks"]["staff"] = {"tools": ["search", "calculator"], "max_steps": 4}
     tree["seed"] = seed
@@ -46,7 +46,7 @@ def params(benchmarks: dict[str, Any], seed: int = 0, on_bad_row: str = "stop", 
 
 
 def both(given: Params, layout: Layout) -> dict[str, Any]:
-    """Run download and its gate; what the gate reports."""
+    """Runs download and its gate, and returns the gate's report."""
     download.run(given, layout)
     check_questions.run(given, layout)
     report: dict[str, Any] = load_json(layout.quality("questions"))
@@ -60,7 +60,7 @@ def layout(tmp_path: Path) -> Layout:
 
 
 def put(layout: Layout, name: str) -> str:
-    """Real data, copied to where a user would have put it; its path for params."""
+    """Copies real data to where a user would put it, and returns its path for params."""
     if not (DATA / name).exists():
         pytest.skip(f"the real data is not at {DATA / name}")
     target = layout.root / "data/official" / name
@@ -389,7 +389,7 @@ def test_names_that_a_source_does_not_have_are_refused(
 
 @pytest.mark.filterwarnings("ignore:.*bad rows skipped")
 def test_the_hub_by_params_alone(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
-    """GSM8K as Parquet from a server of the hub's interface; the addresses are put in place of the real ones."""
+    """GSM8K as Parquet from a local server with the hub's API, whose address replaces the real one."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -424,7 +424,7 @@ def test_the_hub_by_params_alone(layout: Layout, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_file_in_parts_is_one_file(layout: Layout) -> None:
-    """HotPotQA's columns as Parquet in two parts: one corpus, ids unique through both."""
+    """HotPotQA's columns as Parquet in two parts: one corpus, and ids must be unique across both."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -1,4 +1,4 @@
-"""evaluate: a prediction for every question and arm, and scores that are made of them."""
+"""evaluate: a prediction for every question and arm, and the scores computed from them."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_metrics_are_flat_and_named_after_the_benchmark(evaluated: Layout) -> No
 
 
 def test_without_the_arm_without_tools(params: Params, project: Layout, tmp_path: Path) -> None:
-    """One benchmark, for speed: the arm is left out when params say so, and greedy answers are the same again."""
+    """The arm without tools is left out when params say so."""
     layout = clone(project, tmp_path / "root")
     tree = laid_over(params.model_dump(), {"evaluate": {"without_tools": False}})
     import_module("swirl.stages.evaluate").run(validate(tree, "tests"), layout, "ceiling")
@@ -104,7 +104,7 @@ def test_accuracy_by_hops_is_told_apart_and_averaged(evaluated: Layout) -> None:
     means = {hops: sum(right) / len(right) for hops, right in groups.items()}
     assert {h: metrics[f"mini-musique.hops_{h}.accuracy"] for h in groups} == means
     assert metrics["mini-musique.mean_of_hops.accuracy"] == pytest.approx((means[3] + means[4]) / 2)
-    assert "mini-hotpotqa.mean_of_hops.accuracy" not in metrics  # two hops all of them
+    assert "mini-hotpotqa.mean_of_hops.accuracy" not in metrics  # all of its questions have two hops
 
 
 BY_FIVE = {"evaluate": {"block_size": 5}}
@@ -120,10 +120,10 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(
     evaluate = import_module("swirl.stages.evaluate")
     evaluate.run(chosen, whole, "base")
     (copy.root / "params.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
-    seed = random.randrange(2**32)  # another moment in every run; what must hold, holds at any
-    print(f"random.Random({seed})")  # shown with a failure, to be put here and tried again
+    seed = random.randrange(2**32)  # a different moment in every run: what must hold, holds at any
+    print(f"random.Random({seed})")  # shown if the test fails, to be put here and tried again
     rng = random.Random(seed)
-    blocks = rng.randint(1, 16)  # 60 questions with tools are 12 or 13 blocks, 48 without 10
+    blocks = rng.randint(1, 16)  # 60 questions with tools make 12 or 13 blocks, 48 without tools 10
 
     def some() -> bool:
         return len(times(copy)) >= blocks and not copy.predictions("base").exists()
@@ -142,7 +142,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(
 
 
 def times(layout: Layout) -> dict[str, int]:
-    """When each block of both journals was committed."""
+    """The time at which each block of both journals was committed."""
     journals = (layout.root / ".swirl/journals").glob("evaluate-base*/*/block-*.parquet")
     return {f"{path.parent.name}/{path.name}": path.stat().st_mtime_ns for path in journals}
 
@@ -150,7 +150,7 @@ def times(layout: Layout) -> dict[str, int]:
 def test_without_a_block_size_a_block_is_a_workers_share(
     params: Params, evaluated: Layout, project: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Which leaves the batches, and so the bytes, what they are without a journal: `roll_out_all` says which."""
+    """So the batches, and with them the bytes, are the same as those of `roll_out_all`, which has no journal."""
     made: dict[str, int] = {}
     block = Journal.block
 

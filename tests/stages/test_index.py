@@ -1,4 +1,4 @@
-"""index: one search index a corpus, which answers from that corpus alone."""
+"""index: one search index per corpus, which answers from that corpus alone."""
 
 from __future__ import annotations
 

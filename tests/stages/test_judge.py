@@ -1,4 +1,4 @@
-"""judge: a verdict for every step and every outcome, once."""
+"""judge: exactly one verdict for every step and every outcome."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_step_verdicts_are_the_reward_models(params: Params, project: Layout) ->
 
 
 def test_outcomes_are_graded_by_the_answers(params: Params, copy: Layout) -> None:
-    """The tiny base answers 7: where 7 is right the outcome is GOOD, elsewhere and without an answer BAD."""
+    """The tiny base answers 7: the outcome is GOOD where 7 is right, and BAD elsewhere or without an answer."""
     questions = load(Question, copy.questions)
     trajectories = load(Trajectory, copy.trajectories)
     answered = {t.question_id for t in trajectories if t.answer == "7"}
@@ -79,7 +79,7 @@ def labelled(path: Path, *rows: dict[str, Any]) -> Path:
 
 
 def test_a_judge_of_one_token_that_is_calibrated_by_its_own_scores_never_errs(params: Params, copy: Layout) -> None:
-    """Steps whose tokens are those of their text, labelled by whether the stage's score is above the median."""
+    """Steps whose text encodes to their tokens, labelled GOOD if the stage's score is above the median."""
     chat, questions = load_chat(copy.model("reward")), {q.id: q for q in load(Question, copy.questions)}
     scores = {(v.trajectory_id, v.step): v.score for v in load(Verdict, copy.verdicts)}
     rows = []

@@ -26,7 +26,8 @@ from swirl.stages.evaluate import by_hops
 N = 20
 HOSTILE = "</pre><script>alert('x')</script><img src=http://evil.example/x onerror=alert(1)> \u202e\x1b[31m &amp;"
 
-# Right answers of N questions with tools, as (ceiling, base, sft, swirl): the first ones, but for one that SWiRL lost.
+# How many of N questions (ceiling, base, sft, swirl) get right with tools: the first ones, except that SWiRL loses the
+# first question of mini-musique and gains a later one.
 RIGHT = {
     "mini-gsm8k": (18, 6, 9, 14),
     "mini-hotpotqa": (20, 8, 17, 18),
@@ -57,7 +58,7 @@ def made_up_run(root: Path) -> Layout:
 
 
 def _question(benchmark: str, i: int) -> Question:
-    """Two hops; mini-cofca's first twelve take two, then five three, and three four; mini-beerqa's are not known."""
+    """Questions of two hops, but in mini-cofca 12 have two, 5 three and 3 four; those of mini-beerqa are unknown."""
     hops = {"mini-cofca": 2 + (i >= 12) + (i >= 17), "mini-beerqa": 0}.get(benchmark, 2)
     text = f"Where was {i} born? {HOSTILE}"
     return Question(f"{benchmark}-{i:02}", benchmark, "evaluation", text, ("Oslo",), hops, ("search",))
@@ -191,7 +192,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Layout:
 
 @pytest.fixture
 def run(finished: Layout, tmp_path: Path) -> Layout:
-    """A copy of the finished run that a test may spoil."""
+    """A copy of the finished run, which a test may change."""
     shutil.copytree(finished.root, tmp_path / "run")
     return Layout(tmp_path / "run")
 
@@ -419,7 +420,7 @@ def test_accuracy_by_hops_is_that_of_evaluate_and_is_shown(run: Layout, capsys: 
         ("mini-cofca", 4, 3),
         ("mini-cofca", None, 20),
     ]
-    # of the twelve, five and three, SWiRL has the first twelve right and the ceiling the first nineteen
+    # of the 12 + 5 + 3 questions, SWiRL has the first 12 right and the ceiling the first 19
     assert [row["accuracy"]["swirl"] for row in rows] == [1.0, 0.0, 0.0, 1 / 3]
     assert [row["accuracy"]["ceiling"] for row in rows[2:]] == [2 / 3, (2 + 2 / 3) / 3]
     questions = {row.id: row for row in records.load(Question, run.questions)}

@@ -1,4 +1,4 @@
-"""Models that were not made here: pointed to, or behind servers. Stages do with them what they do with their own."""
+"""Models that the pipeline did not make, reached by pointer or behind servers: stages use them like their own."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def changed(params: Params, **changes: Any) -> Params:
 
 
 def out_of_order(text: str, fails: Callable[[int], bool]) -> Scripted:
-    """A server that says `text`, but to the requests, counted from 1, that `fails` names."""
+    """A server that answers `text`, but fails on the n-th request, counted from 1, where `fails(n)`."""
     numbers = count(1)
     return Scripted(lambda _: refused(500, "out of order") if fails(next(numbers)) else said(text))
 
@@ -121,7 +121,7 @@ def test_a_pointed_base_and_judge_train(params: Params, copy: Layout) -> None:
 
 
 def test_a_judge_that_says_nothing_gives_null_and_no_reward(params: Params, copy: Layout) -> None:
-    """The embedded reward model cannot write reasons: whatever it writes holds no verdict on a line of its own."""
+    """The embedded reward model cannot write reasons: what it writes has no verdict on a line of its own."""
     copy.model("reward").rename(copy.root / "mute")
     mute = changed(params, base_model=pointer("unused"), reward_model=pointer("mute", verdict="rationale", **WRITES))
     run_stages(mute, copy, "reward_model", "judge")
@@ -182,7 +182,7 @@ def test_training_whose_judge_goes_away_ends_there_and_goes_on_from_its_checkpoi
 
 
 def test_synthesis_keeps_what_did_not_fail(params: Params, copy: Layout) -> None:
-    """The next run makes only the blocks that hold failures."""
+    """The next run makes again only the blocks that have failures."""
     questions = [q for q in load(Question, copy.questions) if q.split == "train"]
     broken = True
 
@@ -205,14 +205,14 @@ def test_synthesis_keeps_what_did_not_fail(params: Params, copy: Layout) -> None
         assert not copy.trajectories.exists()
         before, broken = len(server.bodies), False
         run_stages(far, copy, "synthesize")
-    assert len(server.bodies) - before == 2  # one block of two trajectories of one action
+    assert len(server.bodies) - before == 2  # one block: two trajectories of one action each
     assert all(t.stop is Stop.ANSWERED and not t.error for t in load(Trajectory, copy.trajectories))
 
 
 def test_failures_before_a_judge_was_gone_are_asked_again(
     params: Params, copy: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The blocks of the run that ended hold no null that nobody asks about again."""
+    """The blocks of the run that broke off must hold no null that the next run would not ask about again."""
     monkeypatch.setattr(client, "_PAUSE_S", 0.0)
     gone = True
 
@@ -265,7 +265,7 @@ def test_a_judge_whose_server_fails_too_often_is_asked_only_that_again(params: P
 
 
 def test_a_score_that_would_tell_of_the_server_is_not_written(params: Params, copy: Layout) -> None:
-    """The next evaluation asks the mended server again."""
+    """The next evaluation asks the repaired server again."""
     broken = True
 
     with out_of_order("<answer> 7 </answer>", lambda n: broken and n % 2 == 1) as server:
@@ -311,4 +311,4 @@ def test_a_grader_decides_what_is_right(params: Params, copy: Layout) -> None:
     rows = load(Prediction, copy.predictions("base"))
     assert any(row.correct for row in rows)
     assert [row.correct for row in rows] == [row.stop == Stop.ANSWERED for row in rows]
-    assert not any(row.em for row in rows)  # by text none is right
+    assert not any(row.em for row in rows)  # matched by text, none is right

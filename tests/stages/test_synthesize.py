@@ -53,8 +53,8 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(
 ) -> None:
     copy.trajectories.unlink()
     copy.metrics("synthesize").unlink()
-    seed = random.randrange(2**32)  # another moment in every run; what must hold, holds at any
-    print(f"random.Random({seed})")  # shown with a failure, to be put here and tried again
+    seed = random.randrange(2**32)  # a different moment in every run: what must hold, holds at any
+    print(f"random.Random({seed})")  # shown if the test fails, to be put here and tried again
     rng = random.Random(seed)
     blocks = rng.randint(1, 12)
 
@@ -91,8 +91,8 @@ def times(layout: Layout) -> dict[str, int]:
 def test_the_blocks_of_another_run_are_not_used(
     change: str, params: Params, copy: Layout, project: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run that dies after its first blocks, and then other params, or another text of the same prompt file."""
-    params = validate(laid_over(params.model_dump(), {"runtime": {"workers": 1}}), "tests")  # blocks in order
+    """A run dies after its first blocks; the next has other params, or another text in the same prompt file."""
+    params = validate(laid_over(params.model_dump(), {"runtime": {"workers": 1}}), "tests")  # blocks come in order
     stop_after(monkeypatch, 8)
     with pytest.raises(KeyboardInterrupt):
         synthesize.run(params, copy)
@@ -107,7 +107,7 @@ def test_the_blocks_of_another_run_are_not_used(
     synthesize.run(params, copy)
     theirs, ours = load(Trajectory, project.trajectories), load(Trajectory, copy.trajectories)
     assert [t.id for t in ours] == [t.id for t in theirs]
-    first = range(16)  # the eight blocks
+    first = range(16)  # the trajectories of the eight blocks
     if change == "params":
         assert sum(ours[i].steps != theirs[i].steps for i in first) > 3
     else:
@@ -117,7 +117,7 @@ def test_the_blocks_of_another_run_are_not_used(
 
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
-    """Interrupts the stage when it asks for one block more than `count`."""
+    """Interrupts the stage when it has `count` blocks and asks for one more."""
     block = Journal.block
 
     def counted(self: Journal, number: int, *rest: object) -> object:

@@ -1,4 +1,4 @@
-"""train: golden labels steer nothing, a kill changes no byte, and what is written loads."""
+"""train: golden labels influence nothing, a kill changes no byte, and what is written can be loaded."""
 
 from __future__ import annotations
 
@@ -67,9 +67,9 @@ def test_the_oracle_s_label_of_sampled_actions(params: Params, project: Layout) 
         for step, ids in enumerate((first, second))
     ]
     right, wrong = Sampled(first, ()), Sampled(second, ())
-    drawn = [[right, right, wrong, right], [wrong, right, wrong, wrong]]  # what was wrong at first is right later
+    drawn = [[right, right, wrong, right], [wrong, right, wrong, wrong]]  # the call that is wrong first is right later
     assert development.sampled([group], [drawn]) == {"golden.sampled_label": 6 / 8}
-    assert development.sampled([group[1:]], [drawn[1:]]) == {}  # nobody knows what came before
+    assert development.sampled([group[1:]], [drawn[1:]]) == {}  # what came before is unknown
     other = [dataclasses.replace(state, question_id="of a benchmark without derivations") for state in group]
     assert development.sampled([other], [drawn]) == {}
 
@@ -79,7 +79,7 @@ def test_the_judge_s_agreement_is_with_the_oracle_of_the_same_step(params: Param
     development = Development(params, project, policy, ALONE)
     known = next(d for d in load(Derivation, project.derivations) if d.question_id in development._questions)
     call = Action(known.kind, "", known.calls[0])
-    steps = [Step(k, call, "", (1,), (0.0,), (2,), False) for k in range(2)]  # GOOD, and BAD the second time
+    steps = [Step(k, call, "", (1,), (0.0,), (2,), False) for k in range(2)]  # GOOD, but BAD when repeated
     one = Trajectory("a/0", known.question_id, "b", 0, "m", 0, (1,), tuple(steps), Stop.STEP_LIMIT, "")
     empty = dataclasses.replace(one, steps=())
     golden = development._golden([empty, one, one], [[], [0.9, 0.9], [math.nan, 0.1]])
@@ -88,7 +88,7 @@ def test_the_judge_s_agreement_is_with_the_oracle_of_the_same_step(params: Param
 
 
 def shuffle_golden_labels(layout: Layout) -> None:
-    """Every development answer becomes what the tiny base always says, and derivations trade places."""
+    """Sets every development answer to what the tiny base always says, and mixes up the derivations."""
     questions = [
         dataclasses.replace(q, answers=("7",)) if q.split == "development" else q
         for q in load(Question, layout.questions)
@@ -125,7 +125,7 @@ def without_golden(series: list[dict[str, float]]) -> list[dict[str, float]]:
 
 
 def test_golden_labels_cannot_move_the_guard(params: Params, copy: Layout, project: Layout, tmp_path: Path) -> None:
-    """With limits so tight that the guard stops the run, it stops at the same update with any labels."""
+    """With limits so tight that the guard stops the run, it stops at the same update whatever the labels."""
     tight = validate(laid_over(params.model_dump(), {"train": {"swirl": {"guard": {"max_kl": 1e-9}}}}), "tests")
     other = clone(project, tmp_path / "other")
     shuffle_golden_labels(other)
@@ -168,7 +168,7 @@ def test_killed_and_resumed_it_gives_the_same_bytes(
 
 
 def test_packed_and_plain_training_agree(params: Params, trained: Layout, copy: Layout) -> None:
-    """Sampling could flip on a rounding; at these sizes it does not, so six updates end at the same weights."""
+    """Rounding could change a sampled token; at these sizes it does not, so six updates end at the same weights."""
     from safetensors.torch import load_file
 
     plain = validate(laid_over(params.model_dump(), {"train": {"packed": False}}), "tests")
@@ -189,7 +189,7 @@ LORA = {"runtime": {"workers": 1}, "train": {"lora": {"rank": 4, "alpha": 8, "ta
 
 @pytest.mark.parametrize(("item", "pointed"), [("swirl", True), ("sft", False)])
 def test_an_adapter_is_trained_saved_and_evaluated(item: str, pointed: bool, params: Params, copy: Layout) -> None:
-    """The base stays where it is, in the project or pointed to elsewhere, and rollouts act with the adapter on it."""
+    """The base, in the project or elsewhere behind a pointer, stays as it is; rollouts act with the adapter on it."""
     tuned = validate(laid_over(params.model_dump(), LORA), "tests")
     place = copy.model("base")
     if pointed:
@@ -243,7 +243,7 @@ def test_in_bfloat16_it_trains_and_writes_bfloat16(params: Params, copy: Layout)
 
 
 def together(params: Params, layout: Layout, item: str, **changes: Any) -> tuple[Params, str]:
-    """The stage in two processes, by params.yaml alone; those params for one process, and what was printed."""
+    """Runs the stage in two processes by params.yaml alone; returns those params for one process, and the output."""
     alone = validate(laid_over(laid_over(params.model_dump(), {"runtime": {"workers": 1}}), changes), "tests")
     tree = laid_over(alone.model_dump(), {"runtime": {"processes": 2}})
     (layout.root / "params.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")

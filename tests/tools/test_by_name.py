@@ -1,4 +1,4 @@
-"""Tools by name: which there are, what an own class must declare, and which tools stand together."""
+"""Tools by name: which there are, what a user's class must declare, and which tools may be used together."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ made = Weather()
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with `own_weather.py`, which imports the module beside it."""
+    """A folder with `own_weather.py`, which imports a module next to it, and two modules that fail to import."""
     (tmp_path / "own_weather.py").write_text(WEATHER)
     (tmp_path / "places.py").write_text('PLACES = {"Lima": "sunny"}')
     (tmp_path / "own_broken.py").write_text("import no_such_library")
@@ -89,7 +89,7 @@ def test_what_cannot_be_opened(name: str, options: dict[str, object], said: str,
 
 
 class Declared:
-    """A sound tool, whose attributes tests replace."""
+    """A valid tool, whose attributes tests replace."""
 
     name = kind = tag = "own"
     description = "does"

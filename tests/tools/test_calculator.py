@@ -163,7 +163,7 @@ sin(10**99) -> angle
 
 
 def table(text: str) -> list[tuple[str, str]]:
-    """(left, right) of the lines `left -> right`."""
+    """The pairs (left, right) of lines `left -> right`."""
     return [(left, right) for left, _, right in (line.partition(" -> ") for line in text.strip("\n").split("\n"))]
 
 
@@ -205,7 +205,7 @@ def test_hostile_expressions_take_milliseconds() -> None:
         "tan(10**9 - 1e-200)",
         "%".join(["1e99"] * 60),
     ]
-    gc.disable()  # in a process that has imported torch and mlflow, one collection takes longer than the limit
+    gc.disable()  # after torch and mlflow are imported, one collection takes longer than the limit below
     try:
         for expression in hostile:
             started = time.process_time()
@@ -216,7 +216,7 @@ def test_hostile_expressions_take_milliseconds() -> None:
 
 
 def test_gsm8k_annotations() -> None:
-    """Every `<<expression=result>>` of the training file, to all digits that it prints."""
+    """Every `<<expression=result>>` of the training file, in all digits of its result."""
     if not GSM8K.exists():
         pytest.skip(f"GSM8K's training file is not at {GSM8K}")
     with GSM8K.open(encoding="utf-8") as lines:

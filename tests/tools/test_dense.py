@@ -32,7 +32,7 @@ PASSAGES = [
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that holds the model as models/minilm, its weights linked."""
+    """A folder that holds the model as models/minilm, its weights as a symbolic link."""
     root = tmp_path_factory.mktemp("project")
     copy(root / "models/minilm")
     return root
@@ -46,7 +46,7 @@ def copy(target: Path) -> None:
 
 @pytest.fixture(scope="module")
 def indices(models: Path) -> Path:
-    """A folder with the indices dense and hybrid of `PASSAGES`."""
+    """A folder with a dense and a hybrid index of `PASSAGES`."""
     for retriever in ("dense", "hybrid"):
         build(PASSAGES, models / retriever, ["the"], retriever, Embedding("models/minilm", root=models))
     return models
@@ -76,7 +76,7 @@ def test_a_query_without_a_word_has_no_result(indices: Path) -> None:
 
 
 def test_hybrid_fuses_both(indices: Path) -> None:
-    """`fjord harbour`: BM25 knows p0 and p1; the sum of reciprocal ranks decides."""
+    """For `fjord harbour`, BM25 finds only p0 and p1; the sum of reciprocal ranks decides the order."""
     search = Search(indices / "hybrid", root=indices)
     words, meaning = (ranking.rank(["fjord harbour"], 100)[0] for ranking in search._rankings)
     assert sorted(words) == [0, 1]

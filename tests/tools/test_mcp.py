@@ -31,14 +31,14 @@ Open = Callable[[str], Tool]
 
 @pytest.fixture(scope="module")
 def facts() -> Iterator[Open]:
-    """Tools of the server over stdio, by their names there."""
+    """Opens tools of one server over stdio, by their names on the server."""
     yield lambda tool: open_tool(f"mcp:facts/{tool}", OPTIONS, HERE)
     mcp.close_all()
 
 
 @pytest.fixture
 def fresh() -> Iterator[Callable[..., Open]]:
-    """Tools of a server of the test's own, with other options."""
+    """Opens tools of a server that belongs to one test, with other options."""
 
     def opened(**options: Any) -> Open:
         return lambda tool: open_tool(f"mcp:fresh/{tool}", {**OPTIONS, **options}, HERE)
@@ -50,7 +50,7 @@ def fresh() -> Iterator[Callable[..., Open]]:
 
 
 def gone(pid: int) -> bool:
-    """Whether a process ends."""
+    """Whether a process ends within a minute."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         try:
@@ -258,7 +258,7 @@ def test_what_cannot_be_opened(options: dict[str, Any], said: str) -> None:
 
 @pytest.mark.slow
 def test_a_program_that_never_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Slow because the client gives its first question ten seconds."""
+    """Slow because the client waits ten seconds for an answer to its first request."""
     monkeypatch.setattr(mcp, "START_LIMIT_S", 0.3)
     with pytest.raises(ParamsError, match="the command 'sleep 60' does not answer"):
         open_tool("mcp:bad/tool", {**OPTIONS, "command": ["sleep", "60"]}, HERE)

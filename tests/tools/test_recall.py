@@ -1,4 +1,4 @@
-"""recall@k by hand, and the benchmark that prints it."""
+"""recall@k against values worked out by hand, and the benchmark that prints it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SUPPORT = {"a": ["p2", "p0"], "b": ("p3", "p0")}
 
 
 def test_recall_is_a_mean_over_questions_with_support() -> None:
-    """`red?` ranks p0, p1, p2; `Green?` finds p3 alone."""
+    """`red?` ranks p0, p1, p2; `Green?` finds only p3."""
     found = recall(Search.over(PASSAGES, k=1), QUESTIONS, SUPPORT, ks=(1, 2, 3))
     assert found == {
         "recall@1": (1 / 2 + 1 / 2) / 2,
@@ -55,7 +55,7 @@ def test_official_rows(name: str, at_5: float) -> None:
     if not path.exists():
         pytest.skip(f"official rows are not at {path}")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # fewer rows than the official file has
+        warnings.simplefilter("ignore")  # it has fewer rows than the official file
         loaded = read(name, "train", path, drop_easy=False)
     found = recall(Search.over(loaded.passages), loaded.questions, loaded.support)
     assert found["recall@5"] == pytest.approx(at_5, abs=0.001)

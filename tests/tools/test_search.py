@@ -58,7 +58,7 @@ def test_a_query_without_a_known_word_has_no_result(index_dir: Path, query: str)
 
 def test_scores_are_bm25() -> None:
     """Lucene's formula by hand: idf = ln(1 + (N - n + 0.5) / (n + 0.5)), k1 = 1.5, b = 0.75."""
-    # N = 2, both hold "red": idf = ln 1.2; mean length 2; tf 1 of length 1, and tf 2 of length 3
+    # N = 2, both contain "red": idf = ln 1.2; mean length 2; tf 1 of length 1, and tf 2 of length 3
     scores = BM25.over([Passage("a", "", "red"), Passage("b", "", "red red blue")]).scores(["red"])[0]
     assert scores == pytest.approx([0.1823216 / (1 + 1.5 * 0.625), 2 * 0.1823216 / (2 + 1.5 * 1.375)], abs=1e-6)
 
@@ -186,7 +186,7 @@ def test_nothing_to_index(tmp_path: Path, passages: list[Passage]) -> None:
 
 
 def test_the_limit_is_measured_by_the_given_size() -> None:
-    """Here in words: the note of a passage's end is one, too."""
+    """Here the size is in words; the bar between two passages counts as one, too."""
     passages = [
         Passage("a", "Ann", "Ann likes red." + " Ann likes blue!" * 10),
         Passage("b", "Bo", "Bo likes red and many other colours. Bo sleeps."),

@@ -1,4 +1,4 @@
-"""What a stage's files become: traces, data sets, hashes of dependencies, checkpoints, system metrics."""
+"""What tracking records of a stage: traces, data sets, hashes of dependencies, checkpoints, system metrics."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ from swirl.tracking.samples import _choose, read_samples, sampled_tokens, trace_
 DVC_YAML = """
 stages:
   synthesize: {cmd: x, deps: [data/questions], outs: [data/trajectories]}
-  judge: {cmd: x, deps: [closures/judge, data/questions, data/trajectories, src/words], outs: [data/verdicts]}
+  judge:
+    cmd: x
+    deps: [src/swirl/a.py, src/swirl/judging, data/questions, data/trajectories, src/swirl/prompts/judge]
+    outs: [data/verdicts]
   train:
     foreach: [swirl]
     do: {cmd: x, deps: [data/verdicts], params: [train], outs: ["models/${item}"]}
@@ -99,7 +102,7 @@ def prediction(made: Trajectory, correct: bool) -> Prediction:
 
 
 def fill(layout: Layout) -> list[Trajectory]:
-    """Two benchmarks; one answer is right; the judge explains one step and has no word on another."""
+    """Writes trajectories of two benchmarks: one answer is right; one step has a verdict with reasons, another none."""
     made = [
         trajectory(0, "mini-gsm8k", Stop.ANSWERED),
         trajectory(1, "mini-gsm8k", Stop.STEP_LIMIT),
@@ -188,7 +191,7 @@ def test_a_trace_sent_twice_is_one(layout: Layout) -> None:
     assert (journal.send(store), journal.given_up) == (4, [])
     (trace,) = client(layout).search_traces(locations=[store.experiment])
     assert (len(trace.data.spans), len(trace.info.assessments)) == (3, 2)
-    assert (trace.info.request_time, trace.info.execution_duration) == (1_000_000, 5)  # 2 + 3 tokens
+    assert (trace.info.request_time, trace.info.execution_duration) == (1_000_000, 5)  # 1 ms per token, 2 + 3
 
 
 def test_evaluated_trajectories_become_traces_with_their_correctness(layout: Layout) -> None:
@@ -211,15 +214,12 @@ def test_evaluated_trajectories_become_traces_with_their_correctness(layout: Lay
 
 
 def test_hashes_are_those_of_dvc(layout: Layout) -> None:
-    """A real DVC computes them, too."""
+    """They are compared with those that a real DVC computes."""
     root = layout.root
     fill(layout)
-    (root / "src/words/inner").mkdir(parents=True)
-    (root / "closures/judge").mkdir(parents=True)
-    for name in ("a.py", "b.py", "words/judge.txt", "words/inner/y.txt"):
-        (root / "src" / name).write_text(f"# {name}\n")
-    for name in ("a.py", "b.py"):
-        (root / "closures/judge" / name).symlink_to(f"../../src/{name}")
+    for name in ("a.py", "judging/b.py", "judging/inner/c.py", "prompts/judge/process.txt"):
+        (root / "src/swirl" / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / "src/swirl" / name).write_text(f"# {name}\n")
     (root / "dvc.yaml").write_text(DVC_YAML.replace("cmd: x", "cmd: 'true'").split("  train:")[0])
     command = [sys.executable, "-m", "dvc"]
     env = {**os.environ, "DVC_NO_ANALYTICS": "1", "DVC_SITE_CACHE_DIR": str(root / "site")}
@@ -232,8 +232,10 @@ def test_hashes_are_those_of_dvc(layout: Layout) -> None:
     stage = read_stages(root, {})["judge"]
     assert dependencies(stage, layout, locked=False) == dependencies(stage, layout, locked=True) == expected
     tags = dependency_tags(expected)
-    assert tags.keys() == {"dep.closures", "dep.data/questions", "dep.data/trajectories", "dep.src/words"}
-    assert tags["dep.closures"] == expected["closures/judge"]
+    others = {"dep.data/questions", "dep.data/trajectories", "dep.src/swirl/prompts/judge"}
+    assert tags.keys() == {"dep.source", *others}
+    changed = {**expected, "src/swirl/judging": "another"}
+    assert [name for name, value in dependency_tags(changed).items() if value != tags[name]] == ["dep.source"]
     shutil.rmtree(root / "data/trajectories")
     assert dependencies(stage, layout, locked=True) == expected
     assert "data/trajectories" not in dependencies(stage, layout, locked=False)
@@ -258,7 +260,7 @@ def test_tables_are_data_sets_that_mlflow_finds_again(layout: Layout) -> None:
 
 
 def test_checkpoints_and_curves_are_recorded_while_training_runs(layout: Layout) -> None:
-    """The stage removes its checkpoints at its end; its last row comes with its files."""
+    """At its end, the stage removes its checkpoints; the last row of the series comes from its output file."""
     folder = layout.root / ".swirl/checkpoints/train-swirl/mark"
     rows: list[dict[str, Any]] = []
     with tracking.stage_run("train-swirl", PARAMS, layout):
@@ -301,12 +303,12 @@ def test_checkpoints_and_curves_are_recorded_while_training_runs(layout: Layout)
 
 
 def wait_for_live(layout: Layout, number: int) -> None:
-    """Until the worker has the checkpoint: in its journal, or in MLflow already."""
+    """Waits until the worker has the checkpoint in its journal, whether or not it has been sent."""
     wait_until_written(layout, f"checkpoints/step-{number:06d}")
 
 
 def wait_until_written(layout: Layout, what: str) -> None:
-    """Until the worker has written something down that holds this text."""
+    """Waits until a worker's journal contains this text."""
     deadline = time.monotonic() + 300
     while not any(what in path.read_text() for path in pending(layout).glob("*/operations.jsonl")):
         assert time.monotonic() < deadline, f"{what} was not seen"
@@ -319,7 +321,7 @@ def pending(layout: Layout) -> Path:
 
 @pytest.fixture
 def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
-    """A server that accepts and says nothing, and whom MLflow would wait for until it is closed."""
+    """A server that accepts connections and never answers; MLflow would wait until it is closed."""
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         server.listen()
@@ -331,7 +333,7 @@ def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
 def test_a_server_that_says_nothing_costs_no_checkpoint(
     layout: Layout, silent: socket.socket, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """The stage is over, and its checkpoints gone, before the first request is."""
+    """The stage is over, and its checkpoints are gone, before the first request ends."""
     folder = layout.root / ".swirl/checkpoints/train-swirl/mark"
     with tracking.stage_run("train-swirl", PARAMS, layout):
         checkpoint(folder, 1)
@@ -345,7 +347,7 @@ def test_a_server_that_says_nothing_costs_no_checkpoint(
 
 
 def checkpoint(folder: Path, number: int) -> None:
-    """A small one, there at once."""
+    """Writes a small checkpoint, which appears whole at once."""
     partial = folder / "partial"
     partial.mkdir(parents=True)
     (partial / "record.json").write_text(json.dumps({"series": [{"step": number, "reward": 0.5}]}))
@@ -355,7 +357,7 @@ def checkpoint(folder: Path, number: int) -> None:
 def test_checkpoints_that_are_too_big_are_left_out_and_the_run_says_so(layout: Layout) -> None:
     params = {**PARAMS, "tracking": {"experiment": "mine", "max_model_mb": 1e-6}}
     with tracking.stage_run("train-swirl", params, layout):
-        checkpoint(layout.root / ".swirl/checkpoints/train-swirl", 1)
+        checkpoint(layout.root / ".swirl/checkpoints/train-swirl/mark", 1)
         wait_until_written(layout, "above tracking.max_model_mb")
     run = runs(layout)["train@swirl"]
     assert run.data.tags["checkpoints"] == "above tracking.max_model_mb"

@@ -38,7 +38,7 @@ def _no_server(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def store_of(layout: Layout) -> tuple[Store, str]:
-    """The store of a project and a parent run in it."""
+    """The store of a project, and the id of a new parent run in it."""
     store = Store(layout, {})
     return store, store.client.create_run(store.experiment, run_name="dvc repro").info.run_id
 
@@ -99,7 +99,7 @@ def once(tmp_path: Path) -> Layout:
 @pytest.mark.slow
 @pytest.mark.parametrize("broken", ["set_registered_model_alias", "set_model_version_tag"])
 def test_a_promotion_that_is_cut_short_is_made_good(broken: str, once: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At the alias of the champion, and at the tag that says that it has it: the next try writes the same."""
+    """Whether the promotion broke off at the champion's alias or at the decision's tag, the next try completes it."""
     store, run = store_of(once)
     promote(store, once, run)
     asked.nudge(once)
@@ -127,7 +127,7 @@ def test_a_promotion_that_is_cut_short_is_made_good(broken: str, once: Layout, m
 
 @pytest.mark.slow
 def test_without_a_champion_a_decision_is_made_again(once: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the one before rested on goes with it."""
+    """The numbers of the earlier decision, such as its p-value, are removed with it."""
     place = once.root / "temporary"
     place.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(place))
@@ -157,8 +157,8 @@ def test_without_a_champion_a_decision_is_made_again(once: Layout, monkeypatch: 
 
 @pytest.mark.slow
 def test_a_policy_is_promoted_when_it_beats_the_one_before(tmp_path: Path) -> None:
-    """Of 80 questions: base 20, then 40 (promoted), the same again, 42 (better, not significantly), other questions,
-    and 60 (promoted over 40)."""
+    """Right answers to 80 questions: base 20, then 40 (promoted), the same again, 42 (not significantly better), other
+    questions (not compared), and 60 (promoted over 40)."""
     layout = asked.project(tmp_path)
     store, run = store_of(layout)
     asked.predict(layout, "base", 10)
@@ -217,7 +217,7 @@ def test_a_policy_is_promoted_when_it_beats_the_one_before(tmp_path: Path) -> No
 
 @contextlib.contextmanager
 def running(*command: str, folder: Path, port: int, **environment: str) -> Iterator[str]:
-    """The address of a server process that answers on `port`; it and what it started end with the block."""
+    """The address of a server process that answers on `port`; it and what it started are killed when the block ends."""
     with (folder / "server.log").open("w") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "mlflow", *command, "--host", "127.0.0.1", "--port", str(port)],
@@ -237,7 +237,7 @@ def running(*command: str, folder: Path, port: int, **environment: str) -> Itera
 
 
 def post(address: str, request: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-    """Status and body of one question over HTTP."""
+    """Status and body of the answer to one question over HTTP."""
     body = json.dumps(request).encode()
     sent = urllib.request.Request(f"{address}/invocations", body, {"Content-Type": "application/json"})
     try:
@@ -259,7 +259,7 @@ def timeless(answer: dict[str, Any]) -> dict[str, Any]:
 def test_a_registered_agent_answers_over_http_as_swirl_ask_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The registry behind `mlflow server`; the agent behind `mlflow models serve`, on its own code and files."""
+    """The registry is behind `mlflow server`, the agent behind `mlflow models serve` with its own code and files."""
     layout = asked.project(tmp_path / "project")
     asked.predict(layout, "base", 0)
     asked.predict(layout, "swirl", 40)

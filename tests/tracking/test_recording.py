@@ -22,7 +22,7 @@ from swirl import tracking
 from swirl.config.secrets import plain
 from swirl.core.errors import GateError
 from swirl.core.layout import Layout
-from swirl.pipeline.dvc_file import Stage, _is_dvc_run, read_stages, upstream
+from swirl.pipeline.dvc_file import DvcStage, _is_dvc_run, read_stages, upstream
 from swirl.quality.validation import Report, Result, publish
 from swirl.tracking.contents import flat
 from swirl.tracking.operations import PARENT_RUN, Child, Close, End, Parent, Settle
@@ -111,7 +111,7 @@ def test_stages_are_those_that_dvc_expands(layout: Layout) -> None:
     assert list(stages) == [
         *("judge", "filter", "train@sft", "train@swirl", "evaluate@base", "evaluate@swirl", "probe@1-a", "probe@2-a")
     ]
-    assert stages["judge"] == Stage("judge", ("judge",), (), ("data/verdicts", "reports/metrics/judge.json"))
+    assert stages["judge"] == DvcStage("judge", ("judge",), (), ("data/verdicts", "reports/metrics/judge.json"))
     assert stages["train@swirl"].outs == ("models/swirl", "reports/series/train-swirl.json")
     assert (stages["train@swirl"].id, stages["train@swirl"].item) == ("train-swirl", "swirl")
     assert stages["evaluate@swirl"].deps == ("models/swirl",)
@@ -230,7 +230,7 @@ def test_a_flow_goes_on_after_a_failure_and_dvc_does_not(key: str, status: str, 
 def test_what_arrives_after_the_end_of_a_flow_does_not_change_how_it_ended(
     failed: bool, late: str, layout: Layout
 ) -> None:
-    """The journal of a stage that a server did not take was sent by `swirl track sync` afterwards."""
+    """The server was down when a stage sent its journal, and `swirl track sync` sent it after the flow had ended."""
     store, top = Store(layout, PARAMS), Parent("", "pending-1", "run", 1.0, {}, {})
     error = "row 3" if late == "FAILED" else ""
     stage = [Child("r1", "judge", 2.0, {}, {}), End("r1", late, 3.0), Settle(late, 3.0, error)]
@@ -267,13 +267,13 @@ def test_a_killed_stage_is_marked_as_killed(layout: Layout) -> None:
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
 
-    process.stdout.read()  # ends with the worker, which holds the pipe too
+    process.stdout.read()  # returns when the worker, which also holds the pipe, ends
     found = runs(layout)
     assert (found["judge"].info.status, found["stage judge"].info.status) == ("KILLED", "KILLED")
 
 
 def test_two_stages_of_one_dvc_share_a_parent_and_cached_ones_join(layout: Layout) -> None:
-    """`one` is restored by DVC and runs nothing; `two` runs in a DVC process and logs both."""
+    """In the second `dvc repro`, `one` is cached and runs nothing; `two` runs and logs both."""
     root, python = layout.root, sys.executable
     (root / "stage.py").write_text(textwrap.dedent(STAGE), encoding="utf-8")
     entry = "  {0}:\n    cmd: {1} stage.py {0} 0\n    deps: [{2}]\n    metrics: [reports/metrics/{0}.json]\n"
@@ -303,7 +303,7 @@ def test_two_stages_of_one_dvc_share_a_parent_and_cached_ones_join(layout: Layou
 
 
 def gate(rows: int) -> Report:
-    """What the gate of the steps says of so many; it wants ten."""
+    """The report of the steps gate on so many rows, of which it wants at least ten."""
     result = Result("steps", "expect_table_row_count", "", rows >= 10, int(rows < 10), 1, rows, (), "there are ten")
     return Report("steps", {"steps": rows}, (result,), {"good_share": 0.5})
 
@@ -370,7 +370,7 @@ def test_evaluation_gates_and_results_become_metrics(layout: Layout) -> None:
 def test_a_server_that_is_down_costs_one_warning(
     layout: Layout, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """It is asked twice, and twice again at the end, and not as often as MLflow would by itself."""
+    """It is asked twice, and twice more at the end at most, instead of as often as MLflow would on its own."""
     asked: list[int] = []
 
     def hang_up(server: socket.socket) -> None:

@@ -1,4 +1,4 @@
-"""A tracking server that is late, dies or comes back empty loses nothing. Real `mlflow server` processes."""
+"""Nothing is lost when a tracking server is late, dies or comes back empty; servers are real `mlflow server`s."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Server:
         raise AssertionError("the server did not start")
 
     def kill(self) -> None:
-        """Its whole group, at once, as a power cut would."""
+        """Kills its whole process group at once, as a power cut would."""
         if self.process is not None:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
@@ -83,7 +83,7 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def server(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """Not started yet."""
+    """A server that is not started yet."""
     folder = tmp_path / "server"
     folder.mkdir()
     shutil.copy(empty_store, folder / "server.db")
@@ -111,7 +111,7 @@ def write(path: Path, value: Any) -> None:
 
 
 def runs(server: Server) -> list[Any]:
-    """The parent, then the stages as they started."""
+    """The parent run, then the runs of stages in the order in which they started."""
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(server.uri)
@@ -177,7 +177,7 @@ def test_a_pipeline_without_its_server_is_sent_later_as_it_was(
 
 
 def operations(folder: Path) -> list[Operation]:
-    """A whole stage with 12 files."""
+    """The operations that record a whole stage with 12 files."""
     files: list[Operation] = []
     for number in range(12):
         path = folder / f"{number}.txt"
@@ -217,13 +217,13 @@ def test_a_server_killed_in_the_middle_gets_the_rest_once(
     path = journal.folder / "progress.json"
     progress = json.loads(path.read_text())
     assert progress["done"] == 6
-    # As if killed before the last five were written down as done: they are done again.
+    # As if the sender had been killed before the last five were noted as done: they are sent again.
     path.write_text(json.dumps({**progress, "done": 1, "runs": {"parent": progress["runs"]["parent"]}}))
     journal.hold()
     for number in range(12):
         (layout.root / f"{number}.txt").write_text("of a later run", encoding="utf-8")
     with pytest.raises(BlockingIOError):
-        Journal(journal.folder)  # nobody else sends it meanwhile
+        Journal(journal.folder)  # nobody else can send it meanwhile
     journal.close()
     with pytest.raises(SwirlError, match="cannot send judge to http://127.0.0.1"):
         sync(layout, print)
@@ -249,7 +249,7 @@ def test_a_server_killed_in_the_middle_gets_the_rest_once(
 def test_a_server_that_dies_while_a_stage_runs(
     server: Server, layout: Layout, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """The run is there as running, its server goes, the stage ends; the rest follows."""
+    """The run is recorded as running, the server dies, the stage ends; `sync` then sends the rest."""
     server.start()
     with tracking.stage_run("judge", PARAMS, layout):
         deadline = time.monotonic() + 300

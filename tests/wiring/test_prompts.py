@@ -1,4 +1,4 @@
-"""What a prompt becomes: its question, step limit and tools, and nothing that somebody else wrote into those."""
+"""Filling prompts: with question, step limit and tools, but not the placeholders that those texts may contain."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from swirl.tools import Calculator
 from swirl.tools.actions import parse
 from swirl.tools.base import MAX_DESCRIPTION, Tool, listed
 from swirl.wiring.attempts import attempts_with
-from swirl.wiring.prompts import prompts_to_demonstrate, read_prompts
+from swirl.wiring.prompts import demonstration_prompts, read_prompts
 from tests import taught
 
 ROOT = Path(__file__).parents[2]
@@ -29,7 +29,7 @@ HOSTILE = "first\r\nline\u2028{question} {steps} {tools} \ud800"
 
 @dataclass
 class Told:
-    """A tool that says anything of itself."""
+    """A tool with an arbitrary description."""
 
     description: str
     name: str = "told"
@@ -75,7 +75,7 @@ def test_a_description_has_one_line_and_an_end() -> None:
 
 
 def project(root: Path, preset: str, **prompts: str) -> tuple[Params, Layout]:
-    """A preset's params over prompt files of the test's own."""
+    """The params of a preset, with prompt files that the test writes."""
     tree = laid_over(presets.tree(ROOT, preset), {"prompts": {"policy": "words"}})
     (root / "words").mkdir()
     for name, text in (dict.fromkeys((*tree["tasks"], "closed_book"), "{question}") | prompts).items():
@@ -114,4 +114,4 @@ def test_tools_where_there_are_none_to_show(tmp_path: Path) -> None:
 def test_tools_in_the_prompt_of_a_base_made_from_demonstrations(tmp_path: Path) -> None:
     params, layout = project(tmp_path, "smoke", search="{tools} {question}")
     with pytest.raises(DataError, match=r"search.txt must not hold \{tools\}: the demonstrations that"):
-        prompts_to_demonstrate(params, layout)
+        demonstration_prompts(params, layout)

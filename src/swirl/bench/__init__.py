@@ -1,1 +1,1 @@
-"""`swirl bench`: paired measurements that anyone can repeat. Each side runs in processes of its own, taken in turn."""
+"""`swirl bench`: paired, repeatable measurements, whose sides take turns in processes of their own."""

@@ -1,4 +1,4 @@
-"""Sides of a benchmark in processes of their own, interleaved, so that a busy machine is busy for all of them."""
+"""Sides of a benchmark in processes of their own, interleaved, so that other load on the machine affects them all."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ Result = dict[str, Any]
 
 
 def interleave(root: Path, sides: Sequence[Mapping[str, Any]], rounds: int) -> list[Result]:
-    """Run every side once a round; returns one result a side: medians of what its processes say, and the spread.
+    """Run every side once per round; returns one result per side: medians over its processes, and the spread.
 
-    A side is what `swirl.bench.worker` is given: the benchmark, its arguments, and threads.
+    A side is the argument of `swirl.bench.worker`: the benchmark, its settings, and the number of threads.
     """
     said: list[list[Result]] = [[] for _ in sides]
     for number in range(rounds):
@@ -51,7 +51,7 @@ def _run(root: Path, side: Mapping[str, Any]) -> Result:
 
 
 def _joined(side: Mapping[str, Any], results: Sequence[Result]) -> Result:
-    """Medians over all repeats of all rounds; peaks are the highest."""
+    """Medians over all repeats of all rounds; of memory peaks, the highest."""
     seconds = [value for result in results for value in result["seconds"]]
     joined: Result = {"name": side["name"], "seconds": statistics.median(seconds), "repeats": len(seconds)}
     joined |= {"fastest": min(seconds), "slowest": max(seconds), "peak_mb": max(r["peak_mb"] for r in results)}
@@ -67,7 +67,7 @@ def _joined(side: Mapping[str, Any], results: Sequence[Result]) -> Result:
 
 
 def repeat(step: Callable[[int], None], warmup: int, repeats: int) -> list[float]:
-    """Seconds of each of `repeats` steps after `warmup` that are not counted."""
+    """Seconds of each of `repeats` steps, after `warmup` steps that are not counted."""
     seconds = []
     for number in range(warmup + repeats):
         start = time.perf_counter()
@@ -77,13 +77,13 @@ def repeat(step: Callable[[int], None], warmup: int, repeats: int) -> list[float
 
 
 def forget_peak() -> None:
-    """Start `VmHWM` anew from what is resident now, where Linux lets us."""
+    """Reset the memory peak `VmHWM` to what is resident now, where Linux allows it."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
 
 
 def resident_mb(field: str = "VmRSS") -> float:
-    """Resident memory of this process now, or `VmHWM`, the most it had, in MB; 0 where /proc is not."""
+    """Resident memory of this process in MB, or its peak (`VmHWM`); 0 where there is no /proc."""
     status = Path("/proc/self/status")
     if not status.exists():
         return 0.0

@@ -1,18 +1,18 @@
-"""`swirl bench overhead`: what orchestration, tracking and the gates cost of a run's wall time.
+"""`swirl bench overhead`: how much of a run's wall time orchestration, tracking and the gates take.
 
-A run is laid out by the times that each stage's process leaves (`swirl.bench.stage_times`), so that the parts add up
-to its wall time:
+A run is divided by the times that each stage's process records (`swirl.bench.stage_times`) into parts that add up to
+its wall time:
 
-- work: the stages themselves, but for the gates (the libraries that they import are in it, see below);
+- work: the stages themselves except the gates, including the import of their libraries (see below);
 - gates: the three stages that check data with Great Expectations;
-- start: from the start of a stage's process to the stage: Python, imports, params;
-- tracking: what a stage waits for the process that writes to MLflow, before and after;
-- runner: all else, when no stage's process is there. With `dvc repro` that is DVC: hashing, caching, locking; with the
-  flow DVC started anew for each stage, Prefect with its server, and opening and closing the parent run in MLflow.
+- start: from the start of a stage's process until tracking begins: Python, imports, params;
+- tracking: how long a stage waits, before and after its work, for the process that writes to MLflow;
+- runner: the rest, when no stage's process runs. With `dvc repro` that is DVC: hashing, caching, locking; with the flow
+  it is a new DVC process for each stage, Prefect with its server, and opening and closing the parent run in MLflow.
 
-Overhead is the wall time less the work. Two more costs are told apart but not added: the processor time of the
-tracking process while the stage works on other cores, and what it takes to import the large libraries anew in each
-process (measured by itself).
+Overhead is the wall time minus the work. Two more costs are reported but not added: the processor time of the tracking
+process while the stage works on other cores, and the time to import the large libraries anew in each process (measured
+separately).
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ from swirl.pipeline.stages import STAGES
 GATES = ("check_questions", "check_trajectories", "check_steps")
 LIBRARIES = {"torch and transformers": "from transformers import AutoModelForCausalLM, AutoTokenizer; import torch"}
 LIBRARIES |= {"Great Expectations": "import great_expectations", "MLflow": "import mlflow.tracking", "nothing": ""}
-"""What is imported, each by itself in a new process."""
+"""Name -> program that imports these libraries, run in a new process of its own."""
 
 COUNT = sum(max(1, len(stage.items)) for stage in STAGES.values())
-"""Stages of a whole run."""
+"""Number of stage processes in a whole run: one per item of a stage that has items."""
 
 
 def overhead(root: Path, preset: str, rounds: int) -> Result:
@@ -68,10 +68,10 @@ def overhead(root: Path, preset: str, rounds: int) -> Result:
 
 
 def last_run(root: Path) -> Result:
-    """The same of the latest run of `root` itself, from the times that it left; nothing is run.
+    """The same result for the latest run in `root` itself, from the times that it recorded; nothing is run.
 
-    What the runner does after the last stage is not seen. Raises `SwirlError` when there is no such run, or when
-    its stages ran beside one another.
+    The runner's time after the last stage is not included. Raises `SwirlError` when there is no such run, or when its
+    stages overlapped.
     """
     found = stage_times.read(Layout(root))
     latest = list(found.values())[-1] if found else StageTimes()
@@ -85,8 +85,9 @@ def last_run(root: Path) -> Result:
 
 
 def breakdown(stages: Mapping[str, StageTimes], began: float, wall: float) -> Result:
-    """The parts of a run that began at `began` (Unix) and took `wall` seconds. Raises `SwirlError` if stages
-    overlap.
+    """The parts of a run that began at `began` (Unix seconds) and took `wall` seconds.
+
+    Raises `SwirlError` if stages overlap.
     """
     order = sorted(stages.items(), key=lambda item: item[1].process_started)
     between = []
@@ -117,7 +118,7 @@ def breakdown(stages: Mapping[str, StageTimes], began: float, wall: float) -> Re
 
 
 def import_seconds(repeats: int) -> dict[str, float]:
-    """The median wall time of a new Python that imports each of LIBRARIES, less that of one that imports nothing."""
+    """Median wall time of a new Python process that imports each of LIBRARIES, minus that of one without imports."""
     seconds: dict[str, list[float]] = {name: [] for name in LIBRARIES}
     for _ in range(repeats):
         for name, program in LIBRARIES.items():
@@ -129,7 +130,7 @@ def import_seconds(repeats: int) -> dict[str, float]:
 
 
 def as_text(result: Result) -> str:
-    """The parts of each run as Markdown, and what was measured otherwise."""
+    """The parts of each run as a Markdown table, and the other measurements as sentences."""
     rows, imports = result["rows"], result["imports"]
     columns = ["name", "stages", "wall", "work", "gates", "start", "tracking", "runner", "overhead"]
     lines = [f"| {' | '.join(columns)} | % |", "|" + "---|" * (len(columns) + 1)]
@@ -149,7 +150,7 @@ def as_text(result: Result) -> str:
 
 
 def _comparison(rows: Sequence[Result]) -> Iterator[str]:
-    """What the flow adds to DVC: the difference of what no stage's process takes."""
+    """A sentence on what the flow adds to DVC: the difference of their runner times."""
     named = {name: [row["runner"] for row in rows if row["name"] == name] for name in ("dvc repro", "Prefect flow")}
     if all(named.values()):
         dvc, flow = (statistics.median(values) for values in named.values())
@@ -157,7 +158,7 @@ def _comparison(rows: Sequence[Result]) -> Iterator[str]:
 
 
 def _imports(seconds: Mapping[str, float]) -> Iterator[str]:
-    """What new processes import again and again."""
+    """A sentence on the imports that every new process repeats."""
     if seconds:
         torch = sum(max(1, len(stage.items)) for stage in STAGES.values() if stage.uses_torch)
         yield (
@@ -169,7 +170,7 @@ def _imports(seconds: Mapping[str, float]) -> Iterator[str]:
 
 
 def copy_project(root: Path, target: Path) -> None:
-    """Copy the files that git knows or would add, without data, models and environments; links stay links."""
+    """Copy the files that git tracks or would add (no data, models or environments); links stay links."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=root,
@@ -181,13 +182,13 @@ def copy_project(root: Path, target: Path) -> None:
         raise SwirlError(f"{root} is no git repository, so what belongs to the project is not known: {listed.stderr}")
     for name in filter(None, listed.stdout.split("\0")):
         source = root / name
-        if source.is_file():  # git also lists what was deleted but not committed
+        if source.is_file():  # git also lists files whose deletion is not committed
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, target / name, follow_symlinks=False)
 
 
 def _run(command: Sequence[str], folder: Path, copy: Path) -> tuple[float, float]:
-    """Run the pipeline in `copy` on stores of its own in `folder`; returns its seconds and when it began (Unix)."""
+    """Run the pipeline in `copy` with its own stores in `folder`; returns its seconds and its start (Unix seconds)."""
     subprocess.run(["git", "init", "-q"], cwd=copy, check=True)
     environment = {name: value for name, value in os.environ.items() if name not in _ELSEWHERE}
     environment |= {
@@ -213,4 +214,4 @@ def _run(command: Sequence[str], folder: Path, copy: Path) -> tuple[float, float
 
 
 _ELSEWHERE = {"MLFLOW_TRACKING_URI", "PREFECT_API_URL", "SWIRL_RUN_ID", "SWIRL_RESTARTED"}
-"""What would send records to stores of the user's, or make a run part of another."""
+"""Environment variables that would send records to the user's own stores, or make the run part of another."""

@@ -1,4 +1,4 @@
-"""What `swirl bench` prints: a table a benchmark, and the ratios that matter."""
+"""What `swirl bench` prints: one table per benchmark, and the ratios that matter."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def text(result: Result) -> str:
 
 
 def ratios(result: Result) -> list[str]:
-    """One sentence a comparison."""
+    """One sentence per comparison."""
     rows = result["rows"]
     if result["bench"] == "synthesis":
         ours, *others = rows

@@ -1,7 +1,7 @@
-"""`swirl bench retrieval`: what each index finds of the passages that answers rest on, and how fast it is asked.
+"""`swirl bench retrieval`: each index's recall of the passages that answers rest on, and its queries per second.
 
 Every data/index/<benchmark>.<split> whose questions have support (data/questions/support.parquet) is measured, with
-the question's own text as the one query.
+the question's own text as the only query.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from swirl.tools.search import Search
 
 
 def retrieval(root: Path, device: str = "cpu") -> Result:
-    """One row an index. Raises `DataError` when there is nothing to measure."""
+    """One row per index. Raises `DataError` when there is nothing to measure."""
     layout = Layout(root)
     support = {row.question_id: row.passage_ids for row in load(Support, layout.support) if row.passage_ids}
     supported = [question for question in load(Question, layout.questions) if question.id in support]

@@ -4,14 +4,16 @@ All sides have the same states, G actions of a fixed length for each, the same r
 ids) and the same KL coefficient. A step is sampling, reward, log-probabilities of policy and reference, backward pass
 and optimiser.
 
-- packed: what `train.packed: true` does. Samples on the trunks' caches, and reads equal actions of a state once.
-- plain, equal once: what `train.packed: false` does. The same sampling; every different action with its whole state.
-- plain: the same, but every sampled action is a sequence of its own, equal or not, as in TRL.
-- trl: TRL's own loop, told to take the states' token ids as they are and to draw exactly as many tokens, in batches of
-  40 or 200 sequences a forward; the reference is read when KL is on.
+- packed: what `train.packed: true` does. It samples from the trunks' key-value caches, and reads equal actions in a
+  state once.
+- plain, equal once: what `train.packed: false` does. The same sampling, but each distinct action is read with its whole
+  state.
+- plain: like the one before, but every sampled action is a sequence of its own, equal or not, as in TRL.
+- trl: TRL's own loop, set up to take the states' token ids as they are and to draw exactly as many tokens, with 40 or
+  200 sequences per forward pass; the reference is read only when the KL coefficient is not 0.
 
-Plain and TRL are shown at the fastest of a few settings (tokens or sequences a forward, eager or sdpa attention). The
-plain of `scaling` reads equal actions once.
+Plain and TRL are shown with the fastest of a few settings (tokens or sequences per forward pass, eager or sdpa
+attention). In `scaling`, plain reads equal actions once.
 """
 
 from __future__ import annotations
@@ -62,7 +64,7 @@ def rl_step(root: Path, cores: int, rounds: int, repeats: int, model: str = "emb
         {**plain, "name": "plain", "token_budget": 2048, "attention": "sdpa", "each": True},
         {**theirs, "rows": 40, "attention": "sdpa"},
     ]
-    if model == "embedded":  # a tiny model may be faster otherwise, and is cheap to try
+    if model == "embedded":  # a tiny model may be faster with other settings, and is cheap to try
         sides += [
             {**plain, "name": "plain", "token_budget": 8192, "attention": "sdpa", "each": True},
             {**plain, "name": "plain", "token_budget": 2048, "attention": "eager", "each": True},
@@ -75,7 +77,7 @@ def rl_step(root: Path, cores: int, rounds: int, repeats: int, model: str = "emb
 
 
 def _fastest(rows: Sequence[Result], sides: Sequence[Result]) -> list[Result]:
-    """Of the sides with one name, the fastest, with its setting."""
+    """The fastest side of each name, with its settings."""
     best: dict[str, Result] = {}
     for row, side in zip(rows, sides, strict=True):
         settings: Result = {key: side[key] for key in ("token_budget", "rows", "attention") if key in side}
@@ -100,7 +102,7 @@ def scaling(root: Path, cores: int, rounds: int, repeats: int) -> Result:
 
 
 def run_side(side: Result) -> Result:
-    """One side in this process."""
+    """Run one side in this process."""
     import torch
 
     root = Path.cwd()
@@ -125,7 +127,7 @@ def run_side(side: Result) -> Result:
 
 
 def reward(ids: Sequence[int]) -> float:
-    """A reward that every side computes alike and at once: a hash of the action's tokens, in [0, 1)."""
+    """A reward that is the same for every side and takes no time: a hash of the action's tokens, in [0, 1)."""
     return sum((i + 1) * token for i, token in enumerate(ids)) % 97 / 97
 
 
@@ -195,7 +197,7 @@ def _ours(model: Any, reference: Any, groups: list[list[SubTrajectory]], side: R
 
 
 def _each(combs: Sequence[Comb], weight: Tensor, count: Tensor) -> tuple[list[Comb], Tensor, Tensor, Sequence[int]]:
-    """A tooth for every draw, equal or not, and where each different one stands first."""
+    """Expand to one tooth for every draw, equal or not; also returns the index of each distinct tooth's first copy."""
     import torch
 
     numbers = count.long().tolist()
@@ -207,20 +209,20 @@ def _each(combs: Sequence[Comb], weight: Tensor, count: Tensor) -> tuple[list[Co
 
 
 def _model(root: Path, name: str, attention: str) -> Any:
-    """The base of the default run, or a random model that knows the same tokens."""
+    """The base of the default run if there is one and `name` is embedded, else a model with random weights."""
     from swirl.models.loading import load_model
-    from swirl.pretraining.architectures import fresh
+    from swirl.pretraining.architectures import random_qwen3
 
     folder = root / "models/base"
     if name == "embedded" and (folder / "config.json").exists():
         return load_model(folder, "cpu", attention)
-    return fresh(
+    return random_qwen3(
         _Vocabulary(1411 if name == "embedded" else 16384), **SHAPES[name], context=4096, attention=attention, seed=0
     ).eval()
 
 
 class _Vocabulary:
-    """As much of a tokenizer as the shape of a random model asks for."""
+    """The part of a tokenizer that the configuration of a random model needs."""
 
     pad_token_id, eos_token_id = 0, 1
 

@@ -1,4 +1,4 @@
-"""When the parts of a stage's process began and ended: what `swirl bench overhead` tells work from overhead by."""
+"""When the parts of a stage's process began and ended, for `swirl bench overhead` to tell work from overhead."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class StageTimes:
-    """One stage that ran to its end. Times are Unix seconds, in this order."""
+    """Times of one stage that ran to its end, as Unix seconds in this order."""
 
     run: str = ""
-    """The flow or the `dvc repro` that it belongs to; empty for a stage that was started by hand."""
+    """The flow run or the `dvc repro` that the stage belongs to; empty if it was started by hand."""
     run_started: float = 0.0
     process_started: float = 0.0
-    """Python itself begins."""
+    """The Python process starts."""
     ready: float = 0.0
-    """All is imported that starting a stage needs; tracking begins."""
+    """Everything that starting a stage needs is imported; tracking begins."""
     started: float = 0.0
-    """The stage itself, with the libraries that it imports."""
+    """The stage itself begins, first with the import of its libraries."""
     ended: float = 0.0
     process_ended: float = 0.0
-    """MLflow has everything."""
+    """MLflow has received everything."""
     tracking_cpu: float = 0.0
-    """Processor seconds of the process beside the stage that writes to MLflow, most of them while the stage runs."""
+    """Processor seconds of the separate process that writes to MLflow, most of them while the stage runs."""
 
 
 def folder(layout: Layout) -> Path:
-    """Where each stage leaves its times."""
+    """The folder in which each stage records its times."""
     return layout.root / ".swirl/stage-times"
 
 
 @contextlib.contextmanager
 def record_times(stage_id: str, layout: Layout) -> Iterator[StageTimes]:
-    """StageTimes of this process, to be filled with `started` and `ended` inside; written when nothing was raised."""
+    """Record the times of this process; the block sets `started` and `ended`, and nothing is written if it raises."""
     path = folder(layout) / f"{stage_id}.json"
     path.unlink(missing_ok=True)
     times = StageTimes(ready=time.time())
@@ -59,13 +59,13 @@ def record_times(stage_id: str, layout: Layout) -> Iterator[StageTimes]:
 
 
 def read(layout: Layout) -> dict[str, StageTimes]:
-    """StageTimes by stage id, in the order of their start. Raises `DataError` for a file that is none."""
+    """StageTimes by stage id, in the order of their start. Raises `DataError` for a broken file."""
     found = {path.stem: from_dict(StageTimes, load_json(path)) for path in folder(layout).glob("*.json")}
     return dict(sorted(found.items(), key=lambda item: item[1].started))
 
 
 def _run(own: psutil.Process) -> tuple[str, float]:
-    """The run that this process belongs to, and when it began: a flow, which starts a DVC a stage, or one DVC."""
+    """The run that this process belongs to and its start: a flow, with one DVC process per stage, or a single DVC."""
     import psutil
 
     from swirl.pipeline.dvc_file import invocation
@@ -73,14 +73,17 @@ def _run(own: psutil.Process) -> tuple[str, float]:
     flow, dvc = os.environ.get("SWIRL_RUN_ID", ""), invocation()
     with contextlib.suppress(psutil.Error):
         runner = psutil.Process(int(dvc.split("-")[0])) if dvc else own
-        if flow:  # above DVC: the process that leads its group, then the flow
+        if flow:  # the parent of DVC is the leader of its process group, whose parent is the flow
             runner = (runner.parents()[1:2] or [runner])[0]
         return flow or dvc, time.time() - _age(runner)
     return "", 0.0
 
 
 def _age(process: psutil.Process) -> float:
-    """Seconds since a process started. On Linux by the clock since boot: when that was is known to 1 s only."""
+    """Seconds since a process started.
+
+    On Linux they are measured by the clock since boot, because the time of boot is only known to 1 s.
+    """
     import psutil
 
     if hasattr(time, "CLOCK_BOOTTIME"):

@@ -1,13 +1,14 @@
-"""`swirl bench synthesis`: trajectories a minute by our engine, and by three ways to use transformers' own generation.
+"""`swirl bench synthesis`: trajectories per minute of our engine, and of three ways to use transformers' generation.
 
 All sides work through questions of the default run with the same base model, prompts, tools, temperature and limits:
 
-- ours: conversations stay in their slots, and a step reads its new tokens alone;
-- batched: all conversations together by `generate`, padded on the left, which reads the whole prefix at every step;
-- generate_batch: the same by transformers' continuous batching, 512 tokens a forward, begun anew at every step;
-- one at a time: a conversation after the other by `generate`, which reads the whole prefix at every step.
+- ours: conversations stay in their slots, and a step reads only its new tokens;
+- batched: `generate` on all conversations together, padded on the left; it reads the whole prefix at every step;
+- generate_batch: the same with transformers' continuous batching, 512 tokens per forward pass, started anew at every
+  step;
+- one at a time: `generate` on one conversation after another; it reads the whole prefix at every step.
 
-A slow side works on fewer questions, of the same mix.
+A slow side works on fewer questions of the same mix.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from swirl.core.errors import DataError
 from swirl.models.flops import matmul_flops
 
 Say = Callable[[Sequence[tuple[int, ...]]], list[list[int]]]
-"""Actions for some states, as token ids."""
+"""Samples one action in each of the given states; states and actions are token ids."""
 
 
 def synthesis(root: Path, cores: int, rounds: int, repeats: int) -> Result:
-    """All four sides."""
+    """Run all four sides."""
     common = {"bench": "synthesis", "repeats": repeats}
     sides = [
         {**common, "name": "ours", "threads": 1, "workers": cores, "questions": 400},
@@ -41,7 +42,7 @@ def synthesis(root: Path, cores: int, rounds: int, repeats: int) -> Result:
 
 
 def run_side(side: Result) -> Result:
-    """One side in this process."""
+    """Run one side in this process."""
     import torch
 
     from swirl.config import params as params_module
@@ -91,7 +92,7 @@ def run_side(side: Result) -> Result:
 
 
 def _rounds(policy: Any, todo: Sequence[Any], say: Say, params: Any) -> int:
-    """The agent loop in lock step, every state read whole; returns the number of action tokens."""
+    """The agent loop in lockstep, which reads every state in full; returns the number of action tokens."""
     from swirl.core.types import ActionKind
     from swirl.rollout.engine import MALFORMED_REPLY
     from swirl.tools.actions import parse
@@ -122,7 +123,7 @@ def _rounds(policy: Any, todo: Sequence[Any], say: Say, params: Any) -> int:
 
 
 def _sayer(name: str, policy: Any, longest: int) -> Say:
-    """Actions by transformers' own generation, at temperature 1."""
+    """A function that samples actions with transformers' own generation at temperature 1."""
     import torch
     from transformers import GenerationConfig
 

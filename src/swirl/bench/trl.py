@@ -1,4 +1,4 @@
-"""The same RL step by TRL's GRPOTrainer (extra `bench`)."""
+"""The RL step of `swirl.bench.rl_step` with TRL's GRPOTrainer (extra `bench`)."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from swirl.models.flops import matrix_flops
 
 
 def check_installed() -> None:
-    """Raises `SwirlError` when TRL is not installed, without importing it."""
+    """Raise `SwirlError` when TRL is not installed, without importing it."""
     if not (find_spec("trl") and find_spec("datasets")):
         raise SwirlError("rl-step compares with TRL, which is not here: pip install -c constraints.txt -e '.[bench]'")
 
 
 def library() -> Any:
-    """The classes that the side needs: apart from `steps`, so that memory is counted after the imports."""
+    """Import the classes that `steps` needs; separate from it, so that memory is measured after the imports."""
     from datasets import Dataset
     from trl import GRPOConfig, GRPOTrainer
 
@@ -38,7 +38,7 @@ def steps(
     length: int,
     reward: Callable[[Sequence[int]], float],
 ) -> Result:
-    """Seconds of `repeats` steps on the states of `groups`."""
+    """Seconds, tokens and FLOPs of the side's `repeats` steps on the states of `groups`."""
     from transformers import TrainerCallback
 
     from swirl.models.loading import load_tokenizer
@@ -91,7 +91,7 @@ def steps(
             processing_class=tokenizer,
             callbacks=[clock],
         )
-        # A prompt is the number of a state, whose tokens are taken as they are.
+        # A prompt is just the number of a state, whose token ids are used as they are.
         trainer._tokenize_prompts = lambda prompts: ([states[int(prompt)] for prompt in prompts], None, {})
         trainer.train()
     read = sum(8 * (len(state) + length) for state in states)

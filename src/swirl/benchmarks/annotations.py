@@ -1,8 +1,8 @@
 """GSM8K's calculator annotations as tool use: `48/2 = <<48/2=24>>24 clips` is a call of the calculator and its result.
 
-A solution becomes turns: the words before an annotation and a `<math_exp>` call of its left side, the calculator's own
-result as the observation, and at last the remaining words and the answer. A row whose annotations do not lead to its
-answer is left out, with the reason.
+A solution becomes turns. The action of a turn is the words before an annotation and a `<math_exp>` call of its left
+side, the observation the calculator's own result; the last action is the remaining words and the answer. A row whose
+annotations do not lead to its answer is left out, with the reason.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from swirl.tools.base import call as run_tool
 _ANNOTATION = re.compile(r"<<([^<>]*)>>")
 _IN_EXPRESSIONS = frozenset("0123456789 \t\n+-*/×÷=$€£().,%–−")
 SEPARATOR = re.compile(r"(?<=[0-9]),(?=[0-9]{3}(?![0-9]))")
-"""The commas of 1,200,000."""
+"""Thousands separators: the commas of 1,200,000."""
 _NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 _OPERATOR = re.compile(r"(?<=[0-9)])[-+*/]")
 _LONGEST_NUMBER = 12
-"""Digits of a number that a spoilt call may take from the question."""
+"""Maximum number of characters of a number that `spoil` takes from the question."""
 
 
 class LeftOut(StrEnum):
-    """Why a row becomes no demonstration."""
+    """Why a row does not become a demonstration."""
 
     NO_ANNOTATION = "no annotation"
     NO_VALUE = "the calculator refuses an annotation"
@@ -44,15 +44,15 @@ class LeftOut(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Solution:
-    """An annotated row as a sound conversation with the calculator."""
+    """An annotated row as a correct conversation with the calculator."""
 
     question: str
     turns: tuple[Turn, ...]
-    """One call a turn, then the answer."""
+    """One call per turn, then the answer."""
     calls: tuple[str, ...]
     """The annotations' left sides."""
     results: tuple[str, ...]
-    """What the calculator says of each; the last one is the answer."""
+    """The calculator's result of each call; the last one is the answer."""
 
     def derivation(self, question_id: str) -> Derivation:
         """The golden derivation, for oracles."""
@@ -67,8 +67,8 @@ class Solution:
 def solve(question: str, solution: str) -> Solution | LeftOut:
     """The demonstration of one official row, from its fields `question` and `answer`, or why there is none.
 
-    Numbers in the words lose their thousands separators, an expression that stands before its annotation is left to the
-    call, and an annotation that is a bare number is passed over. Total: any two strings give one or the other.
+    Numbers in the words lose their thousands separators, an expression right before its annotation is dropped because
+    the call repeats it, and an annotation that is a bare number is skipped. Never raises, whatever the two strings.
     """
     body, _, answer = solution.rpartition("####")
     if not _ANNOTATION.search(body):
@@ -101,10 +101,10 @@ def solve(question: str, solution: str) -> Solution | LeftOut:
 
 
 def spoil(solution: Solution, rng: random.Random) -> tuple[Turn, ...]:
-    """The solution up to a random step that goes wrong there: the conversation ends with that step.
+    """The solution up to a random step, which is changed at random and ends the conversation.
 
-    It takes another number or operator, makes an earlier call again, or answers with another number. The oracle decides
-    whether it is BAD: now and then what was drawn happens to be right.
+    The changed step uses another number or operator, repeats an earlier call, or answers with another number. The
+    oracle decides whether it is BAD, because now and then the change happens to be right.
     """
     last = rng.randrange(len(solution.turns))
     known = [n for n in _NUMBER.findall(SEPARATOR.sub("", solution.question)) if len(n) <= _LONGEST_NUMBER]
@@ -122,7 +122,7 @@ def spoil(solution: Solution, rng: random.Random) -> tuple[Turn, ...]:
 
 
 def _before_expression(words: str) -> str:
-    """The words without an expression at their end, which the call says again."""
+    """The words without an expression at their end, because the call repeats it."""
     end = len(words)
     while end and (
         words[end - 1] in _IN_EXPRESSIONS or (words[end - 1] in "xX" and not words[end - 2 : end - 1].isalpha())
@@ -132,7 +132,7 @@ def _before_expression(words: str) -> str:
 
 
 def _action(words: str, kind: str, payload: str) -> str:
-    """The words in one line and the call or answer. Raises `ValueError` when that would not be one action."""
+    """The words on one line, then the call or answer. Raises `ValueError` when that would not be one action."""
     thought = " ".join(SEPARATOR.sub("", words).split())
     if "<" in thought:
         raise ValueError(f"a thought must not hold '<': {thought!r}")
@@ -140,7 +140,7 @@ def _action(words: str, kind: str, payload: str) -> str:
 
 
 def _slip(call: str, known: Sequence[str], rng: random.Random) -> str:
-    """The call with one number or one operator exchanged."""
+    """The call with one number or one operator replaced."""
     operators, numbers = list(_OPERATOR.finditer(call)), list(_NUMBER.finditer(call))
     if not numbers:
         return f"{call}+1"

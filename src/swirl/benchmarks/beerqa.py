@@ -1,7 +1,7 @@
 """BeerQA's official file: one JSON object whose `data` is the list of rows, `context` a list of [title, text].
 
 The row counts are those of alphaXiv's page on the benchmark (alphaxiv.org/benchmarks/stanford-university/beerqa), whose
-splits and parts both sum to its 163,096 questions; the paper's own table (arXiv 2010.12527) we could not read.
+splits and parts both sum to its 163,096 questions; we had no access to the paper's own table (arXiv 2010.12527).
 """
 
 from __future__ import annotations

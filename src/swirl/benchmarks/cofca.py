@@ -1,8 +1,8 @@
-"""CofCA, in JSON lines of our own: {"id", "question", "answers", "hops", "context": [{"title", "text"}]}.
+"""CofCA, in our own JSON lines format: {"id", "question", "answers", "hops", "context": [{"title", "text"}]}.
 
-The authors' paper says that each of 300 rewritten passages has a question of two, of three and of four hops; the fields
-of their file are published nowhere that we could read. So `convert` takes the names of the fields, and was tried on
-made-up rows alone.
+According to the authors' paper, each of 300 rewritten passages has one question of two hops, one of three and one of
+four. We found no description of the fields in the authors' file, so `convert` takes the names of the fields, and was
+tested only on invented rows.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ NAMES: Mapping[str, str] = {
     "answer": "answer",
     "hops": "hops",
 }
-"""What `convert` reads -> the name of that field; `title` may be missing in a row."""
+"""What `convert` reads -> name of its field in the file; `title` may be missing from a row."""
 
 
 def parse(row: Fields, number: int) -> Row:
@@ -54,11 +54,11 @@ def parse(row: Fields, number: int) -> Row:
 
 
 def convert(source: Path, target: Path, names: Mapping[str, str] = NAMES) -> int:
-    """Write `target` in our shape from a file with a row a passage; returns the number of questions.
+    """Convert a file with one row per passage into our format at `target`; returns the number of questions.
 
     A row holds the passage, perhaps its title, and the list of its questions, each with its answer (a text, or a list
-    of accepted ones) and its hops. `names` says how these fields are called, where they are called otherwise. A
-    question's id is `<row>-<place in the list>`, both from 0. Not verified against the authors' file.
+    of accepted ones) and its hops. `names` gives the names of fields that differ from `NAMES`. A question's id is
+    `<row>-<place in the list>`, both from 0. Not verified against the authors' file.
 
     Raises `DataError` naming file, row, field, value and what is expected.
     """
@@ -79,7 +79,7 @@ def convert(source: Path, target: Path, names: Mapping[str, str] = NAMES) -> int
 
 
 def _questions(row: Fields, number: int, called: Mapping[str, str]) -> Iterator[dict[str, object]]:
-    """The questions on one passage in our shape."""
+    """The questions on one passage in our format."""
     title = any_text(row[called["title"]], called["title"]) if called["title"] in row else ""
     context = [{"title": title, "text": text(row, called["passage"])}]
     for place, value in enumerate(items(row, called["questions"], least=1)):

@@ -1,11 +1,11 @@
-"""Which of a file's questions go to which split.
+"""Assigns the questions of each file to splits.
 
-What a draw promises: splits are drawn one after the other, in the order of `ORDER`, over all benchmarks, and each takes
-the next questions of its file's shuffled order. So a split depends on those before it alone: asking for more of one
-changes none before it, and what it held before it still holds, in the same order. Those after it get other questions.
-`all` takes what the later splits of the same file do not ask for, and so depends on them too.
+Splits are drawn one after the other, in the order of `ORDER`, over all benchmarks; each takes the next questions of its
+shuffled file. So a split depends only on the splits before it. When a split asks for more questions, the earlier splits
+do not change, the split itself keeps the questions it had, in the same order, and the later splits get other ones. A
+split that asks for `all` takes what the later splits of the same file leave, and so depends on them too.
 
-No question text is ever in two splits, not even of two benchmarks: what one split took is passed over in the others.
+No question text is ever in two splits, even of different benchmarks: a text that one split took is skipped in others.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from swirl.core.errors import DataError
-from swirl.core.leakage import normalised
+from swirl.core.leakage import leakage_key
 from swirl.core.seeds import generator
 from swirl.core.types import Question
 
 ORDER = ("evaluation", "development", "train", "reward", "pretrain")
-"""The splits as they are drawn: what is compared over time comes first."""
+"""The splits in the order of drawing: first those whose results are compared over time."""
 
 Key = tuple[str, str]
 """(benchmark, split), or (benchmark, file)."""
@@ -34,14 +34,14 @@ class Wish:
     file: str
     """Which of the benchmark's files its questions come from."""
     count: int | None
-    """Questions; None: all that are left."""
+    """Number of questions; None: all that are left."""
     listed: tuple[Question, ...] = ()
-    """With some: these very questions, instead of drawn ones."""
+    """If not empty, exactly these questions are taken, and none is drawn."""
 
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """What became of the wishes."""
+    """The questions that the wishes got."""
 
     questions: dict[Key, list[Question]]
     """By (benchmark, split), in the order of drawing; their ids and splits are still those of the file."""
@@ -52,7 +52,7 @@ class Drawn:
 def draw(wishes: Sequence[Wish], pools: Mapping[Key, Sequence[Question]], seed: int) -> Drawn:
     """Questions for every wish, from the pool of its (benchmark, file).
 
-    Raises `DataError` naming how many are asked for and how many there are.
+    Raises `DataError` when there are too few, naming how many are asked for and how many there are.
     """
     drawn = Drawn({}, dict.fromkeys((wish.benchmark for wish in wishes), 0))
     left = {key: _shuffled(pool, seed, key) for key, pool in pools.items()}
@@ -62,7 +62,7 @@ def draw(wishes: Sequence[Wish], pools: Mapping[Key, Sequence[Question]], seed: 
         free = [one for one in left[key] if taken.get(one[0], wish.split) == wish.split]
         drawn.repeated[wish.benchmark] += len(left[key]) - len(free)
         if wish.listed:
-            chosen = [(normalised(question.text), question) for question in wish.listed]
+            chosen = [(leakage_key(question.text), question) for question in wish.listed]
         else:
             later = sum(w.count or 0 for w in wishes if (w.benchmark, w.file) == key and _after(w, wish))
             chosen = free[: _count(wish, free, later, len(pools[key]))]
@@ -74,8 +74,8 @@ def draw(wishes: Sequence[Wish], pools: Mapping[Key, Sequence[Question]], seed: 
 
 
 def _shuffled(pool: Sequence[Question], seed: int, key: Key) -> list[tuple[str, Question]]:
-    """(text as it is compared, question) in the order of drawing."""
-    pairs = [(normalised(question.text), question) for question in pool]
+    """(normalised text, question) in the order of drawing."""
+    pairs = [(leakage_key(question.text), question) for question in pool]
     generator(seed, "download", *key).shuffle(pairs)
     return pairs
 
@@ -85,7 +85,7 @@ def _after(one: Wish, other: Wish) -> bool:
 
 
 def _count(wish: Wish, free: Sequence[tuple[str, Question]], later: int, total: int) -> int:
-    """How many of the free ones the wish gets; `later` are asked for by splits after it."""
+    """How many of the free questions the wish gets; the splits after it ask for `later` of them."""
     if wish.count is not None:
         count, missing = wish.count, wish.count > len(free)
     else:
@@ -104,6 +104,6 @@ def _count(wish: Wish, free: Sequence[tuple[str, Question]], later: int, total: 
 
 
 def _usable(free: Sequence[tuple[str, Question]], count: int) -> int:
-    """Questions that later splits can still use when `count` are taken: those with a text of their own."""
+    """How many questions are left for later splits when `count` are taken: those whose text is not among the taken."""
     taken = {text for text, _ in free[:count]}
     return sum(text not in taken for text, _ in free[count:])

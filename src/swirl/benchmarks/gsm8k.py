@@ -11,9 +11,9 @@ _ANNOTATION = re.compile(r"<<[^<>]*>>")
 
 
 def parse(row: Fields, number: int) -> Row:
-    """The answer is what follows `####`, without thousands separators; hops are the calculator annotations.
+    """The answer is what follows `####`, without thousands separators; hops count the calculator annotations.
 
-    GSM8K has no ids: a question's is its line number, from 0.
+    GSM8K has no ids, so a question's id is its row's number, from 0.
     """
     solution = text(row, "answer")
     answer = solution.rpartition("####")[2].strip().replace(",", "")

@@ -23,7 +23,7 @@ from swirl.benchmarks.rows import (
 
 
 def parse(row: Fields, number: int) -> Row:
-    """Two hops always; a passage is a paragraph, and the supporting ones are those whose title a fact names."""
+    """Always two hops; a passage is a paragraph, and a supporting one has a title that a supporting fact names."""
     context = filled(_context(row.get("context", NOTHING)), "context")
     titles = _supporting_titles(row.get("supporting_facts", NOTHING))
     support = tuple(pair for pair in context if pair[0] in titles)
@@ -39,7 +39,7 @@ def parse(row: Fields, number: int) -> Row:
 
 
 def _context(value: object) -> list[Pair]:
-    """(title, text) of each paragraph; the sentences carry the blanks between them."""
+    """(title, text) of each paragraph; its sentences are joined as they are, because they include the blanks."""
     if isinstance(value, dict):
         titles, bodies = items(value, "title"), items(value, "sentences")
         if len(titles) != len(bodies):

@@ -1,8 +1,8 @@
-"""The official files on the Hugging Face hub and on BeerQA's project page, each held to what its first download was.
+"""Downloads the official files from the Hugging Face hub and BeerQA's page, and pins each to its first download.
 
 The first download writes the dataset's commit and every file's size and SHA-256 into a lock file; later ones ask for
 that commit and refuse any other content. Not tried against the hub itself: the names below come from public code that
-uses them, the tests run against a small server of the same interface.
+uses them, and the tests run against a small server with the same interface.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ _INSTEAD = "or download the file elsewhere and use `source: file`"
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """Where one part of a benchmark's file is."""
+    """Where to download one part of a benchmark's file."""
 
     place: str
-    """A dataset's id on the hub, or the folder's address when it is a plain page."""
+    """A dataset's id on the hub, or the address of a folder on a plain web page."""
     name: str
     """Path in the dataset, or in the folder."""
 
     @property
     def is_page(self) -> bool:
-        """A plain HTTP(S) address rather than a dataset on the hub."""
+        """Whether `place` is a plain HTTP(S) address rather than a dataset on the hub."""
         return "://" in self.place
 
 
@@ -65,12 +65,12 @@ HUB: Mapping[str, Mapping[str, tuple[Remote, ...]]] = {
         "evaluation": (Remote(_BEERQA, "beerqa_dev_v1.0.json"),),
     },
 }
-"""The parts of each benchmark's files, in order. CofCA is published nowhere that a program could read."""
+"""The parts of each benchmark's files, in order. CofCA has none: it is not published where a program could read it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Locked:
-    """What the lock file holds of one place."""
+    """The lock file's entry for one place."""
 
     commit: str
     """The dataset's commit; empty for a plain page."""
@@ -79,7 +79,7 @@ class Locked:
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """One part on this disk."""
+    """One downloaded part."""
 
     path: Path
     commit: str
@@ -88,10 +88,10 @@ class Fetched:
 
 
 class Fetcher:
-    """Downloads parts, each held to the lock file.
+    """Downloads parts, and checks each against the lock file.
 
-    `folder` keeps what plain pages give; what the hub gives stays in the hub library's own cache, or in `cache`.
-    `endpoint` is the hub's address; None: the library's own (`HF_ENDPOINT`). The library reads `HF_TOKEN` itself.
+    Files from plain pages are kept in `folder`, files from the hub in `cache` or the hub library's own cache.
+    `endpoint` is the hub's address; None: the library's default (`HF_ENDPOINT`). The library reads `HF_TOKEN` itself.
     """
 
     def __init__(self, lock: Path, folder: Path, *, endpoint: str | None = None, cache: Path | None = None) -> None:
@@ -99,9 +99,9 @@ class Fetcher:
         self._lock = _read_lock(lock)
 
     def fetch(self, remote: Remote) -> Fetched:
-        """The part, downloaded unless it is there; its commit and checksum are recorded if they were not.
+        """Download the part unless it is there; record its commit and checksum if the lock file has none.
 
-        Raises `DataError` when it cannot be had, saying why, and when it is not what the lock file says.
+        Raises `DataError` when it cannot be downloaded, saying why, and when it differs from the lock file.
         """
         locked = self._lock.get(remote.place, Locked("", {}))
         known = locked.files.get(remote.name)
@@ -144,7 +144,7 @@ class Fetcher:
         return Path(path)
 
     def _from_page(self, remote: Remote, known: Checksum | None) -> Path:
-        """The file as it was kept, if it is the locked one, otherwise as the page gives it now."""
+        """The file in `folder` if it is the locked one, otherwise downloaded from the page."""
         path = self._folder / remote.name
         if known is not None and path.exists() and checksum(path) == known:
             return path
@@ -162,12 +162,12 @@ class Fetcher:
 
 @contextmanager
 def _explained(remote: Remote) -> Iterator[None]:
-    """Whatever a download can raise, as a `DataError` that says what to do."""
+    """Turn anything a download can raise into a `DataError` that says what to do."""
     try:
         yield
     except DataError:
         raise
-    except Exception as error:  # the libraries below promise no common base
+    except Exception as error:  # the libraries promise no common base class
         raise DataError(f"{remote.place}, {remote.name}: {_reason(error)}") from error
 
 
@@ -196,7 +196,7 @@ def _reason(error: Exception) -> str:
 
 
 def _read_lock(path: Path) -> dict[str, Locked]:
-    """What the lock file says, nothing when there is none. Raises `DataError` for a file that is no lock file."""
+    """The lock file's entries, empty when there is no such file. Raises `DataError` for a file that is no lock file."""
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
         return {place: _locked(entry) for place, entry in tree.items()}

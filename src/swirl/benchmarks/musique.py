@@ -1,9 +1,9 @@
 """MuSiQue's official file: JSON lines (a JSON list is read too) with `paragraphs` and `question_decomposition`.
 
-The row counts are of MuSiQue-Ans, and of the answerable rows of MuSiQue-Full, which pairs each with an unanswerable
-one. They come from others, not from the paper's own table, which we could not read: appendix A of StackPlanner (Zhang
-et al.), whose three splits sum to 24,814 (the paper's abstract says 25K), and the hub's page of `dgslibisey/MuSiQue`,
-which says 19.9k and 2.42k rows.
+The row counts are those of MuSiQue-Ans, and of the answerable rows of MuSiQue-Full, which pairs each with an
+unanswerable one. They come from other sources, because we had no access to the paper's own table: appendix A of
+StackPlanner (Zhang et al.), whose three splits sum to 24,814 (the paper's abstract says 25K), and the hub's page of
+`dgslibisey/MuSiQue`, which says 19.9k and 2.42k rows.
 """
 
 from __future__ import annotations

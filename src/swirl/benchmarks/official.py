@@ -1,4 +1,4 @@
-"""The five benchmarks from their official files on this disk; docs/benchmarks.md shows the shapes that are read.
+"""Reads the five benchmarks from local copies of their official files; docs/benchmarks.md shows their formats.
 
 Deviation from the papers: the corpus of a search benchmark is the union of its questions' own passages, not all of
 Wikipedia, so finding a passage is easier.
@@ -28,17 +28,17 @@ OFFICIAL: Mapping[str, Format] = {
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """One file, or one that comes in parts, read."""
+    """The content of one file, which may come in parts."""
 
     rows: int
-    """All rows, those left out included."""
+    """Number of all rows, including those left out."""
     questions: list[Question]
     passages: list[Passage]
     """The corpus: every passage once, in order of first appearance, dropped easy questions' passages included."""
     support: dict[str, list[str]]
-    """Ids of the passages that a question's answer rests on; without the questions where they are not all known."""
+    """Question id -> ids of its supporting passages; without the questions whose supporting passages are incomplete."""
     solutions: dict[str, str]
-    """The written golden solution of a question, where the file has one (GSM8K)."""
+    """Question id -> its written golden solution, where the file has one (GSM8K)."""
     skipped: list[Skipped]
     unanswerable: int
     """Rows left out, with their passages, because no answer exists (MuSiQue)."""
@@ -51,14 +51,14 @@ class Loaded:
 def read(
     name: str, split: str, path: Path | Sequence[Path], *, drop_easy: bool = True, on_bad_row: str = "raise"
 ) -> Loaded:
-    """An official file of benchmark `name` (or its parts); `split` names its questions and says how many to expect.
+    """Read an official file of benchmark `name` (or its parts); ids and the expected row count depend on `split`.
 
     Ids are `<name>/<split>/<official id>` and, of passages, `<name>/<split>/<number>`. `drop_easy` leaves out
     HotPotQA's easy questions where the split is `train`. `on_bad_row` is `raise` or `skip`.
 
-    Warns when an official split has another number of rows with an answer, and when rows are skipped. Raises
-    `DataError`: for a bad row, naming file, row, field, value and what is expected; for a file that cannot be read at
-    all or that leaves no question; and for arguments that are not known.
+    Warns when an official split does not have the expected number of rows with an answer, and when rows are skipped.
+    Raises `DataError`: for a bad row, naming file, row, field, value and what is expected; for a file that cannot be
+    read at all or that leaves no question; and for arguments that are not known.
     """
     form = _format(name, split, on_bad_row)
     paths = [path] if isinstance(path, Path) else list(path)
@@ -95,14 +95,14 @@ def load(
 ) -> tuple[list[Question], list[Passage]]:
     """The questions of one official file, and the passages to search in; the arguments and errors are those of `read`.
 
-    `read` returns more: what the answers rest on, and what was left out and why.
+    `read` returns more: the supporting passages, and what was left out and why.
     """
     loaded = read(name, split, path, drop_easy=drop_easy, on_bad_row=on_bad_row)
     return loaded.questions, loaded.passages
 
 
 def check_rest(where: str, parsed: Parsed[Row], kept: Sequence[Row], easy: int = 0) -> None:
-    """Warn of skipped rows. Raises `DataError` when no row is left to make a question of."""
+    """Warn about skipped rows. Raises `DataError` when no question is left."""
     skipped = parsed.skipped
     if not kept:
         raise DataError(
@@ -117,7 +117,7 @@ def check_rest(where: str, parsed: Parsed[Row], kept: Sequence[Row], easy: int =
 def select(questions: Sequence[Question], path: Path) -> tuple[list[Question], list[str]]:
     """(the questions that a file of official ids lists, in its order; the listed ids that no question has).
 
-    The file is text with one id a line; blank lines are passed over. Raises `DataError` for a file that cannot be
+    The file is text with one id per line; blank lines are skipped. Raises `DataError` for a file that cannot be
     read, holds no id or holds one twice, and for questions that share an official id.
     """
     try:
@@ -144,7 +144,7 @@ def select(questions: Sequence[Question], path: Path) -> tuple[list[Question], l
 
 
 def _format(name: str, split: str, on_bad_row: str) -> Format:
-    """The benchmark's format, once the arguments are known to make sense."""
+    """The benchmark's format. Raises `DataError` for arguments that make no sense."""
     if name not in OFFICIAL:
         raise DataError(f"benchmark {name!r} has no official files; those with are {', '.join(OFFICIAL)}")
     if not split or "/" in split:
@@ -165,7 +165,7 @@ def _corpus(rows: Sequence[Row], prefix: str) -> dict[Pair, str]:
 
 
 def _check_count(expected: int | None, parsed: Parsed[Row], where: str, what: str) -> None:
-    """Warn of another number of rows that have an answer; a bad row counts as one of them."""
+    """Warn when the number of rows with an answer is not as expected; a bad row counts as one with an answer."""
     count = parsed.count - parsed.unanswerable
     if expected is not None and count != expected:
         rows = "rows with an answer" if parsed.unanswerable else "rows"

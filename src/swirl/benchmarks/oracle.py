@@ -1,13 +1,13 @@
-"""What an omniscient judge says of each step, from the golden derivation of a question.
+"""The oracle: labels each step GOOD or BAD by the golden derivation of its question.
 
-Golden labels: only the making of the embedded models (verdicts among the sound demonstrations, the reward model's
-training), logging and evaluation may read them. Covers questions whose
-derivation is one fixed order of calls; another order that would also do is called BAD.
+These are golden labels: only the making of pretraining data, the reward model's training, logging and evaluation may
+read them. A derivation is one fixed order of calls; another order that also leads to the answer is labelled BAD.
 
-Annotated rows (GSM8K) have many sound ways, so their rule is by value: a call is GOOD when it is an operation (not a
-bare number) whose value is that of an annotation which no earlier call has claimed; an answer is GOOD when it is right.
-Any order will do, and any expression with the right value, one that does two annotations at once included. Not seen: a
-right value by wrong reasoning (GOOD), and a sound way through other intermediate values (BAD).
+Annotated rows (GSM8K) can be solved in many ways, so their steps are labelled by value: a call is GOOD when it is an
+operation (not a bare number) with the value of an annotation that no earlier call has claimed; an answer is GOOD when
+it is right. Any order is accepted, and any expression with the right value, even one that covers two annotations at
+once. Two cases are labelled wrongly: a right value by wrong reasoning (GOOD), and a correct solution with other
+intermediate values (BAD).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def label_steps(derivation: Derivation, actions: Sequence[Action]) -> list[bool]
     """GOOD (True) or BAD for each action given the ones before it.
 
     A call is GOOD when it is the next one of the derivation that has not been made yet; an answer is GOOD when all
-    calls have been made and it is the derivation's last result. Annotated rows are judged by value, see above.
+    calls have been made and it is the derivation's last result. Annotated rows are labelled by value, see the module.
     """
     if derivation.kind == ANNOTATED:
         return _by_value(derivation, actions)
@@ -71,7 +71,7 @@ def _by_value(derivation: Derivation, actions: Sequence[Action]) -> list[bool]:
 
 
 def value_of(expression: str) -> str | None:
-    """What the calculator says, None when it refuses."""
+    """The calculator's result; None when it refuses the expression."""
     try:
         return Calculator().run(expression)
     except ToolError:
@@ -79,5 +79,5 @@ def value_of(expression: str) -> str | None:
 
 
 def is_operation(expression: str) -> bool:
-    """Whether it parses and is more than a number."""
+    """Whether the expression parses and is more than a number."""
     return (canonical(expression) or "").startswith("(")

@@ -14,21 +14,21 @@ from swirl.core.errors import DataError
 from swirl.core.types import Passage, Question
 
 PASSAGE_CHARACTERS = 1000
-"""A text file is cut into passages of at most so many characters."""
+"""Maximum number of characters of a passage that is cut from a text file."""
 FILE_BYTES = 20_000_000
-"""A text file that is larger is refused."""
+"""Maximum number of bytes of a text file; a larger one is refused."""
 
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """The passages of one own task."""
+    """The passages of a user's own task."""
 
     passages: list[Passage]
     """Each title and text once, in order of first appearance."""
     known: Mapping[str, tuple[str, ...]]
-    """What `support` may say, an id or a title as the user wrote it -> the ids of these passages."""
+    """Id or title, as the user may write it in `support` -> ids of the passages meant."""
     files: tuple[Path, ...]
-    """What was read."""
+    """The files that were read."""
     rows: int
     skipped: list[Skipped]
 
@@ -74,8 +74,9 @@ def read(
 def read_corpus(name: str, path: Path, *, on_bad_row: str = "raise") -> Corpus:
     """The corpus of own task `name`: JSON lines of title, text[, id], or a folder of .txt and .md files.
 
-    A passage's id is `<name>/<its own id>`, which is the row's number from 0 where the row has none; of a text file
-    `<name>/<path in the folder>#<number>`, its title the file's name without suffix. Raises `DataError` as `read` does.
+    A row's passage has the id `<name>/<id in the row>`, or `<name>/<row number from 0>` if the row has none. A text
+    file's passages have the ids `<name>/<path in the folder>#<number>`, and the file's name without suffix as title.
+    Raises `DataError` as `read` does.
     """
     if path.is_dir():
         return _from_folder(name, path, on_bad_row)
@@ -87,7 +88,7 @@ def read_corpus(name: str, path: Path, *, on_bad_row: str = "raise") -> Corpus:
 
 
 def _question(row: Fields, known: Mapping[str, tuple[str, ...]]) -> Row:
-    """`hops` is 0 (not known) when left out, `support` empty."""
+    """Parse one row; when left out, `hops` is 0 (not known) and `support` is empty."""
     hops = row.get("hops", 0)
     if type(hops) is not int or not 0 <= hops <= 1000:
         raise BadRow("hops", hops, "a whole number from 0 to 1000")
@@ -153,9 +154,9 @@ def _text_of(path: Path) -> str:
 
 
 def split_text(content: str, limit: int = PASSAGE_CHARACTERS) -> Iterator[str]:
-    """Passages of at most `limit` characters: whole paragraphs (blank lines are between them), as many as fit.
+    """Passages of at most `limit` characters, each of as many whole paragraphs (separated by blank lines) as fit.
 
-    A paragraph that is longer is cut between words, and a word that is longer anywhere.
+    A paragraph longer than `limit` is cut between words, and a word longer than `limit` is cut anywhere.
     """
     waiting = ""
     for paragraph in re.split(r"\n[^\S\n]*\n", content.replace("\r\n", "\n")):
@@ -172,7 +173,7 @@ def split_text(content: str, limit: int = PASSAGE_CHARACTERS) -> Iterator[str]:
 
 
 def _cut(paragraph: str, limit: int) -> list[str]:
-    """Pieces of at most `limit` characters, cut at the last blank that allows it."""
+    """Pieces of at most `limit` characters, each cut at the last blank within the limit, if there is one."""
     pieces, start = [], 0
     while len(paragraph) - start > limit:
         blank = max(paragraph.rfind(blank, start + 1, start + limit + 1) for blank in " \n\t")
@@ -184,7 +185,7 @@ def _cut(paragraph: str, limit: int) -> list[str]:
 
 
 def _corpus(name: str, rows: Sequence[Passage], files: tuple[Path, ...], count: int, skipped: list[Skipped]) -> Corpus:
-    """The passages once each; ids win over titles in what `support` may say."""
+    """The corpus with each passage once; in `support`, a text that is both an id and a title means the id."""
     first: dict[Pair, Passage] = {}
     by_id: dict[str, tuple[str, ...]] = {}
     by_title: dict[str, dict[str, None]] = {}

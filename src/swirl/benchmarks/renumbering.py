@@ -1,8 +1,8 @@
-"""An annotated row with other numbers: the same words and the same way to the answer, so one row becomes many.
+"""Variants of an annotated row with other numbers, but the same words and the same steps: one row becomes many.
 
-Calls say where their numbers come from: from the question, from an earlier result, or from nowhere (the 60 minutes of
-an hour), which stay. GSM-Symbolic (Mirzadeh et al., arXiv 2410.05229) makes such variants from templates written by
-hand; here the annotations are the template.
+The calls show where each number comes from: the question, an earlier result, or neither (the 60 minutes of an hour);
+a number from neither stays. GSM-Symbolic (Mirzadeh et al., arXiv 2410.05229) makes such variants from templates written
+by hand; here the annotations are the template.
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ _IN_QUESTION = re.compile(r"(?<![\w./])[0-9]+(?![\w/]|\.[0-9])")
 """Whole numbers that stand alone: not `1/2`, `3.5`, `2nd`."""
 _IN_CALL = re.compile(r"(?<![0-9.])[0-9]+(?:\.[0-9]+)?")
 _LEAST = 3
-"""Smaller numbers stay: half, twice and both are written with them."""
+"""Smaller numbers stay, because calls also use them for words such as half, twice and both."""
 _LONGER = 2
-"""Characters that a result may be longer than the row's own."""
+"""Maximum number of characters by which a new result may be longer than the old one."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """A call whose numbers are known by where they come from."""
+    """A call as a template: its text, and where each of its numbers comes from."""
 
     pieces: tuple[str, ...]
-    """What stands before each number, and behind the last one."""
+    """The text before each number, and after the last one."""
     numbers: tuple[str | int, ...]
-    """A number as it is in the row, or which earlier result it is."""
+    """Each number as the row has it, or the index of the earlier result that it equals."""
 
     def filled(self, new: dict[str, str], results: list[str]) -> str:
-        """The call with new numbers, `new` by old ones, and new results."""
+        """The call with new numbers (`new` maps old to new) and new results."""
         values = [results[n] if isinstance(n, int) else new.get(n, n) for n in self.numbers]
         return "".join(piece + value for piece, value in zip(self.pieces, [*values, ""], strict=True))
 
 
 def renumbered(solution: Solution, rng: random.Random, tries: int = 12) -> Solution | None:
-    """The row with other numbers of about the same size, worked out anew; None when `tries` draws give no sound one.
+    """The row with other numbers of about the same size, solved anew; None when `tries` draws give no valid row.
 
-    `solution` is one without words. Every whole number of the question that a call reads becomes another one; results
-    stay positive, and whole where they were. A number that is also an earlier result is taken for that result.
+    `solution` is one without words. Every whole number of the question (from 3 on) that a call uses is replaced;
+    results stay positive, and whole where they were. A number in a call that equals an earlier result is taken for it.
     """
     question = SEPARATOR.sub("", solution.question)
     asked = {n for n in _IN_QUESTION.findall(question) if int(n) >= _LEAST}
@@ -73,14 +73,14 @@ def _written(question: str, calls: list[str], results: list[str]) -> Solution:
 
 
 def _read(call: str, results: tuple[str, ...]) -> _Call:
-    """Where the numbers of a call come from, given the results before it; of equal results the last one."""
+    """The call's template, given the results before it; a number that equals several of them stands for the last."""
     found = _IN_CALL.findall(call)
     places = [len(results) - 1 - results[::-1].index(n) if n in results else n for n in found]
     return _Call(tuple(_IN_CALL.split(call)), tuple(places))
 
 
 def _work_out(calls: list[_Call], before: tuple[str, ...], new: dict[str, str]) -> tuple[list[str], list[str]] | None:
-    """The calls with new numbers and their results, None when a result is not like the one `before`."""
+    """The calls with new numbers and their results; None when a result is too unlike the old one in `before`."""
     done: list[str] = []
     results: list[str] = []
     for call, old in zip(calls, before, strict=True):
@@ -96,7 +96,7 @@ def _work_out(calls: list[_Call], before: tuple[str, ...], new: dict[str, str]) 
 
 
 def _like(number: int, rng: random.Random) -> str:
-    """Another number between two fifths and a bit more than twice of it, as round as it is."""
+    """A random number between about 0.4 and 2.2 times `number`, and as round."""
     unit = 100 if number % 100 == 0 else 10 if number % 10 == 0 and number > 10 else 1
     low, high = max(1 if unit > 1 else 2, int(number * 0.4) // unit), max(6, int(number * 2.2)) // unit
     return str(rng.randint(low, max(low, high)) * unit)

@@ -1,7 +1,7 @@
-"""Official benchmark files read row by row, and what is said of a row that cannot be read.
+"""Reads benchmark files row by row, and says what is wrong with a row that cannot be read.
 
-A file is JSON lines, or one JSON document: a list of rows, or (where a format says so) an object that wraps the list;
-or Parquet with the same fields. Its content is never trusted: every field's type is checked, and nothing but JSON and
+A file is JSON lines, one JSON document (a list of rows, or, where a format says so, an object that wraps the list), or
+Parquet with the same fields. Its content is never trusted: every field's type is checked, and nothing but JSON and
 Parquet is ever decoded.
 """
 
@@ -23,14 +23,14 @@ Pair = tuple[str, str]
 """The title and the text of a passage."""
 
 NOTHING = object()
-"""The value of a field that is not there."""
+"""Stands for the value of a field that is missing."""
 _JSON_FAILS = (ValueError, RecursionError)
-"""What json raises: broken JSON, a number without end, brackets too deep."""
+"""What json raises for broken JSON, a number with too many digits, or brackets nested too deeply."""
 _EXPECTED = "expected JSON lines, a JSON list of rows, or Parquet"
 
 
 class BadRow(Exception):
-    """One row cannot be read: which field, what it holds (shortened), and what is expected."""
+    """One row cannot be read; the message names the field, its value (shortened), and what is expected."""
 
     def __init__(self, field: str, value: object, expected: str) -> None:
         got = "nothing" if value is NOTHING else reprlib.repr(value)
@@ -39,7 +39,7 @@ class BadRow(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What one row says, whatever the benchmark."""
+    """The content of one row, the same for all benchmarks."""
 
     id: str
     """The official id."""
@@ -51,7 +51,7 @@ class Row:
     """The passages of the context that the answer rests on; None when one of them is not in the context."""
     easy: bool = False
     solution: str = ""
-    """The golden way to the answer in writing, where the file has it."""
+    """The written golden solution, where the file has one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +59,15 @@ class Format:
     """How a benchmark's official file is read."""
 
     parse: Callable[[Fields, int], Row | None]
-    """From a row and its number (from 0); None for an unanswerable question. Raises `BadRow`."""
+    """Makes a `Row` of a row and its number (from 0); None for an unanswerable question. Raises `BadRow`."""
     tools: tuple[str, ...]
     """Names of the tools its questions may use."""
     task: str
     """`Question.task` of its questions."""
     counts: Mapping[str, int]
-    """Rows with an answer in the official files, by official split, and `evaluation`; others are not checked."""
+    """Expected rows with an answer, by official split and for `evaluation`; other splits are not checked."""
     wrapper: str = ""
-    """Key of the list of rows, in a format whose file is one JSON object."""
+    """Key of the list of rows, if the file is one JSON object; else empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +75,12 @@ class Skipped:
     """A bad row that was left out."""
 
     place: str
-    """`line 3` of a file of JSON lines, `row 3` of another; both count from 1."""
+    """`line 3` in a file of JSON lines, `row 3` in any other; both count from 1."""
     reason: str
 
 
 class Identified(Protocol):
-    """What a row becomes: something with an id, unique among the rows."""
+    """A parsed row: anything with an id that is unique among the rows."""
 
     @property
     def id(self) -> str:
@@ -100,17 +100,17 @@ class Parsed(Generic[Item]):
 
     @property
     def count(self) -> int:
-        """Rows there are, blank lines left out."""
+        """Number of all rows, without blank lines."""
         return len(self.rows) + len(self.skipped) + self.unanswerable
 
 
 def parse_rows(
     parse: Callable[[Fields, int], Item | None], paths: Sequence[Path], on_bad_row: str, wrapper: str = ""
 ) -> Parsed[Item]:
-    """Every row of the files, in order. `parse` is given a row and its number, counted from 0 through all files.
+    """Every row of the files, in order. `parse` gets a row and its number, counted from 0 through all files.
 
-    `on_bad_row` is `raise` or `skip`; an id that comes twice makes a bad row. Raises `DataError` for a bad row, naming
-    file, row, field, value and what is expected, unless it is to be skipped; and for a file that cannot be read at all.
+    `on_bad_row` is `raise` or `skip`; a row that repeats an id is bad. Raises `DataError` for a bad row, naming file,
+    row, field, value and what is expected, unless it is to be skipped; and for a file that cannot be read at all.
     """
     rows: list[Item] = []
     skipped: list[Skipped] = []
@@ -139,10 +139,10 @@ def parse_rows(
 
 
 def open_rows(path: Path, wrapper: str) -> tuple[str, Iterator[tuple[int, object]]]:
-    """("line" or "row", the rows numbered from 0); a line that is no JSON comes as the `BadRow` that says so.
+    """("line" or "row", the rows with their numbers from 0); for a line that is not JSON the row is a `BadRow`.
 
-    JSON lines are read one at a time, and blank lines are passed over; Parquet is read a thousand rows at a time.
-    Raises `DataError` for a file that is missing, empty, or none of these; for broken Parquet while it is read.
+    JSON lines are read one at a time, and blank lines are skipped; Parquet is read a thousand rows at a time. Raises
+    `DataError` for a file that is missing, empty, or in another format; for broken Parquet only while it is read.
     """
     try:
         with path.open("rb") as file:
@@ -175,7 +175,7 @@ def _parquet(path: Path) -> Iterator[object]:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, object]]:
-    """Every line of a file that is not blank, decoded."""
+    """Number and decoded value of every line that is not blank."""
     with path.open("rb") as file:
         for number, line in enumerate(file):
             content = line.removeprefix(codecs.BOM_UTF8) if number == 0 else line
@@ -184,7 +184,7 @@ def _lines(path: Path) -> Iterator[tuple[int, object]]:
 
 
 def _decode(line: bytes) -> object:
-    """The value of one line, or the `BadRow` that says why it has none."""
+    """The value of one line, or a `BadRow` that says why it cannot be decoded."""
     try:
         return json.loads(line.decode())
     except _JSON_FAILS as error:
@@ -212,7 +212,7 @@ def _why(error: BaseException) -> str:
 
 
 def fields_of(value: object, field: str = "") -> Fields:
-    """The value as an object with fields."""
+    """The value as an object with fields. Raises `BadRow` for anything else."""
     if isinstance(value, BadRow):
         raise value
     return value if isinstance(value, dict) else _refuse(field, value, "an object with fields")
@@ -224,12 +224,12 @@ def text(row: Fields, field: str) -> str:
 
 
 def some_text(value: object, field: str) -> str:
-    """The same for a value that stands anywhere in a field."""
+    """As `text`, for a value anywhere inside a field."""
     return any_text(value, field) or _refuse(field, value, "a text that is not blank")
 
 
 def any_text(value: object, field: str) -> str:
-    """Text that may be blank, without the blanks around it; half a surrogate pair is no text."""
+    """Text that may be blank, without the blanks around it; half a surrogate pair is refused."""
     if not isinstance(value, str):
         _refuse(field, value, "a text")
     try:
@@ -246,12 +246,12 @@ def flag(row: Fields, field: str) -> bool:
 
 
 def items(row: Fields, field: str, *, least: int = 0) -> list[object]:
-    """A field that is a list of at least that many members."""
+    """A field that is a list of at least `least` members."""
     return some_items(row.get(field, NOTHING), field, least=least)
 
 
 def some_items(value: object, field: str, *, least: int = 0, most: int | None = None) -> list[object]:
-    """The same for a value that stands anywhere in a field."""
+    """As `items`, for a value anywhere inside a field, with at most `most` members."""
     if not isinstance(value, list) or len(value) < least or (most is not None and len(value) > most):
         size = f" of {least}" if least == most else f" of at least {least}" if least else ""
         _refuse(field, value, f"a list{size}")
@@ -264,7 +264,7 @@ def texts(row: Fields, field: str, *, least: int = 0) -> tuple[str, ...]:
 
 
 def filled(context: Sequence[Pair], field: str) -> tuple[Pair, ...]:
-    """The context, of which at least one passage must have text."""
+    """The context, if at least one passage has text. Raises `BadRow` otherwise."""
     if not any(body for _, body in context):
         raise BadRow(field, list(context), "at least one passage with text")
     return tuple(context)

@@ -1,1 +1,1 @@
-"""The `swirl` command, one module a subject. Everything heavy is imported by the subcommand that needs it."""
+"""The `swirl` command, one module per subject. Slow imports are left to the subcommand that needs them."""

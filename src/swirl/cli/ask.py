@@ -32,8 +32,8 @@ def ask(
 ) -> None:
     """Print the answer of `model` to `text` ("-": standard input): steps as they happen, or one JSON object.
 
-    `model` is a folder, or as text `models:/NAME@ALIAS`, `models:/NAME/VERSION`, or `URL#MODEL`. `benchmark` may be
-    None where there is only one. Raises `SwirlError` with what to do about it.
+    `model` is a folder (as `Path`), or one of the strings `models:/NAME@ALIAS`, `models:/NAME/VERSION` and `URL#MODEL`.
+    `benchmark` may be None where there is only one. Raises `SwirlError`, whose message says what to do.
     """
     out = out or sys.stdout
     question = (sys.stdin.read(MAX_QUESTION + 1) if text == "-" else text).strip()
@@ -50,7 +50,7 @@ def ask(
 
 
 def _agent(model: Path | str, benchmark: str | None, params: Params, layout: Layout, key_env: str) -> tuple[Agent, str]:
-    """Who is asked, and over which benchmark's tools. What costs no time is checked first."""
+    """The agent, and the benchmark whose tools it uses. Checks that cost no time come first."""
     if isinstance(model, str) and not model.startswith("http"):
         from swirl.tracking.model_registry import fetch
 
@@ -64,7 +64,7 @@ def _agent(model: Path | str, benchmark: str | None, params: Params, layout: Lay
 
 
 def _chosen(benchmark: str | None, known: Iterable[str]) -> str:
-    """The benchmark asked for, or the only one."""
+    """The benchmark asked for, or the only one. Raises `DataError` when it is unknown or ambiguous."""
     names = list(known)
     if benchmark is None and len(names) != 1:
         raise DataError(f"say whose tools to use: --benchmark {' or --benchmark '.join(names)}")
@@ -75,7 +75,7 @@ def _chosen(benchmark: str | None, known: Iterable[str]) -> str:
 
 
 def show(events: Iterable[Event], out: TextIO, colour: bool) -> None:
-    """Print each event when it comes, safe for a terminal."""
+    """Print each event as it comes, safe for a terminal."""
 
     def line(label: str, text: str, codes: str = "") -> None:
         body = printable(text).strip().replace("\n", "\n" + " " * 13)

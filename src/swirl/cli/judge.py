@@ -25,18 +25,18 @@ def calibrate(
     grader: Annotated[bool, typer.Option("--grader", help="Ask judge.grader instead of the reward model.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
 ) -> None:
-    """False-positive and false-negative rates of the judge of params.yaml, against a labelled file.
+    """Measure the false-positive and false-negative rates of the judge of params.yaml on a labelled file.
 
-    A judge behind a server needs nothing that a stage makes; a local one needs models/reward.
+    A judge behind a server needs no output of a stage; a local judge needs models/reward.
     """
     layout = project_layout()
     from swirl.config import params
 
     resolved = params.load(layout.root / "params.yaml")
-    environment.apply(resolved.runtime.threads)
+    environment.set_up_process(resolved.runtime.threads)
     from swirl.judging.calibrate import as_text
     from swirl.wiring.calibration import measure
-    from swirl.wiring.servers import report_use
+    from swirl.wiring.servers import print_usage
 
     rates = measure(labelled, grader, resolved, layout)
     if as_json:
@@ -46,4 +46,4 @@ def calibrate(
         print(json.dumps(dataclasses.asdict(rates), indent=1))
     else:
         print(as_text(rates))
-        report_use()
+        print_usage()

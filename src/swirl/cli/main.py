@@ -1,4 +1,4 @@
-"""The `swirl` command. Everything heavy is imported by the subcommand that needs it."""
+"""The `swirl` command. Slow imports are left to the subcommand that needs them."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ app.add_typer(judge.app, name="judge")
 
 
 def main() -> None:
-    """Run the command line; an error that the user can mend becomes one message and exit status 1."""
-    environment.quiet()
-    environment.reach_this_machine()
+    """Run the command line; an error that the user can fix becomes one message and exit status 1."""
+    environment.disable_telemetry()
+    environment.bypass_proxy_for_localhost()
     warnings.formatwarning = _one_line
     try:
         app()
@@ -46,7 +46,7 @@ _formatwarning = warnings.formatwarning
 def _one_line(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
 ) -> str:
-    """Our own warnings as the sentence that they are; others with their place, as Python writes them."""
+    """Format this package's warnings without file and line, and other warnings as Python does."""
     if Path(filename).is_relative_to(Path(__file__).parents[1]):
         return f"swirl: warning: {message}\n"
     return _formatwarning(message, category, filename, lineno, line)
@@ -57,7 +57,7 @@ def stage(
     name: Annotated[str, typer.Argument(help=f"One of {', '.join(STAGES)}.")],
     item: Annotated[str | None, typer.Option(help="Which model, for train (sft, swirl) and evaluate.")] = None,
 ) -> None:
-    """Run one stage on what earlier stages wrote. `dvc repro NAME` also brings those up to date."""
+    """Run one stage on the outputs of earlier stages. `dvc repro NAME` also brings those up to date."""
     _check_stage(name, item)
     layout = project_layout()
     _warn_of_other_source(layout.root / "src/swirl")
@@ -70,7 +70,7 @@ def stage(
 
         check_keys(resolved)
     if STAGES[name].uses_torch:
-        environment.apply(resolved.runtime.threads)
+        environment.set_up_process(resolved.runtime.threads)
     from swirl.cli.run_stage import run_stage
 
     run_stage(name, item, resolved, layout)
@@ -92,7 +92,7 @@ def preset(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change and write nothing.")] = False,
 ) -> None:
-    """Make params.yaml that of a preset and show what changed; without a name, list the presets."""
+    """Write a preset to params.yaml and show what changes; without a name, list the presets."""
     from swirl.config import presets
     from swirl.config.yaml_text import read
 
@@ -115,7 +115,7 @@ def preset(
 def plan(
     name: Annotated[str | None, typer.Option("--preset", help="A preset instead of params.yaml.")] = None,
 ) -> None:
-    """What a run would do, stage by stage, and the servers and keys it needs. Loads no model and asks no network."""
+    """Show what a run would do, stage by stage, and the servers and keys it needs. Loads no model, asks no server."""
     from swirl.config import params, presets
     from swirl.planning import estimates, keys
 
@@ -167,7 +167,7 @@ def ask(
     from swirl.config import params
 
     resolved = params.load(layout.root / "params.yaml")
-    environment.apply(resolved.runtime.threads)
+    environment.set_up_process(resolved.runtime.threads)
     from swirl.cli import ask as asking
 
     asking.ask(question, benchmark, source, resolved, layout, as_json, key_env)
@@ -211,10 +211,12 @@ def bench(
     ] = "smoke",
     last: Annotated[bool, typer.Option("--last", help="For overhead: take apart this project's last run.")] = False,
 ) -> None:
-    """Measure against the alternatives, paired: rl-step (plain, TRL), scaling (with K), synthesis (generate).
+    """Run a benchmark: speed against alternatives, recall of retrieval, or overhead of a run.
 
-    `retrieval` measures recall@k of the supporting passages of the stored questions and indices; `overhead` what
-    DVC, Prefect, MLflow and the gates take of a run's time.
+    `rl-step`, `scaling` and `synthesis` run this project and its alternatives in turn: one update of step-wise RL
+    against plain sequences and TRL, the same for growing K, and rollouts against transformers' generate. `retrieval`
+    measures recall@k of the supporting passages of the stored questions and indices. `overhead` measures how much of a
+    run's time DVC, Prefect, MLflow and the gates take.
     """
     import json
 
@@ -235,14 +237,14 @@ def bench(
 
 
 def _warn_of_other_source(watched: Path) -> None:
-    """Say so when the code that runs is not the code whose hashes DVC writes down."""
+    """Warn when the code that runs is not the code whose hashes DVC records."""
     running = Path(__file__).resolve().parents[1]
     if watched.is_dir() and watched.resolve() != running:
         print(f"swirl: warning: running {running}, while DVC watches {watched}; activate .venv here", file=sys.stderr)
 
 
 def _warn_of_other_versions(stage: str, file: Path) -> None:
-    """Say so when a library that the stage computes with is not of the version that DVC writes down."""
+    """Warn when a library that the stage computes with is not installed in the version that DVC records."""
     if not file.exists():
         return
     from importlib.metadata import version

@@ -1,4 +1,4 @@
-"""Runs one stage: alone, timed, and tracked in MLflow."""
+"""Runs one stage: locked against a second run, timed, and tracked in MLflow."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from swirl.bench.stage_times import record_times
-from swirl.core.distributed import launched
+from swirl.core.distributed import rank_and_count
 from swirl.core.errors import SwirlError
 from swirl.core.layout import Layout
 from swirl.core.records import save_json
@@ -36,12 +36,12 @@ def run_stage(name: str, item: str | None, params: Params, layout: Layout) -> No
     stage_id = f"{name}-{item}" if item else name
     module = importlib.import_module(f"swirl.stages.{name}")
     arguments = (params, layout, item) if item else (params, layout)
-    rank, count = launched()
+    rank, count = rank_and_count()
     if count > 1 and name not in SHARED:
         raise SwirlError(f"stage {name} runs in one process, not {count}; only {', '.join(SHARED)} can be shared")
     if count == 1 < params.runtime.processes and name in SHARED:
         _launch(params.runtime.processes, ["stage", name, *(["--item", item] if item else [])])
-    if rank > 0:  # the first process holds the lock, keeps the time and tells MLflow
+    if rank > 0:  # rank 0 holds the lock, measures the time and reports to MLflow
         module.run(*arguments)
         return
     with _alone(stage_id, layout.root / f".swirl/locks/{stage_id}"), record_times(stage_id, layout) as times:
@@ -53,9 +53,9 @@ def run_stage(name: str, item: str | None, params: Params, layout: Layout) -> No
 
 
 def _launch(processes: int, arguments: list[str]) -> NoReturn:
-    """Become the launcher of several processes that run `swirl` with these arguments."""
+    """Replace this process by a launcher of several processes that run `swirl` with these arguments."""
     command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(processes)]
-    # All that accelerate would otherwise warn of; a free port.
+    # Without these options accelerate warns; port 0 is any free one.
     command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
     sys.stdout.flush()
     os.execv(sys.executable, [*command, "-m", "swirl", *arguments])
@@ -63,7 +63,7 @@ def _launch(processes: int, arguments: list[str]) -> NoReturn:
 
 @contextmanager
 def _alone(stage_id: str, lock: Path) -> Iterator[None]:
-    """Hold `lock` while the stage runs: a stage that outlived its killed `dvc` would write the same files."""
+    """Hold `lock` while the stage runs: one that outlives its killed `dvc` would write to the same files."""
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("a+", encoding="utf-8") as file:
         try:
@@ -81,22 +81,22 @@ def _alone(stage_id: str, lock: Path) -> Iterator[None]:
 
 @contextmanager
 def _timed(path: Path) -> Iterator[None]:
-    """Write seconds, peak memory (MB) and start time (Unix) of a stage that finished to `path`."""
+    """Write the seconds, peak memory (MB) and start time (Unix) of the block to `path`, if the block does not raise."""
     started, clock = time.time(), time.monotonic()
     yield
     save_json({"started": started, "seconds": time.monotonic() - clock, "peak_rss_mb": _peak_rss_mb()}, path)
 
 
 def _peak_rss_mb() -> float:
-    """The most resident memory this process had so far, in MB."""
+    """The peak of this process's resident memory so far, in MB."""
     status = Path("/proc/self/status")
-    if status.exists():  # getrusage would count what the parent had before it started us
+    if status.exists():  # getrusage would count the memory of the parent that this was forked from
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) / 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024**2 if sys.platform == "darwin" else 1024)
 
 
 def _cpu_of_children() -> float:
-    """Processor seconds of all children that have ended."""
+    """CPU seconds of all child processes that have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime

@@ -14,7 +14,7 @@ def show(trajectory_id: str, layout: Layout, model: str | None = None) -> str:
     """The trajectory with its question, actions, observations and verdicts, safe for a terminal.
 
     `model` names an evaluated model; None looks at the synthesised trajectories first, then at every model's. Raises
-    `DataError` when there is none of that id.
+    `DataError` when no trajectory has that id.
     """
     from swirl.core import records
 
@@ -48,12 +48,12 @@ def _steps(trajectory: Trajectory, verdicts: dict[int, Verdict]) -> list[str]:
 
 
 def _indented(label: str, text: str) -> str:
-    """`text` beside `label`, its further lines below the first."""
+    """`text` after `label`, with its further lines aligned below its first."""
     return f"  {label}" + text.strip().replace("\n", "\n" + " " * (2 + len(label)))
 
 
 def _verdict(verdict: Verdict | None) -> str:
-    """What the judge said, with its score in [0, 1], ready to stand at the end of a line; empty when not judged."""
+    """The verdict and its score in [0, 1], to be appended to a line; empty when there is none."""
     if verdict is None:
         return ""
     if verdict.good is None or verdict.score is None:

@@ -1,4 +1,4 @@
-"""`swirl track`: what was recorded while the tracking server was away."""
+"""`swirl track`: runs that were recorded while the MLflow server was down."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def sync(
 ) -> None:
     """Send the runs that were recorded while the server of MLFLOW_TRACKING_URI was down.
 
-    Runs keep their times; what has arrived is not sent twice, however often the server goes away in between. Without
-    MLFLOW_TRACKING_URI they go to mlflow.db in the project.
+    Runs keep their original times, and nothing is sent twice, even if the server goes down again in between. Without
+    MLFLOW_TRACKING_URI, runs go to mlflow.db in the project.
     """
     from swirl.tracking import sync as sending
 

@@ -1,8 +1,9 @@
-"""Attention by plan: what lets a transformers model read ragged batches without padding and without square masks.
+"""Attention by plan: lets a transformers model read ragged batches without padding and without square masks.
 
-All tokens of a forward stand in one row, in any order, with explicit position ids. A `Plan` that travels with the
-forward says who sees whom and computes each layer's attention; all else (projections, norms, feed-forward) is the
-model's own code on exactly the tokens there are. A forward without a plan is the model's own in every respect.
+All tokens of a forward pass stand in one row, in any order, with explicit position ids. A `Plan` that is passed to the
+forward pass decides which tokens attend to which and computes each layer's attention; everything else (projections,
+norms, feed-forward) is the model's own code, run on exactly these tokens. A forward pass without a plan is the model's
+own in every respect.
 """
 
 from __future__ import annotations
@@ -22,38 +23,38 @@ _PREFIX = "swirl_"
 
 @dataclass(frozen=True, slots=True)
 class Scoring:
-    """How a layer scores: softcap(q k^T scaling), within a window of positions."""
+    """How a layer computes attention scores: softcap(q k^T scaling), within a window of positions."""
 
     scaling: float
     softcap: float | None
     window: int | None
-    """Tokens that a query sees, itself included; None for all."""
+    """How many tokens a query sees, itself included; None for all."""
 
     def scores(self, query: Tensor, key: Tensor) -> Tensor:
-        """(..., Q, D) and (..., C, D) -> (..., Q, C)."""
+        """Scores of queries against keys: (..., Q, D) and (..., C, D) -> (..., Q, C)."""
         scores = query @ key.transpose(-1, -2) * self.scaling
         return scores if self.softcap is None else (scores / self.softcap).tanh() * self.softcap
 
 
 class Plan(Protocol):
-    """Who sees whom in one forward of M tokens."""
+    """Which token sees which in one forward pass over M tokens."""
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scoring: Scoring) -> Tensor:
-        """Attention of one layer. `query` is (KV heads, queries a KV head, M, D), `key` and `value` (KV heads, M, D).
+        """Attention of one layer, in the shape of `query`.
 
-        Returns the shape of `query`.
+        `query` is (KV heads, query heads per KV head, M, D), `key` and `value` are (KV heads, M, D).
         """
 
 
 def softmax(scores: Tensor, like: Tensor) -> Tensor:
-    """Over the last axis, in float32 or wider, as `like` in type."""
+    """Softmax over the last axis, computed in float32 or wider and returned in the dtype of `like`."""
     import torch
 
     return torch.softmax(scores, -1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(like.dtype)
 
 
 def additive(allowed: Tensor, like: Tensor) -> Tensor:
-    """0 where allowed, the least finite number elsewhere, in the type of `like`."""
+    """An additive mask in the dtype of `like`: 0 where allowed, the lowest finite number elsewhere."""
     import torch
 
     blocked = torch.zeros(allowed.shape, dtype=like.dtype, device=like.device)
@@ -61,10 +62,10 @@ def additive(allowed: Tensor, like: Tensor) -> Tensor:
 
 
 class Sequences:
-    """The plan of whole sequences that stand one behind the other, each causal."""
+    """The plan for whole sequences in one row, each of which attends causally to itself alone."""
 
     def __init__(self, lengths: Sequence[int], keep: bool = False) -> None:
-        """With `keep`, `kept` holds each layer's keys and values after the forward."""
+        """With `keep`, `kept` holds each layer's keys and values after the forward pass."""
         self._lengths, self._keep = list(lengths), keep
         self.kept: dict[int, list[tuple[Tensor, Tensor]]] = {}
         """Layer -> (KV heads, T, D) keys and values of each sequence."""
@@ -101,21 +102,21 @@ def causal(query: Tensor, key: Tensor, value: Tensor, scoring: Scoring) -> Tenso
 
 
 def causal_lm(model: Any) -> Any:
-    """The causal LM of transformers that `model` is, or that is inside peft's wrapper."""
+    """The transformers causal LM: `model` itself, or the one inside peft's wrapper."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def read(model: Any, ids: Tensor, positions: Tensor, plan: Plan) -> Tensor:
-    """Hidden states (M, H) of M tokens, (M,) ids and positions, whose attention is the plan's.
+    """Hidden states (M, H) of M tokens, given their (M,) ids and positions, with attention computed by the plan.
 
-    Raises `ModelError` for a model whose attention no plan can take over.
+    Raises `ModelError` for a model whose attention a plan cannot replace.
     """
     import torch
 
     model = causal_lm(model)
     _adopt(model)
     device = model.device
-    passed_on = torch.zeros(1, 1, 1, 1, device=device)  # a 4D mask keeps transformers from making one
+    passed_on = torch.zeros(1, 1, 1, 1, device=device)  # a 4D mask keeps transformers from building its own
     hidden: Tensor = model.base_model(
         input_ids=ids.to(device)[None],
         position_ids=positions.to(device)[None],
@@ -127,7 +128,7 @@ def read(model: Any, ids: Tensor, positions: Tensor, plan: Plan) -> Tensor:
 
 
 def head(model: Any, hidden: Tensor) -> Tensor:
-    """Logits (..., V) of hidden states (..., H), scaled and capped as the families that do so do it."""
+    """Logits (..., V) of hidden states (..., H), with the scaling and soft cap that some model families apply."""
     import torch
 
     model = causal_lm(model)
@@ -141,7 +142,7 @@ def head(model: Any, hidden: Tensor) -> Tensor:
 
 
 def _adopt(model: Any) -> None:
-    """Let forwards of `model` carry a plan; its forwards without one compute what they did before."""
+    """Let forward passes of `model` take a plan; those without one compute what they did before."""
     name = model.config._attn_implementation
     if name.startswith(_PREFIX):
         return
@@ -167,7 +168,7 @@ def _adopt(model: Any) -> None:
 
 
 def _register(name: str) -> None:
-    """Make `swirl_NAME` known to transformers: NAME, but for forwards that carry a plan."""
+    """Register the attention `swirl_NAME` with transformers: it is NAME, except in forward passes with a plan."""
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -191,7 +192,7 @@ def _register(name: str) -> None:
 
 
 def _planned(module: Any, plan: Plan, query: Tensor, key: Tensor, value: Tensor, options: dict[str, Any]) -> Tensor:
-    """Attention of one layer by plan: (1, heads, M, D) and (1, KV heads, M, D) -> (1, M, heads, D)."""
+    """One layer's attention, computed by the plan: (1, heads, M, D) and (1, KV heads, M, D) -> (1, M, heads, D)."""
     import torch
 
     if options.get("dropout"):
@@ -206,7 +207,7 @@ def _planned(module: Any, plan: Plan, query: Tensor, key: Tensor, value: Tensor,
     )
     heads, kv_heads, size = query.shape[1], key.shape[1], query.shape[-1]
     device = query.device.type
-    if torch.is_autocast_enabled(device):  # a CPU attends faster in float32 than in half of it
+    if torch.is_autocast_enabled(device):  # on a CPU, attention is faster in float32 than in half precision
         kind = torch.float32 if device == "cpu" else torch.get_autocast_dtype(device)
         query, key, value = query.to(kind), key.to(kind), value.to(kind)
     with torch.autocast(device, enabled=False):

@@ -1,7 +1,7 @@
 """Combs: one token sequence (the trunk) with candidate continuations (the teeth) hanging off its prefixes.
 
 All K states of a trajectory are prefixes of one sequence, so the K x G sampled actions of step-wise RL are teeth on one
-trunk. Packed, the trunk is read once; plain, every tooth is its own sequence. Both give the same numbers.
+trunk. Packed, the trunk is read once; plain, every tooth is a sequence of its own. Both give the same numbers.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Tooth:
-    """`ids` follow the first `sees` tokens of the trunk."""
+    """A continuation: `ids` follow the first `sees` tokens of the trunk."""
 
     sees: int
     ids: tuple[int, ...]
@@ -29,26 +29,27 @@ class Tooth:
 
 @dataclass(frozen=True, slots=True)
 class Comb:
-    """A trunk of T tokens, cut behind the last one that any tooth sees, and its teeth in the order given."""
+    """A trunk of T tokens, cut after the last one that any tooth sees, and its teeth in the order given."""
 
     trunk: tuple[int, ...]
     teeth: tuple[Tooth, ...]
 
     @property
     def packed_size(self) -> int:
-        """Tokens when packed: the trunk once, and every tooth."""
+        """Number of tokens when packed: the trunk once, and every tooth."""
         return len(self.trunk) + sum(len(tooth.ids) for tooth in self.teeth)
 
     @property
     def plain_size(self) -> int:
-        """Tokens when plain: every tooth behind its own copy of what it sees."""
+        """Number of tokens when plain: every tooth with its own copy of the trunk tokens that it sees."""
         return sum(tooth.sees + len(tooth.ids) for tooth in self.teeth)
 
 
 def pack(trunk: Sequence[int], teeth: Sequence[tuple[int, Sequence[int]]]) -> Comb:
     """A comb; each of `teeth` is (how many trunk tokens it sees, its token ids).
 
-    Raises `ValueError` when there is no tooth, a tooth is empty, or it sees none or more than all of the trunk.
+    Raises `ValueError` when there is no tooth, when a tooth is empty, and when a tooth sees no trunk token or more than
+    there are.
     """
     if not teeth:
         raise ValueError("a comb needs at least one tooth")
@@ -62,14 +63,16 @@ def pack(trunk: Sequence[int], teeth: Sequence[tuple[int, Sequence[int]]]) -> Co
 
 
 def split_teeth(combs: Sequence[Comb]) -> list[Comb]:
-    """Every tooth as a comb of its own, in the same order: what a plain forward may split as it likes."""
+    """Every tooth as a comb of its own, in the same order, so that a plain batch can be split between any two."""
     return [pack(comb.trunk, [(tooth.sees, tooth.ids)]) for comb in combs for tooth in comb.teeth]
 
 
-def share_out(sizes: Sequence[int], token_budget: int, workers: int) -> list[list[int]]:
-    """Indices of `sizes` in groups for one forward each: within the token budget, even, a multiple of `workers`.
+def group_by_budget(sizes: Sequence[int], token_budget: int, workers: int) -> list[list[int]]:
+    """Divide the indices of `sizes` into groups of about the same total, one for each forward pass.
 
-    Largest first, each into the group that is smallest so far; what alone exceeds the budget is in a group that does.
+    No total exceeds `token_budget`, or the largest size if that is larger. The number of groups is a multiple of
+    `workers` unless there are too few sizes. Greedy: the largest size first, each into the group with the smallest
+    total so far.
     """
     if not sizes:
         return []
@@ -90,9 +93,9 @@ def share_out(sizes: Sequence[int], token_budget: int, workers: int) -> list[lis
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """Model input for some combs and where each tooth token's prediction is read.
+    """Model input for some combs, and the places where the prediction of each tooth token is read.
 
-    N tooth tokens in the order comb, tooth, token.
+    There are N tooth tokens, in the order comb, tooth, token.
     """
 
     input_ids: Tensor
@@ -100,13 +103,13 @@ class Reading:
     position_ids: Tensor
     """The same shape."""
     plan: CombPlan | None
-    """Who sees whom, packed; None for plain causal rows."""
+    """Which token sees which when packed; None for plain causal rows."""
     read: Tensor
-    """(N,) where the token before each tooth token stands, in the flattened input."""
+    """(N,) index in the flattened input of the token before each tooth token."""
     targets: Tensor
     """(N,) the tooth tokens."""
     padding: int
-    """Tokens of the input that belong to nothing."""
+    """Number of padding tokens in the input."""
 
 
 def collate_packed(combs: Sequence[Comb]) -> Reading:
@@ -133,7 +136,7 @@ def collate_packed(combs: Sequence[Comb]) -> Reading:
 
 
 def collate_plain(combs: Sequence[Comb]) -> Reading:
-    """One row a tooth: its state and itself, padded on the right."""
+    """One row per tooth: the trunk tokens that it sees, then its own, padded on the right."""
     import torch
 
     teeth = [(comb.trunk, tooth) for comb in combs for tooth in comb.teeth]
@@ -154,8 +157,8 @@ def collate_plain(combs: Sequence[Comb]) -> Reading:
 class CombPlan:
     """Attention of packed combs: the trunk is causal, a tooth sees its prefix of the trunk and itself.
 
-    Scores are computed against the trunk and against the tooth alone, so time and memory grow with S x T, never with
-    the square of the comb's S tokens (T of them trunk). Windows are measured on position ids.
+    A tooth's scores are computed only against the trunk and the tooth itself, so time and memory grow with S x T for a
+    comb of S tokens, T of them in the trunk, and not with the square of S. Windows are measured in position ids.
     """
 
     def __init__(self, combs: Sequence[Comb]) -> None:
@@ -171,7 +174,7 @@ class CombPlan:
 
 
 class _Piece:
-    """One comb's attention: indices and masks made once for all layers."""
+    """Attention of one comb, with indices and masks that are made once for all layers."""
 
     def __init__(self, comb: Comb) -> None:
         import torch
@@ -184,9 +187,9 @@ class _Piece:
         real = order < lengths[:, None]
         firsts = lengths.cumsum(0) - lengths
         self._place = torch.where(real, firsts[:, None] + order, 0).flatten()
-        """(teeth * longest,) the tooth token at each padded place."""
+        """(teeth * longest,) index of the tooth token at each padded place; 0 at places without one."""
         self._token = real.flatten().nonzero()[:, 0]
-        """(tooth tokens,) the padded place of each."""
+        """(tooth tokens,) padded place of each tooth token."""
         self._sees = sees.repeat_interleave(lengths)
         self._position = (sees[:, None] + order)[real]
         self._masks: dict[int | None, tuple[Tensor, Tensor]] = {}

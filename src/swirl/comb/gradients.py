@@ -1,4 +1,4 @@
-"""Gradients of a batch that is worked on in shares, and activations that are computed twice to hold fewer of them."""
+"""Gradients of a batch that is processed in shares, and recomputed activations to save memory."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ def shared_gradients(
     precision: Callable[[], AbstractContextManager[Any]],
     workers: int,
 ) -> float:
-    """Set every parameter's gradient to that of the batch's mean loss, which is returned.
+    """Set every parameter's gradient to that of the batch's mean loss, and return this loss.
 
-    The batch is dealt to `workers` shares, and their gradients are added in a fixed order.
+    The batch is dealt out into `workers` shares, whose gradients are added in a fixed order. `loss_of(items)` is the
+    summed loss of some items and the weight that it is summed over.
     """
     weights: dict[int, float] = {}
 
@@ -49,10 +50,10 @@ def accumulate(
     workers: int,
     masters: Sequence[Any] | None = None,
 ) -> float:
-    """Set the gradient of every parameter that has one to that of the summed loss of all shares, which is returned.
+    """Set every trainable parameter's gradient to that of the loss summed over all shares, and return this loss.
 
-    `workers` shares are worked on at a time, and their gradients are added in the order of the shares. With `masters`,
-    one for each parameter, it is theirs that is set, in their type.
+    `workers` shares are processed at a time, and their gradients are added in the order of the shares. With `masters`,
+    one for each parameter, the gradients are set on the masters instead, in their dtype.
     """
     import torch
 
@@ -77,9 +78,9 @@ def accumulate(
 
 @contextmanager
 def recomputing(model: Any, on: bool) -> Iterator[None]:
-    """With `on`, layers forget their activations in this block and compute them again in the backward pass.
+    """With `on`, layers drop their activations in this block and recompute them in the backward pass.
 
-    Raises `ModelError` for a model whose layers cannot.
+    Raises `ModelError` for a model whose layers cannot do this.
     """
     if not on:
         yield
@@ -93,7 +94,7 @@ def recomputing(model: Any, on: bool) -> Iterator[None]:
         raise ModelError(f"{kind} has no gradient checkpointing; set train.gradient_checkpointing: false")
     again: Any = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
     for layer in layers:
-        # In training mode the layer alone, so that nothing inside drops out.
+        # Only the layer itself is set to training mode, not its submodules, so that no dropout is applied.
         layer.gradient_checkpointing, layer._gradient_checkpointing_func, layer.training = True, again, True
     try:
         yield

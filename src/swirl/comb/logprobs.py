@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 LOGITS_AT_ONCE = 2**25
-"""Logits that are in memory at the same time, at most: what does not fit is projected in pieces."""
+"""The most logits to hold in memory at the same time; with more, positions are projected in pieces."""
 
 
 def action_logprobs(model: Any, combs: Sequence[Comb], packed: bool) -> list[Tensor]:
     """log p(tooth token | its state and the tooth's earlier tokens), natural log, differentiable.
 
-    `model` is any transformers causal LM. Returns one tensor a comb, (teeth, longest tooth), 0 where padded.
+    `model` is any transformers causal LM. Returns one tensor per comb, (teeth, longest tooth), 0 where padded.
     """
     import torch
 
@@ -37,7 +37,7 @@ def tooth_states(model: Any, combs: Sequence[Comb], packed: bool) -> tuple[Tenso
 
 
 def final_logits(model: Any, combs: Sequence[Comb], packed: bool) -> Tensor:
-    """Logits (teeth of all combs, V) that predict each tooth's last token: where a verdict is read."""
+    """Logits (teeth of all combs, V) that predict each tooth's last token; a verdict is read from them."""
     import torch
 
     reading = collate_packed(combs) if packed else collate_plain(combs)
@@ -50,9 +50,9 @@ def project(
 ) -> tuple[Tensor, ...]:
     """`statistics(logits of each model..., targets)` over all N positions, without all logits in memory at once.
 
-    `models` are pairs of a model and hidden states (N, H); logits come in float32 or wider; `statistics` returns (n,)
-    tensors for n positions. Pieces are projected again in the backward pass, so that a vocabulary of 256,000 does not
-    decide the peak.
+    `models` are pairs of a model and hidden states (N, H). `statistics` gets logits in float32 or wider and returns
+    (n,) tensors for n positions. Pieces are recomputed in the backward pass, so that even a vocabulary of 256,000 does
+    not determine the peak of memory.
     """
     import torch
     from torch.utils.checkpoint import checkpoint
@@ -74,7 +74,7 @@ def project(
 
 
 def unflatten(flat: Tensor, combs: Sequence[Comb]) -> list[Tensor]:
-    """(N,) values in the order comb, tooth, token, as one zero-padded (teeth, longest tooth) tensor a comb."""
+    """(N,) values in the order comb, tooth, token, as one zero-padded (teeth, longest tooth) tensor per comb."""
     import torch
 
     sizes = [len(tooth.ids) for comb in combs for tooth in comb.teeth]
@@ -83,10 +83,10 @@ def unflatten(flat: Tensor, combs: Sequence[Comb]) -> list[Tensor]:
 
 
 def check_packing(model: Any, comb: Comb, packed: bool) -> None:
-    """Compare our log-probabilities of a real comb's first and last tooth with those of the model's own forward.
+    """Compare our log-probabilities of a real comb's first and last tooth with those of the model's own forward pass.
 
     Raises `ModelError` when they differ by more than rounding explains: a thousandth of a nat, or, in half precision,
-    one nat at the worst token and a quarter of one on average.
+    one nat at the worst token or a quarter of a nat on average.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""How tokens are drawn from logits, by uniform numbers of each action's own."""
+"""Drawing tokens from logits, with a separate stream of uniform random numbers for each action."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Sampling:
     top_k: int = 0
     """0 keeps every token."""
     max_tokens: int = 32
-    """Longest action, its end of turn included."""
+    """Maximum length of an action, its end-of-turn token included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +34,12 @@ class Sampled:
 
 
 def uniforms(seed: int, count: int) -> np.ndarray:
-    """The draws in [0, 1) of one action's tokens: its own stream, whatever else is in the batch."""
+    """The draws in [0, 1) for one action's tokens: a stream of its own, whatever else is in the batch."""
     return np.random.Generator(np.random.Philox(seed)).random(count)
 
 
 def choose(logits: Tensor, draws: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
-    """One token a row by inverting the cumulative distribution at `draws` (B,) in [0, 1), or greedily.
+    """Choose one token per row by inverting the cumulative distribution at `draws` (B,) in [0, 1), or greedily.
 
     `logits` is (B, V) in float32. Returns (tokens (B,), their log-probabilities at temperature 1 (B,)).
     """
@@ -57,7 +57,7 @@ def choose(logits: Tensor, draws: Tensor, sampling: Sampling) -> tuple[Tensor, T
 
 
 def _keep(logits: Tensor, sampling: Sampling) -> Tensor:
-    """Tokens outside top-k and top-p are given no probability; the likeliest token always stays."""
+    """Logits in which tokens outside top-k and top-p have no probability; the likeliest token always stays."""
     import torch
 
     if sampling.top_k:

@@ -1,4 +1,4 @@
-"""Slots of conversations in flight on one local causal LM, every token read once."""
+"""Slots: key-value caches of the conversations in flight on one local causal LM, so that it reads each token once."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
 
 
 class Slots:
-    """Conversations in flight: one slot each, whose keys and values stay from one forward to the next."""
+    """Conversations in flight: one slot each, whose keys and values are kept from one forward pass to the next."""
 
     def __init__(self, model: Any, context: int) -> None:
-        """`context` is the longest that a conversation may be, in tokens."""
+        """`context` is the maximum length of a conversation in tokens."""
         self._model, self._context = model, context
         self._lengths: list[int] = []
         self._cache: dict[int, tuple[Tensor, Tensor]] = {}
         """Layer -> keys and values, (slots, KV heads, capacity, D)."""
 
     def open(self) -> int:
-        """A new, empty slot."""
+        """Add an empty slot and return its number."""
         self._lengths.append(0)
         return len(self._lengths) - 1
 
@@ -41,9 +41,10 @@ class Slots:
         self._cache = {layer: (keys[index], values[index]) for layer, (keys, values) in self._cache.items()}
 
     def read(self, new: Sequence[tuple[int, Sequence[int]]]) -> Tensor:
-        """Append new tokens (at least one each) to some slots, and return the logits that follow, (len(new), V).
+        """Append new tokens (at least one each) to some slots, and return the next-token logits, (len(new), V).
 
-        One forward over just these tokens: slots with a single new token attend together, the others one by one.
+        This is one forward pass over just these tokens; slots with a single new token attend together, the others one
+        by one.
         """
         import torch
 
@@ -74,7 +75,7 @@ class Slots:
 
 
 class _SlotPlan:
-    """Attention of one forward over slots. See `swirl.comb.attention.Plan`."""
+    """Attention of one forward pass over slots. See `swirl.comb.attention.Plan`."""
 
     def __init__(
         self,
@@ -99,7 +100,7 @@ class _SlotPlan:
         self._masks: dict[int | None, tuple[Tensor, list[Tensor]]] = {}
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scoring: Scoring) -> Tensor:
-        """Write the new keys and values, and attend to all of each token's own slot up to itself."""
+        """Store the new keys and values, and let each token attend to its own slot, up to and including itself."""
         import torch
 
         keys, values = self._stored(layer, key)
@@ -120,7 +121,7 @@ class _SlotPlan:
         return torch.cat(outs, 2) if len(outs) > 1 else outs[0]
 
     def _singles(self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scoring: Scoring) -> Tensor:
-        """Tokens that are alone in their slot, all slots in one product; a slot without one computes for nothing."""
+        """Attention of slots with a single new token, in one product over all slots; the others' results are unused."""
         slots, width = self._slots[: self._single], mask.shape[-1]
         whole = query.new_zeros(self._count, *query.shape[:2], query.shape[3])
         whole[slots] = query.permute(2, 0, 1, 3)
@@ -129,7 +130,7 @@ class _SlotPlan:
         return out[slots].permute(1, 2, 0, 3)
 
     def _mask(self, window: int | None, like: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Additive masks: (slots, longest) for single tokens, and one (new, up to its end) for each other."""
+        """Additive masks: (slots, longest) for single tokens, and one (new tokens, length) for each other slot."""
         import torch
 
         if window not in self._masks:

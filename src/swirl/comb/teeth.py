@@ -1,4 +1,4 @@
-"""Sampling candidate actions on the states of trajectories: each trunk is read once, its teeth grow side by side."""
+"""Sampling candidate actions in the states of trajectories: each trunk is read once, its teeth grow side by side."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Bare:
-    """A trunk and where the actions to be drawn begin: (trunk tokens that the action sees, its seed), one each."""
+class UnsampledComb:
+    """A trunk whose teeth are still to be sampled: for each tooth, how many trunk tokens it sees, and its seed."""
 
     trunk: tuple[int, ...]
     teeth: tuple[tuple[int, int], ...]
 
 
 def sample_teeth(
-    model: Any, combs: Sequence[Bare], sampling: Sampling, end_ids: Collection[int]
+    model: Any, combs: Sequence[UnsampledComb], sampling: Sampling, end_ids: Collection[int]
 ) -> list[list[Sampled]]:
     """Draw one action for each tooth of each comb, all in one batch.
 
-    A trunk's keys and values are held once, whatever the number of its teeth; a tooth that ends leaves the batch.
+    A trunk's keys and values are stored once, however many teeth it has. Teeth that have ended leave the batch once
+    they are an eighth of it.
     """
     import torch
 
@@ -59,7 +60,7 @@ def _grow(
     end_ids: Collection[int],
     sizes: Sequence[int],
 ) -> list[list[Sampled]]:
-    """Decode until every tooth has ended or is as long as an action may be."""
+    """Decode until every tooth has ended or has the maximum length of an action."""
     import torch
 
     closing = torch.tensor(sorted(end_ids), device=logits.device)
@@ -77,7 +78,7 @@ def _grow(
         left = int(going.sum())
         if not left or tick + 1 == sampling.max_tokens:
             break
-        if 8 * left <= 7 * len(going):  # moving the others' keys and values has a price
+        if 8 * left <= 7 * len(going):  # copying the keys and values of the rest has a cost
             kept = going.nonzero()[:, 0]
             teeth.keep(kept)
             token, going = token[kept], going[kept]
@@ -87,9 +88,9 @@ def _grow(
 
 
 class _TeethPlan:
-    """Attention of teeth that grow by one token a forward. See `swirl.comb.attention.Plan`."""
+    """Attention of teeth that grow by one token per forward pass. See `swirl.comb.attention.Plan`."""
 
-    def __init__(self, trunks: Sequences, combs: Sequence[Bare], longest: int, device: Any) -> None:
+    def __init__(self, trunks: Sequences, combs: Sequence[UnsampledComb], longest: int, device: Any) -> None:
         import torch
 
         self._trunks, self._longest = trunks.kept, longest
@@ -102,7 +103,7 @@ class _TeethPlan:
         self._masks: dict[int | None, list[Tensor]] = {}
 
     def keep(self, kept: Tensor) -> None:
-        """Let the other teeth of the batch go."""
+        """Keep only the teeth at these indices of the batch."""
         bounds = np.cumsum([0, *self._counts])
         inside = kept.cpu().numpy()
         self._counts = [int(((inside >= a) & (inside < b)).sum()) for a, b in pairwise(bounds)]
@@ -111,13 +112,13 @@ class _TeethPlan:
         self._masks = {}
 
     def step(self) -> Tensor:
-        """Go on by one token; its position in each tooth."""
+        """Advance by one token and return its position for each tooth."""
         self._tick += 1
         self._masks = {window: masks for window, masks in self._masks.items() if window is None}
         return self._sees + self._tick
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scoring: Scoring) -> Tensor:
-        """One new token a tooth, teeth of one comb side by side."""
+        """Attention of one new token per tooth; teeth of the same comb are next to each other."""
         import torch
 
         width = self._tick + 1

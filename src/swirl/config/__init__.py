@@ -1,1 +1,1 @@
-"""params.yaml: its sections as strict types, how it is read and what is wrong with it, presets and overrides."""
+"""params.yaml: its sections as strict types, reading and checking it, presets and overrides."""

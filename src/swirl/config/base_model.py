@@ -1,4 +1,4 @@
-"""The section of `base_model`, one class a `source`."""
+"""The section of `base_model`, one class per `source`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Shape(Section):
 
 
 class Phase(Section):
-    """One phase of training from nothing, by Muon and AdamW with a cosine schedule."""
+    """One phase of training from scratch, with Muon and AdamW on a cosine schedule."""
 
     steps: Count = Field(description="optimiser steps")
     batch_size: Count = Field(description="sequences a step")
@@ -48,7 +48,7 @@ class DesignedFlaws(Section):
 
 
 class Pretrained(Section):
-    """A model that somebody else has trained: models/X holds a pointer to it, never a copy."""
+    """A model that was trained elsewhere: models/X holds a pointer to it, never a copy."""
 
     source: Literal["pretrained"] = Field(description="a model of the Hugging Face hub, or a folder")
     model: str = Field(description="hub id, as Qwen/Qwen3-0.6B, or a folder")
@@ -57,7 +57,7 @@ class Pretrained(Section):
 
 
 class EndpointBase(Section):
-    """A policy behind a server: it can synthesise and be evaluated, not trained."""
+    """A policy behind a server: it can synthesise trajectories and be evaluated, but not be trained."""
 
     source: Literal["endpoint"] = Field(description="a server")
     tokenizer: str = Field(description="hub id or folder of the model's tokenizer, for prompts and token counts")
@@ -67,7 +67,7 @@ class EndpointBase(Section):
 
 
 class EmbeddedBase(Section):
-    """The base model, made from nothing in phases."""
+    """The base model, trained from scratch in phases."""
 
     source: Literal["embedded"] = Field(description="made here, out of the generated world")
     shape: Shape
@@ -94,7 +94,7 @@ class WindowedShape(Section):
 
 
 class AnnotatedBase(Section):
-    """The base model, made from written solutions with calculator annotations (GSM8K)."""
+    """The base model, trained from scratch on written solutions with calculator annotations (GSM8K)."""
 
     source: Literal["annotations"] = Field(description="made here, from a benchmark's own annotated solutions")
     benchmark: Word = Field(description="whose pretraining split it learns from")

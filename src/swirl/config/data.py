@@ -41,7 +41,7 @@ _KEYS_OF_SOURCE = {
     "hub": {"eval_ids", "drop_easy", "max_hops"},
     "own": {"files", "eval_ids", "corpus", "task", "max_hops"},
 }
-"""What a source can be told beside the counts."""
+"""The keys that each source accepts besides `source` and the counts of the splits."""
 _NEEDED_BY_SOURCE = {"embedded": set[str](), "file": {"files"}, "hub": set[str](), "own": {"files", "task"}}
 
 
@@ -72,7 +72,7 @@ class Benchmark(Section):
 
     @model_serializer(mode="wrap")
     def _given(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """What is left out stays left out."""
+        """Serialise without the keys that params.yaml leaves out."""
         return {key: value for key, value in plain(self).items() if value is not None}
 
     @model_validator(mode="after")
@@ -100,7 +100,7 @@ class Benchmark(Section):
 
 
 class Download(Section):
-    """The benchmarks."""
+    """The benchmarks and the files they come from."""
 
     folder: str = Field(description="folder of official and own files, relative to params.yaml; a change re-runs")
     benchmarks: Annotated[Mapping[Word, Benchmark], Field(min_length=1)] = Field(description="benchmark -> its source")

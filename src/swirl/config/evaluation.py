@@ -1,4 +1,4 @@
-"""The sections of `evaluate` and `report`, and of what goes to MLflow."""
+"""The sections of `evaluate` and `report`, and `tracking`: what goes to MLflow."""
 
 from __future__ import annotations
 

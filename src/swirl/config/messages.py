@@ -1,4 +1,4 @@
-"""What is wrong with params.yaml, in sentences that name the key, its value and what is allowed."""
+"""Error messages about params.yaml that name the key, its value and what is allowed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from swirl.config.section import Section
 
 
 def explain(item: Mapping[str, Any], root: type[Section]) -> str:
-    """`filter.strategy = 'proces': Input should be 'none', 'process', 'outcome' or 'both'`."""
+    """One of pydantic's errors as a message.
+
+    For example `filter.strategy = 'proces': Input should be 'none', 'process', 'outcome' or 'both'`.
+    """
     shown, section = _place(item["loc"], root)
     where = ".".join(shown) or "params"
     kind, context = item["type"], item.get("ctx", {})
@@ -49,7 +52,7 @@ def _place(location: tuple[Any, ...], root: type[Section]) -> tuple[list[str], A
 
 
 def chosen_by_source(annotation: Any) -> dict[str, Any]:
-    """The sections that a `source` chooses from, by its value; empty for any other annotation."""
+    """Value of `source` -> section class, for a union that `source` discriminates; empty for any other annotation."""
     members = get_args(annotation)
     several = len(members) > 1 and all(isinstance(member, type) and issubclass(member, Section) for member in members)
     return {get_args(kind.model_fields["source"].annotation)[0]: kind for kind in members} if several else {}

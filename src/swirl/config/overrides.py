@@ -13,7 +13,7 @@ from swirl.core.errors import ParamsError
 
 
 def parsed(settings: Sequence[str]) -> dict[str, Any]:
-    """`["filter.strategy=outcome", "seed=1"]` as overrides; a value is YAML. Raises `ParamsError`."""
+    """Overrides from `["filter.strategy=outcome", "seed=1"]`; values are YAML. Raises `ParamsError`."""
     found = dict[str, Any]()
     for setting in settings:
         key, equals, value = setting.partition("=")
@@ -24,9 +24,9 @@ def parsed(settings: Sequence[str]) -> dict[str, Any]:
 
 
 def checked(path: Path, overrides: Mapping[str, Any]) -> Params:
-    """The settings of params.yaml at `path` with `overrides`.
+    """The settings of params.yaml at `path` with `overrides` laid over them, checked.
 
-    Raises `ParamsError` for a key that is not there, a wrong type, and a combination that is refused.
+    Raises `ParamsError` for an unknown key, a wrong type or a combination that is not allowed.
     """
     tree = read(path)
     if not isinstance(tree, dict):
@@ -36,13 +36,13 @@ def checked(path: Path, overrides: Mapping[str, Any]) -> Params:
 
 
 def write(path: Path, overrides: Mapping[str, Any]) -> None:
-    """Change params.yaml at `path`, keeping its comments and its order."""
+    """Write `overrides` into params.yaml at `path`, keeping its comments and its order."""
     with modified(path) as tree:
         lay_over(tree, overrides)
 
 
 def lay_over(tree: MutableMapping[Any, Any], overrides: Mapping[str, Any]) -> None:
-    """Set each dotted key of `overrides` in nested mappings, in place; a value replaces the old one whole."""
+    """Set each dotted key of `overrides` in nested mappings, in place; a value replaces the old one as a whole."""
     for key, value in overrides.items():
         *sections, last = key.split(".")
         inside: Any = tree
@@ -55,10 +55,10 @@ def lay_over(tree: MutableMapping[Any, Any], overrides: Mapping[str, Any]) -> No
 
 
 def text(overrides: Mapping[str, Any]) -> str:
-    """`filter.strategy=outcome, seed=1`, without secrets."""
+    """The overrides as `filter.strategy=outcome, seed=1`, without secrets."""
     return ", ".join(f"{key}={value}" for key, value in plain(overrides).items())
 
 
 def _as_written(tree: Mapping[Any, Any], key: str) -> Any:
-    """The key as the mapping has it: `1` may be a number in YAML."""
+    """The mapping's own key that is written like `key`: YAML may have read `1` as a number."""
     return next((one for one in tree if str(one) == key), key)

@@ -1,4 +1,4 @@
-"""params.yaml as strict types: one section a stage, plus what stages share. No default lives here, only meanings."""
+"""params.yaml as strict types: a section per stage, plus shared sections. No default value is set here."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class Params(Section):
 
 
 def task_of(name: str, benchmark: Benchmark) -> str:
-    """The task of a benchmark's questions: its own, or what the known benchmarks are."""
+    """The task of a benchmark's questions: its `task`, else calculate for (mini-)gsm8k and search for others."""
     return benchmark.task or ("calculate" if name in ("gsm8k", "mini-gsm8k") else "search")
 
 
@@ -98,7 +98,7 @@ def load(path: Path) -> Params:
 
 
 def validate(tree: Any, source: str) -> Params:
-    """Params from plain values. Raises `ParamsError`; `source` says where they came from."""
+    """Params from plain values. Raises `ParamsError`, whose message begins with `source`, where they came from."""
     try:
         return Params.model_validate(tree)
     except ValidationError as error:

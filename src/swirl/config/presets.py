@@ -1,4 +1,4 @@
-"""Presets: whole settings of params.yaml under a name. `presets/mini.yaml` is complete, the others say what differs."""
+"""Presets: named settings of params.yaml. `presets/mini.yaml` is complete; the others hold what differs from it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from swirl.config.yaml_text import dump, read
 from swirl.core.errors import ParamsError
 
 COMPLETE = "mini"
-"""The preset that holds every key: what the others are laid over."""
+"""The preset that holds every key; the others are laid over it."""
 
 
 def names(root: Path) -> list[str]:
@@ -27,9 +27,9 @@ def names(root: Path) -> list[str]:
 
 
 def tree(root: Path, name: str) -> dict[str, Any]:
-    """All settings of a preset: one of `names`, or a file of your own laid over the complete one.
+    """All settings of a preset: one of `names`, or a user's own YAML file, laid over the complete one.
 
-    Raises `ParamsError` for a preset that is not there or not valid.
+    Raises `ParamsError` for a preset that does not exist or is not valid.
     """
     path = Path(name) if name.endswith((".yaml", ".yml")) else root / f"presets/{name}.yaml"
     if not path.is_file():
@@ -43,8 +43,8 @@ def tree(root: Path, name: str) -> dict[str, Any]:
 def laid_over(base: Mapping[str, Any], changes: Mapping[str, Any], kind: Any = Params) -> dict[str, Any]:
     """`base` with `changes` laid over it, section by section.
 
-    Replaced whole are lists, mappings whose keys you choose (benchmarks, tasks, options), and a section with another
-    `source`, whose keys are others.
+    Replaced as a whole are lists, mappings whose keys the user chooses (benchmarks, tasks, options), and a section
+    whose `source` changes, because another source has other keys.
     """
     result = dict(base)
     for key, value in changes.items():
@@ -59,7 +59,7 @@ def laid_over(base: Mapping[str, Any], changes: Mapping[str, Any], kind: Any = P
 
 
 def _section(annotation: Any, value: Any) -> Any:
-    """The section that a value of this annotation is; None for what is no section."""
+    """The section class of a value with this annotation; None if the annotation holds no section."""
     source = value.get("source") if isinstance(value, Mapping) else None
     kinds = chosen_by_source(annotation)
     if kinds:
@@ -79,9 +79,10 @@ def differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, A
 
 
 def write(root: Path, settings: Mapping[str, Any], name: str) -> Path | None:
-    """Make params.yaml hold a preset; what it held before is kept beside it, in the file that is returned.
+    """Write a preset's `settings` to params.yaml, and return the path of a backup of its previous content.
 
-    That is params.yaml.before, params.yaml.before.2 and so on: nothing that was kept is written over.
+    Backups are params.yaml.before, params.yaml.before.2 and so on; no backup is ever overwritten. Returns None
+    when there was no params.yaml or nothing changes.
     """
     path, kept = root / "params.yaml", None
     if name == COMPLETE:
@@ -98,14 +99,14 @@ def write(root: Path, settings: Mapping[str, Any], name: str) -> Path | None:
 
 
 def _kept(path: Path) -> Path:
-    """A copy of a file beside it, under the first name that is free or has the same content already."""
+    """Back a file up in its folder, under the first name that is free or has the same content already."""
     for number in count(1):
         copy = path.with_name(f"{path.name}.before{'' if number == 1 else f'.{number}'}")
         if not copy.exists():
             shutil.copyfile(path, copy)
         if copy.read_bytes() == path.read_bytes():
             return copy
-    raise AssertionError  # there is no last number
+    raise AssertionError  # never reached: `count` does not end
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The section of `reward_model`, one class a `source`."""
+"""The section of `reward_model`, one class per `source`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from swirl.config.served import Served
 
 
 class AnnotatedReward(Section):
-    """The reward model: the base taught to judge by the oracle of calculator annotations."""
+    """The reward model: the base model, taught to judge by the oracle of calculator annotations."""
 
     source: Literal["annotations"] = Field(description="taught here, by a benchmark's own annotated solutions")
     heldout: Count = Field(description="questions of the reward split to measure error rates on")
@@ -30,7 +30,7 @@ class AnnotatedReward(Section):
 
 
 class EmbeddedReward(Section):
-    """The reward model: the sound model taught to judge, on its own split, by oracle labels."""
+    """The reward model: the sound model, taught to judge by oracle labels on a split of its own."""
 
     source: Literal["embedded"] = Field(description="taught here, by the generated world's oracle")
     questions: Count = Field(description="questions a kind of task whose steps the base samples for training")
@@ -46,7 +46,7 @@ class EmbeddedReward(Section):
 
 
 class PretrainedReward(Pretrained):
-    """A local judge that is asked for a verdict as it is."""
+    """A local judge that gives verdicts without further training."""
 
     verdict: Literal["token", "rationale"] = Field(
         description="token: P(GOOD) of the reply's first token, packed; rationale: written reasoning, then a verdict"
@@ -58,7 +58,7 @@ class PretrainedReward(Pretrained):
     @model_validator(mode="after")
     def _votes_differ(self) -> PretrainedReward:
         if self.verdict == "rationale":
-            _need_chance(self.votes, self.temperature)
+            _check_votes_can_differ(self.votes, self.temperature)
         return self
 
 
@@ -73,11 +73,11 @@ class EndpointReward(Section):
 
     @model_validator(mode="after")
     def _votes_differ(self) -> EndpointReward:
-        _need_chance(self.votes, self.temperature)
+        _check_votes_can_differ(self.votes, self.temperature)
         return self
 
 
-def _need_chance(votes: int, temperature: float) -> None:
+def _check_votes_can_differ(votes: int, temperature: float) -> None:
     if votes > 1 and temperature == 0:
         raise ValueError(f"{votes} votes at temperature 0 are all the same; set votes to 1, or temperature above 0")
 

@@ -1,4 +1,4 @@
-"""Settings without what must not be shown or stored."""
+"""Settings without secrets, to be shown or stored."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def _safe(key: str, value: Any) -> Any:
         return [_safe(key, content) for content in value]
     if isinstance(value, str):
         return HIDDEN if SECRET.search(key) and value else without_credentials(value)
-    return value if value is None or isinstance(value, bool | int | float) else str(value)  # a date, for one
+    return value if value is None or isinstance(value, bool | int | float) else str(value)  # a date, for example
 
 
 def without_credentials(text: str) -> str:
-    """`https://user:password@host` as `https://***@host`."""
+    """The text with credentials in URLs masked: `https://user:password@host` becomes `https://***@host`."""
     return re.sub(r"://[^/@\s]+@", "://***@", text)

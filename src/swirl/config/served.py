@@ -1,4 +1,4 @@
-"""Servers that have models (what an answer depends on), and how they are asked (what it does not depend on)."""
+"""Model servers, on which answers depend, and their request settings, on which answers do not depend."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DEFAULT = "default"
 
 
 class Served(Section):
-    """An OpenAI-compatible server: vLLM, SGLang, llama.cpp, a hosted model. `clients` says how it is asked."""
+    """An OpenAI-compatible server: vLLM, SGLang, llama.cpp, a hosted model. `clients` has its request settings."""
 
     url: str = Field(description="base address, as http://127.0.0.1:8000/v1")
     model: str = Field(description="the name the server knows it by")
@@ -32,7 +32,7 @@ class Served(Section):
 
 
 class ClientSettings(Section):
-    """How a server is asked: pace, patience, prices. No stage depends on it."""
+    """How requests are sent to a server: rate, time-out, retries, prices. No stage depends on it."""
 
     concurrency: Count = Field(description="requests at the same time")
     requests_per_minute: Annotated[int, Field(ge=0)] = Field(description="at most; 0: no limit")
@@ -60,6 +60,6 @@ Clients = Annotated[
 
 
 def client_settings(clients: Mapping[str, ClientSettings], server: Served) -> ClientSettings:
-    """How this server is asked: by the entry of its model there, else of its url, else the default."""
+    """The request settings of a server: the entry of its url#model, else of its url, else the default."""
     names = (f"{server.url}#{server.model}", server.url, DEFAULT)
     return next(clients[name] for name in names if name in clients)

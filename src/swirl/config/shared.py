@@ -32,7 +32,7 @@ class Prompts(Section):
 
 
 class Task(Section):
-    """A kind of question: the name is that of its prompt file, and what a benchmark's `task` says."""
+    """A kind of question. Its name is also that of its prompt file, and the value of a benchmark's `task`."""
 
     tools: Annotated[list[str], Field(min_length=1)] = Field(
         description="search, calculator, module:Class of your own, or mcp:SERVER/TOOL"

@@ -10,7 +10,7 @@ from swirl.config.section import Count, Positive, Section, Share
 
 
 class Guard(Section):
-    """When step-wise RL stops and keeps its last good checkpoint, by what needs no golden label."""
+    """Limits beyond which step-wise RL stops and keeps its last good checkpoint; none of them needs a golden label."""
 
     max_kl: Positive = Field(description="nats an action, mean of the updates since the last look")
     max_step_growth: Positive = Field(description="ratio of steps per trajectory to the start")
@@ -45,7 +45,7 @@ class Sft(Section):
 
 
 class Lora(Section):
-    """A low-rank adapter in float32 that trains in place of the weights; without it, the model is the reference."""
+    """A float32 low-rank adapter that trains in place of the weights; with it off, the model is the reference."""
 
     rank: Count = Field(description="rank of each layer's update")
     alpha: Count = Field(description="updates are scaled by alpha / rank")

@@ -1,4 +1,4 @@
-"""The one way in which settings are read and written: YAML 1.2, as DVC has it, in which 1e-5 is a number."""
+"""Reading and writing of all settings, in the dialect that DVC uses, YAML 1.2, where 1e-5 is a number."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from swirl.core.errors import ParamsError
 
 
 def read(path: Path) -> Any:
-    """The plain values of params.yaml. Raises `ParamsError` when there is no such file or it is not YAML."""
+    """The plain values of a YAML file. Raises `ParamsError` when there is no such file or it is not YAML."""
     try:
         return parse(path.read_text(encoding="utf-8"), str(path))
     except FileNotFoundError:
@@ -31,12 +31,12 @@ def parse(text: str, source: str) -> Any:
 
     try:
         return YAML(typ="safe").load(text)
-    except (YAMLError, ValueError) as error:  # ValueError: 2020-13-01 as a date
+    except (YAMLError, ValueError) as error:  # ValueError: an impossible date such as 2020-13-01
         raise ParamsError(f"{source} is not YAML: {str(error).partition(chr(10) * 2)[0]}") from error
 
 
 def dump(tree: Mapping[str, Any]) -> str:
-    """Plain values as text that `parse` reads back: a revision such as 12345e7 stands in quotes."""
+    """Plain values as text from which `parse` gives the same values: a revision such as 12345e7 is quoted."""
     from ruamel.yaml import YAML
 
     yaml: Any = YAML(typ="safe", pure=True)
@@ -48,7 +48,7 @@ def dump(tree: Mapping[str, Any]) -> str:
 
 @contextmanager
 def modified(path: Path) -> Iterator[Any]:
-    """The values of a file, to be changed in place in this block; its comments, order and quotes stay."""
+    """Yield a file's values, and write back what the block changes; comments, order and quotes stay."""
     from ruamel.yaml import YAML
 
     yaml: Any = YAML()

@@ -1,1 +1,1 @@
-"""What every stage speaks: records and their files, errors, seeds, journals, grading, places."""
+"""Code shared by all stages: records and their files, errors, seeds, journals, grading, paths."""

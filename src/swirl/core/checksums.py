@@ -1,4 +1,4 @@
-"""What a file is, in two numbers."""
+"""Size and SHA-256 of a file."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from swirl.core.errors import DataError
 
 @dataclass(frozen=True, slots=True)
 class Checksum:
-    """Size and SHA-256 (hex) of a file."""
+    """Size (bytes) and SHA-256 (hex) of a file."""
 
     bytes: int
     sha256: str
 
 
 def checksum(path: Path) -> Checksum:
-    """Read the whole file. Raises `DataError` when it cannot be read."""
+    """The checksum of a whole file. Raises `DataError` when it cannot be read."""
     try:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()

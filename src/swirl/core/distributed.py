@@ -1,6 +1,7 @@
-"""Several processes that work on one stage together, as `accelerate launch` or `torchrun` start them.
+"""Several processes that run one stage together, as started by `accelerate launch` or `torchrun`.
 
-Every process holds the whole model and works on its share; what is put together is the same, bit for bit, in all.
+Every process has the whole model and works on its share of the items; merged results are the same, bit for bit, in
+all processes.
 """
 
 from __future__ import annotations
@@ -23,29 +24,29 @@ _PATIENCE = timedelta(hours=12)
 """How long a process waits for the others."""
 
 
-def launched() -> tuple[int, int]:
-    """This process's number and how many there are, from what the launcher put into the environment."""
+def rank_and_count() -> tuple[int, int]:
+    """(rank, number of processes), from the variables that the launcher sets; (0, 1) without a launcher."""
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
 @dataclass(frozen=True, slots=True)
 class Processes:
-    """This process among `count`; one alone needs no launcher."""
+    """This process's rank among the `count` processes of a stage; a single process needs no launcher."""
 
     rank: int = 0
     count: int = 1
 
     @property
     def main(self) -> bool:
-        """Whether this process is the one that writes."""
+        """Whether this is the process that writes outputs (rank 0)."""
         return self.rank == 0
 
     def mine(self, items: Sequence[Item]) -> list[Item]:
-        """This process's share of `items`."""
+        """This process's share of `items`: every `count`-th one, starting at `rank`."""
         return list(items[self.rank :: self.count])
 
     def merge(self, mine: Sequence[Result]) -> list[Result]:
-        """From each process the results of its share: those of all items, in the items' order."""
+        """Combine the results that each process has for its share into those of all items, in the items' order."""
         if self.count == 1:
             return list(mine)
         parts = self.gather(mine)
@@ -55,11 +56,11 @@ class Processes:
         return merged
 
     def together(self, items: Sequence[Item], work: Callable[[list[Item]], Sequence[Result]]) -> list[Result]:
-        """`work(items)` with one result an item, every process working on its share."""
+        """`work(items)`, one result per item, with every process working on its share."""
         return self.merge(work(self.mine(items)))
 
     def gather(self, value: Result) -> list[Result]:
-        """The value of every process, in their order."""
+        """The value that each process passes, in the order of ranks."""
         if self.count == 1:
             return [value]
         import torch.distributed as dist
@@ -69,7 +70,7 @@ class Processes:
         return values
 
     def from_main(self, value: Result) -> Result:
-        """The main process's value."""
+        """The value that the main process passes."""
         return self.gather(value)[0]
 
     def add_up(self, tensors: Iterable[Tensor]) -> None:
@@ -81,11 +82,11 @@ class Processes:
                 dist.all_reduce(tensor)
 
     def wait(self) -> None:
-        """Go on when all have come here."""
+        """Block until every process has called this."""
         self.gather(None)
 
     def leave(self) -> None:
-        """End the connection; the last thing that is done together."""
+        """Leave the group of processes; no other method may be called after this."""
         if self.count > 1:
             import torch.distributed as dist
 
@@ -93,16 +94,16 @@ class Processes:
 
 
 ALONE = Processes()
-"""A process that no launcher started."""
+"""A single process that was started without a launcher."""
 
 
 def join(device: str) -> Processes:
     """Connect to the other processes, if a launcher started several; call before a model is loaded.
 
-    With `device` cuda each process gets a GPU of its own. Raises `ParamsError` for one particular GPU, which only one
-    process could use.
+    With `device` cuda each process gets a GPU of its own. Raises `ParamsError` when several processes are to share one
+    particular GPU, such as cuda:1.
     """
-    rank, count = launched()
+    rank, count = rank_and_count()
     if count == 1:
         return ALONE
     import torch

@@ -1,8 +1,8 @@
-"""What can go wrong, as exceptions whose message says what to do about it."""
+"""Exceptions whose messages say what went wrong and what to do about it."""
 
 
 class SwirlError(Exception):
-    """Base of every error that a user can cause and mend; the CLI prints it without a traceback."""
+    """Base of every error that a user can cause and fix; the CLI prints it without a traceback."""
 
 
 class ParamsError(SwirlError):
@@ -14,7 +14,7 @@ class DataError(SwirlError):
 
 
 class GateError(SwirlError):
-    """A quality gate found data that must not flow on."""
+    """A quality gate found data that must not reach later stages."""
 
 
 class ToolError(SwirlError):

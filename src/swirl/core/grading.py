@@ -1,7 +1,7 @@
-"""Is a prediction right? HotPotQA's official text measures, and equality of numbers however they are spelt.
+"""Grading of predictions: HotPotQA's official text metrics, and equality of numbers however they are written.
 
 `normalize`, `exact_match` and `f1` follow hotpot_evaluate_v1.py. Deviation: a question may have several accepted
-answers, and the best one counts. Every function is total: any string gives a verdict.
+answers, and the best one counts. No function raises: every string gets a verdict.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ _NUMBER = re.compile(
     r"(?P<digits>[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+|(?=\.[0-9]))(?P<decimals>\.[0-9]*)?%?\.?"
 )
 _LONGEST_NUMBER = 64
-"""Characters; a longer text is not read as a number."""
+"""Longest text, in characters, that is read as a number."""
 
 
 def normalize(text: str) -> str:
-    """Lower case, without ASCII punctuation, articles and surplus blanks."""
+    """The text in lower case, without ASCII punctuation, articles and extra blanks."""
     lowered = text.lower().translate(_PUNCTUATION)
     return " ".join(_ARTICLES.sub(" ", lowered).split())
 
 
 def exact_match(prediction: str, answers: Sequence[str]) -> bool:
-    """The prediction equals one of the accepted answers after `normalize`."""
+    """Whether the prediction equals one of the accepted answers after `normalize`."""
     predicted = normalize(prediction)
     return any(predicted == normalize(answer) for answer in answers)
 
@@ -39,14 +39,14 @@ def f1(prediction: str, answers: Sequence[str]) -> tuple[float, float, float]:
     """(F1, precision, recall) of the words, against the accepted answer with the best F1; zeros without answers.
 
     F1 = 2 P R / (P + R), P = shared words / predicted words, R = shared words / answer words, words counted with
-    repetition. Against yes, no and noanswer only the same word scores.
+    repetition. When either text is yes, no or noanswer, only an exact match scores.
     """
     scores = [_f1_of_one(normalize(prediction), normalize(answer)) for answer in answers]
     return max(scores, key=lambda score: score[0], default=(0.0, 0.0, 0.0))
 
 
 def _f1_of_one(predicted: str, golden: str) -> tuple[float, float, float]:
-    """The measures of two normalised texts."""
+    """(F1, precision, recall) of two normalised texts."""
     nothing = (0.0, 0.0, 0.0)
     if predicted != golden and (predicted in _CLOSED_ANSWERS or golden in _CLOSED_ANSWERS):
         return nothing
@@ -59,7 +59,7 @@ def _f1_of_one(predicted: str, golden: str) -> tuple[float, float, float]:
 
 
 def same_number(prediction: str, answer: str) -> bool:
-    """Both texts are spellings of one number: "10", "10.00", "$10", "$10.00"; "1,000" and "1000".
+    """Whether both texts write the same number: "10", "10.00", "$10", "$10.00"; "1,000" and "1000".
 
     Strict: the whole text must be one decimal number in ASCII digits. Allowed around it are blanks, a sign, one of
     $ € £ before it, a per cent sign and a full stop after it; the currency and per cent signs do not change the value.
@@ -71,10 +71,10 @@ def same_number(prediction: str, answer: str) -> bool:
 
 
 def grade(prediction: str, answers: Sequence[str]) -> bool:
-    """The `match` grader: right if any accepted answer is met.
+    """The `match` grader: whether the prediction matches any accepted answer.
 
-    An answer that is a number is met by `same_number` only: `normalize` drops points and signs, so that 1.5 would
-    match 15. Any other answer is met by `exact_match`.
+    An answer that is a number is compared by `same_number` alone: `normalize` drops points and signs, so that 1.5
+    would match 15. Any other answer is compared by `exact_match`.
     """
     return any(
         exact_match(prediction, [answer]) if _number(answer) is None else same_number(prediction, answer)
@@ -83,7 +83,7 @@ def grade(prediction: str, answers: Sequence[str]) -> bool:
 
 
 def _number(text: str) -> Fraction | None:
-    """The value of a text that is one number, see `same_number`."""
+    """The value of a text that is one number as `same_number` defines it; None for any other text."""
     stripped = text.strip() if len(text) <= 2 * _LONGEST_NUMBER else ""
     match = _NUMBER.fullmatch(stripped) if len(stripped) <= _LONGEST_NUMBER else None
     if match is None or (match["sign"] and match["inner"]):

@@ -1,4 +1,4 @@
-"""Journals: long work committed block by block, so that a kill repeats the unfinished block and nothing else."""
+"""Journals: long work is committed block by block, so that after a kill only the unfinished block is repeated."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from swirl.core.records import load, save
 Record = TypeVar("Record")
 
 _FINISHED = ".finished"
-"""Ends the name of a folder whose work is complete elsewhere, and which is being deleted."""
+"""Suffix of a folder that is being deleted, because its results are stored elsewhere."""
 
 
 class Journal:
     """Finished blocks of records, valid for one fingerprint of source, settings and inputs only."""
 
     def __init__(self, folder: Path, fingerprint: str) -> None:
-        """Open the blocks of this fingerprint in `folder`; those of others stay, and are named."""
+        """Open the blocks of this fingerprint in `folder`; see `claim` for blocks of other fingerprints."""
         self._folder = claim(folder, fingerprint)
 
     def block(self, number: int, record_type: type[Record], make: Callable[[], Iterable[Record]]) -> list[Record]:
-        """The records of block `number`: read if it was committed, else made and committed atomically."""
+        """The records of block `number`: read if the block was committed, else made and committed atomically."""
         path = self._path(number)
         if not path.exists():
             save(make(), record_type, path)
@@ -38,12 +38,12 @@ class Journal:
         return self._path(number).exists()
 
     def drop(self, numbers: Iterable[int]) -> None:
-        """Throw these blocks away, so that they are made again; the others stay."""
+        """Delete these blocks, so that they are made again; the others stay."""
         for number in numbers:
             self._path(number).unlink(missing_ok=True)
 
     def clear(self) -> None:
-        """Throw the blocks away: their work is complete elsewhere."""
+        """Delete all blocks, once their results are stored elsewhere."""
         discard(self._folder)
 
     def _path(self, number: int) -> Path:
@@ -51,9 +51,10 @@ class Journal:
 
 
 def claim(folder: Path, fingerprint: str) -> Path:
-    """The folder in `folder` that holds the unfinished work of this fingerprint, made if there is none.
+    """The subfolder of `folder` for the unfinished work of this fingerprint, created if it is missing.
 
-    Work of other fingerprints stays where it is, for whoever goes back to what it was made with; a line names it.
+    Unfinished work of other fingerprints is kept, for a return to the source, params and inputs that it was made with;
+    a printed line names each. What an interrupted `discard` left is deleted.
     """
     mine = folder / fingerprint
     for other in sorted(folder.glob("*/")):
@@ -66,9 +67,10 @@ def claim(folder: Path, fingerprint: str) -> Path:
 
 
 def discard(folder: Path) -> None:
-    """Delete a folder that `claim` gave, and the one around it if nothing else is in it.
+    """Delete a folder that `claim` returned, and its parent folder if that is empty then.
 
-    A kill at any moment leaves all of the work, or none that counts.
+    The folder is renamed first, so that a kill at any moment leaves either all of the work or nothing that a later run
+    reads.
     """
     finished = folder.with_name(folder.name + _FINISHED)
     os.replace(folder, finished)
@@ -78,10 +80,11 @@ def discard(folder: Path) -> None:
 
 
 def fingerprint(source: str, settings: Sequence[Any], files: Iterable[Path]) -> str:
-    """A hash of the source that makes something, of plain settings, and of files (folders: every file in them).
+    """A hash of a source digest, plain settings and files (for a folder, of every file in it).
 
-    Each part goes in with its length, and each file with its path, so that other parts never give the same hash.
-    `source` is what `swirl.pipeline.source.digest` says. Raises `DataError` for a file that cannot be read.
+    Each part is hashed together with its length, and each file in a folder with its path there, so that parts which are
+    divided differently get different hashes. `source` is the result of `swirl.pipeline.source.digest`. Raises
+    `DataError` for a file that cannot be read.
     """
     whole = hashlib.blake2b(digest_size=16)
 

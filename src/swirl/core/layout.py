@@ -19,22 +19,22 @@ class Layout:
 
     @property
     def derivations(self) -> Path:
-        """Golden derivations of the embedded benchmarks (`Derivation`); empty for real ones."""
+        """Golden derivations of the embedded benchmarks and of GSM8K's annotated solutions (`Derivation`)."""
         return self.root / "data/questions/derivations.parquet"
 
     @property
     def memory(self) -> Path:
-        """What the fixed pretraining world said before facts were changed (`Derivation`)."""
+        """Derivations of mini-cofca's questions in the fixed pretraining world, before facts change (`Derivation`)."""
         return self.root / "data/questions/memory.parquet"
 
     @property
     def solutions(self) -> Path:
-        """The golden solutions of official files that have them in writing (`WrittenSolution`)."""
+        """The written golden solutions of official files that contain them (`WrittenSolution`)."""
         return self.root / "data/questions/solutions.parquet"
 
     @property
     def support(self) -> Path:
-        """The passages that the answers of benchmarks which say so rest on (`Support`)."""
+        """The supporting passages of each question, for benchmarks that name them (`Support`)."""
         return self.root / "data/questions/support.parquet"
 
     @property
@@ -43,7 +43,7 @@ class Layout:
         return self.root / "data/questions/sources.json"
 
     def corpus(self, benchmark: str, split: str) -> Path:
-        """The passages that questions of this benchmark and split are searched in (`Passage`)."""
+        """The passages that can be searched for questions of this benchmark and split (`Passage`)."""
         return self.root / f"data/corpus/{benchmark}.{split}.parquet"
 
     def index(self, benchmark: str, split: str) -> Path:
@@ -65,12 +65,12 @@ class Layout:
 
     @property
     def trajectories_journal(self) -> Path:
-        """The append-only journal that synthesis resumes from; not an output."""
+        """Folder of the journal that synthesis resumes from; not a DVC output."""
         return self.root / ".swirl/journals/synthesize"
 
     @property
     def verdicts(self) -> Path:
-        """Every step and outcome judged once (`Verdict`)."""
+        """One verdict on each step and each outcome of `trajectories` (`Verdict`)."""
         return self.root / "data/verdicts/verdicts.parquet"
 
     @property
@@ -79,15 +79,15 @@ class Layout:
         return self.root / "data/steps/steps.parquet"
 
     def predictions(self, model: str) -> Path:
-        """One row an evaluated question (`Prediction`)."""
+        """One row per evaluated trajectory, with and without tools (`Prediction`)."""
         return self.root / f"data/predictions/{model}/predictions.parquet"
 
     def prediction_trajectories(self, model: str) -> Path:
-        """The trajectories behind `predictions(model)` (`Trajectory`)."""
+        """The trajectories with tools behind `predictions(model)` (`Trajectory`)."""
         return self.root / f"data/predictions/{model}/trajectories.parquet"
 
     def prediction_verdicts(self, model: str) -> Path:
-        """The judge's word on every step of `prediction_trajectories(model)` (`Verdict`)."""
+        """The judge's verdict on every step of `prediction_trajectories(model)` (`Verdict`)."""
         return self.root / f"data/predictions/{model}/verdicts.parquet"
 
     def evaluation(self, model: str) -> Path:
@@ -95,11 +95,11 @@ class Layout:
         return self.root / f"reports/evaluation/{model}.json"
 
     def evaluation_journal(self, model: str, with_tools: bool) -> Path:
-        """The append-only journal that a model's evaluation resumes from; not an output."""
+        """Folder of the journal that a model's evaluation resumes from; not a DVC output."""
         return self.root / f".swirl/journals/evaluate-{model}{'' if with_tools else '-without-tools'}"
 
     def metrics(self, stage: str) -> Path:
-        """Flat JSON of a stage's final metrics, `stage` as `train-swirl` for `train@swirl`."""
+        """A stage's final metrics as flat JSON; `stage` is `train-swirl` for `train@swirl`."""
         return self.root / f"reports/metrics/{stage}.json"
 
     def series(self, stage: str) -> Path:
@@ -108,12 +108,12 @@ class Layout:
 
     @property
     def filters(self) -> Path:
-        """The funnel of counts of all four strategies."""
+        """How much each of the four filter strategies keeps, as counts (JSON)."""
         return self.root / "reports/filters.json"
 
     @property
     def results(self) -> Path:
-        """The tables of the paper with this run's numbers."""
+        """The paper's tables with this run's numbers (JSON)."""
         return self.root / "reports/results.json"
 
     @property

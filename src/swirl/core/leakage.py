@@ -1,4 +1,4 @@
-"""When two questions are the same question."""
+"""Comparison of question texts, to find a question that is in two splits."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ import re
 import unicodedata
 
 
-def normalised(text: str) -> str:
-    """A question as leakage is looked for: words in lower case, single blanks, no punctuation."""
+def leakage_key(text: str) -> str:
+    """A question's words in lower case with single blanks and no punctuation; equal results count as one question."""
     return " ".join(re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold()))

@@ -48,7 +48,7 @@ def load(record_type: type[Record], path: Path) -> list[Record]:
 
 
 def read_table(record_type: type, path: Path) -> pa.Table:
-    """The file's table, its columns checked against the record's schema."""
+    """The file's table with the columns of the record's schema. Raises `DataError` when the two do not match."""
     if not path.exists():
         raise DataError(f"{path} does not exist; run `dvc repro` to make it")
     try:
@@ -74,9 +74,10 @@ def to_dict(record: Any) -> dict[str, Any]:
 
 
 def from_dict(record_type: type[Record], row: dict[str, Any]) -> Record:
-    """The record that `to_dict` came from: lists become tuples, dicts records, strings enum members.
+    """The inverse of `to_dict`: lists become tuples, dicts become records, strings become enum members.
 
-    A field that the row lacks has its default. Raises `TypeError` naming a field without one.
+    A field that the row lacks gets its default. Raises `TypeError` naming a missing field that has no default, and
+    `ValueError` for a value that its enum does not have.
     """
     kind: Any = record_type
     hints = _hints(kind)
@@ -107,7 +108,7 @@ def _convert(hint: Any, value: Any) -> Any:
 
 
 def _member(kind: type[StrEnum], value: str) -> StrEnum:
-    """The enum member of this value. Raises `ValueError` naming those there are."""
+    """The enum member with this value. Raises `ValueError` listing the values that exist."""
     try:
         return kind(value)
     except ValueError:
@@ -115,7 +116,7 @@ def _member(kind: type[StrEnum], value: str) -> StrEnum:
 
 
 def save_json(value: Any, path: Path) -> None:
-    """Write a report as sorted, indented JSON, atomically; NaN is refused."""
+    """Write a report as sorted, indented JSON, atomically. Raises `ValueError` for NaN and infinity."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     partial.write_text(json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
@@ -133,7 +134,7 @@ def load_json(path: Path) -> Any:
 
 
 def save_series(rows: Sequence[dict[str, float]], path: Path) -> None:
-    """Write a metric series as JSON that `dvc plots` reads: one row a step, null where a metric has no finite value."""
+    """Write a metric series as JSON for `dvc plots`: one row per step, null where a metric has no finite value."""
     names = dict.fromkeys(name for row in rows for name in row)
     save_json([{name: _finite(row.get(name)) for name in names} for row in rows], path)
 

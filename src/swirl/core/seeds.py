@@ -1,4 +1,4 @@
-"""Every random draw comes from a seed derived from what it is for, so no draw depends on another's count."""
+"""Every random draw has a seed derived from its purpose, so no draw depends on how many were made before it."""
 
 from __future__ import annotations
 

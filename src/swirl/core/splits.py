@@ -1,4 +1,4 @@
-"""What questions are for, and how many of a benchmark each purpose gets."""
+"""The splits, and how many questions of a benchmark each of them gets."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ SPLITS = ("pretrain", "reward", "train", "development", "evaluation")
 
 
 class Asked(Protocol):
-    """What params.yaml asks of one benchmark: besides these, a count for each split, None for no questions."""
+    """One benchmark's section in params.yaml: these fields, and one per split with its count (None: no questions)."""
 
     @property
     def eval_ids(self) -> str | None:
-        """A file of official ids: evaluate on these alone."""
+        """A file of official ids to evaluate on, and on no others; None where there is no such list."""
 
     @property
     def files(self) -> Any:
@@ -20,7 +20,7 @@ class Asked(Protocol):
 
 
 def counts(asked: Asked) -> dict[str, int | Literal["all"]]:
-    """The splits that get questions, and how many: of listed ids, all."""
+    """Split -> number of questions, for splits that get any; "all" for evaluation on the ids of `eval_ids`."""
     wanted = {split: getattr(asked, split) for split in SPLITS}
     if asked.eval_ids is not None:
         wanted["evaluation"] = "all"

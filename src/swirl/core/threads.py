@@ -1,7 +1,8 @@
-"""Work on a few threads, with results in order: tiny models leave cores idle inside one operation, not between two.
+"""Work spread over a few threads, with results in order.
 
-torch lets go of Python's lock inside its operations, so two threads with one core each do nearly twice the work of one.
-Each piece is computed alone, so no result depends on timing.
+A single operation of a tiny model cannot keep several cores busy, but several operations at the same time can: torch
+releases Python's interpreter lock inside its operations, so two threads with one core each do nearly twice the work of
+one. Each piece is computed independently, so no result depends on timing.
 """
 
 from __future__ import annotations

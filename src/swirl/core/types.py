@@ -1,4 +1,4 @@
-"""Every record that crosses a stage boundary, with its Parquet schema beside it.
+"""Every record that crosses a stage boundary, and the Parquet schemas.
 
 Reading order: a `Question` is asked over a corpus of `Passage`s; a model answers it with a `Trajectory` of
 `Step`s, each an `Action` and the tool's observation; a judge gives `Verdict`s; a filter keeps
@@ -36,9 +36,9 @@ class Stop(StrEnum):
     MALFORMED = "malformed"
     """Too many malformed actions in a row."""
     CONTEXT_FULL = "context_full"
-    """The next action would not fit into the model's context."""
+    """Another action, at its longest, would not fit into the model's context."""
     TOOL_FAILED = "tool_failed"
-    """The environment itself failed (not: the model's call was bad, which is an observation)."""
+    """The environment itself failed (a bad call by the model is no such failure: its error is the observation)."""
 
 
 class Strategy(StrEnum):
@@ -65,14 +65,16 @@ class Question:
     tools: tuple[str, ...]
     """Names of the tools the question may use."""
     task: str = "search"
-    """Which of the tasks of params.yaml: decides prompt and step limit."""
+    """One of `tasks` in params.yaml, which decides prompt and step limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Derivation:
-    """The golden way to an answer: what an oracle compares steps with. Embedded benchmarks have one.
+    """The golden sequence of tool calls that leads to an answer; an oracle compares the steps of a trajectory with it.
 
-    Golden labels: read for logging and evaluation; what `base_model` and `reward_model` learn from is drawn apart.
+    Questions of embedded benchmarks have one, and those with calculator annotations (GSM8K). Golden labels: read to
+    check data, for logging, for evaluation and to teach `reward_model`, but never by step-wise RL or SFT. `base_model`
+    and `reward_model` learn from questions of their own, unless params.yaml gives them further splits.
     """
 
     question_id: str
@@ -81,12 +83,12 @@ class Derivation:
     calls: tuple[str, ...]
     """The tool calls in order."""
     results: tuple[str, ...]
-    """What each call yields; the last one is the answer."""
+    """The result of each call; the last one is the answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class WrittenSolution:
-    """The golden way to an answer in an official file's own words (GSM8K). A golden label: see `Derivation`."""
+    """The golden solution in the words of an official file (GSM8K). A golden label: see `Derivation`."""
 
     question_id: str
     text: str
@@ -103,9 +105,9 @@ class Passage:
 
 @dataclass(frozen=True, slots=True)
 class Support:
-    """The passages that a question's answer rests on, for the search tool's recall.
+    """The passages that support a question's answer, for measuring the search tool's recall.
 
-    Golden labels: read to measure the search tool, by nothing else.
+    Golden labels: read only to check data and to measure the search tool.
     """
 
     question_id: str
@@ -124,7 +126,7 @@ class Action:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One action and what came back. `observation` is the text of the next user turn, empty at the end."""
+    """One action and its observation. `observation` is the text of the next user turn, empty after an answer."""
 
     index: int
     action: Action
@@ -134,14 +136,14 @@ class Step:
     logprobs: tuple[float, ...]
     """Natural-log probability of each token under the sampling policy at temperature 1; empty when not known."""
     observation_ids: tuple[int, ...]
-    """Tokens between this action and the next one: the observation turn and the next turn's opening."""
+    """Tokens between this action and the next one: observation turn and opening of the next turn; none at the end."""
     tool_error: bool
-    """The tool answered this call with an error (the observation says which)."""
+    """Whether the tool answered this call with an error, which the observation states."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trajectory:
-    """One attempt at one question. Its k-th state is prompt_ids + steps[:k] (actions and observations)."""
+    """One attempt at one question. The state of step k is prompt_ids + steps[:k] (actions and observations)."""
 
     id: str
     question_id: str
@@ -155,11 +157,13 @@ class Trajectory:
     error: str
     """Empty, or what failed in the environment."""
     retokenised: bool = False
-    """Some action's token ids or log-probabilities are not the server's own, which did not give them: its ids are then
-    its text encoded again, and its log-probabilities empty."""
+    """Whether a server did not give the token ids or log-probabilities of some action.
+
+    Ids that are missing come from encoding the action's text again; the action's log-probabilities are empty.
+    """
 
     def state_ids(self, k: int) -> tuple[int, ...]:
-        """Token ids of state s_{k+1}: everything before step k's action."""
+        """Token ids of state s_{k+1} (k from 0): everything before the action of step k."""
         ids = list(self.prompt_ids)
         for step in self.steps[:k]:
             ids.extend(step.token_ids)
@@ -175,19 +179,19 @@ class Trajectory:
 
 
 GOOD, BAD = "GOOD", "BAD"
-"""The words that a judge says of a step."""
+"""The two words that a judge can give as its verdict on a step."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A judge's word on one step, or on the outcome (`step` is `OUTCOME`)."""
+    """A judge's verdict on one step, or on the outcome (`step` is `OUTCOME`)."""
 
     trajectory_id: str
     step: int
     good: bool | None
-    """None when the judge did not answer: passes no filter that needs it."""
+    """None when the judge gave no verdict; the trajectory then passes no filter that needs it."""
     score: float | None
-    """In [0, 1]; None with `good` None."""
+    """In [0, 1]; None when `good` is None."""
     rationale: str
     judge: str
 
@@ -203,12 +207,12 @@ class SubTrajectory:
     state_ids: tuple[int, ...]
     action_ids: tuple[int, ...]
     score: float | None
-    """The judge's stored score of this action; None when it did not answer."""
+    """The judge's stored score of this action; None when it gave no verdict."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One evaluated question."""
+    """One evaluated trajectory: the answer to a question, with or without tools."""
 
     question_id: str
     benchmark: str
@@ -221,7 +225,7 @@ class Prediction:
     precision: float
     recall: float
     process_label_judge: float | None
-    """Mean over the steps of the reward model's GOOD labels; None when no step was judged."""
+    """Share of GOOD among the reward model's verdicts on the steps; None when there is no verdict."""
     process_label_oracle: float | None
     steps: int
     malformed: int
@@ -242,7 +246,7 @@ class Score:
     ci_high: float
     """95% Wilson interval of the accuracy."""
     p_vs_base: float | None
-    """Exact McNemar test against `base` on the same questions; None for base itself."""
+    """p-value of the exact McNemar test against `base` on the same questions; None for base itself."""
     em: float
     f1: float
     precision: float
@@ -251,7 +255,7 @@ class Score:
     process_label_oracle: float | None
     steps: float
     malformed: float
-    """Mean malformed actions a trajectory."""
+    """Mean number of malformed actions per trajectory."""
 
 
 _ids = pa.list_(pa.int32())

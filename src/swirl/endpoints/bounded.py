@@ -1,4 +1,4 @@
-"""The body of a response, read up to a size and a time. Imported with the openai package alone."""
+"""The body of a response, bounded in size and time. Imported only where openai is, which brings httpx2."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import httpx2
 
 
 class TooLarge(Exception):
-    """A response that is not read to its end, and not asked for again."""
+    """A response that is (or may be) too large: it is not read to its end, and the request is not retried."""
 
 
 class Bounded(httpx2.AsyncByteStream):
-    """A response's bytes. Raises `TooLarge` beyond `limit` bytes, and a read time-out at `deadline` (loop's clock)."""
+    """A response's bytes. Raises `TooLarge` beyond `limit` bytes, and `ReadTimeout` at `deadline` (the loop's time)."""
 
     def __init__(self, stream: httpx2.AsyncByteStream, limit: int, deadline: float) -> None:
         self._stream, self._limit, self._deadline = stream, limit, deadline
@@ -35,5 +35,5 @@ class Bounded(httpx2.AsyncByteStream):
             yield chunk
 
     async def aclose(self) -> None:
-        """Close what is read from."""
+        """Close the underlying stream."""
         await self._stream.aclose()

@@ -1,4 +1,4 @@
-"""Answers on disk, so that no server is asked the same twice: one small JSON file each."""
+"""A cache of answers on disk, one small JSON file each, so that no server is asked the same thing twice."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ MAX_ENTRY = 2**20
 
 
 class Cache:
-    """A folder of answers, each under a hash of all that decides it. Processes may share it.
+    """A folder of answers, each under a hash of everything that determines it. Processes may share it.
 
-    A server's weights are known by its address and the model's name alone: give a model another name, or throw the
-    folder away, when its weights change. Keys are never part of it.
+    A server's weights are identified only by its address and the model's name: when they change, give the model
+    another name or delete the folder. API keys are never stored or hashed.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def get(self, endpoint: Endpoint, ask: Ask) -> Answer | None:
-        """The stored answer; None when there is none, or what is there is no answer."""
+        """The stored answer; None when there is none, or its file is not a valid answer."""
         try:
             with self._path(endpoint, ask).open("rb") as file:
                 stored = json.loads(file.read(MAX_ENTRY + 1))

@@ -1,8 +1,9 @@
 """One client for any OpenAI-compatible server: `with Client(endpoint) as client: client.complete_many(asks)`.
 
-Requests run on an event loop in a thread of the client's own, so any thread may ask. The openai package sends and
-retries them (exponential back-off with jitter, Retry-After up to two minutes); pace, bounds, cache and the sentences
-of errors are ours. The key is read from the environment when the client opens, and is in no message, file or repr.
+Requests run on an event loop in the client's own thread, so any thread may submit them. The openai package sends and
+retries them (exponential back-off with jitter, Retry-After up to two minutes); rate limits, bounds on responses, the
+cache and the error messages are this module's. The key is read from the environment when the client is made, and is
+in no message, file or repr.
 """
 
 from __future__ import annotations
@@ -43,32 +44,32 @@ MAX_ANSWER = 2**24
 
 _CONNECT_S = 20.0
 _PATIENCE = 8
-"""Failures in a row, or two for every request at a time if that is more, after which no request is made for a while."""
+"""Failures in a row (or twice the concurrency, if that is more) after which no request is sent for `_PAUSE_S`."""
 _PAUSE_S = 60.0
-"""How long that is: a batch has ended by then, and a server of agents finds out that all is well again."""
+"""Seconds: long enough for a batch to give up, and short enough for an agent server to notice a recovery."""
 _NAMED = 10
-"""Models that a message lists at most."""
+"""Maximum number of models that a message lists."""
 
 
 class Client:
     """Asks one endpoint. Use it as a context manager; inside, its methods may be called from any thread.
 
-    Raises `ModelError` when the endpoint names a key that the environment does not hold.
+    Raises `UnavailableError` when the endpoint names an environment variable that holds no usable key.
     """
 
     def __init__(self, endpoint: Endpoint, cache: Path | None = None) -> None:
-        """`cache` is a folder of answers that are never asked for again; None keeps none."""
+        """`cache` is a folder of stored answers, which are never requested again; None stores none."""
         self.endpoint = endpoint
         self._cache = Cache(cache) if cache else None
         self._counts, self._lock = Counts(), threading.Lock()
         self._refused: frozenset[str] = frozenset()
         self._ids_work = True
         self._in_a_row = 0
-        """Requests that failed for good since the last that did not."""
+        """Requests that failed for good since the last success."""
         self._out: UnavailableError | None = None
         self._out_until = 0.0
         self._known = threading.Event()
-        """Set when one request is over, so that what the server accepts is known."""
+        """Set once the first request is over: by then it is known which fields the server accepts."""
         self._key = _key(endpoint)
 
     def __repr__(self) -> str:
@@ -89,13 +90,13 @@ class Client:
 
     @property
     def counts(self) -> Counts:
-        """What was asked so far."""
+        """Requests, tokens and cost so far."""
         with self._lock:
             return self._counts
 
     @property
     def refused(self) -> frozenset[str]:
-        """Optional request fields that the server turned out not to accept; `prompt` when it takes no token ids."""
+        """Optional request fields that the server has refused; `prompt` among them when it takes no token ids."""
         return self._refused if self._ids_work else self._refused | {"prompt"}
 
     def complete(self, ask: Ask) -> Answer:
@@ -109,7 +110,7 @@ class Client:
     def complete_many(
         self, asks: Sequence[Ask], done: Callable[[int], None] = lambda count: None
     ) -> list[Answer | EndpointError]:
-        """All answers in order, an `EndpointError` in the place of each that failed for good; `done(1)` follows each.
+        """All answers in order, an `EndpointError` for each that failed for good; calls `done(1)` after each.
 
         Raises `UnavailableError` when no request can succeed.
         """
@@ -148,7 +149,7 @@ class Client:
             api_key=self._key or "none",
             max_retries=endpoint.retries,
             default_headers=headers,
-            # No proxy of the environment stands between us and a server on this machine.
+            # A server on this machine is reached directly, never through a proxy that the environment names.
             http_client=DefaultAsyncHttpxClient(event_hooks=hooks, follow_redirects=False, trust_env=not here),
             timeout=Timeout(endpoint.timeout_s, connect=min(_CONNECT_S, endpoint.timeout_s)),
         )
@@ -168,7 +169,7 @@ class Client:
         request.extensions["swirl_deadline"] = self._loop.time() + self.endpoint.timeout_s
 
     async def _bound(self, response: httpx2.Response) -> None:
-        """See to it that the body is neither endless nor slow without end, nor larger than it looks."""
+        """Limit the body's size and time, and refuse a compressed body, whose real size does not show."""
         from swirl.endpoints.bounded import Bounded, TooLarge
 
         if response.headers.get("content-encoding", "identity").lower() != "identity":
@@ -205,7 +206,7 @@ class Client:
         return answer
 
     def _last_straw(self, error: EndpointError) -> EndpointError:
-        """What a failure is worth: an empty purse or a server out of order fails everything, one after the other."""
+        """The error to raise: after many failures in a row (no credit left, a broken server), `UnavailableError`."""
         if isinstance(error, ContextError | UnavailableError):
             return error
         self._in_a_row += 1
@@ -220,7 +221,7 @@ class Client:
             raise UnavailableError(str(self._out))
 
     async def _ask_first(self, ask: Ask) -> Answer:
-        """The first request goes alone: what the server refuses is then learned once."""
+        """Send a request, the very first one alone, so that the server's refusal of fields is met only once."""
         if not self._known.is_set():
             async with self._first:
                 if not self._known.is_set():
@@ -231,7 +232,7 @@ class Client:
         return await self._ask(ask)
 
     async def _ask(self, ask: Ask) -> Answer:
-        """Ask, leaving out by and by the optional fields that the server refuses by name."""
+        """Send a request, and send it again without the optional fields that the server refuses by name."""
         ids_work, reason = self._ids_work, None
         while True:
             sent = wire.body(self.endpoint, ask, self._refused, ids_work)
@@ -246,7 +247,7 @@ class Client:
                     self._count(retries=1)
                     continue
                 if isinstance(sent.get("prompt"), list) and "string" in refusal.message and not refusal.context:
-                    ids_work, reason = False, refusal  # it wants text; if it refuses that too, this was not the reason
+                    ids_work, reason = False, refusal  # try text; if that is refused too, report this refusal
                     self._count(retries=1)
                     continue
                 raise self._refusal(reason or refusal) from None
@@ -257,7 +258,7 @@ class Client:
                 raise EndpointError(self._about(self._redacted(str(error)))) from None
 
     async def _send(self, sent: dict[str, Any]) -> bytes:
-        """The body of a response of 200. Raises `_BadRequest` for 400 and 422, `EndpointError` for all else."""
+        """The body of a successful response. Raises `_BadRequest` for 400, 413 and 422, else `EndpointError`."""
         import httpx2
         import openai
 
@@ -342,7 +343,7 @@ class Client:
 
 
 class _BadRequest(Exception):
-    """The server refuses a request as it is."""
+    """The server refuses a request for what is in it."""
 
     def __init__(self, status: int, message: str, context: bool) -> None:
         super().__init__(status)
@@ -350,14 +351,14 @@ class _BadRequest(Exception):
 
 
 class _Pace:
-    """Spaces what is to stay below a number a minute, evenly."""
+    """Spaces requests (or tokens) evenly, to stay below a number per minute; 0: no limit."""
 
     def __init__(self, per_minute: float) -> None:
         self._seconds = 60 / per_minute if per_minute else 0.0
         self._free = 0.0
 
     async def wait(self, amount: float) -> None:
-        """Wait for the turn of so much."""
+        """Wait until `amount` more (requests or tokens) is within the limit."""
         now = time.monotonic()
         start = max(now, self._free)
         self._free = start + amount * self._seconds
@@ -365,7 +366,7 @@ class _Pace:
             await asyncio.sleep(start - now)
 
     def correct(self, more: float) -> None:
-        """It was so much more than `wait` was told; negative: less."""
+        """Add `more` (which may be negative) to the amount that `wait` was given."""
         self._free += more * self._seconds
 
 
@@ -376,7 +377,7 @@ def _attempts(last: httpx2.Request) -> str:
 
 
 def _key(endpoint: Endpoint) -> str:
-    """The key from the environment, without the white space that files end in."""
+    """The key from the environment, stripped of white space, such as the newline of a file; empty without `key_env`."""
     if not endpoint.key_env:
         return ""
     key = os.environ.get(endpoint.key_env, "").strip()

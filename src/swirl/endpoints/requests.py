@@ -1,4 +1,4 @@
-"""What is asked of a server, what it answers, and what can go wrong on the way."""
+"""The types of a request to a server: endpoint, question, answer, counts and errors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from swirl.core.errors import ModelError
 
 
 class EndpointError(ModelError):
-    """One request failed for good; the others may not."""
+    """One request failed for good; others may still succeed."""
 
 
 class ContextError(EndpointError):
@@ -18,7 +18,7 @@ class ContextError(EndpointError):
 
 
 class UnavailableError(EndpointError):
-    """Every request will fail: nobody there, the key refused, the model not served, or many failures in a row."""
+    """Every request will fail: no server, no valid key, no such model, or many failures in a row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,19 +29,19 @@ class Endpoint:
     """
 
     url: str
-    """Base address, up to and with `/v1`: `http://127.0.0.1:8000/v1`."""
+    """Base address, `/v1` included: `http://127.0.0.1:8000/v1`."""
     model: str
-    """The name under which the server has the model."""
+    """The model's name on the server."""
     api: Literal["completions", "chat"]
     """completions: token ids in and, where the server gives them, out; chat: messages."""
     key_env: str = ""
     """Name of the environment variable that holds the key; empty: no key is sent."""
     concurrency: int = 16
-    """Requests at the same time."""
+    """Number of requests at the same time."""
     requests_per_minute: float = 0
-    """Attempts are spaced to stay below; 0: no limit."""
+    """Attempts are spaced to stay below this rate; 0: no limit."""
     tokens_per_minute: float = 0
-    """Prompt and completion tokens; 0: no limit."""
+    """Limit on prompt and completion tokens together; 0: no limit."""
     timeout_s: float = 300
     """Seconds one attempt may take."""
     retries: int = 5
@@ -67,7 +67,7 @@ class Endpoint:
         }
         for name, fine in checks.items():
             if not fine:
-                # A key that was put into the wrong field is not printed.
+                # The value is not printed: it may be a key that was put into the wrong field.
                 value = "" if name in ("url", "key_env") else f" = {getattr(self, name)!r}"
                 raise ModelError(f"endpoint: {name}{value}: {ALLOWED.get(name, 'must be a number, 0 or more')}")
 
@@ -103,12 +103,12 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One request, with all that decides its answer."""
+    """One request, with everything that determines its answer."""
 
     messages: tuple[Message, ...]
     """The conversation, for the chat protocol."""
     max_tokens: int
-    """Longest answer, its end of turn included."""
+    """Maximum number of tokens of the answer, its end of turn included."""
     text: str = ""
     """The conversation in the model's own markup, for a completions server that takes no token ids."""
     ids: tuple[int, ...] = ()
@@ -121,37 +121,37 @@ class Ask:
     """0 keeps every token."""
     seed: int = 0
     stop_ids: tuple[int, ...] = ()
-    """Tokens that end an answer, beside the server's own."""
+    """Tokens that end an answer, in addition to the server's own."""
     vote: int = 0
-    """Which of several answers to the same question this is."""
+    """Number of this vote among several on the same question: the cache keeps an answer for each."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the server said."""
+    """The server's answer."""
 
     text: str
     finish: str
     """`stop`, `length`, or whatever the server calls its reason; empty when it gives none."""
     ids: tuple[int, ...] | None
-    """Token ids as sampled; None when the server does not give them, or did not read `Ask.ids` as they are."""
+    """Token ids as sampled; None when the server does not give them, or read a prompt other than `Ask.ids`."""
     logprobs: tuple[float, ...] | None
     """Natural-log probability of each of `ids`, 0 at most; None when the server does not give them all."""
     prompt_tokens: int
     completion_tokens: int
-    """As the server counts; 0 when it does not."""
+    """Both as the server counts them; 0 when it gives no count."""
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What a client asked so far."""
+    """A client's use of its server so far."""
 
     requests: int = 0
-    """Asked of the server, once however often it was retried."""
+    """Requests sent to the server, each counted once however often it was retried."""
     cached: int = 0
-    """Answered from the cache instead."""
+    """Requests answered from the cache instead."""
     retries: int = 0
-    """Attempts beyond the first, those included by which the client learns what the server accepts."""
+    """Attempts after the first, including those without a field that the server turned out to refuse."""
     failures: int = 0
     """Requests that failed for good."""
     prompt_tokens: int = 0

@@ -1,9 +1,9 @@
-"""The protocol: a request's JSON, and what a server's JSON says. The server's side is hostile input.
+"""The wire format: writes a request's JSON, and reads a server's response, which is treated as hostile input.
 
-Beyond OpenAI's own fields, a completions server is asked for the tokens that it sampled. Shapes that are understood:
-vLLM's `token_ids` and `prompt_token_ids` (for `return_token_ids`), its older `"token_id:42"` in `logprobs.tokens` (for
-`return_tokens_as_token_ids`), and llama.cpp's `logprobs.content`, a list of objects with `id` and `logprob`. What is
-missing or of any other shape counts as not given.
+Beyond OpenAI's own fields, a completions server is asked for the token ids that it sampled. They are read in three
+forms: vLLM's `token_ids` and `prompt_token_ids` (for `return_token_ids`), its older `"token_id:42"` in
+`logprobs.tokens` (for `return_tokens_as_token_ids`), and llama.cpp's `logprobs.content`, a list of objects with `id`
+and `logprob`. A field that is missing or has any other form counts as not given.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from typing import Any
 from swirl.endpoints.requests import Answer, Ask, Endpoint, EndpointError
 
 NEUTRAL = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
-"""Sampling as plain as the policy's own. Left out, servers take the defaults of the model's generation config."""
+"""Values that switch these rules off, as in local sampling; without them, servers use the model's generation config."""
 
 OPTIONAL = (*NEUTRAL, "seed", "stop_token_ids", "return_token_ids", "return_tokens_as_token_ids", "logprobs")
 OPTIONAL += ("add_special_tokens",)
-"""Fields that a server may refuse; an answer without them is still an answer."""
+"""Fields that a server may refuse: the request is then sent without them."""
 
 MAX_SEED = 2**31
 _QUOTED = 300
@@ -48,14 +48,14 @@ def body(endpoint: Endpoint, ask: Ask, refused: Collection[str], ids_work: bool)
 
 
 def newly_refused(message: str, sent: Mapping[str, Any]) -> set[str]:
-    """The optional fields of a request that a refusal names."""
+    """The optional fields of a request that a refusal names; `max_tokens` if it asks for `max_completion_tokens`."""
     if "max_tokens" in sent and "max_completion_tokens" in message:
         return {"max_tokens"}
     return {name for name in OPTIONAL if name in sent and re.search(rf"\b{name}\b", message)}
 
 
 def message_of(error_body: object) -> str:
-    """What an error's body says, as one text: its innermost `error`, `message` or `detail`."""
+    """The message in an error's body, as text: its innermost `error`, `message` or `detail`."""
     for _ in range(3):
         if not isinstance(error_body, Mapping):
             break
@@ -69,7 +69,7 @@ def message_of(error_body: object) -> str:
 
 
 def short(message: str) -> str:
-    """A server's message as it is shown: one line, its beginning."""
+    """A server's message, shortened for display: its first characters on one line."""
     line = " ".join(clean(message[: 4 * _QUOTED]).split())
     return line if len(line) <= _QUOTED else line[:_QUOTED] + " ..."
 
@@ -88,7 +88,7 @@ def says_context(message: str) -> bool:
 
 
 def answer(endpoint: Endpoint, ask: Ask, payload: bytes) -> Answer:
-    """What a server's response says. Raises `EndpointError` when it says nothing that can be used."""
+    """Parse a server's response. Raises `EndpointError` when it holds no usable answer."""
     try:
         tree = json.loads(payload)
     except (ValueError, RecursionError):
@@ -100,7 +100,7 @@ def answer(endpoint: Endpoint, ask: Ask, payload: bytes) -> Answer:
     inside = choice.get("message") if endpoint.api == "chat" else choice
     text = inside.get("content" if endpoint.api == "chat" else "text", "") if isinstance(inside, dict) else None
     if text is None and isinstance(inside, dict):
-        text = ""  # all of it was reasoning, or a call of the server's own kind
+        text = ""  # all of it was hidden reasoning, or a tool call in the server's own format
     if not isinstance(text, str):
         raise EndpointError(f"the answer's first choice has no text: {short(message_of(choice))!r}")
     usage = tree["usage"] if isinstance(tree.get("usage"), dict) else {}
@@ -118,7 +118,7 @@ def answer(endpoint: Endpoint, ask: Ask, payload: bytes) -> Answer:
 def _tokens(
     ask: Ask, choice: Mapping[str, Any], tree: Mapping[str, Any]
 ) -> tuple[tuple[int, ...] | None, tuple[float, ...] | None]:
-    """The sampled ids and their log-probabilities, as far as they are given and fit each other."""
+    """The sampled ids and their log-probabilities, each None where not given or not consistent with the rest."""
     told = choice.get("logprobs")
     told = told if isinstance(told, dict) else {}
     content = told.get("content")
@@ -136,7 +136,7 @@ def _tokens(
 
 
 def token_ids(value: object) -> tuple[int, ...] | None:
-    """A list of token ids that is not empty, else None."""
+    """The token ids of a list that is not empty; None for anything else."""
     if not isinstance(value, list) or not value:
         return None
     fine = all(isinstance(i, int) and not isinstance(i, bool) and 0 <= i < 2**31 for i in value)
@@ -144,7 +144,7 @@ def token_ids(value: object) -> tuple[int, ...] | None:
 
 
 def log_probabilities(value: object) -> tuple[float, ...] | None:
-    """A list of finite numbers that are not above 0 but by rounding, else None."""
+    """A list of finite numbers, those above 0 by a rounding error set to 0; None for anything else."""
     if not isinstance(value, list):
         return None
     numbers = [item for item in value if isinstance(item, int | float) and not isinstance(item, bool)]
@@ -153,7 +153,7 @@ def log_probabilities(value: object) -> tuple[float, ...] | None:
 
 
 def _numbered(value: object) -> tuple[int, ...] | None:
-    """The ids of `["token_id:42", ...]`, else None."""
+    """The ids of `["token_id:42", ...]`; None for anything else."""
     if not isinstance(value, list):
         return None
     found = [re.fullmatch(r"token_id:(\d{1,10})", token) if isinstance(token, str) else None for token in value]

@@ -1,1 +1,1 @@
-"""Grading predictions and the statistics that say how far a difference can be trusted."""
+"""Scores of predictions, and the statistics that say how far a difference between them can be trusted."""

@@ -21,10 +21,10 @@ def predict(
     with_tools: bool,
     graded: Mapping[str, bool] = MappingProxyType({}),
 ) -> list[Prediction]:
-    """One prediction a trajectory. Process labels are means over its steps, by a judge's verdicts and by the oracle.
+    """One prediction per trajectory; its process labels are the shares of its steps that judge and oracle call GOOD.
 
-    `verdicts` are those of all steps; one without a word (`good` None) does not count. `graded` is a grader's word on
-    answers, by trajectory id; an answer that it does not hold is compared as text or number.
+    `verdicts` are the judge's, on all steps; those with `good` None do not count. `graded` maps trajectory id to a
+    grader's decision on the answer; an answer without one is compared as text or number.
     """
     labels: dict[str, list[bool]] = {}
     for verdict in verdicts:
@@ -68,7 +68,7 @@ def _prediction(
 
 
 def mean(values: Sequence[float]) -> float | None:
-    """The mean, None of nothing."""
+    """The mean; None when there are no values."""
     return sum(values) / len(values) if values else None
 
 

@@ -31,8 +31,8 @@ def wilson(successes: int, n: int, z: float = Z95) -> tuple[float, float]:
 def mcnemar(a_only: int, b_only: int) -> float:
     """Exact two-sided McNemar test (McNemar 1947; the binomial form), as a p-value in [0, 1].
 
-    Of the n = a_only + b_only questions that exactly one of two models answers, each is a fair coin under
-    the hypothesis that both are equally good: p = min(1, 2 sum_{i=0}^{min(a_only, b_only)} C(n, i) / 2^n).
+    Under the hypothesis that both models are equally good, each of the n = a_only + b_only questions that exactly
+    one of them gets right is a fair coin flip: p = min(1, 2 sum_{i=0}^{min(a_only, b_only)} C(n, i) / 2^n).
     Integers until the last division, so exact for any n; 1.0 when n is 0. Raises `ValueError` on a negative count.
     """
     if a_only < 0 or b_only < 0:

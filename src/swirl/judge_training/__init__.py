@@ -1,1 +1,1 @@
-"""How models/reward comes to be where it is taught here: one module a `source`, and how a judge is taught."""
+"""Making models/reward: one module for each `source` in params.yaml, and how a judge is taught."""

@@ -1,9 +1,9 @@
 """`source: annotations`: the base taught to judge steps by the oracle of calculator annotations.
 
-It trains on golden labels: on what the base itself does on the reward split, and on written solutions, sound and
-spoilt. How little a judge so small knows of questions that it has not learned, the held-out ones show. With
-`reward_model.further_splits: [train]` it has learned those that it will judge and is an oracle by memory: step-wise RL
-still sees its verdicts alone, but these come from golden labels.
+It is trained on golden labels of the base's own steps on the reward split, and of written solutions, sound and spoilt.
+Its error rates on held-out questions show how little such a small judge knows about questions that it was not trained
+on. With `reward_model.further_splits: [train]` it is trained on the questions that it will judge and is an oracle by
+memory: step-wise RL still sees only its verdicts, but these come from golden labels.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from swirl.rollout.engine import Policy
 from swirl.wiring.attempts import attempts, roll_out_all
 from swirl.wiring.judge_prompts import judge_question
 from swirl.wiring.policies import load_local_policy
-from swirl.wiring.prompts import prompts_to_demonstrate
+from swirl.wiring.prompts import demonstration_prompts
 from swirl.wiring.questions import derivations_of, questions_of
 
 
 def make(params: Params, layout: Layout) -> None:
-    """Train on sampled and written steps; measure error rates on what the base does on questions held out."""
+    """Train on sampled and written steps; measure error rates on the base's steps for held-out questions."""
     settings, run = params.reward_model, params.runtime
     assert isinstance(settings, AnnotatedReward)
     known = derivations_of(layout)
@@ -61,7 +61,7 @@ def make(params: Params, layout: Layout) -> None:
 def _sampled(
     params: Params, layout: Layout, settings: AnnotatedReward, base: Policy, questions: list[Question], part: str
 ) -> list[Labelled]:
-    """What the base does on these questions, labelled by the oracle."""
+    """Trajectories of the base on these questions, labelled by the oracle."""
     todo, known = attempts(params, layout, questions, settings.samples), derivations_of(layout)
     made = roll_out_all(params, base, todo, settings.temperature, derive(params.seed, "reward model", part))
     return [label_trajectory(trajectory, known[trajectory.question_id]) for trajectory in made if trajectory.steps]
@@ -72,7 +72,7 @@ def _written(
 ) -> list[Labelled]:
     """A sound and a spoilt conversation for a share of the written solutions."""
     task, rng = params.tasks[questions[0].task], generator(params.seed, "reward model", "written")
-    prompt, longest = prompts_to_demonstrate(params, layout).tasks[questions[0].task], params.rollout.max_action_tokens
+    prompt, longest = demonstration_prompts(params, layout).tasks[questions[0].task], params.rollout.max_action_tokens
     made_from = params.base_model
     assert isinstance(made_from, AnnotatedBase)
     solutions, _ = solved(layout, questions, made_from.thoughts)

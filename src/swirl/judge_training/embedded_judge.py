@@ -1,7 +1,8 @@
-"""`source: embedded`: the sound model taught to judge steps, on its own split, by the oracle's labels.
+"""`source: embedded`: the sound model, taught to judge steps by the oracle's labels on a split of its own.
 
-An embedded world has no stronger model to ask, so this trains on golden labels, as a share of the sound model's
-demonstrations does (verdicts to learn the words from). It learns from written trajectories and from what the base does.
+An embedded world has no stronger model to ask, so the judge is trained on golden labels. (A share of the sound model's
+demonstrations has such labels, too, as verdicts from which it learns the words.) Its training data are written
+trajectories and trajectories of the base.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from swirl.wiring.judge_prompts import judge_question
 from swirl.wiring.policies import load_local_policy
 
 SOURCES = {"mini-hotpotqa": 1 / 3, "mini-musique": 1 / 3, "mini-beerqa": 1 / 3, "mini-gsm8k": 1.0}
-"""Benchmarks whose kind of question the base answers for the judge to learn from, and their shares of the count."""
+"""Benchmarks on whose kind of question the base makes the judge's training data, and their shares of the count."""
 
 _BATCHES = "reward model batches"
 
@@ -53,7 +54,7 @@ def make(params: Params, layout: Layout) -> None:
 def _sampled(
     params: Params, layout: Layout, settings: EmbeddedReward, base: Policy, count: int, part: str
 ) -> list[Labelled]:
-    """What the base does on questions of the reward split, labelled by the oracle."""
+    """Trajectories of the base on questions of the reward split, labelled by the oracle."""
     seed = derive(params.seed, "reward model", part)
     labelled = []
     for name, share in SOURCES.items():

@@ -1,4 +1,4 @@
-"""`source: pretrained` and `source: endpoint`: a judge that somebody else made, pointed to and never copied."""
+"""`source: pretrained` and `source: endpoint`: a judge that was made elsewhere, pointed to and never copied."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from swirl.pretraining.pointed_base import point, write_empty_reports
 
 
 def pretrained(params: Params, layout: Layout) -> None:
-    """models/reward points to a model of the hub or of a folder."""
+    """Make models/reward a pointer to a model on the hub or in a folder."""
     settings = params.reward_model
     assert isinstance(settings, PretrainedReward)
     point("reward", settings, layout)
@@ -18,7 +18,7 @@ def pretrained(params: Params, layout: Layout) -> None:
 
 
 def endpoint(params: Params, layout: Layout) -> None:
-    """models/reward says which server judges."""
+    """Write into models/reward which server judges."""
     settings = params.reward_model
     assert isinstance(settings, EndpointReward)
     save_json(settings.model_dump(), layout.model("reward") / "judge.json")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """A conversation: its tokens, where each action ends, and whether the oracle calls it GOOD."""
+    """A conversation: its tokens, where each action ends, and whether the oracle calls that action GOOD."""
 
     kind: str
     ids: tuple[int, ...]
@@ -33,14 +33,14 @@ class Labelled:
 
 
 def label_trajectory(trajectory: Trajectory, derivation: Derivation) -> Labelled:
-    """The oracle's labels of a trajectory's steps."""
+    """A trajectory with the oracle's labels of its steps."""
     labels = label_steps(derivation, [step.action for step in trajectory.steps])
     ends = [len(trajectory.state_ids(k)) + len(step.token_ids) for k, step in enumerate(trajectory.steps)]
     return Labelled(derivation.kind, trajectory.state_ids(len(trajectory.steps)), tuple(ends), tuple(labels))
 
 
 def label_written(demonstration: Demonstration, chat: Chat) -> Labelled:
-    """The oracle's labels of a written conversation's steps."""
+    """A written conversation with the oracle's labels of its steps."""
     ids, ends = list(chat.prompt(demonstration.prompt)), []
     for turn in demonstration.turns:
         ids += chat.reply(turn.action)
@@ -58,9 +58,9 @@ def teach(
     mixed_precision: str,
     rng: random.Random,
 ) -> list[dict[str, float]]:
-    """Cross-entropy of the verdict's first token, every step of a trajectory judged in one packed read.
+    """Train the judge's model by cross-entropy of the verdict's first token; returns loss and gradient norm by step.
 
-    Changes the judge's model, and returns loss and gradient norm by step.
+    All steps of a conversation are judged in one packed forward pass.
     """
     order = _epochs(len(labelled), schedule.steps * batch_size, rng)
     series: list[dict[str, float]] = []
@@ -82,7 +82,7 @@ def teach(
 
 
 def _epochs(count: int, draws: int, rng: random.Random) -> list[int]:
-    """`draws` indices: whole shuffled passes."""
+    """Indices below `count` in whole shuffled passes, at least `draws` of them."""
     order: list[int] = []
     while len(order) < draws:
         order += rng.sample(range(count), count)
@@ -90,7 +90,7 @@ def _epochs(count: int, draws: int, rng: random.Random) -> list[int]:
 
 
 def _comb(judge: RewardModel, item: Labelled) -> Comb:
-    """The conversation as the trunk; behind each action the judge's turn and a verdict."""
+    """The conversation as the trunk, and for each action a tooth with the judge's turn and a verdict."""
     questions = {c: (*judge.question_ids(c), judge.verdict_ids[0]) for c in (True, False)}
     return pack(item.ids, [(end, questions[item.ids[end - 1] in judge.chat.end_ids]) for end in item.ends])
 
@@ -122,7 +122,7 @@ def error_rates(judge: RewardModel, heldout: Sequence[Labelled]) -> dict[str, fl
 
 
 def _rates(rows: Sequence[tuple[bool, bool]]) -> dict[str, float]:
-    """From (label, verdict) pairs; a rate over nothing is 0."""
+    """Count, accuracy, true- and false-positive rate of (label, verdict) pairs; a rate over no pairs is 0."""
     good = [verdict for label, verdict in rows if label]
     bad = [verdict for label, verdict in rows if not label]
     return {

@@ -1,1 +1,1 @@
-"""Judges: the generative reward model, and the filters over its verdicts."""
+"""Judges of steps and answers, such as the generative reward model, and the filters over their verdicts."""

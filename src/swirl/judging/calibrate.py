@@ -1,4 +1,4 @@
-"""How often a judge errs, measured on labelled steps or outcomes (the paper's Table 5 does so for its judges)."""
+"""Error rates of a judge, measured on labelled steps or outcomes (as the paper's Table 5 does for its judges)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from swirl.judging.reward import RewardModel
 from swirl.judging.verdicts import GOOD_BAD, YES_NO
 
 MAX_LINE = 2**20
-"""Characters of one row."""
+"""Maximum number of characters of one row; a longer one is refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +26,13 @@ class LabelledStep:
 
     question: str
     conversation: str
-    """What happened before it; empty for the first."""
+    """The actions and results before this step; empty for the first step."""
     action: str
     good: bool
     task: str = ""
-    """Which of the tasks of params.yaml; empty where the row does not say."""
+    """Name of a task in params.yaml; empty where the row names none."""
     where: str = field(default="", compare=False)
-    """The file and line, for messages."""
+    """File and line of the row, for error messages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class LabelledOutcome:
     golden: tuple[str, ...]
     good: bool
     where: str = field(default="", compare=False)
-    """The file and line, for messages."""
+    """File and line of the row, for error messages."""
 
 
 Labelled = LabelledStep | LabelledOutcome
@@ -52,7 +52,7 @@ Labelled = LabelledStep | LabelledOutcome
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """A share of `of` cases with its 95% Wilson interval; all None when there are none."""
+    """A proportion of `of` cases with its 95% Wilson interval; the three numbers are None when `of` is 0."""
 
     of: int
     value: float | None
@@ -69,13 +69,13 @@ class ErrorRates:
     """Rows without a verdict."""
     accuracy: Rate
     fpr: Rate
-    """Judged GOOD (or YES) of those labelled BAD (or NO)."""
+    """Share judged GOOD (or YES) among the rows labelled BAD (or NO)."""
     fnr: Rate
-    """Judged BAD (or NO) of those labelled GOOD (or YES)."""
+    """Share judged BAD (or NO) among the rows labelled GOOD (or YES)."""
 
 
 def calibrate(judge: RationaleJudge, rows: Sequence[Labelled]) -> ErrorRates:
-    """Let `judge` judge labelled rows, and count its errors."""
+    """Have `judge` judge the labelled rows, and return its error rates."""
     steps = [row for row in rows if isinstance(row, LabelledStep)]
     outcomes = [row for row in rows if isinstance(row, LabelledOutcome)]
     process, outcome = judge.prompts.process, judge.prompts.outcome
@@ -90,10 +90,11 @@ def calibrate(judge: RationaleJudge, rows: Sequence[Labelled]) -> ErrorRates:
 def calibrate_tokens(
     judge: RewardModel, rows: Sequence[Labelled], opening: Callable[[LabelledStep], str], context: int
 ) -> ErrorRates:
-    """Let a judge that reads its verdict from one token judge labelled steps, and count its errors.
+    """Have a judge whose verdict is read from one token judge labelled steps, and return its error rates.
 
-    Each is put into the turns of a rollout: `opening` of the row is the user's first turn. A step that does not fit
-    into `context` tokens gets no verdict. Raises `DataError` for an answer, and for a conversation that has no turns.
+    Each step is laid out in the turns of a rollout, with `opening(row)` as the user's first turn. A step that does not
+    fit into `context` tokens gets no verdict. Raises `DataError` for a labelled outcome, and for a conversation that
+    cannot be split into turns.
     """
     combs = [_comb(judge, row, opening) for row in rows]
     fits = [comb.packed_size <= context for comb in combs]
@@ -117,7 +118,7 @@ def _comb(judge: RewardModel, row: Labelled, opening: Callable[[LabelledStep], s
 
 
 def _turns(row: LabelledStep) -> list[tuple[str, str]]:
-    """(action, result) of each step of a conversation that is written as in the process prompt."""
+    """(action, result) of each step of a conversation written as in the process prompt; `DataError` otherwise."""
     if not row.conversation.strip():
         return []
     before, *pieces = re.split(r"(?:\A|\n\n)Action (\d{1,9}): ?", row.conversation)
@@ -134,7 +135,7 @@ def _turns(row: LabelledStep) -> list[tuple[str, str]]:
 
 
 def error_rates(labels: Sequence[bool], verdicts: Sequence[bool | None]) -> ErrorRates:
-    """Errors of `verdicts` against `labels`, row by row."""
+    """Error rates of `verdicts` (None: no verdict) against `labels`, compared row by row."""
     given = [(label, verdict) for label, verdict in zip(labels, verdicts, strict=True) if verdict is not None]
     on_bad = [verdict for label, verdict in given if not label]
     on_good = [not verdict for label, verdict in given if label]
@@ -148,7 +149,7 @@ def error_rates(labels: Sequence[bool], verdicts: Sequence[bool | None]) -> Erro
 
 
 def as_text(rates: ErrorRates) -> str:
-    """A line a rate, with its 95% interval."""
+    """The error rates as text: the number of rows, then one line per rate with its 95% interval."""
     lines = [f"{rates.n} rows, {rates.nulls} without a verdict"]
     for name, rate in (("accuracy", rates.accuracy), ("false positives", rates.fpr), ("false negatives", rates.fnr)):
         shown = "none" if rate.value is None else f"{rate.value:.1%}, 95% from {rate.low:.1%} to {rate.high:.1%}"
@@ -164,8 +165,10 @@ def _rate(cases: Sequence[bool]) -> Rate:
 
 
 def read_labelled(path: Path) -> list[Labelled]:
-    """Rows of a JSONL file: `question`, `conversation`, `action`, `label` GOOD or BAD, or `question`, `answer`,
-    `golden` (one text or several), `label` YES or NO. A step may have a `task`. Raises `DataError` naming file, line
+    """Read the labelled rows of a JSONL file.
+
+    A step has `question`, `conversation`, `action` and `label` (GOOD or BAD), and may have a `task`. An outcome has
+    `question`, `answer`, `golden` (one text or several) and `label` (YES or NO). Raises `DataError` naming file, line
     and field.
     """
     rows = []
@@ -217,7 +220,7 @@ def _text(row: dict[str, Any], field: str, where: str, may_be_empty: bool = Fals
     value = row[field]
     if not isinstance(value, str) or not (value.strip() or may_be_empty):
         raise DataError(f"{where}: {field} = {str(value)[:80]!r}; it must be a text that is not blank")
-    return value.encode("utf-8", "replace").decode()  # JSON can hold lone surrogates, and nothing else can
+    return value.encode("utf-8", "replace").decode()  # JSON can hold lone surrogates, UTF-8 cannot
 
 
 def _label(row: dict[str, Any], words: tuple[str, str], where: str) -> bool:

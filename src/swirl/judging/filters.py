@@ -1,4 +1,4 @@
-"""The four filters of the paper over one table of verdicts: which trajectories training sees."""
+"""The paper's four filters over one table of verdicts: they decide which trajectories are trained on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from swirl.core.types import OUTCOME, Stop, Strategy, SubTrajectory, Trajectory,
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A trajectory and its verdicts; None where the judge gave none."""
+    """A trajectory and its verdicts; None where the table has none."""
 
     trajectory: Trajectory
     steps: tuple[Verdict | None, ...]
@@ -36,7 +36,7 @@ class Judged:
 
 
 def join(trajectories: Sequence[Trajectory], verdicts: Sequence[Verdict]) -> list[Judged]:
-    """Each trajectory with its verdicts."""
+    """Each trajectory with its verdicts; trajectories without steps are left out."""
     table = {(verdict.trajectory_id, verdict.step): verdict for verdict in verdicts}
     return [
         Judged(t, tuple(table.get((t.id, step.index)) for step in t.steps), table.get((t.id, OUTCOME)))
@@ -46,7 +46,7 @@ def join(trajectories: Sequence[Trajectory], verdicts: Sequence[Verdict]) -> lis
 
 
 def keep(judged: Sequence[Judged], strategy: Strategy, most: int, rng: random.Random) -> list[Judged]:
-    """What `strategy` keeps, in order; at most `most` trajectories (0: all), drawn at random."""
+    """The trajectories that `strategy` keeps, in order; of more than `most` (0: no limit), a random sample."""
     passed = [item for item in judged if item.passes(strategy)]
     if most and len(passed) > most:
         chosen = set(rng.sample(range(len(passed)), most))
@@ -55,7 +55,7 @@ def keep(judged: Sequence[Judged], strategy: Strategy, most: int, rng: random.Ra
 
 
 def sub_trajectories(judged: Sequence[Judged]) -> list[SubTrajectory]:
-    """Every (state, action) of the kept trajectories: K of them for K actions (paper, section 3.1)."""
+    """The sub-trajectories of all kept trajectories: K pairs (state, action) for K actions (paper, section 3.1)."""
     rows = []
     for item in judged:
         trajectory = item.trajectory

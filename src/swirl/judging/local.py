@@ -1,4 +1,4 @@
-"""A local judge that writes its reasons before its verdict: generation instead of P(GOOD) read from one token."""
+"""A local judge that generates its reasons before its verdict, instead of reading P(GOOD) from one token."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from swirl.comb.combs import share_out
+from swirl.comb.combs import group_by_budget
 from swirl.comb.sampling import Sampling
-from swirl.comb.teeth import Bare, sample_teeth
+from swirl.comb.teeth import UnsampledComb, sample_teeth
 from swirl.core.threads import spread
 from swirl.judging.rationale import JudgePrompts, RationaleJudge, Said
-from swirl.judging.remote import need_chance
+from swirl.judging.remote import check_votes_can_differ
 from swirl.models.chat import Chat
 
 
@@ -35,14 +35,14 @@ class LocalRationaleJudge(RationaleJudge):
         token_budget: int = 16384,
         workers: int = 1,
     ) -> None:
-        """`chat` is the policy's, or None; `context` is in tokens; `token_budget` what one forward reads at most."""
+        """`chat` is the policy's, or None; `context` and `token_budget` (of one batch) are in tokens."""
         super().__init__(name, prompts, chat, votes, seed)
-        need_chance(votes, sampling)
+        check_votes_can_differ(votes, sampling)
         self._model, self._judge_chat, self._context = model, judge_chat, context
         self._sampling, self._token_budget, self._workers = sampling, token_budget, workers
 
     def say(self, prompts: Sequence[str], seeds: Sequence[Sequence[int]], warmth: float = 0.0) -> list[list[Said]]:
-        """See `RationaleJudge`."""
+        """See `RationaleJudge.say`."""
         sampling = dataclasses.replace(self._sampling, temperature=max(self._sampling.temperature, warmth))
         longest = sampling.max_tokens
         trunks = [self._judge_chat.prompt(prompt) for prompt in prompts]
@@ -53,10 +53,10 @@ class LocalRationaleJudge(RationaleJudge):
                 said[index] = [Said("", error) for _ in seeds[index]]
         asked = [index for index in range(len(trunks)) if index not in said]
         sizes = [len(trunks[index]) + len(seeds[index]) * longest for index in asked]
-        shares = [[asked[i] for i in group] for group in share_out(sizes, self._token_budget, self._workers)]
+        shares = [[asked[i] for i in group] for group in group_by_budget(sizes, self._token_budget, self._workers)]
 
         def write(share: Sequence[int]) -> list[list[Said]]:
-            bare = [Bare(trunks[i], tuple((len(trunks[i]), seed) for seed in seeds[i])) for i in share]
+            bare = [UnsampledComb(trunks[i], tuple((len(trunks[i]), seed) for seed in seeds[i])) for i in share]
             drawn = sample_teeth(self._model, bare, sampling, self._judge_chat.end_ids)
             return [[self._said(vote.ids) for vote in votes] for votes in drawn]
 

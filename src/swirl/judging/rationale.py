@@ -1,7 +1,7 @@
-"""Judges that write their reasons and then a verdict, as the paper's do: what they are shown, and what their votes say.
+"""Judges that write their reasons and then a verdict, as the paper's do: their prompts, and how votes are combined.
 
-Who writes is left to `swirl.judging.remote` (an endpoint) and `swirl.judging.local` (a local model). Golden labels are
-shown in the outcome prompt alone. An answer without a verdict is null, never 0.
+The text comes from `swirl.judging.remote` (an endpoint) or `swirl.judging.local` (a local model). Golden labels are
+shown in the outcome prompt only. A reply without a verdict counts as null, never as 0.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ MAX_RATIONALE = 4000
 """Characters of a rationale that are kept."""
 
 _CUT = " [cut here, before a verdict]"
-"""Follows a text that was cut and has none; a larger max_tokens may mend it."""
+"""Appended to a text that was cut off before its verdict; a larger max_tokens may help."""
 
 _WARMTH = 0.7
-"""Temperature, at least, at which a judge that gave no verdict is asked once more: greedily it would say the same."""
+"""Lowest temperature at which a judge that gave no verdict is asked again: greedily it would repeat its reply."""
 
 _PLACEHOLDERS = {
     "process": ("question", "conversation", "action"),
@@ -38,7 +38,10 @@ _MARKUP = re.compile(r"<(?=[|｜]|/?(?:s|bos|eos|pad|start_of_turn|end_of_turn)>
 
 @dataclass(frozen=True, slots=True)
 class JudgePrompts:
-    """What a judge is told. Raises `DataError` for a text that lacks a placeholder or has one that is not its own."""
+    """A judge's prompt templates.
+
+    Raises `DataError` when a placeholder is missing, and for `{golden}` in any prompt but `outcome`.
+    """
 
     process: str
     """With `{question}`, `{conversation}` and `{action}`; asks for GOOD or BAD."""
@@ -59,27 +62,27 @@ class JudgePrompts:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """One vote as it was written."""
+    """One vote as the judge wrote it."""
 
     text: str
     error: str = ""
     """Why there is no text."""
     ended: bool = True
-    """False where the text was cut, for one at as many tokens as it may have."""
+    """False when the text was cut off, for example at the limit of tokens."""
     failed: bool = False
-    """Whether it is the server that failed, so that the same may be answered another time."""
+    """Whether the server failed, so that the same request may succeed later."""
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What the votes on one thing say together."""
+    """The combined votes on one step or answer."""
 
     good: bool | None
-    """The majority's verdict; a tie is no majority for GOOD. None when no vote has a verdict."""
+    """The majority's verdict; a tie counts as BAD (or NO). None when no vote has a verdict."""
     score: float | None
-    """Share of GOOD (or YES) among the votes that have a verdict."""
+    """Share of GOOD (or YES) among the votes that have a verdict; None when none has."""
     rationale: str
-    """Of the first vote with the majority's verdict; with `good` None, what came instead."""
+    """Text of the first vote with the majority's verdict; if `good` is None, the first vote's error or text."""
     failed: bool = False
     """Whether every vote failed at the server."""
 
@@ -88,20 +91,20 @@ class RationaleJudge(ABC):
     """Judges steps and outcomes by asking `votes` times for reasons and a verdict."""
 
     majority = math.nextafter(0.5, 1.0)
-    """Least share of GOOD votes of a GOOD verdict: a tie is BAD."""
+    """Smallest share of GOOD votes that makes a verdict GOOD: just above one half, because a tie is BAD."""
 
     def __init__(self, name: str, prompts: JudgePrompts, chat: Chat | None, votes: int, seed: int) -> None:
-        """`chat` is the policy's: it turns the states and actions that scores are asked for into text; else None."""
+        """`chat` is the policy's, needed to turn tokens into text for scores; None for a judge of texts only."""
         self.name, self.prompts, self.votes = name, prompts, votes
         self._policy_chat, self._seed = chat, seed
         self.asked = 0
-        """Things that were judged so far, however many votes each had."""
+        """Steps and answers judged so far, each counted once however many votes it had."""
         self.failed = 0
-        """Of those, how many failed at the server."""
+        """How many of them failed at the server."""
         self.failure = ""
-        """Why the first of them did."""
+        """Error of the first one that failed."""
         self.again = False
-        """Whether what got no verdict is asked about once more."""
+        """Whether to ask once more about a step or answer that got no verdict."""
 
     @property
     def _chat(self) -> Chat:
@@ -110,9 +113,9 @@ class RationaleJudge(ABC):
         return self._policy_chat
 
     def check_failures(self, limit: float) -> None:
-        """Raise `DataError` when more than `limit` of what it was asked failed at its server: nulls of nobody's making.
+        """Raise `DataError` when verdicts are missing for more than a share `limit` because the server failed.
 
-        Answers that were given are stored, so whoever asks again pays only for these.
+        Answers that did arrive are stored, so the next run asks, and pays for, only the failed ones.
         """
         if self.failed > limit * self.asked:
             raise DataError(
@@ -123,10 +126,10 @@ class RationaleJudge(ABC):
 
     @abstractmethod
     def say(self, prompts: Sequence[str], seeds: Sequence[Sequence[int]], warmth: float = 0.0) -> list[list[Said]]:
-        """What is written to each prompt, once a seed, at the judge's temperature or `warmth` if that is higher."""
+        """The replies to each prompt, one per seed, at the judge's temperature or at `warmth` if that is higher."""
 
     def process_verdicts(self, trajectories: Sequence[Trajectory], questions: Mapping[str, str]) -> list[Verdict]:
-        """One verdict a step; `questions` are texts by id. The judge sees the conversation up to the step."""
+        """One verdict per step; `questions` maps id to text. The judge sees the conversation up to the step."""
         steps = [(trajectory, step.index) for trajectory in trajectories for step in trajectory.steps]
         shown = [step_prompt(self.prompts.process, questions[t.question_id], t, index) for t, index in steps]
         judged = self.judge(shown, GOOD_BAD)
@@ -136,7 +139,7 @@ class RationaleJudge(ABC):
         ]
 
     def outcome_verdicts(self, trajectories: Sequence[Trajectory], questions: Mapping[str, Question]) -> list[Verdict]:
-        """One verdict a trajectory, against the golden answers; one without an answer is BAD and is not asked about."""
+        """One verdict per trajectory, against the golden answers; BAD, without asking, where there is no answer."""
         answered = [trajectory for trajectory in trajectories if trajectory.stop is Stop.ANSWERED]
         shown = []
         for trajectory in answered:
@@ -168,7 +171,7 @@ class RationaleJudge(ABC):
         return [[_number(next(scores).score) for _ in trajectory.steps] for trajectory in trajectories]
 
     def judge(self, prompts: Sequence[str], words: tuple[str, str]) -> list[Judgement]:
-        """Ask each prompt `votes` times, and count. Seeds come from prompt and vote, so order does not matter."""
+        """Combine `votes` replies to each prompt. Seeds depend on prompt and vote only, so order does not matter."""
         judged = self._votes_on(prompts, range(self.votes), words)
         if self.again and (null := [i for i, said in enumerate(judged) if said.good is None]):
             again = range(self.votes, 2 * self.votes)
@@ -189,7 +192,7 @@ class RationaleJudge(ABC):
 
 
 def count(votes: Sequence[Said], words: tuple[str, str]) -> Judgement:
-    """What votes say together."""
+    """Combine the votes on one prompt."""
     verdicts = [None if vote.error else parse(vote.text, words, vote.ended) for vote in votes]
     given = [verdict for verdict in verdicts if verdict is not None]
     if not given:
@@ -202,7 +205,7 @@ def count(votes: Sequence[Said], words: tuple[str, str]) -> Judgement:
 
 
 def step_prompt(template: str, question: str, trajectory: Trajectory, index: int) -> str:
-    """The process prompt for one step: what went before as numbered actions and results."""
+    """The process prompt for one step, with the earlier steps as numbered actions and results."""
     before = [
         f"Action {step.index + 1}: {step.action.text}\nResult {step.index + 1}: {step.observation}"
         for step in trajectory.steps[:index]
@@ -212,24 +215,24 @@ def step_prompt(template: str, question: str, trajectory: Trajectory, index: int
 
 
 def process_prompt(template: str, question: str, conversation: str, action: str) -> str:
-    """The process prompt of a question, what happened before, and the action to judge."""
+    """The process prompt for a question, the conversation so far, and the action to judge."""
     return _fill(
         template, question=question, conversation=conversation or "(nothing: this is the first)", action=action
     )
 
 
 def reward_prompt(template: str, conversation: str, action: str) -> str:
-    """The reward prompt of a state and an action."""
+    """The reward prompt for a state (as text) and an action."""
     return _fill(template, conversation=conversation, action=action)
 
 
 def outcome_prompt(template: str, question: str, answer: str, golden: Sequence[str]) -> str:
-    """The outcome prompt; several golden spellings stand side by side."""
+    """The outcome prompt; several golden answers are joined by " | "."""
     return _fill(template, question=question, answer=answer, golden=" | ".join(golden))
 
 
 def readable(chat: Chat, ids: Sequence[int]) -> str:
-    """A conversation's tokens as text, its turns apart, without special tokens."""
+    """A conversation's tokens as text: a line `---` separates turns, and special tokens are left out."""
     tokenizer = chat.tokenizer
     special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special} | set(
         tokenizer.all_special_ids
@@ -244,7 +247,7 @@ def readable(chat: Chat, ids: Sequence[int]) -> str:
 
 
 def _fill(template: str, **values: str) -> str:
-    """All placeholders at once, so that none in a value is filled; chat markup in a value is broken up."""
+    """Fill all placeholders at once, so that those inside a value stay; a blank breaks up chat markup in a value."""
     pattern = "|".join(re.escape(f"{{{name}}}") for name in values)
     return re.sub(pattern, lambda match: _MARKUP.sub(r"\g<0> ", values[match[0][1:-1]]), template)
 

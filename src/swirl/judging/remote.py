@@ -11,7 +11,7 @@ from swirl.judging.rationale import JudgePrompts, RationaleJudge, Said
 from swirl.models.chat import Chat
 
 _CUT = ("length", "content_filter")
-"""Why a server ends an answer that is not at its end."""
+"""The server's reasons for cutting an answer off."""
 
 
 class EndpointJudge(RationaleJudge):
@@ -30,13 +30,13 @@ class EndpointJudge(RationaleJudge):
         votes: int,
         seed: int,
     ) -> None:
-        """`sampling.max_tokens` is room for the reasons and the verdict; `chat` is the policy's, or None."""
+        """`sampling.max_tokens` must cover the reasons and the verdict; `chat` is the policy's, or None."""
         super().__init__(name, prompts, chat, votes, seed)
-        need_chance(votes, sampling)
+        check_votes_can_differ(votes, sampling)
         self._client, self._sampling = client, sampling
 
     def say(self, prompts: Sequence[str], seeds: Sequence[Sequence[int]], warmth: float = 0.0) -> list[list[Said]]:
-        """See `RationaleJudge`."""
+        """See `RationaleJudge.say`."""
         asks = [
             self._ask(prompt, seed, vote, warmth)
             for prompt, its_seeds in zip(prompts, seeds, strict=True)
@@ -64,8 +64,8 @@ class EndpointJudge(RationaleJudge):
         )
 
 
-def need_chance(votes: int, sampling: Sampling) -> None:
-    """Raises `ModelError` when several votes could not differ."""
+def check_votes_can_differ(votes: int, sampling: Sampling) -> None:
+    """Raise `ModelError` for no vote, and for several votes at temperature 0, which could not differ."""
     if votes < 1:
         raise ModelError(f"a judge needs at least one vote, got {votes}")
     if votes > 1 and sampling.temperature == 0:

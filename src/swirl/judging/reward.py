@@ -1,7 +1,7 @@
-"""The generative reward model: it is asked for a verdict in a user turn after the action, and says GOOD or BAD.
+"""The generative reward model: asked for a verdict in a user turn after the action, it replies GOOD or BAD.
 
 R(a | s) = P(GOOD) / (P(GOOD) + P(BAD)), read from the first token of its reply. The question may be any prompt file;
-golden labels are never shown to it.
+the model never sees golden labels.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from swirl.comb.combs import Comb, pack, share_out, split_teeth
+from swirl.comb.combs import Comb, group_by_budget, pack, split_teeth
 from swirl.comb.logprobs import final_logits
 from swirl.core.errors import ModelError
 from swirl.core.threads import spread
@@ -26,14 +26,14 @@ class RewardModel:
     model: Any
     chat: Chat
     question: str
-    """The judge's turn."""
+    """The user turn that asks for the verdict."""
     packed: bool = True
     token_budget: int = 16384
-    """Tokens that one forward reads, at most, unless one comb alone has more."""
+    """Maximum number of tokens in one forward pass, unless a single comb has more."""
     workers: int = 1
-    """Forwards at the same time."""
+    """Number of forward passes at the same time."""
     threshold: float = 0.5
-    """Least R of a GOOD verdict."""
+    """Smallest R of a GOOD verdict."""
 
     @property
     def verdict_ids(self) -> tuple[int, int]:
@@ -44,26 +44,26 @@ class RewardModel:
         return good, bad
 
     def question_ids(self, closed: bool) -> tuple[int, ...]:
-        """The judge's turn, up to where the verdict is given."""
+        """Ids of the question's turn up to where the verdict begins; `closed`: the action has its end of turn."""
         return self.chat.turn(self.question, closed)
 
     def tooth(self, action_ids: Sequence[int]) -> tuple[int, ...]:
-        """An action, the judge's turn and GOOD: the last token's prediction is the verdict."""
+        """Ids of an action, the question and GOOD: the prediction of the last token is the verdict."""
         closed = bool(action_ids) and action_ids[-1] in self.chat.end_ids
         return (*action_ids, *self.question_ids(closed), self.verdict_ids[0])
 
     def scores(self, combs: Sequence[Comb]) -> list[list[float]]:
-        """R for every tooth; the teeth are bare actions on their states. One list a comb."""
+        """R for every tooth, one list per comb; each tooth is an action on its state, without the question."""
         judged = [pack(comb.trunk, [(tooth.sees, self.tooth(tooth.ids)) for tooth in comb.teeth]) for comb in combs]
         return self.read(judged)
 
     def trajectory_scores(self, trajectories: Sequence[Trajectory]) -> list[list[float]]:
-        """R for every step of each trajectory, none for one without steps; each trajectory's tokens are read once."""
+        """R for every step, one list per trajectory; packed, each trajectory's tokens are read only once."""
         scores = iter(self.read([self.comb_of(trajectory) for trajectory in trajectories if trajectory.steps]))
         return [next(scores) if trajectory.steps else [] for trajectory in trajectories]
 
     def process_verdicts(self, trajectories: Sequence[Trajectory], questions: Mapping[str, str]) -> list[Verdict]:
-        """One verdict a step, whatever `questions` (texts by id) say: the conversation holds the question."""
+        """One verdict per step; `questions` is not used, because the conversation contains the question."""
         verdicts = []
         for trajectory, scores in zip(trajectories, self.trajectory_scores(trajectories), strict=True):
             verdicts += [
@@ -73,7 +73,7 @@ class RewardModel:
         return verdicts
 
     def comb_of(self, trajectory: Trajectory) -> Comb:
-        """The conversation as the trunk; a tooth behind each action asks about it."""
+        """A comb with the conversation as trunk; after each action, a tooth asks for its verdict."""
         teeth = []
         for k, step in enumerate(trajectory.steps):
             sees = len(trajectory.state_ids(k)) + len(step.token_ids)
@@ -82,12 +82,12 @@ class RewardModel:
         return pack(trajectory.state_ids(last), teeth)
 
     def read(self, combs: Sequence[Comb]) -> list[list[float]]:
-        """R for every tooth of combs whose teeth end where a verdict is read."""
+        """R for every tooth, one list per comb; each tooth must end with the token where the verdict is read."""
         if not self.packed and any(len(comb.teeth) > 1 for comb in combs):
             single = iter(self.read(split_teeth(combs)))
             return [[next(single)[0] for _ in comb.teeth] for comb in combs]
         sizes = [comb.packed_size for comb in combs]
-        groups = share_out(sizes, self.token_budget, self.workers)
+        groups = group_by_budget(sizes, self.token_budget, self.workers)
         scored = spread(lambda group: self._read_group([combs[index] for index in group]), groups, self.workers)
         scores = {
             index: row

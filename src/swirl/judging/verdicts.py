@@ -1,4 +1,4 @@
-"""From what a judge wrote, reasoning first, to its verdict: total, linear in the text, and None rather than a guess."""
+"""Parses a judge's verdict from its text, reasoning first: never fails, takes linear time, and never guesses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ GOOD_BAD = (GOOD, BAD)
 YES_NO = ("YES", "NO")
 
 _READ = 4000
-"""Characters at the end of a text that are looked at: a verdict comes last."""
+"""Characters at the end of a text that are read, because a verdict comes last."""
 
 _THOUGHT = re.compile(r"\s*<think(?:ing)?>", re.IGNORECASE)
 _THOUGHT_ENDS = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
@@ -18,39 +18,39 @@ _TAG = re.compile(r"</?\w{1,20}>")
 _WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
 
 _LABEL = re.compile(r"(?:[\W_]|boxed|text)*|[\W_]*(?:[^\W_]\w*[^\w\n:=]+){0,5}[^\W_]\w*[\s*`\"')\]]*[:=→–—-][\W_]*")
-"""What may stand before a verdict that has a line to itself: marks, or up to six words and a colon."""
+"""What may precede a verdict on a line of its own: punctuation, or a label of up to six words and a colon."""
 _VERDICT = re.compile(
     r"(?:\b|_)(?:verdict|judge?ment|decision|conclusion|assessment|evaluation|(?<!to )grade|rating|overall)"
     r"(?:\b|_)",
     re.IGNORECASE,
 )
-"""What a label says that is surely a verdict's: "Answer to grade: no" only repeats what was shown."""
+"""Words that mark a label as a verdict's; "Answer to grade: no" has none, and only repeats the prompt."""
 
 _CLAUSE = re.compile(
     r"[.;:!?](?!\w)|[–—→]|\s-+\s|\bbut\b"
     r"|(?:,|\band\b|\bso\b)(?=\s+(?:so|and|but|is|therefore|thus|hence|then|which|making|it|this|that|the|my|I|we)\b)",
     re.IGNORECASE,
 )
-"""Where a clause ends and another begins. A comma alone is no end: 'not, in my view, GOOD'."""
+"""A boundary between clauses. A comma alone is none: 'not, in my view, GOOD'."""
 _UNDECIDED = re.compile(
     r"\b(?:not|never|neither|nor|no|none|nothing|cannot|without|hardly|barely|scarcely|far from|unlikely|doubt\w*|hard"
     r"|harder|difficult|impossible|rather than|instead of|might|may|could|would be|would have|whether|if|unless|perhaps"
     r"|maybe|possibly)\b|n['’]t\b|(?:\bor|[/|])[\W_]*$",
     re.IGNORECASE,
 )
-"""What in its clause makes the word no verdict: "not very GOOD", "might be GOOD", "GOOD or BAD", "YES/NO"."""
+"""Before GOOD, in its clause, these make it no verdict: "not very GOOD", "might be GOOD", "BAD or GOOD", "BAD/GOOD"."""
 _SAID = re.compile(r"\b(?:is|are|was|be|as)(?:\s+[^\W_]+)?[\W_]*$", re.IGNORECASE)
-"""What comes before a verdict in a sentence that gives it in small letters: "The step is clearly good."."""
+"""What precedes a lower-case verdict in a sentence that states it: "The step is clearly good."."""
 
 
 def parse(text: str, words: tuple[str, str] = GOOD_BAD, ended: bool = True) -> bool | None:
-    """Whether the verdict is the first of `words`; None when there is none. `ended` is False for a text that was cut.
+    """Whether the verdict is the first of `words`, None if there is no verdict; `ended` is False for a text cut off.
 
-    The verdict is the last of the two words, in any case, that has a line to itself but for a label such as `Verdict:`,
-    or that ends the text in a sentence which gives it: in capitals, emphasised, or as in "The step is good.". Markdown,
-    brackets, tags and punctuation around it do not matter. Of a text that was cut, only a line with such a label
-    counts; of thoughts, which `</think>` closes, nothing. A word inside a sentence ("a good query, but ...") is
-    reasoning, not a verdict; so is one that its clause negates or leaves open.
+    The verdict is the last of the two words, in upper or lower case, that stands alone on a line (a label such as
+    `Verdict:` may precede it), or that ends the text in a sentence which states it: in capitals, emphasised, or as in
+    "The step is good.". Markdown, brackets, tags and punctuation around it are ignored. In a text that was cut off,
+    only a line with a verdict's label counts; thoughts, up to `</think>`, never count. A word inside a sentence
+    ("a good query, but ...") is reasoning, not a verdict, and so is a word that its clause negates or leaves open.
     """
     thoughts = list(_THOUGHT_ENDS.finditer(text))
     if not thoughts and _THOUGHT.match(text):
@@ -65,7 +65,7 @@ def parse(text: str, words: tuple[str, str] = GOOD_BAD, ended: bool = True) -> b
         clause = before[max((end.end() for end in _CLAUSE.finditer(before)), default=0) :]
         if _UNDECIDED.search(clause) or "?" in after:
             if number == 0:
-                return None  # it ends undecided
+                return None  # the text ends undecided
             continue
         label = _LABEL.fullmatch(before) is not None
         if label and (_VERDICT.search(before) or (ended and (number == 0 or not _WORD.search(before)))):
@@ -76,7 +76,7 @@ def parse(text: str, words: tuple[str, str] = GOOD_BAD, ended: bool = True) -> b
 
 
 def _gives(clause: str, word: str, after: str) -> bool:
-    """Whether the word that ends a text within a sentence is its verdict, and not a part of the reasoning."""
+    """Whether a word that ends the text inside a sentence is the verdict rather than part of the reasoning."""
     if word.isupper() or clause[-1:] in tuple("*_`\"'“‘{[(") or not _WORD.search(clause):
         return True
     return _SAID.search(clause) is not None and (after.strip()[:1] in (".", "!") or _VERDICT.search(clause) is not None)

@@ -1,1 +1,1 @@
-"""Language models: tokenizer, chat template, training from nothing, loading and saving."""
+"""Language models: loading and saving, pointers, adapters, chat templates, prompts, FLOPs."""

@@ -1,7 +1,7 @@
-"""LoRA adapters (peft) inside a causal LM: the weights that train, while the base stays as it is.
+"""LoRA adapters (peft) inside a causal LM: only the adapter is trained, the base stays as it is.
 
-Adapters are always float32, whatever the base's type, so that small updates are not lost to rounding; there is no
-dropout, since the log-probabilities that are trained on must be those that were sampled from.
+Adapters are always float32, whatever the base's dtype, so that small updates are not lost to rounding. There is no
+dropout, since training must see the log-probabilities that actions were sampled with.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from swirl.models.pointers import point_to_same
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."
-"""What peft's own wrapper puts before every name in a file."""
+"""The prefix of every parameter name in a file that peft's own wrapper writes."""
 
 
 def add(model: Any, rank: int, alpha: int, targets: Sequence[str], seed: int) -> None:
@@ -48,7 +48,10 @@ def is_on(model: Any) -> bool:
 
 @contextmanager
 def switched_off(model: Any) -> Iterator[None]:
-    """The base alone, in this block. The switch is in the model, so no other thread may use the model meanwhile."""
+    """Switch the adapter off in this block, which leaves the base alone.
+
+    The switch is in the model, so no other thread may use the model meanwhile.
+    """
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
@@ -62,7 +65,7 @@ def switched_off(model: Any) -> Iterator[None]:
 
 
 def save(model: Any, base: Path, folder: Path) -> None:
-    """The adapter as peft writes it, and a pointer to the base, whose folder is `base`: no copy of its weights."""
+    """Save the adapter as peft does, with a pointer to the base in folder `base` instead of a copy of its weights."""
     from peft import get_peft_model_state_dict
     from safetensors.torch import save_file
 
@@ -72,7 +75,7 @@ def save(model: Any, base: Path, folder: Path) -> None:
         {_PREFIX + name.removeprefix(_PREFIX): value.detach().cpu().contiguous() for name, value in state.items()},
         folder / WEIGHTS,
     )
-    # Sets in a fixed order, and no path of this machine: the same run writes the same bytes.
+    # Sets are sorted and no local path is written, so that the same run writes the same bytes.
     config = model.peft_config["default"].to_dict()
     plain = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
     plain |= {"base_model_name_or_path": None, "inference_mode": True}
@@ -80,7 +83,7 @@ def save(model: Any, base: Path, folder: Path) -> None:
 
 
 def load(model: Any, folder: Path) -> None:
-    """Put the adapter of a folder on its base, all of it frozen. Raises `ModelError` when it does not fit."""
+    """Put the adapter of a folder on its base, with all weights frozen. Raises `ModelError` when it does not fit."""
     from peft import LoraConfig, set_peft_model_state_dict
     from safetensors.torch import load_file
 

@@ -1,4 +1,4 @@
-"""From text to the exact tokens of a conversation, append-only: nothing sampled is ever encoded again."""
+"""From text to the exact tokens of a conversation, append-only: sampled tokens are never encoded again from text."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ from swirl.core.errors import ModelError
 
 _SAID = ("QUESTION-SENTINEL", "REPLY-SENTINEL", "RESULT-SENTINEL", "SECOND-REPLY-SENTINEL", "LAST-RESULT-SENTINEL")
 _OPTIONS = {"enable_thinking": False, "date_string": "26 Jul 2024"}
-"""What templates may ask: answers without hidden reasoning, and a date that is the same every day (Llama's own)."""
+"""Options that templates may read: no hidden reasoning, and a fixed date (the default of Llama's template)."""
 
 
 class Chat:
     """A tokenizer's chat template taken apart into the pieces that token-exact rollouts append.
 
-    Conversations start with a user turn and alternate; there is no system turn, which not every family has. Raises
-    `ModelError` when the tokenizer has no chat template, its template rewrites earlier turns, so that states would not
-    be prefixes of one sequence, or nothing marks the end of a model turn.
+    Conversations start with a user turn and alternate; there is no system turn, since not every model family has one.
+    Raises `ModelError` when the tokenizer has no chat template, when its template rewrites earlier turns (states would
+    not be prefixes of one sequence), and when no special token closes a model turn.
 
-    One kind of rewriting is mended: what the template gives the model to begin with but drops from past turns (Qwen3's
-    empty `<think>` block) stays where it is. `dropped` is that text, "" for templates that only append.
+    One kind of rewriting is undone: text that the template puts at the start of the model's current turn but drops from
+    past turns (Qwen3's empty `<think>` block) is kept in past turns. `dropped` is that text, "" for templates that only
+    append.
     """
 
     def __init__(self, tokenizer: Any, ends: Iterable[int] = ()) -> None:
-        """`ends` are further tokens that end a reply, as a model's generation config lists them."""
+        """`ends` are the ids of further tokens that end a reply, as a model's generation config lists them."""
         self.tokenizer = tokenizer
-        self._lock = Lock()  # a fast tokenizer is changed by each call's options, and threads share it
+        self._lock = Lock()  # each call's options change the state of a fast tokenizer, which threads share
         self._known: dict[str, list[int]] = {}
         if not getattr(tokenizer, "chat_template", None):
             raise ModelError("the tokenizer has no chat template; use an instruction-tuned model or set one")
@@ -36,11 +37,11 @@ class Chat:
         self._take_apart()
         self.end_id = self._end_of_turn()
         self.end_text = str(tokenizer.decode([self.end_id])).strip()
-        """The end of turn as it is written."""
+        """The end-of-turn token as text."""
         self.end_ids = frozenset({self.end_id, tokenizer.eos_token_id, *ends} - {None})
 
     def _take_apart(self) -> None:
-        """Find the pieces, and check that they make up a longer conversation."""
+        """Find the template's pieces, and check that a longer conversation is made of them."""
         question, reply, result, second, last = _SAID
         opening, whole, longer = (self._render(_SAID[:turns]) for turns in (1, 3, 5))
         once = all(whole.count(said) == 1 for said in _SAID[:3]) and opening.count(question) == 1
@@ -77,7 +78,7 @@ class Chat:
         return int(ids[0])
 
     def _render(self, said: Iterable[str]) -> str:
-        """The template's text of a conversation that the user begins, up to where the model speaks."""
+        """The template's text of a conversation that the user begins, up to where the model's turn starts."""
         from jinja2 import TemplateError
 
         messages = [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(said)]
@@ -88,7 +89,7 @@ class Chat:
         return str(text)
 
     def _encode(self, text: str, foreign: bool = False) -> list[int]:
-        """Token ids; in `foreign` text (questions, results) the names of special tokens are plain text."""
+        """Token ids; in `foreign` text (questions, results) the names of special tokens are read as plain text."""
         with self._lock:
             ids = self.tokenizer(text, add_special_tokens=False, split_special_tokens=foreign)["input_ids"]
         return [int(i) for i in ids]
@@ -100,9 +101,9 @@ class Chat:
         return self._known[text]
 
     def _between(self, before: str, text: str, after: str) -> list[int]:
-        """Ids of foreign text between two pieces of the template, as in the whole conversation.
+        """Ids of foreign text between two pieces of the template, encoded together as in the whole conversation.
 
-        A text that has the name of a special token in it is encoded apart from the pieces, where names are plain text.
+        A text that contains the name of a special token is encoded separately, so that the name is read as plain text.
         """
         ids, first, last = self._encode(before + text + after), self._piece(before), self._piece(after)
         wanted = sum(i in self._special for i in (*first, *last))
@@ -111,7 +112,7 @@ class Chat:
         return [*first, *self._encode(text, True), *last]
 
     def prompt(self, text: str) -> tuple[int, ...]:
-        """Ids of a conversation that opens with the user's `text`, up to where the model speaks."""
+        """Ids of a conversation that opens with the user's `text`, up to where the model's turn starts."""
         return tuple(self._between(self._before_question, self._said(text), self._after_question))
 
     def turn(self, text: str, closed: bool) -> tuple[int, ...]:
@@ -120,11 +121,11 @@ class Chat:
         return tuple(ids[1:] if closed else ids)
 
     def markup(self, turns: Sequence[tuple[str, str]]) -> str:
-        """A conversation of (role, content), user first and by turns, as the template writes it."""
+        """A conversation as the template writes it; its (role, content) pairs alternate, the user's first."""
         return self._render([content for _, content in turns])
 
     def encode(self, text: str) -> tuple[int, ...]:
-        """Ids of a reply that somebody else sampled, without its end of turn."""
+        """Ids of a reply that was sampled elsewhere, without its end of turn."""
         return self.reply(text)[:-1]
 
     def count(self, text: str) -> int:
@@ -132,16 +133,16 @@ class Chat:
         return len(self._encode(text, True))
 
     def reply(self, text: str) -> tuple[int, ...]:
-        """Ids of a reply written by hand (demonstrations), its end of turn included."""
+        """Ids of a reply that was written, not sampled (demonstrations), its end of turn included."""
         opening = self._piece(self._after_result)
         ids = self._between(self._after_result + self._lead, text, "")
         ids = ids[len(opening) :] if ids[: len(opening)] == opening else self._encode(text, True)
         return (*ids, self.end_id)
 
     def text(self, ids: tuple[int, ...] | list[int]) -> str:
-        """What a reply says, special tokens left out."""
+        """The text of a reply, without special tokens."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     def _said(self, text: str) -> str:
-        """The user's text as the template shows it: some trim it."""
+        """The user's text as the template renders it: some templates trim it."""
         return text.strip() if self._trims else text

@@ -1,4 +1,4 @@
-"""What a step of training computes, and what this device could: the two sides of MFU (model FLOPs utilisation)."""
+"""FLOPs of a training step and peak FLOPs per second of a device: the two sides of MFU (model FLOPs utilisation)."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from swirl.core.threads import spread
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What one step read and computed."""
+    """Tokens and FLOPs of one training step."""
 
     tokens: float = 0.0
-    """Tokens that the policy read to learn from them."""
+    """Tokens that the policy read in the forward pass of the update."""
     flops: float = 0.0
     """FLOPs of the weight matrices of the policy and the reference; attention and the reward model are left out."""
 
@@ -23,7 +23,7 @@ class Work:
 
 
 def matrix_flops(model: Any, tokens: float, predicted: float, training: bool) -> float:
-    """FLOPs of the weight matrices: 2 a parameter and token forward, 6 with the backward pass (4 where it is frozen).
+    """FLOPs of the weight matrices: 2 per parameter and token forward, 6 with the backward pass (4 if frozen).
 
     `tokens` go through the decoder and `predicted` of them through the head; attention's own products are left out.
     """
@@ -39,9 +39,9 @@ def matrix_flops(model: Any, tokens: float, predicted: float, training: bool) ->
 
 
 def matmul_flops(device: Any, dtype: Any, workers: int) -> float:
-    """FLOPs a second that products of square matrices of `dtype` reach on `device`, `workers` of them at a time.
+    """FLOPs per second of products of square matrices of `dtype` on `device`, `workers` of them at a time.
 
-    The best of three measurements: what else runs on the machine only takes away.
+    It is the best of three measurements, since other load on the machine can only slow one down.
     """
     import torch
 

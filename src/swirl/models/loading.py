@@ -14,28 +14,28 @@ from swirl.models.pointers import follow
 
 Dtype = Literal["float32", "bfloat16"]
 _SOME = ("config.json", "tokenizer_config.json")
-"""What a folder has one of that is asked for less than weights."""
+"""A folder without a pointer must hold one of these, when its weights are not needed."""
 
 
-def deterministic(threads: int) -> None:
-    """Make torch repeat itself: a fixed number of threads, deterministic kernels or an error.
+def make_deterministic(threads: int) -> None:
+    """Make torch reproducible: a fixed number of threads, and an error where a kernel is not deterministic.
 
-    On a GPU a warning instead of the error: there torch has no deterministic cumulative sum, which sampling needs.
+    On a GPU there is a warning instead: torch has no deterministic cumulative sum there, which sampling needs.
     """
     import torch
 
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the GPU is first used
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
-    # Filling memory that nothing of ours reads costs a tenth of the time.
+    # Filling uninitialised memory, which none of our code reads, would cost a tenth of the time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def load_model(folder: Path, device: str, attention: str, dtype: Dtype = "float32") -> Any:
-    """The model of a folder, in evaluation mode: its own weights, those it points to, or an adapter on those.
+    """The model of a folder, in evaluation mode: its own weights, those it points to, or an adapter on the latter.
 
-    Weights are of type `dtype`, an adapter's float32. Raises `ModelError` when there is none, or when what a pointer
-    names is missing or changed.
+    Weights have type `dtype`, an adapter's float32. Raises `ModelError` when there is no model, or when a file that a
+    pointer names is missing or changed.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -57,7 +57,7 @@ def load_model(folder: Path, device: str, attention: str, dtype: Dtype = "float3
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer of a folder, or of what it points to. Raises `ModelError` when there is none."""
+    """The tokenizer of a folder, or of the model it points to. Raises `ModelError` when there is none."""
     from transformers import AutoTokenizer
 
     source, trusted = _find(folder, weights=False)
@@ -79,7 +79,7 @@ def load_chat(folder: Path) -> Chat:
 
 
 def context_of(model: Any, limit: int = 0) -> int:
-    """Longest conversation in tokens: the model's own, or `limit` if that is shorter (0: no limit)."""
+    """Longest conversation in tokens: the model's own maximum, or `limit` if that is shorter (0: no limit)."""
     own = int(model.config.get_text_config().max_position_embeddings)
     return min(own, limit) if limit else own
 
@@ -94,7 +94,7 @@ def configured_context(folder: Path, limit: int = 0) -> int:
 
 
 def save(model: Any, tokenizer: Any, folder: Path, base: Path | None = None) -> None:
-    """Weights as safetensors, configuration and tokenizer; of a model with an adapter, that and a pointer to `base`."""
+    """Save weights as safetensors, configuration and tokenizer, or just an adapter and a pointer to its `base`."""
     folder.mkdir(parents=True, exist_ok=True)
     if adapters.is_on(model):
         if base is None:
@@ -111,7 +111,7 @@ def is_adapter(folder: Path) -> bool:
 
 
 def _find(folder: Path, weights: bool) -> tuple[Path, bool]:
-    """Where the files of a model's folder are, checked with or without the weights, and whether code there may run."""
+    """Where the files of a model's folder are, checked with or without weights, and whether their code may run."""
     if not any((folder / name).exists() for name in (POINTER, *(("config.json",) if weights else _SOME))):
         what = "model" if weights else "tokenizer"
         raise ModelError(f"{folder} holds no {what}; run `dvc repro` to make it, or give the folder of one")

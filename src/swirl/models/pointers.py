@@ -17,13 +17,13 @@ NAME = "model.json"
 _PATTERNS = ("*.safetensors", "*.json", "*.model", "*.txt", "*.jinja")
 _CODE = "*.py"
 _LARGEST = 1 << 20
-"""Bytes of a pointer file that are read, at most."""
+"""Maximum number of bytes that are read of a pointer file."""
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 @dataclass(frozen=True, slots=True)
 class Pointer:
-    """A pretrained model of the Hugging Face hub or of a local folder."""
+    """A pretrained model on the Hugging Face hub or in a local folder."""
 
     model: str
     """Hub id, or a folder: absolute, or relative to the folder that the pointer is in."""
@@ -41,9 +41,9 @@ def write_pointer(
     """Resolve `model`, write `folder`/model.json, and return where the weights are.
 
     `model` is a folder (absolute, or relative to `root`, by default the current folder) or else a hub id; `revision`
-    is a branch, tag or commit of the hub ("": main) and is written down as a commit. The hub's files go to its own
-    cache, read with the environment's HF_TOKEN. Raises `ModelError`, saying what to do, when there is no such model,
-    it is not granted, cannot be reached, or has no safetensors weights or configuration.
+    is a branch, tag or commit on the hub ("": main) and is stored as a commit. Files from the hub go to its own cache,
+    downloaded with the environment's HF_TOKEN. Raises `ModelError`, saying what to do, when the model does not exist,
+    is gated, cannot be reached, or has no safetensors weights or configuration.
     """
     place = ((root or Path.cwd()) / Path(model).expanduser()).resolve()
     if place.is_dir():
@@ -66,9 +66,9 @@ def write_pointer(
 def write_locked_pointer(
     folder: Path, model: str, revision: str, trust_remote_code: bool, root: Path, lock: Path
 ) -> None:
-    """`write_pointer`, which for a hub model without a `revision` takes the commit that the file `lock` holds.
+    """Like `write_pointer`, but for a hub model without a `revision` take the commit that the file `lock` has for it.
 
-    The first time it writes it there, so that later runs ask for the same weights.
+    If `lock` has none yet, the commit found is written there, so that later runs ask for the same weights.
     """
     known: dict[str, str] = {}
     if lock.exists():
@@ -85,7 +85,7 @@ def write_locked_pointer(
 
 
 def point_to_same(base: Path, folder: Path) -> None:
-    """Write `folder`/model.json: to what the model's folder `base` points to, or to `base` if it holds weights."""
+    """Write a pointer into `folder`: to what the model's folder `base` points to, or to `base` if it holds weights."""
     found = read_pointer(base)
     if found is None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -125,9 +125,9 @@ def read_pointer(folder: Path) -> Pointer | None:
 def follow(folder: Path, weights: bool = True) -> tuple[Path, bool]:
     """Where the weights of a model's folder are, and whether code that comes with them may run.
 
-    A folder without a pointer holds its own. Raises `ModelError` when a file that the pointer names is missing or is
-    not what it was (without `weights`, the weights themselves are not read for that), and what `write_pointer` raises
-    when the hub's cache must be filled again.
+    A folder without a pointer holds its own weights. Raises `ModelError` when a file that the pointer names is missing
+    or has changed (without `weights`, the weights themselves are not hashed), and, as `write_pointer` does, when files
+    must be downloaded again and cannot be.
     """
     pointer = read_pointer(folder)
     if pointer is None:
@@ -156,14 +156,14 @@ def check_complete(source: Path, name: str) -> None:
 
 
 def _files(source: Path, code: bool) -> list[Path]:
-    """The files that loading reads, in order of name."""
+    """The files that loading reads, sorted by name."""
     patterns = (*_PATTERNS, _CODE) if code else _PATTERNS
     return sorted({path for pattern in patterns for path in source.glob(pattern) if path.is_file()})
 
 
 def _checksums(files: Iterable[Path]) -> dict[str, str]:
     files = list(files)
-    with ThreadPoolExecutor(4) as pool:  # hashing lets go of Python's lock
+    with ThreadPoolExecutor(4) as pool:  # hashing releases the GIL
         return {path.name: found.sha256 for path, found in zip(files, pool.map(checksum, files), strict=True)}
 
 
@@ -183,7 +183,7 @@ def _check(source: Path, pointer: Pointer, folder: Path, weights: bool) -> None:
 
 
 def _snapshot(model: str, revision: str, code: bool) -> Path:
-    """The hub's files of one revision in its cache; what is there already is not asked for again."""
+    """Folder of a revision's files in the hub's cache; files that are there already are not downloaded again."""
     from huggingface_hub import errors, snapshot_download
 
     patterns = [*_PATTERNS, *([_CODE] if code else [])]
@@ -200,7 +200,7 @@ def _snapshot(model: str, revision: str, code: bool) -> Path:
         raise ModelError(
             f"the hub has no model {model}, or it is private: check the name, or set HF_TOKEN in the environment"
         ) from None
-    except Exception as error:  # of the many ways in which a network fails
+    except Exception as error:  # there are many ways in which a network fails
         reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
         raise ModelError(
             f"{model} at {revision} is not whole in the cache and could not be downloaded ({reason}); go online once, "

@@ -14,12 +14,12 @@ _PLACE = re.compile(r"\{(question|steps|tools)\}")
 
 @dataclass(frozen=True, slots=True)
 class Prompts:
-    """The user's first turn, with `{question}`, `{steps}` and, where it is wanted, `{tools}`."""
+    """Templates of the user's first turn, with `{question}`, `{steps}` and, optionally, `{tools}`."""
 
     tasks: Mapping[str, str]
-    """By task."""
+    """Task -> template."""
     closed_book: str
-    """When there are no tools; without `{tools}`."""
+    """The template for answering without tools; it has no `{tools}`."""
 
 
 def read_prompt(path: Path) -> str:
@@ -31,9 +31,9 @@ def read_prompt(path: Path) -> str:
 
 
 def fill(prompt: str, question: str, steps: int, tools: str = "") -> str:
-    """A prompt with its `{question}`, `{steps}` and `{tools}`; any other brace stays as it is.
+    """Fill in a prompt's `{question}`, `{steps}` and `{tools}`; any other brace stays as it is.
 
-    All at once, so that none in a question or in what a tool says of itself is filled.
+    All are filled in at once, so that a placeholder inside a question or a tool's description stays as it is, too.
     """
     values = {"question": question, "steps": str(steps), "tools": tools}
     return _PLACE.sub(lambda match: values[match[1]], prompt)

@@ -1,4 +1,4 @@
-"""Models that a run does without: a folder that says why, so that every stage has its output."""
+"""Models that a run skips: their folder holds the reason, so that every stage still has its output."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _NAME = "absent.json"
 
 
 def mark_skipped(folder: Path, why: str) -> None:
-    """Let a model's folder say that there is none, and why."""
+    """Write into a model's folder that there is no model, and why."""
     save_json({"why": why}, folder / _NAME)
 
 

@@ -1,1 +1,1 @@
-"""What flows need beside Prefect: stages as process groups, settings laid over, worktrees to run them in."""
+"""What flows need besides Prefect: commands as process groups, signals, worktrees for runs with overrides."""

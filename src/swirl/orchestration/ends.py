@@ -1,4 +1,4 @@
-"""What asks a program to end, beside Ctrl-C: SIGTERM, and SIGHUP when its terminal closes."""
+"""Signals that ask a program to end, besides Ctrl-C: SIGTERM, and SIGHUP when its terminal closes."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ _ENDS = (signal.SIGTERM, signal.SIGHUP)
 
 
 def when_asked_to_end(act: Callable[[int], None]) -> None:
-    """Call `act` with the signal's number, once: a second signal would break into the clean-up.
+    """Call `act` with the number of the first such signal, and ignore later ones, which would interrupt the clean-up.
 
-    A signal that is ignored already (as nohup ignores SIGHUP) stays ignored.
+    A signal that is already ignored (nohup ignores SIGHUP) stays ignored.
     """
 
     def end(number: int, frame: FrameType | None) -> None:

@@ -1,8 +1,8 @@
-"""Commands that end as a whole: each runs with all that it starts in a process group of its own.
+"""Commands that end together with all the processes they start: each has a process group of its own.
 
 Killing DVC alone would leave its stage alive, and the next run would write to the same files. So a small process,
-this file run as a script, leads the group and reads from a pipe that the flow holds. When the pipe ends, because the
-flow was cancelled, crashed or was killed, it ends the group and what else descends from it.
+this file run as a script, leads the group and reads from a pipe that the flow keeps open. When the pipe closes, because
+the flow was cancelled, crashed or was killed, that process ends the group and its other descendants.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ import psutil
 GRACE = 10.0
 """Seconds between asking a group to end and killing it; Prefect's worker gives a flow 30."""
 TRACKING = "swirl.tracking.worker"
-"""The module, as its command names it, that records a stage from a session of its own."""
+"""The module that records a stage, in a session of its own; its command line contains this name."""
 
 _ENDING = threading.Lock()
 
 
 class Groups:
-    """The commands of one flow that are running."""
+    """The running commands of one flow."""
 
     def __init__(self) -> None:
         self._running: set[subprocess.Popen[bytes]] = set()
@@ -44,9 +44,9 @@ class Groups:
     def lines(
         self, command: list[str], folder: Path, env: dict[str, str]
     ) -> Iterator[tuple[subprocess.Popen[bytes], Iterator[str]]]:
-        """The started command, and its output line by line; a progress bar counts as its last state.
+        """Start a command, and yield it and the lines of its output; of a progress bar only the last state.
 
-        The exit status is known when the context has ended; so is that no process of the group is left.
+        After the context has ended, the exit status is known and no process of the group is left.
         """
         process = subprocess.Popen(
             [sys.executable, __file__, *command],
@@ -72,7 +72,7 @@ class Groups:
             self._running.discard(process)
 
     def stop(self) -> None:
-        """End every command, and each one that is still to start."""
+        """End every running command, and each one that starts later."""
         self._stopped.set()
         running = list(self._running)
         for process in running:
@@ -82,15 +82,16 @@ class Groups:
 
 
 def _close(process: subprocess.Popen[bytes]) -> None:
-    """Let the leader know that its group is to end."""
+    """Close the leader's standard input, so that it ends its group."""
     assert process.stdin is not None
     with contextlib.suppress(OSError):
         process.stdin.close()
 
 
 def main(command: list[str]) -> int:
-    """Lead the group: run a command until it ends or standard input does, then end what is left. Its exit status."""
-    signal.signal(signal.SIGTERM, lambda *_: None)  # goes to the whole group, and a handler is not inherited
+    """Lead the group: run a command until it or standard input ends, end what is left, return the exit status."""
+    # SIGTERM goes to the whole group, and the leader has to survive it. Children do not inherit a handler.
+    signal.signal(signal.SIGTERM, lambda *_: None)
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
     threading.Thread(target=_end_with_input, daemon=True).start()
     status = process.wait()
@@ -105,8 +106,8 @@ def _end_with_input() -> None:
 
 
 def _end_all() -> None:
-    """Ask all that was started to end, also what is in a session of its own; kill what does not in `GRACE` seconds."""
-    with _ENDING:  # when the command ends because we ask it to, the main thread comes here, too, and waits
+    """Ask all started processes to end, also in other sessions; kill those that still run after `GRACE` seconds."""
+    with _ENDING:  # the command ends when asked to, and the main thread then gets here, too, and waits
         away = _away(psutil.Process())
         for number in (signal.SIGTERM, signal.SIGKILL):
             deadline = time.monotonic() + GRACE
@@ -118,10 +119,10 @@ def _end_all() -> None:
 
 
 def _away(parent: psutil.Process) -> list[psutil.Process]:
-    """What has descended from a process, but for the tracking of a stage: that still has to say how the stage ended.
+    """All descendants of a process except a stage's tracking worker, which still has to record how the stage ended.
 
-    Its parents known, a process in a session of its own (an MCP server, a worker of torchrun) is found. When they
-    have ended it is not, so this is asked before anything ends.
+    A process in a session of its own (an MCP server, a worker of torchrun) is found through its parents only, so this
+    is called while they are still running.
     """
     found = []
     for child in parent.children():
@@ -132,7 +133,7 @@ def _away(parent: psutil.Process) -> list[psutil.Process]:
 
 
 def _running(away: list[psutil.Process]) -> list[psutil.Process]:
-    """Those of this group, but for this one, and of `away`; one that has ended and was not waited for does not run."""
+    """The running processes of this group and of `away`, without this process and without zombies."""
     found = []
     for process in {*psutil.process_iter(), *away}:
         with contextlib.suppress(ProcessLookupError, psutil.Error):

@@ -1,9 +1,9 @@
 """A temporary git worktree with other settings, so that the project's own files stay as they are.
 
-It starts as what the user sees: the last commit, all uncommitted changes of tracked files, and the files that stages
-read and git does not know. It shares the DVC cache, so what was made before is restored, and what is made stays.
-It lies in `.swirl/worktrees/KEY`, the key standing for the overrides. A run that did not finish leaves its `.swirl`
-(journals of partial work) in `KEY.kept`, where the next one with the same overrides goes on.
+It starts from what the user sees: the last commit, all uncommitted changes of tracked files, and untracked files that
+stages read. It shares the project's DVC cache, so earlier outputs are restored from it and new ones stay in it. Its
+folder is `.swirl/worktrees/KEY`, where KEY is a hash of the overrides. A run that did not finish leaves its `.swirl`
+(journals of partial work) in `KEY.kept`, from which the next run with the same overrides resumes.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ from swirl.core.errors import DataError, SwirlError
 
 @dataclass(slots=True)
 class Worktree:
-    """A copy of the project while a run uses it."""
+    """The copy of the project that a run uses."""
 
     root: Path
     """The copy's project root."""
     finished: bool = False
-    """Whether the run came to its end, so that no partial work is worth keeping."""
+    """Whether the run came to its end, so that there is no partial work to keep."""
 
     def environment(self) -> dict[str, str]:
-        """What its stages run with: their own source, whatever is installed."""
+        """The environment variables with which its stages import the copy's source, whatever is installed."""
         source, before = self.root / "src", os.environ.get("PYTHONPATH")
         return {"PYTHONPATH": os.pathsep.join(filter(None, [str(source), before]))} if source.is_dir() else {}
 
     def save_experiment(self, name: str) -> str:
-        """Keep settings and results as a DVC experiment: empty, or why that was not possible."""
+        """Save settings and results as a DVC experiment; return why that was not possible, or the empty string."""
         from dvc.repo import Repo
 
-        with Repo(str(self.root)) as repo:  # what git is to hold, and may not know yet
+        with Repo(str(self.root)) as repo:  # outputs that git is to track, and may not track yet
             reports = [out.fs_path for out in repo.index.outs if not out.use_cache and Path(out.fs_path).exists()]
         try:
             if reports:
@@ -62,7 +62,7 @@ class Worktree:
 def worktree(root: Path, overrides: Mapping[str, Any]) -> Iterator[Worktree]:
     """A copy of the project `root` with `overrides` in its params.yaml, removed at the end.
 
-    Removes what killed runs have left, too. Raises `DataError` where git cannot make a worktree, and `SwirlError`
+    What killed runs have left is removed, too. Raises `DataError` where git cannot make a worktree, and `SwirlError`
     while another run has the same overrides.
     """
     prefix = _git(root, "rev-parse", "--show-prefix")
@@ -95,7 +95,7 @@ def worktree(root: Path, overrides: Mapping[str, Any]) -> Iterator[Worktree]:
 
 
 def sweep(root: Path) -> None:
-    """Remove the worktrees whose runs no longer run: the kernel frees the lock of a process that was killed."""
+    """Remove the worktrees of runs that were killed, whose locks the kernel has freed."""
     base = root / ".swirl/worktrees"
     if base.is_dir():
         with _alone(base):
@@ -104,7 +104,7 @@ def sweep(root: Path) -> None:
 
 @contextlib.contextmanager
 def _alone(base: Path) -> Iterator[None]:
-    """While one process sweeps, which takes each free lock for a moment, no other takes any."""
+    """Let one process at a time take locks, because a sweep takes each free lock for a moment."""
     with base.with_suffix(".mutex").open("a", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -122,7 +122,7 @@ def _sweep(root: Path, base: Path) -> None:
 
 def _remove(root: Path, folder: Path, prefix: str, finished: bool) -> None:
     kept, partial = folder.with_name(f"{folder.name}.kept"), folder / prefix / ".swirl"
-    if partial.is_dir() and not finished:  # else what is kept, if anything, is of an earlier run
+    if partial.is_dir() and not finished:  # otherwise keep what an earlier run may have left
         shutil.rmtree(kept, ignore_errors=True)
         os.replace(partial, kept)
     shutil.rmtree(folder, ignore_errors=True)
@@ -130,7 +130,7 @@ def _remove(root: Path, folder: Path, prefix: str, finished: bool) -> None:
 
 
 def _lock(path: Path) -> IO[str] | None:
-    """The locked file, to be closed at the end; None while another process has it."""
+    """The locked file, which is unlocked by closing it; None while another process has the lock."""
     file = path.open("a", encoding="utf-8")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -153,20 +153,20 @@ def _tree(root: Path) -> str:
 
 
 def _share_cache(root: Path, copy: Path) -> None:
-    """Let the copy use the project's DVC cache, and the settings that git does not know."""
+    """Let the copy use the project's DVC cache, and its local DVC settings, which git does not track."""
     from dvc.repo import Repo
 
     local = root / ".dvc/config.local"
     if local.exists():
         shutil.copy2(local, copy / ".dvc/config.local")
     with Repo(str(root)) as repo:
-        cache = repo.cache.legacy.path  # the folder itself; that of version 3 lies in it
+        cache = repo.cache.legacy.path  # the cache's top folder, which contains that of DVC 3
     with Repo(str(copy)) as repo, repo.config.edit("local") as config:
         config["cache"]["dir"] = cache
 
 
 def _share_tracking(root: Path, copy: Path) -> None:
-    """Let what waits for MLflow wait in the project, which stays."""
+    """Keep records that wait for MLflow in the project, which outlives the copy."""
     own, shared = copy / ".swirl/tracking", root / ".swirl/tracking"
     shared.mkdir(parents=True, exist_ok=True)
     own.parent.mkdir(exist_ok=True)
@@ -175,7 +175,7 @@ def _share_tracking(root: Path, copy: Path) -> None:
 
 
 def _bring_files(root: Path, copy: Path) -> None:
-    """Copy what stages read and neither git nor DVC knows: official files, say, or a tool not yet added."""
+    """Copy dependencies of stages that neither git nor DVC tracks, such as official files or a new tool."""
     from dvc.repo import Repo
 
     with Repo(str(copy)) as repo:
@@ -187,7 +187,8 @@ def _bring_files(root: Path, copy: Path) -> None:
         source = root / dep.relative_to(copy)
         files = sorted(source.rglob("*")) if source.is_dir() else [source]
         behind = {file.resolve() for file in files if file.is_symlink()}
-        inside = {one for one in behind if one.is_relative_to(root)}  # a stage's source
+        # Links to other files of the project, such as a stage's source, stay links; their targets are copied, too.
+        inside = {one for one in behind if one.is_relative_to(root)}
         for file in [*files, *sorted(inside)]:
             target = copy / file.relative_to(root)
             if file.is_file() and not (target.exists() or target.is_symlink()) and "__pycache__" not in file.parts:
@@ -196,7 +197,7 @@ def _bring_files(root: Path, copy: Path) -> None:
 
 
 def _git(folder: Path, *arguments: str, env: Mapping[str, str] | None = None) -> str:
-    """What git prints. Raises `DataError` with its complaint."""
+    """The output of a git command. Raises `DataError` with git's error message."""
     command = ["git", "-C", str(folder), *arguments]
     try:
         done = subprocess.run(command, env={**os.environ, **(env or {})}, capture_output=True, text=True, check=False)

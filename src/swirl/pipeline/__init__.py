@@ -1,1 +1,1 @@
-"""What runs the stages and shapes no output: their table, dvc.yaml, their source, environment, progress."""
+"""What running the stages needs but no output depends on: their table, dvc.yaml, source, environment, progress."""

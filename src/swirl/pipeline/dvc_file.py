@@ -16,33 +16,33 @@ PLACEHOLDER = re.compile(r"\$\{\s*([\w.]+)\s*\}")
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class DvcStage:
     """One stage of dvc.yaml after expansion. Paths are relative to the project root."""
 
     name: str
-    """As DVC says it: `train@swirl`."""
+    """The name in DVC: `train@swirl`."""
     params: tuple[str, ...]
-    """The keys of params.yaml that it depends on, as `filter` or `train.swirl`."""
+    """The keys of params.yaml that it depends on, such as `filter` or `train.swirl`."""
     deps: tuple[str, ...]
     outs: tuple[str, ...]
     """Outputs, metrics and plots."""
 
     @property
     def id(self) -> str:
-        """The name in paths: `train-swirl`."""
+        """The name in file names: `train-swirl`."""
         return self.name.replace("@", "-")
 
     @property
     def item(self) -> str:
-        """`swirl` of `train@swirl`; empty for a stage that is one."""
+        """`swirl` of `train@swirl`; empty for a stage without items."""
         return self.name.partition("@")[2]
 
 
-def read_stages(root: Path, params: Mapping[str, Any]) -> dict[str, Stage]:
+def read_stages(root: Path, params: Mapping[str, Any]) -> dict[str, DvcStage]:
     """All stages by DVC name, `foreach` and `matrix` expanded; empty without dvc.yaml.
 
-    `params` fills `${...}`. Not covered, as nothing here needs them: `wdir`, `vars` (in commands alone), and
-    items that are lists.
+    `${...}` is replaced by values of `params`. Not supported, because dvc.yaml does not need them here: `wdir`, `vars`
+    (used in commands alone), and items that are lists.
     """
     path = root / "dvc.yaml"
     if not path.exists():
@@ -84,7 +84,7 @@ def _fill(value: Any, context: Mapping[str, Any]) -> Any:
 
 
 def _look_up(match: re.Match[str], context: Mapping[str, Any]) -> Any:
-    """What a placeholder stands for; the placeholder itself when nothing does (in a shell command, say)."""
+    """The value of a placeholder; the placeholder itself when there is none, as for a variable of the shell."""
     found: Any = context
     for key in match.group(1).split("."):
         if not isinstance(found, Mapping) or key not in found:
@@ -93,7 +93,7 @@ def _look_up(match: re.Match[str], context: Mapping[str, Any]) -> Any:
     return found
 
 
-def _stage(name: str, definition: dict[str, Any]) -> Stage:
+def _stage(name: str, definition: dict[str, Any]) -> DvcStage:
     def paths(*sections: str) -> tuple[str, ...]:
         entries = [entry for section in sections for entry in definition.get(section) or []]
         return tuple(path for entry in entries for path in (entry if isinstance(entry, dict) else [entry]))
@@ -101,10 +101,10 @@ def _stage(name: str, definition: dict[str, Any]) -> Stage:
     keys: list[str] = []
     for entry in definition.get("params") or []:
         keys.extend(entry.get("params.yaml") or [] if isinstance(entry, dict) else [entry])
-    return Stage(name, tuple(keys), paths("deps"), paths("outs", "metrics", "plots"))
+    return DvcStage(name, tuple(keys), paths("deps"), paths("outs", "metrics", "plots"))
 
 
-def upstream(name: str, stages: Mapping[str, Stage]) -> list[str]:
+def upstream(name: str, stages: Mapping[str, DvcStage]) -> list[str]:
     """The stages that stage `name` depends on, directly or not, in the order of dvc.yaml."""
     found: set[str] = set()
     waiting = [name]
@@ -119,15 +119,15 @@ def upstream(name: str, stages: Mapping[str, Stage]) -> list[str]:
 
 
 def _overlap(one: str, other: str) -> bool:
-    """One path is the other, or holds it."""
+    """Whether two paths are equal or one contains the other."""
     a, b = PurePosixPath(one), PurePosixPath(other)
     return a.is_relative_to(b) or b.is_relative_to(a)
 
 
 def invocation() -> str:
-    """Names the `dvc repro` or `dvc exp run` above this process, `<pid>-<start>`; empty when there is none.
+    """The `dvc repro` or `dvc exp run` that this process descends from, as `<pid>-<start>`; empty without one.
 
-    The start is counted in seconds since boot, which a change of the system's clock does not move.
+    The start is in seconds since boot, which a change of the system's clock does not affect.
     """
     import psutil
 

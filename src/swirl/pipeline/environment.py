@@ -1,4 +1,4 @@
-"""The process settings that a stage runs under; they act only when set before torch is imported."""
+"""Process settings of a stage; they take effect only when they are set before torch is imported."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ ALLOCATOR = {
     "MALLOC_TOP_PAD_": "268435456",
     "MALLOC_TRIM_THRESHOLD_": "8589934592",
 }
-"""glibc keeps freed memory instead of giving it back and asking again. Read once, when a process starts."""
+"""Lets glibc keep freed memory instead of returning it and asking for it again; read once, when a process starts."""
 
 _RESTARTED = "SWIRL_RESTARTED"
 
 
-def quiet() -> None:
+def disable_telemetry() -> None:
     """Turn every library's telemetry off, unless the user's environment says otherwise."""
     for name, value in TELEMETRY_OFF.items():
         os.environ.setdefault(name, value)
 
 
-def reach_this_machine() -> None:
-    """Let no proxy of the environment stand before servers on this machine, which it could not reach."""
+def bypass_proxy_for_localhost() -> None:
+    """Exempt servers on this machine from the environment's proxy, which could not reach them."""
     known = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
     if known.strip() != "*":
         names = [name.strip() for name in known.split(",") if name.strip()]
@@ -40,8 +40,8 @@ def reach_this_machine() -> None:
     os.environ["no_proxy"] = os.environ["NO_PROXY"] = known
 
 
-def settle(threads: int) -> None:
-    """The variables that torch reads when it is imported, for a process that cannot start itself again.
+def set_torch_variables(threads: int) -> None:
+    """Set the variables that torch reads when it is imported; unlike `apply`, this never restarts the process.
 
     Waiting threads sleep instead of spinning, which on busy cores is a hundred times faster. The number of
     threads changes the last bits of a sum, so the environment never overrides it.
@@ -50,16 +50,16 @@ def settle(threads: int) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # transformers' own, one a model that is read or saved
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # transformers shows one per model it loads or saves
 
 
-def apply(threads: int) -> None:
+def set_up_process(threads: int) -> None:
     """Set this process up for torch on `threads` CPU cores; call before torch is imported.
 
-    Beyond `settle`, on Linux the process starts itself again, once, if the allocator settings are not in its
+    This calls `set_torch_variables`, and on Linux restarts the process, once, if the allocator settings are not in its
     environment yet.
     """
-    settle(threads)
+    set_torch_variables(threads)
     if sys.platform == "linux" and _RESTARTED not in os.environ and not ALLOCATOR.keys() <= os.environ.keys():
         environment = {**ALLOCATOR, **os.environ, _RESTARTED: "1"}
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)

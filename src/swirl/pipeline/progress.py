@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 class Progress:
     """Counts up to `total` under `label`; use as a context manager and call `update`.
 
-    total: how many units make the whole; 0 when nobody knows.
+    total: number of units in all; 0 when it is not known.
     stream: where to write; standard error when None.
     interval: seconds between two lines in a log; 0 writes a line at every update.
     """

@@ -1,4 +1,4 @@
-"""The source that a stage is made of, by its imports: what dvc.yaml must name, and what its unfinished work is of."""
+"""The source files of a stage, found by its imports: dvc.yaml must list them, and unfinished work is tied to them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ SHAPES_NO_OUTPUT = {
     "swirl.pipeline": "lists the stages, sets processes up, shows progress",
     "swirl.tracking": "copies finished outputs to MLflow",
 }
-"""The reviewed list of packages that are nobody's dependency, each with the reason."""
+"""A reviewed list of the packages that no stage depends on, each with the reason."""
 
 CARRIES_ONLY = dict.fromkeys(("base_model", "reward_model", "synthesize"), "swirl.endpoints")
-"""The package that only carries messages for a stage, so that the stage does not depend on it.
+"""Stage -> the package that only transports messages for it, so that the stage does not depend on that package.
 
-`base_model` and `reward_model` ask no server, but write down its address. What `synthesize` asks, and what becomes of
-an answer, is decided in `swirl.rollout.remote`. A server's answers may change without DVC seeing it in any case.
+`base_model` and `reward_model` send no request to a server, but store its address. `swirl.rollout.remote` decides what
+`synthesize` asks and how it uses an answer. DVC cannot see that a server's answers change in any case.
 """
 
 COMPUTE = ("accelerate", "bm25s", "numpy", "peft", "safetensors", "sympy", "tokenizers", "torch", "transformers")
@@ -31,9 +31,9 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def modules(stage: str, package: Path = _PACKAGE) -> list[str]:
-    """The files below `package` that `stage` imports, lazy imports included, as `stages/judge.py`, sorted.
+    """Sorted paths below `package`, such as `stages/judge.py`, of all files that `stage` imports, even lazily.
 
-    Left out are packages that shape no output, and files without a statement (an `__init__.py` that is a docstring).
+    Left out are packages that shape no output, and files without a statement (an `__init__.py` with a docstring alone).
     Raises `DataError` when the stage has no module, and for a relative import, which is not followed.
     """
     start = f"swirl.stages.{stage}"
@@ -60,7 +60,7 @@ def modules(stage: str, package: Path = _PACKAGE) -> list[str]:
 def digest(stage: str, package: Path = _PACKAGE) -> str:
     """A hash of the source of a stage, and of the versions of the libraries that it computes with.
 
-    Source counts as its syntax trees, so that comments, docstrings and layout are no part of the hash.
+    Source is hashed as syntax trees, so that comments, docstrings and layout do not change the hash.
     """
     whole = hashlib.blake2b(digest_size=16)
     parts = [part for name in modules(stage, package) for part in (name, ast.dump(_tree(package / name)))]
@@ -70,7 +70,7 @@ def digest(stage: str, package: Path = _PACKAGE) -> str:
 
 
 def libraries(stage: str, package: Path = _PACKAGE) -> list[str]:
-    """Those of `COMPUTE` that a stage's source imports, sorted."""
+    """The libraries of `COMPUTE` that a stage's source imports, sorted."""
     trees = ((package / name, _tree(package / name)) for name in modules(stage, package))
     imported = {name.partition(".")[0] for path, tree in trees for name in _imports(tree, path)}
     return sorted(imported & set(COMPUTE))
@@ -93,7 +93,7 @@ def _is_text(statement: ast.AST) -> bool:
 
 
 def _file(package: Path, name: str) -> Path | None:
-    """The file of a dotted module name, None when it names no module of ours (but an attribute of one)."""
+    """The file of a dotted module name; None for other packages, and for an attribute of a module."""
     first, *rest = name.split(".")
     base = package.joinpath(*rest)
     for candidate in (base.with_suffix(".py"), base / "__init__.py"):
@@ -103,7 +103,7 @@ def _file(package: Path, name: str) -> Path | None:
 
 
 def _imports(tree: ast.AST, path: Path) -> list[str]:
-    """Dotted names that a file imports anywhere; what is imported from a module is named too, as it may be one."""
+    """Dotted names that a file imports anywhere: for `from a import b` both a and a.b, as b may be a module."""
     names: list[str] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):

@@ -1,4 +1,4 @@
-"""The pipeline's table of contents."""
+"""The table of the pipeline's stages."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ class Stage:
     """One stage of dvc.yaml: `swirl stage NAME` runs `swirl.stages.NAME`."""
 
     items: tuple[str, ...] = ()
-    """What a matrix stage is run for, one at a time; empty when it runs once."""
+    """The items that a matrix stage runs for, one at a time; empty for a stage that runs once."""
     uses_torch: bool = False
-    """Whether thread and allocator settings matter."""
+    """Whether it uses torch, so that thread and allocator settings matter."""
 
 
 STAGES = {

@@ -1,1 +1,1 @@
-"""`swirl plan`: how much of what a run takes, and which servers and keys it needs."""
+"""`swirl plan`: estimates of what a run takes, and the servers and keys it needs."""

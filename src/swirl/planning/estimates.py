@@ -1,8 +1,8 @@
-"""What a run would do, before it does it: model calls, tokens, disk and memory, stage by stage, from params alone.
+"""Estimates of a run before it starts: model calls, tokens, disk and memory of each stage, from params and local files.
 
-Counts are upper bounds: every trajectory takes all its steps, every action is as long as it may be. Sizes are about.
-What cannot be known without the data or the network is not a number (`sizes.UNKNOWN`). No model is loaded and nothing
-is asked over the network.
+Counts are upper bounds: every trajectory takes all its steps, every action is as long as it may be. Sizes are
+approximate. What cannot be known without the data or the network is NaN (`sizes.UNKNOWN`). No model is loaded and the
+network is not used.
 """
 
 from __future__ import annotations
@@ -24,40 +24,40 @@ from swirl.planning.sizes import UNKNOWN, Size, size_of
 from swirl.planning.workload import CHARACTERS_A_TOKEN, PROMPT_TOKENS, Rollouts, questions, rollouts, step_tokens
 
 BYTES_A_TOKEN = 16
-"""On disk: an id, a log-probability, its text."""
+"""On disk, of a token of a trajectory: its id, log-probability and text."""
 BYTES_AN_ID = 4
 JUDGE_PROMPT = 300
-"""Tokens of a judge's instructions in a request of its own."""
+"""Tokens of a judge's instructions, in a request about a single step."""
 BYTES_A_VERDICT = 100
 """On disk, without its rationale."""
 BYTES_A_QUESTION = 1000
-"""On disk, of a generated question and its share of the passages; the default run has 74."""
+"""On disk, of a generated question and its share of the passages; a generous bound, as the default run has 74."""
 HUB_WEIGHT = 2
-"""Bytes of a weight as the hub has it."""
+"""Bytes per weight in the hub's files."""
 CHECKPOINT = 12
-"""Bytes that a checkpoint has of a weight that trains: the weight and Adam's two moments in float32."""
+"""Bytes in a checkpoint per trained weight: the weight and Adam's two moments in float32."""
 
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """One stage of a run; None where a number makes no sense, NaN where it is not known."""
+    """One stage of a run; a number is None where it does not apply, NaN where it is not known."""
 
     stage: str
     does: str
     calls: float | None = None
-    """Actions that the policy is asked for, at most."""
+    """Upper bound on the actions of the policy."""
     tokens: float | None = None
-    """Tokens that the policy reads and writes for them, at most."""
+    """Upper bound on the tokens that the policy reads and writes for these actions."""
     verdicts: float | None = None
-    """Verdicts and grades that judges are asked for, at most."""
+    """Upper bound on the requests to judges for verdicts and grades, counting every vote and repetition."""
     disk: float | None = None
-    """Bytes that are written, checkpoints that are thrown away at the end included."""
+    """Bytes written, including checkpoints that are deleted at the end."""
     memory: float | None = None
     """Bytes of weights, gradients and optimiser in one process; activations and caches come on top."""
 
 
 def plan(params: Params, root: Path) -> list[Planned]:
-    """Every stage in order. Raises `ModelError` for a model's folder whose configuration is broken."""
+    """The plan of every stage, in order. Raises `ModelError` for a model's folder whose configuration is broken."""
     base = size_of(params.base_model, params, root)
     judge = size_of(params.reward_model, params, root)
     data, models = _data(params, root), _models(params, root, base, judge)
@@ -67,7 +67,7 @@ def plan(params: Params, root: Path) -> list[Planned]:
 
 
 def text(stages: Sequence[Planned], needs: Sequence[str] = ()) -> str:
-    """A table, what its numbers are, and what the run needs from elsewhere (`swirl.planning.keys.lines`)."""
+    """The plan as a table, a note on its numbers, and the lines `needs` (from `swirl.planning.keys.lines`)."""
     rows: list[tuple[str, ...]] = [("stage", "actions", "tokens", "verdicts", "disk", "memory", "what it does")]
     for one in stages:
         counts = (_count(value) for value in (one.calls, one.tokens, one.verdicts))
@@ -105,11 +105,11 @@ def _data(params: Params, root: Path) -> Iterator[Planned]:
 
 
 def _data_bytes(params: Params, root: Path) -> Iterator[float]:
-    """Of each benchmark: what is stored of its files, which is about their size, and as much for what is downloaded."""
+    """Bytes stored of each benchmark: about the size of its files, and twice that when they are downloaded, too."""
     folder = root / params.download.folder
     try:
         locked: dict[str, Any] = json.loads((folder / "hub.lock.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # what is wrong with it is for `download` to say
+    except (OSError, ValueError):  # `download` reports what is wrong with it
         locked = {}
     for name, one in params.download.benchmarks.items():
         if one.source == "embedded":
@@ -189,7 +189,8 @@ def _training(params: Params, root: Path, base: Size, judge: Size) -> Iterator[P
             does = f"{train.sft.epochs} passes over the kept steps"
         else:
             looks = checkpoints = 1 + -(-train.swirl.updates // train.swirl.check_every)
-            most = train.swirl.states + max(task.max_steps for task in params.tasks.values()) - 1  # whole trajectories
+            # An update takes whole trajectories, so it may have more than `states` states.
+            most = train.swirl.states + max(task.max_steps for task in params.tasks.values()) - 1
             actions = train.swirl.updates * most * train.swirl.samples
             read = train.swirl.updates * most * (PROMPT_TOKENS + step_tokens(params))
             read += actions * params.rollout.max_action_tokens
@@ -229,13 +230,13 @@ def _evaluation(params: Params, root: Path, base: Size, judge: Size) -> Iterator
 
 
 def _asks(params: Params) -> int:
-    """Requests a verdict: every vote, and all of them once more with `judge.retry_failed`."""
+    """Upper bound on requests per verdict: one per vote, and all of them once more with `judge.retry_failed`."""
     again = not packs(params) and params.judge.retry_failed
     return int(getattr(params.reward_model, "votes", 1)) * (2 if again else 1)
 
 
 def _grades(params: Params) -> int:
-    """Requests a graded answer; 0 where no model grades."""
+    """Upper bound on requests per graded answer; 0 where no model grades."""
     if params.judge.outcome != "model":
         return 0
     return (2 if params.judge.retry_failed else 1) if params.judge.grader else _asks(params)
@@ -256,7 +257,7 @@ def _judged(params: Params, made: Rollouts) -> str:
 
 
 def _rationales(params: Params, verdicts: float, stored: int) -> float:
-    """Bytes of what judges write: `stored` times in an output, and once in .swirl/answers if a server wrote it."""
+    """Bytes of the judges' rationales: `stored` times in an output, and once in .swirl/answers if a server wrote it."""
     if packs(params):
         return 0.0
     kept = stored + isinstance(params.reward_model, EndpointReward)
@@ -268,7 +269,7 @@ def _searches(params: Params, benchmark: str) -> bool:
 
 
 def packs(params: Params) -> bool:
-    """Whether the judge reads a verdict from one token, all steps of a trajectory in one forward."""
+    """Whether a verdict is read from one token of the judge, for all steps of a trajectory in one forward pass."""
     return getattr(params.reward_model, "verdict", "token") == "token" and not isinstance(
         params.reward_model, EndpointReward
     )
@@ -285,19 +286,19 @@ def _here(params: Params, size: Size, where: str) -> float | None:
 
 
 def _judge_here(params: Params, judge: Size) -> float:
-    """Bytes of a judge's weights in this process; a server has its own."""
+    """Bytes of the judge's weights in this process; 0 for a judge behind a server."""
     return 0.0 if isinstance(params.reward_model, EndpointReward) else judge.parameters * _width(params)
 
 
 def _width(params: Params) -> int:
-    """Bytes of a weight."""
+    """Bytes per weight in memory."""
     return 2 if params.runtime.dtype == "bfloat16" else 4
 
 
 def _memory(params: Params, method: str, base: Size, trained: float) -> float:
-    """Bytes of a policy in training and its reference; the reference of an adapter is the base below it."""
+    """Bytes of a policy in training and its reference; with an adapter, the base model below it is the reference."""
     width, workers = _width(params), params.runtime.workers
-    if params.train.lora is not None:  # in float32: weights, gradients, Adam's two moments, a share's gradients
+    if params.train.lora is not None:  # in float32: weights, gradients, Adam's two moments, each worker's gradients
         return base.parameters * width + trained * (4 + 4 + 8 + 4 * workers)
     masters = 4 if width == 2 else 0
     reference = width if method == "swirl" else 0

@@ -1,4 +1,4 @@
-"""What a run needs from elsewhere: servers, the hub, and the environment variables that hold keys. Asks nobody."""
+"""External needs of a run: servers, the hub, and environment variables that hold keys. Sends no request."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from swirl.core.errors import ModelError
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """A server that stages ask."""
+    """A server, and the stages that send requests to it."""
 
     server: Served
     stages: tuple[str, ...]
@@ -30,7 +30,7 @@ class Need:
 
 
 def servers(params: Params) -> list[Need]:
-    """The servers of a run in the order in which they are first asked, each model of each address once."""
+    """The servers of a run in the order in which they are first used, each model at each address once."""
     stages: dict[tuple[str, str, str], tuple[Served, list[str]]] = {}
     for stage, server in _asked(params):
         found = stages.setdefault((server.url, server.model, server.key_env), (server, []))[1]
@@ -39,7 +39,7 @@ def servers(params: Params) -> list[Need]:
 
 
 def _asked(params: Params) -> Iterator[tuple[str, Served]]:
-    """(stage, a server that it asks), stage by stage."""
+    """(stage, server) for each server that a stage sends requests to, in the pipeline's order."""
     base, reward = params.base_model, params.reward_model
     policy = base.server if isinstance(base, EndpointBase) else None
     judge = reward.server if isinstance(reward, EndpointReward) else None
@@ -57,7 +57,7 @@ def _asked(params: Params) -> Iterator[tuple[str, Served]]:
 
 
 def lines(params: Params, root: Path, stages: Collection[str]) -> list[str]:
-    """A line for every server and address that one of `stages` asks, and whether its key is set; no key's value."""
+    """A line for each server and address that one of `stages` uses; it says whether the key is set, never the key."""
     said = []
     for need in servers(params):
         if asking := [stage for stage in need.stages if stage in stages]:
@@ -77,13 +77,13 @@ def lines(params: Params, root: Path, stages: Collection[str]) -> list[str]:
 
 
 def _remote(benchmark: str) -> Iterator[tuple[str, bool]]:
-    """(a place that the benchmark's files come from, whether it is a plain page)."""
+    """(place, whether it is a plain web page) of each part of the benchmark's files."""
     for parts in HUB.get(benchmark, {}).values():
         yield from ((part.place, part.is_page) for part in parts)
 
 
 def _models(params: Params) -> Iterator[tuple[str, str]]:
-    """(stage, hub id or folder) of everything that the hub library may be asked for beside data."""
+    """(stage, hub id or folder) of every model or tokenizer that may come from the hub."""
     if params.index.embedding_model and params.index.retriever != "bm25":
         yield "index", params.index.embedding_model
     for stage, model in (("base_model", params.base_model), ("reward_model", params.reward_model)):

@@ -1,7 +1,7 @@
-"""How large a model and its adapter are, as far as that can be known without the network.
+"""Sizes of a model and its adapter, as far as they can be known without the network.
 
-In order: the shape of a model that is made here, the configuration in a folder, the published shapes below, the number
-in a name (`-27b`). Norms and biases are left out: less than a thousandth.
+Sources, the first that applies: the shape of a model that is made here, config.json in the model's folder, the
+published shapes below, the number in its name (`-27b`). Norms and biases are left out: less than a thousandth.
 """
 
 from __future__ import annotations
@@ -20,37 +20,39 @@ from swirl.config.reward_model import AnnotatedReward, EmbeddedReward
 from swirl.core.errors import ModelError
 
 UNKNOWN = math.nan
-"""A number that cannot be known here; what is worked out from it is not known either."""
+"""NaN stands for a number that cannot be known here, and makes all that is computed from it unknown, too."""
 EMBEDDED_VOCABULARY = 2000
 """Tokens of the embedded tokenizer, at most."""
 ADAPTER = 0.9
-"""A model of P parameters that has an adapter on all layers has at most ADAPTER * P^(2/3) adapter parameters a rank:
-0.65 to 0.89 in the shapes of Llama 3, Mistral, Gemma-2, Qwen2.5 and Qwen3."""
+"""An adapter on all layers of a model with P parameters has at most ADAPTER * P^(2/3) parameters per rank.
+
+The exact factor is 0.65 to 0.89 for the shapes of Llama 3, Mistral, Gemma-2, Qwen2.5 and Qwen3.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Sizes of a gated decoder."""
+    """Dimensions of a decoder with gated feed-forward layers."""
 
     hidden: int
     layers: int
     feed_forward: int
     queries: int
-    """All heads' queries together: heads x head_dim."""
+    """Width of the queries of all heads together: heads x head_dim."""
     keys: int
-    """All key heads together; as many values."""
+    """Width of the keys of all key heads together; that of the values is the same."""
     vocabulary: int
     tied: bool = True
-    """Whether the output layer is the embedding."""
+    """Whether the output layer shares the embedding's weights."""
 
     @property
     def parameters(self) -> float:
-        """Of the whole model."""
+        """Number of parameters of the whole model."""
         layer = 2 * self.hidden * self.queries + 2 * self.hidden * self.keys + 3 * self.hidden * self.feed_forward
         return float(self.layers * layer + self.hidden * self.vocabulary * (1 if self.tied else 2))
 
     def adapter(self, rank: int, targets: Sequence[str]) -> float:
-        """Parameters of an adapter: rank x (inputs + outputs) a layer. A target that is not known counts as all."""
+        """Parameters of an adapter: rank x (inputs + outputs) per layer. With an unknown target, all layers count."""
         hidden, wide = self.hidden, self.hidden + self.feed_forward
         sums = {"q_proj": hidden + self.queries, "k_proj": hidden + self.keys, "gate_proj": wide, "up_proj": wide}
         sums |= {"o_proj": sums["q_proj"], "v_proj": sums["k_proj"], "down_proj": wide}
@@ -64,7 +66,7 @@ PUBLISHED: Mapping[str, Shape] = {
     "google/gemma-2-27b": Shape(4608, 46, 36_864, 32 * 128, 16 * 128, 256_000),
     "qwen/qwen3-0.6b": Shape(1024, 28, 3072, 16 * 128, 8 * 128, 151_936),
 }
-"""Of the presets' models, by hub id in small letters, without -it or -base (public copies of their config.json)."""
+"""Shapes of the presets' models, by hub id in lower case without -it or -base (from public copies of config.json)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,7 @@ class Size:
 
     parameters: float
     shape: Shape | None = None
-    """None: not known, so that adapters are guessed from `parameters`."""
+    """None when it is not known; adapters are then estimated from `parameters`."""
 
     def adapter(self, rank: int, targets: Sequence[str]) -> float:
         """Parameters of an adapter."""
@@ -83,7 +85,7 @@ class Size:
 
 
 def size_of(model: object, params: Params, root: Path) -> Size:
-    """The size of a model section. Raises `ModelError` for a folder whose config.json is no JSON object."""
+    """The size of the model that a section describes. Raises `ModelError` for a folder with a broken config.json."""
     if isinstance(model, EmbeddedReward | AnnotatedReward):
         model = params.base_model
     if isinstance(model, EmbeddedBase | AnnotatedBase):
@@ -102,7 +104,7 @@ def size_of(model: object, params: Params, root: Path) -> Size:
 
 
 def _configured(folder: Path) -> Shape | None:
-    """What a folder's config.json says; None without one, and for mixtures of experts, whose layers are others."""
+    """The shape in a folder's config.json; None without one, and for mixtures of experts, whose layers differ."""
     path = folder / "config.json"
     if not path.is_file():
         return None
@@ -120,7 +122,8 @@ def _configured(folder: Path) -> Shape | None:
             queries=heads * head,
             keys=int(found.get("num_key_value_heads") or heads) * head,
             vocabulary=int(found["vocab_size"]),
-            tied=bool(found.get("tie_word_embeddings", "gemma" in str(found.get("model_type")))),  # their default
+            # Without the key, the default of the model family holds: tied for Gemma.
+            tied=bool(found.get("tie_word_embeddings", "gemma" in str(found.get("model_type")))),
         )
     except KeyError:
         return None

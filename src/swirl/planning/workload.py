@@ -1,4 +1,4 @@
-"""How many questions, actions and tokens a run works on, at most, from params and the files that are here."""
+"""Upper bounds on the questions, actions and tokens of a run, from params and local files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from swirl.planning.sizes import UNKNOWN
 
 CHARACTERS_A_TOKEN = 4
 PROMPT_TOKENS = 250
-"""Of a task's prompt and its question: the longest prompt here has 130."""
+"""Tokens assumed for a task's prompt with its question; the longest prompt of this project has 130."""
 
 
 def questions(params: Params, root: Path, split: str) -> dict[str, float]:
@@ -31,7 +31,7 @@ def questions(params: Params, root: Path, split: str) -> dict[str, float]:
 
 
 def _all(name: str, benchmark: Benchmark, split: str, folder: Path) -> float:
-    """Rows of the file that a split comes from: its lines where it is here, the official number, or NaN."""
+    """Rows of the file that a split is drawn from: its lines if it is here, else the official number, else NaN."""
     path = files_of(benchmark).get(split) or files_of(benchmark).get("train", "")
     rows = _lines(folder / path) if path.endswith(".jsonl") else None
     if rows is not None:
@@ -42,7 +42,7 @@ def _all(name: str, benchmark: Benchmark, split: str, folder: Path) -> float:
 
 
 def _lines(path: Path) -> int | None:
-    """Lines of a file that hold something; None when it is not there."""
+    """Number of lines of a file that are not blank; None when there is no such file."""
     if not path.is_file():
         return None
     with path.open("rb") as file:
@@ -51,25 +51,25 @@ def _lines(path: Path) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class Rollouts:
-    """What rolling out a split takes, at most."""
+    """Upper bounds on the work of rolling out a split."""
 
     trajectories: float = 0
     calls: float = 0
     tokens: float = 0
-    """Each read or written once."""
+    """Tokens of all trajectories, each read or written once."""
     states: float = 0
-    """Tokens of every state with its action: what a judge that is asked step by step reads."""
+    """Tokens of every state with its action: what a judge reads that gets one request per step."""
 
     def __add__(self, other: Rollouts) -> Rollouts:
         return Rollouts(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))
 
     def times(self, number: float) -> Rollouts:
-        """So many of them."""
+        """The same work, `number` times."""
         return Rollouts(*(getattr(self, name) * number for name in self.__slots__))
 
 
 def rollouts(params: Params, root: Path, split: str, samples: int) -> Rollouts:
-    """With tools, `samples` trajectories a question."""
+    """Rollouts of a split with tools, `samples` trajectories per question."""
     made = Rollouts()
     for name, count in questions(params, root, split).items():
         steps = params.tasks[task_of(name, params.download.benchmarks[name])].max_steps
@@ -80,7 +80,7 @@ def rollouts(params: Params, root: Path, split: str, samples: int) -> Rollouts:
 
 
 def step_tokens(params: Params) -> int:
-    """Tokens of an action and of what it is shown."""
+    """Upper bound on the tokens of a step: an action and its observation."""
     shown = params.tools.search_output_limit
     return params.rollout.max_action_tokens + (
         shown if params.tools.search_output_unit == "tokens" else shown // CHARACTERS_A_TOKEN

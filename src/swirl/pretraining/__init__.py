@@ -1,1 +1,1 @@
-"""How models/base comes to be, one module a `source` of params.yaml, and pointers to models made elsewhere."""
+"""Making models/base: one module for each `source` in params.yaml, and pointers to models made elsewhere."""

@@ -1,6 +1,6 @@
 """`source: annotations`: a small Gemma-2-shaped base made from written solutions with calculator annotations (GSM8K).
 
-Each annotation of a solution becomes a call of the calculator, its value the observation, the last line the answer.
+Each annotation of a solution becomes a calculator call, its value the observation, and the last line the answer.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from swirl.core.records import load, save_json, save_series
 from swirl.core.seeds import derive, generator
 from swirl.core.types import Question, WrittenSolution
 from swirl.models.chat import Chat
-from swirl.models.loading import deterministic, save
+from swirl.models.loading import make_deterministic, save
 from swirl.models.prompts import fill
 from swirl.models.skipped import mark_skipped
 from swirl.pipeline.progress import Progress
 from swirl.pretraining.annotated_examples import Blend, drills, examples, fitting, tokenizer_of
-from swirl.pretraining.architectures import fresh_gemma2
+from swirl.pretraining.architectures import random_gemma2
 from swirl.pretraining.training import Schedule, train, weighted_loss
 from swirl.rollout.engine import MALFORMED_REPLY
 from swirl.wiring.judge_prompts import judge_question
-from swirl.wiring.prompts import prompts_to_demonstrate
+from swirl.wiring.prompts import demonstration_prompts
 from swirl.wiring.questions import questions_of
 
 
@@ -34,7 +34,7 @@ def make(params: Params, layout: Layout) -> None:
     """Learn a tokenizer and a model from the benchmark's pretraining split; there is no ceiling."""
     settings, run = params.base_model, params.runtime
     assert isinstance(settings, AnnotatedBase)
-    deterministic(run.threads)
+    make_deterministic(run.threads)
     questions = questions_of(layout, "pretrain", settings.benchmark)
     sound, left_out = solved(layout, questions, settings.thoughts)
     solutions = list(sound.values())
@@ -46,13 +46,13 @@ def make(params: Params, layout: Layout) -> None:
     others = [one for split in settings.foreign for one in questions_of(layout, split, settings.benchmark)]
     foreign = list(solved(layout, others, settings.thoughts)[0].values())
     task = params.tasks[questions[0].task]
-    prompt, judge = prompts_to_demonstrate(params, layout).tasks[questions[0].task], judge_question(params, layout)
+    prompt, judge = demonstration_prompts(params, layout).tasks[questions[0].task], judge_question(params, layout)
     shape, longest = settings.shape, params.rollout.max_action_tokens
     fixed = [fill(prompt, "", task.max_steps), judge, MALFORMED_REPLY]
     tokenizer = tokenizer_of(solutions, fixed, shape.vocabulary, shape.context, shape.digits)
     chat = Chat(tokenizer)
     kept, known = (fitting(rows, chat, prompt, task.max_steps, longest, shape.context) for rows in (solutions, foreign))
-    model = fresh_gemma2(
+    model = random_gemma2(
         tokenizer,
         shape.hidden,
         shape.layers,
@@ -98,7 +98,7 @@ def make(params: Params, layout: Layout) -> None:
 
 
 def solved(layout: Layout, questions: Sequence[Question], thoughts: bool) -> tuple[dict[str, Solution], list[LeftOut]]:
-    """The questions' written solutions as conversations with the calculator by id, and why others became none."""
+    """The questions' written solutions as calculator conversations, by question id, and why others were left out."""
     written = {row.question_id: row.text for row in load(WrittenSolution, layout.solutions)}
     tried = {one.id: solve(one.text, written[one.id]) for one in questions if one.id in written}
     sound = {name: one for name, one in tried.items() if isinstance(one, Solution)}

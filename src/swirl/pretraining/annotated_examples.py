@@ -1,4 +1,4 @@
-"""What a model is made from on annotated GSM8K rows: training sequences, and written conversations for a judge."""
+"""Training data from annotated GSM8K rows: sequences for the base model, and written conversations for a judge."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def tokenizer_of(
 ) -> PreTrainedTokenizerFast:
     """A BPE tokenizer learned from the rows and from `others` (prompts, fixed observations), which count 300 times.
 
-    The calculator's and the answer's tags, with the blanks around them, the verdicts, and, if the vocabulary has room,
-    whole numbers of up to `digits` digits are one token each.
+    One token each: the calculator's and the answer's tags with the spaces around them, the verdicts, and, if the
+    vocabulary has room, whole numbers of up to `digits` digits.
     """
     texts = [text for text in [*others, *map(str, range(10**digits))] for _ in range(300)]
     for solution in solutions:
@@ -42,7 +42,7 @@ def tokenizer_of(
 def fitting(
     solutions: Sequence[Solution], chat: Chat, prompt: str, steps: int, longest_action: int, context: int
 ) -> list[Solution]:
-    """The rows that a policy can act out: at most `steps` actions of `longest_action` tokens, within the context."""
+    """The rows a policy can reproduce: at most `steps` actions of up to `longest_action` tokens, in the context."""
     kept = []
     for solution in solutions:
         size = len(example(_conversation(solution, prompt, steps), chat, 0.0).ids)
@@ -54,22 +54,22 @@ def fitting(
 
 @dataclass(frozen=True, slots=True)
 class Blend:
-    """Shares of the kinds of training sequences, and loss weights; a call or an answer weighs 1."""
+    """Shares of the kinds of training sequences, and loss weights; calls and answers have weight 1."""
 
     other: float
     """Weight of tokens that are not the model's own."""
     thought: float
     """Weight of the words before a call or an answer."""
     judged: float
-    """Share of sequences that stop at a step, sound or spoilt, and ask for a verdict on it, which alone has weight."""
+    """Share of sequences that end with a verdict on a sound or spoilt step; only the verdict has weight."""
     copying: float
-    """Share of drills: repeat random numbers."""
+    """Share of drills, which repeat random numbers."""
     changed: float
-    """Share of rows that are shown with other numbers."""
+    """Share of rows that are shown with changed numbers."""
 
 
 def drills(chat: Chat, other: float, rng: random.Random) -> Iterator[Example]:
-    """Copying alone, for ever: repeat 4 to 12 numbers of one to four digits; `other` weighs what is repeated."""
+    """Copying drills without end: repeat 4 to 12 numbers of one to four digits; `other` weights the prompt."""
     while True:
         numbers = " ".join(str(rng.randrange(10 ** rng.randint(1, 4))) for _ in range(rng.randint(4, 12)))
         prompt, reply = chat.prompt(f"Repeat: {numbers}"), chat.reply(numbers)
@@ -86,10 +86,10 @@ def examples(
     blend: Blend,
     rng: random.Random,
 ) -> Iterator[Example]:
-    """Training sequences for ever: shuffled passes over the rows, drills in between.
+    """Training sequences without end: shuffled passes over the rows, with drills in between.
 
-    `foreign` are rows that are shown with other numbers only, and left out where that cannot be. `prompt` and `judge`
-    are the texts of the prompt files, `steps` the step limit that the prompt names. Raises `ValueError` without
+    `foreign` are rows that are only shown with changed numbers, and skipped where that is impossible. `prompt` and
+    `judge` are the texts of the prompt files, `steps` the step limit that the prompt names. Raises `ValueError` without
     solutions.
     """
     if not solutions:
@@ -116,7 +116,7 @@ def examples(
 
 
 def written(solution: Solution, prompt: str, steps: int, spoilt: bool, rng: random.Random) -> Demonstration:
-    """The row's conversation with its golden derivation; if `spoilt` it ends with a step that went wrong."""
+    """The row's conversation with its golden derivation; if `spoilt`, it ends with a spoilt step."""
     whole = _conversation(solution, prompt, steps)
     turns = list(spoil(solution, rng)) if spoilt else whole.turns
     return Demonstration(whole.prompt, turns, whole.derivation)
@@ -127,7 +127,7 @@ def _conversation(solution: Solution, prompt: str, steps: int) -> Demonstration:
 
 
 def _example(demonstration: Demonstration, chat: Chat, blend: Blend) -> Example:
-    """The whole conversation, each token weighted by whose it is."""
+    """The whole conversation, with each token's weight by its kind: `other`, `thought`, or 1."""
     ids = list(chat.prompt(demonstration.prompt))
     weights = [blend.other] * len(ids)
     for turn in demonstration.turns:
@@ -140,7 +140,7 @@ def _example(demonstration: Demonstration, chat: Chat, blend: Blend) -> Example:
 
 
 def _judged(demonstration: Demonstration, chat: Chat, judge: str) -> Example:
-    """The conversation, the judge's question about its last step, and the verdict; weight on the verdict alone."""
+    """The conversation, the judge's question about its last step, and the verdict, which alone has weight."""
     turns = demonstration.turns
     ids = list(chat.prompt(demonstration.prompt))
     for turn in turns[:-1]:

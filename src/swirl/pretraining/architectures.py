@@ -1,11 +1,11 @@
-"""Decoders with random weights: what is trained from nothing begins with one of them."""
+"""Decoders with random weights, from which models are trained from scratch."""
 
 from __future__ import annotations
 
 from typing import Any
 
 
-def fresh(
+def random_qwen3(
     tokenizer: Any, hidden: int, layers: int, heads: int, feed_forward: int, context: int, attention: str, seed: int
 ) -> Any:
     """A Qwen3 decoder with random weights, float32."""
@@ -32,7 +32,7 @@ def fresh(
     return Qwen3ForCausalLM(config)
 
 
-def fresh_gemma2(
+def random_gemma2(
     tokenizer: Any,
     hidden: int,
     layers: int,
@@ -43,7 +43,7 @@ def fresh_gemma2(
     attention: str,
     seed: int,
 ) -> Any:
-    """A Gemma-2 decoder with random weights, float32: soft caps, every other layer sees `window` tokens only."""
+    """A Gemma-2 decoder with random weights, float32: soft caps, and every other layer sees only `window` tokens."""
     import torch
     from transformers import Gemma2Config, Gemma2ForCausalLM
 

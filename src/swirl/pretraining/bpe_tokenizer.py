@@ -1,4 +1,4 @@
-"""A byte-level BPE tokenizer for real text: learned from a model's own training texts, and any text survives it."""
+"""A byte-level BPE tokenizer for real text: learned from a model's own training texts, and lossless on any text."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CHAT_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}<|model|>{% endif %}"
 )
-"""The roles of the embedded tokenizer's template. No blanks around contents: bytes are kept as they are."""
+"""Role tokens as in the word tokenizer's template, but no spaces around contents: bytes are kept as they are."""
 
 
 def build_bpe(
@@ -25,9 +25,9 @@ def build_bpe(
 ) -> PreTrainedTokenizerFast:
     """A tokenizer of at most `vocabulary` tokens whose merges are learned from `texts`.
 
-    Numbers are split from the left into groups of at most `digits` digits, apart from all else, so a number reads the
-    same wherever it is; with 1 every digit stands alone. `whole` are texts that are one token each
-    wherever they occur (tags, verdicts); they are plain text, not special tokens. Any text survives encode and decode.
+    Numbers are split from the left into groups of at most `digits` digits, separately from all other text, so that a
+    number has the same tokens wherever it is; with 1, every digit is a token. `whole` are texts (tags, verdicts) that
+    are one token each wherever they occur; they are plain text, not special tokens. Decoding gives back any text.
     Raises `ModelError` when `vocabulary` has no room for the 256 bytes, `whole` and the special tokens.
     """
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers

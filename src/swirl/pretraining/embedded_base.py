@@ -1,6 +1,7 @@
-"""`source: embedded`: the base made from nothing out of the generated world.
+"""`source: embedded`: a base trained from scratch on the generated world.
 
-It is trained on sound, then on mostly flawed demonstrations; the sound model before its designed flaws is the ceiling.
+It is trained on sound and then on mostly flawed demonstrations; the sound model, before the designed flaws, is the
+ceiling.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from swirl.core.records import load, save_json, save_series
 from swirl.core.seeds import derive, generator
 from swirl.core.types import BAD, GOOD, Derivation, Question
 from swirl.models.chat import Chat
-from swirl.models.loading import deterministic, save
+from swirl.models.loading import make_deterministic, save
 from swirl.pipeline.progress import Progress
-from swirl.pretraining.architectures import fresh
+from swirl.pretraining.architectures import random_qwen3
 from swirl.pretraining.embedded_examples import Demonstrator, Mixture, examples
 from swirl.pretraining.training import Schedule, train, weighted_loss
 from swirl.pretraining.word_tokenizer import build_tokenizer
@@ -30,19 +31,19 @@ from swirl.rollout.engine import MALFORMED_REPLY, Attempt, Policy
 from swirl.tools.search import NO_RESULT
 from swirl.wiring.attempts import attempts, roll_out_all
 from swirl.wiring.judge_prompts import judge_question
-from swirl.wiring.prompts import prompts_to_demonstrate
+from swirl.wiring.prompts import demonstration_prompts
 
 
 def make(params: Params, layout: Layout) -> None:
-    """Train tokenizer, sound model and base; measure what the fixed world left in memory."""
+    """Train tokenizer, sound model and base; measure what the models remember of the fixed world."""
     settings = params.base_model
     assert isinstance(settings, EmbeddedBase)
-    deterministic(params.runtime.threads)
+    make_deterministic(params.runtime.threads)
     tokenizer = _tokenizer(params, layout, settings)
     chat = Chat(tokenizer)
     shape, attention = settings.shape, params.runtime.attention
     seed = derive(params.seed, "weights") % 2**32
-    model = fresh(
+    model = random_qwen3(
         tokenizer, shape.hidden, shape.layers, shape.heads, shape.feed_forward, shape.context, attention, seed
     )
     model.to(params.runtime.device)
@@ -61,17 +62,17 @@ def make(params: Params, layout: Layout) -> None:
 
 
 def demonstrator(params: Params, layout: Layout, split: str, *purpose: str) -> Demonstrator:
-    """Written demonstrations of one split of the embedded world, with their own random stream."""
+    """Written demonstrations of one split of the embedded world, from a random stream of their own."""
     rng = generator(params.seed, "demonstrations", split, *purpose)
     limits = {name: task.max_steps for name, task in params.tasks.items()}
     k = params.tools.search_results
-    prompts, judge = prompts_to_demonstrate(params, layout), judge_question(params, layout)
+    prompts, judge = demonstration_prompts(params, layout), judge_question(params, layout)
     return Demonstrator(split, memory_world(params.seed), prompts, judge, limits, k, rng)
 
 
 def _tokenizer(params: Params, layout: Layout, settings: EmbeddedBase) -> Any:
-    """Knows all names, numbers, prompts, and the words of demonstrations, sound and flawed."""
-    prompts, judge = prompts_to_demonstrate(params, layout), judge_question(params, layout)
+    """A tokenizer that knows all names, numbers and prompts, and the words of sound and flawed demonstrations."""
+    prompts, judge = demonstration_prompts(params, layout), judge_question(params, layout)
     source = demonstrator(params, layout, "pretrain", "tokenizer")
     flaws = Flaws(0.5, 0.3)
     texts = [*prompts.tasks.values(), prompts.closed_book, judge, f"{GOOD} {BAD}"]
@@ -128,7 +129,7 @@ def _train_phase(
 
 
 def _memory(params: Params, layout: Layout, policy: Policy, prefix: str) -> dict[str, float]:
-    """Closed-book accuracy on mini-cofca's questions by what the world said before and after facts were changed."""
+    """Closed-book accuracy on mini-cofca's questions, by the answers before and after facts were changed."""
     before = {derivation.question_id: derivation.results[-1] for derivation in load(Derivation, layout.memory)}
     questions = [question for question in load(Question, layout.questions) if question.id in before]
     if not questions:

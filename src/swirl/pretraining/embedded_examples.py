@@ -1,6 +1,7 @@
-"""What the embedded models are pretrained on: an endless stream of demonstrations over the pretraining split.
+"""Pretraining data of the embedded models: an endless stream of demonstrations over the pretraining split.
 
-Fresh random worlds teach reading; one fixed world comes again and again, so that there is a memory to contradict.
+Fresh random worlds teach reading; one fixed world is repeated, so that the model has a memory that changed facts
+contradict.
 """
 
 from __future__ import annotations
@@ -31,19 +32,19 @@ _COPIED = sorted({*words(), *OBJECTS, *VERBS})
 
 SOUND = Flaws()
 CORRUPTED = Flaws(contextual=0.4, anywhere=0.25)
-"""Flaws of the demonstrations whose last step a judged example asks about."""
+"""Flaws of the demonstrations that judged examples are cut from."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mixture:
-    """Shares of the kinds of examples (they need not add up to one), and their make-up."""
+    """Shares of the kinds of examples (they need not add up to one), and the settings of each kind."""
 
     search: float
     calculate: float
     recall: float
-    """From memory of the fixed world, without tools."""
+    """Questions on the fixed world, answered from memory without tools."""
     remembered_search: float
-    """With tools, in the fixed world."""
+    """Questions on the fixed world, answered with tools."""
     copying: float
     """Drills: repeat a row of random words and numbers."""
     judged: float
@@ -77,7 +78,7 @@ class Demonstrator:
         k: int,
         rng: random.Random,
     ) -> None:
-        """`judge` is the judge's question, `limits` the step limits by task, `k` the passages that a search shows."""
+        """`judge` is the judge's question, `limits` the step limits by task, `k` how many passages a search shows."""
         self._split, self._rng, self._prompts, self._limits, self._k = split, rng, prompts, limits, k
         self._calculate = Calculator().run
         self._memory = memory
@@ -88,7 +89,7 @@ class Demonstrator:
         self._search: Search
 
     def search(self, hops: Mapping[int, float], flaws: Flaws, remembered: bool = False) -> Demonstration:
-        """Over a fresh world (a new one every 60 draws), or over the remembered one."""
+        """A search over a fresh world (a new one every 60 draws), or over the remembered one."""
         if remembered:
             assert self._memory and self._memory_search
             world, search = self._memory, self._memory_search
@@ -101,14 +102,14 @@ class Demonstrator:
         return Demonstration(prompt, turns, chain.derivation(""))
 
     def recall(self, hops: Mapping[int, float]) -> Demonstration:
-        """Without tools, over the remembered world."""
+        """An answer without tools, over the remembered world."""
         assert self._memory
         chain = self._memory.draw_chain(draw(hops, self._rng), self._rng)
         prompt = fill(self._prompts.closed_book, chain.question, 1)
         return Demonstration(prompt, recall_demonstration(chain), chain.derivation(""))
 
     def calculate(self, steps: Mapping[int, float], flaws: Flaws) -> Demonstration:
-        """A word problem of the split."""
+        """A word problem of the split, solved with the calculator."""
         problem = draw_problem(draw(steps, self._rng), self._split, self._rng)
         limit = self._limits["calculate"]
         turns = math_demonstration(problem, self._calculate, flaws, limit, self._rng)
@@ -127,7 +128,7 @@ class Demonstrator:
 def examples(
     demonstrator: Demonstrator, mixture: Mixture, chat: Chat, other: float, rng: random.Random
 ) -> Iterator[Example]:
-    """Draw training sequences for ever; `other` is the loss weight of tokens that are not the model's own."""
+    """Draw training sequences without end; `other` is the loss weight of tokens that are not the model's own."""
     kinds = ("search", "calculate", "recall", "remembered", "copying")
     shares = (mixture.search, mixture.calculate, mixture.recall, mixture.remembered_search, mixture.copying)
     while True:
@@ -162,14 +163,14 @@ def example(demonstration: Demonstration, chat: Chat, other: float) -> Example:
 
 
 def copying_example(chat: Chat, other: float, rng: random.Random) -> Example:
-    """Repeat 8 to 24 random words and numbers: what a model must be able to do before it can follow a text."""
+    """Repeat 8 to 24 random words and numbers: a skill that a model needs before it can follow a text."""
     drawn = [rng.choice(_COPIED) if rng.random() < 0.5 else str(rng.randint(0, 999)) for _ in range(rng.randint(8, 24))]
     prompt, reply = chat.prompt(f"Repeat: {' '.join(drawn)}"), chat.reply(" ".join(drawn))
     return Example((*prompt, *reply), (*([other] * len(prompt)), *([1.0] * len(reply))))
 
 
 def judged_example(demonstration: Demonstration, chat: Chat, judge: str, rng: random.Random) -> Example:
-    """The conversation up to a random step, the judge's question, and the oracle's verdict; weight on that alone."""
+    """The conversation up to a random step, the judge's question, and the oracle's verdict, which alone has weight."""
     labels = label_steps(demonstration.derivation, [parse(turn.action) for turn in demonstration.turns])
     last = rng.randrange(len(labels))
     ids = list(chat.prompt(demonstration.prompt))

@@ -1,4 +1,4 @@
-"""`source: pretrained` and `source: endpoint`: a base that somebody else made, pointed to and never copied."""
+"""`source: pretrained` and `source: endpoint`: a base that was made elsewhere, pointed to and never copied."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from swirl.wiring.servers import write_server
 
 
 def pretrained(params: Params, layout: Layout) -> None:
-    """models/base points to a model of the hub or of a folder."""
+    """Make models/base a pointer to a model on the hub or in a folder."""
     settings = params.base_model
     assert isinstance(settings, Pretrained)
     point("base", settings, layout)
@@ -20,7 +20,7 @@ def pretrained(params: Params, layout: Layout) -> None:
 
 
 def endpoint(params: Params, layout: Layout) -> None:
-    """models/base says which server has the model, and holds its tokenizer."""
+    """Write into models/base which server has the model, and the model's tokenizer."""
     settings = params.base_model
     assert isinstance(settings, EndpointBase)
     write_server(layout.model("base"), settings, layout.root)
@@ -28,7 +28,7 @@ def endpoint(params: Params, layout: Layout) -> None:
 
 
 def point(name: str, settings: Pretrained, layout: Layout) -> None:
-    """models/`name` points to a model of the hub or of a folder."""
+    """Make models/`name` a pointer to a model on the hub or in a folder."""
     lock = layout.root / "models/hub.lock.json"
     trusted = settings.trust_remote_code
     write_locked_pointer(layout.model(name), settings.model, settings.revision, trusted, layout.root, lock)
@@ -40,6 +40,6 @@ def _finish_base(layout: Layout) -> None:
 
 
 def write_empty_reports(stage: str, layout: Layout) -> None:
-    """The reports of a stage that trained no model: no steps, no metrics."""
+    """Write the reports of a stage that trained no model: no steps, no metrics."""
     save_series([], layout.series(stage))
     save_json({}, layout.metrics(stage))

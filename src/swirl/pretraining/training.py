@@ -1,4 +1,4 @@
-"""The training loop of the models that are made from nothing: Muon on matrices, AdamW on the rest, cosine decay."""
+"""The training loop of models made here: Muon for matrices, AdamW for the rest, cosine decay."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """How long and how fast one phase learns."""
+    """Number of steps and learning rates of one training phase."""
 
     steps: int
     adam_lr: float
@@ -59,7 +59,7 @@ def train(
     mixed_precision: str,
     workers: int,
 ) -> None:
-    """Minimise the mean loss of each step's batch, `workers` shares of it at a time; `report` follows each step.
+    """Minimise the mean loss of each step's batch, `workers` shares of it at a time; `report` is called after each.
 
     `loss_of(items)` is the summed loss of some items and the weight that it is summed over.
     """
@@ -93,7 +93,7 @@ def cosine(step: int, steps: int, warmup: int) -> float:
 
 
 def weighted_loss(model: Any, batch: Sequence[Example]) -> tuple[Tensor, float]:
-    """Summed next-token cross-entropy, each token's times its weight, and the sum of weights.
+    """Summed next-token cross-entropy, each token's multiplied by its weight, and the sum of the weights.
 
     Examples stand in one row without padding and do not see each other.
     """
@@ -102,7 +102,7 @@ def weighted_loss(model: Any, batch: Sequence[Example]) -> tuple[Tensor, float]:
     plan = Sequences([len(example.ids) for example in batch])
     ids = torch.tensor([token for example in batch for token in example.ids])
     positions = torch.cat([torch.arange(len(example.ids)) for example in batch])
-    # What the token before predicts: the weight of the next one, none behind the end of an example.
+    # Each position has the weight of the next token, which it predicts; the last one of an example has none.
     weights = torch.tensor([weight for example in batch for weight in (*example.weights[1:], 0.0)])
     where = weights.nonzero()[:, 0]
     device = model.device

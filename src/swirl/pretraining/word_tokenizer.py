@@ -1,4 +1,4 @@
-"""The embedded models' tokenizer: whole words where the vocabulary has them, characters where it has not."""
+"""The embedded models' tokenizer: whole words where the vocabulary has them, characters elsewhere."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _WORD = re.compile(r"</?\w+>|->|\w+|[^\w\s]")
 def build_tokenizer(texts: Iterable[str], words: Iterable[str], context: int) -> PreTrainedTokenizerFast:
     """A tokenizer that knows every word of `texts` and `words`, all small integers, and every ASCII character.
 
-    Text is split at white space; a word that is not known is spelled in pieces (`▁` marks a word's beginning, `##` a
-    continuation; no special token has either, so none is ever the spelling of a text), so any printable ASCII text
-    with single spaces survives encode and decode. Lossy: runs of white space, other scripts, words of more than 2000
+    Text is split at white space; an unknown word is spelled in pieces. `▁` marks the start of a word, `##` a
+    continuation; special tokens have neither, so no text is ever spelled with one. Printable ASCII text with single
+    spaces thus survives encoding and decoding. Lossy: runs of white space, other scripts, words of more than 2000
     characters.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers

@@ -1,5 +1,5 @@
 """Quality gates: what must hold of the data between two stages, checked with Great Expectations.
 
-`tables` reads Parquet so that nulls survive; `expect` names what may be expected; `questions`, `trajectories`
-and `steps` say what each gate expects; `validation` runs it, reports it, and stops the pipeline.
+`tables` reads Parquet without losing nulls; `expect` defines the kinds of expectation; `questions`, `trajectories`
+and `steps` say what each gate expects; `validation` evaluates that, writes the report, and stops the pipeline.
 """

@@ -1,7 +1,7 @@
 """The expectations that the gates are made of, each with a sentence that says what it means.
 
-A check that Great Expectations has no word for is a helper column, null where all is well and otherwise saying
-what is wrong with the row; `no_problem` expects it to be null.
+A check that Great Expectations does not offer is done in a helper column, which is null where the row is fine and
+otherwise says what is wrong with it; `no_problem` expects the column to be null.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from swirl.pipeline.environment import quiet
+from swirl.pipeline.environment import disable_telemetry
 
 if TYPE_CHECKING:
     from great_expectations.expectations.expectation import Expectation as Expectation
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 def library() -> Any:
     """Great Expectations, imported with its usage statistics switched off (it reads the setting on import)."""
-    quiet()
+    disable_telemetry()
     import great_expectations
 
     return great_expectations
 
 
 def present(columns: Sequence[str]) -> list[Expectation]:
-    """No cell of these columns is null, nor a list that holds a null."""
+    """No cell of these columns is null, or a list that contains a null."""
     expected = library().expectations.ExpectColumnValuesToNotBeNull
     return [expected(column=column, meta=_meaning(f"{column} is never null")) for column in columns]
 
@@ -68,7 +68,7 @@ def mean_between(column: str, low: float, high: float, meaning: str) -> Expectat
 
 
 def at_least(rows: int, meaning: str) -> Expectation:
-    """The table has at least so many rows."""
+    """The table has at least `rows` rows."""
     expected = library().expectations.ExpectTableRowCountToBeBetween
     return expected(min_value=rows, meta=_meaning(meaning))  # type: ignore[no-any-return]
 
@@ -81,7 +81,7 @@ def rarely(column: str, max_rate: float, meaning: str) -> Expectation:
 
 
 def no_problem(column: str, meaning: str) -> Expectation:
-    """The helper column is null everywhere: it says of no row that something is wrong."""
+    """The helper column is null everywhere, so no row has this problem."""
     return library().expectations.ExpectColumnValuesToBeNull(column=column, meta=_meaning(meaning))  # type: ignore[no-any-return]
 
 
@@ -90,5 +90,5 @@ def _meaning(sentence: str) -> dict[str, str]:
 
 
 def _share_left(rate: float) -> float:
-    """1 - rate and a hair less, so that binary fractions do not fail a rate that is exactly at its limit."""
+    """1 - rate, minus a tiny tolerance so that rounding does not fail a rate that is exactly at its limit."""
     return max(0.0, 1 - rate - 1e-12)

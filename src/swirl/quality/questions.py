@@ -1,4 +1,4 @@
-"""The gate between the benchmarks and everything else: whole questions, no leakage, a searchable corpus."""
+"""The gate after download: complete questions, no leakage between splits, a corpus that can be searched."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ from typing import Any
 
 import pandas as pd
 
-from swirl.core.leakage import normalised
+from swirl.core.leakage import leakage_key
 from swirl.core.splits import SPLITS
 from swirl.quality import expect
 from swirl.quality.tables import data_columns
 from swirl.quality.validation import Report, Table, examine
-
-"""The splits that a file of questions may hold."""
 
 
 def check(
@@ -28,12 +26,12 @@ def check(
     min_evaluation: int,
     max_skipped_share: float,
 ) -> Report:
-    """Validate the questions, what is known of the way to their answers, and the passages.
+    """Validate the questions, their derivations and supporting passages, and the corpora.
 
-    `derivations` and `support` hold what benchmarks know, which may be nothing. `corpora` are by `benchmark.split`,
-    `sources` the entries of sources.json. `evaluated` names every benchmark that is expected, and whether it has
-    questions to evaluate on, at least `min_evaluation`. A corpus that several splits share, one frame for all of them,
-    is looked at once, under the first of their names.
+    `derivations` and `support` are empty when no benchmark provides any. `corpora` are by `benchmark.split`, `sources`
+    are the entries of sources.json, of which each may have skipped at most `max_skipped_share` (0 to 1) of its rows.
+    `evaluated` maps every expected benchmark to whether it is evaluated on; if so, it needs at least `min_evaluation`
+    questions. A corpus that several splits share (the same frame) is validated once, under the first of its names.
     """
     benchmarks = sorted(evaluated)
     complete = [
@@ -65,7 +63,7 @@ def check(
 
 
 def searched(questions: pd.DataFrame, benchmarks: Sequence[str]) -> list[tuple[str, str]]:
-    """The (benchmark, split) pairs whose questions search a corpus, sorted; rows that the gate refuses have no say."""
+    """The (benchmark, split) pairs whose questions search a corpus, sorted; rows that the gate refuses are ignored."""
     sound = questions[questions["benchmark"].isin(list(benchmarks)) & questions["split"].isin(SPLITS)].dropna()
     pairs = zip(sound["benchmark"], sound["split"], sound["tools"], strict=True)
     return sorted({(str(benchmark), str(split)) for benchmark, split, tools in pairs if "search" in tools})
@@ -103,8 +101,8 @@ def _questions_table(questions: pd.DataFrame, benchmarks: Sequence[str]) -> Tabl
 
 
 def _leaks(questions: pd.DataFrame) -> list[str | None]:
-    """For each question, where the same text is in another split."""
-    texts = [normalised(text) for text in questions["text"]]
+    """For each question, which question of another split has the same text; None when there is none."""
+    texts = [leakage_key(text) for text in questions["text"]]
     first: dict[str, dict[str, str]] = {}
     for text, split, identifier in zip(texts, questions["split"], questions["id"], strict=True):
         first.setdefault(text, {}).setdefault(split, identifier)
@@ -117,9 +115,10 @@ def _leaks(questions: pd.DataFrame) -> list[str | None]:
 
 
 def _shared_ids(questions: pd.DataFrame) -> list[str | None]:
-    """For each question, the evaluation question (or the other) of its benchmark with its official id.
+    """For each question, the other split that its official id is in, if one of the two is evaluation; None if not.
 
-    Plain numbers are no official ids: files without ids are numbered by row.
+    Only questions of the same benchmark are compared. Plain numbers do not count as official ids: files without ids
+    are numbered by row.
     """
     columns = zip(questions["benchmark"], questions["split"], questions["id"], strict=True)
     keys = [
@@ -138,7 +137,7 @@ def _shared_ids(questions: pd.DataFrame) -> list[str | None]:
 
 
 def _support_table(support: pd.DataFrame, questions: pd.DataFrame, corpora: Mapping[str, pd.DataFrame]) -> Table:
-    """What answers rest on must be there to be found."""
+    """The passages that answers rest on must be in the corpus that the question searches."""
     there = {name: set(passages["id"]) for name, passages in corpora.items()}
     asked = {
         identifier: f"{benchmark}.{split}"
@@ -159,7 +158,7 @@ def _support_table(support: pd.DataFrame, questions: pd.DataFrame, corpora: Mapp
 
 
 def _sources_table(sources: Sequence[Mapping[str, Any]], max_skipped_share: float) -> Table:
-    """The share of bad rows that were left out, a row for each file that has rows: a list of ids has none."""
+    """The share of bad rows that were skipped, one row per file that has rows (a list of ids has none)."""
     frame = pd.DataFrame(
         [
             (source["benchmark"], source["file"], source["skipped"] / source["rows"])
@@ -219,7 +218,7 @@ def _statistics(mix: pd.DataFrame) -> dict[str, float]:
 
 
 def _skipped(sources: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Number of bad rows that were left out, of the files that had some."""
+    """Number of bad rows that were skipped, for each file that had some."""
     return {
         f"skipped/{source['benchmark']}/{source['file']}": source["skipped"] for source in sources if source["skipped"]
     }

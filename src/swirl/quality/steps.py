@@ -1,4 +1,4 @@
-"""The gate before training: verdicts that can be trusted to filter by, and states that are the trajectories' own."""
+"""The gate before training: verdicts that are fit to filter by, and states with exactly their trajectories' tokens."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ _NOTHING: tuple[np.ndarray, list[int], list[int]] = (np.empty(0, dtype=np.int32)
 
 
 def _trunks(trajectories: pd.DataFrame, steps: pd.DataFrame) -> dict[str, tuple[np.ndarray, list[int], list[int]]]:
-    """For each trajectory all its tokens, (tokens,), and where each step's action starts and ends in them."""
+    """For each trajectory, its trunk (all its tokens, (tokens,)) and where each step's action starts and ends in it."""
     pieces: list[list[np.ndarray]] = [[prompt] for prompt in trajectories["prompt_ids"]]
     for row, action, observation in zip(steps["row"], steps["token_ids"], steps["observation_ids"], strict=True):
         pieces[row] += [action, observation]

@@ -1,4 +1,4 @@
-"""Parquet files as pandas frames for the gates: nulls survive, and every row knows its number in the file."""
+"""Parquet files as pandas frames for the gates: nulls are kept, and every row has its number in the file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from swirl.core.types import Trajectory
 def read(record_type: type, path: Path) -> pd.DataFrame:
     """One file as a frame: `row` (counted from 0) and the record's columns.
 
-    A list cell is a numpy array; it is None when the list is null or holds a null.
+    A list cell is a numpy array; it is None when the list is null or contains a null.
     Raises `DataError` when the file is missing, unreadable or lacks a column.
     """
     return _frame(_table(record_type, path))
@@ -27,9 +27,9 @@ def read(record_type: type, path: Path) -> pd.DataFrame:
 def read_trajectories(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """A file of trajectories as two frames. Raises `DataError` as `read` does.
 
-    The first has a row a trajectory, its `steps` column the number of steps; the second has a row a step, with
-    the `row` and `trajectory_id` of its trajectory, the step's own columns, and `kind`, `text`, `payload` of its
-    action.
+    The first has one row per trajectory, with the number of steps in its column `steps`. The second has one row per
+    step, with the `row` and `trajectory_id` of its trajectory, the step's own columns, and `kind`, `text` and `payload`
+    of its action.
     """
     table = _table(Trajectory, path)
     steps = table["steps"].combine_chunks()
@@ -48,12 +48,12 @@ def read_trajectories(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def data_columns(frame: pd.DataFrame, *optional: str) -> list[str]:
-    """The record's columns, `row` and those that may be null left out."""
+    """The record's columns, without `row` and the `optional` ones, which may be null."""
     return [str(name) for name in frame.columns if name != "row" and name not in optional]
 
 
 def training_problem(question_id: str, splits: Mapping[str, str]) -> str | None:
-    """What keeps this question from being trained on, if anything; `splits` is the split of every question."""
+    """Why this question must not be trained on; None when it may be. `splits` is by question id."""
     if question_id not in splits:
         return f"there is no question {question_id}"
     split = splits[question_id]
@@ -61,7 +61,7 @@ def training_problem(question_id: str, splits: Mapping[str, str]) -> str | None:
 
 
 def _table(record_type: type, path: Path) -> pa.Table:
-    """The file's table, every value of it readable."""
+    """The file's table, once every value in it has been found readable. Raises `DataError`."""
     try:
         table = read_table(record_type, path)
         table.validate(full=True)

@@ -1,4 +1,4 @@
-"""The gate after synthesis: trajectories of training questions, whole, token-exact, and not too often broken."""
+"""The gate after synthesis: complete, token-exact trajectories of training questions, few of them with failures."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def check(
 ) -> Report:
     """Validate `trajectories` and their `steps` (frames of `tables.read_trajectories`) against their questions.
 
-    `max_steps` is the step limit by task. Rates are shares in [0, 1]: malformed actions of all actions, tool
-    errors of all tool calls, trajectories that failed in the environment of all; `min_benchmark_share` is what each
-    benchmark with training questions has at least of the trajectories.
+    `max_steps` is the step limit by task. Limits are shares in [0, 1]: of malformed actions among all actions, of tool
+    errors among all tool calls, of trajectories that failed in the environment among all trajectories. Each benchmark
+    with training questions must have at least the share `min_benchmark_share` of all trajectories.
     """
     complete = [
         Table("trajectories", trajectories, ("row", "id"), expect.present(data_columns(trajectories))),
@@ -135,9 +135,9 @@ def _ending_problem(stop: str, kinds: Sequence[str]) -> str | None:
 
 
 def _with_step_problems(steps: pd.DataFrame, decode: Decode, retokenised: Sequence[bool]) -> pd.DataFrame:
-    """The steps with helper columns that say what is wrong with each, and which actions and calls failed.
+    """The steps with helper columns that say what is wrong with each, which are malformed, and which calls failed.
 
-    `retokenised` is the flag of each trajectory, by row: its steps may go without log-probabilities.
+    `retokenised` is the flag of each trajectory, by row: where it is set, steps may lack log-probabilities.
     """
     last = ~steps.duplicated("row", keep="last")
     called = ~steps["kind"].isin([ActionKind.ANSWER.value, ActionKind.MALFORMED.value])
@@ -184,7 +184,7 @@ def _observation_problem(kind: str, observation: str, last: bool) -> str | None:
 
 
 def _mix(trajectories: pd.DataFrame, questions: pd.DataFrame) -> pd.DataFrame:
-    """Share of the trajectories of each benchmark that has training questions."""
+    """For each benchmark with training questions, its share of all trajectories."""
     expected = sorted(set(questions["benchmark"][questions["split"] == "train"]))
     counts = trajectories["benchmark"].value_counts().reindex(expected, fill_value=0)
     return pd.DataFrame({"benchmark": expected, "share": (counts / max(len(trajectories), 1)).to_numpy()})

@@ -16,7 +16,7 @@ from swirl.core.records import save_json
 from swirl.quality import expect
 
 SHOWN_ROWS = 5
-"""Offending rows that a report names for each expectation."""
+"""Offending rows that a report names for each expectation, at most."""
 
 SHOWN_CHARACTERS = 120
 """Characters of an offending value that a report shows."""
@@ -24,7 +24,7 @@ SHOWN_CHARACTERS = 120
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """One frame with what is expected of it; `key` are the columns that tell a reader which row is meant."""
+    """One frame and its expectations; `key` are the columns that identify a row to the reader of a report."""
 
     name: str
     frame: pd.DataFrame
@@ -34,7 +34,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of one expectation."""
+    """The result of one expectation."""
 
     table: str
     name: str
@@ -42,9 +42,9 @@ class Result:
     column: str
     success: bool
     violations: int
-    """Rows that violate it (a rate passes while they are few); of an aggregate 0 or 1."""
+    """Number of rows that violate it (a limit on a rate tolerates some); 0 or 1 for an aggregate."""
     of: int
-    """Rows that it was asked of, nulls left out; of an aggregate 1."""
+    """Number of rows that it was checked on, without nulls; 1 for an aggregate."""
     observed: float | None
     """The value of an aggregate (a mean, a row count); None for an expectation on rows."""
     rows: tuple[dict[str, Any], ...]
@@ -63,17 +63,17 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Everything that one gate saw; the same for the same data, whenever and wherever it runs."""
+    """Everything that one gate found; the same for the same data, whenever and wherever it runs."""
 
     gate: str
     rows: dict[str, int]
     results: tuple[Result, ...]
     statistics: dict[str, float]
-    """Rates and shares; empty when nulls kept the gate from looking further."""
+    """Counts, rates and shares; empty when a table of `complete` failed (see `examine`)."""
 
     @property
     def success(self) -> bool:
-        """Whether the data may flow on."""
+        """Whether every expectation is met, so that the pipeline may continue."""
         return all(result.success for result in self.results)
 
     def to_json(self) -> dict[str, Any]:
@@ -94,7 +94,7 @@ class Report:
 
 
 def examine(gate: str, complete: Sequence[Table], derive: Callable[[], tuple[list[Table], dict[str, float]]]) -> Report:
-    """Validate the tables of `complete`, which expect no nulls, and then, if there are none, those of `derive`.
+    """Validate the tables of `complete`, which expect no nulls, and then, if all succeed, those of `derive`.
 
     `derive` computes helper columns and statistics, and so may rely on what `complete` expects.
     """
@@ -108,7 +108,7 @@ def examine(gate: str, complete: Sequence[Table], derive: Callable[[], tuple[lis
 
 
 def validate(table: Table) -> list[Result]:
-    """Ask one table all its expectations, in order. Nothing is left in the project and nothing is sent anywhere."""
+    """Evaluate all expectations of one table, in order. Writes nothing to the project and sends nothing anywhere."""
     batch = _frames().get_batch({"dataframe": table.frame})
     suite = expect.library().ExpectationSuite(name=table.name, expectations=list(table.expectations))
     return [_result(table, answer) for answer in batch.validate(suite, result_format="COMPLETE").results]
@@ -116,7 +116,7 @@ def validate(table: Table) -> list[Result]:
 
 @cache
 def _frames() -> Any:
-    """What takes any frame as its batch, in one context that lives in memory as long as the process."""
+    """A batch definition that accepts any frame, in one context that is in memory as long as the process lives."""
     gx = expect.library()
     from great_expectations.data_context.types.base import ProgressBarsConfig
 
@@ -133,7 +133,7 @@ def publish(report: Report, layout: Layout) -> None:
     """Write the report of a gate that passed. Raises `GateError` for one that did not.
 
     The report of a failure goes to `.swirl/quality`, never to the path that later stages depend on: a gate that
-    failed leaves nothing there, not even what an earlier run wrote.
+    failed leaves nothing at that path, not even an earlier run's report.
     """
     passed = layout.quality(report.gate)
     failed = layout.root / f".swirl/quality/{report.gate}.failed.json"
@@ -172,7 +172,7 @@ def _row(table: Table, index: int, value: Any) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """A cell as JSON has it: numpy scalars unwrapped, NaN as None, long text cut."""
+    """A cell as a JSON value: numpy scalars unwrapped, NaN as None, a dict's values joined, long text cut."""
     if isinstance(value, dict):
         return ", ".join(f"{_plain(item)}" for item in value.values())
     if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:

@@ -1,4 +1,4 @@
-"""Pictures as inline SVG. Colours are CSS classes, so that one picture reads in light and in dark."""
+"""Pictures as inline SVG. Colours are CSS classes, so that a picture works in light and in dark mode."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def _svg(width: float, height: float, label: str, marks: Sequence[Html]) -> Html
 
 
 def _range(values: Sequence[float]) -> Point:
-    """Lowest and highest of an axis; a flat curve gets room around it."""
+    """The lowest and highest value of an axis; a flat curve gets a margin."""
     low, high = min(values), max(values)
     if high - low < 1e-9:
         room = abs(high) * 0.1 or 0.5
@@ -116,5 +116,5 @@ def _tick(value: float, percent: bool) -> str:
 
 
 def _n(value: float) -> str:
-    """A coordinate with two digits at most, the same text on every machine."""
+    """A coordinate with at most two decimals, the same text on every machine."""
     return f"{round(value, 2):g}"

@@ -1,4 +1,4 @@
-"""What the page shows beside the tables: curves, stop reasons, gates and sample trajectories."""
+"""What the page shows besides the tables: curves, stop reasons, gates and sample trajectories."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from swirl.reporting.results import LABELS, Results
 from swirl.reporting.tables import section, table, text
 
 LONGEST = 700
-"""Characters of one action or observation that a sample shows."""
+"""The most characters of an action or observation that a sample shows."""
 
 CURVES = (
     (("oracle", "agreement", "label"), "Oracle agreement and process label", True),
@@ -31,12 +31,12 @@ CURVES = (
     (("length", "tokens"), "Action length", False),
     (("reward",), "Reward", True),
 )
-"""(words of a column's name, title, whether it is a share). A column belongs to the first kind it has a word of."""
+"""Kinds of curves: (words, title, whether it is a share). A column is of the first kind with a word of its name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What was read for the page beside `Results`; empty where a run has none."""
+    """What the page needs besides `Results`; a field is empty when the run has no such data."""
 
     predictions: Mapping[str, Sequence[Prediction]]
     series: Sequence[Mapping[str, Any]]
@@ -46,7 +46,7 @@ class Evidence:
 
 
 def read(layout: Layout, predictions: Mapping[str, Sequence[Prediction]]) -> Evidence:
-    """Read what there is. Raises `DataError` for a file that is broken rather than absent."""
+    """Read the files that exist. Raises `DataError` for a file that is broken, not for one that is missing."""
     series, questions = layout.series("train-swirl"), layout.questions
     gates = {what: layout.quality(what) for what in GATES}
     runs = {model: layout.prediction_trajectories(model) for model in ("base", "swirl")}
@@ -64,7 +64,7 @@ def read(layout: Layout, predictions: Mapping[str, Sequence[Prediction]]) -> Evi
 
 
 def columns(series: Sequence[Mapping[str, Any]]) -> dict[str, list[charts.Point]]:
-    """Column name -> (step, value) of the rows that hold a number there."""
+    """Column name -> (step, value) of each row that has a number there."""
     curves: dict[str, list[charts.Point]] = {}
     for row in series:
         for name, value in row.items():
@@ -74,19 +74,19 @@ def columns(series: Sequence[Mapping[str, Any]]) -> dict[str, list[charts.Point]
 
 
 def curve_kind(name: str) -> str | None:
-    """The title in `CURVES` that a column such as `development.accuracy` or `steps_per_trajectory` belongs under."""
+    """The title in `CURVES` for a column such as `development.accuracy` or `steps_per_trajectory`; None for others."""
     words = set(re.split(r"[^a-z]+", name.lower()))
     return next((title for known, title, _ in CURVES if not words.isdisjoint(known)), None)
 
 
 def known_curves(evidence: Evidence) -> list[tuple[str, list[charts.Point]]]:
-    """The columns that belong to a kind of `CURVES`, kind by kind, as the page shows them."""
+    """The columns that belong to a kind in `CURVES`, kind by kind, in the order of the page."""
     found = columns(evidence.series)
     return [(name, found[name]) for _, title, _ in reversed(CURVES) for name in found if curve_kind(name) == title]
 
 
 def curves(evidence: Evidence) -> Html:
-    """A small chart for each column of the training series, and a sentence for each kind that has none."""
+    """A small chart for each column of the training series, and a sentence that names the kinds without one."""
     found = columns(evidence.series)
     groups: list[Child] = []
     absent = []
@@ -124,7 +124,7 @@ def stops(evidence: Evidence, results: Results) -> Html:
 
 
 def samples(evidence: Evidence, results: Results, each: int) -> Html:
-    """Up to `each` questions a benchmark that one of base and SWiRL answers, gains and losses by turns."""
+    """Up to `each` questions per benchmark that only one of base and SWiRL gets right; gains and losses alternate."""
     pairs = [pair for benchmark in results.benchmarks for pair in _pairs(evidence, benchmark)[:each]]
     shown = [_sample(evidence, before, after) for before, after in pairs]
     words = (
@@ -135,7 +135,7 @@ def samples(evidence: Evidence, results: Results, each: int) -> Html:
 
 
 def _pairs(evidence: Evidence, benchmark: str) -> list[tuple[Prediction, Prediction]]:
-    """(base, SWiRL) predictions of one benchmark that disagree and have their trajectories: a gain, a loss, a gain."""
+    """(base, SWiRL) predictions, one right and one wrong, that have trajectories; gains and losses alternate."""
     rows: dict[str, dict[str, Prediction]] = {"base": {}, "swirl": {}}
     for model, by_id in rows.items():
         asked = (row for row in evidence.predictions.get(model, ()) if row.benchmark == benchmark and row.with_tools)
@@ -175,7 +175,7 @@ def _steps(trajectory: Trajectory) -> Html:
 
 
 def cut(words: str, longest: int = LONGEST) -> str:
-    """Text shortened to `longest` characters, saying by how much."""
+    """Text cut to `longest` characters, with the number of those left out."""
     return words if len(words) <= longest else f"{words[:longest]}… ({len(words) - longest} more characters)"
 
 

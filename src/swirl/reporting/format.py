@@ -1,11 +1,11 @@
-"""Numbers as words, the same in the page and in the terminal."""
+"""Numbers as text, formatted the same in the page and in the terminal."""
 
 from __future__ import annotations
 
 from swirl.core.types import Score
 
 NONE = "–"
-"""Stands where nothing was measured."""
+"""Shown where nothing was measured."""
 
 
 def percent(value: float | None, digits: int = 1) -> str:
@@ -31,14 +31,14 @@ def interval(score: Score) -> str:
 
 
 def number(value: float | None, digits: int = 2) -> str:
-    """A plain number."""
+    """A number with a fixed count of decimals."""
     return NONE if value is None else f"{value:.{digits}f}"
 
 
 def rates(metrics: dict[str, float], prefix: str = "heldout.") -> dict[str, dict[str, float]]:
     """`heldout.search.tpr: 0.98` as row `search`, column `tpr`; `heldout.tpr` belongs to row `all`.
 
-    Rows of nothing (`n` = 0) are left out.
+    Rows that nothing was measured on (`n` = 0) are left out.
     """
     rows: dict[str, dict[str, float]] = {}
     for key in sorted(metrics):

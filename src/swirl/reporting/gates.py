@@ -1,4 +1,4 @@
-"""The page's section on the quality gates: what each saw and how close to its limits it came."""
+"""The page's section on the quality gates: what each expected, how often that was violated, and what it measured."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ GATES = ("questions", "trajectories", "steps")
 
 
 def gates(reports: Mapping[str, Any]) -> Html:
-    """One line a gate, and its expectations to unfold. Raises `DataError` for a report that is not one."""
+    """One line per gate, which unfolds to its expectations. Raises `DataError` for what is not a gate's report."""
     shown: list[Child] = []
     for name in GATES:
         if name not in reports:

@@ -1,4 +1,4 @@
-"""A few lines that build HTML and SVG in which every text is escaped unless it came out of `tag` itself."""
+"""Builds HTML and SVG in which every text is escaped unless `tag` or `raw` made it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Child = str | int | None | Iterable["Child"]
 
 
 def tag(element: str, /, *children: Child, **attributes: str | int | float | None) -> Html:
-    """One element. Attribute `class_` is written `class`, `stroke_width` as `stroke-width`; None leaves one out."""
+    """One element. Attribute `class_` is written `class`, `stroke_width` as `stroke-width`; None omits an attribute."""
     written = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{html.escape(printable(str(value)))}"'
         for key, value in attributes.items()
@@ -46,7 +46,7 @@ def raw(constant: str) -> Html:
 
 
 def printable(text: str) -> str:
-    """Text that no page or terminal acts on: control and direction characters and lone surrogates become U+FFFD."""
+    """Text that is safe to show: control and direction characters and lone surrogates become U+FFFD."""
     return "".join(character if _harmless(character) else "\ufffd" for character in text)
 
 

@@ -1,4 +1,4 @@
-"""`reports/index.html`: the whole report as one file that loads nothing from anywhere."""
+"""`reports/index.html`: the whole report as one file that loads nothing else."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _TITLE = "SWiRL: results of this run"
 
 
 def page(results: Results, evidence: shown.Evidence, samples: int) -> str:
-    """The page's text with `samples` trajectory pairs a benchmark; every string of data in it is escaped."""
+    """The page as HTML, with up to `samples` trajectory pairs per benchmark; every string of data in it is escaped."""
     sections = [
         tables.headline(results),
         what_this_is(results),
@@ -53,7 +53,7 @@ def page(results: Results, evidence: shown.Evidence, samples: int) -> str:
 
 
 def summary(results: Results) -> list[str]:
-    """A sentence each: SWiRL against base where it was trained, and elsewhere."""
+    """SWiRL against base: a sentence on the benchmarks that it was trained on, and one on the others."""
     sentences = []
     for trained, words in ((True, "Where it was trained"), (False, "Where it was not")):
         parts = []
@@ -70,7 +70,7 @@ def summary(results: Results) -> list[str]:
 
 
 def what_this_is(results: Results) -> Html:
-    """The caveats that a reader of the numbers must know; those of the embedded default only where it ran."""
+    """The caveats that a reader of the numbers must know; those of the embedded default only for a run of it."""
     if "ceiling" not in results.models:
         words = (
             "There is no ceiling: only the embedded default has a sound model before designed flaws. A reward model "

@@ -1,4 +1,4 @@
-"""What the paper (arXiv 2504.04736) reports for the benchmark that one of ours is or stands for."""
+"""The paper's numbers (arXiv 2504.04736) for the benchmarks that ours are, or mirror."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _ORDER = tuple(_PUBLISHED)
 
 
 def published(benchmark: str) -> Published | None:
-    """The paper's numbers for `gsm8k` or for `mini-gsm8k` that mirrors it; None for a benchmark it lacks."""
+    """The paper's numbers for `gsm8k`, or `mini-gsm8k`, which mirrors it; None for a benchmark not in the paper."""
     return _PUBLISHED.get(benchmark.removeprefix("mini-"))
 
 

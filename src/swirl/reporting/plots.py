@@ -18,7 +18,7 @@ Curve = tuple[str, Sequence[tuple[float, float]]]
 
 
 def write(results: Results, curves: Sequence[Curve], folder: Path) -> None:
-    """Write accuracy.png, filters.png and, where there are curves, training.png; other PNG files there go."""
+    """Write accuracy.png, filters.png and, if there are curves, training.png; deletes other PNG files in `folder`."""
     figures = {"accuracy": _accuracy(results), "filters": _filters(results.filters)}
     if curves:
         figures["training"] = _training(curves)

@@ -49,11 +49,11 @@ class Funnel:
 
 @dataclass(frozen=True, slots=True)
 class ByHops:
-    """Accuracy with tools on a benchmark's questions of one number of hops, or the mean over those numbers."""
+    """Accuracy with tools on a benchmark's questions with one number of hops, or the mean over all numbers of hops."""
 
     benchmark: str
     hops: int | None
-    """None: the mean, in which each number of hops weighs the same (CofCA's score)."""
+    """None: the mean, in which each number of hops has the same weight (CofCA's score)."""
     n: int
     """Number of questions."""
     accuracy: dict[str, float]
@@ -69,9 +69,9 @@ class Results:
     reward_model: dict[str, float]
     memory: dict[str, float]
     retrieval: dict[str, float] = dataclasses.field(default_factory=dict)
-    """`BENCHMARK.SPLIT.recall@k` and `.all@k`, where questions say which passages they rest on."""
+    """`BENCHMARK.SPLIT.recall@k` and `.all@k`, for questions whose supporting passages are known."""
     by_hops: tuple[ByHops, ...] = ()
-    """The benchmarks whose questions have several numbers of hops, each with its mean last."""
+    """Rows of the benchmarks whose questions differ in their number of hops; the mean is the last row of each."""
 
     @property
     def benchmarks(self) -> list[str]:
@@ -101,7 +101,7 @@ class Results:
 
 
 def load_predictions(layout: Layout, models: Sequence[str]) -> dict[str, list[Prediction]]:
-    """Every model's predictions by its name."""
+    """The predictions of each model, by its name."""
     return {model: records.load(Prediction, layout.predictions(model)) for model in models}
 
 
@@ -111,9 +111,9 @@ def evaluated(layout: Layout) -> list[str]:
 
 
 def gather(layout: Layout, predictions: Mapping[str, Sequence[Prediction]], hops: Mapping[str, int]) -> Results:
-    """Join the stages' outputs and test every model against base; `hops` is by question id, 0 where not known.
+    """Join the stages' outputs and test every model against base; `hops` is by question id, 0 when not known.
 
-    Raises `DataError` naming what does not fit.
+    Raises `DataError` naming an input that is missing, broken or contradicts another.
     """
     scores = [score for model in predictions for score in _read_scores(layout.evaluation(model), model)]
     scores.sort(key=lambda score: (paper_order(score.benchmark), not score.with_tools, MODELS.index(score.model)))
@@ -130,7 +130,7 @@ def gather(layout: Layout, predictions: Mapping[str, Sequence[Prediction]], hops
 
 
 def to_json(results: Results) -> dict[str, Any]:
-    """The content of `reports/results.json`, relative gains (fractions, as the paper's beside them) included."""
+    """The content of `reports/results.json`, including the relative gains and the paper's, as fractions."""
     gains = {}
     for benchmark in results.benchmarks:
         known = published(benchmark)
@@ -176,7 +176,7 @@ def _arm(content: Any, path: Path) -> Arm:
 
 
 def _gains(results: Results, benchmark: str, with_tools: bool) -> dict[str, float | None]:
-    """Relative gain over base of each trained model that was measured this way."""
+    """Relative gain over base of each trained model that was evaluated so (with or without tools)."""
     models = [model for model in ("sft", "swirl") if results.score(benchmark, model, with_tools)]
     return {model: results.gain(benchmark, model, with_tools) for model in models}
 
@@ -193,7 +193,7 @@ def _read_scores(path: Path, model: str) -> list[Score]:
 
 
 def _score(row: Any, path: Path, number: int) -> Score:
-    """One checked `Score`; `p_vs_base` may be absent."""
+    """One validated `Score`; `p_vs_base` may be missing."""
     where = f"{path}, entry {number}"
     names = [field.name for field in dataclasses.fields(Score)]
     _require(row, [name for name in names if name != "p_vs_base"], where)
@@ -213,7 +213,7 @@ def _hops_row(row: Any, path: Path, number: int) -> ByHops:
 
 
 def _by_hops(predictions: Mapping[str, Sequence[Prediction]], hops: Mapping[str, int]) -> list[ByHops]:
-    """The same numbers as the metrics `hops_N.accuracy` and `mean_of_hops.accuracy` of evaluate."""
+    """The numbers that stage `evaluate` has as its metrics `hops_N.accuracy` and `mean_of_hops.accuracy`."""
     cells: dict[str, dict[int, dict[str, list[bool]]]] = {}
     for model, rows in predictions.items():
         for row in rows:
@@ -230,7 +230,7 @@ def _by_hops(predictions: Mapping[str, Sequence[Prediction]], hops: Mapping[str,
 
 
 def _group(benchmark: str, hops: int, answers: Mapping[str, Sequence[bool]]) -> ByHops:
-    """One number of hops, from whether each model's answers are right."""
+    """The row for one number of hops; `answers` says for each model which of its answers are right."""
     accuracy = {model: sum(right) / len(right) for model, right in answers.items()}
     return ByHops(benchmark, hops, max(len(right) for right in answers.values()), accuracy)
 
@@ -246,7 +246,7 @@ def _outcomes(rows: Sequence[Prediction]) -> dict[tuple[str, bool], dict[str, bo
 def _tested(
     score: Score, outcomes: Mapping[str, Mapping[tuple[str, bool], Mapping[str, bool]]], layout: Layout
 ) -> Score:
-    """`score` with its p-value against base, after checking that it and its predictions tell the same."""
+    """`score` with its p-value against base, after checking that it agrees with its predictions."""
     cell = (score.benchmark, score.with_tools)
     ours = outcomes[score.model].get(cell, {})
     path = layout.predictions(score.model)
@@ -289,9 +289,9 @@ def _require(content: Any, keys: Sequence[str], where: Path | str) -> None:
 
 
 def memory_at_chance(memory: Mapping[str, float]) -> bool | None:
-    """Whether closed-book accuracy before the facts changed is no better than guessing; None when not measured.
+    """Whether closed-book accuracy on the facts before their change is no better than guessing; None if not measured.
 
-    Better means that the whole 95% Wilson interval lies above `chance` (0.05 unless the base model's stage says).
+    Better means that the whole 95% Wilson interval lies above `chance` (0.05 unless stage `base_model` reports it).
     """
     if "closed_book_before" not in memory or memory.get("n", 0) < 1:
         return None

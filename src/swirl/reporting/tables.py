@@ -1,4 +1,4 @@
-"""The page's tables over `Results`: accuracy, tools, answer measures, process labels, funnel, reward model."""
+"""The page's tables of `Results`: accuracy, tools, answer measures, process labels, funnel, reward model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _RATES = (
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[Child]], words: bool = False) -> Html:
-    """A table whose first column names the row, figures at the right, or `words` at the left."""
+    """A table whose first column names the row; other cells are right-aligned, or left-aligned with `words`."""
     header = tag("tr", [tag("th", cell, scope="col") for cell in head])
     body = [tag("tr", tag("th", row[0], scope="row"), [tag("td", cell) for cell in row[1:]]) for row in rows]
     content = (tag("thead", header), tag("tbody", body))
@@ -90,7 +90,7 @@ def tools(results: Results) -> Html | None:
 
 
 def by_hops(results: Results) -> Html | None:
-    """Accuracy of each model by hops, and its mean over them; None where no benchmark has several numbers of hops."""
+    """Accuracy of each model by number of hops, and the mean over these; None where no benchmark has several."""
     if not results.by_hops:
         return None
     rows: list[Sequence[Child]] = [
@@ -132,7 +132,7 @@ def measures(results: Results) -> Html:
 
 
 def labels(results: Results) -> Html:
-    """Mean process label of base and SWiRL by the reward model and by the oracle, the paper's Table 3 beside."""
+    """Mean process label of base and SWiRL by the reward model, by the oracle, and in the paper's Table 3."""
     head = ["Benchmark", "Reward model: base", "SWiRL", "Oracle: base", "SWiRL", "Paper's Table 3: base", "SWiRL"]
     rows: list[Sequence[Child]] = []
     for benchmark in results.benchmarks:
@@ -187,7 +187,7 @@ def reward_model(results: Results) -> Html:
 
 
 def retrieval(results: Results) -> Html | None:
-    """How much of what answers rest on one search with the question's own words finds."""
+    """How many of the supporting passages one search for the question's own words finds; None when not measured."""
     names = list(dict.fromkeys(key.rpartition(".")[0] for key in results.retrieval))
     if not names:
         return None
@@ -201,7 +201,7 @@ def retrieval(results: Results) -> Html | None:
 
 
 def memory(results: Results) -> Html | None:
-    """Closed-book accuracy on the memorised world, and what mini-cofca can show because of it."""
+    """Closed-book accuracy on the memorised world, and what mini-cofca can therefore show; None when not measured."""
     at_chance = memory_at_chance(results.memory)
     if at_chance is None:
         return None

@@ -58,7 +58,7 @@ def render(layout: Layout) -> Group:
 
 
 def _accuracy(results: Results) -> Table:
-    """Benchmark x model with tools, the gain beside the paper's."""
+    """Accuracy with tools by benchmark and model, SWiRL's gain, and the paper's."""
     table = _table("Accuracy with tools, %", ["benchmark"], [*(LABELS[model] for model in results.models)])
     for head in ("gain", "paper", "p", "process"):
         table.add_column(head, justify="right", no_wrap=True)
@@ -76,7 +76,7 @@ def _accuracy(results: Results) -> Table:
 
 
 def _without_tools(results: Results) -> Table | None:
-    """The same without tools; None where nothing was measured so."""
+    """Accuracy without tools by benchmark and model; None when it was not measured."""
     models = [model for model in results.models if any(s.model == model and not s.with_tools for s in results.scores)]
     if not models:
         return None
@@ -91,7 +91,7 @@ def _without_tools(results: Results) -> Table | None:
 
 
 def _by_hops(results: Results) -> Table:
-    """Accuracy with tools by hops, and its mean over them."""
+    """Accuracy with tools by number of hops, and the mean over these."""
     right = ["hops", "n", *(LABELS[model] for model in results.models)]
     table = _table("Accuracy with tools by hops, %", ["benchmark"], right)
     for row in results.by_hops:
@@ -115,7 +115,7 @@ def _funnel(results: Results) -> Table:
 
 
 def _reward_model(results: Results) -> Any:
-    """Error rates against the oracle, or a sentence where there is none."""
+    """The reward model's error rates against the oracle, or a sentence when there are none."""
     measured = rates(results.reward_model)
     if not measured:
         return _note("No labels to measure the reward model against.")
@@ -170,7 +170,7 @@ def _table(title: str, left: list[str], right: list[str]) -> Table:
 
 
 def _name(data: str) -> Any:
-    """A name out of a file, shown as it is: no console markup, no escape sequences."""
+    """A name from a file, shown literally: no console markup, no escape sequences."""
     from rich.text import Text
 
     return Text(printable(data))

@@ -1,4 +1,4 @@
-"""Checkpoints of a training run: what trains, Adam's moments and the metrics so far, as safetensors and JSON."""
+"""Checkpoints of a training run: trained weights, Adam's moments and the metrics so far, as safetensors and JSON."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class Checkpoints:
     """Checkpoints of one training run, valid for one fingerprint of source, settings and inputs only."""
 
     def __init__(self, folder: Path, fingerprint: str) -> None:
-        """Open the checkpoints of this fingerprint in `folder`; those of others stay, and are named."""
+        """Open the checkpoints of this fingerprint in `folder`; a message names those of others, which are kept."""
         self._folder = claim(folder, fingerprint)
 
     def save(self, step: int, masters: Masters, optimizer: Any, record: dict[str, Any]) -> None:
-        """Commit the state after `step` updates, of what trains alone; `record` is plain JSON."""
+        """Commit trained weights and moments after `step` updates (SFT: epochs), and `record`, which is plain JSON."""
         from safetensors.torch import save_file
 
         partial = self._folder / "partial"
@@ -37,11 +37,11 @@ class Checkpoints:
         os.replace(partial, self._target(step))
 
     def steps(self) -> list[int]:
-        """Steps that are committed, ascending."""
+        """The committed steps in ascending order."""
         return sorted(int(path.name.removeprefix("step-")) for path in self._folder.glob("step-*"))
 
     def restore(self, step: int, masters: Masters, optimizer: Any) -> dict[str, Any]:
-        """Put weights and moments back in place, and return the record."""
+        """Restore weights and moments in place, and return the record."""
         import torch
         from safetensors.torch import load_file
 
@@ -63,7 +63,7 @@ class Checkpoints:
         return record
 
     def clear(self) -> None:
-        """Throw the checkpoints away: the run is complete elsewhere."""
+        """Delete the checkpoints; call when the finished run is saved elsewhere."""
         discard(self._folder)
 
     def _target(self, step: int) -> Path:

@@ -1,4 +1,4 @@
-"""The guard of step-wise RL: stops a run that goes bad, by what needs no golden label."""
+"""The guard of step-wise RL: stops a run that deteriorates, by metrics that need no golden label."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import astuple, dataclass
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """See params.yaml, `train.swirl.guard`."""
+    """Limits of the guard: `train.swirl.guard` in params.yaml."""
 
     max_kl: float
     max_step_growth: float
@@ -19,7 +19,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What a look at the development questions saw, and means of the updates before it; no golden label."""
+    """Metrics of a look at the development questions, and means over the updates before it; no golden label."""
 
     reward: float | None
     """None when the reward model gave no verdict."""
@@ -27,11 +27,11 @@ class Look:
     steps: float
     malformed: float
     unjudged: float = 0.0
-    """Share of the sampled actions on which the reward model gave no verdict; without one, only KL teaches."""
+    """Share of the sampled actions without a verdict of the reward model; only KL trains the policy on these."""
 
 
-def objection(looks: list[Look], limits: Limits) -> str:
-    """Why the last look says stop, compared with the first and the best; empty when all is well."""
+def stop_reason(looks: list[Look], limits: Limits) -> str:
+    """The reason to stop, by comparing the last look with the first and the best; empty when there is none."""
     start, now = looks[0], looks[-1]
     if not all(math.isfinite(value) for value in astuple(now) if value is not None):
         return f"a metric is not a finite number: {now}"

@@ -1,4 +1,4 @@
-"""Float32 masters of the weights that train: an optimiser's small updates would be lost to rounding in bfloat16."""
+"""Float32 masters of the trained weights: an optimiser's small updates would be lost to rounding in bfloat16."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 class Masters:
     """The trainable parameters of a model, and a master of each: itself, or a float32 copy of a narrower one.
 
-    Gradients are summed in the masters' `grad`, the optimiser moves the masters, and `publish` rounds them into the
+    Gradients are summed in the masters' `grad`, the optimiser updates the masters, and `publish` rounds them into the
     model.
     """
 
     def __init__(self, model: Any) -> None:
         trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.parameters: list[Tensor] = list(trainable.values())
-        """The model's own, in its order."""
+        """The model's trainable parameters, in its order."""
         self.named: dict[str, Tensor] = {
             name: p if p.dtype.itemsize >= 4 else p.detach().float().requires_grad_() for name, p in trainable.items()
         }
@@ -31,7 +31,7 @@ class Masters:
         return list(self.named.values())
 
     def add_up(self, processes: Processes) -> None:
-        """Add every process's gradients; one that had nothing to do has none."""
+        """Sum the gradients over all processes; one that had nothing to do has none and adds zeros."""
         if processes.count == 1:
             return
         import torch
@@ -42,7 +42,7 @@ class Masters:
         processes.add_up(master.grad for master in self.named.values() if master.grad is not None)
 
     def publish(self) -> None:
-        """Put the masters' values into the model."""
+        """Copy the masters' values into the model."""
         import torch
 
         with torch.no_grad():

@@ -1,8 +1,8 @@
 """The objective of step-wise RL: J(theta) = E_{s ~ T, a ~ pi_theta(s)}[R(a | s)] - beta KL(pi_theta || pi_ref).
 
-Paper: arXiv 2504.04736, section 3.2; it does not publish the estimator, the scale of KL or how rewards are normalised.
-Ours: REINFORCE with a leave-one-out baseline over the G actions of a state (RLOO), KL in the loss, no normalisation by
-the index of the step.
+Paper: arXiv 2504.04736, section 3.2; it does not publish the estimator, the KL coefficient or how rewards are
+normalised. Ours: REINFORCE with a leave-one-out baseline over the G actions of a state (RLOO), KL in the loss, no
+normalisation by the index of the step.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def token_statistics(
 
 @cache
 def _statistics() -> Any:
-    """The autograd function: one softmax a model, and a gradient in closed form.
+    """The autograd function: one softmax per model, and a gradient in closed form.
 
     With p = pi, d = log pi - log pi_ref and K = sum p d: d log p_t / d z = 1_t - p, and dK / d z = p (d - K).
     """
@@ -90,5 +90,5 @@ def _statistics() -> Any:
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
-    """Sum over the last axis of a product of (N, V) and (N, V), -> (N,)."""
+    """Dot products over the last axis: (N, V) and (N, V) -> (N,)."""
     return (a[:, None] @ b[:, :, None])[:, 0, 0]

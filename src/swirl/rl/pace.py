@@ -1,4 +1,7 @@
-"""How fast training goes, update by update, for the curves in MLflow. Times differ between runs: no output of DVC."""
+"""Training speed of each update, for the curves in MLflow.
+
+Times differ between runs, so their file is not an output of DVC.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +13,15 @@ from swirl.models.flops import Work
 
 
 class Pace:
-    """A file of JSON lines: first what the devices could compute, then one line an update."""
+    """A file of JSON lines: first the peak FLOPs per second, then one line per update."""
 
     def __init__(self, path: Path, peak_flops: float) -> None:
-        """Begin `path` anew. `peak_flops` are FLOPs a second of all devices together."""
+        """Start `path` anew; `peak_flops` are the FLOPs per second of all devices together."""
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({"peak_flops": peak_flops}) + "\n", encoding="utf-8")
         self._path = path
 
     def note(self, step: int, seconds: float, work: Work) -> None:
-        """The update that led to `step` took so long and did so much."""
+        """Record the time and the work of the update that led to `step`."""
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, "seconds": seconds, **dataclasses.asdict(work)}) + "\n")

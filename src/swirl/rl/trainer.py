@@ -1,4 +1,4 @@
-"""Step-wise RL: sample actions on fixed offline states, let the reward model judge each, follow the policy gradient.
+"""Step-wise RL: sample actions in fixed offline states, let the reward model judge each, follow the policy gradient.
 
 Paper: arXiv 2504.04736, section 3.2. No tool runs here and no golden label is read.
 """
@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from swirl.comb.combs import Comb, pack, share_out, split_teeth
+from swirl.comb.combs import Comb, group_by_budget, pack, split_teeth
 from swirl.comb.gradients import accumulate, recomputing
 from swirl.comb.logprobs import action_logprobs, project, tooth_states, unflatten
 from swirl.comb.sampling import Sampled, Sampling
-from swirl.comb.teeth import Bare, sample_teeth
+from swirl.comb.teeth import UnsampledComb, sample_teeth
 from swirl.core.distributed import ALONE, Processes
 from swirl.core.seeds import derive, generator
 from swirl.core.threads import spread
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The optimiser's side of step-wise RL; see params.yaml for units."""
+    """Settings of step-wise RL's updates, in the units of params.yaml."""
 
     states: int
     samples: int
@@ -43,19 +43,19 @@ class Settings:
     clip: float
     packed: bool
     token_budget: int
-    """Tokens that one forward reads, at most, unless one comb alone has more."""
+    """Maximum number of tokens per forward pass, unless one comb alone has more."""
     workers: int
-    """Forwards at the same time."""
+    """Number of forward passes at the same time."""
     seed: int
     recompute: bool = False
-    """Whether layers compute their activations again in the backward pass, for less memory."""
+    """Whether layers recompute their activations in the backward pass, to save memory."""
 
 
 class ActionScorer(Protocol):
     """A reward model: R(a | s) in [0, 1], or NaN where it gives no verdict."""
 
     def scores(self, combs: Sequence[Comb]) -> list[list[float]]:
-        """R for every tooth of every comb; each tooth is a bare action on its state."""
+        """R for every tooth of every comb; each tooth is just an action, without the judge's question."""
 
 
 def by_trajectory(steps: Sequence[SubTrajectory]) -> list[list[SubTrajectory]]:
@@ -67,9 +67,10 @@ def by_trajectory(steps: Sequence[SubTrajectory]) -> list[list[SubTrajectory]]:
 
 
 def state_batches(groups: Sequence[list[SubTrajectory]], states: int, seed: int) -> Iterator[list[list[SubTrajectory]]]:
-    """For ever: whole trajectories with at least `states` states together, reshuffled every epoch.
+    """Batches without end: whole trajectories with at least `states` states together, reshuffled every epoch.
 
-    What an epoch leaves over begins the next one's first batch, where those trajectories come last, not twice.
+    Trajectories left over from an epoch start the next one's first batch. In that epoch's own order they come last, so
+    that they are not in this batch twice.
     """
     batch: list[int] = []
     epoch = 0
@@ -99,7 +100,7 @@ class Trainer:
         settings: Settings,
         processes: Processes = ALONE,
     ) -> None:
-        """`reference` None is the policy with its adapter switched off; `settings.workers` must then be 1."""
+        """With `reference` None, the reference is the policy without its adapter; `settings.workers` must then be 1."""
         import torch
 
         if reference is None and settings.workers != 1:
@@ -107,9 +108,9 @@ class Trainer:
         self.policy, self.reference, self.reward_model, self.settings = policy, reference, reward_model, settings
         self.masters, self.processes = Masters(policy.model), processes
         self.drawn: list[list[list[Sampled]]] = []
-        """This process's share of the last update: G actions a state, by trajectory."""
+        """Actions of the last update in this process's share: trajectory -> state -> G actions."""
         self.work = Work()
-        """What all processes did in the last update."""
+        """Tokens and FLOPs of the last update, all processes together."""
         self.optimizer = torch.optim.Adam(self.masters.tensors(), lr=settings.lr, betas=(0.9, 0.95))
 
     def update(self, number: int, batch: Sequence[list[SubTrajectory]]) -> dict[str, float]:
@@ -125,7 +126,7 @@ class Trainer:
         unique = [list(dict.fromkeys(drawn.ids for drawn in of_state)) for of_state in actions]
         combs = _combs(mine, unique)
         judged = self._rewards(combs, unique, actions)
-        # Every process knows all rewards, of which it needs its own states' advantages.
+        # Every process gets all rewards (the baseline may be the batch's), and keeps its own states' advantages.
         rewards = torch.cat(processes.merge(judged.split(sizes)))
         rows = processes.mine(torch.arange(len(rewards)).split([len(group) for group in batch]))
         advantage = advantages(rewards, settings.estimator)[[int(row) for of_group in rows for row in of_group]]
@@ -136,7 +137,7 @@ class Trainer:
         known = torch.stack([weight, count, *statistics]).split([len(comb.teeth) for comb in combs], 1)
         weight, count, logprob, kl, entropies, lengths = torch.cat(processes.merge(known), 1)
         drawn = float(count.sum())
-        # NaN means: no verdict
+        # A reward of NaN means that there was no verdict.
         return {
             "reward": float(rewards.nanmean()),
             "unjudged": float(rewards.isnan().float().mean()),
@@ -152,7 +153,7 @@ class Trainer:
         """G actions for each state; each trajectory is read once, whatever the number of its states and actions."""
         settings = self.settings
         bare = [
-            Bare(
+            UnsampledComb(
                 group[-1].state_ids,
                 tuple(
                     (len(state.state_ids), derive(settings.seed, "rl", number, state.trajectory_id, state.step, g))
@@ -163,7 +164,7 @@ class Trainer:
             for group in batch
         ]
         longest = settings.sampling.max_tokens
-        shares = share_out(
+        shares = group_by_budget(
             [len(comb.trunk) + len(comb.teeth) * longest for comb in bare], settings.token_budget, settings.workers
         )
         model, end_ids = self.policy.model, self.policy.chat.end_ids
@@ -190,7 +191,7 @@ class Trainer:
     def _gradients(self, combs: Sequence[Comb], weight: Tensor, count: Tensor, drawn: float) -> list[Tensor]:
         """Set the policy's gradients; `weight` is each tooth's summed advantage and `count` how often it was drawn.
 
-        The loss is the mean over the `drawn` actions of all processes, to which each adds what its own teeth give.
+        The loss is the mean over the `drawn` actions of all processes; each process adds the part of its own teeth.
 
         Returns sums over each tooth's tokens of log pi, KL to the reference, entropy and token counts, (teeth,) each,
         at the sampling temperature: the distribution that the actions were drawn from.
@@ -200,7 +201,7 @@ class Trainer:
         settings, model = self.settings, self.policy.model
         combs = combs if settings.packed else split_teeth(combs)
         sizes = [comb.packed_size if settings.packed else comb.plain_size for comb in combs]
-        shares = share_out(sizes, settings.token_budget, settings.workers)
+        shares = group_by_budget(sizes, settings.token_budget, settings.workers)
         bounds = torch.tensor([len(comb.teeth) for comb in combs]).cumsum(0).tolist()
         found: dict[int, list[Tensor]] = {}
 
@@ -234,7 +235,7 @@ class Trainer:
     def _work(
         self, batch: Sequence[list[SubTrajectory]], combs: Sequence[Comb], actions: Sequence[list[Sampled]]
     ) -> Work:
-        """Sampling on every trajectory's longest state, then the update: reference forward, policy both ways."""
+        """Work of sampling from each trajectory's longest state, of the reference's forward pass and of the update."""
         model, packed = self.policy.model, self.settings.packed
         drawn = float(sum(len(action.ids) for of_state in actions for action in of_state))
         read, predicted = _tokens(combs, packed)
@@ -244,7 +245,10 @@ class Trainer:
 
     @contextmanager
     def _as_reference(self) -> Iterator[Any]:
-        """The reference model: one of its own, or the policy without its adapter. Its vocabulary stays usable after."""
+        """The reference model: a separate one, or the policy with its adapter off in this block.
+
+        Its output layer may be used after the block, too, since no adapter is ever put on it.
+        """
         if self.reference is not None:
             yield self.reference
             return
@@ -265,7 +269,7 @@ class Trainer:
 
 
 def _combs(batch: Sequence[list[SubTrajectory]], unique: Sequence[list[tuple[int, ...]]]) -> list[Comb]:
-    """One comb a trajectory: its longest state as the trunk, every different action of every state as a tooth."""
+    """One comb per trajectory: its longest state as the trunk, every distinct action of every state as a tooth."""
     of_state = iter(unique)
     combs = []
     for group in batch:
@@ -277,7 +281,7 @@ def _combs(batch: Sequence[list[SubTrajectory]], unique: Sequence[list[tuple[int
 def _weights(
     unique: Sequence[list[tuple[int, ...]]], actions: Sequence[list[Sampled]], advantage: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Of every tooth, the sum of the advantages of the draws that gave it, and their number; (teeth,) each."""
+    """For every tooth, the summed advantages and the number of the draws that gave it; (teeth,) each."""
     import torch
 
     weights: list[float] = []
@@ -297,7 +301,7 @@ def comb_of(group: Sequence[SubTrajectory]) -> Comb:
 
 
 def supervised_loss(model: Any, batch: Sequence[list[SubTrajectory]], packed: bool) -> tuple[Tensor, float]:
-    """Summed negative log-likelihood of the stored actions' tokens on their states, and their number (for SFT)."""
+    """Summed negative log-likelihood of the stored actions' tokens given their states, and their number (for SFT)."""
     import torch
 
     combs = [comb_of(group) for group in batch]
@@ -306,13 +310,13 @@ def supervised_loss(model: Any, batch: Sequence[list[SubTrajectory]], packed: bo
 
 
 def _tokens(combs: Sequence[Comb], packed: bool) -> tuple[float, float]:
-    """How many tokens the combs make a model read, and how many it predicts."""
+    """How many tokens a model reads for these combs, and how many it predicts."""
     read = sum(comb.packed_size if packed else comb.plain_size for comb in combs)
     return float(read), float(sum(len(tooth.ids) for comb in combs for tooth in comb.teeth))
 
 
 def supervised_work(model: Any, batch: Sequence[list[SubTrajectory]], packed: bool) -> Work:
-    """What `supervised_gradients` does, all processes together."""
+    """Tokens and FLOPs of `supervised_gradients`, all processes together."""
     read, predicted = _tokens([comb_of(group) for group in batch], packed)
     return Work(read, matrix_flops(model, read, predicted, training=True))
 
@@ -326,7 +330,7 @@ def supervised_gradients(
     workers: int,
     processes: Processes = ALONE,
 ) -> float:
-    """Set the gradients to those of the mean negative log-likelihood a token over `batch`, which is returned."""
+    """Set the gradients to those of the mean negative log-likelihood per token of `batch`, and return this mean."""
     mine = processes.mine(batch)
     combs = [comb_of(group) for group in mine]
     count = _deal([comb.packed_size if packed else comb.plain_size for comb in combs], token_budget, workers)
@@ -348,7 +352,10 @@ def supervised_gradients(
 
 
 def _deal(sizes: Sequence[int], token_budget: int, workers: int) -> int:
-    """The fewest shares, a multiple of `workers`, so that dealing in turn keeps each within the budget if one can."""
+    """The smallest multiple of `workers` shares, dealt out in turn, that keeps each share within the token budget.
+
+    A share of a single item may exceed it.
+    """
     count = workers
     while any(len(dealt := sizes[n::count]) > 1 and sum(dealt) > token_budget for n in range(count)):
         count += workers

@@ -1,4 +1,4 @@
-"""The agent loop of SWiRL: a model acts, a tool answers, until an answer or the step limit (paper, section 3.1).
+"""The agent loop of SWiRL: a model acts and a tool responds, until an answer or the step limit (paper, section 3.1).
 
 Many trajectories are in flight on one model; every sampled token is kept exactly as it was sampled.
 """
@@ -25,10 +25,10 @@ MALFORMED_REPLY = "error: give one call or one answer"
 
 TOOL_THREADS = 4
 TOOL_TICKS = 1
-"""Forwards of the others that a tool has before they wait for it."""
+"""How many forward passes the other conversations make while a tool works; after these they wait for its result."""
 
 READ_AT_ONCE = 16384
-"""New tokens of one forward, at most, unless one conversation alone brings more."""
+"""Maximum number of new tokens per forward pass, unless one conversation alone has more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +50,13 @@ class Attempt:
     sample: int
     prompt: str
     tools: Mapping[str, Tool]
-    """Tools by the kind of action that calls them; empty when the model must answer without."""
+    """Tools by the kind of action that calls them; empty when the model must answer without tools."""
     max_steps: int
 
 
 @dataclass(slots=True)
 class _Flight:
-    """A trajectory in the making."""
+    """A trajectory in progress."""
 
     number: int
     attempt: Attempt
@@ -90,11 +90,11 @@ def roll_out(
 ) -> list[Trajectory]:
     """Work through all attempts, `in_flight` at a time, and return their trajectories in the same order.
 
-    A trajectory that ends gives its place to the next attempt; while a tool works for one, the others decode. Step k of
-    sample m on question q draws from the seed derived from (`seed`, q, m, k) alone, and what shares a forward depends
-    on token counts, never on how long a tool took, so the same call gives the same bytes. A trajectory ends as
-    MALFORMED after `max_malformed` malformed actions in a row (0: never), as CONTEXT_FULL when another action might not
-    fit. `done(1)` follows each trajectory.
+    A trajectory that ends makes room for the next attempt; while a tool works for one, the others decode. Step k of
+    sample m on question q draws from the seed derived from (`seed`, q, m, k) alone, and which conversations share a
+    forward pass depends on token counts, never on how long a tool took, so the same call gives the same bytes. A
+    trajectory ends as MALFORMED after `max_malformed` malformed actions in a row (0: never), and as CONTEXT_FULL when
+    another action might not fit. `done(1)` is called after each trajectory.
     """
     with ThreadPoolExecutor(TOOL_THREADS) as tools:
         return _Engine(policy, sampling, seed, max_malformed, tools).run(attempts, in_flight, done)
@@ -147,7 +147,7 @@ class _Engine:
         return flight
 
     def _go_on(self, flight: _Flight, unread: tuple[int, ...]) -> None:
-        """Begin the next step behind `unread`, if the context holds another action."""
+        """Begin the next step after the tokens `unread`, or stop if another action might not fit into the context."""
         if flight.length + self._sampling.max_tokens > self._policy.context:
             flight.stop = Stop.CONTEXT_FULL
             return
@@ -157,7 +157,7 @@ class _Engine:
         flight.unread, flight.ids, flight.logprobs = unread, [], []
 
     def _forward(self, reading: Sequence[_Flight]) -> None:
-        """Read what is unread and draw one token for each."""
+        """Read the unread tokens of these conversations, and draw one token for each."""
         import torch
 
         logits = self._slots.read([(flight.slot, flight.unread) for flight in reading])
@@ -171,7 +171,7 @@ class _Engine:
                 self._act(flight)
 
     def _act(self, flight: _Flight) -> None:
-        """Parse a complete action and set its tool to work."""
+        """Parse a complete action and start its tool."""
         chat, tools = self._policy.chat, flight.attempt.tools
         action = parse(chat.text(tuple(flight.ids)), {tool.tag: kind for kind, tool in tools.items()})
         flight.unread, flight.action, flight.rejoins = (), action, self._tick + 1 + TOOL_TICKS
@@ -184,7 +184,7 @@ class _Engine:
             flight.reply = self._tools.submit(observe, tools[action.kind], action.payload)
 
     def _complete(self, flight: _Flight, seen: Observation | None) -> None:
-        """Record the step, and go on or stop."""
+        """Record the step with its observation, and continue or stop the trajectory."""
         chat, action = self._policy.chat, flight.action
         assert action is not None
         turn = chat.turn(seen.text, flight.ids[-1] in chat.end_ids) if seen else ()
@@ -231,13 +231,13 @@ class _Engine:
 
 
 def observe(tool: Tool, payload: str) -> Observation:
-    """What one call of a tool shows the model: `QUERY -> RESULT`."""
+    """Call a tool and return what the model is shown: `QUERY -> RESULT`."""
     result = call(tool, payload)
     return Observation(f"{payload} -> {result.text}", result.error)
 
 
 def _within_budget(flights: Sequence[_Flight]) -> list[_Flight]:
-    """The first of `flights` whose unread tokens one forward may read, one at least."""
+    """The first of `flights` whose unread tokens fit into one forward pass; at least one."""
     chosen: list[_Flight] = []
     tokens = 0
     for flight in flights:

@@ -1,8 +1,8 @@
 """The agent loop with a model behind an endpoint: what `swirl.rollout.engine` does, action by action over HTTP.
 
-Through the completions protocol, states are sent as token ids and actions come back as token ids and log-probabilities
-where the server speaks so (vLLM does). Elsewhere, and through the chat protocol, an action's text is encoded again by
-the local tokenizer, its log-probabilities are empty, and the trajectory says so (`retokenised`).
+With the completions protocol, states are sent as token ids, and actions come back as token ids and log-probabilities if
+the server supports this (vLLM does). Otherwise, and with the chat protocol, an action's text is encoded again by the
+local tokenizer, its log-probabilities are empty, and the trajectory is marked as `retokenised`.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ def roll_out_remote(
 ) -> list[Trajectory]:
     """Work through all attempts as `swirl.rollout.engine.roll_out` does, and return their trajectories in order.
 
-    Each action's seed is derived as there; whether it makes the server repeat itself is the server's affair. A request
-    that fails for good ends its trajectory as TOOL_FAILED with the reason in `error`; as CONTEXT_FULL when the server
-    has less room than `policy.context`. Raises `UnavailableError` when every request would fail.
+    Each action's seed is derived as there; whether sampling is repeatable depends on the server. A request that fails
+    for good ends its trajectory as TOOL_FAILED with the reason in `error`, or as CONTEXT_FULL when the server's context
+    is shorter than `policy.context`. Raises `UnavailableError` when every request would fail.
     """
 
     def work(attempt: Attempt) -> Trajectory:
@@ -63,7 +63,7 @@ def roll_out_remote(
 
 
 class _Attempt:
-    """One trajectory in the making."""
+    """One trajectory in progress."""
 
     def __init__(
         self, policy: RemotePolicy, attempt: Attempt, sampling: Sampling, seed: int, max_malformed: int
@@ -76,7 +76,7 @@ class _Attempt:
         self._retokenised = False
 
     def run(self) -> Trajectory:
-        """Act until it ends."""
+        """Act until the trajectory ends."""
         prompt_ids, question = tuple(self._ids), self._attempt.question
         try:
             stop, error = self._act_until_end(), ""
@@ -117,7 +117,7 @@ class _Attempt:
         return Stop.CONTEXT_FULL
 
     def _step(self) -> Step:
-        """One action and its observation, recorded."""
+        """Take one action, and record it with its observation."""
         chat, tools = self._policy.chat, self._attempt.tools
         ask = self._ask()
         ids, logprobs = self._tokens(ask, self._policy.client.complete(ask))
@@ -157,7 +157,7 @@ class _Attempt:
         )
 
     def _tokens(self, ask: Ask, answer: Answer) -> tuple[tuple[int, ...], tuple[float, ...]]:
-        """The action's ids and log-probabilities as the server gave them, else its text encoded again and none.
+        """The server's ids and log-probabilities of the action, or else the ids of its text and no log-probabilities.
 
         Raises `EndpointError` for an answer without any token.
         """
@@ -169,11 +169,11 @@ class _Attempt:
             self._retokenised |= answer.logprobs is None
             return ids, (answer.logprobs or ())[: len(ids)]
         self._retokenised = True
-        # Some servers give the ids, but not of the end of turn. And some write out what is not the reply: all of the
-        # conversation before it, and the end of turn.
+        # Some servers return ids without that of the end of turn. Some return text that is not part of the reply: the
+        # whole conversation before it, and the end of turn.
         text = answer.text.removeprefix(ask.text).split(chat.end_text)[0]
         said = ids if ids is not None else chat.encode(text)[:limit]
-        # A server that stopped at the limit may have sampled the end of turn as the last token, which no text shows.
+        # A server that stopped at the limit may have sampled the end of turn as the last token, unseen in the text.
         cut = answer.finish == "length" and not len(said) == limit - 1 == answer.completion_tokens - 1
         if not cut and len(said) < limit:
             said = (*said, chat.end_id)

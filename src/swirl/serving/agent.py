@@ -1,4 +1,4 @@
-"""One question, answered step by step: the trajectory that evaluation would make, told while it is made."""
+"""One question, answered step by step: the same trajectory as in evaluation, reported while it is made."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from swirl.wiring.policies import AnyPolicy, roll_out_any
 from swirl.wiring.tools import Toolbox
 
 MAX_QUESTION = 4000
-"""Characters of a question."""
+"""Longest question, in characters."""
 
 _ERROR = "error: "
 
@@ -38,16 +38,16 @@ class Kind:
 
     tools: tuple[str, ...]
     task: str
-    """One of `tasks` in params.yaml: decides prompt and step limit."""
+    """One of `tasks` in params.yaml, which decides prompt and step limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Acted:
-    """The model has acted; if it called a tool, that is at work now."""
+    """The model has acted; if it called a tool, the tool is running now."""
 
     index: int
     thought: str
-    """What it wrote beside the call or answer; all of a malformed action. Often empty."""
+    """The text besides the call or answer, often empty; the whole text of a malformed action."""
     tool: str
     """The tool that it called; empty when it called none."""
     payload: str
@@ -56,12 +56,12 @@ class Acted:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """What came back."""
+    """The observation that followed an action."""
 
     index: int
     result: str
     error: bool
-    """The tool answered with an error, or the action was malformed."""
+    """Whether the tool answered with an error, or the action was malformed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class Ended:
     tools: Mapping[str, str]
     """Kind of action -> the name of the tool that it calls."""
     input_tokens: int
-    """Of the prompt and the results; from a server, what it counted, the conversation anew at every step."""
+    """Of the prompt and the results; for a server its own count, where every step has the whole conversation."""
     output_tokens: int
     seconds: float
 
@@ -81,10 +81,10 @@ Event = Acted | Observed | Ended
 
 
 class Agent:
-    """A policy with its tools, prompts and step limits. Calls may come from any thread, `runtime.workers` at a time."""
+    """A policy with its tools, prompts and step limits; any threads may use it, `runtime.workers` at the same time."""
 
     def __init__(self, policy: AnyPolicy, params: Params, layout: Layout, benchmarks: Mapping[str, Kind]) -> None:
-        """`benchmarks` are those whose tools there are; of a search task, `layout` holds the evaluation index."""
+        """`benchmarks` are those whose tools are available; for a search task, `layout` has the evaluation index."""
         self.benchmarks = benchmarks
         self.policy = policy
         self._params, self._layout = params, layout
@@ -92,9 +92,9 @@ class Agent:
         self._room = threading.Semaphore(params.runtime.workers)
 
     def stream(self, text: str, benchmark: str) -> Iterator[Event]:
-        """Each action and result of `text` asked over a benchmark's tools, greedily; an `Ended` is last.
+        """Answer `text` greedily with a benchmark's tools; yields each action and result, and finally `Ended`.
 
-        Raises `DataError` for an empty or over-long question and an unknown benchmark, at once.
+        Raises `DataError` at once, not with the first event, for an empty or too long question or an unknown benchmark.
         """
         question = self.question(text, benchmark)
         return self.stream_of(question)
@@ -111,7 +111,7 @@ class Agent:
         return Question("ask", benchmark, "evaluation", " ".join(text.split()), (), 0, kind.tools, kind.task)
 
     def stream_of(self, question: Question) -> Iterator[Event]:
-        """`stream` of a question as a record: its trajectory is evaluation's own, byte for byte, at temperature 0."""
+        """`stream` for a question record; the trajectory is, byte for byte, that of an evaluation at temperature 0."""
         [attempt] = attempts_with(self._params, self._layout, [question], 1, self._toolbox.tools)
         return _told(lambda tell: self._roll_out(attempt, tell))
 
@@ -132,7 +132,7 @@ class Agent:
         return Ended(made, {kind: tool.name for kind, tool in attempt.tools.items()}, read, said, seconds)
 
     def _counted(self) -> tuple[int, int]:
-        """Prompt and reply tokens that the policy's server has counted so far."""
+        """Prompt and reply tokens that the policy's server has counted so far; (0, 0) for a local policy."""
         if not isinstance(self.policy, RemotePolicy):
             return 0, 0
         counts = self.policy.client.counts
@@ -140,16 +140,19 @@ class Agent:
 
 
 def unknown(benchmark: str, known: Mapping[str, Any]) -> str:
-    """The sentence about a benchmark that is not there."""
+    """The error message for an unknown benchmark."""
     return f"there is no benchmark {benchmark!r} here; there are {', '.join(known) or 'none'}"
 
 
 class _Abandoned(Exception):
-    """Nobody listens any more."""
+    """Ends the work, because nobody reads its events any more."""
 
 
 def _told(work: Callable[[Callable[[Event], None]], Ended]) -> Iterator[Event]:
-    """What `work` tells and then returns, as it happens. A listener who leaves ends the work at its next step."""
+    """Run `work` in a thread, and yield its events as they happen, the one that it returns as the last.
+
+    Closing this generator ends the work at its next event.
+    """
     events: queue.SimpleQueue[Event | BaseException] = queue.SimpleQueue()
     gone = threading.Event()
 
@@ -161,7 +164,7 @@ def _told(work: Callable[[Callable[[Event], None]], Ended]) -> Iterator[Event]:
     def run() -> None:
         try:
             events.put(work(tell))
-        except BaseException as error:  # handed over to the listener
+        except BaseException as error:  # raised again in the thread that reads the events
             events.put(error)
 
     threading.Thread(target=run, name="agent", daemon=True).start()
@@ -178,7 +181,7 @@ def _told(work: Callable[[Callable[[Event], None]], Ended]) -> Iterator[Event]:
 
 
 class _Listening:
-    """A chat that tells what passes through it. The rollout reads each action and writes each result through one."""
+    """A chat that reports an event for each action that the rollout decodes with it and each result that it encodes."""
 
     def __init__(self, chat: Chat, tools: Mapping[str, Tool], tell: Callable[[Event], None]) -> None:
         self._chat, self._tell, self._tools = chat, tell, tools
@@ -188,7 +191,7 @@ class _Listening:
         return getattr(self._chat, name)
 
     def text(self, ids: tuple[int, ...]) -> str:
-        """An action is complete."""
+        """Decode a complete action, and report it."""
         text = self._chat.text(ids)
         action = parse(text, {tool.tag: kind for kind, tool in self._tools.items()})
         tool = self._tools.get(action.kind)
@@ -197,14 +200,14 @@ class _Listening:
         return text
 
     def turn(self, text: str, closed: bool) -> tuple[int, ...]:
-        """Its result is there."""
+        """Report the result of the last action, and encode it."""
         shown = result(text, self._payload)
         self._tell(Observed(self._index, shown, shown.startswith(_ERROR)))
         return self._chat.turn(text, closed)
 
 
 def thought(text: str, payload: str) -> str:
-    """What an action says beside its call or answer; all of it when it has no payload (a malformed one)."""
+    """The text of an action besides its call or answer; all of it when there is no payload (a malformed action)."""
     if not payload:
         return text.strip()
     around = re.fullmatch(rf"(.*?)<?<(\w+)>>?\s*{re.escape(payload)}\s*<?</\2>>?(.*)", text, re.DOTALL)
@@ -212,7 +215,7 @@ def thought(text: str, payload: str) -> str:
 
 
 def result(observation: str, payload: str) -> str:
-    """What a tool said, of the observation `PAYLOAD -> RESULT`."""
+    """The tool's result in an observation `PAYLOAD -> RESULT`."""
     return observation.removeprefix(f"{payload} -> ") if payload else observation
 
 

@@ -1,14 +1,14 @@
-"""All that an answer depends on, in one folder: what is registered, and served without the project around it.
+"""Bundles: all that an answer depends on in one folder, which is registered and served without the project.
 
-    agent.json           benchmarks, checksums of every file, and of what lies elsewhere
-    params.yaml          the run's, with the folders below in place of the project's
-    prompts/  tools/     the prompt files, and modules of own tools
+    agent.json           benchmarks, checksums of every file and of files that are only pointed to
+    params.yaml          that of the run, with the folders below in place of the project's
+    prompts/  tools/     the prompt files, and the modules of the user's own tools
     data/index/          the evaluation index of each benchmark that searches
-    models/swirl/        weights, or an adapter beside models/weights/, what it goes on
-    models/base/         the base's tokenizer, where search results are measured in tokens
+    models/swirl/        weights, or an adapter, whose base model is in models/weights/
+    models/base/         the base model's tokenizer, if search results are measured in tokens
 
-A model or an index that is larger than a limit is not copied: the folder then points to where it is, with checksums.
-Tools of MCP servers and embedding models of the hub are named, not copied.
+A model or an index above a size limit is not copied: the bundle then names its place, with checksums. Tools of MCP
+servers and embedding models of the hub are named, too, not copied.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ _JUNK = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
 
 @dataclass(frozen=True, slots=True)
 class Placed(Layout):
-    """A bundle's layout: indices may lie elsewhere."""
+    """The layout of a bundle, whose indices may be outside of it."""
 
     elsewhere: Mapping[str, str] = field(default_factory=dict)
-    """Benchmark -> the folder of its evaluation index."""
+    """Benchmark -> the folder of its evaluation index, for those outside of the bundle."""
 
     def index(self, benchmark: str, split: str) -> Path:
         """See `Layout.index`."""
@@ -78,7 +78,7 @@ def benchmarks_of(layout: Layout) -> dict[str, Kind]:
 
 
 def project_agent(model: Path, params: Params, layout: Layout, benchmarks: Mapping[str, Kind]) -> Agent:
-    """The agent of a model's folder over the project's own data. Raises `DataError` when there is no model."""
+    """The agent of a model's folder, with the project's own data. Raises `DataError` when there is no model."""
     from swirl.wiring.policies import load_policy
 
     if why := why_skipped(model):
@@ -89,10 +89,10 @@ def project_agent(model: Path, params: Params, layout: Layout, benchmarks: Mappi
 
 
 def write_bundle(folder: Path, params: Params, layout: Layout, max_mb: float) -> bool:
-    """Write the tuned policy of a project and what it needs; whether all of it was copied.
+    """Write the tuned policy of a project and all that it needs to `folder`, and return whether all of it was copied.
 
-    What is larger than `max_mb` megabytes (a model with its weights, an index; 0: nothing is) is pointed to. Raises
-    `DataError` for a tool's option that looks like a secret, which must come from the environment.
+    A model with its weights, or an index, of more than `max_mb` megabytes (0: no limit) is only pointed to. Raises
+    `DataError` for a tool's option that looks like a secret: secrets must come from the environment.
     """
     _refuse_secrets(params.tools.options, "tools.options")
     benchmarks = benchmarks_of(layout)
@@ -130,7 +130,7 @@ def save_json_in_order(value: object, path: Path) -> None:
 
 
 def open_bundle(folder: Path) -> Agent:
-    """The agent of a bundle. Raises `DataError` when it is none, or a file is missing or not what it was."""
+    """The agent of a bundle. Raises `DataError` when it is no bundle, or a file is missing or has changed."""
     from swirl.wiring.policies import load_local_policy
 
     if not (folder / _DESCRIPTION).exists():
@@ -144,7 +144,7 @@ def open_bundle(folder: Path) -> Agent:
     benchmarks = {name: Kind(tuple(kind["tools"]), kind["task"]) for name, kind in description["benchmarks"].items()}
     layout = Placed(folder, {name: index["folder"] for name, index in description["indices"].items()})
     params = parameters.load(folder / "params.yaml")
-    environment.settle(params.runtime.threads)
+    environment.set_torch_variables(params.runtime.threads)
     return Agent(load_local_policy(params, layout.model(MODEL), MODEL), params, layout, benchmarks)
 
 
@@ -157,7 +157,7 @@ def weights_digest(folder: Path) -> str:
 
 
 def megabytes(folder: Path) -> float:
-    """What all files of a folder take. Raises `DataError` when there is no such folder."""
+    """Size of all files of a folder, in megabytes. Raises `DataError` when there is no such folder."""
     if not folder.is_dir():
         raise DataError(f"{folder} does not exist; run `dvc repro` to make it")
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
@@ -168,7 +168,7 @@ def _fits(size: float, max_mb: float) -> bool:
 
 
 def _put_model(folder: Path, model: Path, max_mb: float) -> bool:
-    """The model's folder in the bundle, and whether its weights are in it too."""
+    """Write the model's folder into the bundle, and return whether its weights were copied, too."""
     here = folder / "models" / MODEL
     pointer = read_pointer(model)
     if pointer is None:
@@ -194,7 +194,7 @@ def _put_model(folder: Path, model: Path, max_mb: float) -> bool:
 
 
 def _put_tokenizer(folder: Path, model: Path) -> None:
-    """What counting tokens needs of a model: everything but its weights and code."""
+    """Copy the files of a model that counting tokens needs: everything but weights and code."""
     source, _ = follow(model, weights=False)
     folder.mkdir(parents=True)
     for path in sorted(source.iterdir()):
@@ -203,7 +203,7 @@ def _put_tokenizer(folder: Path, model: Path) -> None:
 
 
 def _put_embedding(folder: Path, model: str, root: Path) -> None:
-    """The embedding model's folder, at the place that the index names."""
+    """Copy an embedding model's folder to the path that the index names; one at an absolute path is not copied."""
     if Path(model).is_absolute():
         return
     if ".." in Path(model).parts:
@@ -212,7 +212,7 @@ def _put_embedding(folder: Path, model: str, root: Path) -> None:
 
 
 def _put_params(path: Path, params: Params) -> None:
-    """The params, with the bundle's folders; the model runs where the bundle is opened."""
+    """Write the params with the bundle's folders, and without servers: the model runs where the bundle is opened."""
     tree = params.model_dump()
     tree["prompts"]["policy"], tree["tools"]["folder"] = "prompts", "tools"
     tree["evaluate"]["servers"] = {}
@@ -220,7 +220,7 @@ def _put_params(path: Path, params: Params) -> None:
 
 
 def _refuse_secrets(options: object, where: str) -> None:
-    """Raise `DataError` for a text, at any depth, whose key (that of its list, in a list) is one of a secret."""
+    """Raise `DataError` for a string, at any depth, whose key (in a list, the list's key) looks like a secret's."""
     if isinstance(options, Mapping):
         for name, value in options.items():
             _refuse_secrets(value, f"{where}.{name}")
@@ -234,13 +234,13 @@ def _refuse_secrets(options: object, where: str) -> None:
 
 
 def _sums(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file below a folder, by its path there."""
+    """Relative path -> SHA-256 of every file below a folder."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): checksum(path).sha256 for path in files}
 
 
 def _check(folder: Path, files: Mapping[str, str]) -> None:
-    """Raise `DataError` unless the files are what they were."""
+    """Raise `DataError` unless all files are there and have these SHA-256 sums."""
     for name, digest in files.items():
         if not (folder / name).is_file():
             raise DataError(f"{folder / name} is missing; register the agent anew, or take another version")

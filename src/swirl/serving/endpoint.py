@@ -1,4 +1,4 @@
-"""A policy behind a URL: any OpenAI-compatible server, asked through the chat protocol, its tokenizer unknown."""
+"""A policy behind a URL: any OpenAI-compatible server, through the chat protocol and without its tokenizer."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _CLIENTS = {
         cost_per_million_output=0.0,
     )
 }
-"""One person asks, who waits for the answer."""
+"""Request settings for one person who waits for the answer."""
 _END = 0
 
 
 def endpoint_policy(address: str, key_env: str = "") -> RemotePolicy:
-    """The policy of `URL#MODEL`, as http://127.0.0.1:8000/v1#Qwen/Qwen3-0.6B.
+    """The policy at `URL#MODEL`, such as http://127.0.0.1:8000/v1#Qwen/Qwen3-0.6B.
 
     `key_env` names the environment variable that holds the key; "" sends none. Raises `ModelError` for an address
-    without a model, or one that is no such URL.
+    without a model, or with an invalid URL.
     """
     url, _, model = address.partition("#")
     if not model:
@@ -52,7 +52,7 @@ def endpoint_policy(address: str, key_env: str = "") -> RemotePolicy:
 
 
 class TextChat:
-    """Stands in for a tokenizer that is not here: each text is one token. How much fits is for the server to say."""
+    """Stands in for an unknown tokenizer: each text is one token. The server decides how much fits into its context."""
 
     end_id = _END
     end_ids: frozenset[int] = frozenset()
@@ -62,7 +62,7 @@ class TextChat:
         self._texts = [""]
 
     def encode(self, text: str) -> tuple[int, ...]:
-        """A text as the one token that it is; none when it is empty."""
+        """The text as one token; no token for an empty text."""
         if not text:
             return ()
         self._texts.append(text)
@@ -73,13 +73,13 @@ class TextChat:
         return self.encode(text)
 
     def turn(self, text: str, closed: bool) -> tuple[int, ...]:
-        """What follows a reply."""
+        """The user turn that follows a reply."""
         return self.encode(text)
 
     def markup(self, turns: Iterable[tuple[str, str]]) -> str:
-        """Nothing: the chat protocol sends turns, and the server has the template."""
+        """Empty, because the chat protocol sends turns and the server applies the template."""
         return ""
 
     def text(self, ids: Sequence[int]) -> str:
-        """What a reply says."""
+        """The text of a reply."""
         return "".join(self._texts[number] for number in ids)

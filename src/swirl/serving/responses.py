@@ -1,6 +1,6 @@
 """The agent as an MLflow `ResponsesAgent`: what `mlflow models serve` and `mlflow.pyfunc.load_model` answer with.
 
-A request's last user message is the question; what stands before it is not read, for the policy is trained on single
+A request's last user message is the question; earlier messages are not read, because the policy is trained on single
 questions. `custom_inputs` chooses the benchmark (or the task) whose tools are used. A step becomes a reasoning item
 (the thought), a function call and its output; the answer is the message at the end. `custom_outputs` is what
 `swirl ask --json` prints.
@@ -24,11 +24,11 @@ from swirl.serving.bundle import ARTIFACT, open_bundle
 
 _CHOICES = ("benchmark", "task")
 _FIXED = ("temperature", "top_p", "max_output_tokens", "tools")
-"""What a request may ask of other agents: this one is greedy and has its own tools."""
+"""Settings that a request may not have, because this agent is greedy and has its own tools."""
 
 
 class RegisteredAgent(ResponsesAgent):
-    """A bundle that answers. Whatever the caller can mend is an error of status 400 with one sentence."""
+    """A bundle that answers requests. An error that the caller can fix has status 400 and one sentence."""
 
     def __init__(self) -> None:
         self._agent: Agent | None = None
@@ -38,14 +38,14 @@ class RegisteredAgent(ResponsesAgent):
         self._agent = open_bundle(Path(context.artifacts[ARTIFACT]))
 
     def predict(self, request: ResponsesAgentRequest) -> ResponsesAgentResponse:  # type: ignore[override]
-        """The whole trajectory at once."""
+        """The response, when the trajectory is complete."""
         *_, last = self._events(request)
         return ResponsesAgentResponse.model_validate(last["response"])
 
     def predict_stream(  # type: ignore[override]
         self, request: ResponsesAgentRequest
     ) -> Generator[ResponsesAgentStreamEvent, None, None]:
-        """Each item when it is there; the last event is the whole response."""
+        """Each item as soon as it is complete; the last event is the whole response."""
         for event in self._events(request):
             yield ResponsesAgentStreamEvent(**event)
 
@@ -66,7 +66,7 @@ class RegisteredAgent(ResponsesAgent):
             raise MlflowException.invalid_parameter_value(str(error)) from None
 
     def _items(self, made: str, event: Event, called: bool) -> list[dict[str, Any]]:
-        """What an event adds to the output. What is said about a malformed action answers no call, so it adds none."""
+        """The output items of an event. The observation of a malformed action has none, because it answers no call."""
         if isinstance(event, Ended):
             said = event.trajectory.answer or f"no answer: {event.trajectory.stop}"
             return [self.create_text_output_item(said, f"answer_{made}")]
@@ -81,7 +81,7 @@ class RegisteredAgent(ResponsesAgent):
 
 
 def _completed(made: str, ended: Ended, items: list[dict[str, Any]], question: str) -> dict[str, Any]:
-    """The last event."""
+    """The last event, with the whole response."""
     read, said = ended.input_tokens, ended.output_tokens
     outputs = as_dict(ended, question)
     response = {
@@ -102,7 +102,7 @@ def _completed(made: str, ended: Ended, items: list[dict[str, Any]], question: s
 
 
 def _question(request: ResponsesAgentRequest) -> str:
-    """The text of the last user message. Raises `DataError` when there is none, or for what would not be obeyed."""
+    """The text of the last user message. Raises `DataError` without one, and for settings that would be ignored."""
     for name in _FIXED:
         if getattr(request, name) not in (None, []) and not (name == "temperature" and request.temperature == 0):
             raise DataError(f"{name} cannot be chosen: the agent answers greedily and with its own tools; leave it out")
@@ -121,7 +121,7 @@ def _question(request: ResponsesAgentRequest) -> str:
 
 
 def _benchmark(request: ResponsesAgentRequest, agent: Agent) -> str:
-    """Whose tools are used: what custom_inputs says, else the first benchmark."""
+    """The benchmark whose tools are used: that of custom_inputs, else the first one."""
     given = request.custom_inputs or {}
     if others := sorted(given.keys() - set(_CHOICES)):
         raise DataError(f"custom_inputs has no {', '.join(others)}; it may have {' or '.join(_CHOICES)}")

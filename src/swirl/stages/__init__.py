@@ -1,1 +1,1 @@
-"""One module a stage, named like it: `run(params, layout)`, or `run(params, layout, item)` for stages with items."""
+"""One module per stage, with its name and `run(params, layout)`; stages with items have `run(params, layout, item)`."""

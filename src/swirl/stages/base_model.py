@@ -18,5 +18,5 @@ def run(params: Params, layout: Layout) -> None:
         "pretrained": pointed_base.pretrained,
         "endpoint": pointed_base.endpoint,
     }
-    shutil.rmtree(layout.model("base"), ignore_errors=True)  # of another source, when it runs without DVC
+    shutil.rmtree(layout.model("base"), ignore_errors=True)  # left by another source, when the stage runs without DVC
     makers[params.base_model.source](params, layout)

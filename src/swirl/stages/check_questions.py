@@ -1,4 +1,4 @@
-"""Gate: the benchmarks are whole, and no question that is evaluated is trained on."""
+"""Gate: the benchmarks are complete, and no evaluation question is trained on."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def run(params: Params, layout: Layout) -> None:
     corpora = {}
     for benchmark, split in gate.searched(questions, sorted(evaluated)):
         path = layout.corpus(benchmark, split)
-        content = checksum(path) if path.exists() else None  # what is not there is refused by `read`
+        content = checksum(path) if path.exists() else None  # `read` refuses a missing file
         if content not in read_once:
             read_once[content] = read(Passage, path)
         corpora[f"{benchmark}.{split}"] = read_once[content]

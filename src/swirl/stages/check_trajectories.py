@@ -1,4 +1,4 @@
-"""Gate: the synthesised trajectories are whole, token-exact, of training questions, and not too often broken."""
+"""Gate: the synthesised trajectories are complete, token-exact, on training questions, and rarely faulty."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def run(params: Params, layout: Layout) -> None:
     """Check the trajectories against their questions and the base model's tokenizer; write the gate's report.
 
     Raises `GateError` naming what is violated and where, `DataError` when a file cannot be read, `ModelError` when
-    the tokenizer cannot.
+    the tokenizer cannot be loaded.
     """
     trajectories, steps = read_trajectories(layout.trajectories)
     limits = params.check_trajectories
@@ -36,7 +36,7 @@ def run(params: Params, layout: Layout) -> None:
 
 
 def _decoder(folder: Path) -> gate.Decode:
-    """The text of token ids as synthesis wrote it down."""
+    """A function that decodes token ids as synthesis did."""
     tokenizer = load_tokenizer(folder)
 
     def decode(ids: list[int]) -> str:

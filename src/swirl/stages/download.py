@@ -1,4 +1,4 @@
-"""download: the benchmarks, their questions and the passages to search in."""
+"""download: the benchmarks' questions and the passages to search in."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from swirl.core.splits import counts, files_of
 from swirl.core.types import Derivation, Passage, Question, Support, WrittenSolution
 
 SHOWN_ROWS = 20
-"""Bad rows of a file that sources.json names."""
+"""How many bad rows of a file sources.json lists."""
 SHOWN_IDS = 10
-"""Missing evaluation ids that the warning names; sources.json names all of them."""
+"""How many missing evaluation ids the warning lists; sources.json lists all of them."""
 
 
 @dataclass(slots=True)
 class Made:
-    """What the stage writes, collected."""
+    """The records and metrics that the stage will write."""
 
     questions: list[Question] = field(default_factory=list)
     derivations: list[Derivation] = field(default_factory=list)
@@ -49,11 +49,11 @@ class Files:
     """The files of all benchmarks that are not embedded, read once each."""
 
     loaded: dict[Key, Loaded] = field(default_factory=dict)
-    """By (benchmark, file): the key under `files`, or `train` and `evaluation` of the hub."""
+    """(benchmark, file) -> content; a file is named by its key under `files`, or `train` or `evaluation` on the hub."""
     listed: dict[str, tuple[list[Question], list[str]]] = field(default_factory=dict)
-    """By benchmark with `eval_ids`: the questions that are listed, the ids that no question has."""
+    """Benchmark with `eval_ids` -> the questions that it lists, and the ids that no question has."""
     sources: list[dict[str, Any]] = field(default_factory=list)
-    """What sources.json says."""
+    """Content of sources.json."""
 
     def note(
         self,
@@ -64,7 +64,7 @@ class Files:
         skipped: Sequence[Skipped] = (),
         missing: Sequence[str] = (),
     ) -> None:
-        """One more file for sources.json; of a list of ids, those that no question has, if any."""
+        """Add a file to sources.json; `missing` are the ids of an id list that no question has."""
         bad = [{"place": one.place, "reason": one.reason} for one in skipped[:SHOWN_ROWS]]
         counts = {"rows": rows, "skipped": len(skipped), "bad_rows": bad}
         lost = {"missing_ids": list(missing)} if missing else {}
@@ -72,7 +72,7 @@ class Files:
 
 
 def run(params: Params, layout: Layout) -> None:
-    """Write questions, derivations, memory, support, the files they came from, and one corpus a benchmark and split."""
+    """Write questions, golden labels, the list of source files, and one corpus per benchmark and split."""
     settings = params.download
     files = Files()
     fetcher = Fetcher(layout.root / settings.folder / "hub.lock.json", layout.root / ".swirl/hub")
@@ -81,7 +81,7 @@ def run(params: Params, layout: Layout) -> None:
         if benchmark.source != "embedded":
             _read(name, benchmark, files, params, layout, fetcher)
     drawn = _draw(params, files)
-    (layout.root / "data/corpus").mkdir(parents=True, exist_ok=True)  # an output, also of tasks that search nothing
+    (layout.root / "data/corpus").mkdir(parents=True, exist_ok=True)  # an output even if no task searches
     made = Made()
     for name, benchmark in settings.benchmarks.items():
         if benchmark.source == "embedded":
@@ -132,9 +132,10 @@ def _make_embedded(name: str, benchmark: Benchmark, params: Params, layout: Layo
 
 
 def _file_of(name: str, benchmark: Benchmark, split: str) -> str:
-    """Which file the questions of a split come from.
+    """Name of the file that the questions of a split come from.
 
-    Of several names that one path has: `train`, which decides on easy questions and the row count, or else the first.
+    If a path has several names: `train`, which decides about easy questions and the expected row count, or else the
+    first.
     """
     if benchmark.source == "hub":
         return split if split in HUB[name] else "train"
@@ -144,7 +145,7 @@ def _file_of(name: str, benchmark: Benchmark, split: str) -> str:
 
 
 def _read(name: str, benchmark: Benchmark, files: Files, params: Params, layout: Layout, fetcher: Fetcher) -> None:
-    """Read every file that the benchmark's splits need. Raises `DataError` for what cannot be had or read."""
+    """Read every file that the benchmark's splits need. Raises `DataError` where one cannot be fetched or read."""
     folder = layout.root / params.download.folder
     bad = "skip" if params.download.on_bad_row == "skip" else "raise"
     corpus = None
@@ -179,7 +180,7 @@ def _read(name: str, benchmark: Benchmark, files: Files, params: Params, layout:
 
 
 def _given(folder: Path, path: str) -> Path:
-    """A path of params.yaml. Raises `DataError` when nothing is there."""
+    """The full path of a file in params.yaml. Raises `DataError` when it does not exist."""
     if not (folder / path).exists():
         raise DataError(f"{folder / path} does not exist; paths are relative to download.folder, which is {folder}")
     return folder / path
@@ -190,7 +191,10 @@ def _part(where: str, found: Checksum, commit: str = "") -> dict[str, Any]:
 
 
 def _listed(name: str, pool: Sequence[Question], path: Path) -> tuple[list[Question], list[str]]:
-    """What eval_ids lists; warns of ids that no question has. Raises `DataError` when none has."""
+    """The questions that `eval_ids` lists, and the ids that no question has, of which it warns.
+
+    Raises `DataError` when no question has any of the ids.
+    """
     chosen, missing = official.select(pool, path)
     shown = ", ".join(missing[:SHOWN_IDS])
     if not chosen:
@@ -214,7 +218,7 @@ def _draw(params: Params, files: Files) -> Drawn:
 
 
 def _short(benchmark: Benchmark, questions: Sequence[Question]) -> list[Question]:
-    """The questions of at most `max_hops` hops; all of them where there is no such limit."""
+    """The questions with 1 to `max_hops` hops; all questions if there is no such limit."""
     most = benchmark.max_hops
     return [question for question in questions if most is None or 1 <= question.hops <= most]
 
@@ -258,7 +262,7 @@ def _make_real(name: str, benchmark: Benchmark, files: Files, drawn: Drawn, layo
 
 
 def _store(passages: Sequence[Passage], path: Path, first: Path) -> None:
-    """Save a corpus, or, where the same one is at `first` already, another link to that file."""
+    """Save a corpus at `path`, or, if the same one is already at `first`, make `path` another hard link to it."""
     if path == first:
         save(passages, Passage, path)
         return

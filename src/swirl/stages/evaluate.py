@@ -1,7 +1,7 @@
 """evaluate: one model on every benchmark, multi-step with tools, and search benchmarks also without.
 
-Rollouts are journalled: a killed evaluation goes on with the blocks that it had not finished. A block is a worker's
-whole share of the questions with or without tools, or `evaluate.block_size` of them.
+Rollouts are journalled: a killed evaluation resumes with the blocks that it had not finished. A block is a worker's
+whole share of the questions with or without tools, or `evaluate.block_size` of them if that is set.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from swirl.wiring.attempts import attempts, blocks, check_rollouts, sampling
 from swirl.wiring.graders import load_grader
 from swirl.wiring.judges import load_reward_model
 from swirl.wiring.policies import AnyPolicy, load_policy, roll_out_any
-from swirl.wiring.prompts import own_files
+from swirl.wiring.prompts import user_input_folders
 from swirl.wiring.questions import derivations_of, questions_of
-from swirl.wiring.servers import report_use
+from swirl.wiring.servers import print_usage
 
 
 def run(params: Params, layout: Layout, item: str) -> None:
-    """Evaluate the model `item` (ceiling, base, sft or swirl); of one that this run does without, nothing."""
+    """Evaluate the model `item` (ceiling, base, sft or swirl); for one that this run skips, write empty results."""
     if why := why_skipped(layout.model(item)):
         print(f"evaluate: no {item}: {why}")
         _write(layout, item, [], [], [], [], {})
@@ -54,7 +54,7 @@ def run(params: Params, layout: Layout, item: str) -> None:
     journals = _journals(params, layout, item)
     with Progress(sum(len(questions) for questions, _ in arms), f"evaluate {item}") as bar:
         for with_tools in (True, False):
-            # All benchmarks together: one's last long trajectories fill their places with the next one's questions.
+            # All benchmarks together: while the last long trajectories of one finish, questions of the next one start.
             asked = [question for questions, tools in arms if tools == with_tools for question in questions]
             seed = derive(params.seed, "evaluate", str(with_tools))
             todo = attempts(params, layout, asked, 1, with_tools)
@@ -78,15 +78,15 @@ def run(params: Params, layout: Layout, item: str) -> None:
     _write(layout, item, predictions, made, verdicts, scores, metrics)
     for journal in journals.values():
         journal.clear()
-    report_use()
+    print_usage()
 
 
 def _journals(params: Params, layout: Layout, item: str) -> dict[bool, Journal]:
-    """What was rolled out already of this model, with tools (True) and without."""
+    """Journals of this model's rollouts, with tools (True) and without (False)."""
     sections = [params.seed, dict(params.tasks)]
     sections += [part.model_dump() for part in (params.runtime, params.tools, params.rollout, params.evaluate)]
     models = dict.fromkeys((layout.model("base"), layout.model(item)))
-    inputs = [layout.questions, layout.root / "data/index", *models, *own_files(params, layout)]
+    inputs = [layout.questions, layout.root / "data/index", *models, *user_input_folders(params, layout)]
     mark = fingerprint(digest("evaluate"), sections, inputs)
     return {with_tools: Journal(layout.evaluation_journal(item, with_tools), mark) for with_tools in (True, False)}
 
@@ -94,7 +94,7 @@ def _journals(params: Params, layout: Layout, item: str) -> dict[bool, Journal]:
 def _roll_out(
     params: Params, policy: AnyPolicy, todo: Sequence[Attempt], seed: int, journal: Journal, bar: Progress
 ) -> list[Trajectory]:
-    """What `wiring.roll_out_all` makes, dealt alike to the workers, a journalled block at a time."""
+    """Roll out as `wiring.attempts.roll_out_all` does, with the same worker shares, a journalled block at a time."""
     loop, drawn, workers = params.rollout, sampling(params, params.evaluate.temperature), params.runtime.workers
     shares = [todo[first::workers] for first in range(workers)]
     parts = [part for share in shares for part in blocks(share, params.evaluate.block_size or max(1, len(share)))]
@@ -146,9 +146,9 @@ def _arms(params: Params, questions: list[Question]) -> list[tuple[list[Question
 def _graded(
     grader: RationaleJudge, trajectories: list[Trajectory], questions: Mapping[str, Question], limit: float
 ) -> dict[str, bool]:
-    """The grader's word on each trajectory by id; without one where it gave no verdict, there text and number decide.
+    """Trajectory id -> the grader's verdict; those without a verdict are missing, and are graded by text and number.
 
-    Raises `DataError` when more than `limit` of the requests failed: the score would tell of the grader's server.
+    Raises `DataError` when more than `limit` (a share) of the requests failed: the score would depend on the server.
     """
     verdicts = grader.outcome_verdicts(trajectories, questions)
     grader.check_failures(limit)
@@ -156,7 +156,7 @@ def _graded(
 
 
 def by_hops(predictions: list[Prediction], questions: Mapping[str, Question]) -> dict[str, float]:
-    """Accuracy with tools by hops, and its mean over them (CofCA's score), where a benchmark has several hop counts."""
+    """Accuracy with tools by number of hops, and its mean over these (CofCA's score), if a benchmark has several."""
     right: dict[str, dict[int, list[bool]]] = {}
     for prediction in predictions:
         hops = questions[prediction.question_id].hops
@@ -172,7 +172,7 @@ def by_hops(predictions: list[Prediction], questions: Mapping[str, Question]) ->
 
 
 def _metrics(scores: list[Score], predictions: list[Prediction]) -> dict[str, float]:
-    """Flat metrics: the same names for every model, so that runs compare."""
+    """Flat metrics, with the same names for every model, so that runs can be compared."""
     metrics: dict[str, float] = {}
     for row in scores:
         name = row.benchmark if row.with_tools else f"{row.benchmark}.without_tools"

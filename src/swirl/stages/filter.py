@@ -1,4 +1,4 @@
-"""filter: the sub-trajectories that one of four strategies keeps, and the funnel of all four. Asks no judge."""
+"""filter: the sub-trajectories that one of four strategies keeps, and counts for all four; no judge is asked."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from swirl.judging.filters import Judged, join, keep, sub_trajectories
 
 
 def run(params: Params, layout: Layout) -> None:
-    """Apply the strategy of params and count what each of the four would keep."""
+    """Apply the strategy of params to the stored verdicts, and count what each of the four would keep."""
     judged = join(load(Trajectory, layout.trajectories), load(Verdict, layout.verdicts))
     strategy = Strategy(params.filter.strategy)
     kept = keep(judged, strategy, params.filter.max_trajectories, generator(params.seed, "filter"))
@@ -29,7 +29,7 @@ def run(params: Params, layout: Layout) -> None:
 
 
 def count(judged: list[Judged]) -> dict[str, Any]:
-    """Trajectories, steps, the share that answers right, and trajectories a benchmark."""
+    """Numbers of trajectories and steps, the share answered correctly, and trajectories per benchmark."""
     return {
         "trajectories": len(judged),
         "steps": sum(len(item.steps) for item in judged),

@@ -1,4 +1,4 @@
-"""index: the search tool's index, one a corpus, and how much of what answers rest on it finds."""
+"""index: the search tool's index of each corpus, and its recall of the passages that answers rest on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from swirl.tools.search import Embedding, Search, build
 
 
 def run(params: Params, layout: Layout) -> None:
-    """Index every corpus of data/corpus; recall@k is told where questions say which passages they rest on."""
+    """Index every corpus in data/corpus; measure recall@k where questions have known supporting passages."""
     settings, device = params.index, params.runtime.device
     embedding = None
     if settings.embedding_model:
@@ -19,7 +19,7 @@ def run(params: Params, layout: Layout) -> None:
     support = {row.question_id: row.passage_ids for row in load(Support, layout.support)}
     questions = [question for question in load(Question, layout.questions) if question.id in support]
     metrics: dict[str, float] = {}
-    (layout.root / "data/index").mkdir(parents=True, exist_ok=True)  # an output, also of tasks that search nothing
+    (layout.root / "data/index").mkdir(parents=True, exist_ok=True)  # an output even if no task searches
     for path in sorted((layout.root / "data/corpus").glob("*.parquet")):
         benchmark, split = path.stem.rsplit(".", 1)
         passages, index = load(Passage, path), layout.index(benchmark, split)

@@ -1,4 +1,4 @@
-"""judge: a verdict for every step of every trajectory and for every outcome, once, whatever the filter."""
+"""judge: a verdict on every step of every trajectory and on every outcome, made once for all filter strategies."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from swirl.pipeline.progress import Progress
 from swirl.pipeline.source import digest
 from swirl.wiring.graders import load_grader
 from swirl.wiring.judges import load_reward_model
-from swirl.wiring.servers import report_use
+from swirl.wiring.servers import print_usage
 
 
 def run(params: Params, layout: Layout) -> None:
@@ -52,14 +52,14 @@ def run(params: Params, layout: Layout) -> None:
             before = sum(one.failed for one in writers)
             verdicts += journal.block(number, Verdict, lambda block=block: judged(block))  # type: ignore[misc]
             if sum(one.failed for one in writers) > before:
-                journal.drop([number])  # so that a run which goes on asks again
+                journal.drop([number])  # so that a resumed run asks again
             bar.update(len(block))
     for one in writers:
         one.check_failures(params.check_steps.max_null_rate)
     save(verdicts, Verdict, layout.verdicts)
     save_json(_metrics(verdicts), layout.metrics("judge"))
     journal.clear()
-    report_use()
+    print_usage()
 
 
 def outcome_verdict(trajectory: Trajectory, answers: Sequence[str]) -> Verdict:

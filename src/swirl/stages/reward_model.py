@@ -18,5 +18,5 @@ def run(params: Params, layout: Layout) -> None:
         "pretrained": pointed_judge.pretrained,
         "endpoint": pointed_judge.endpoint,
     }
-    shutil.rmtree(layout.model("reward"), ignore_errors=True)  # of another source, when it runs without DVC
+    shutil.rmtree(layout.model("reward"), ignore_errors=True)  # left by another source, when the stage runs without DVC
     makers[params.reward_model.source](params, layout)

@@ -15,9 +15,9 @@ from swirl.pipeline.progress import Progress
 from swirl.pipeline.source import digest
 from swirl.wiring.attempts import attempts, blocks, check_rollouts, sampling
 from swirl.wiring.policies import load_policy, roll_out_any
-from swirl.wiring.prompts import own_files
+from swirl.wiring.prompts import user_input_folders
 from swirl.wiring.questions import questions_of
-from swirl.wiring.servers import report_use
+from swirl.wiring.servers import print_usage
 
 
 def run(params: Params, layout: Layout) -> None:
@@ -26,7 +26,7 @@ def run(params: Params, layout: Layout) -> None:
     todo = blocks(attempts(params, layout, questions_of(layout, "train"), settings.samples), loop.block_size)
     sections = [params.seed, dict(params.tasks)]
     sections += [part.model_dump() for part in (params.runtime, params.tools, params.rollout, params.synthesize)]
-    inputs = [layout.questions, layout.root / "data/index", layout.model("base"), *own_files(params, layout)]
+    inputs = [layout.questions, layout.root / "data/index", layout.model("base"), *user_input_folders(params, layout)]
     journal = Journal(layout.trajectories_journal, fingerprint(digest("synthesize"), sections, inputs))
     policy = load_policy(params, layout.model("base"), "base", params.synthesize.server)
     seed = derive(params.seed, "synthesize")
@@ -49,7 +49,7 @@ def run(params: Params, layout: Layout) -> None:
     save(made, Trajectory, layout.trajectories)
     save_json(summary(made), layout.metrics("synthesize"))
     journal.clear()
-    report_use()
+    print_usage()
 
 
 def summary(trajectories: list[Trajectory]) -> dict[str, float]:

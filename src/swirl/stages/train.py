@@ -1,6 +1,6 @@
 """train: step-wise RL (`swirl`) or supervised fine-tuning (`sft`) of the base on the filtered steps.
 
-Started by `accelerate launch`, several processes train one model together; the first one writes.
+Under `accelerate launch`, several processes train one model together; the first one writes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from swirl.comb.gradients import recomputing
 from swirl.comb.logprobs import check_packing
 from swirl.config.params import Params
-from swirl.core.distributed import Processes, join, launched
+from swirl.core.distributed import Processes, join, rank_and_count
 from swirl.core.errors import DataError
 from swirl.core.journal import fingerprint
 from swirl.core.layout import Layout
@@ -30,7 +30,7 @@ from swirl.models.skipped import mark_skipped
 from swirl.pipeline.progress import Progress
 from swirl.pipeline.source import digest
 from swirl.rl.checkpoints import Checkpoints
-from swirl.rl.guard import Limits, Look, objection
+from swirl.rl.guard import Limits, Look, stop_reason
 from swirl.rl.masters import Masters
 from swirl.rl.pace import Pace
 from swirl.rl.trainer import (
@@ -46,15 +46,15 @@ from swirl.rollout.engine import Policy
 from swirl.wiring.attempts import sampling
 from swirl.wiring.development import Development
 from swirl.wiring.policies import load_local_policy
-from swirl.wiring.prompts import own_files
+from swirl.wiring.prompts import user_input_folders
 
 Series = list[dict[str, float]]
 
 
 def run(params: Params, layout: Layout, item: str) -> None:
-    """Train the base by the method `item` and save the model, its curves and its last metrics."""
+    """Train the base with the method `item`, and save the model, its curves and its last metrics."""
     if item not in params.train.methods:
-        if launched()[0] > 0:
+        if rank_and_count()[0] > 0:
             return
         shutil.rmtree(layout.model(item), ignore_errors=True)
         mark_skipped(layout.model(item), f"train.methods does not name {item}")
@@ -81,7 +81,7 @@ def run(params: Params, layout: Layout, item: str) -> None:
         pace = Pace(layout.pace(f"train-{item}"), peak)
     series = train(params, layout, policy, groups, development, checkpoints, processes, pace)
     if processes.main:
-        shutil.rmtree(layout.model(item), ignore_errors=True)  # of another run, when the stage runs without DVC
+        shutil.rmtree(layout.model(item), ignore_errors=True)  # left by another run, when the stage runs without DVC
         save(policy.model, load_tokenizer(layout.model("base")), layout.model(item), layout.model("base"))
         save_series(series, layout.series(f"train-{item}"))
         save_json(_final(series), layout.metrics(f"train-{item}"))
@@ -152,13 +152,13 @@ def train_swirl(
             row |= {f"recent_{key}": sum(past[key] for past in recent) / len(recent) for key in ("kl", "unjudged")}
             row |= development.look()
             looks = _looks(series)
-            reason = objection(looks, Limits(**settings.guard.model_dump())) if looks else ""
+            reason = stop_reason(looks, Limits(**settings.guard.model_dump())) if looks else ""
             if reason := processes.from_main(reason):
                 good = checkpoints.steps()[-1]
                 if processes.main:
                     print(f"guard: {reason}; keeping the checkpoint after update {good}")
                 checkpoints.restore(good, masters, optimizer)
-                processes.wait()  # the first one clears the checkpoints away, which the others are still to read
+                processes.wait()  # the first one deletes the checkpoints, which all must have read by then
                 row |= {"stopped": 1.0, "kept_step": good}
                 return series
             _commit(checkpoints, number + 1, masters, optimizer, series, processes)
@@ -189,7 +189,7 @@ def train_sft(
     processes: Processes,
     pace: Pace | None,
 ) -> Series:
-    """Maximum likelihood of the stored actions; one checkpoint an epoch."""
+    """Maximum likelihood of the stored actions, with one checkpoint per epoch."""
     import torch
 
     settings = params.train.sft
@@ -235,7 +235,7 @@ def _set_rate(optimizer: Any, rate: float) -> None:
 
 
 def _resume(checkpoints: Checkpoints, masters: Masters, optimizer: Any, processes: Processes) -> tuple[Series, int]:
-    """The metrics so far and how far the run had come; weights and moments are put back in place."""
+    """Restore weights and moments, and return the metrics so far and the last checkpoint's step (0: none)."""
     steps = processes.from_main(checkpoints.steps())
     if not steps:
         return [], 0
@@ -247,7 +247,7 @@ def _resume(checkpoints: Checkpoints, masters: Masters, optimizer: Any, processe
 def _commit(
     checkpoints: Checkpoints, step: int, masters: Masters, optimizer: Any, series: Series, processes: Processes
 ) -> None:
-    """A checkpoint, which all processes find there afterwards."""
+    """Save a checkpoint, and wait until every process can read it."""
     if processes.main:
         checkpoints.save(step, masters, optimizer, {"series": series})
     processes.wait()
@@ -256,18 +256,18 @@ def _commit(
 def _fingerprint(params: Params, layout: Layout, item: str) -> str:
     method = {"swirl": params.train.swirl, "sft": params.train.sft}[item]
     adapter = params.train.lora
-    sections: list[Any] = [params.seed, item, dict(params.tasks), launched()[1]]
+    sections: list[Any] = [params.seed, item, dict(params.tasks), rank_and_count()[1]]
     sections += [part.model_dump() for part in (params.runtime, params.rollout, params.tools)]
     sections += [params.judge.threshold, params.judge.retry_failed]
     sections += [params.train.packed, params.train.token_budget, params.train.gradient_checkpointing]
     sections += [method.model_dump(), adapter.model_dump() if adapter else None, params.reward_model.model_dump()]
     inputs = [layout.steps, layout.model("base"), layout.model("reward"), layout.questions, layout.derivations]
-    inputs += [layout.root / "data/index", layout.root / params.prompts.judge, *own_files(params, layout)]
+    inputs += [layout.root / "data/index", layout.root / params.prompts.judge, *user_input_folders(params, layout)]
     return fingerprint(digest("train"), sections, inputs)
 
 
 def _final(series: Series) -> dict[str, float]:
-    """The last known value of every metric up to the step that is kept, and the first of the development ones."""
+    """The last known value of every metric up to the kept step, and the first values of the development metrics."""
     last: dict[str, float] = {key: series[-1][key] for key in ("stopped", "kept_step") if key in series[-1]}
     for row in series:
         if row["step"] <= last.get("kept_step", series[-1]["step"]):

@@ -15,7 +15,7 @@ _HOMES = {"Calculator": "swirl.tools.calculator", "Search": "swirl.tools.search"
 
 
 def __getattr__(name: str) -> object:
-    """`Calculator` and `Search` are imported when first asked for."""
+    """Import `Calculator` and `Search` when they are first used."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)

@@ -1,7 +1,7 @@
-"""What a model wrote, as an `Action`: one tool call, one answer, or malformed.
+"""Parses a model's text into an `Action`: one tool call, one answer, or malformed.
 
 Actions are written with tags, `<search_query> capital of France </search_query>`. The paper's inference section
-doubles the brackets, `<<search_query>> ... <</search_query>>`: both are read, the single form is written.
+doubles the brackets, `<<search_query>> ... <</search_query>>`: both forms are read, only the single one is written.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from types import MappingProxyType
 from swirl.core.types import Action, ActionKind
 
 ANSWER_TAG = "answer"
-"""The tag of a final answer: understood whatever tools there are."""
+"""The tag of a final answer, recognised whatever tools there are."""
 
 DEFAULT_TAGS: Mapping[str, str] = MappingProxyType(
     {"search_query": ActionKind.SEARCH, "math_exp": ActionKind.CALCULATE}
@@ -23,7 +23,7 @@ DEFAULT_TAGS: Mapping[str, str] = MappingProxyType(
 
 
 def parse(text: str, tags: Mapping[str, str] = DEFAULT_TAGS) -> Action:
-    """The one action that `text` holds; total, and linear in the length of `text`.
+    """The one action in `text`; never raises, and takes time linear in the length of `text`.
 
     A call or answer is one opening tag, a payload that is not blank, and the closing tag of the same name and
     bracket style. Free text may stand before and after. If `text` holds any other known tag (a second call, a call

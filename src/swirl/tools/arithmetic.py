@@ -1,8 +1,8 @@
-"""The calculator's numbers: exact fractions, and SymPy for what is irrational. Every operation is bounded.
+"""The calculator's numbers: exact fractions, and SymPy for irrational values. Every operation is bounded.
 
 Sums, products, quotients and whole powers are exact. A function or power with an irrational value is computed by
-SymPy to 60 digits and carried on as the fraction of its first 40, so `8 ** (1/3)` is 2 and `sin(pi)` is 0. Sizes are
-checked before anything large is computed. Angles are radians, `log` is the natural logarithm, halves are rounded
+SymPy to 60 digits and kept as a fraction with its first 40, so `8 ** (1/3)` is 2 and `sin(pi)` is 0. Sizes are
+checked before anything large is computed. Angles are in radians, `log` is the natural logarithm, halves are rounded
 away from zero, `//` and `mod` round down as in Python.
 """
 
@@ -22,13 +22,13 @@ MAX_DIGITS = 200
 """Digits before the point of any value, give or take one; longer values are refused."""
 
 _EXACT_DIGITS = 1000
-"""Digits of a numerator or denominator that are kept exact; a longer denominator is replaced by `_FINE`."""
+"""Maximum number of digits of a fraction that is kept exact; a longer denominator is replaced by `_FINE`."""
 
 _WORKING = 60
 """Digits that SymPy computes with."""
 
 _CARRIED = 40
-"""Digits of an irrational value that are carried on; it must stay below 10^30 so that all whole digits are right."""
+"""Digits kept of an irrational value, which must be at most 10^30 so that all digits before the point are right."""
 
 _FINE = 10 ** (_CARRIED + MAX_DIGITS)
 """The denominator that replaces one of more than `_EXACT_DIGITS` digits."""
@@ -37,12 +37,12 @@ _TOO_LARGE = f"the result is too large, at most about {MAX_DIGITS} digits"
 
 
 def compute(name: str, values: list[Fraction]) -> Fraction:
-    """The value of one operation of `swirl.tools.grammar`. Raises `ToolError` where it has none within bounds."""
+    """The value of one operation of `swirl.tools.grammar`. Raises `ToolError` when there is none within bounds."""
     return bounded(_OPERATIONS[name](*values))
 
 
 def bounded(value: Fraction) -> Fraction:
-    """`value`, its denominator kept short. Raises `ToolError` when it is too large."""
+    """`value`, rounded down if its denominator is too long. Raises `ToolError` when it is too large."""
     if _digits(value.numerator) - _digits(value.denominator) > MAX_DIGITS:
         raise ToolError(_TOO_LARGE)
     if _digits(value.denominator) > _EXACT_DIGITS:
@@ -59,12 +59,12 @@ def decimal(value: Fraction, places: int = 6) -> str:
 
 
 def _digits(number: int) -> int:
-    """About the number of decimal digits, never too few by more than one."""
+    """The number of decimal digits, or one more."""
     return number.bit_length() * 30103 // 100000 + 1
 
 
 def _rounded(value: Fraction, places: Fraction | int = 0) -> Fraction:
-    """Rounded to decimal places (tens for negative ones), halves away from zero."""
+    """`value` rounded to `places` decimals (-1: to tens), halves away from zero."""
     if Fraction(places).denominator != 1 or abs(Fraction(places)) > 50:
         raise ToolError("round takes a whole number of decimals, at most 50")
     scale = Fraction(10) ** int(places)
@@ -139,7 +139,7 @@ def _log(value: Fraction, base: Fraction | None = None) -> Fraction:
 
 
 def _angle(name: str) -> Callable[[Fraction], Fraction]:
-    """sin, cos or tan; below 10^-40 is zero, above 10^40 a pole."""
+    """The function sin, cos or tan; an absolute value below 10^-40 is taken for 0, one above 10^40 for a pole."""
 
     def compute_angle(value: Fraction) -> Fraction:
         if abs(value) > 10**9:
@@ -157,7 +157,7 @@ def _by_sympy(name: str, value: Fraction) -> Fraction:
 
 
 def _function(name: str) -> Callable[[sympy.Float], sympy.Float]:
-    """One of SymPy's functions, by a name that this module chose."""
+    """One of SymPy's functions; its name comes from this module, never from a model."""
     import sympy
 
     function: Callable[[sympy.Float], sympy.Float] = getattr(sympy, name)
@@ -165,14 +165,14 @@ def _function(name: str) -> Callable[[sympy.Float], sympy.Float]:
 
 
 def _float(value: Fraction) -> sympy.Float:
-    """`value` to 60 digits: a function of it costs the same whatever its size."""
+    """`value` to 60 digits, so that computing a function of it costs the same whatever its size."""
     import sympy
 
     return sympy.Float(sympy.Rational(value.numerator, value.denominator), _WORKING)
 
 
 def _carried(value: sympy.Float) -> Fraction:
-    """The first 40 digits of `value`, exactly. Raises `ToolError` above 10^30."""
+    """The first 40 digits of `value`, as an exact fraction. Raises `ToolError` above 10^30."""
     import sympy
 
     if abs(value) > 10**30:

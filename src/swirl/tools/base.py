@@ -1,4 +1,4 @@
-"""What a tool is, and how one call of it is bounded. A failed call is data: an observation, never an exception."""
+"""The interface of a tool, and how its calls are bounded. A failed call gives an observation, never an exception."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Protocol
 from swirl.core.errors import ToolError
 
 MAX_INPUT = 2000
-"""Characters of a payload; a longer one is answered with an error and does not reach the tool."""
+"""Maximum number of characters of a payload; a longer one is answered with an error and does not reach the tool."""
 
 MAX_DESCRIPTION = 1000
-"""Characters of a tool's description in a prompt; what is longer is cut with a note."""
+"""Maximum number of characters of a tool's description in a prompt; a longer one is cut, with a note."""
 
 MAX_HANGING = 4
-"""Calls of one tool that may be left behind at their time limit; until one of them ends, the tool is refused."""
+"""Calls of one tool that may still run after their time limit; at this number, new calls of it are refused."""
 
 _CUT = " ... [cut]"
 _hanging: dict[int, int] = {}
-"""Calls left behind by tool (its `id`, which no other tool gets while they hold it)."""
+"""`id` of a tool -> number of its calls that outlived their limit; they hold the tool, so its id is not reused."""
 _hanging_lock = threading.Lock()
 
 
@@ -29,7 +29,7 @@ class Tool(Protocol):
 
     @property
     def name(self) -> str:
-        """How params and questions call it."""
+        """Its name in params and questions."""
 
     @property
     def kind(self) -> str:
@@ -45,29 +45,28 @@ class Tool(Protocol):
 
     @property
     def time_limit_s(self) -> float:
-        """Seconds a call may take; 0 for a tool that bounds its calls by itself, which then costs no thread."""
+        """Seconds a call may take; 0 for a tool that limits its calls itself, and so needs no thread."""
 
     @property
     def output_limit(self) -> int:
-        """Characters of an observation, at least 20; what is longer is cut with a note."""
+        """Maximum number of characters of an observation, at least 20; a longer one is cut, with a note."""
 
     def run(self, payload: str) -> str:
-        """The result of one call. Raises `ToolError` with a sentence for the model when there is none."""
+        """The result of one call. Raises `ToolError`, with a sentence for the model, when there is no result."""
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What came back from a call. With `error`, `text` is "error: " and the reason."""
+    """The outcome of a call. If `error` is True, `text` is "error: " and the reason."""
 
     text: str
     error: bool
 
 
 def listed(tools: Iterable[Tool]) -> str:
-    """The tools for a prompt, a line each: `<math_exp> ... </math_exp>: evaluates an arithmetic expression`.
+    """The tools for a prompt, one per line: `<math_exp> ... </math_exp>: evaluates an arithmetic expression`.
 
-    A description is written by whoever made the tool, an MCP server for one: it gets one line, and its length is
-    bounded.
+    A description may come from anybody, such as an MCP server, so it is put on one line and its length is bounded.
     """
     return "\n".join(f"<{tool.tag}> ... </{tool.tag}>: {one_line(tool.description, MAX_DESCRIPTION)}" for tool in tools)
 
@@ -81,9 +80,9 @@ def call(tool: Tool, payload: str) -> Observation:
     """One bounded call; never raises an `Exception`.
 
     A tool with a time limit runs in a daemon thread. Python cannot stop a thread: at the limit the call is answered
-    with an error and the thread is left to end by itself, its result thrown away. So that such threads do not pile up,
-    a tool with `MAX_HANGING` of them is refused, with an error that says so, until one has ended. No thread helps
-    against a tool that keeps the interpreter to itself, or that ends the process: work that is not trusted that far
+    with an error, and the thread is left to end by itself, its result discarded. So that such threads do not pile up,
+    calls of a tool with `MAX_HANGING` of them are refused, with an error that says so, until one has ended. A thread
+    does not protect against a tool that blocks the interpreter or ends the process: code that is not trusted that far
     belongs in a process of its own, such as an MCP server (`swirl.tools.mcp`).
     """
     if len(payload) > MAX_INPUT:
@@ -114,14 +113,14 @@ def call(tool: Tool, payload: str) -> Observation:
 
 
 def _count(tool: Tool, change: int) -> None:
-    """Change the number of the tool's calls that were left behind; the lock is held."""
+    """Change the number of the tool's calls that still run after their time limit; the caller holds the lock."""
     _hanging[id(tool)] = _hanging.get(id(tool), 0) + change
     if not _hanging[id(tool)]:
         del _hanging[id(tool)]
 
 
 def _run(tool: Tool, payload: str) -> Observation:
-    """The call itself, its failures as observations."""
+    """Make the call; a failure becomes an observation."""
     try:
         text = tool.run(payload)
         if not isinstance(text, str):

@@ -1,8 +1,8 @@
 """BM25: passages ranked by the words that they share with a query.
 
-bm25s computes and stores the index. Retrieval reads its postings here, because bm25s breaks ties between equal
-scores by chance of memory order; here the earlier passage wins. bm25s's arrays are memory-mapped when loaded, never
-pickled; its own vocabulary is a set's order, which differs between runs, so it is not used.
+bm25s computes and stores the index, but passages are ranked here, from its postings, because bm25s breaks ties between
+equal scores by memory order; here the earlier passage wins. Its arrays are memory-mapped when loaded, never pickled.
+Its own vocabulary is not used, because its order is that of a set, which differs between runs.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 _WORD = re.compile(r"\w+")
 _BATCH_CELLS = 4_000_000
-"""Scores (queries x passages) held at a time, 8 bytes each."""
+"""Maximum number of scores (queries x passages) held at a time, 8 bytes each."""
 
 
 def words(text: str, stopwords: Collection[str] = ()) -> list[str]:
-    """The lower-case words of `text` (runs of letters, digits and underscores) that are no stopwords."""
+    """The lower-case words of `text` (runs of letters, digits and underscores) that are not stopwords."""
     return [word for word in _WORD.findall(text.lower()) if word not in stopwords]
 
 
@@ -53,7 +53,7 @@ class BM25:
 
     @classmethod
     def over(cls, passages: Sequence[Passage], stopwords: Collection[str] = ()) -> BM25:
-        """The ranking of these passages. Raises `DataError` when they hold no word at all."""
+        """Index these passages. Raises `DataError` when they contain no word at all."""
         left_out = frozenset(stopwords)
         vocabulary: dict[str, int] = {}
         tokens = [
@@ -72,12 +72,12 @@ class BM25:
 
     @classmethod
     def load(cls, folder: Path, vocabulary: Sequence[str], stopwords: Collection[str]) -> BM25:
-        """What `save` wrote. Raises `OSError`, `ValueError`, `TypeError` or `EOFError` when it is missing or broken."""
+        """Load what `save` wrote. Raises `OSError`, `ValueError`, `TypeError` or `EOFError` if missing or broken."""
         retriever = _bm25s().BM25.load(folder, mmap=True, load_vocab=False, show_progress=False)
         return cls(retriever, vocabulary, stopwords)
 
     def save(self, folder: Path) -> None:
-        """Write the arrays; vocabulary and stopwords are the caller's to keep."""
+        """Write the arrays; the caller must store vocabulary and stopwords."""
         self._retriever.save(folder, show_progress=False)
 
     def rank(self, queries: Sequence[str], k: int) -> list[list[int]]:

@@ -1,4 +1,4 @@
-"""Tools by name: the calculator, a class of the project's own, or a tool of an MCP server."""
+"""Opens tools by name: the calculator, a class of the user's project, or a tool of an MCP server."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from swirl.tools.actions import ANSWER_TAG
 from swirl.tools.base import Tool
 
 NAMES = "calculator, search, package.module:Class, or mcp:SERVER/TOOL"
-"""How a tool may be called."""
+"""The forms that a tool's name may have."""
 
 BUILT_IN = {"search": ActionKind.SEARCH, "calculator": ActionKind.CALCULATE}
 """Names of the built-in tools -> the kind of action that calls them."""
 
 MIN_OUTPUT = 20
-"""Characters that an observation may always have: room for the note that it was cut."""
+"""Smallest `output_limit` of a tool, in characters: leaves room for the note that an observation was cut."""
 
 _OWN = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 _MCP = re.compile(r"mcp:(?P<server>[A-Za-z0-9_.-]+)/(?P<tool>\S+)", re.ASCII)
@@ -30,17 +30,17 @@ _TAG = re.compile(r"[a-z][a-z0-9_]*", re.ASCII)
 
 
 def options_name(name: str) -> str:
-    """Under which name a tool's options stand: `mcp:SERVER` for every tool of that server, else the tool's own."""
+    """The key of a tool's options: `mcp:SERVER` for every tool of that server, else the tool's own name."""
     match = _MCP.fullmatch(name)
     return f"mcp:{match['server']}" if match else name
 
 
 def open_tool(name: str, options: Mapping[str, object], root: Path) -> Tool:
-    """The tool of that name, which is one of `NAMES` except `search`: that needs an index, and its caller opens it.
+    """The tool of that name, in one of the forms of `NAMES`; not `search`, which needs an index.
 
-    A class is imported with `root` (the project's folder) on sys.path and made with `options` as keyword arguments; a
-    tool of an MCP server (`swirl.tools.mcp`) has the server's description as options. Raises `ParamsError` saying what
-    is wrong: no such tool, options that it does not take, or a class that is no tool.
+    A class is imported with `root` (the project's folder) on sys.path and made with `options` as keyword arguments; for
+    a tool of an MCP server (`swirl.tools.mcp`), `options` describe the server. Raises `ParamsError` saying what is
+    wrong: no such tool, options that it does not take, or a class that is not a tool.
     """
     if name == "calculator":
         from swirl.tools.calculator import Calculator
@@ -64,7 +64,7 @@ def open_tool(name: str, options: Mapping[str, object], root: Path) -> Tool:
 def by_kind(tools: Iterable[Tool]) -> dict[str, Tool]:
     """The tools of one question by the kind of action that calls them.
 
-    Raises `ParamsError` when two of them could not be told apart: they share a tag or a kind.
+    Raises `ParamsError` when two of them share a tag or a kind, so that they could not be told apart.
     """
     made: dict[str, Tool] = {}
     tags: dict[str, Tool] = {}
@@ -84,11 +84,11 @@ def by_kind(tools: Iterable[Tool]) -> dict[str, Tool]:
 
 
 def check(tool: Tool, name: str) -> None:
-    """Raise `ParamsError`, naming class and attribute, unless what an own tool (`name` in params) declares is sound.
+    """Raise `ParamsError`, naming class and attribute, unless the user's tool (`name` in params) declares valid ones.
 
-    Its kind is its own name, or that of the built-in tool that it stands in for.
+    Its kind must be its own name, or the kind of the built-in tool that it replaces.
     """
-    said: Any = tool  # nothing is known of it yet
+    said: Any = tool  # its attributes are not checked yet
     for attribute in ("name", "kind", "tag", "description", "time_limit_s", "output_limit", "run"):
         if not hasattr(said, attribute):
             raise ParamsError(f"tool {name}: {_class(said)} has no {attribute}; swirl.tools.base.Tool says what it is")
@@ -123,7 +123,7 @@ def _own(name: str, options: Mapping[str, object], root: Path) -> Tool:
         if error.name and f"{module_name}.".startswith(f"{error.name}."):
             raise ParamsError(f"tool {name}: there is no module {module_name} in {root} or installed") from None
         raise ParamsError(f"tool {name}: importing {module_name} failed: {error}") from error
-    except Exception as error:  # whatever a foreign module does while it is imported
+    except Exception as error:  # a user's module may raise anything while it is imported
         raise ParamsError(f"tool {name}: importing {module_name} failed: {type(error).__name__}: {error}") from error
     kind = getattr(module, class_name, None)
     if not isinstance(kind, type):
@@ -131,7 +131,7 @@ def _own(name: str, options: Mapping[str, object], root: Path) -> Tool:
         raise ParamsError(f"tool {name}: {where} has no class {class_name}")
     try:
         tool: Tool = kind(**{str(key): value for key, value in options.items()})
-    except Exception as error:  # whatever a foreign class does while it is made
+    except Exception as error:  # a user's class may raise anything while it is made
         given = ", ".join(map(str, options)) or "none"
         why = f"{type(error).__name__}: {error}"
         raise ParamsError(f"tool {name}: {class_name} cannot be made with its options ({given}): {why}") from error

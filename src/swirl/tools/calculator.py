@@ -1,4 +1,4 @@
-"""The calculator tool: exact arithmetic of what a model wrote, behind a strict grammar."""
+"""The calculator tool: exact arithmetic on a model's expressions, behind a strict grammar."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from swirl.tools import arithmetic, grammar
 
 
 class Calculator:
-    """Answers an arithmetic expression with a decimal. What may be written is in `swirl.tools.grammar`.
+    """Answers an arithmetic expression with a decimal; `swirl.tools.grammar` defines what may be written.
 
-    A call takes milliseconds whatever the expression, because its length, nesting and every intermediate value are
-    limited before anything is computed; so no time limit has to be enforced.
+    A call takes milliseconds whatever the expression, because its length, its nesting and the size of every
+    intermediate value are limited before anything is computed; so no time limit has to be enforced.
     """
 
     name = "calculator"
@@ -34,9 +34,9 @@ class Calculator:
 def canonical(expression: str) -> str | None:
     """A normal form, equal for two expressions that differ only in spelling and in the order of + and * operands.
 
-    Spacing, spellings of one number (1,000 and 1000.0; 20% and 0.2) and parentheses that change nothing vanish; the
-    operands of + and of * are sorted at every level, a chain of one of them counting as one operation. Nothing else
-    is rewritten: `12 - 3` is not `3 - 12`, and `1/2` is not `0.5`. None for an expression that does not parse.
+    Spacing, the spelling of a number (1,000 or 1000.0; 20% or 0.2) and redundant parentheses make no difference; the
+    operands of + and of * are sorted at every level, where a chain of one operator counts as one operation. Nothing
+    else is rewritten: `12 - 3` is not `3 - 12`, and `1/2` is not `0.5`. None for an expression that does not parse.
     """
     try:
         operations = grammar.parse(expression)
@@ -69,7 +69,7 @@ def _evaluate(operations: grammar.Postfix) -> Fraction:
 
 
 def _normal(name: str, operands: list[tuple[str, list[str]]]) -> tuple[str, list[str]]:
-    """One operation on normal forms; a number is ("", [text]), another form (operation, texts of its operands)."""
+    """An operation's normal form: ("", [text]) for a number, otherwise (operation, texts of its operands)."""
     if name in ("percent", "neg") and operands[0][0] == "":
         value = Fraction(operands[0][1][0])
         return "", [str(value / 100 if name == "percent" else -value)]
@@ -80,6 +80,6 @@ def _normal(name: str, operands: list[tuple[str, list[str]]]) -> tuple[str, list
 
 
 def _text(form: tuple[str, list[str]]) -> str:
-    """A normal form in writing: `3`, `(+ 12 3)`."""
+    """A normal form as text: `3`, `(+ 12 3)`."""
     name, operands = form
     return f"({' '.join([name, *operands])})" if name else operands[0]

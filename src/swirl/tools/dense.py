@@ -1,8 +1,8 @@
 """Dense retrieval: passages ranked by the inner product of a sentence-transformers model's embeddings.
 
-Vectors have length 1 and lie in one FAISS file, memory-mapped when loaded. Only safetensors weights are read and no
-code of a model's repository is run. Scores are compared to 5 decimals: what the last bits say depends on which
-queries are embedded together, and equal passages must stand in their order.
+Vectors have length 1 and are stored in one FAISS file, memory-mapped when loaded. Only safetensors weights are read,
+and no code of a model's repository is run. Scores are rounded to 5 decimals, because their last bits depend on which
+queries are embedded together, and equal passages must keep their order.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from swirl.core.errors import ModelError, SwirlError
 from swirl.tools.bm25 import words
 
 FILE = "passages.faiss"
-"""The vectors of an index folder."""
+"""The file of an index folder that holds the vectors."""
 
 _READ = ("*.json", "*.txt", "*.model", "*.safetensors")
 """The files of a model's folder that are read, hashed and downloaded."""
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 _BATCH = 32
-"""Texts that are embedded together."""
+"""Number of texts that are embedded together."""
 _TOGETHER = 16
-"""Queries that FAISS compares at a time: few enough that it scores each by itself, so company changes no score."""
+"""Queries per FAISS search: few enough that it scores each by itself, so that no query changes another's scores."""
 _SPARE = 10
-"""More passages than are asked for, so that among equal ones the earlier is there to be chosen."""
+"""Passages retrieved beyond those asked for, so that the earlier one of equals is among them."""
 
 
 class Embedder:
-    """A sentence-transformers model, ready. Calls may come from any thread."""
+    """A loaded sentence-transformers model. Calls may come from any thread."""
 
     def __init__(self, model: str, revision: str | None, root: Path, device: str) -> None:
-        """`model` is a folder (relative to `root`) or a hub id, which `revision` belongs to.
+        """`model` is a folder (relative to `root`) or a hub id; `revision` is for hub ids only.
 
         Raises `ModelError` when there is no such model, or its weights are not safetensors.
         """
@@ -61,18 +61,18 @@ class Embedder:
                 local_files_only=True,
                 model_kwargs={"use_safetensors": True},
             )
-        except Exception as error:  # whatever the library says about a folder that is no model
+        except Exception as error:  # the library may raise anything for a folder that is no model
             raise ModelError(f"embedding model {model}: {folder} cannot be loaded: {error}") from error
-        self._lock = Lock()  # a fast tokenizer is changed by each call's options
+        self._lock = Lock()  # each call's options change the state of a fast tokenizer
         self.identity = {"model": model, "revision": commit, "sha256": "" if commit else _digest(folder)}
-        """What an index records of it: a hub model's commit, or the hash of a folder's files."""
+        """What an index records of the model: a hub model's commit, or the hash of a folder's files."""
 
     def passages(self, texts: Sequence[str]) -> np.ndarray[Any, Any]:
         """Vectors of length 1, float32 of shape (texts, dimensions). Equal texts have equal vectors."""
         return self._embed(self._model.encode_document, texts)
 
     def queries(self, texts: Sequence[str]) -> np.ndarray[Any, Any]:
-        """`passages` with the prompt that the model has for queries, if any."""
+        """As `passages`, with the model's prompt for queries, if it has one."""
         return self._embed(self._model.encode_query, texts)
 
     def _embed(self, encode: Any, texts: Sequence[str]) -> np.ndarray[Any, Any]:
@@ -85,15 +85,15 @@ class Embedder:
 
 @cache
 def load_embedder(model: str, revision: str | None, root: Path, device: str) -> Embedder:
-    """The `Embedder` of these arguments, loaded once a process."""
+    """The `Embedder` of these arguments, loaded once per process."""
     return Embedder(model, revision, root, device)
 
 
 class Dense:
-    """The ranking of an index folder's vectors."""
+    """Ranks passages by the vectors in an index folder."""
 
     def __init__(self, folder: Path, recorded: Mapping[str, Any], passages: int, root: Path, device: str) -> None:
-        """`recorded` is the identity of the model that made them.
+        """`recorded` is the identity of the model that made the vectors.
 
         Raises `ValueError` when the vectors are broken, are not those of `passages` passages, or were made by another
         model than the one that is there now; and what `Embedder` raises.
@@ -114,7 +114,7 @@ class Dense:
             raise ValueError(f"{FILE} holds vectors of {self._index.d} numbers, and its model makes others")
 
     def rank(self, queries: Sequence[str], k: int) -> list[list[int]]:
-        """For each query the positions of the `k` passages nearest to it, the best first; none without a word."""
+        """For each query the positions of the `k` nearest passages, the best first; none for a query without words."""
         found: list[list[int]] = [[] for _ in queries]
         asked = [number for number, query in enumerate(queries) if words(query)]
         if not asked:
@@ -129,7 +129,7 @@ class Dense:
 
 
 def save(texts: Sequence[str], embedder: Embedder, folder: Path) -> None:
-    """Write the vectors of passages that are shown as `texts`."""
+    """Write the vectors of passages, given the text of each."""
     faiss = _faiss()
     vectors = embedder.passages(texts)
     index = faiss.IndexFlatIP(vectors.shape[1])
@@ -154,7 +154,7 @@ def _folder(model: str, revision: str | None, root: Path) -> tuple[Path, str]:
         downloaded = snapshot_download(
             model, revision=revision, allow_patterns=list(_READ), ignore_patterns=["onnx/*", "openvino/*"]
         )
-    except Exception as error:  # many kinds: no network, no such model, no such revision, no access
+    except Exception as error:  # many classes: no network, no such model, no such revision, no access
         where = f"{model} at {revision or 'its newest revision'}"
         raise ModelError(f"embedding model {where} is neither a folder nor to be had from the hub: {error}") from error
     return Path(downloaded), Path(downloaded).name
@@ -174,7 +174,7 @@ def _writable(text: str) -> str:
 
 
 def _require_extra() -> None:
-    """Raise `SwirlError` unless the libraries are there."""
+    """Raise `SwirlError` unless the libraries are installed."""
     if missing := [name for name in ("sentence_transformers", "faiss") if find_spec(name) is None]:
         raise SwirlError(f"dense retrieval needs {' and '.join(missing)}: pip install 'swirl[dense]'")
 

@@ -1,4 +1,4 @@
-"""The calculator's grammar: text to a list of operations in postfix order. Nothing that a model wrote is evaluated.
+"""The calculator's grammar: parses text into operations in postfix order. No text of a model is run as code.
 
     expression = term {("+" | "-") term}
     term       = unary {("*" | "/" | "//" | "%" | "of") unary}
@@ -7,9 +7,9 @@
     postfix    = primary {"%" | "!"}                        a `%` here is per cent
     primary    = number | "pi" | "e" | function "(" expression {"," expression} ")" | "(" expression ")"
 
-As people write: `x`, `X`, `×`, `·` for `*`; `÷` for `/`; `^` for `**`; `−`, `–` for `-`; `$` is skipped; one `=` may
-end the text. `%` is per cent before an operator, a closing parenthesis, a comma or the end, otherwise modulo. `1,000`
-is one number, but inside the parentheses of a function of several arguments a comma separates them.
+Other spellings are read too: `x`, `X`, `×`, `·` for `*`; `÷` for `/`; `^` for `**`; `−`, `–` for `-`; `$` is skipped;
+one `=` may end the text. `%` is per cent before an operator, a closing parenthesis, a comma or the end, otherwise
+modulo. `1,000` is one number, but inside the parentheses of a function of several arguments a comma separates them.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from fractions import Fraction
 from swirl.core.errors import ToolError
 
 MAX_INPUT = 400
-"""Characters of an expression."""
+"""Maximum number of characters of an expression."""
 
 MAX_DEPTH = 40
-"""Parentheses, signs and powers inside one another."""
+"""Maximum number of levels of parentheses, signs and powers inside one another."""
 
 CONSTANTS = frozenset({"pi", "e"})
 
@@ -38,7 +38,7 @@ ARITY: dict[str, tuple[int, int]] = {
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """Take `arity` values from the stack, put one back. `name` is an operator, a function or a constant."""
+    """Takes `arity` values from the stack and puts one back. `name` is an operator, a function or a constant."""
 
     name: str
     arity: int
@@ -72,7 +72,7 @@ def parse(expression: str) -> Postfix:
 
 
 def _tokens(expression: str) -> Iterator[str]:
-    """Numbers (without separators), words, and operators in one spelling."""
+    """Numbers (without separators), words, and operators, each in its one standard spelling."""
     position, several, word = 0, [False], ""
     while position < len(expression):
         match = (_TOKEN_AMONG_ARGUMENTS if several[-1] else _TOKEN).match(expression, position)

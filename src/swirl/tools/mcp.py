@@ -1,7 +1,7 @@
 """Tools of MCP servers (Model Context Protocol), through the official client: stdio and streamable HTTP.
 
-A server is opened once a process, lives on an event loop in a thread of its own, and ends with the process. What this
-does not bound is memory: the client reads a message whole before the result is cut to the output limit.
+A server is opened once per process, is served by an event loop in a thread of its own, and ends with the process.
+Memory is not bounded: the client reads a whole message before the result is cut to the output limit.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from swirl.core.errors import ParamsError, SwirlError, ToolError
 from swirl.tools.base import MAX_DESCRIPTION, MAX_HANGING, one_line
 
 START_LIMIT_S = 60.0
-"""Seconds that a server may take for each answer while it is opened."""
+"""Seconds that a server may take for each answer while it is being opened."""
 MAX_RESTARTS = 10
-"""How often a server that has ended, or that answers nothing any more, is started again."""
+"""How often a server that has ended, or no longer answers, is restarted."""
 
 _CLOSE_LIMIT_S = 15.0
 _MIN_OUTPUT = 20
@@ -45,15 +45,15 @@ class Description:
     """Program and arguments, started in the project's folder; empty with a `url`."""
     url: str
     env: tuple[str, ...]
-    """Names of the environment variables that the program gets beside HOME, LOGNAME, PATH, SHELL, TERM and USER."""
+    """Names of environment variables for the program, in addition to HOME, LOGNAME, PATH, SHELL, TERM and USER."""
     time_limit_s: float
-    """Seconds of one call."""
+    """Seconds that one call may take."""
     output_limit: int
-    """Characters of one observation."""
+    """Maximum number of characters of one observation."""
 
 
 def describe(server: str, options: Mapping[str, object]) -> Description:
-    """The description that a server's options give. Raises `ParamsError` naming server, option and what is expected."""
+    """The description in a server's options. Raises `ParamsError` naming server, option and what is expected."""
     keys = ("command", "url", "env", "time_limit_s", "output_limit")
     if unknown := [str(key) for key in options if key not in keys]:
         raise ParamsError(f"mcp:{server}: no such option: {', '.join(unknown)}; the options are {', '.join(keys)}")
@@ -76,9 +76,9 @@ def describe(server: str, options: Mapping[str, object]) -> Description:
 
 
 def open_server(server: str, options: Mapping[str, object], root: Path) -> Server:
-    """The server of that name, opened at the first call and the same one afterwards.
+    """The server of that name, opened at the first call and reused afterwards.
 
-    Raises `ParamsError` for a description that is not sound, that differs from the one it was opened with, or whose
+    Raises `ParamsError` for a description that is not valid, that differs from the one at the first call, or whose
     server cannot be started.
     """
     description = describe(server, options)
@@ -95,7 +95,7 @@ def open_server(server: str, options: Mapping[str, object], root: Path) -> Serve
 
 
 def close_all() -> None:
-    """End every open server; what is left of them is killed."""
+    """End every open server; a process that does not end by itself is killed."""
     with _servers_lock:
         for server in _servers.values():
             server.close()
@@ -107,8 +107,8 @@ class ServerTool:
     """One tool of a server.
 
     A call is a JSON object of arguments, or plain text when the tool has exactly one required string argument (an
-    object that holds that argument is still read as arguments). The server bounds its calls by itself: at the time
-    limit a call is cancelled, and no thread is left behind.
+    object that holds that argument is still read as arguments). `Server.call` enforces the time limit itself: it
+    cancels the call, and leaves no thread behind.
     """
 
     time_limit_s = 0.0
@@ -150,7 +150,7 @@ class ServerTool:
         return arguments
 
     def _described(self, said: str) -> str:
-        """What the server says of the tool, and how a call is written: each keeps its room, however long both are."""
+        """The server's description and how to write a call; neither crowds out the other, however long both are."""
         written = f"a JSON object with {self._signature()}" if self._arguments else "{}"
         if self._text_argument:
             written = f"{self._text_argument} as plain text, or {written}"
@@ -168,7 +168,7 @@ class ServerTool:
 
 
 class Server:
-    """An open server. Calls may come from any thread; one that finds the server lost first starts it again."""
+    """An open server. Calls may come from any thread; a call that finds the server lost restarts it first."""
 
     def __init__(self, name: str, description: Description, root: Path) -> None:
         """Start it and list its tools. Raises `ParamsError` saying why that fails."""
@@ -185,7 +185,7 @@ class Server:
         threading.Thread(target=self._loop.run_forever, name=f"mcp:{name}", daemon=True).start()
         self._lock = threading.Lock()
         self._unanswered = 0
-        """Calls in a row that took too long."""
+        """Calls in a row that got no answer."""
         self._lost = False
         self._restarts = 0
         try:
@@ -195,14 +195,14 @@ class Server:
             raise
 
     def tool(self, name: str) -> ServerTool:
-        """One of its tools. Raises `ParamsError` naming those there are."""
+        """One of its tools. Raises `ParamsError`, naming the tools there are, for any other name."""
         if name not in self._tools:
             there = ", ".join(sorted(self._tools)) or "none"
             raise ParamsError(f"mcp:{self.name} has no tool {name!r}; its tools are {there}")
         return self._tools[name]
 
     def call(self, tool: str, arguments: dict[str, Any]) -> str:
-        """The text of one result. Raises `ToolError`: an error that the server tells, no answer in time, no server."""
+        """The text of one result. Raises `ToolError` when the server reports an error, is too slow, or has ended."""
         from mcp import MCPError
         from mcp_types import CONNECTION_CLOSED, REQUEST_TIMEOUT
 
@@ -213,7 +213,7 @@ class Server:
             client.call_tool(tool, arguments, read_timeout_seconds=seconds), self._loop
         )
         try:
-            result = future.result(2 * seconds + 1)  # the client's own limit comes first
+            result = future.result(2 * seconds + 1)  # the client's own limit is reached first
         except TimeoutError:
             future.cancel()
             self._note(client, answered=False)
@@ -227,7 +227,7 @@ class Server:
                 raise ToolError(f"the server of {tool} has ended") from None
             self._note(client, answered=True)
             raise ToolError(f"{tool} failed: {error}") from None
-        except Exception as error:  # a result that is not as declared, or a connection in pieces
+        except Exception as error:  # a result that is not as declared, or a broken connection
             self._note(client, answered=False)
             raise ToolError(f"{tool} failed: {_leaf(error)}") from error
         self._note(client, answered=True)
@@ -245,7 +245,7 @@ class Server:
         self._log.close()
 
     def _connected(self) -> Any:
-        """The client, of a server that is started again if it was lost."""
+        """The client; a server that was lost is restarted first."""
         with self._lock:
             if self._lost:
                 if self._restarts >= MAX_RESTARTS:
@@ -259,16 +259,16 @@ class Server:
             return self._client
 
     def _note(self, client: Any, answered: bool, lost: bool = False) -> None:
-        """Keep count of what shows that the server is lost: its end, or several calls in a row without an answer."""
+        """Record a call's outcome; the server is lost once it has ended, or left several calls in a row unanswered."""
         with self._lock:
             if client is not self._client:
-                return  # a call to a server that was stopped since
+                return  # the server that was called has been stopped since
             self._unanswered = 0 if answered else self._unanswered + 1
             self._lost = self._lost or lost or self._unanswered >= MAX_HANGING
 
     def _start(self) -> None:
         """Open a connection and list the tools. Raises `ParamsError`."""
-        logging.getLogger("mcp").setLevel(logging.CRITICAL)  # what goes wrong is said by the errors below
+        logging.getLogger("mcp").setLevel(logging.CRITICAL)  # the errors below report what goes wrong
         self._log.seek(0)
         self._log.truncate()
         ready: Future[tuple[Any, list[Any]]] = Future()
@@ -284,7 +284,7 @@ class Server:
         self._unanswered, self._lost = 0, False
 
     async def _serve(self, ready: Future[tuple[Any, list[Any]]], end: asyncio.Event) -> None:
-        """Hold the connection, which one task must open and close, until `end`."""
+        """Keep the connection open until `end` is set; one and the same task must open and close it."""
         from mcp import Client, StdioServerParameters, stdio_client
 
         target: Any = self.description.url
@@ -311,7 +311,7 @@ class Server:
                 ready.set_exception(error if isinstance(error, Exception) else ConnectionError("it was cancelled"))
 
     def _stop(self) -> None:
-        """End the connection; a process that does not go by itself is killed by the client after a few seconds."""
+        """End the connection; the client kills a process that does not end by itself within a few seconds."""
         with contextlib.suppress(Exception):
             self._loop.call_soon_threadsafe(self._end.set)
             self._serving.result(_CLOSE_LIMIT_S)
@@ -321,7 +321,7 @@ class Server:
         return self.description.url or f"the command {' '.join(self.description.command)!r}"
 
     def _why(self, error: BaseException) -> str:
-        """Why it could not be opened, with the last line that a program wrote to stderr."""
+        """Why the server could not be opened, with the last line that its program wrote to stderr."""
         if self.description.command and isinstance(error, FileNotFoundError):
             return f"command not found: {self.description.command[0]!r}"
         self._log.seek(0)
@@ -331,7 +331,7 @@ class Server:
 
 
 def _words(server: str, options: Mapping[str, object], key: str) -> tuple[str, ...]:
-    """A list of strings among the options; () when it is not there."""
+    """The option `key`, a list of strings; () when it is missing."""
     value = options.get(key, ())
     if not isinstance(value, list | tuple) or not all(isinstance(word, str) and word for word in value):
         raise ParamsError(f"mcp:{server}: {key} is {value!r}; expected a list of strings")
@@ -346,7 +346,7 @@ def _tag(name: str) -> str:
 
 
 def _text(result: Any) -> str:
-    """What a result says: its texts, or its structured content; of an image or sound only that it is there."""
+    """The texts of a result, or its structured content; an image or sound is only named, as `[image]`."""
     said = []
     for block in result.content:
         text = block.text if block.type == "text" else getattr(getattr(block, "resource", None), "text", None)

@@ -1,4 +1,4 @@
-"""How much of what an answer rests on a search finds: recall@k of the supporting passages."""
+"""Recall@k of the search tool: how many of a question's supporting passages one search finds."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ if TYPE_CHECKING:
     from swirl.tools.search import Search
 
 KS = (1, 2, 5, 10, 20)
-"""How many passages are looked at."""
+"""The values of k."""
 
 
 def recall(
     search: Search, questions: Sequence[Question], support: Mapping[str, Sequence[str]], ks: Sequence[int] = KS
 ) -> dict[str, float]:
-    """Means over the questions that `support` (question id -> passage ids) knows, each asked in its own words.
+    """Means over the questions in `support` (question id -> passage ids); each question's text is its query.
 
-    `recall@k` is the share of a question's supporting passages among the first k, `all@k` the share of questions with
-    all of them there. A tool may be asked several times, so this is the first search's share of the work. Raises
+    `recall@k` is the share of a question's supporting passages among the first k results, `all@k` the share of
+    questions with all of them there. A model may search several times, so this measures only a first search. Raises
     `DataError` when no question has support, and for a supporting passage that the index does not hold.
     """
     asked = [question for question in questions if support.get(question.id)]

@@ -1,8 +1,8 @@
-"""The search tool: what it finds among a benchmark's passages, and how that is shown.
+"""The search tool: finds passages of a benchmark, and shows them within a length limit.
 
-Three retrievers rank passages: `bm25` (`swirl.tools.bm25`), `dense` (`swirl.tools.dense`), and `hybrid`, both of them
-fused by reciprocal rank. An index folder holds what its retriever needs, `passages.parquet`, and `search.json`, which
-says what the index is and is written last.
+Three retrievers rank passages: `bm25` (`swirl.tools.bm25`), `dense` (`swirl.tools.dense`), and `hybrid`, which fuses
+the two by reciprocal rank. An index folder holds what its retriever needs, `passages.parquet`, and `search.json`, which
+describes the index and is written last.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from swirl.tools.bm25 import BM25, words
 __all__ = ["NO_RESULT", "RETRIEVERS", "Embedding", "Search", "build", "words"]
 
 NO_RESULT = "no result"
-"""The observation of a query that finds nothing: no word of it is in any passage (bm25), or it has none (dense)."""
+"""The observation of a query that finds nothing: no passage has any of its words (bm25), or it has no word (dense)."""
 
 RETRIEVERS = ("bm25", "dense", "hybrid")
 
 _SENTENCE = re.compile(r"(?<=[.!?])\s+")
 _JOIN = " | "
 _QUERY_LIMIT = 1000
-"""Characters of a query that are read."""
+"""Maximum number of characters of a query that are read."""
 _WIDEST = 32
-"""Characters that one unit of a `size` other than `len` may stand for."""
+"""Maximum number of characters per unit (such as a token) of a `size` other than `len`."""
 _FUSED = 100
-"""Passages of each ranking that are fused."""
+"""Number of passages that fusion takes from each ranking."""
 _RRF = 60
 """The constant of reciprocal rank fusion."""
 
@@ -41,7 +41,7 @@ class Retriever(Protocol):
     """A ranking of passages."""
 
     def rank(self, queries: Sequence[str], k: int) -> list[list[int]]:
-        """For each query the positions of at most `k` passages, the best first, the earlier one among equals."""
+        """For each query the positions of at most `k` passages, the best first, and among equals the earlier first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Embedding:
     model: str
     """A folder of a sentence-transformers model, relative to `root`, or a hub id."""
     revision: str | None = None
-    """Of a hub id: commit, branch or tag; None for the newest. The commit is what an index records."""
+    """For a hub id, a commit, branch or tag; None: the newest commit. An index records the commit."""
     root: Path = Path()
     device: str = "cpu"
 
@@ -65,8 +65,8 @@ def build(
 ) -> None:
     """Write the index of `passages`; the same arguments on the same machine give the same bytes.
 
-    `stopwords` concern bm25 and hybrid, `embedding` is needed by dense and hybrid. Raises `DataError` when no passage
-    holds a word, `ValueError` for a retriever that is not one of `RETRIEVERS` or lacks its embedding, and what
+    bm25 and hybrid use `stopwords`, dense and hybrid need `embedding`. Raises `DataError` when no passage holds a word,
+    `ValueError` for a retriever that is not one of `RETRIEVERS` or lacks its embedding, and what
     `swirl.tools.dense.Embedder` raises.
     """
     if retriever not in RETRIEVERS:
@@ -88,7 +88,7 @@ def build(
 
 
 class Search:
-    """The tool over an index that `build` wrote, or `over` passages in memory. Its calls are short by construction."""
+    """The tool on an index that `build` wrote, or (`over`) on passages in memory; its calls need no time limit."""
 
     name = "search"
     kind = ActionKind.SEARCH
@@ -108,7 +108,7 @@ class Search:
         """Shows the best `k` passages in at most `output_limit` of what `size` counts: characters, or a model's tokens.
 
         `root` is where an embedding model's folder is looked for, `device` where the model runs. Raises `DataError`
-        when the index is missing or broken, or when its embedding model is another one now.
+        when the index is missing or broken, or when its embedding model has changed since.
         """
         settings = _settings(index_dir)
         passages = records.load(Passage, index_dir / "passages.parquet")
@@ -138,7 +138,7 @@ class Search:
         stopwords: Collection[str] = (),
         size: Callable[[str], int] = len,
     ) -> Search:
-        """The tool over `passages` in memory, by BM25, answering as one loaded. Raises `DataError` as `build`."""
+        """The tool on `passages` in memory, with the answers of a bm25 index; raises `DataError` as `build` does."""
         search = cls.__new__(cls)
         search._set("bm25", [BM25.over(passages, stopwords)], passages, k, output_limit, size)
         return search
@@ -156,24 +156,24 @@ class Search:
             raise ValueError(f"k must be at least 1 and output_limit at least 20, not {k} and {output_limit}")
         self.k = k
         self.output_limit = output_limit if size is len else _WIDEST * output_limit
-        """Characters that no observation exceeds."""
+        """Maximum number of characters of an observation."""
         self.retriever = retriever
         self.passages = passages
         self._rankings = rankings
         self._limit, self._size = output_limit, size
 
     def run(self, query: str) -> str:
-        """The best passages, joined by " | ", or `NO_RESULT`; total."""
+        """The best passages, joined by " | ", or `NO_RESULT`; never raises."""
         return self.run_many([query])[0]
 
     def run_many(self, queries: Sequence[str]) -> list[str]:
-        """`run` of every query, faster."""
+        """As `run` for each query, but faster."""
         return [self._shown(best) for best in self.best(queries)]
 
     def best(self, queries: Sequence[str], k: int | None = None) -> list[list[int]]:
         """For each query the positions of the at most `k` passages that match it, the best first.
 
-        `k` is the tool's own unless given. Equal scores stand in the order of the passages.
+        `k` is the tool's own unless given. Passages with equal scores keep their order.
         """
         k = self.k if k is None else k
         read = [query[:_QUERY_LIMIT] for query in queries]
@@ -194,9 +194,9 @@ class Search:
         return len(text) <= self.output_limit and self._size(text) <= self._limit
 
     def _cut(self, texts: Sequence[str]) -> str:
-        """As many of the texts' sentences as fit; of a first sentence that does not, as many words.
+        """As many of the texts' sentences as fit; if not even the first does, as many of its words as fit.
 
-        The number is found by halving, so a slow `size` is asked some 20 times, not once a sentence.
+        The number is found by bisection, so a slow `size` is called some 20 times, not once per sentence.
         """
         parts = [
             (_JOIN if number and not place else " " if place else "") + sentence
@@ -208,13 +208,13 @@ class Search:
             return "".join(parts[:count])
         start = parts[0][: _most(len(parts[0]), lambda count: self._fits(parts[0][:count]))]
         whole = start.rpartition(" ")[0]
-        while whole and not self._fits(whole):  # a tokenizer may count a beginning higher than the whole
+        while whole and not self._fits(whole):  # a shorter text may have more tokens
             whole = whole.rpartition(" ")[0]
         return whole or start
 
 
 def shown(passage: Passage) -> str:
-    """`title: text`, or the text alone where it names its title."""
+    """`title: text`, or the text alone where it contains the title."""
     return passage.text if passage.title in passage.text else f"{passage.title}: {passage.text}"
 
 
@@ -231,7 +231,7 @@ def fuse(rankings: Sequence[Sequence[int]], k: int) -> list[int]:
 
 
 def _most(most: int, fits: Callable[[int], bool]) -> int:
-    """The largest number from 1 to `most` that fits, when all below it fit too; 0 when none does."""
+    """The largest number from 1 to `most` that fits, provided that all smaller ones fit too; 0 when none does."""
     low, high = 0, most
     while low < high:
         middle = (low + high + 1) // 2
@@ -243,7 +243,7 @@ def _most(most: int, fits: Callable[[int], bool]) -> int:
 
 
 def _embed(passages: Sequence[Passage], index_dir: Path, embedding: Embedding | None) -> Mapping[str, str]:
-    """Write the passages' vectors; the identity of the model that made them."""
+    """Write the passages' vectors, and return the identity of the model that made them."""
     from swirl.tools import dense
 
     if embedding is None:

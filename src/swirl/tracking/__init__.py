@@ -1,15 +1,16 @@
-"""MLflow runs: one parent a pipeline invocation, one child a stage.
+"""MLflow runs: one parent run per pipeline invocation, one child run per stage.
 
 Reading order: `stage_run` wraps a stage and tells a second process (`worker`) when it starts and how it ends;
-`pipeline` reads the stages from dvc.yaml and finds the invocation, `ledger` remembers which of them are recorded;
-`contents`, `inputs` and `samples` read what a stage's files say, `watching` what can be seen while it runs;
-`recording` makes `operations` of that, which a `journal` keeps on disk; `store` does them in MLflow; `delivery` and
-`sync` bring the one to the other.
+`swirl.pipeline.dvc_file` reads the stages from dvc.yaml and identifies the invocation, `ledger` remembers which of its
+stages are recorded; `contents`, `inputs` and `samples` read what a stage's files say, `watching` observes the stage
+while it runs; `recording` turns all of that into `operations`, which the journals of `outbox` keep on disk; `store`
+carries them out in MLflow; `delivery` sends a journal right away, `sync` sends those that had to wait; `promotion`
+registers the tuned model through `model_registry`.
 
-MLflow lives in the second process on purpose: its import (about 2 s, 150 MB) happens beside the stage, nothing
-in it can change a stage's output, and a stage that is killed is still marked as killed, because the worker sees
-its input end. A tracking failure costs one warning and never a stage's work; a server that is down costs nothing but
-the time to `swirl track sync` later.
+MLflow lives in the second process on purpose: its import (about 2 s, 150 MB) happens in parallel with the stage,
+nothing in it can change a stage's output, and a stage that is killed is still marked as killed, because the worker
+sees the end of its input. A tracking failure costs one warning and never a stage's work; a server that is down costs
+only a later `swirl track sync`.
 """
 
 from __future__ import annotations
@@ -35,15 +36,16 @@ __all__ = ["close_run", "log_cached", "open_run", "stage_run"]
 PATIENCE = 300.0
 """Seconds that a finished stage waits for its worker to log (copying models takes longest)."""
 GRACE = 30.0
-"""Seconds in which a worker that took too long puts away what it has not sent."""
+"""Seconds that a worker which took too long is given to store what it has not sent."""
 
 
 @contextlib.contextmanager
 def stage_run(stage_id: str, params: BaseModel | Mapping[str, Any], layout: Layout) -> Iterator[None]:
-    """Record the stage that runs inside as a child run of this pipeline invocation.
+    """Record the stage that runs in the body as a child run of this pipeline invocation.
 
     `stage_id` is `train-swirl` for `train@swirl`. After the body has ended, the worker logs from the stage's files.
-    Exceptions of the body pass through unchanged and mark the child and its parent as failed.
+    Exceptions of the body pass through unchanged and mark the child and its parent as failed, `KeyboardInterrupt` as
+    killed; an exit with status 0 counts as success.
     """
     worker = _start_worker(
         {"stage": stage_id, "params": plain(params), "root": str(layout.root.resolve()), "started": time.time()}
@@ -59,7 +61,7 @@ def stage_run(stage_id: str, params: BaseModel | Mapping[str, Any], layout: Layo
 
 
 def _start_worker(request: dict[str, Any]) -> subprocess.Popen[str] | None:
-    """The process that logs, in a session of its own: a signal to the stage's group does not reach it."""
+    """Start the process that logs, in a session of its own so that signals to the stage's group do not reach it."""
     command = [sys.executable, "-m", "swirl.tracking.worker"]
     try:
         worker = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, start_new_session=True)
@@ -93,10 +95,10 @@ def _end_worker(worker: subprocess.Popen[str] | None, status: str, error: str) -
 def open_run(
     layout: Layout, params: BaseModel | Mapping[str, Any], name: str, tags: Mapping[str, str] | None = None
 ) -> str:
-    """A new parent run called `name`, with `tags`; what is returned goes to the stages as SWIRL_RUN_ID.
+    """Open a parent run called `name`, with `tags`, and return what its stages need as SWIRL_RUN_ID.
 
-    It is the run's id in MLflow or, while MLflow cannot be reached, `pending-...`, of which the journals of the
-    stages and of this call make one parent when they are sent.
+    That is the run's id in MLflow or, when MLflow cannot be reached, a key `pending-...`: the journals of this call and
+    of the stages carry it, so that they end up in one parent run when they are sent.
     """
     from swirl.tracking.ledger import new_key
     from swirl.tracking.operations import PARENT_RUN
@@ -115,13 +117,13 @@ def log_cached(layout: Layout, params: BaseModel | Mapping[str, Any], run_id: st
 
 
 def close_run(layout: Layout, run_id: str, error: str = "") -> None:
-    """End the parent run: finished, or failed with `error`. Children still marked as running become killed."""
+    """End the parent run, as failed when there is an `error`. Children still marked as running become killed."""
     what = "the end of this pipeline run"
     _record(layout, _params(layout), what, what, lambda recorder: recorder.close_parent(run_id, error))
 
 
 def _params(layout: Layout) -> dict[str, Any]:
-    """params.yaml as it is; empty without one."""
+    """The values of params.yaml, not validated; empty when there is no such file."""
     from swirl.config.yaml_text import read
 
     path = layout.root / "params.yaml"
@@ -135,7 +137,7 @@ def _record(
     what: str,
     record: Callable[[Recorder], None],
 ) -> dict[str, str]:
-    """Write down and send; the MLflow ids of runs by their names, empty when it could not be reached."""
+    """Record in a new journal and send it; return MLflow's ids by run name, empty when MLflow could not be reached."""
     from swirl.tracking.delivery import Delivery
     from swirl.tracking.outbox import Journal
     from swirl.tracking.recording import Recorder
@@ -153,7 +155,7 @@ def _record(
 
 
 def _reason(error: BaseException) -> str:
-    """The first line of what went wrong, short and without credentials."""
+    """The first line of an error's message, at most 300 characters and without credentials."""
     lines = str(error).strip().splitlines()
     return without_credentials(lines[0] if lines else type(error).__name__)[:300]
 

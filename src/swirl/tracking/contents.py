@@ -1,4 +1,4 @@
-"""What there is to log of a stage, read from the files that it wrote. Knows nothing of MLflow."""
+"""What to log of a stage, read from the files that it wrote. Knows nothing of MLflow."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from typing import Any
 from swirl.core.checksums import checksum
 from swirl.core.layout import Layout
 from swirl.core.records import load_json
-from swirl.pipeline.dvc_file import Stage
+from swirl.pipeline.dvc_file import DvcStage
 
 
 @dataclass(slots=True)
 class Contents:
-    """Everything of one stage that goes to its run."""
+    """What is logged of one stage: to its own run, and from stage `report` to the parent run as well."""
 
     metrics: dict[str, float] = field(default_factory=dict)
     series: list[tuple[str, float, int]] = field(default_factory=list)
     """(name, value, step)"""
     tags: dict[str, str] = field(default_factory=dict)
     artifacts: list[tuple[Path, str]] = field(default_factory=list)
-    """(file or folder, the folder it goes to in the run)"""
+    """(file or folder, the artifact folder that it is logged to)"""
     texts: list[tuple[str, str]] = field(default_factory=list)
-    """(name in the run, text): checksums in the place of models that are too big to copy"""
+    """(artifact name, text): checksums in place of models that are too large to copy"""
     headline: dict[str, float] = field(default_factory=dict)
     """Metrics for the parent run, from the report's results."""
     note: str = ""
     """Markdown for the parent run: the results as a table."""
 
 
-def read_contents(stage: Stage, layout: Layout, since: float, max_model_mb: float) -> Contents:
-    """Read the outputs of `stage` that were written at or after `since` (unix time; 0: all).
+def read_contents(stage: DvcStage, layout: Layout, since: float, max_model_mb: float) -> Contents:
+    """Read the outputs of `stage` that were written at or after `since` (Unix time; 0: all).
 
-    A model folder above `max_model_mb` (megabytes; 0: none is too big) becomes a list of checksums, as every one does
-    when it is negative. Of a gate that failed since then, the report is read from where a failed gate leaves it.
+    A model larger than `max_model_mb` megabytes is logged as checksums instead of a copy (0: no limit; negative: every
+    model). A gate that failed since then is logged with the report of its failure (unless `since` is 0).
 
     Raises `DataError` for a report that is not JSON.
     """
@@ -59,13 +59,13 @@ def read_contents(stage: Stage, layout: Layout, since: float, max_model_mb: floa
     return contents
 
 
-def _own_files(stage: Stage, layout: Layout) -> list[str]:
+def _own_files(stage: DvcStage, layout: Layout) -> list[str]:
     own = (layout.metrics(stage.id), layout.series(stage.id))
     return [path.relative_to(layout.root).as_posix() for path in own]
 
 
-def _failed_gate(stage: Stage, layout: Layout) -> Path:
-    """Where the report of a gate goes that failed (`swirl.quality.validation.publish`); no other stage has one."""
+def _failed_gate(stage: DvcStage, layout: Layout) -> Path:
+    """Where `swirl.quality.validation.publish` writes the report of a gate that failed; other stages have none."""
     return layout.root / f".swirl/quality/{stage.name.removeprefix('check_')}.failed.json"
 
 
@@ -85,20 +85,20 @@ def _add_model(contents: Contents, path: Path, name: str, max_mb: float) -> None
 
 
 def fits(path: Path, max_mb: float) -> bool:
-    """Whether a folder or file is small enough to copy; 0: any is."""
+    """Whether a file or folder is small enough to copy; `max_mb` 0: no limit."""
     return max_mb == 0 or sum(file.stat().st_size for file in _files(path)) <= max_mb * 1e6
 
 
 def _checksums(path: Path) -> str:
-    """One line a file as `sha256sum` writes it, after a line that says where the files are."""
+    """One line per file, as `sha256sum` writes it, after a line that says where the files are."""
     lines = [f"# not copied: {path}"]
     for file in _files(path):
         lines.append(f"{checksum(file).sha256}  {file.relative_to(path) if path.is_dir() else file.name}")
     return "\n".join(lines) + "\n"
 
 
-def _add_report(contents: Contents, path: Path, stage: Stage, layout: Layout) -> None:
-    """Take metrics from a report whose meaning its place tells; any other is an artifact only."""
+def _add_report(contents: Contents, path: Path, stage: DvcStage, layout: Layout) -> None:
+    """Extract metrics from a report of a known kind, recognised by its path; any other is an artifact only."""
     if path == layout.metrics(stage.id):
         measured = numbers(load_json(path))
         compared = stage.name.partition("@")[0] == "evaluate"
@@ -118,16 +118,16 @@ def _add_report(contents: Contents, path: Path, stage: Stage, layout: Layout) ->
 
 
 def _add_gate(contents: Contents, path: Path) -> None:
-    """Take what a gate says: `steps.json` or `steps.failed.json`."""
+    """Extract tag and metrics from a gate's report, such as `steps.json` or `steps.failed.json`."""
     report = load_json(path)
     contents.tags["gate"] = "passed" if report.get("success") else "failed"
     contents.metrics.update(numbers(report, f"gate.{path.name.partition('.')[0]}."))
 
 
 def by_measure(name: str) -> str:
-    """`mini-gsm8k.accuracy` as `accuracy/mini-gsm8k`, and `mini-gsm8k.hops_2.accuracy` as `accuracy_by_hops/...`.
+    """Rename `mini-gsm8k.accuracy` to `accuracy/mini-gsm8k`, `mini-gsm8k.hops_2.accuracy` to `accuracy_by_hops/...`.
 
-    So MLflow puts one measure of all benchmarks in a group: comparing the runs of the models is the paper's table.
+    MLflow then groups each measure over all benchmarks, so that a comparison of the models' runs is the paper's table.
     """
     where, dot, measure = name.rpartition(".")
     benchmark, _, part = where.rpartition(".")
@@ -139,7 +139,7 @@ def by_measure(name: str) -> str:
 
 
 def _note(scores: list[dict[str, Any]]) -> str:
-    """Accuracy with tools: a row a benchmark, a column a model, in the order in which they come."""
+    """Accuracy with tools as a Markdown table: a row per benchmark, a column per model, in the order of `scores`."""
     shown = [score for score in scores if score.get("with_tools")]
     models = list(dict.fromkeys(score["model"] for score in shown))
     cells = {(score["benchmark"], score["model"]): score for score in shown}
@@ -165,7 +165,7 @@ def points(rows: list[dict[str, float]]) -> Iterator[tuple[str, float, int]]:
 
 
 def _scores(scores: list[dict[str, Any]], prefix: str) -> dict[str, float]:
-    """`<benchmark>.accuracy` and the like; `<benchmark>.without_tools.accuracy` where no tool could be used."""
+    """`<benchmark>.accuracy` and so on; `<benchmark>.without_tools.accuracy` for scores without tools."""
     found: dict[str, float] = {}
     for score in scores:
         where = score["benchmark"] if score["with_tools"] else f"{score['benchmark']}.without_tools"
@@ -176,7 +176,7 @@ def _scores(scores: list[dict[str, Any]], prefix: str) -> dict[str, float]:
 
 
 def numbers(value: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
-    """All numbers of nested mappings, by dotted name in characters that MLflow takes; booleans are 0 or 1."""
+    """All numbers of nested mappings by dotted name, in characters that MLflow accepts; booleans become 0 or 1."""
     found: dict[str, float] = {}
     for key, inner in value.items():
         name = _named(f"{prefix}{key}")
@@ -192,7 +192,7 @@ def _named(name: str) -> str:
 
 
 def flat(params: Mapping[str, Any], only: tuple[str, ...] = (), prefix: str = "") -> dict[str, str]:
-    """Parameters by dotted name (`filter.strategy`); lists as JSON. `only`: these keys and what is below them."""
+    """Parameters by dotted name (`filter.strategy`), as text or JSON; with `only`, just these keys and those below."""
     found: dict[str, str] = {}
     for key, value in params.items():
         name = _named(f"{prefix}{key}")

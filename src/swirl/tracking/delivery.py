@@ -12,17 +12,20 @@ from swirl.tracking.promotion import promote_if_due
 from swirl.tracking.store import Store
 
 PAUSE = 30.0
-"""Seconds after a failure in which no other attempt is made, except the last."""
+"""Seconds after a failure during which `attempt` does nothing; `finish` tries all the same."""
 SLOW = 5.0
-"""A server that takes longer than this to fail is not asked again when the stage has ended, which would wait for it."""
+"""Seconds. `finish` does not try a server that took longer than this to fail: the stage would wait for it."""
 
 
 class Stopped(BaseException):
-    """This process is asked to end: it keeps what it has not sent. No `except Exception` on the way may catch it."""
+    """Raised when this process is asked to end; it then keeps what it has not sent.
+
+    No `except Exception` on the way may catch it.
+    """
 
 
 class Delivery:
-    """One journal on its way."""
+    """Sends one journal, in several attempts."""
 
     def __init__(self, layout: Layout, params: dict[str, Any], journal: Journal) -> None:
         self._layout, self._params, self._journal = layout, params, journal
@@ -32,13 +35,16 @@ class Delivery:
         self._reason = ""
 
     def attempt(self) -> bool:
-        """Send what there is; whether all has arrived."""
+        """Send what the journal holds so far, and return whether all of it has arrived."""
         if self._failed is not None and time.monotonic() - self._failed < PAUSE:
             return False
         return self._try()
 
     def finish(self, what: str, send: bool = True) -> str:
-        """Send the rest, and forget the journal; or keep it, say so, and return why."""
+        """Send the rest and delete the journal; if that fails, keep the journal, warn, and return why.
+
+        With `send` false, keep it without another attempt.
+        """
         arrived = False
         try:
             arrived = send and not self._slow and self._try()

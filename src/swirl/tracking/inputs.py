@@ -1,4 +1,4 @@
-"""What a stage read: the hashes of its dependencies as DVC has them, and its tables as data sets. No MLflow here."""
+"""What a stage read: DVC's hashes of its dependencies, and its tables as datasets. Knows nothing of MLflow."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import Any
 
 from swirl.config.yaml_text import parse
 from swirl.core.layout import Layout
-from swirl.pipeline.dvc_file import Stage
+from swirl.pipeline.dvc_file import DvcStage
 
-SOURCE = "closures"
-"""Holds a folder for each stage, with links to the source that it is made of."""
+SOURCE = "src/swirl"
+"""Files and folders below this folder are the source of a stage, unless they are prompts."""
 CONTEXTS = {"train": "training", "evaluate": "evaluation"}
 
 
@@ -36,21 +36,21 @@ def commit(root: Path) -> str:
 
 
 def source_tags(root: Path, command: str) -> dict[str, str]:
-    """The tags from which MLflow's own columns Version, Source and User are filled."""
+    """The tags that fill MLflow's columns Version, Source and User, and `git.commit`."""
     try:
         user = getpass.getuser()
-    except (OSError, KeyError):  # a container without a name for its user
+    except (OSError, KeyError):  # a container in which the user has no name
         user = "unknown"
     found = {"mlflow.source.name": command, "mlflow.source.type": "LOCAL", "mlflow.user": user}
     known = commit(root)
     return {**found, "git.commit": known, **({"mlflow.source.git.commit": known} if known != "unknown" else {})}
 
 
-def dependencies(stage: Stage, layout: Layout, locked: bool) -> dict[str, str]:
-    """MD5 by path of everything the stage depends on, a folder's as DVC computes it (`.dir` at the end).
+def dependencies(stage: DvcStage, layout: Layout, locked: bool) -> dict[str, str]:
+    """The MD5 of each dependency of a stage by path; a folder's is the one that DVC computes, which ends in `.dir`.
 
-    `locked`: what another stage writes is taken from dvc.lock, where DVC has just put it; else all is read here.
-    What is not there is left out.
+    With `locked`, the hashes of other stages' outputs are taken from dvc.lock, where DVC has just written them;
+    otherwise every file is hashed here. Dependencies that do not exist are left out.
     """
     lock = layout.root / "dvc.lock"
     made = _outputs(lock.read_text(encoding="utf-8")) if locked and lock.exists() else {}
@@ -67,12 +67,21 @@ def dependencies(stage: Stage, layout: Layout, locked: bool) -> dict[str, str]:
 
 
 def dependency_tags(hashes: dict[str, str]) -> dict[str, str]:
-    """`dep.PATH` for each; the stage's own source is `dep.closures`, so that it has the same name in every stage."""
-    return {f"dep.{SOURCE if Path(path).parts[0] == SOURCE else path}"[:250]: value for path, value in hashes.items()}
+    """A tag `dep.PATH` for each dependency, and one tag for all source of the stage, `dep.source`: a hash of hashes."""
+    source = {path: value for path, value in hashes.items() if f"{path}/".startswith(f"{SOURCE}/") and _is_code(path)}
+    tags = {f"dep.{path}"[:250]: value for path, value in hashes.items() if path not in source}
+    if source:
+        lines = "".join(f"{value}  {path}\n" for path, value in sorted(source.items()))
+        tags["dep.source"] = hashlib.md5(lines.encode()).hexdigest()
+    return tags
 
 
-def datasets(stage: Stage, layout: Layout, hashes: dict[str, str]) -> list[dict[str, str]]:
-    """The Parquet files among the dependencies, as `swirl.tracking.operations.Inputs` has them."""
+def _is_code(path: str) -> bool:
+    return "prompts" not in Path(path).parts
+
+
+def datasets(stage: DvcStage, layout: Layout, hashes: dict[str, str]) -> list[dict[str, str]]:
+    """The Parquet files among the dependencies, in the form of `swirl.tracking.operations.Inputs`."""
     import pyarrow.parquet as pq
 
     context = CONTEXTS.get(stage.name.partition("@")[0], "input")
@@ -96,7 +105,7 @@ def datasets(stage: Stage, layout: Layout, hashes: dict[str, str]) -> list[dict[
 
 
 def _kind(arrow: str) -> str:
-    """MLflow's name of an Arrow type; `object` for what is nested."""
+    """MLflow's name of an Arrow type; `object` for nested and all other types."""
     names = {"string": "string", "int32": "integer", "int64": "long", "float": "float", "double": "double"}
     return names.get(arrow, "boolean" if arrow == "bool" else "object")
 
@@ -114,7 +123,7 @@ def _md5(path: Path) -> str:
 
 
 def folder_hash(path: Path) -> str:
-    """DVC's hash of a folder: of its files' hashes and relative paths, as JSON."""
+    """DVC's hash of a folder: the MD5 of its files' MD5s and relative paths as JSON, with `.dir` appended."""
     files = sorted(file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
     entries = [{"md5": _md5(file), "relpath": file.relative_to(path).as_posix()} for file in files]
     text = json.dumps(sorted(entries, key=lambda entry: entry["relpath"]), sort_keys=True)

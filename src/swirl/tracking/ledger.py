@@ -1,6 +1,6 @@
 """Which stages of a pipeline invocation are recorded: `.swirl/tracking/invocations/KEY.json`.
 
-Kept here and not asked of MLflow, which may be down, or have come back in between.
+Kept on disk rather than queried from MLflow, which may be down, or may have been down for part of the invocation.
 """
 
 from __future__ import annotations
@@ -20,38 +20,39 @@ from swirl.core.records import load_json, save_json
 from swirl.pipeline.dvc_file import invocation
 
 KEPT = 50
-"""Invocations that are remembered."""
+"""The number of invocations that are remembered, the latest ones."""
 PENDING = "pending-"
-"""How a parent run is called that no server has yet; what SWIRL_RUN_ID says then."""
+"""The start of the key that SWIRL_RUN_ID holds in place of a run id when no server has the parent run yet."""
 
 
 @dataclass(slots=True)
 class Ledger:
-    """One invocation."""
+    """What is recorded of one invocation."""
 
     path: Path
     given: str
     """The parent's id in MLflow; empty when it is found by `key`."""
     key: str
-    """The parent's tag `swirl.invocation`, unlike that of any other."""
+    """The parent's tag `swirl.invocation`, which is unique."""
     started: float
     """Unix time."""
     alone: bool
-    """A stage that nobody's pipeline started."""
+    """Whether the stage was started by itself rather than by a pipeline."""
     stages: dict[str, str] = field(default_factory=dict)
-    """Records of the runs of stages, by DVC name."""
+    """The records of the stages' runs, by DVC name."""
 
     def save(self) -> None:
-        """Write it down."""
+        """Write the ledger to its file."""
         value = {"key": self.key, "started": self.started, "stages": self.stages}
         save_json(value, self.path)
 
 
 @contextlib.contextmanager
 def open_ledger(layout: Layout, started: float, run_id: str = "") -> Iterator[Ledger]:
-    """The ledger of `run_id`, else of SWIRL_RUN_ID, else of the DVC above this process, else a new one; saved after.
+    """The ledger of `run_id`, else of SWIRL_RUN_ID, else of the DVC process above this one, else a new one.
 
-    One process of this project has it at a time; the kernel frees the lock of a process that dies.
+    It is saved at the end. Only one process of this project holds it at a time; the kernel frees the lock of a process
+    that dies.
     """
     with locked(layout):
         name = run_id or os.environ.get("SWIRL_RUN_ID", "")
@@ -70,7 +71,7 @@ def open_ledger(layout: Layout, started: float, run_id: str = "") -> Iterator[Le
 
 @contextlib.contextmanager
 def locked(layout: Layout) -> Iterator[None]:
-    """One process of this project at a time."""
+    """Hold a lock that only one process of this project can have at a time."""
     path = layout.root / ".swirl/tracking.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
@@ -85,5 +86,5 @@ def _forget(folder: Path) -> None:
 
 
 def new_key() -> str:
-    """What a parent run is called that no server has yet."""
+    """A unique key for a parent run that no server has yet."""
     return f"{PENDING}{time.time_ns():x}-{uuid.uuid4().hex[:8]}"

@@ -1,8 +1,9 @@
-"""The tuned policy in MLflow's registry: a version a run, `candidate` the newest, `champion` the best so far.
+"""The tuned policy in MLflow's registry: one version per set of weights, with the aliases `candidate` and `champion`.
 
-`champion` moves when the candidate answers more of the same evaluation questions than the champion does, by the exact
-paired test at p < 0.05; without a champion the base model is the bar. What each version answered is kept with it, so
-that it can be compared later. The decision stands on the version as tags.
+`candidate` is the version of the latest run, `champion` the best so far. `champion` moves to the candidate when the
+candidate answers more of the same evaluation questions correctly, by the exact paired test at p < 0.05; without a
+champion the candidate must beat the base model. The outcomes of each version are stored with it for later
+comparisons. The decision is recorded in tags of the version.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 NAME = "swirl-policy"
 CANDIDATE, CHAMPION = "candidate", "champion"
 P_LIMIT = 0.05
-"""The champion falls to a candidate that is better with a p-value below this."""
+"""A candidate that is better with a p-value below this replaces the champion."""
 
 PROMOTED, KEPT, NOT_COMPARED = "promoted", "not promoted", "not compared"
 """Values of the tag `decision`."""
@@ -53,7 +54,7 @@ _PACKAGES = (
     *("mlflow", "torch", "transformers", "tokenizers", "safetensors", "accelerate", "huggingface-hub", "numpy"),
     *("scipy", "sympy", "pyarrow", "pydantic", "ruamel.yaml", "bm25s", "openai"),
 )
-"""What a registered agent needs to answer."""
+"""The packages that a registered agent needs to answer."""
 _INSIDE = f"artifacts/{bundle.ARTIFACT}"
 _NUMBERS = (
     "p_value",
@@ -68,7 +69,7 @@ _NUMBERS = (
 
 @dataclass(frozen=True, slots=True)
 class Outcomes:
-    """Which evaluation questions a model answered right, with tools."""
+    """Which evaluation questions a model answered correctly, with tools."""
 
     questions: str
     """SHA-256 (hex) of the questions: their ids, texts and accepted answers."""
@@ -77,7 +78,7 @@ class Outcomes:
 
     @property
     def accuracy(self) -> float:
-        """The share that is right."""
+        """The share of questions that were answered correctly."""
         return sum(self.correct.values()) / len(self.correct)
 
     def save(self, path: Path) -> None:
@@ -87,7 +88,7 @@ class Outcomes:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What became of a candidate."""
+    """Whether a candidate was promoted, and why."""
 
     version: str
     kind: str
@@ -95,16 +96,16 @@ class Decision:
     reason: str
     """A sentence."""
     numbers: Mapping[str, str]
-    """What it rests on: tags by name, p_value among them where something was compared."""
+    """The figures behind the decision, as tags by name; `p_value` is among them if a comparison was made."""
 
 
 def promote(store: Store, layout: Layout, run_id: str) -> Decision | None:
-    """Register the tuned policy of run `run_id`, and make it the champion if it beats the one there is.
+    """Register the tuned policy of run `run_id`, and make it the champion if it beats the current one.
 
-    Weights that are registered already make no second version: that one becomes the candidate again, and is compared
-    if it could not be before, or if there is no champion any more. None for a project without a tuned and evaluated
-    policy. Raises what MLflow raises, after which it can be called again, and `SwirlError` when the policy cannot be
-    put together.
+    Weights that are registered already get no second version: their version becomes the candidate again, and is
+    compared only if it could not be compared before, or if there is no champion any more. Returns None for a project
+    without a tuned and evaluated policy. Raises what MLflow raises, after which it can be called again, and
+    `SwirlError` when the policy cannot be bundled.
     """
     model, ours = layout.model(bundle.MODEL), read_outcomes(layout, bundle.MODEL)
     if ours is None or not model.is_dir() or why_skipped(model):
@@ -114,7 +115,7 @@ def promote(store: Store, layout: Layout, run_id: str) -> Decision | None:
     known = version is not None
     if version is None:
         version = _register(store, layout, run_id, ours, digest)
-    number = str(version.version)  # a number in sqlite, a text from a server
+    number = str(version.version)  # an int from sqlite, a str from a server
     client.set_registered_model_alias(NAME, CANDIDATE, number)
     champion = str(client.get_registered_model(NAME).aliases.get(CHAMPION, ""))
     decision = _decided(version, champion)
@@ -132,7 +133,7 @@ def _reasons(decision: Decision) -> dict[str, str]:
 
 
 def _carry_out(client: MlflowClient, version: ModelVersion, decision: Decision) -> None:
-    """Write a decision to its version: what it rests on, then the alias, and at last that it is made."""
+    """Write a decision to its version: the reasons, then the alias, and last the tag `decision`, which completes it."""
     reasons = _reasons(decision)
     for key in version.tags.keys() & {"decision", "decision.reason", *_NUMBERS} - reasons.keys():
         client.delete_model_version_tag(NAME, decision.version, key)
@@ -144,9 +145,9 @@ def _carry_out(client: MlflowClient, version: ModelVersion, decision: Decision) 
 
 
 def fetch(uri: str, layout: Layout) -> Path:
-    """The bundle of `models:/NAME@ALIAS` or `models:/NAME/VERSION`: where it is, or a copy until this process ends.
+    """The bundle of `models:/NAME@ALIAS` or `models:/NAME/VERSION`, as a copy that is removed when this process ends.
 
-    Raises `DataError` when the registry has no such model, or it is no agent of ours.
+    Raises `DataError` when the registry has no such model, or the model contains no bundle.
     """
     from swirl.tracking.store import _connect
 
@@ -174,7 +175,7 @@ def fetch(uri: str, layout: Layout) -> Path:
 
 
 def _instead(client: MlflowClient, name: str) -> str:
-    """What could have been asked for, as the end of a sentence."""
+    """The aliases that exist, as the end of an error message; empty when there is no such model."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -185,7 +186,7 @@ def _instead(client: MlflowClient, name: str) -> str:
 
 
 def read_outcomes(layout: Layout, model: str) -> Outcomes | None:
-    """What the evaluation of a model in this project says; None when it was not evaluated with tools."""
+    """The outcomes of a model's evaluation in this project; None when it was not evaluated with tools."""
     path = layout.predictions(model)
     if not path.exists() or not layout.questions.exists():
         return None
@@ -196,7 +197,7 @@ def read_outcomes(layout: Layout, model: str) -> Outcomes | None:
 
 
 def _decide(client: MlflowClient, layout: Layout, candidate: ModelVersion, champion: str, ours: Outcomes) -> Decision:
-    """Compare with the champion (a version), or, where that is empty, with the base."""
+    """Compare a candidate with `champion` (a version) or, when that is empty, with the base model."""
     version = str(candidate.version)
     if champion == version:
         if "decision.reason" in candidate.tags and "decision" not in candidate.tags:  # `_carry_out` was cut short
@@ -229,19 +230,19 @@ def _decide(client: MlflowClient, layout: Layout, candidate: ModelVersion, champ
 
 
 def _decided(version: ModelVersion, champion: str) -> Decision | None:
-    """What was decided about a version before; None when it was not compared yet, or nothing is the champion now."""
+    """The earlier decision about a version; None when it was not compared yet, or when there is no champion now."""
     kind = version.tags.get("decision")
     return _tagged(version, kind) if champion and kind in (PROMOTED, KEPT) else None
 
 
 def _tagged(version: ModelVersion, kind: str) -> Decision:
-    """The decision of this kind that rests on what is written on a version."""
+    """A decision of this kind, with the reason and the numbers in the tags of a version."""
     numbers = {key: version.tags[key] for key in _NUMBERS if key in version.tags}
     return Decision(str(version.version), kind, version.tags.get("decision.reason", ""), numbers)
 
 
 def _version_of(client: MlflowClient, digest: str) -> ModelVersion | None:
-    """The version that has these weights."""
+    """The version that has these weights; None when there is none."""
     token = None
     while True:
         page = client.search_model_versions(f"name='{NAME}'", max_results=200, page_token=token)
@@ -254,7 +255,7 @@ def _version_of(client: MlflowClient, digest: str) -> ModelVersion | None:
 
 
 def _register(store: Store, layout: Layout, run_id: str, outcomes: Outcomes, digest: str) -> ModelVersion:
-    """A new version: the bundle as a logged model of the run, and that in the registry."""
+    """Log the bundle as a model of the run, and register that model as a new version."""
     from mlflow.entities import LoggedModelOutput
     from mlflow.exceptions import MlflowException
 
@@ -280,7 +281,7 @@ def _register(store: Store, layout: Layout, run_id: str, outcomes: Outcomes, dig
     except MlflowException:
         client.create_registered_model(NAME, description="The policy that step-wise RL tuned, with its tools.")
     tags = {_WEIGHTS: digest, "contents": "whole" if whole else "points to folders outside, with their checksums"}
-    # Without a server, MLflow would look a models:/ source up in the current folder's store, whatever the client's is.
+    # Without a server, MLflow would resolve a models:/ source in the current folder's store, not in the client's.
     source = f"models:/{made.model_id}" if client.tracking_uri.startswith("http") else made.artifact_location
     return client.create_model_version(NAME, source, run_id, tags, model_id=made.model_id)
 
@@ -288,7 +289,7 @@ def _register(store: Store, layout: Layout, run_id: str, outcomes: Outcomes, dig
 def _save(
     path: Path, folder: Path, made: LoggedModel, run_id: str, example: Mapping[str, Any], requirements: list[str]
 ) -> None:
-    """The MLflow model of a bundle, which has answered `example` once it is written."""
+    """Save a bundle as an MLflow model; in doing so, MLflow has it answer `example`."""
     import mlflow
     from mlflow.models import Model
 
@@ -311,7 +312,7 @@ def _save(
 
 @contextlib.contextmanager
 def _untraced() -> Iterator[None]:
-    """Without traces: the answer to an example is nobody's request."""
+    """Disable tracing: nobody asked for the answer to the example."""
     import mlflow
 
     mlflow.tracing.disable()
@@ -323,7 +324,7 @@ def _untraced() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _everywhere(client: MlflowClient) -> Iterator[None]:
-    """Let the parts of MLflow that ask for no client, and would make a store in the current folder, use this one's."""
+    """Make the parts of MLflow that take no client use this one's store, not a new one in the current folder."""
     before = os.environ.get("MLFLOW_TRACKING_URI")
     os.environ["MLFLOW_TRACKING_URI"] = client.tracking_uri
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -336,7 +337,7 @@ def _everywhere(client: MlflowClient) -> Iterator[None]:
 
 
 def _example(layout: Layout) -> dict[str, Any]:
-    """A request: the first evaluation question."""
+    """An example of a request: the first evaluation question."""
     first = next(question for question in load(Question, layout.questions) if question.split == "evaluation")
     return {
         "input": [{"role": "user", "content": first.text}],
@@ -345,7 +346,7 @@ def _example(layout: Layout) -> dict[str, Any]:
 
 
 def _requirements(settings: parameters.Params, layout: Layout) -> list[str]:
-    """The packages that this agent needs, as they are here."""
+    """The packages that this agent needs, pinned to the installed versions."""
     needed = list(_PACKAGES)
     if settings.index.retriever != "bm25":
         needed += ["sentence-transformers", "faiss-cpu"]
@@ -357,16 +358,17 @@ def _requirements(settings: parameters.Params, layout: Layout) -> list[str]:
 
 
 def _stored(client: MlflowClient, version: str) -> Outcomes:
-    """What a version answered right when it was registered. Raises `DataError` when that is not kept with it."""
+    """The outcomes stored with a version. Raises what MLflow raises when there are none."""
     with tempfile.TemporaryDirectory(prefix="swirl-registry-") as place:
         found = load_json(_download(client, NAME, version, f"{_INSIDE}/{_OUTCOMES}", place))
     return Outcomes(found["questions"], found["correct"])
 
 
 def _download(client: MlflowClient, name: str, version: str, path: str, place: str) -> Path:
-    """Where an artifact of a version is on this machine: in its store, or a copy in the folder `place`.
+    """A copy of a version's artifact, in the folder `place`.
 
-    (A models:/ address would be looked up in the store of the current folder, whatever the client's is.)
+    It is fetched by its storage address, because a models:/ URI would be resolved in the current folder's store, not in
+    the client's.
     """
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     from mlflow.artifacts import download_artifacts

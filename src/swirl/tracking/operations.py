@@ -1,7 +1,8 @@
-"""What there is to do in MLflow, as plain records that a file can keep until a server takes them.
+"""Operations to carry out in MLflow, as plain records that a journal can keep on disk until a server accepts them.
 
-Each can be done twice with the same effect as once, which makes sending resumable: runs are found by a tag, points
-and traces have ids and times of their own. A run is named by a record of ours; only the server knows its own id.
+Each has the same effect whether it is carried out once or twice, which makes sending resumable: runs are found by a
+tag, metric points keep their times and traces their ids. An operation names a run by a record id of ours, because only
+the server knows the run's own id.
 """
 
 from __future__ import annotations
@@ -15,21 +16,21 @@ PARENT_RUN = "parent"
 """The name of the parent run in every journal."""
 
 Point = tuple[str, float, int, int]
-"""(name, value, milliseconds since 1970, step)"""
+"""A point of a metric: (name, value, Unix time in milliseconds, step)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Parent:
-    """Find the parent run, or make it.
+    """Find the parent run, or create it.
 
-    One that had ended well runs again. So does a flow's that had not, for a flow tries a stage again; but none whose
-    flow has closed it, whatever arrives late.
+    A run that has finished is set to running again, and so is a flow's run that failed or was killed, because a flow
+    may retry a stage. A run that its flow has closed is left as it is, whatever arrives late.
     """
 
     given: str
-    """Its id in MLflow, or empty."""
+    """The run's id in MLflow; empty when not known."""
     key: str
-    """What it is found by otherwise: the value of its tag `swirl.invocation`."""
+    """The value of the run's tag `swirl.invocation`, by which it is found without an id."""
     name: str
     started: float
     """Unix time."""
@@ -39,7 +40,7 @@ class Parent:
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """Find the run with this record, or make it below the parent."""
+    """Find the run whose tag `swirl.record` is `record`, or create it below the parent."""
 
     record: str
     name: str
@@ -65,12 +66,12 @@ class File:
     path: str
     folder: str
     owned: bool = False
-    """It is a copy of ours, to be thrown away once it has arrived."""
+    """Whether `path` is a copy in the journal, which is removed together with the journal."""
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """An artifact that is short enough to be kept here."""
+    """A text artifact, short enough to be kept in the operation itself."""
 
     run: str
     name: str
@@ -79,7 +80,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Data sets that a run reads: name, digest, path, schema, profile and context each, as strings."""
+    """Datasets that a run reads, each with name, digest, path, schema, profile and context as strings."""
 
     run: str
     datasets: list[dict[str, str]]
@@ -87,7 +88,7 @@ class Inputs:
 
 @dataclass(frozen=True, slots=True)
 class OneTrace:
-    """A trajectory as a trace of `run`, and, where it was made in another one, of that record's, too."""
+    """A trajectory as a trace of `run`, linked also to the run with record `made_in` unless that is empty."""
 
     run: str
     made_in: str
@@ -106,9 +107,10 @@ class End:
 
 @dataclass(frozen=True, slots=True)
 class Settle:
-    """A stage ended: so does the parent unless another child is running (the next stage runs it again).
+    """A stage has ended, so the parent ends with the same `status`; the next stage sets it to running again.
 
-    What a flow has closed stays as it is.
+    It stays running when the stage finished well and another child still runs. A parent that its flow has closed is
+    left as it is.
     """
 
     status: str
@@ -119,7 +121,10 @@ class Settle:
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """The invocation is over. Children that nobody ended were killed; if it is well, errors on the way do not count."""
+    """The invocation is over: the parent ends, and children that are still running become killed.
+
+    On success, the tag `error` of an earlier try is removed.
+    """
 
     failed: bool
     time: float
@@ -127,7 +132,7 @@ class Close:
 
 @dataclass(frozen=True, slots=True)
 class Promote:
-    """The pipeline is at its end: the tuned model, whose folder has this hash, goes to the registry."""
+    """The pipeline has ended: register the tuned model, whose folder has the hash `model`."""
 
     model: str
 
@@ -142,7 +147,7 @@ def to_line(operation: Operation) -> str:
 
 
 def from_line(line: str) -> Operation:
-    """The operation that `to_line` wrote. Raises `ValueError` or `KeyError` for any other line."""
+    """The operation that `to_line` wrote. Raises `ValueError`, `KeyError` or `TypeError` for others."""
     kind, values = json.loads(line)
     operation: Operation = _KINDS[kind](**values)
     return operation

@@ -1,7 +1,7 @@
-"""What is on its way to MLflow, on disk until it has arrived: `.swirl/tracking/pending/TIME-NAME/`.
+"""Operations on their way to MLflow, in journals on disk until they arrive: `.swirl/tracking/pending/TIME-PID-NAME/`.
 
-Operations are written down before they are sent. A server that is down, or a process that is killed, leaves the
-folder behind with how far it had come, and `swirl track sync` sends the rest.
+Operations are written to disk before they are sent. When the server is down or the process is killed, the folder stays
+behind and says how many operations have been sent, and `swirl track sync` sends the rest.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
 
 
 def pending_folder(layout: Layout) -> Path:
-    """Where journals wait."""
+    """The folder in which journals wait to be sent."""
     return layout.root / ".swirl/tracking/pending"
 
 
 class Journal:
-    """One stage's (or command's) operations, in order. One process at a time has it open."""
+    """The operations of one stage or command, in order. Only one process at a time can have it open."""
 
     def __init__(self, folder: Path) -> None:
-        """Open a journal that is there.
+        """Open an existing journal.
 
-        Raises `BlockingIOError` while another process has it, `DataError` when it is broken.
+        Raises `BlockingIOError` while another process has it open, `DataError` when it is broken.
         """
         self.folder = folder
         self._lock = (folder / "lock").open("w")
@@ -47,14 +47,14 @@ class Journal:
         self.started: float = head["started"]
         self.operations: list[Operation] = _read(folder / "operations.jsonl")
         self.given_up: list[str] = []
-        """What the server refused for good, one sentence each."""
+        """Why operations were given up for good, one sentence each."""
         self.runs: dict[str, str] = {}
-        """MLflow's ids of runs by their names here, once they are sent."""
+        """MLflow's ids by run name (`PARENT_RUN` or a record), for the runs that have been sent."""
         self._adding = threading.Lock()
 
     @staticmethod
     def create(layout: Layout, name: str, experiment: str) -> Journal:
-        """A new, empty journal; `name` is a stage or what else is recorded."""
+        """Create an empty journal; `name` says what it records: a stage, for example."""
         started, word = time.time(), re.sub(r"[^A-Za-z0-9_.-]+", "-", name)
         folder = pending_folder(layout) / f"{int(started * 1e6):020d}-{os.getpid()}-{word}"
         folder.mkdir(parents=True)
@@ -62,16 +62,16 @@ class Journal:
         return Journal(folder)
 
     def add(self, *operations: Operation) -> None:
-        """Write operations down. Threads may call it."""
+        """Append operations and write them to disk. May be called from several threads."""
         with self._adding, (self.folder / "operations.jsonl").open("a", encoding="utf-8") as file:
             file.writelines(to_line(operation) + "\n" for operation in operations)
             self.operations.extend(operations)
 
     def send(self, store: Store) -> int:
-        """Do what is not yet done, in order, and return how many operations that was.
+        """Carry out the operations that are not done yet, in order, and return how many there were.
 
-        Raises whatever MLflow raises when it cannot be reached; sending goes on there the next time. What the server
-        refuses for good is left out and said in `given_up`.
+        Raises whatever MLflow raises when it cannot be reached; the next call resumes with the same operation. An
+        operation that can never succeed is skipped, and the reason is added to `given_up`.
         """
         done, self.runs = self._progress(store.address)
         sent = 0
@@ -84,7 +84,10 @@ class Journal:
         return sent
 
     def hold(self) -> None:
-        """Copy the files, for a later run may overwrite them; sent ones too, for the next server may be another."""
+        """Copy the files to send into the journal, because a later run may overwrite them.
+
+        Files that were sent are copied, too: the next server may be another one.
+        """
         for number, operation in enumerate(self.operations):
             if isinstance(operation, File) and not operation.owned and Path(operation.path).exists():
                 copy = self.room() / Path(operation.path).name
@@ -95,7 +98,7 @@ class Journal:
         os.replace(partial, self.folder / "operations.jsonl")
 
     def room(self) -> Path:
-        """A new folder in this journal, for a file of any name."""
+        """Make a folder in this journal for one copy, so that copies of the same name do not collide."""
         files = self.folder / "files"
         files.mkdir(exist_ok=True)
         room = files / f"{time.monotonic_ns()}"
@@ -103,16 +106,16 @@ class Journal:
         return room
 
     def remove(self) -> None:
-        """All has arrived."""
+        """Delete the journal, once everything has arrived."""
         shutil.rmtree(self.folder)
         self.close()
 
     def close(self) -> None:
-        """Let another process have it."""
+        """Release the journal, so that another process can open it."""
         self._lock.close()
 
     def _progress(self, address: str) -> tuple[int, dict[str, str]]:
-        """(operations done, ids of runs by their names) at this server; another server has had nothing yet."""
+        """(number of operations done, run ids by name) at this server; nothing if the last one was another server."""
         path = self.folder / "progress.json"
         if path.exists() and (progress := load_json(path))["address"] == address:
             return progress["done"], progress["runs"]
@@ -120,7 +123,7 @@ class Journal:
 
 
 def _read(path: Path) -> list[Operation]:
-    """Operations of a file; a last line that a killed process left unfinished does not count."""
+    """The operations in a file, without an unfinished last line that a killed process left."""
     if not path.exists():
         return []
     lines = path.read_text(encoding="utf-8").split("\n")[:-1]

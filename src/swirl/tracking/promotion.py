@@ -1,4 +1,4 @@
-"""The registry's turn: when stage `report` has ended well and all of it has arrived, the tuned model is registered."""
+"""Registers the tuned model once stage `report` has succeeded and everything it recorded has arrived in MLflow."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from swirl.tracking.store import FOR_GOOD, Store
 
 
 def promote_if_due(journal: Journal, store: Store) -> None:
-    """Call the registry for a journal that says so; safe to repeat.
+    """Register the tuned model if the journal contains a `Promote`; safe to repeat.
 
-    A journal that is sent late is left alone when another run has trained another model since: what was to be
-    registered is gone. Raises whatever MLflow raises when asking later may help.
+    Nothing is registered when the journal is sent late and another run has trained another model since: the model in
+    question is gone. Raises whatever MLflow raises when a later attempt may succeed; otherwise the reason is added to
+    the journal's `given_up`.
     """
     from mlflow.exceptions import MlflowException
 

@@ -1,4 +1,4 @@
-"""From a stage's files to operations in a journal. Knows nothing of MLflow, and needs no server."""
+"""Turns a stage's files into operations in a journal. Knows nothing of MLflow, and needs no server."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from swirl.config.secrets import without_credentials
 from swirl.core.layout import Layout
 from swirl.core.records import load_json
-from swirl.pipeline.dvc_file import Stage, read_stages, upstream
+from swirl.pipeline.dvc_file import DvcStage, read_stages, upstream
 from swirl.tracking.contents import flat, numbers, read_contents
 from swirl.tracking.inputs import datasets, dependencies, dependency_tags, folder_hash, lock_hash, source_tags
 from swirl.tracking.ledger import Ledger, open_ledger
@@ -35,7 +35,7 @@ from swirl.tracking.samples import read_samples, sampled_tokens, table_of, trace
 from swirl.tracking.settings import read_settings
 
 CLOCK_TICK = 0.05
-"""Seconds that a file's time may lag behind the clock."""
+"""Seconds by which a file's modification time may lag behind the clock."""
 TABLE = "samples/trajectories.json"
 
 
@@ -44,11 +44,11 @@ class StageRun:
     """The child run of a stage that is under way."""
 
     record: str
-    stage: Stage
+    stage: DvcStage
     started: float
     """Unix time."""
     made: str
-    """The record of the stage that made what this one judges; empty when there is none."""
+    """The record of this invocation's `synthesize` run, which made what `judge` judges; empty when not known."""
 
 
 class Recorder:
@@ -63,12 +63,12 @@ class Recorder:
         self.stages = read_stages(layout.root, params)
 
     def open_parent(self, name: str, key: str, tags: Mapping[str, str]) -> None:
-        """A new parent run that is found by `key`."""
+        """Record a new parent run, to be found by `key`."""
         with open_ledger(self.layout, time.time(), key) as ledger:
             self.journal.add(self._parent(ledger, name), Log(PARENT_RUN, tags=dict(tags)))
 
     def close_parent(self, run_id: str, error: str) -> None:
-        """The pipeline has ended, with `error` if it failed."""
+        """Record that the pipeline has ended, with `error` if it failed."""
         with open_ledger(self.layout, time.time(), run_id) as ledger:
             parent = self._parent(ledger, "pipeline")
         tags = {**lock_hash(self.layout), **({"error": without_credentials(error)} if error else {})}
@@ -84,9 +84,9 @@ class Recorder:
             self._add_promotion()
 
     def start_stage(self, stage_id: str, started: float) -> StageRun:
-        """The parent, what DVC had cached of the stages before this one, and the stage's own run."""
+        """Record the parent run, the cached stages that this one depends on, and the start of the stage's own run."""
         name = stage_id.replace("-", "@", 1)
-        stage = self.stages.get(name, Stage(name, (), (), ()))
+        stage = self.stages.get(name, DvcStage(name, (), (), ()))
         with open_ledger(self.layout, started) as ledger:
             self.journal.add(self._parent(ledger, f"stage {stage_id}" if ledger.alone else "dvc repro"))
             if not ledger.alone and name in self.stages:
@@ -97,14 +97,14 @@ class Recorder:
         return run
 
     def end_stage(self, run: StageRun, end: dict[str, str], live: int) -> None:
-        """What the stage wrote; its curves after step `live`, up to which they are recorded; and its end."""
+        """Record what the stage wrote and how it ended; of its curves, only what follows step `live`."""
         error = end["error"]
         try:
             if end["status"] == "FINISHED":
                 self._add_timing(run)
                 self._add_files(run.record, run.stage, live=live, max_mb=self.settings.max_model_mb)
                 self._add_samples(run)
-            else:  # what is older than this attempt is not its work, and half a model is not worth a copy
+            else:  # older files are not the work of this attempt, and an unfinished model is not worth a copy
                 self._add_files(run.record, run.stage, since=run.started - CLOCK_TICK, live=live)
         finally:
             now = time.time()
@@ -118,7 +118,7 @@ class Recorder:
             self._add_promotion()
 
     def _add_promotion(self) -> None:
-        """The tuned model, if there is one, goes to the registry."""
+        """Record that the tuned model, if there is one, is to be registered."""
         if self.layout.model("swirl").is_dir():
             self.journal.add(Promote(folder_hash(self.layout.model("swirl"))))
 
@@ -127,10 +127,10 @@ class Recorder:
         return Parent(ledger.given, ledger.key, name, ledger.started, tags, flat(self.params))
 
     def _add_cached(self, ledger: Ledger, names: Collection[str]) -> None:
-        """Stages from their files, tagged `cached`.
+        """Record stages from their files, tagged `cached`.
 
-        One that is recorded already, or lacks an output, is left out. Models are logged as checksums: the run that
-        made them holds the bytes.
+        A stage that is recorded already, or lacks an output, is left out. Models are logged as checksums: the run that
+        made them has the files.
         """
         for stage in self.stages.values():
             complete = stage.outs and all((self.layout.root / out).exists() for out in stage.outs)
@@ -141,7 +141,7 @@ class Recorder:
                 self.journal.add(End(record, "FINISHED", time.time()))
                 ledger.stages[stage.name] = record
 
-    def _begin(self, record: str, stage: Stage, started: float, cached: bool, locked: bool) -> Iterator[Operation]:
+    def _begin(self, record: str, stage: DvcStage, started: float, cached: bool, locked: bool) -> Iterator[Operation]:
         hashes = dependencies(stage, self.layout, locked)
         name, _, item = stage.name.partition("@")
         command = f"swirl stage {name}{f' --item {item}' if item else ''}"
@@ -154,7 +154,7 @@ class Recorder:
         if tables := datasets(stage, self.layout, hashes):
             yield Inputs(record, tables)
 
-    def _add_files(self, record: str, stage: Stage, since: float = 0, live: int = -1, max_mb: float = -1) -> None:
+    def _add_files(self, record: str, stage: DvcStage, since: float = 0, live: int = -1, max_mb: float = -1) -> None:
         contents = read_contents(stage, self.layout, since, max_mb)
         now = int(time.time() * 1000)
         curves, last = {name for name, _, _ in contents.series}, int(contents.metrics.get("step", 0))
@@ -180,8 +180,8 @@ class Recorder:
         now = int(time.time() * 1000)
         self.journal.add(Log(run.record, [(name, value, now, 0) for name, value in measured.items()], tags))
 
-    def _sampled(self, stage: Stage) -> int:
-        """Action tokens that a stage sampled into trajectories."""
+    def _sampled(self, stage: DvcStage) -> int:
+        """The number of action tokens in the trajectories that a stage sampled."""
         paths = {"synthesize": self.layout.trajectories, "evaluate": self.layout.prediction_trajectories(stage.item)}
         path = paths.get(stage.name.partition("@")[0])
         return sampled_tokens(path) if path and path.exists() else 0

@@ -21,15 +21,15 @@ from swirl.core.types import OUTCOME, ActionKind, Prediction, Question, Step, St
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One trajectory with what is known of it."""
+    """One trajectory with its question, verdicts and labels."""
 
     trajectory: Trajectory
     question: Question | None
     correct: bool | None
     verdicts: dict[int, Verdict]
-    """By step, and the outcome's."""
+    """By step index; the verdict on the outcome under `OUTCOME`."""
     labels: dict[str, float]
-    """Numbers of the whole trajectory, as a prediction's F1 and process labels."""
+    """Numbers for the whole trajectory: its prediction's EM, F1 and process labels."""
 
     @property
     def outcome(self) -> str:
@@ -38,9 +38,10 @@ class Sample:
 
 
 def read_samples(stage: str, layout: Layout, count: int) -> list[Sample]:
-    """At most `count` trajectories that stage `judge` or `evaluate@MODEL` judged; none of other stages.
+    """At most `count` of the trajectories of stage `judge` or `evaluate@MODEL`; none for other stages.
 
-    Every benchmark has its share, and within it every outcome, the first of each by id.
+    They are spread evenly over the benchmarks and, within each, over the combinations of correctness and stop reason;
+    of each combination, the first ones by id are taken.
     """
     name, _, item = stage.partition("@")
     if count <= 0 or name not in ("judge", "evaluate"):
@@ -75,7 +76,7 @@ def read_samples(stage: str, layout: Layout, count: int) -> list[Sample]:
 
 
 def sampled_tokens(path: Path) -> int:
-    """Action tokens in a file of trajectories, read without making records of them."""
+    """The number of action tokens in a file of trajectories, read without building records."""
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
@@ -118,7 +119,7 @@ def trace_of(sample: Sample, stage: str, record: str, started: float) -> dict[st
 
 
 def table_of(samples: Sequence[Sample]) -> str:
-    """The sample as a table that MLflow shows (`log_table`'s JSON): a row a trajectory."""
+    """The samples as a table that MLflow shows (in the JSON of `log_table`): one row per trajectory."""
     columns = ["trajectory", "benchmark", "question", "accepted", "answer", "correct", "stop", "steps", "transcript"]
     data = [
         [
@@ -138,7 +139,7 @@ def table_of(samples: Sequence[Sample]) -> str:
 
 
 def _span(step: Step, starts: int, ends: int, verdict: Verdict | None) -> dict[str, Any]:
-    """One step: the whole action, the call that it makes, what came back, and what the judge said of it."""
+    """One step as a span: the whole action, the tool call in it, the observation, and the judge's verdict."""
     kind = step.action.kind
     calls = kind not in (ActionKind.ANSWER, ActionKind.MALFORMED)
     failed = "malformed action" if kind == ActionKind.MALFORMED else "the tool answered with an error"
@@ -183,7 +184,7 @@ def _labels(prediction: Prediction | None) -> dict[str, float]:
 
 
 def _choose(rows: Sequence[tuple[str, str, str, bool | None]], count: int) -> list[str]:
-    """Ids, in turn from the groups of (benchmark), and within it from those of (correct, stop)."""
+    """Up to `count` ids, in turn from each benchmark and, within it, in turn from each (correct, stop) group."""
     groups: dict[str, dict[tuple[str, str], list[str]]] = {}
     for one, benchmark, stop, correct in sorted(rows, key=lambda row: row[0]):
         groups.setdefault(benchmark, {}).setdefault((str(correct), stop), []).append(one)
@@ -203,7 +204,7 @@ def _ids(path: Path) -> list[tuple[str, str, str]]:
 
 
 def _load(path: Path, ids: Sequence[str]) -> list[Trajectory]:
-    """The records of these ids alone: making records of all takes seconds."""
+    """The trajectories with these ids: only their records are built, as building all takes seconds."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

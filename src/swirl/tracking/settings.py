@@ -1,4 +1,4 @@
-"""What the section `tracking` of params.yaml says, read from plain values. No stage depends on it."""
+"""The section `tracking` of params.yaml, read from plain values. No stage depends on it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How much goes to MLflow; params.py says what each field means.
+    """How much goes to MLflow; `swirl.config.evaluation.Tracking` says what each field means.
 
-    The values here are those of a project whose params.yaml has no such section: runs and files, nothing sampled.
+    The defaults are for a project whose params.yaml has no such section: runs and files, no traces, no system metrics.
     """
 
     experiment: str = "swirl"
@@ -24,7 +24,7 @@ class Settings:
 
 
 def read_settings(params: Mapping[str, Any]) -> Settings:
-    """The settings in nested params; MLFLOW_EXPERIMENT_NAME stands above `tracking.experiment`, as in MLflow."""
+    """The settings in nested params; the variable MLFLOW_EXPERIMENT_NAME overrides `tracking.experiment`."""
     section = dict(params.get("tracking") or {})
     if name := os.environ.get("MLFLOW_EXPERIMENT_NAME"):
         section["experiment"] = name

@@ -1,4 +1,4 @@
-"""MLflow, through its client alone (the fluent API keeps global state and costs more to start)."""
+"""Carries out operations in MLflow, through its client alone: the fluent API has global state and starts slower."""
 
 from __future__ import annotations
 
@@ -43,25 +43,26 @@ PARENT = "mlflow.parentRunId"
 CLOSED = "swirl.closed"
 """The tag of a parent run whose flow has ended."""
 FOR_GOOD = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS", "INVALID_STATE")
-"""Answers of a server that asking again does not change."""
+"""Error codes of requests that fail again however often they are repeated."""
 
 
 class Store:
-    """The runs of one project. Opening it, and every method, raises whatever MLflow raises."""
+    """The MLflow runs of one project. The constructor and every method raise whatever MLflow raises."""
 
     def __init__(self, layout: Layout, params: dict[str, Any]) -> None:
-        """`params` are nested plain values; of them, the section `tracking` counts here."""
+        """Of `params` (nested plain values) only the section `tracking` counts. Raises as `_experiment` does."""
         uri, settings = tracking_uri(layout), read_settings(params)
         self.layout = layout
         self.address = without_credentials(uri)
-        with contextlib.nullcontext() if uri.startswith("http") else locked(layout):  # the first one creates the file
+        with contextlib.nullcontext() if uri.startswith("http") else locked(layout):  # only one may create the file
             self.client = _connect(layout)
             self.experiment = _experiment(self.client, layout, settings.experiment, uri)
 
     def apply(self, operation: Operation, runs: dict[str, str]) -> str:
-        """Do one operation; `runs` maps names of runs to MLflow's ids and is filled by it.
+        """Carry out one operation; `runs` maps run names to MLflow's ids, and a run that it opens is added.
 
-        Returns what the server refused for good, empty when nothing. Raises when asking later may help.
+        Returns why the operation can never succeed, empty otherwise. Raises whatever MLflow raises when a later attempt
+        may succeed.
         """
         from mlflow.exceptions import MlflowException
 
@@ -77,7 +78,7 @@ class Store:
         if isinstance(operation, Parent):
             runs[PARENT_RUN] = self._parent(operation)
             return ""
-        if isinstance(operation, Promote):  # `promotion` does it, when the rest is there
+        if isinstance(operation, Promote):  # left to `promotion`, once everything else has arrived
             return ""
         run_id = runs.get(PARENT_RUN if isinstance(operation, Child | Settle | Close) else operation.run)
         if run_id is None:
@@ -109,7 +110,7 @@ class Store:
         return ""
 
     def _parent(self, wanted: Parent) -> str:
-        """By id, else by tag, else a new one with the whole of the parameters; it may have to run again."""
+        """Find the run by id, else by its tag, or create it; `Parent` says when one that has ended is reopened."""
         from mlflow.exceptions import MlflowException
 
         runs: list[Run] = []
@@ -117,7 +118,7 @@ class Store:
             try:
                 runs = [self.client.get_run(wanted.given)]
             except MlflowException as error:
-                if error.error_code != "RESOURCE_DOES_NOT_EXIST":  # of another server, or removed: a new one
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":  # of another server, or removed: go by the tag
                     raise
         runs = runs or self._search(f"tags.`{INVOCATION}` = '{wanted.key}'")
         if runs:
@@ -160,7 +161,7 @@ class Store:
         for child in self._children(parent):
             if child.info.status == "RUNNING":
                 self.client.set_terminated(child.info.run_id, "KILLED", int(end.time * 1000))
-        if not end.failed and "error" in self.client.get_run(parent).data.tags:  # of a stage that was tried again
+        if not end.failed and "error" in self.client.get_run(parent).data.tags:  # left by a stage that then succeeded
             self.client.delete_tag(parent, "error")
         self.client.set_terminated(parent, "FAILED" if end.failed else "FINISHED", int(end.time * 1000))
         self.client.set_tag(parent, CLOSED, "true")
@@ -169,7 +170,7 @@ class Store:
         from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS
 
         self.client.log_text(run_id, wanted.text, wanted.name)
-        if wanted.text.startswith('{"columns"'):  # as `log_table` marks what the Evaluation view shows
+        if wanted.text.startswith('{"columns"'):  # `log_table` sets this tag for the Evaluation view
             self.client.set_tag(run_id, MLFLOW_LOGGED_ARTIFACTS, json.dumps([{"path": wanted.name, "type": "table"}]))
 
     def _inputs(self, run_id: str, wanted: Inputs) -> None:
@@ -178,13 +179,13 @@ class Store:
 
         inputs = []
         for one in wanted.datasets:
-            source = json.dumps({"uri": one["path"]})  # what `mlflow.data.get_source` makes a local file of
+            source = json.dumps({"uri": one["path"]})  # `mlflow.data.get_source` reads it as a local file
             dataset = Dataset(one["name"], one["digest"], "local", source, one["schema"], one["profile"])
             inputs.append(DatasetInput(dataset, [InputTag(MLFLOW_DATASET_CONTEXT, one["context"])]))
         self.client.log_inputs(run_id, inputs)
 
     def _trace(self, run_id: str, wanted: OneTrace) -> None:
-        """The trace with its spans and verdicts, at once: MLflow's own exporter sends later and hides its failures."""
+        """Send a trace with its spans and verdicts right away: MLflow's exporter sends later and hides its failures."""
         from mlflow.tracing.client import TracingClient
 
         from swirl.tracking.traces import trace_info, trace_spans
@@ -197,9 +198,9 @@ class Store:
             self.client.link_traces_to_run([info.trace_id], made.info.run_id)
 
     def _log_missing(self, run: Run, params: dict[str, str]) -> None:
-        """The parameters that a run lacks: they are sent in batches, between which a server may go away.
+        """Log the parameters that a run lacks: they are sent in batches, between which a server may go away.
 
-        A run of other parameters (a group's, of its first member) keeps its own.
+        A run that has other values keeps them all: the parent of a group of experiments has those of the first one.
         """
         if not run.data.params.items() <= params.items():
             return
@@ -212,7 +213,7 @@ class Store:
         points: Sequence[Sequence[Any]] = (),
         tags: dict[str, str] | None = None,
     ) -> None:
-        """Send everything in batches as large as MLflow takes; over-long values are cut."""
+        """Log everything, in batches as large as MLflow accepts; overlong values are cut."""
         from mlflow.entities import Metric, Param, RunTag
 
         for some in _batches(points, 1000):
@@ -245,7 +246,7 @@ def tracking_uri(layout: Layout) -> str:
 
 
 def _connect(layout: Layout) -> MlflowClient:
-    """A client that asks a server that is down twice, not the seven times over minutes that MLflow sets out to."""
+    """A client that retries once when the server is down; MLflow's default is seven retries over several minutes."""
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
@@ -257,7 +258,10 @@ def _connect(layout: Layout) -> MlflowClient:
 
 
 def _experiment(client: MlflowClient, layout: Layout, name: str, uri: str) -> str:
-    """The id of the experiment; without a server its artifacts go to `mlartifacts` in the project root."""
+    """The id of the experiment, which is created if need be; raises `SwirlError` when it is deleted.
+
+    Without a server its artifacts go to `mlartifacts` in the project root.
+    """
     found = client.get_experiment_by_name(name)
     if found and found.lifecycle_stage == "deleted":
         raise SwirlError(

@@ -17,27 +17,28 @@ from swirl.tracking.store import Store, tracking_uri
 
 
 def waiting(layout: Layout) -> list[Path]:
-    """The folders of journals, the oldest first."""
+    """The folders of the journals that wait, the oldest first."""
     return sorted(path for path in pending_folder(layout).glob("*") if path.is_dir())
 
 
 def sync(layout: Layout, say: Callable[[str], None], dry_run: bool = False) -> int:
-    """Send every journal that waits, in the order in which they were begun, and return how many there were.
+    """Send every journal that waits, the oldest first, and return how many were sent (`dry_run`: would be sent).
 
-    Raises `SwirlError` when the server cannot be reached: what has arrived is remembered, and the next call goes on
-    there. A journal that cannot be read, or whose policy cannot be registered, stays and is raised at the end.
+    Raises `SwirlError` when the server cannot be reached: what has arrived is remembered, and the next call resumes
+    there. A journal that cannot be read, or whose policy cannot be registered, stays, and after all others are sent a
+    `SwirlError` names it.
     """
     stores: dict[str, Store] = {}
     sent, broken = 0, list[str]()
     for folder in waiting(layout):
-        if not (folder / "head.json").exists():  # it has arrived meanwhile, or is only being made
+        if not (folder / "head.json").exists():  # another process has sent it meanwhile, or is creating it
             continue
         try:
             journal = Journal(folder)
         except BlockingIOError:
             say(f"{folder.name}: a stage that runs now has it")
             continue
-        except FileNotFoundError:  # it has arrived just now
+        except FileNotFoundError:  # another process has just sent it
             continue
         except DataError as error:
             broken.append(str(error))
@@ -60,7 +61,7 @@ def sync(layout: Layout, say: Callable[[str], None], dry_run: bool = False) -> i
 
 
 def _send(journal: Journal, layout: Layout, stores: dict[str, Store]) -> str:
-    """Send it, and forget it; or why it has to stay although all of its records have arrived."""
+    """Send a journal and delete it; or return why it has to stay although all of its operations have arrived."""
     try:
         if journal.experiment not in stores:
             stores[journal.experiment] = Store(layout, {"tracking": {"experiment": journal.experiment}})

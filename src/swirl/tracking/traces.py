@@ -1,4 +1,4 @@
-"""A sample's trace, from the plain values of `swirl.tracking.samples.trace_of` to MLflow's own types."""
+"""Converts a trace from the plain values of `swirl.tracking.samples.trace_of` to MLflow's own types."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SHOWN = 1000
 """Characters of a question or answer in the list of traces."""
 
 BY_CODE = ("match", "evaluation")
-"""Judges that compare and do not read."""
+"""Judges that are code rather than a model: they only compare answers."""
 
 
 def trace_info(trace: Mapping[str, Any], experiment: str, run_id: str) -> TraceInfo:
@@ -42,7 +42,7 @@ def trace_info(trace: Mapping[str, Any], experiment: str, run_id: str) -> TraceI
 
 
 def trace_spans(trace: Mapping[str, Any]) -> list[Span]:
-    """The trajectory and, below it, one span a step."""
+    """A root span for the trajectory and, below it, one span per step."""
     from mlflow.entities.span import Span
 
     root = {
@@ -61,7 +61,7 @@ def trace_spans(trace: Mapping[str, Any]) -> list[Span]:
 
 
 def _span(trace: Mapping[str, Any], span: Mapping[str, Any], number: int) -> dict[str, Any]:
-    """A span as `Span.from_dict` reads it; attributes are JSON, as MLflow keeps them."""
+    """A span as `Span.from_dict` reads it; attributes are JSON, as in MLflow's store. `number`: see `_span_id`."""
     verdict = {f"verdict.{key}": value for key, value in (span["verdict"] or {}).items()}
     attributes = {
         "mlflow.traceRequestId": f"tr-{trace['id']}",
@@ -85,7 +85,7 @@ def _span(trace: Mapping[str, Any], span: Mapping[str, Any], number: int) -> dic
 
 
 def _feedback(trace: Mapping[str, Any]) -> list[Assessment]:
-    """`correct` of the answer and `good` of each judged step, with the judge's rationale."""
+    """Feedback `correct` on the answer and `good` on each judged step, with the judge's rationale."""
     found = [_one_feedback(trace, "correct", trace["outcome"], -1)]
     found += [_one_feedback(trace, "good", span["verdict"], number) for number, span in enumerate(trace["spans"])]
     return [one for one in found if one is not None]
@@ -110,10 +110,10 @@ def _one_feedback(
         last_update_time_ms=trace["end"] // 1_000_000,
         rationale=verdict["rationale"] or None,
     )
-    made.assessment_id = f"a-{_span_id(trace, number)}{trace['id'][:16]}"  # sent twice it is still one
+    made.assessment_id = f"a-{_span_id(trace, number)}{trace['id'][:16]}"  # the same whenever it is sent again
     return made
 
 
 def _span_id(trace: Mapping[str, Any], number: int) -> str:
-    """Sixteen hexadecimal digits; -1: the whole trajectory."""
+    """Sixteen hexadecimal digits for the step at position `number`; -1: the root span."""
     return hashlib.sha256(f"{trace['id']}/{number}".encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""What can be seen of a stage while it runs: its checkpoints, and what the machine is doing. No MLflow runs here."""
+"""Observes a running stage: checkpoints, speed of updates, load of the machine. Writes to a journal, sends nothing."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from swirl.tracking.recording import CLOCK_TICK, StageRun
 from swirl.tracking.settings import Settings
 
 GLANCE = 0.05
-"""Seconds between two looks for checkpoints: a stage removes them soon after its last one."""
+"""Seconds between two looks for checkpoints; short, because a stage removes them soon after the last one."""
 
 
 class Watcher:
-    """Threads that write to the journal of a running stage until `stop`: one for training, one for the machine."""
+    """Threads that write to a running stage's journal until `stop`: one for training, one for system metrics."""
 
     def __init__(self, layout: Layout, settings: Settings, journal: Journal, run: StageRun) -> None:
         self.live = -1
-        """The step up to which the curves are recorded."""
+        """The step up to which the curves are recorded; -1: none yet."""
         self._settings, self._journal, self._run = settings, journal, run
         self._folder = layout.root / f".swirl/checkpoints/{run.stage.id}"
         self._training = run.stage.name.startswith("train")
@@ -40,9 +40,10 @@ class Watcher:
         self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
-        """Begin to look; nothing to look for means no thread.
+        """Start a thread for each thing to observe, if any.
 
-        The monitors are of MLflow, whose import is the caller's: two threads at once might stand in each other's way.
+        The monitors are MLflow's, and the calling thread imports it: two threads that import it at once might get in
+        each other's way.
         """
         if self._training:
             self._begin(self._follow)
@@ -50,7 +51,7 @@ class Watcher:
             self._begin(self._measure, _monitors())
 
     def stop(self) -> None:
-        """A last look, and no more after it."""
+        """Take a last look, and end the threads."""
         self._over.set()
         for thread in self._threads:
             thread.join()
@@ -61,14 +62,14 @@ class Watcher:
         self._threads.append(thread)
 
     def _follow(self) -> None:
-        """Look for checkpoints."""
+        """Look for checkpoints until `stop`."""
         while not self._over.wait(GLANCE):
             self._look()
         self._look()
         self._speeds()
 
     def _measure(self, monitors: list[Any]) -> None:
-        """Look at the machine."""
+        """Record system metrics until `stop`."""
         for step in itertools.count():
             over = self._over.is_set()
             self._journal.add(Log(self._run.record, _sample(monitors, step)))
@@ -77,9 +78,9 @@ class Watcher:
             self._over.wait(self._settings.system_metrics)
 
     def _look(self) -> None:
-        """Record checkpoints that are new, with the part of the curves that they hold."""
+        """Record new checkpoints and the part of the curves that they contain."""
         for folder in sorted(self._folder.glob("*/step-*")):
-            with contextlib.suppress(OSError):  # it went away under our eyes
+            with contextlib.suppress(OSError):  # the stage has just removed it
                 made = folder.stat().st_mtime
                 if made < self._run.started - CLOCK_TICK or folder.name in self._seen:
                     continue
@@ -104,8 +105,8 @@ class Watcher:
         self.live = max([self.live, *(int(row["step"]) for row in new)])
 
     def _speeds(self) -> None:
-        """Record how fast the updates were of which that is not recorded yet."""
-        with contextlib.suppress(OSError, ValueError):  # there are none yet, or one is only half written
+        """Record the speed of the updates since the last call."""
+        with contextlib.suppress(OSError, ValueError):  # no updates yet, or a half-written line
             if self._pace.stat().st_mtime < self._run.started - CLOCK_TICK:
                 return
             first, *updates = [json.loads(line) for line in self._pace.read_text(encoding="utf-8").splitlines()]
@@ -117,14 +118,14 @@ class Watcher:
 
 
 def _speed(row: dict[str, float], peak_flops: float) -> list[tuple[str, float]]:
-    """Of one update: seconds, tokens learned from a second, and MFU."""
+    """Metrics of one update: its seconds, trained tokens per second, and model FLOPs utilisation (MFU)."""
     seconds = max(1e-9, row["seconds"])
     mfu = row["flops"] / seconds / peak_flops
     return [("update_seconds", seconds), ("tokens_per_second", row["tokens"] / seconds), ("mfu", mfu)]
 
 
 def _link(folder: Path, copy: Path) -> None:
-    """A second name for every file, which the removal of the first one leaves; a copy where there are no such names."""
+    """Hard-link every file, so that it outlives the removal of `folder`; copy where links are not possible."""
     copy.mkdir()
     for file in folder.iterdir():
         try:
@@ -136,7 +137,7 @@ def _link(folder: Path, copy: Path) -> None:
 
 
 def _monitors() -> list[Any]:
-    """MLflow's own, by which its page of system metrics knows the names: processor, memory, and a GPU if there is."""
+    """MLflow's monitors (CPU and memory, disk, any GPU), whose metric names its System metrics page expects."""
     from mlflow.system_metrics.metrics import cpu_monitor, disk_monitor
 
     monitors: list[Any] = [made() for made in (cpu_monitor.CPUMonitor, disk_monitor.DiskMonitor)]
@@ -145,7 +146,7 @@ def _monitors() -> list[Any]:
 
         gpus: Any = gpu_monitor.GPUMonitor
         monitors.append(gpus())
-    monitors[0].collect_metrics()  # the processor's use is that since the last time
+    monitors[0].collect_metrics()  # CPU use is measured since the last call
     monitors[0].clear_metrics()
     return monitors
 

@@ -1,4 +1,4 @@
-"""The process beside a running stage that records it: `python -m swirl.tracking.worker`.
+"""The process that records a stage while it runs: `python -m swirl.tracking.worker`.
 
 Its input is one JSON line at the start (stage, params, root, started) and one at the end (status, error). An input
 that ends without the second line means that the stage was killed.
@@ -29,7 +29,7 @@ SEND_EVERY = 5.0
 
 
 def main() -> None:
-    """Record one stage. Whatever goes wrong here is one warning: the stage does not depend on it."""
+    """Record one stage. An error here causes one warning only: the stage does not depend on it."""
     request = json.loads(sys.stdin.readline())
     signal.signal(signal.SIGTERM, _stop)
     try:
@@ -49,11 +49,11 @@ def _record(request: dict[str, Any]) -> None:
         run = recorder.start_stage(stage, request["started"])
         watcher = Watcher(layout, settings, journal, run)
         try:
-            watcher.start()  # first: a server that says nothing can take longer than the stage
+            watcher.start()  # before sending: a silent server can take longer than the stage
             delivery.attempt()
             while not select.select([sys.stdin], [], [], SEND_EVERY)[0]:
                 delivery.attempt()
-        except Stopped:  # in the middle of sending; how the stage ended has been said by then
+        except Stopped:  # while sending; by then the stage has told how it ended
             send = False
         line = sys.stdin.readline() if select.select([sys.stdin], [], [], 0)[0] else ""
         watcher.stop()
@@ -68,13 +68,13 @@ def _record(request: dict[str, Any]) -> None:
 
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:
-    """The stage has waited long enough; what has not been sent is kept."""
+    """Handle SIGTERM: the stage has waited long enough, so what has not been sent is kept."""
     raise Stopped
 
 
 if __name__ == "__main__":
     main()
-    # Everything is sent or kept. Taking MLflow down in good order takes 0.7 s, for which the stage would wait.
+    # Everything is sent or kept. An orderly shutdown of MLflow would make the stage wait another 0.7 s.
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)

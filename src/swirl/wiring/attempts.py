@@ -22,7 +22,7 @@ from swirl.wiring.tools import Toolbox
 def attempts(
     params: Params, layout: Layout, questions: Iterable[Question], samples: int, with_tools: bool = True
 ) -> list[Attempt]:
-    """`samples` attempts at each question over the stored indices, in order."""
+    """`samples` attempts at each question, in order, with tools (if any) that use the stored indices."""
     return attempts_with(params, layout, questions, samples, Toolbox(params, layout).tools if with_tools else None)
 
 
@@ -33,7 +33,7 @@ def attempts_with(
     samples: int,
     tools_of: Callable[[Question], Mapping[str, Tool]] | None,
 ) -> list[Attempt]:
-    """`samples` attempts at each question; with `tools_of` None the closed-book prompt and one action."""
+    """`samples` attempts at each question; if `tools_of` is None, with the closed-book prompt and one action."""
     prompts = read_prompts(params, layout)
     made = []
     for question in questions:
@@ -55,7 +55,7 @@ def roll_out_all(
     temperature: float,
     seed: int,
 ) -> list[Trajectory]:
-    """Roll out all attempts, dealt to `runtime.workers` shares."""
+    """Roll out all attempts on `runtime.workers` threads; trajectories come in the order of `todo`."""
     loop, drawn, workers = params.rollout, sampling(params, temperature), params.runtime.workers
     shares = spread(
         lambda first: roll_out_any(policy, todo[first::workers], drawn, seed, loop.max_malformed, loop.in_flight),
@@ -67,18 +67,18 @@ def roll_out_all(
 
 
 def sampling(params: Params, temperature: float) -> Sampling:
-    """How actions are drawn at this temperature."""
+    """The sampling settings of `params.rollout`, at this temperature."""
     loop = params.rollout
     return Sampling(temperature, loop.top_p, loop.top_k, loop.max_action_tokens)
 
 
 def blocks(items: Sequence[Attempt], size: int) -> list[Sequence[Attempt]]:
-    """Fixed blocks of work, in order."""
+    """The items in order, in blocks of `size`."""
     return [items[i : i + size] for i in range(0, len(items), size)]
 
 
 def check_rollouts(blocks: Sequence[Sequence[Trajectory]], params: Params, journal: Journal) -> None:
-    """Raise `DataError` for more failed trajectories than the gate permits; `journal` keeps the blocks without any."""
+    """Raise `DataError` if more trajectories failed than the gate permits; `journal` then drops the blocks with any."""
     made = [trajectory for block in blocks for trajectory in block]
     failed = [trajectory for trajectory in made if trajectory.error]
     limit = params.check_trajectories.max_failed_rate

@@ -21,7 +21,7 @@ from swirl.wiring.prompts import read_prompts
 
 
 def measure(labelled: Path, grader: bool, params: Params, layout: Layout) -> ErrorRates:
-    """How often the reward model errs on the rows of a file; with `grader`, who grades answers."""
+    """Error rates of the reward model, or of the grader of answers if `grader` is True, on the rows of a file."""
     if grader and params.judge.outcome != "model":
         raise SwirlError("judge.outcome is match: nobody grades by reading; set it to model to calibrate the grader")
     rows = read_labelled(labelled)
@@ -47,6 +47,6 @@ def measure(labelled: Path, grader: bool, params: Params, layout: Layout) -> Err
             Search if name == "search" else open_tool(name, settings.options.get(options_name(name), {}), folder)
             for name in names
         ]
-        return listed(cast("list[Tool]", tools))  # a list reads what the class Search says: no index is needed
+        return listed(cast("list[Tool]", tools))  # `listed` reads only class attributes of Search: no index is needed
 
     return calibrate_tokens(judge, rows, opening, context_of(judge.model, params.runtime.context))

@@ -1,4 +1,4 @@
-"""What is watched while a policy is trained: the guard's label-free looks, and golden labels for the log alone."""
+"""Measurements during training: label-free looks for the guard, and metrics from golden labels for the log only."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from swirl.wiring.questions import derivations_of, questions_of
 
 
 class Development:
-    """What the policy does on the development questions: label-free for the guard, golden for the log alone."""
+    """Measures the policy on the development questions, label-free for the guard and by golden labels for the log."""
 
     def __init__(self, params: Params, layout: Layout, policy: Policy, processes: Processes) -> None:
         self._params, self._policy, self._processes = params, policy, processes
@@ -30,7 +30,10 @@ class Development:
         self.judge = load_reward_model(params, layout)
 
     def look(self) -> dict[str, float]:
-        """Greedy rollouts, judged; `golden.` keys come from golden labels, steer nothing. Empty without questions."""
+        """Roll out the development questions greedily and judge the steps; empty if there are no questions.
+
+        Keys that begin with `golden.` come from golden labels: they are logged, and decide nothing.
+        """
         params, together = self._params, self._processes.together
         made = together(self._attempts, lambda mine: roll_out_all(params, self._policy, mine, 0.0, 0))
         judged = together(made, self.judge.trajectory_scores)
@@ -43,20 +46,21 @@ class Development:
             **({"development.reward": sum(scores) / len(scores)} if scores else {}),
             "development.steps": len(steps) / len(made),
             "development.malformed": malformed / len(steps),
-            **(self._golden(made, judged) if self._processes.main else {}),  # the others write no series
+            **(self._golden(made, judged) if self._processes.main else {}),  # only the main process logs
         }
 
     def sampled(self, batch: Sequence[list[SubTrajectory]], drawn: Sequence[list[list[Sampled]]]) -> dict[str, float]:
-        """The oracle's share of GOOD among the actions that an update drew, for the log alone.
+        """The share of an update's sampled actions that the oracle calls GOOD, for the log only.
 
-        `batch` is the update's, `drawn` this process's share as `Trainer.drawn` has it. Empty without derivations.
+        `batch` is the update's whole batch, `drawn` this process's share of the sampled actions (`Trainer.drawn`).
+        Empty without derivations.
         """
         mine = [self._labels(*pair) for pair in zip(self._processes.mine(batch), drawn, strict=True)]
         labels = [label for of_group in self._processes.merge(mine) for label in of_group]
         return {"golden.sampled_label": sum(labels) / len(labels)} if labels else {}
 
     def _labels(self, group: list[SubTrajectory], drawn: list[list[Sampled]]) -> list[bool]:
-        """One a draw, for the states whose earlier actions are all in the group."""
+        """The oracle's label of each sampled action, for the states whose earlier actions are all in the group."""
         derivation, text = self._derivations.get(group[0].question_id), self._policy.chat.text
         if derivation is None:
             return []
@@ -73,7 +77,7 @@ class Development:
         return labels
 
     def _golden(self, made: list[Trajectory], judged: list[list[float]]) -> dict[str, float]:
-        """Accuracy by benchmark, the oracle's process label, and how often the reward model agrees with it."""
+        """Accuracy by benchmark, the oracle's process label, and how often the reward model agrees with the oracle."""
         right: dict[str, list[float]] = {}
         for trajectory in made:
             question = self._questions[trajectory.question_id]

@@ -10,9 +10,10 @@ from swirl.wiring.judges import Judge, endpoint_judge, load_reward_model
 
 
 def load_grader(params: Params, layout: Layout, judge: Judge) -> RationaleJudge | None:
-    """Who compares answers with the golden ones; None: normalised text or number (`judge.outcome: match`).
+    """The judge that compares answers with the golden ones; None for `judge.outcome: match`, which needs no judge.
 
-    `judge` is the reward model, which grades where no `judge.grader` is named.
+    `judge` is the reward model, which also grades answers if no `judge.grader` is named. Raises `ModelError` when it
+    cannot.
     """
     settings = params.judge
     if settings.outcome == "match":
@@ -28,7 +29,7 @@ def load_grader(params: Params, layout: Layout, judge: Judge) -> RationaleJudge 
 
 
 def load_text_judge(params: Params, layout: Layout, grader: bool) -> Judge:
-    """The reward model, or the grader of `judge.outcome: model`, for texts alone: neither looks at models/base."""
+    """The reward model, or the grader of answers if `grader` is True, for texts only: neither needs models/base."""
     if grader and params.judge.grader is not None:
         return endpoint_judge(params.judge.grader, params.judge, params, layout, text_only=True)
     return load_reward_model(params, layout, text_only=True)

@@ -14,7 +14,7 @@ from swirl.judging.rationale import JudgePrompts, RationaleJudge
 from swirl.judging.remote import EndpointJudge
 from swirl.judging.reward import RewardModel
 from swirl.models.chat import Chat
-from swirl.models.loading import context_of, deterministic, load_chat, load_model
+from swirl.models.loading import context_of, load_chat, load_model, make_deterministic
 from swirl.models.prompts import read_prompt
 from swirl.wiring.judge_prompts import judge_question
 from swirl.wiring.servers import client_of, judge_cache
@@ -23,7 +23,7 @@ Judge = RewardModel | RationaleJudge
 
 
 def read_judge_prompts(params: Params, layout: Layout) -> JudgePrompts:
-    """process.txt, reward.txt and outcome.txt of the judge's folder of prompts."""
+    """The prompts process.txt, reward.txt and outcome.txt in the judge's prompt folder."""
     folder = layout.root / params.prompts.judge
     process, reward, outcome = (read_prompt(folder / f"{name}.txt") for name in ("process", "reward", "outcome"))
     return JudgePrompts(process, reward, outcome)
@@ -32,10 +32,10 @@ def read_judge_prompts(params: Params, layout: Layout) -> JudgePrompts:
 def load_reward_model(params: Params, layout: Layout, text_only: bool = False) -> Judge:
     """The reward model of the pipeline. Raises `ModelError` when it cannot judge the base's tokens.
 
-    With `text_only` it is given texts alone, so models/base is not looked at.
+    With `text_only` it judges texts only, so models/base is not needed.
     """
     settings, folder = params.reward_model, layout.model("reward")
-    deterministic(params.runtime.threads)
+    make_deterministic(params.runtime.threads)
     if isinstance(settings, EndpointReward):
         return endpoint_judge(settings.server, settings, params, layout, text_only)
     run = params.runtime
@@ -58,7 +58,7 @@ def load_reward_model(params: Params, layout: Layout, text_only: bool = False) -
 def endpoint_judge(
     served: Served, settings: object, params: Params, layout: Layout, text_only: bool = False
 ) -> EndpointJudge:
-    """The judge behind `served`, which asks as `settings` say: `votes`, `temperature`, `max_tokens`."""
+    """The judge on the server `served`, with the `votes`, `temperature` and `max_tokens` that `settings` has."""
     client, prompts = client_of(served, params.clients, judge_cache(layout)), read_judge_prompts(params, layout)
     seed, chat = derive(params.seed, "judge"), _policy_chat(layout, text_only)
     votes = int(getattr(settings, "votes", 1))
@@ -72,12 +72,12 @@ def _policy_chat(layout: Layout, text_only: bool) -> Chat | None:
 
 
 def _sampling(settings: object) -> Sampling:
-    """How rationales are drawn; a grader is greedy."""
+    """How rationales are sampled; settings without a temperature (a grader's) mean greedy."""
     return Sampling(getattr(settings, "temperature", 0.0), 1.0, 0, getattr(settings, "max_tokens", 1024))
 
 
 def _check_same_tokens(judge: object, policy: object) -> None:
-    """Raise `ModelError` unless both tokenizers read a text alike: the judge is given the policy's own tokens."""
+    """Raise `ModelError` unless both vocabularies are equal, because the judge reads the policy's own tokens."""
     ours, theirs = (chat.tokenizer.get_vocab() for chat in (judge, policy))  # type: ignore[attr-defined]
     if ours != theirs:
         raise ModelError(

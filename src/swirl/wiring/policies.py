@@ -1,4 +1,4 @@
-"""From params and a model's folder to the policy, here or behind a server."""
+"""From params and a model's folder to the policy, loaded here or behind a server."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from swirl.config.params import Params
 from swirl.config.served import Served
 from swirl.core.records import load_json
 from swirl.core.types import Trajectory
-from swirl.models.loading import configured_context, context_of, deterministic, load_chat, load_model
+from swirl.models.loading import configured_context, context_of, load_chat, load_model, make_deterministic
 from swirl.rollout.engine import Policy, roll_out
 from swirl.rollout.remote import RemotePolicy, roll_out_remote
 from swirl.wiring.servers import SERVER, client_of
@@ -18,21 +18,21 @@ AnyPolicy = Policy | RemotePolicy
 
 
 def load_policy(params: Params, folder: Path, name: str, server: Served | None = None) -> AnyPolicy:
-    """The policy of a model's folder: here, with torch made deterministic, or behind `server` or the folder's own."""
+    """The policy of a model's folder: behind `server` or the server that the folder names, otherwise loaded here."""
     remote = remote_policy(params, folder, name, server)
     return remote or load_local_policy(params, folder, name)
 
 
 def load_local_policy(params: Params, folder: Path, name: str) -> Policy:
-    """The policy of a model's folder here, with torch made deterministic."""
+    """Load the policy of a model's folder into this process, and make torch deterministic."""
     run = params.runtime
-    deterministic(run.threads)
+    make_deterministic(run.threads)
     model = load_model(folder, run.device, run.attention, run.dtype)
     return Policy(name, model, load_chat(folder), context_of(model, run.context))
 
 
 def roll_out_any(policy: AnyPolicy, *arguments: Any, **named: Any) -> list[Trajectory]:
-    """`roll_out` or `roll_out_remote`, whichever the policy is for; they take the same arguments."""
+    """Call `roll_out` or `roll_out_remote`, depending on the policy; both take the same arguments."""
     roll = roll_out_remote if isinstance(policy, RemotePolicy) else roll_out
     return roll(policy, *arguments, **named)  # type: ignore[arg-type]
 
@@ -40,7 +40,8 @@ def roll_out_any(policy: AnyPolicy, *arguments: Any, **named: Any) -> list[Traje
 def remote_policy(params: Params, folder: Path, name: str, server: Served | None) -> RemotePolicy | None:
     """The policy behind `server`, or behind the server that the model's folder names; None when there is neither.
 
-    `runtime.context` is the longest conversation; 0 asks the model's own configuration.
+    `runtime.context` limits the tokens of a conversation; 0 means the limit in the folder's server.json, or without
+    one that of the model's configuration.
     """
     path, context = folder / SERVER, params.runtime.context
     if path.exists():

@@ -13,7 +13,7 @@ from swirl.models.prompts import Prompts, read_prompt
 def read_prompts(params: Params, layout: Layout) -> Prompts:
     """The policy's prompts.
 
-    Raises `DataError` naming a file that is missing, or lacks `{question}`, or shows `{tools}` though there are none.
+    Raises `DataError` naming a file that is missing or lacks `{question}`, or a closed-book prompt with `{tools}`.
     """
     folder = layout.root / params.prompts.policy
     texts = {}
@@ -27,8 +27,11 @@ def read_prompts(params: Params, layout: Layout) -> Prompts:
     return Prompts(texts, closed_book)
 
 
-def prompts_to_demonstrate(params: Params, layout: Layout) -> Prompts:
-    """The policy's prompts for a base that is made from demonstrations, which list no tools. See `read_prompts`."""
+def demonstration_prompts(params: Params, layout: Layout) -> Prompts:
+    """The policy's prompts for a base made from demonstrations, which list no tools.
+
+    Raises `DataError` as `read_prompts` does, and for a prompt with `{tools}`.
+    """
     prompts = read_prompts(params, layout)
     for name, text in prompts.tasks.items():
         if "{tools}" in text:
@@ -37,6 +40,6 @@ def prompts_to_demonstrate(params: Params, layout: Layout) -> Prompts:
     return prompts
 
 
-def own_files(params: Params, layout: Layout) -> list[Path]:
-    """Prompts and own tools: inputs that a journal's fingerprint must hold, for they may change under one name."""
+def user_input_folders(params: Params, layout: Layout) -> list[Path]:
+    """Folders of prompts and own tools, which a journal's fingerprint covers: files may change and keep their names."""
     return [layout.root / params.prompts.policy, layout.root / params.tools.folder]

@@ -1,4 +1,4 @@
-"""What stages read of the questions that `download` wrote."""
+"""The questions and golden derivations that the stage `download` wrote, as other stages read them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from swirl.core.types import Derivation, Question
 
 
 def questions_of(layout: Layout, split: str, benchmark: str | None = None) -> list[Question]:
-    """The questions of one split (and benchmark), in file order."""
+    """The questions of one split (and of one benchmark, if given), in file order."""
     wanted = load(Question, layout.questions)
     return [q for q in wanted if q.split == split and benchmark in (None, q.benchmark)]
 
 
 def derivations_of(layout: Layout) -> Mapping[str, Derivation]:
-    """Golden derivations by question id, of made-up questions and of annotated rows (GSM8K's training rows have them).
+    """Golden derivations by question id, of generated questions and of annotated rows (GSM8K's training rows).
 
-    Golden labels: for logging and evaluation, and for the annotations that a reward model is told to learn from.
+    Golden labels: for logging and evaluation, and for a reward model that is set to learn from annotations.
     """
     return {derivation.question_id: derivation for derivation in load(Derivation, layout.derivations)}

@@ -1,4 +1,4 @@
-"""From params to models behind servers: open clients, and the folder of a base that is a server."""
+"""From params to models behind servers: open clients, and the model folder of a base that a server runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from swirl.config.base_model import EndpointBase
 from swirl.config.served import ClientSettings, Served, client_settings
-from swirl.core.distributed import launched
+from swirl.core.distributed import rank_and_count
 from swirl.core.errors import ModelError
 from swirl.core.layout import Layout
 from swirl.core.records import save_json
@@ -16,16 +16,17 @@ from swirl.endpoints.client import Client, Endpoint
 from swirl.models.chat import Chat
 
 SERVER = "server.json"
-"""In the folder of a model that is behind a server: which one, and how long a conversation may be."""
+"""File in the folder of a model behind a server: says which server, and how many tokens its context has."""
 _open: dict[tuple[Endpoint, Path | None], Client] = {}
 
 
 def client_of(served: Served, clients: Mapping[str, ClientSettings], cache: Path | None = None) -> Client:
-    """The open client of a server, one a process, which asks as `clients` say; it closes when the process ends.
+    """The open client of a server, with the settings that `clients` has for it; closed when the process ends.
 
-    `cache` is a folder of answers that are never asked for again.
+    Every call of this process with the same endpoint and cache gets the same client. `cache` is a folder of stored
+    answers, which are never requested again.
     """
-    processes = launched()[1]  # together they keep to the limits
+    processes = rank_and_count()[1]  # they share the limits
     settings = client_settings(clients, served)
     limits = {name: getattr(settings, name) / processes for name in ("requests_per_minute", "tokens_per_minute")}
     share = {**limits, "concurrency": max(1, settings.concurrency // processes)}
@@ -39,12 +40,12 @@ def client_of(served: Served, clients: Mapping[str, ClientSettings], cache: Path
 
 
 def judge_cache(layout: Layout) -> Path:
-    """Where answers of judges are kept; not an output, so it outlives every run."""
+    """Folder of the judges' stored answers; it is no stage's output, so it outlives every run."""
     return layout.root / ".swirl/answers"
 
 
-def report_use() -> None:
-    """Print what the process asked its servers."""
+def print_usage() -> None:
+    """Print, for each server, the requests and tokens of this process."""
     for client in _open.values():
         used = client.counts
         cost = f", cost {used.cost:,.2f}" if used.cost else ""
@@ -56,9 +57,9 @@ def report_use() -> None:
 
 
 def write_server(folder: Path, settings: EndpointBase, root: Path) -> None:
-    """Let a model's folder say which server has the model, and hold its tokenizer.
+    """Write the folder of a model behind a server: which server that is, and the model's tokenizer.
 
-    Raises `ModelError` when there is no such tokenizer.
+    Raises `ModelError` when there is no such tokenizer, or its chat template cannot be used.
     """
     from transformers import AutoTokenizer
 
@@ -71,6 +72,6 @@ def write_server(folder: Path, settings: EndpointBase, root: Path) -> None:
             f"base_model.tokenizer {settings.tokenizer!r} is neither a folder with a tokenizer ({place}) nor one of "
             f"the hub that can be had here: {str(error).splitlines()[0]}"
         ) from None
-    Chat(tokenizer)  # a template that cannot serve is refused here, not in the middle of synthesis
+    Chat(tokenizer)  # refuses an unusable template now, not in the middle of synthesis
     tokenizer.save_pretrained(folder)
     save_json({"context": settings.context, "server": settings.server.model_dump()}, folder / SERVER)

@@ -14,14 +14,14 @@ from swirl.tools.by_name import by_kind, open_tool, options_name
 
 
 class Toolbox:
-    """The tools of each question, each index opened once."""
+    """The tools of each question; every tool and every index is opened only once."""
 
     def __init__(self, params: Params, layout: Layout) -> None:
         self._params, self._layout = params, layout
         self._made: dict[tuple[str, ...], Tool] = {}
 
     def tools(self, question: Question) -> dict[str, Tool]:
-        """Tools by kind of action. Raises `ParamsError` for a tool that is not there or is not sound."""
+        """Tools by kind of action. Raises `ParamsError` for a tool that does not exist or is not valid."""
         return by_kind(self._tool(name, question) for name in question.tools)
 
     def _tool(self, name: str, question: Question) -> Tool:
@@ -39,7 +39,7 @@ class Toolbox:
         return Search(index, settings.search_results, limit, size, root, self._params.runtime.device)
 
     def _size(self) -> Callable[[str], int]:
-        """What counts the length of a search's result."""
+        """The function that measures a search result, in characters or in tokens of the base model."""
         if self._params.tools.search_output_unit == "characters":
             return len
         return load_chat(self._layout.model("base")).count

@@ -1,6 +1,6 @@
-"""Written demonstrations of multi-step tool use, sound or flawed: what an embedded model is pretrained on.
+"""Generated demonstrations of multi-step tool use, sound or flawed, on which an embedded model is pretrained.
 
-The flaws are designed. Most are *contextual* (a certain relation, a certain kind of sentence), because a flaw that is
+The flaws are deliberate. Most are *contextual* (tied to a certain relation or kind of sentence), because a flaw that is
 rare everywhere vanishes under greedy decoding and would leave step-wise RL nothing to improve.
 """
 
@@ -20,12 +20,12 @@ Tool = Callable[[str], str]
 """Runs one payload and gives the result text."""
 
 MALFORMED = "error: give one call or one answer"
-"""The observation after an action that is neither."""
+"""The observation after an action that is neither a call nor an answer."""
 
 SKIPPED_RELATIONS = frozenset({"spouse", "seat"})
-"""Hops that a flawed reader jumps over."""
+"""Relations whose hop a flawed demonstrator skips."""
 DROPPED_LAST = frozenset({"country", "mayor", "twin"})
-"""Last hops before which a flawed reader stops."""
+"""Relations before which a flawed demonstrator stops, if they are the last hop."""
 
 _MATH_SLIPS = ("operand", "operator", "answer", "skip", "repeat", "malformed")
 
@@ -34,17 +34,17 @@ _VALUE: re.Pattern[str] = re.compile(r" is ([^.|]+)\.")
 
 @dataclass(frozen=True, slots=True)
 class Flaws:
-    """How often a demonstrator errs; all zero is a sound one."""
+    """How often a demonstrator errs; a sound one has all probabilities at zero."""
 
     contextual: float = 0.0
-    """Probability of the flaw that a trigger (a relation, a kind of sentence) invites."""
+    """Probability of a flaw where its trigger (a relation, a kind of sentence) occurs."""
     anywhere: float = 0.0
-    """Probability of an untriggered flaw in any step."""
+    """Probability of a flaw without a trigger, in any step."""
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One action and what the environment answers, empty after an answer."""
+    """One action and its observation, which is empty after an answer."""
 
     action: str
     observation: str
@@ -56,7 +56,7 @@ def observe(payload: str, result: str) -> str:
 
 
 def search_demonstration(chain: Chain, search: Tool, flaws: Flaws, steps: int, rng: random.Random) -> list[Turn]:
-    """Answer a chain by searching, one hop a step, in at most `steps` actions."""
+    """Answer a chain by searching, one hop per step, in at most `steps` actions."""
     turns: list[Turn] = []
     subject, hop, said, last_query = chain.start, 0, "", ""
     hops = len(chain.relations)
@@ -106,9 +106,9 @@ def recall_demonstration(chain: Chain) -> list[Turn]:
 
 
 def math_demonstration(problem: Problem, calculate: Tool, flaws: Flaws, steps: int, rng: random.Random) -> list[Turn]:
-    """Solve a word problem by calculating, one operation a step, in at most `steps` actions.
+    """Solve a word problem by calculating, one operation per step, in at most `steps` actions.
 
-    A thought says where it stands in the words of the problem, then repeats the sentence that comes next.
+    A thought gives the last result in the problem's own words, then repeats the problem's next sentence.
     """
     turns: list[Turn] = []
     value, last = str(problem.start), ""
@@ -140,7 +140,7 @@ def math_demonstration(problem: Problem, calculate: Tool, flaws: Flaws, steps: i
 
 
 def _calls(move: Move, flaws: Flaws, rng: random.Random) -> tuple[str, ...]:
-    """The calculations made for one sentence; a triggered flaw shortens or drops them."""
+    """The calculations for one sentence; a contextual flaw replaces them with the decoy, or drops them."""
     if (move.decoy or move.is_ending) and rng.random() < flaws.contextual:
         return (move.decoy,) if move.decoy else ()
     return move.calls

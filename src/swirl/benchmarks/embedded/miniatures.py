@@ -1,4 +1,4 @@
-"""The embedded benchmarks: a generated fictional world that mirrors the paper's five, offline and seeded."""
+"""The embedded benchmarks: offline, seeded miniatures of the paper's five, over generated fictional worlds."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ QA_BENCHMARKS: dict[str, dict[int, float]] = {
     "mini-cofca": {2: 0.34, 3: 0.33, 4: 0.33},
     "mini-beerqa": {1: 0.3, 2: 0.4, 3: 0.3},
 }
-"""Search benchmarks and their shares of hops."""
+"""Search benchmark -> number of hops -> share of its questions."""
 MATH_BENCHMARKS: dict[str, dict[int, float]] = {
     "mini-gsm8k": {2: 0.26, 3: 0.24, 4: 0.2, 5: 0.12, 6: 0.08, 7: 0.06, 8: 0.04},
 }
-"""Calculator benchmarks and their shares of steps."""
+"""Calculator benchmark -> number of steps -> share of its questions."""
 EMBEDDED = (*QA_BENCHMARKS, *MATH_BENCHMARKS)
 
 _PATIENCE = 10_000
-"""Draws without a new question after which there are taken to be no more."""
+"""Draws in a row without a new question after which it is assumed that there are no more."""
 
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """One benchmark's split: questions, their derivations, the corpus, and (mini-cofca) the memory's answers."""
+    """One split of a benchmark; `memory` holds mini-cofca's derivations in the remembered, unchanged world."""
 
     questions: list[Question]
     derivations: list[Derivation]
@@ -40,7 +40,7 @@ class Built:
 
 
 def memory_world(seed: int) -> World:
-    """The one world that pretraining repeats."""
+    """The remembered world: the one that pretraining repeats."""
     return make_world("memory", 1.0, generator(seed, "memory world"))
 
 
@@ -48,7 +48,7 @@ def build(benchmark: str, split: str, count: int, worlds: int, changed: float, s
     """`count` different questions of one embedded benchmark, from `worlds` worlds, with their corpus.
 
     `changed` is the share of facts of the remembered world that mini-cofca gives another value. Raises `DataError`
-    when the worlds do not hold that many questions, or the split does not own names for that many worlds.
+    when the worlds do not have that many questions, or the split does not own names for that many worlds.
     """
     if benchmark in MATH_BENCHMARKS:
         return _build_math(benchmark, split, count, seed)
@@ -79,7 +79,7 @@ def _build_math(benchmark: str, split: str, count: int, seed: int) -> Built:
 
 
 def _build_changed(benchmark: str, split: str, count: int, changed: float, seed: int) -> Built:
-    """Questions on the remembered world whose answers its changed facts have changed."""
+    """Questions whose answers differ between the remembered world and its version with changed facts."""
     rng = generator(seed, benchmark, split)
     before = memory_world(seed)
     after = change_facts(before, changed, generator(seed, "changed facts"))

@@ -1,7 +1,7 @@
-"""Names of the fictional world: two tokens each, and which split may use which combination.
+"""Names of the fictional worlds: two tokens each, and which split may use which combination.
 
-Every split knows every token, but no two splits share a combination, so a name seen in evaluation was never
-seen in training while nothing about its spelling is new.
+Every split uses every token, but no two splits share a combination, so a name seen in evaluation was never seen in
+training although both of its tokens were.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ PERSON, FILM, BOOK, COMPANY, CITY, COUNTRY = "person", "film", "book", "company"
 TYPES = (PERSON, FILM, BOOK, COMPANY, CITY, COUNTRY)
 
 _SHARES = (("pretrain", 8), ("memory", 1), ("reward", 2), ("train", 3), ("development", 2), ("evaluation", 4))
-"""Twentieths of all combinations that each split owns; `memory` is the world that pretraining repeats."""
+"""Each split's share of all combinations, in twentieths; `memory` is the world that pretraining repeats."""
 
 _FIRST = (
     "Ada Bram Cleo Dara Egon Faye Gero Hilda Ivo Jana Kai Lena Milo Nora Otto Pia Quin Rosa Sten Tara "
@@ -99,5 +99,5 @@ def words() -> list[str]:
 
 
 def first_names() -> list[str]:
-    """Given names, which word problems use alone."""
+    """First names, which word problems use without a last name."""
     return list(_FIRST)

@@ -1,4 +1,4 @@
-"""Arithmetic word problems of two to eight calculator steps, after GSM8K's manner."""
+"""Arithmetic word problems of two to eight calculator steps, in the manner of GSM8K."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ OBJECTS = tuple(
     "apples marbles stickers coins shells books cards pens beads stamps cookies buttons ribbons pears plums".split()
 )
 LARGEST = 600
-"""No intermediate result is larger."""
+"""Largest intermediate result."""
 
 _ADD = ("finds", "buys", "wins", "collects")
 _SUBTRACT = ("loses", "eats", "donates", "breaks")
@@ -45,7 +45,7 @@ class Problem:
     text: str
     start: int
     opening: str
-    """The last words of the first sentence: the start and what is counted."""
+    """The last words of the first sentence: the start value and what is counted."""
     moves: tuple[Move, ...]
     numbers: tuple[int, ...]
 

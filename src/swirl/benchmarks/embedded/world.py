@@ -24,7 +24,7 @@ RELATIONS: dict[str, tuple[tuple[str, str], ...]] = {
 _PERSONAL = {relation for pairs in RELATIONS.values() for relation, kind in pairs if kind == PERSON}
 
 _SIZES = {PERSON: 24, FILM: 10, BOOK: 10, COMPANY: 10, CITY: 14, COUNTRY: 6}
-"""Entities of a world at scale 1."""
+"""Number of entities of each type in a world of scale 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Chain:
 
     @property
     def calls(self) -> tuple[str, ...]:
-        """The searches that a sound reader makes."""
+        """The searches that lead to the answer, one per hop."""
         subjects = (self.start, *self.values[:-1])
         return tuple(f"{relation} of {subject}" for relation, subject in zip(self.relations, subjects, strict=True))
 
@@ -65,7 +65,7 @@ class World:
         return {name: kind for kind, members in self.entities.items() for name in members}
 
     def passages(self) -> list[Passage]:
-        """One passage a fact, titled by its subject."""
+        """One passage per fact, titled by its subject."""
         return [
             Passage(id=f"{relation} of {subject}", title=subject, text=f"The {relation} of {subject} is {value}.")
             for (subject, relation), value in self.facts.items()
