@@ -13,7 +13,7 @@ from swirl.core.layout import Layout
 from swirl.core.records import load_json, save
 from swirl.core.types import Action, Step, Stop, SubTrajectory, Trajectory
 from swirl.quality import expect, tables
-from swirl.quality.questions import normalised
+from swirl.quality.questions import leakage_key
 from swirl.quality.validation import Report, Table, examine, publish, validate
 
 FRAME = pd.DataFrame({"row": [0, 1, 2], "id": ["a", "b", "c"], "score": [0.5, None, 0.75]})
@@ -137,4 +137,4 @@ def test_steps_know_their_trajectory(tmp_path: Path) -> None:
     ],
 )
 def test_leakage_ignores_case_blanks_and_punctuation_but_not_digits(text: str, expected: str) -> None:
-    assert normalised(text) == expected
+    assert leakage_key(text) == expected

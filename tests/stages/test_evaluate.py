@@ -156,7 +156,7 @@ def test_without_a_block_size_a_block_is_a_workers_share(
 
     def counted(self: Journal, number: int, *rest: object) -> object:
         found = block(self, number, *rest)  # type: ignore[arg-type]
-        made[f"{self._folder.name}/{number}"] = len(found)
+        made[f"{self._folder.parent.name}/{number}"] = len(found)
         return found
 
     monkeypatch.setattr(Journal, "block", counted)
