@@ -144,7 +144,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(
 def times(layout: Layout) -> dict[str, int]:
     """The time at which each block of both journals was committed."""
     journals = (layout.root / ".swirl/journals").glob("evaluate-base*/*/block-*.parquet")
-    return {f"{path.parent.name}/{path.name}": path.stat().st_mtime_ns for path in journals}
+    return {path.relative_to(layout.root).as_posix(): path.stat().st_mtime_ns for path in journals}
 
 
 def test_without_a_block_size_a_block_is_a_workers_share(
