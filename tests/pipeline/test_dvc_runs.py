@@ -84,7 +84,7 @@ def append(text: str) -> Callable[[Path], None]:
         ("src/swirl/pretraining/training.py", {"base_model", "reward_model"}),
         ("src/swirl/stages/synthesize.py", {"synthesize"}),
         ("src/swirl/pipeline/progress.py", set()),
-        ("src/swirl/tracking/store.py", set()),
+        ("src/swirl/tracking/mlflow_runs.py", set()),
         ("src/swirl/cli/main.py", set()),
         ("src/swirl/config/train.py", set()),
         ("constraints.txt", set()),

@@ -178,9 +178,9 @@ def test_synthesised_trajectories_become_traces_when_they_are_judged(layout: Lay
 
 
 def test_a_trace_sent_twice_is_one(layout: Layout) -> None:
+    from swirl.tracking.mlflow_runs import Store
     from swirl.tracking.operations import Child, OneTrace, Parent
     from swirl.tracking.outbox import Journal
-    from swirl.tracking.store import Store
 
     fill(layout)
     sample = next(one for one in read_samples("judge", layout, 3) if one.trajectory.id == "mini-gsm8k/0")

@@ -22,8 +22,8 @@ from swirl.cli.ask import ask
 from swirl.core.errors import DataError
 from swirl.core.layout import Layout
 from swirl.models.skipped import mark_skipped
+from swirl.tracking.mlflow_runs import Store
 from swirl.tracking.model_registry import NAME, fetch, promote, read_outcomes
-from swirl.tracking.store import Store
 from swirl.tracking.sync import sync
 from tests import asked
 from tests.servers import answers, held_port

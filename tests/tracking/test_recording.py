@@ -25,9 +25,9 @@ from swirl.core.layout import Layout
 from swirl.pipeline.dvc_file import DvcStage, _is_dvc_run, read_stages, upstream
 from swirl.quality.validation import Report, Result, publish
 from swirl.tracking.contents import flat
+from swirl.tracking.mlflow_runs import Store
 from swirl.tracking.operations import PARENT_RUN, Child, Close, End, Parent, Settle
 from swirl.tracking.outbox import Journal
-from swirl.tracking.store import Store
 
 PARAMS = {"seed": 7, "filter": {"strategy": "both", "limits": [1, 2]}, "judge": {"url": "https://me:pw@host/v1"}}
 DVC_YAML = """

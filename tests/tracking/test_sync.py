@@ -21,9 +21,9 @@ from swirl import tracking
 from swirl.config.secrets import plain
 from swirl.core.errors import SwirlError
 from swirl.core.layout import Layout
+from swirl.tracking.mlflow_runs import Store
 from swirl.tracking.operations import Child, End, File, Log, Operation, Parent, Settle, Text
 from swirl.tracking.outbox import Journal, pending_folder
-from swirl.tracking.store import Store
 from swirl.tracking.sync import sync, waiting
 
 PARAMS = {"seed": 7, "tracking": {"experiment": "late"}}

@@ -7,9 +7,9 @@ from typing import Any
 
 from swirl.core.layout import Layout
 from swirl.tracking import _reason, _warn
+from swirl.tracking.mlflow_runs import Store
 from swirl.tracking.outbox import Journal
 from swirl.tracking.promotion import promote_if_due
-from swirl.tracking.store import Store
 
 PAUSE = 30.0
 """Seconds after a failure during which `attempt` does nothing; `finish` tries all the same."""

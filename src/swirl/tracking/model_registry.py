@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.tracking import MlflowClient
 
-    from swirl.tracking.store import Store
+    from swirl.tracking.mlflow_runs import Store
 
 NAME = "swirl-policy"
 CANDIDATE, CHAMPION = "candidate", "champion"
@@ -149,7 +149,7 @@ def fetch(uri: str, layout: Layout) -> Path:
 
     Raises `DataError` when the registry has no such model, or the model contains no bundle.
     """
-    from swirl.tracking.store import _connect
+    from swirl.tracking.mlflow_runs import _connect
 
     match = re.fullmatch(r"models:/([^/@\s]+)(?:@([^/@\s]+)|/(\d+))", uri)
     if not match:

@@ -22,7 +22,7 @@ from swirl.core.records import load_json, save_json
 from swirl.tracking.operations import File, Operation, from_line, to_line
 
 if TYPE_CHECKING:
-    from swirl.tracking.store import Store
+    from swirl.tracking.mlflow_runs import Store
 
 
 def pending_folder(layout: Layout) -> Path:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from swirl.config.secrets import without_credentials
 from swirl.core.errors import SwirlError
 from swirl.tracking.inputs import folder_hash
+from swirl.tracking.mlflow_runs import FOR_GOOD, Store
 from swirl.tracking.model_registry import promote
 from swirl.tracking.operations import PARENT_RUN, Promote
 from swirl.tracking.outbox import Journal
-from swirl.tracking.store import FOR_GOOD, Store
 
 
 def promote_if_due(journal: Journal, store: Store) -> None:

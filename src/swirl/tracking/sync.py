@@ -10,10 +10,10 @@ from pathlib import Path
 from swirl.core.errors import DataError, SwirlError
 from swirl.core.layout import Layout
 from swirl.tracking import _reason
+from swirl.tracking.mlflow_runs import Store, tracking_uri
 from swirl.tracking.operations import Child, File, OneTrace, Operation, Text
 from swirl.tracking.outbox import Journal, pending_folder
 from swirl.tracking.promotion import promote_if_due
-from swirl.tracking.store import Store, tracking_uri
 
 
 def waiting(layout: Layout) -> list[Path]:
