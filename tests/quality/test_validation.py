@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -138,3 +142,92 @@ def test_steps_know_their_trajectory(tmp_path: Path) -> None:
 )
 def test_leakage_ignores_case_blanks_and_punctuation_but_not_digits(text: str, expected: str) -> None:
     assert leakage_key(text) == expected
+
+
+def offending(count: int) -> pd.DataFrame:
+    """A table whose first `count` rows offend, in a column for each expectation; they are half of it, or 1 of 10."""
+    rows = np.arange(max(2 * count, 10))
+    bad = rows < count
+    return pd.DataFrame(
+        {
+            "row": rows,
+            "id": np.char.add("r", rows.astype(str)),
+            "same": np.where(bad, 0, rows),
+            "one": 1,
+            "text": np.where(bad, " ", "x"),
+            "number": bad.astype(float),
+            "flag": bad,
+            "gap": pd.Series(np.where(bad, None, "x"), dtype=object),
+            "problem": pd.Series(np.where(bad, "broken", None), dtype=object),
+        }
+    )
+
+
+ON_ROWS: dict[str, tuple[expect.Expectation, Any]] = {
+    "present": (expect.present(["gap"])[0], None),
+    "unique": (expect.unique(["same"], ""), 0),
+    "unique together": (expect.unique(["same", "one"], ""), "0, 1"),
+    "one_of": (expect.one_of("text", ["x"], ""), " "),
+    "not_blank": (expect.not_blank("text", ""), " "),
+    "between": (expect.between("number", 0, 0.5, ""), 1.0),
+    "no_problem": (expect.no_problem("problem", ""), "broken"),
+}
+"""Expectation -> one that no row may violate, and the value that violates it in `offending`."""
+WITH_A_LIMIT: dict[str, tuple[Callable[[float], expect.Expectation], Any]] = {
+    "mostly_present": (lambda share: expect.mostly_present("gap", share, ""), None),
+    "rarely": (lambda share: expect.rarely("flag", share, ""), True),
+}
+"""Expectation -> how it is made with the share of rows that may violate it, and the value that does."""
+COUNTS = pytest.mark.parametrize("count", [0, 1, 200, 201, 100_000])
+"""Numbers of offending rows. Great Expectations lists at most 200 of their values, but all of their indices."""
+
+
+def first_five(count: int, value: Any) -> tuple[dict[str, Any], ...]:
+    return tuple({"row": row, "id": f"r{row}", "value": value} for row in range(min(count, 5)))
+
+
+def test_every_expectation_is_counted_below() -> None:
+    made = {name for name, maker in vars(expect).items() if inspect.isfunction(maker) and not name.startswith("_")}
+    tried = {*ON_ROWS, *WITH_A_LIMIT, "mean_between", "at_least"} - {"unique together"}
+    assert made - {"library", "disable_telemetry"} == tried
+
+
+@COUNTS
+def test_any_number_of_rows_may_offend(count: int) -> None:
+    """Two rows at least violate uniqueness, so one alone does not."""
+    table = Table("many", offending(count), ("row", "id"), [expectation for expectation, _ in ON_ROWS.values()])
+    for (name, (_, value)), result in zip(ON_ROWS.items(), validate(table), strict=True):
+        expected = 0 if count == 1 and name.startswith("unique") else count
+        assert (result.violations, result.success) == (expected, expected == 0), name
+        assert result.rows == first_five(expected, value), name
+        if expected > 5:
+            assert result.sentence().endswith(f"; and {count - 5} more"), name
+
+
+@COUNTS
+@pytest.mark.parametrize("name", WITH_A_LIMIT)
+def test_any_number_of_rows_may_offend_within_a_limit_and_beyond(name: str, count: int) -> None:
+    (maker, value), frame = WITH_A_LIMIT[name], offending(count)
+    share = count / len(frame)
+    limits = [maker(share), maker(max(0.0, share - 0.5 / len(frame)))]
+    within, beyond = validate(Table("many", frame, ("row", "id"), limits))
+    assert (within.success, beyond.success) == (True, count == 0)
+    for result in (within, beyond):
+        assert (result.violations, result.of) == (count, len(frame))
+        assert result.rows == first_five(count, value)
+
+
+@COUNTS
+def test_aggregates_of_any_number_of_rows(count: int) -> None:
+    frame = offending(count)
+    rows, mean = len(frame), count / len(frame)
+    asked = [
+        expect.mean_between("number", 0, mean, "within"),
+        expect.mean_between("number", mean + 0.01, 1, "beyond"),
+        expect.at_least(rows, "within"),
+        expect.at_least(rows + 1, "beyond"),
+    ]
+    results = validate(Table("many", frame, ("row", "id"), asked))
+    assert [(result.success, result.violations) for result in results] == [(True, 0), (False, 1)] * 2
+    assert [result.observed for result in results] == [mean, mean, rows, rows]
+    assert [result.rows for result in results] == [()] * 4

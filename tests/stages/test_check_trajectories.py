@@ -241,6 +241,13 @@ def test_more_than_five_offending_rows_are_counted(layout: Layout) -> None:
     assert "row 5" not in message
 
 
+def test_hundreds_of_malformed_actions_pass_within_the_limit_and_stop_beyond_it(layout: Layout) -> None:
+    save([replace(TRAJECTORIES[2], id=f"t-{n}") for n in range(201)], Trajectory, layout.trajectories)
+    assert "steps.malformed: 201 of 402 rows" in stopped(layout, max_malformed_rate=0.49)
+    check_trajectories.run(params(max_malformed_rate=0.5), layout)
+    assert load_json(layout.quality("trajectories"))["statistics"]["malformed_rate"] == 0.5
+
+
 def test_a_corrupted_file_is_named(layout: Layout) -> None:
     data = bytearray(layout.trajectories.read_bytes())
     data[len(data) // 2 :] = b""

@@ -148,12 +148,12 @@ def publish(report: Report, layout: Layout) -> None:
 
 def _result(table: Table, answer: Any) -> Result:
     config, found = answer.expectation_config, answer.result
-    column = config.kwargs.get("column") or ", ".join(config.kwargs.get("column_list", ()))
+    columns = [config.kwargs["column"]] if "column" in config.kwargs else list(config.kwargs.get("column_list", ()))
+    column = ", ".join(columns)
     if not found:
         raise GateError(f"{config.type} on {table.name}.{column} could not be evaluated: {answer.exception_info}")
     aggregate = "observed_value" in found
-    indices = found.get("unexpected_index_list", ())
-    values = found.get("unexpected_list", ())
+    indices = list(found.get("unexpected_index_list", ()))[:SHOWN_ROWS]
     return Result(
         table=table.name,
         name=config.type,
@@ -162,19 +162,20 @@ def _result(table: Table, answer: Any) -> Result:
         violations=int(not answer.success) if aggregate else found["unexpected_count"],
         of=1 if aggregate else found["element_count"] - found.get("missing_count", 0),
         observed=_plain(found["observed_value"]) if aggregate else None,
-        rows=tuple(_row(table, i, value) for i, value in list(zip(indices, values, strict=True))[:SHOWN_ROWS]),
+        rows=tuple(_row(table, index, columns) for index in indices),
         meaning=config.meta["meaning"],
     )
 
 
-def _row(table: Table, index: int, value: Any) -> dict[str, Any]:
-    return {key: _plain(table.frame.at[index, key]) for key in table.key} | {"value": _plain(value)}
+def _row(table: Table, index: int, columns: Sequence[str]) -> dict[str, Any]:
+    """One row of a report. The value is read from the frame, because Great Expectations' list of values may be cut."""
+    named = {key: _plain(table.frame.at[index, key]) for key in table.key}
+    values = [_plain(table.frame.at[index, column]) for column in columns]
+    return named | {"value": values[0] if len(values) == 1 else ", ".join(str(value) for value in values)}
 
 
 def _plain(value: Any) -> Any:
-    """A cell as a JSON value: numpy scalars unwrapped, NaN as None, a dict's values joined, long text cut."""
-    if isinstance(value, dict):
-        return ", ".join(f"{_plain(item)}" for item in value.values())
+    """A cell as a JSON value: numpy scalars unwrapped, NaN as None, long text cut."""
     if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
         value = value.item()
     if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
