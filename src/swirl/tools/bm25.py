@@ -8,7 +8,6 @@ Its own vocabulary is not used, because its order is that of a set, which differ
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,18 +16,13 @@ import numpy as np
 
 from swirl.core.errors import DataError
 from swirl.core.types import Passage
+from swirl.tools.words import indexed, words
 
 if TYPE_CHECKING:
     import bm25s
 
-_WORD = re.compile(r"\w+")
 _BATCH_CELLS = 4_000_000
 """Maximum number of scores (queries x passages) held at a time, 8 bytes each."""
-
-
-def words(text: str, stopwords: Collection[str] = ()) -> list[str]:
-    """The lower-case words of `text` (runs of letters, digits and underscores) that are not stopwords."""
-    return [word for word in _WORD.findall(text.lower()) if word not in stopwords]
 
 
 class BM25:
@@ -59,7 +53,7 @@ class BM25:
         tokens = [
             [
                 vocabulary.setdefault(word, len(vocabulary))
-                for word in words(f"{passage.title} {passage.text}", left_out)
+                for word in indexed(f"{passage.title} {passage.text}", left_out)
             ]
             for passage in passages
         ]

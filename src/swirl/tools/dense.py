@@ -20,7 +20,7 @@ import numpy as np
 
 from swirl.core.checksums import checksum
 from swirl.core.errors import ModelError, SwirlError
-from swirl.tools.bm25 import words
+from swirl.tools.words import words
 
 FILE = "passages.faiss"
 """The file of an index folder that holds the vectors."""

@@ -16,9 +16,8 @@ from typing import Any, Protocol
 from swirl.core import records
 from swirl.core.errors import DataError
 from swirl.core.types import ActionKind, Passage
-from swirl.tools.bm25 import BM25, words
-
-__all__ = ["NO_RESULT", "RETRIEVERS", "Embedding", "Search", "build", "words"]
+from swirl.tools.bm25 import BM25
+from swirl.tools.words import words
 
 NO_RESULT = "no result"
 """The observation of a query that finds nothing: no passage has any of its words (bm25), or it has no word (dense)."""
