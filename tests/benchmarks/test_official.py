@@ -148,6 +148,36 @@ def test_easy_questions_leave_the_train_split_and_their_passages_stay(as_list: W
     assert read("hotpotqa", "sample", path).dropped_easy == 0
 
 
+@pytest.mark.parametrize("level", [..., None], ids=["left out", "null"])
+def test_hotpotqa_without_levels_keeps_all_its_questions_and_says_so(level: object, as_list: Write) -> None:
+    path = as_list(changed("hotpotqa", level=level), {**HOTPOTQA, "_id": "h2", "level": "easy"})
+    with (
+        pytest.warns(UserWarning, match="90,447"),
+        pytest.warns(UserWarning, match=r"rows\.json: rows without a level: 1; they stay, although some may be easy"),
+    ):
+        loaded = read("hotpotqa", "train", path)
+    assert [q.id for q in loaded.questions] == ["hotpotqa/train/h1"]
+    assert loaded.dropped_easy == 1
+    with pytest.warns(UserWarning, match="90,447") as said:
+        assert len(read("hotpotqa", "train", path, drop_easy=False).questions) == 2
+    assert not [one for one in said if "without a level" in str(one.message)]
+    assert len(read("hotpotqa", "sample", path).questions) == 2
+
+
+def test_hotpotqa_titles_may_be_composed_or_not(as_list: Write) -> None:
+    row = changed(
+        "hotpotqa", supporting_facts=[["Cafe\u0301", 0]], context=[["Caf\u00e9", ["It is red."]], ["Orrin", ["No."]]]
+    )
+    assert read("hotpotqa", "sample", as_list(row)).support == {"hotpotqa/sample/h1": ["hotpotqa/sample/0"]}
+
+
+@pytest.mark.parametrize("answerable", [..., None], ids=["left out", "null"])
+def test_musique_without_answerable_is_answerable(answerable: object, as_lines: Write) -> None:
+    without = read("musique", "sample", as_lines(changed("musique", answerable=answerable)))
+    assert without == read("musique", "sample", as_lines(MUSIQUE))
+    assert (len(without.questions), without.unanswerable) == (1, 0)
+
+
 def test_support_that_the_file_does_not_hold_is_left_out(as_list: Write) -> None:
     missing = {**HOTPOTQA, "_id": "h2", "supporting_facts": [["Larkhall", 0], ["Elsewhere", 0]]}
     blank = {**HOTPOTQA, "_id": "h3", "context": [*HOTPOTQA["context"][:2], ["Edda Morn", [" ", ""]]]}
@@ -222,7 +252,7 @@ BAD: list[tuple[str, object, str]] = [
     ("hotpotqa", changed("hotpotqa", answer=""), "field 'answer': expected a text that is not blank, got ''"),
     ("hotpotqa", changed("hotpotqa", _id=...), "field 'id': expected a text, got nothing"),
     ("hotpotqa", changed("hotpotqa", _id=5), "field '_id': expected a text, got 5"),
-    ("hotpotqa", changed("hotpotqa", level=...), "field 'level': expected a text, got nothing"),
+    ("hotpotqa", changed("hotpotqa", level=3), "field 'level': expected a text, got 3"),
     ("hotpotqa", changed("hotpotqa", context=[]), r"field 'context': expected a list of at least 1, got \[\]"),
     ("hotpotqa", changed("hotpotqa", context="a"), "field 'context': expected a list of at least 1, got 'a'"),
     ("hotpotqa", changed("hotpotqa", context=[["T", []]]), "field 'context': expected at least one passage with text"),
@@ -392,6 +422,14 @@ def test_selecting_keeps_the_order_of_the_file_and_lists_what_is_missing(as_line
     assert missing == ["x", "y"]
     with pytest.raises(DataError, match="id 'a' is that of two questions: cofca/test/a and cofca/test/a"):
         select([*questions, *read("cofca", "test", tmp_path / "rows.jsonl").questions], ids)
+
+
+def test_listed_ids_may_be_composed_or_not(as_lines: Write, tmp_path: Path) -> None:
+    rows = [{**COFCA, "id": "e\u0301"}, {**COFCA, "id": "\u00fc"}]
+    ids = tmp_path / "ids.txt"
+    ids.write_text("u\u0308\n\u00e9\n", encoding="utf-8")
+    chosen, missing = select(read("cofca", "test", as_lines(*rows)).questions, ids)
+    assert ([q.id for q in chosen], missing) == (["cofca/test/\u00fc", "cofca/test/e\u0301"], [])
 
 
 @pytest.mark.parametrize(

@@ -192,6 +192,44 @@ def test_a_bad_text_file_is_named_or_skipped(content: bytes | None, message: str
         assert len(read_corpus("staff", tmp_path, on_bad_row="skip").passages) == 1
 
 
+@pytest.mark.parametrize(("on_disk", "written"), [("e\u0301", "\u00e9"), ("\u00e9", "e\u0301")], ids=["NFD", "NFC"])
+def test_accents_compare_equal_however_they_are_written(on_disk: str, written: str, tmp_path: Path) -> None:
+    """macOS lists a file name with its accents apart, and an editor writes them composed."""
+    folder = tmp_path / "handbook"
+    (folder / f"caf{on_disk}s").mkdir(parents=True)
+    (folder / f"caf{on_disk}s/men{on_disk}.txt").write_text("Tea and cake.", encoding="utf-8")
+    corpus = read_corpus("staff", folder)
+    assert corpus.passages == [Passage("staff/caf\u00e9s/men\u00e9.txt#0", "men\u00e9", "Tea and cake.")]
+    support = [f"men{written}", f"caf{written}s/men{written}.txt#0"]
+    rows = [{**QUESTIONS[0], "support": [one], "id": str(n)} for n, one in enumerate(support)]
+    loaded = read_questions(lines(tmp_path / "q.jsonl", rows), corpus)
+    assert list(loaded.support.items()) == [
+        ("staff/train/0", ["staff/caf\u00e9s/men\u00e9.txt#0"]),
+        ("staff/train/1", ["staff/caf\u00e9s/men\u00e9.txt#0"]),
+    ]
+
+    titled = [{"id": f"p{on_disk}", "title": f"T{on_disk}", "text": "Tea."}]
+    corpus = read_corpus("staff", lines(tmp_path / "c.jsonl", titled))
+    rows = [{**QUESTIONS[0], "support": [f"{one}{written}"], "id": one} for one in ("p", "T")]
+    loaded = read_questions(lines(tmp_path / "q.jsonl", rows), corpus)
+    assert loaded.support == {"staff/train/p": ["staff/p\u00e9"], "staff/train/T": ["staff/p\u00e9"]}
+
+
+def test_ids_that_differ_only_in_how_accents_are_written_are_refused(tmp_path: Path) -> None:
+    both = [{**QUESTIONS[2], "id": "\u00e9"}, {**QUESTIONS[2], "id": "e\u0301"}]
+    with pytest.raises(DataError, match=r"q\.jsonl, line 2, field 'id': expected an id that line 1 does not have"):
+        read_questions(lines(tmp_path / "q.jsonl", both), None)
+
+
+def test_files_whose_names_differ_only_in_how_accents_are_written_are_refused(tmp_path: Path) -> None:
+    for name in ("\u00e9.txt", "e\u0301.txt"):
+        (tmp_path / name).write_text(f"In {name}.", encoding="utf-8")
+    if len(list(tmp_path.iterdir())) == 1:
+        pytest.skip("this file system takes both names for one")
+    with pytest.raises(DataError, match="field 'name': expected a name that no other file has, however its accents"):
+        read_corpus("staff", tmp_path)
+
+
 def test_a_file_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / os.fsdecode(b"\xff.txt")).write_text("Text.", encoding="utf-8")
     with pytest.raises(DataError, match=r"\?\.txt, field 'name': expected a text of whole characters"):

@@ -14,8 +14,10 @@ from swirl.benchmarks.rows import (
     Pair,
     Row,
     any_text,
+    composed,
     filled,
     items,
+    missing,
     some_items,
     some_text,
     text,
@@ -23,18 +25,21 @@ from swirl.benchmarks.rows import (
 
 
 def parse(row: Fields, number: int) -> Row:
-    """Always two hops; a passage is a paragraph, and a supporting one has a title that a supporting fact names."""
+    """Always two hops; a passage is a paragraph, and a supporting one has a title that a supporting fact names.
+
+    A row may lack `level`: nobody knows then whether it is easy.
+    """
     context = filled(_context(row.get("context", NOTHING)), "context")
     titles = _supporting_titles(row.get("supporting_facts", NOTHING))
-    support = tuple(pair for pair in context if pair[0] in titles)
+    support = tuple(pair for pair in context if composed(pair[0]) in titles)
     return Row(
         id=text(row, "_id" if "_id" in row else "id"),
         text=text(row, "question"),
         answers=(text(row, "answer"),),
         hops=2,
         context=context,
-        support=support if titles == {title for title, _ in support} else None,
-        easy=text(row, "level") == "easy",
+        support=support if titles == {composed(title) for title, _ in support} else None,
+        easy=None if missing(row, "level") else text(row, "level") == "easy",
     )
 
 
@@ -66,7 +71,7 @@ def _supporting_titles(value: object) -> set[str]:
     else:
         facts = some_items(value, "supporting_facts")
         titles = [some_items(fact, "supporting_facts", least=2, most=2)[0] for fact in facts]
-    return {some_text(title, "supporting_facts") for title in titles}
+    return {composed(some_text(title, "supporting_facts")) for title in titles}
 
 
 FORMAT = Format(parse, ("search",), "search", {"train": 90_447, "dev": 7405, "validation": 7405, "evaluation": 7405})

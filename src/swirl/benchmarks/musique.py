@@ -8,12 +8,28 @@ StackPlanner (Zhang et al.), whose three splits sum to 24,814 (the paper's abstr
 
 from __future__ import annotations
 
-from swirl.benchmarks.rows import NOTHING, Fields, Format, Row, any_text, fields_of, filled, flag, items, text, texts
+from swirl.benchmarks.rows import (
+    NOTHING,
+    Fields,
+    Format,
+    Row,
+    any_text,
+    fields_of,
+    filled,
+    flag,
+    items,
+    missing,
+    text,
+    texts,
+)
 
 
 def parse(row: Fields, number: int) -> Row | None:
-    """The answer and its aliases are accepted; hops are the steps of the decomposition; None when unanswerable."""
-    if not flag(row, "answerable"):
+    """The answer and its aliases are accepted; hops are the steps of the decomposition; None when unanswerable.
+
+    A row without `answerable` is answerable, because it has an answer.
+    """
+    if not missing(row, "answerable") and not flag(row, "answerable"):
         return None
     paragraphs = [fields_of(value, "paragraphs") for value in items(row, "paragraphs", least=1)]
     titles = [any_text(p.get("title", NOTHING), "title") for p in paragraphs]

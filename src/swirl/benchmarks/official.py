@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from swirl.benchmarks import beerqa, cofca, gsm8k, hotpotqa, musique
-from swirl.benchmarks.rows import Format, Pair, Parsed, Row, Skipped, parse_rows
+from swirl.benchmarks.rows import Format, Pair, Parsed, Row, Skipped, composed, parse_rows
 from swirl.core.errors import DataError
 from swirl.core.types import Passage, Question
 
@@ -56,7 +56,8 @@ def read(
     Ids are `<name>/<split>/<official id>` and, of passages, `<name>/<split>/<number>`. `drop_easy` leaves out
     HotPotQA's easy questions where the split is `train`. `on_bad_row` is `raise` or `skip`.
 
-    Warns when an official split does not have the expected number of rows with an answer, and when rows are skipped.
+    Warns when an official split does not have the expected number of rows with an answer, when rows are skipped, and
+    when easy questions are to be left out but rows do not say how hard they are: those stay.
     Raises `DataError`: for a bad row, naming file, row, field, value and what is expected; for a file that cannot be
     read at all or that leaves no question; and for arguments that are not known.
     """
@@ -65,6 +66,9 @@ def read(
     parsed = parse_rows(form.parse, paths, on_bad_row, form.wrapper)
     where = " and ".join(str(part) for part in paths)
     _check_count(form.counts.get(split), parsed, where, f"{name} {split}")
+    unsaid = sum(row.easy is None for row in parsed.rows) if drop_easy and split == "train" else 0
+    if unsaid:
+        warnings.warn(f"{where}: rows without a level: {unsaid}; they stay, although some may be easy", stacklevel=2)
     dropped = {row.id for row in parsed.rows if row.easy and drop_easy and split == "train"}
     kept = [row for row in parsed.rows if row.id not in dropped]
     check_rest(where, parsed, kept, len(dropped))
@@ -117,7 +121,8 @@ def check_rest(where: str, parsed: Parsed[Row], kept: Sequence[Row], easy: int =
 def select(questions: Sequence[Question], path: Path) -> tuple[list[Question], list[str]]:
     """(the questions that a file of official ids lists, in its order; the listed ids that no question has).
 
-    The file is text with one id per line; blank lines are skipped. Raises `DataError` for a file that cannot be
+    The file is text with one id per line; blank lines are skipped, and accents compare equal however they are written.
+    Raises `DataError` for a file that cannot be
     read, holds no id or holds one twice, and for questions that share an official id.
     """
     try:
@@ -128,7 +133,7 @@ def select(questions: Sequence[Question], path: Path) -> tuple[list[Question], l
         raise DataError(f"{path} is not UTF-8: byte {error.start}: {error.reason}; expected one id a line") from None
     wanted: dict[str, int] = {}
     for number, line in enumerate(lines, 1):
-        listed = line.strip()
+        listed = composed(line.strip())
         if listed in wanted:
             raise DataError(f"{path}, line {number}: id {listed!r} stands in line {wanted[listed]} too")
         if listed:
@@ -137,7 +142,7 @@ def select(questions: Sequence[Question], path: Path) -> tuple[list[Question], l
         raise DataError(f"{path} holds no id; expected one a line")
     known: dict[str, Question] = {}
     for question in questions:
-        official = question.id.removeprefix(f"{question.benchmark}/{question.split}/")
+        official = composed(question.id.removeprefix(f"{question.benchmark}/{question.split}/"))
         if known.setdefault(official, question) is not question:
             raise DataError(f"id {official!r} is that of two questions: {known[official].id} and {question.id}")
     return [known[name] for name in wanted if name in known], [name for name in wanted if name not in known]

@@ -1,4 +1,8 @@
-"""A user's own task: questions as JSON lines, a corpus as JSON lines or text files; docs/benchmarks.md shows both."""
+"""A user's own task: questions as JSON lines, a corpus as JSON lines or text files; docs/benchmarks.md shows both.
+
+Ids and the names of files become composed letters (NFC), and `support` is compared so: some systems write an accent in
+a file's name as a character of its own, where an editor does not.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from swirl.benchmarks.official import Loaded, check_rest
-from swirl.benchmarks.rows import NOTHING, BadRow, Fields, Pair, Row, Skipped, any_text, parse_rows, text, texts
+from swirl.benchmarks.rows import (
+    NOTHING,
+    BadRow,
+    Fields,
+    Pair,
+    Row,
+    Skipped,
+    any_text,
+    composed,
+    parse_rows,
+    text,
+    texts,
+)
 from swirl.core.errors import DataError
 from swirl.core.types import Passage, Question
 
@@ -26,7 +42,7 @@ class Corpus:
     passages: list[Passage]
     """Each title and text once, in order of first appearance."""
     known: Mapping[str, tuple[str, ...]]
-    """Id or title, as the user may write it in `support` -> ids of the passages meant."""
+    """Id or title, composed, as the user may write it in `support` -> ids of the passages meant."""
     files: tuple[Path, ...]
     """The files that were read."""
     rows: int
@@ -94,15 +110,16 @@ def _question(row: Fields, known: Mapping[str, tuple[str, ...]]) -> Row:
         raise BadRow("hops", hops, "a whole number from 0 to 1000")
     support: list[Pair] = []
     for entry in texts(row, "support") if "support" in row else ():
-        if entry not in known:
+        if composed(entry) not in known:
             raise BadRow("support", entry, "the id or the title of a passage of the corpus")
-        support += [(entry, passage) for passage in known[entry]]
-    return Row(text(row, "id"), text(row, "question"), texts(row, "answers", least=1), hops, support=tuple(support))
+        support += [(entry, passage) for passage in known[composed(entry)]]
+    identifier, answers = composed(text(row, "id")), texts(row, "answers", least=1)
+    return Row(identifier, text(row, "question"), answers, hops, support=tuple(support))
 
 
 def _passage(row: Fields, number: int) -> Passage:
     return Passage(
-        id=text(row, "id") if "id" in row else str(number),
+        id=composed(text(row, "id")) if "id" in row else str(number),
         title=any_text(row.get("title", NOTHING), "title"),
         text=text(row, "text"),
     )
@@ -110,7 +127,8 @@ def _passage(row: Fields, number: int) -> Passage:
 
 def _from_folder(name: str, folder: Path, on_bad_row: str) -> Corpus:
     """Every .txt and .md file below the folder, hidden ones left out, in the order of their paths."""
-    inside = sorted(path for path in folder.rglob("*") if path.is_file() and not _hidden(path.relative_to(folder)))
+    found = (path for path in folder.rglob("*") if path.is_file() and not _hidden(path.relative_to(folder)))
+    inside = sorted(found, key=lambda path: Path(composed(str(path))))
     files = [path for path in inside if path.suffix.lower() in (".txt", ".md")]
     if not files:
         raise DataError(f"{folder} holds no .txt or .md file; it holds {len(inside)} others")
@@ -119,12 +137,17 @@ def _from_folder(name: str, folder: Path, on_bad_row: str) -> Corpus:
         warnings.warn(f"{folder}: files that are neither .txt nor .md are left out: {others}", stacklevel=3)
     passages: list[Passage] = []
     skipped: list[Skipped] = []
+    places: set[str] = set()
     for file in files:
-        place = file.relative_to(folder).as_posix()
+        place = composed(file.relative_to(folder).as_posix())
         try:
             any_text(place, "name")
+            if place in places:
+                raise BadRow("name", place, "a name that no other file has, however its accents are written")
+            places.add(place)
             pieces = list(split_text(_text_of(file)))
-            passages += [Passage(f"{place}#{number}", file.stem, piece) for number, piece in enumerate(pieces)]
+            title = composed(file.stem)
+            passages += [Passage(f"{place}#{number}", title, piece) for number, piece in enumerate(pieces)]
             if not pieces:
                 raise BadRow("", "", "a text file that is not blank")
         except BadRow as bad:
@@ -193,7 +216,7 @@ def _corpus(name: str, rows: Sequence[Passage], files: tuple[Path, ...], count: 
         pair = (row.title, row.text)
         kept = first.setdefault(pair, Passage(f"{name}/{row.id}", *pair))
         by_id[row.id] = (kept.id,)
-        by_title.setdefault(row.title, {})[kept.id] = None
+        by_title.setdefault(composed(row.title), {})[kept.id] = None
     known = {**{title: tuple(ids) for title, ids in by_title.items()}, **by_id}
     return Corpus(list(first.values()), known, files, count, skipped)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import codecs
 import json
 import reprlib
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +50,8 @@ class Row:
     context: tuple[Pair, ...] = ()
     support: tuple[Pair, ...] | None = ()
     """The passages of the context that the answer rests on; None when one of them is not in the context."""
-    easy: bool = False
+    easy: bool | None = False
+    """None where the benchmark has easy questions and the row does not say whether it is one."""
     solution: str = ""
     """The written golden solution, where the file has one."""
 
@@ -237,6 +239,16 @@ def any_text(value: object, field: str) -> str:
     except UnicodeEncodeError:
         _refuse(field, value, "a text of whole characters")
     return value.strip()
+
+
+def composed(text: str) -> str:
+    """The text with composed letters (NFC), so that texts that Unicode calls equivalent are equal."""
+    return unicodedata.normalize("NFC", text)
+
+
+def missing(row: Fields, field: str) -> bool:
+    """Whether the row does not have the field, or has null there, as Parquet must."""
+    return row.get(field) is None
 
 
 def flag(row: Fields, field: str) -> bool:
