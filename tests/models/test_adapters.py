@@ -5,6 +5,10 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +20,7 @@ from swirl.comb.logprobs import action_logprobs
 from swirl.core.errors import ModelError
 from swirl.models import adapters
 from swirl.models.loading import load_chat, load_model, load_tokenizer, save
+from swirl.models.pointers import write_pointer
 from swirl.rl.checkpoints import Checkpoints
 from swirl.rl.trainer import Trainer
 from swirl.rollout.engine import Policy
@@ -23,6 +28,13 @@ from tests import tiny
 from tests.rl.test_trainer import BATCH, CHAT, SETTINGS, Rewards, weights
 
 IDS = torch.tensor([[3, 4, 5, 6, 7, 8]])
+FILES = {
+    "model.json",
+    "adapter_config.json",
+    "adapter_model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+}
 
 
 def moved(model: Any, seed: int = 1) -> Any:
@@ -147,9 +159,9 @@ def project(tmp_path: Path) -> Path:
 def test_an_adapter_s_folder_holds_no_base_and_loads_by_its_pointer(project: Path) -> None:
     model = moved(adapted(load_model(project / "base", "cpu", "eager")))
     after = model(input_ids=IDS).logits
-    save(model, None, project / "swirl", project / "base")
+    save(model, CHAT.tokenizer, project / "swirl", project / "base", project.parent)
     names = {path.name: path.read_bytes() for path in (project / "swirl").iterdir()}
-    assert names.keys() == {"model.json", "adapter_config.json", "adapter_model.safetensors"}
+    assert names.keys() - {"chat_template.jinja"} == FILES
     assert json.loads(names["model.json"])["model"] == "../base"
     assert str(project).encode() not in b"".join(names.values())
     loaded = load_model(project / "swirl", "cpu", "eager")
@@ -157,7 +169,7 @@ def test_an_adapter_s_folder_holds_no_base_and_loads_by_its_pointer(project: Pat
     assert not loaded.training and not any(p.requires_grad for p in loaded.parameters())
     assert load_chat(project / "swirl").prompt("born Oslo") == CHAT.prompt("born Oslo")
     assert len(load_tokenizer(project / "swirl")) == len(CHAT.tokenizer)
-    save(model, None, project / "again", project / "base")
+    save(model, CHAT.tokenizer, project / "again", project / "base", project.parent)
     assert {path.name: path.read_bytes() for path in (project / "again").iterdir()} == names
 
     from peft import PeftModel
@@ -167,9 +179,87 @@ def test_an_adapter_s_folder_holds_no_base_and_loads_by_its_pointer(project: Pat
     assert torch.equal(theirs(input_ids=IDS).logits, after)
 
 
+def log_probabilities(model: Any) -> torch.Tensor:
+    with torch.no_grad():
+        return model(input_ids=IDS).logits.float().log_softmax(-1)
+
+
+@pytest.mark.parametrize("where", ["in the project", "behind a pointer in it", "at an absolute path"])
+def test_transformers_and_peft_load_the_folder_alone(
+    where: str, project: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from peft import AutoPeftModelForCausalLM
+    from safetensors.torch import load_file
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    named = "./models/base"
+    if where != "in the project":
+        away = where == "at an absolute path"
+        place = (tmp_path_factory.mktemp("away") if away else project.parent) / "weights"
+        (project / "base").rename(place)
+        named = str(place) if away else "./weights"
+        write_pointer(project / "base", named, root=project.parent)
+    model = moved(adapted(load_model(project / "base", "cpu", "eager")))
+    wanted = log_probabilities(model)
+    save(model, CHAT.tokenizer, project / "swirl", project / "base", project.parent)
+    config = json.loads((project / "swirl/adapter_config.json").read_text())
+    assert (config["base_model_name_or_path"], config["task_type"]) == (named, "CAUSAL_LM")
+    monkeypatch.chdir("/" if where == "at an absolute path" else project.parent)
+    folder = project / "swirl" if where == "at an absolute path" else Path("models/swirl")
+    whole = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager")
+    peft = AutoPeftModelForCausalLM.from_pretrained(str(folder), attn_implementation="eager")
+    for theirs in (whole, peft):
+        torch.testing.assert_close(log_probabilities(theirs), wanted, rtol=0, atol=1e-6)
+    ids = CHAT.tokenizer("born Oslo")["input_ids"]
+    assert AutoTokenizer.from_pretrained(folder)("born Oslo")["input_ids"] == ids
+    peft.save_pretrained(project / "theirs")
+    names = [load_file(project / name / "adapter_model.safetensors").keys() for name in ("theirs", "swirl")]
+    assert names[0] == names[1]
+
+
+def test_peft_loads_the_commit_of_a_hub_model(project: Path, tmp_path: Path) -> None:
+    """From the hub's cache alone, in which main has moved to another commit since."""
+    cache, commits = tmp_path / "cache/hub/models--org--tiny", ("0" * 40, "1" * 40)
+    for commit in commits:
+        shutil.copytree(project / "base", cache / "snapshots" / commit)
+    (cache / "refs").mkdir()
+    (cache / "refs/main").write_text(commits[1], encoding="utf-8")
+    save(tiny.qwen3(len(CHAT.tokenizer), seed=5).float(), CHAT.tokenizer, cache / "snapshots" / commits[1])
+    model = moved(adapted(load_model(project / "base", "cpu", "eager")))
+    write_pointer(project / "pointed", str(project / "base"))
+    pointer = json.loads((project / "pointed/model.json").read_text()) | {"model": "org/tiny", "revision": commits[0]}
+    (project / "pointed/model.json").write_text(json.dumps(pointer), encoding="utf-8")
+    save(model, CHAT.tokenizer, project / "swirl", project / "pointed", project.parent)
+    code = (
+        "import json, sys, torch; from peft import AutoPeftModelForCausalLM as Peft\n"
+        "from transformers import AutoModelForCausalLM as Whole; from swirl.models.loading import load_model\n"
+        "from pathlib import Path; eager = {'attn_implementation': 'eager'}; ids = torch.tensor([[3, 4, 5, 6, 7, 8]])\n"
+        "made = [Peft.from_pretrained(sys.argv[1], **eager), load_model(Path(sys.argv[1]), 'cpu', 'eager'),\n"
+        f"    Whole.from_pretrained(sys.argv[1], revision={commits[0]!r}, **eager)]\n"
+        "print(json.dumps([m(input_ids=ids).logits.float().log_softmax(-1).tolist() for m in made]))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(project / "swirl")],
+        cwd="/",
+        env={
+            **os.environ,
+            "HF_HOME": str(tmp_path / "cache"),
+            "HF_HUB_OFFLINE": "1",
+            "PYTHONPATH": os.pathsep.join(sys.path),
+        },
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    for theirs in json.loads(done.stdout):
+        torch.testing.assert_close(torch.tensor(theirs), log_probabilities(model), rtol=0, atol=1e-6)
+
+
 def test_a_base_that_changed_under_an_adapter_is_refused(project: Path) -> None:
     model = adapted(load_model(project / "base", "cpu", "eager"))
-    save(model, None, project / "swirl", project / "base")
+    save(model, CHAT.tokenizer, project / "swirl", project / "base")
     save(tiny.qwen3(len(CHAT.tokenizer), seed=5).float(), CHAT.tokenizer, project / "base")
     with pytest.raises(ModelError, match=r"model.safetensors in .*models/base is not what it was"):
         load_model(project / "swirl", "cpu", "eager")
@@ -185,7 +275,7 @@ def test_a_base_that_changed_under_an_adapter_is_refused(project: Path) -> None:
     ],
 )
 def test_an_adapter_that_does_not_fit_is_refused(change: dict[str, Any], message: str, project: Path) -> None:
-    save(adapted(load_model(project / "base", "cpu", "eager")), None, project / "swirl", project / "base")
+    save(adapted(load_model(project / "base", "cpu", "eager")), CHAT.tokenizer, project / "swirl", project / "base")
     path = project / "swirl/adapter_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change), encoding="utf-8")
     with pytest.raises(ModelError, match=message):

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from swirl.cli.ask import ask, show
@@ -22,6 +23,8 @@ from swirl.core.layout import Layout
 from swirl.core.records import load_json
 from swirl.core.seeds import derive
 from swirl.core.types import Question, Stop, Trajectory
+from swirl.models.adapters import add
+from swirl.models.loading import load_model, load_tokenizer, save
 from swirl.models.pointers import NAME as POINTER
 from swirl.models.pointers import point_to_same
 from swirl.serving.agent import MAX_QUESTION, Acted, Agent, Ended, Observed, as_dict, result, thought
@@ -354,6 +357,30 @@ def test_a_pointer_is_followed_into_the_bundle(layout: Layout, tmp_path: Path) -
     shutil.rmtree(copy.root)
     assert answers(folder) == "Oslo"
     assert weights_digest(folder / "models/swirl") == before
+
+
+def test_an_adapter_in_a_bundle_names_the_base_beside_it(
+    layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    copy, folder = asked.copy(layout, tmp_path / "copy"), tmp_path / "bundle"
+    shutil.move(copy.model("swirl"), copy.model("base"))
+    model = load_model(copy.model("base"), "cpu", "eager")
+    add(model, 2, 4, ["all-linear"], seed=1)
+    save(model, load_tokenizer(copy.model("base")), copy.model("swirl"), copy.model("base"), copy.root)
+    assert write_bundle(folder, asked.params_of(copy), copy, 100.0)
+    small = tmp_path / "small"
+    assert not write_bundle(small, asked.params_of(copy), copy, 0.001)
+    config = "models/swirl/adapter_config.json"
+    assert load_json(small / config)["base_model_name_or_path"] == str(copy.model("base").resolve())
+    shutil.rmtree(copy.root)
+    assert load_json(folder / config)["base_model_name_or_path"] == "./models/weights"
+    assert answers(folder) == "Oslo"
+    monkeypatch.chdir(folder)
+    ids = torch.tensor([[1, 2, 3]])
+    loaded = AutoModelForCausalLM.from_pretrained("models/swirl", attn_implementation="eager")
+    assert torch.equal(loaded(input_ids=ids).logits, model(input_ids=ids).logits)
 
 
 def test_the_weights_decide_the_digest(layout: Layout, tmp_path: Path) -> None:

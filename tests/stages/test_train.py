@@ -200,7 +200,10 @@ def test_an_adapter_is_trained_saved_and_evaluated(item: str, pointed: bool, par
     assert fingerprint("", [], [copy.model("base"), place]) == before
     assert follow(copy.model(item)) == (place, False)
     files = {path.name for path in copy.model(item).iterdir()}
-    assert files == {"model.json", "adapter_config.json", "adapter_model.safetensors"}
+    tokenizer = {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}
+    assert files - tokenizer == {"model.json", "adapter_config.json", "adapter_model.safetensors"}
+    named = load_json(copy.model(item) / "adapter_config.json")["base_model_name_or_path"]
+    assert named == ("./elsewhere" if pointed else "./models/base")
     base, policy = (load_policy(tuned, copy.model(name), name) for name in ("base", item))
     ids = torch.tensor([policy.chat.prompt("What is 3 + 4?")])
     with torch.no_grad():

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from swirl.core.errors import ModelError
-from swirl.models.pointers import point_to_same
+from swirl.models.pointers import point_to_same, target_of
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."
@@ -64,8 +64,11 @@ def switched_off(model: Any) -> Iterator[None]:
             layer.enable_adapters(True)
 
 
-def save(model: Any, base: Path, folder: Path) -> None:
-    """Save the adapter as peft does, with a pointer to the base in folder `base` instead of a copy of its weights."""
+def save(model: Any, base: Path, folder: Path, root: Path) -> None:
+    """Save the adapter as peft does, with a pointer to the base in folder `base` instead of a copy of its weights.
+
+    `root` is the project's folder, see `name_base`.
+    """
     from peft import get_peft_model_state_dict
     from safetensors.torch import save_file
 
@@ -75,11 +78,26 @@ def save(model: Any, base: Path, folder: Path) -> None:
         {_PREFIX + name.removeprefix(_PREFIX): value.detach().cpu().contiguous() for name, value in state.items()},
         folder / WEIGHTS,
     )
-    # Sets are sorted and no local path is written, so that the same run writes the same bytes.
+    # Sets are sorted, so that the same run writes the same bytes.
     config = model.peft_config["default"].to_dict()
     plain = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
-    plain |= {"base_model_name_or_path": None, "inference_mode": True}
-    (folder / CONFIG).write_text(json.dumps(plain, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    _write_config(folder, plain | {"inference_mode": True, "task_type": "CAUSAL_LM"})
+    name_base(folder, root)
+
+
+def name_base(folder: Path, root: Path) -> None:
+    """Name the base that an adapter's pointer names in adapter_config.json, where transformers and peft look for it.
+
+    A model of the hub is named by its id and commit, a folder by its path: absolute where the pointer's is, otherwise
+    from `root`, since the libraries read a path from the current folder and no machine's path may be in a DVC output.
+    """
+    model, revision = target_of(folder, root)
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    _write_config(folder, config | {"base_model_name_or_path": model, "revision": revision or None})
+
+
+def _write_config(folder: Path, config: dict[str, Any]) -> None:
+    (folder / CONFIG).write_text(json.dumps(config, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def load(model: Any, folder: Path) -> None:

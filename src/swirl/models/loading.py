@@ -93,15 +93,19 @@ def configured_context(folder: Path, limit: int = 0) -> int:
     return min(own, limit) if limit else own
 
 
-def save(model: Any, tokenizer: Any, folder: Path, base: Path | None = None) -> None:
-    """Save weights as safetensors, configuration and tokenizer, or just an adapter and a pointer to its `base`."""
+def save(model: Any, tokenizer: Any, folder: Path, base: Path | None = None, root: Path | None = None) -> None:
+    """Save the tokenizer, and weights as safetensors, or just an adapter and a pointer to its `base`.
+
+    transformers and peft load an adapter by its folder alone; when the base is in a folder that is not given by an
+    absolute path, they do so from `root`, the project's folder (by default the current one).
+    """
     folder.mkdir(parents=True, exist_ok=True)
     if adapters.is_on(model):
         if base is None:
             raise ValueError("an adapter is saved beside a pointer to its base; give the base's folder")
-        adapters.save(model, base, folder)
-        return
-    model.save_pretrained(folder, safe_serialization=True)
+        adapters.save(model, base, folder, root or Path.cwd())
+    else:
+        model.save_pretrained(folder, safe_serialization=True)
     tokenizer.save_pretrained(folder)
 
 

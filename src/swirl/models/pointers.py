@@ -96,6 +96,20 @@ def point_to_same(base: Path, folder: Path) -> None:
     _write(found, folder)
 
 
+def target_of(folder: Path, root: Path) -> tuple[str, str]:
+    """What the pointer in `folder` points to, for other libraries: a hub id and its commit, or a path and "".
+
+    A path that is relative in the pointer starts at `root` here, and with `./` or `../`, so that it is no hub id.
+    """
+    pointer = read_pointer(folder)
+    if pointer is None:
+        raise ModelError(f"{folder} has no pointer ({NAME}) to a model")
+    if pointer.revision or Path(pointer.model).is_absolute():
+        return pointer.model, pointer.revision
+    path = os.path.relpath((folder / pointer.model).resolve(), root.resolve())
+    return (path if path.startswith("..") else f"./{path}"), ""
+
+
 def _write(pointer: Pointer, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps({"source": "pretrained", **asdict(pointer)}, indent=1, sort_keys=True)

@@ -28,6 +28,8 @@ from swirl.core.checksums import checksum
 from swirl.core.errors import DataError, ModelError
 from swirl.core.layout import Layout
 from swirl.core.records import load_json, save_json
+from swirl.models.adapters import name_base
+from swirl.models.loading import is_adapter
 from swirl.models.pointers import NAME as POINTER
 from swirl.models.pointers import follow, read_pointer, write_pointer
 from swirl.models.skipped import why_skipped
@@ -190,6 +192,8 @@ def _put_model(folder: Path, model: Path, max_mb: float) -> bool:
     elif not pointer.revision:
         pointer = replace(pointer, model=str(source.resolve()))
     save_json({"source": "pretrained", **asdict(pointer)}, here / POINTER)
+    if is_adapter(here):
+        name_base(here, folder)
     return copied
 
 

@@ -82,7 +82,8 @@ def run(params: Params, layout: Layout, item: str) -> None:
     series = train(params, layout, policy, groups, development, checkpoints, processes, pace)
     if processes.main:
         shutil.rmtree(layout.model(item), ignore_errors=True)  # left by another run, when the stage runs without DVC
-        save(policy.model, load_tokenizer(layout.model("base")), layout.model(item), layout.model("base"))
+        base = layout.model("base")
+        save(policy.model, load_tokenizer(base), layout.model(item), base, layout.root)
         save_series(series, layout.series(f"train-{item}"))
         save_json(_final(series), layout.metrics(f"train-{item}"))
         checkpoints.clear()
