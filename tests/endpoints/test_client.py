@@ -22,6 +22,7 @@ from swirl.endpoints.client import (
     Endpoint,
     EndpointError,
     Message,
+    RefusedError,
     UnavailableError,
 )
 from tests.servers import Reply, Scripted, held_port, refused, said, scripted
@@ -145,6 +146,7 @@ def test_an_answer_that_drips_is_not_waited_for() -> None:
 @pytest.mark.parametrize(
     ("reply", "message"),
     [
+        (Reply(b""), "the answer is no JSON"),
         (Reply(b"<html>busy</html>"), "the answer is no JSON: '<html>busy</html>'"),
         (Reply(b"[" * 100_000), "the answer is no JSON"),
         (Reply(b"\xff\xfe"), "the answer is no JSON"),
@@ -156,6 +158,20 @@ def test_an_answer_that_drips_is_not_waited_for() -> None:
         (Reply({"choices": [{"message": "Hi"}]}), "the answer's first choice has no text"),
         (Reply(b'{"choices": [' + b"[" * 900 + b"]" * 900 + b"]}"), "the answer has no choices"),
         (Reply(b'{"choices": [{"x": ' + b"[" * 900 + b"]" * 900 + b"}]}"), "the answer's first choice has no text"),
+    ],
+)
+def test_junk_for_an_answer_is_asked_again_as_a_500_is(reply: Reply, message: str) -> None:
+    with scripted(reply, refused(500, "oh"), said("Hi.")) as server, Client(endpoint(server)) as client:
+        assert client.complete(ASK).text == "Hi."
+        assert client.counts == Counts(requests=1, retries=2, prompt_tokens=10, completion_tokens=5)
+    with scripted(reply) as server:
+        assert f"(llama) gave no answer, tried 3 times: {message}" in str(failure(server))
+    assert len(server.bodies) == 3
+
+
+@pytest.mark.parametrize(
+    ("reply", "message"),
+    [
         (Reply(b"{}", headers={"Content-Encoding": "gzip"}), "compressed, which it was asked not to be"),
         (Reply(b'{"error":' * 900 + b"1" + b"}" * 900, 418), "answered 418, tried once: "),
         (Reply(b"[" * 900 + b"]" * 900, 418), "answered 418, tried once: [[["),
@@ -440,6 +456,23 @@ def test_full_contexts_are_no_failures_of_the_server() -> None:
     asks = [dataclasses.replace(ASK, seed=seed) for seed in range(12)]
     with scripted(full) as server, Client(endpoint(server, concurrency=1)) as client:
         assert {type(answer) for answer in client.complete_many(asks)} == {ContextError}
+
+
+def test_what_is_refused_for_its_content_is_no_failure_of_the_server() -> None:
+    """The last good answer comes after more refusals than failures in a row would end it; these still do."""
+
+    def answer(body: dict[str, Any]) -> Reply:
+        if body["seed"] < 40:
+            return refused(400, "The prompt was flagged by our content policy.")
+        return said("Hi.") if body["seed"] == 40 else refused(402, "no credit left")
+
+    asks = [dataclasses.replace(ASK, seed=seed) for seed in range(100)]
+    with Scripted(answer) as server, Client(endpoint(server, concurrency=1)) as client:
+        answers = client.complete_many(asks[:41])
+        assert {type(answer) for answer in answers[:40]} == {RefusedError}
+        assert isinstance(answers[40], Answer)
+        with pytest.raises(UnavailableError, match="no credit left; 8 requests in a row have failed"):
+            client.complete_many(asks[41:])
 
 
 def test_no_more_than_so_many_at_the_same_time_from_any_thread() -> None:

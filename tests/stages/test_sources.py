@@ -19,6 +19,7 @@ from swirl.core.types import OUTCOME, Prediction, Question, Stop, Trajectory, Ve
 from swirl.endpoints import client
 from swirl.endpoints.client import UnavailableError
 from swirl.models.skipped import why_skipped
+from swirl.pipeline.progress import Progress
 from swirl.stages import evaluate, train
 from tests.servers import Reply, Scripted, refused, said, scripted, serving
 from tests.stages.conftest import clone, run_stages
@@ -262,6 +263,79 @@ def test_a_judge_whose_server_fails_too_often_is_asked_only_that_again(params: P
         run_stages(far, copy, "judge")
     assert len(server.bodies) - asked <= asked // 5
     assert all(verdict.good is not None for verdict in load(Verdict, copy.verdicts))
+
+
+CONTENT = "The prompt was flagged by our content policy."
+
+
+def flagged(layout: Layout, benchmark: str) -> Scripted:
+    """A judge that says GOOD, and refuses for good what is asked about the benchmark's last question."""
+    texts = {q.id: q.text for q in load(Question, layout.questions)}
+    *_, last = (texts[t.question_id] for t in load(Trajectory, layout.trajectories) if t.benchmark == benchmark)
+
+    def answer(body: dict[str, Any]) -> Reply:
+        return refused(400, CONTENT) if last in body["messages"][0]["content"] else said("It helps.\nGOOD")
+
+    return Scripted(answer)
+
+
+class Killed(BaseException):
+    """What stands for a SIGKILL at a place in the code."""
+
+
+@pytest.mark.parametrize("benchmark", ["mini-hotpotqa", "mini-gsm8k"], ids=["in the middle", "at the end"])
+def test_what_is_refused_for_good_is_counted_over_the_whole_stage_however_often_it_is_killed(
+    benchmark: str, params: Params, copy: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """3 of 72 trajectories are refused: 4% of all, and all of what a last process is left with."""
+    blocks, left = 36, 0
+
+    def dies(bar: Progress, count: int, **_: float) -> None:
+        nonlocal left
+        if not left:
+            raise Killed
+        left -= 1
+
+    with flagged(copy, benchmark) as server:
+        far = changed(
+            params,
+            base_model=pointer("unused"),
+            reward_model={"source": "endpoint", **WRITES, "server": served(server.url, "judge", "chat")},
+            check_steps={"max_null_rate": 0.05},
+        )
+        run_stages(far, copy, "judge")
+        uninterrupted = load(Verdict, copy.verdicts)
+        copy.verdicts.unlink()
+        monkeypatch.setattr(Progress, "update", dies)
+        for number in range(0, blocks, 5):
+            left = number
+            with pytest.raises(Killed):
+                run_stages(far, copy, "judge")
+        left = blocks
+        run_stages(far, copy, "judge")
+    verdicts = load(Verdict, copy.verdicts)
+    assert verdicts == uninterrupted
+    null = [verdict for verdict in verdicts if verdict.good is None]
+    assert 0 < len(null) <= 0.05 * sum(verdict.step != OUTCOME for verdict in verdicts)
+    assert all(CONTENT in verdict.rationale for verdict in null)
+
+
+def test_more_refused_for_good_than_the_limit_ends_it_at_once_and_after_a_restart_in_the_same_words(
+    params: Params, copy: Layout
+) -> None:
+    steps = sum(len(trajectory.steps) for trajectory in load(Trajectory, copy.trajectories))
+    message = rf"of {steps} questions to the judge endpoint:judge failed \(\d of them refused for what is in them\)"
+    with scripted(refused(400, CONTENT)) as server:
+        far = changed(
+            params,
+            base_model=pointer("unused"),
+            reward_model={"source": "endpoint", **WRITES, "server": served(server.url, "judge", "chat")},
+            check_steps={"max_null_rate": 0.05},
+        )
+        for _ in range(2):
+            with pytest.raises(DataError, match=message):
+                run_stages(far, copy, "judge")
+    assert len(server.bodies) < steps / 2
 
 
 def test_a_score_that_would_tell_of_the_server_is_not_written(params: Params, copy: Layout) -> None:

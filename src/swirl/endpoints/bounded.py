@@ -12,6 +12,10 @@ class TooLarge(Exception):
     """A response that is (or may be) too large: it is not read to its end, and the request is not retried."""
 
 
+class Junk(httpx2.DecodingError):
+    """A response of status 200 that holds no answer; the openai package retries it as it does a cut connection."""
+
+
 class Bounded(httpx2.AsyncByteStream):
     """A response's bytes. Raises `TooLarge` beyond `limit` bytes, and `ReadTimeout` at `deadline` (the loop's time)."""
 

@@ -29,6 +29,7 @@ from swirl.endpoints.requests import (
     Endpoint,
     EndpointError,
     Message,
+    RefusedError,
     UnavailableError,
 )
 
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     import openai
 
 __all__ = ["Answer", "Ask", "Client", "ContextError", "Counts", "Endpoint", "EndpointError", "Message"]
-__all__ += ["UnavailableError"]
+__all__ += ["RefusedError", "UnavailableError"]
 
 MAX_ANSWER = 2**24
 """Bytes of one response; a longer one is not read to its end."""
@@ -65,7 +66,7 @@ class Client:
         self._refused: frozenset[str] = frozenset()
         self._ids_work = True
         self._in_a_row = 0
-        """Requests that failed for good since the last success."""
+        """Requests that failed for good at the server since the last success; refusals are not among them."""
         self._out: UnavailableError | None = None
         self._out_until = 0.0
         self._known = threading.Event()
@@ -141,7 +142,7 @@ class Client:
         self._attempt_pace = _Pace(endpoint.requests_per_minute)
         self._token_pace = _Pace(endpoint.tokens_per_minute)
         here = re.match(r"https?://(localhost|127\.[\d.]+|\[::1\])(:|/|$)", endpoint.url) is not None
-        hooks: Any = {"request": [self._before_attempt], "response": [self._bound]}
+        hooks: Any = {"request": [self._before_attempt], "response": [self._bound, self._find_junk]}
         headers: dict[str, Any] = {"OpenAI-Organization": Omit(), "OpenAI-Project": Omit()}
         headers |= {"Accept-Encoding": "identity"}
         self._openai = AsyncOpenAI(
@@ -177,6 +178,20 @@ class Client:
         deadline = response.request.extensions["swirl_deadline"]
         response.stream = Bounded(cast("httpx2.AsyncByteStream", response.stream), MAX_ANSWER, deadline)
 
+    async def _find_junk(self, response: httpx2.Response) -> None:
+        """Raise `Junk` for an answer that is none, so that it is tried again as an answer of 500 is."""
+        from swirl.endpoints.bounded import Junk
+
+        if response.request.method != "POST" or not response.is_success:
+            return
+        payload = await response.aread()
+        if self._holds_key(payload):
+            return  # `_send` refuses it
+        try:
+            wire.read(self.endpoint, payload)
+        except EndpointError as error:
+            raise Junk(str(error)) from None
+
     async def _complete(self, ask: Ask) -> Answer:
         if self._cache and (stored := self._cache.get(self.endpoint, ask)):
             self._count(cached=1)
@@ -206,8 +221,11 @@ class Client:
         return answer
 
     def _last_straw(self, error: EndpointError) -> EndpointError:
-        """The error to raise: after many failures in a row (no credit left, a broken server), `UnavailableError`."""
-        if isinstance(error, ContextError | UnavailableError):
+        """The error to raise: after many failures in a row (no credit left, a broken server), `UnavailableError`.
+
+        A request that is refused for what is in it says nothing about the server.
+        """
+        if isinstance(error, RefusedError | UnavailableError):
             return error
         self._in_a_row += 1
         if self._in_a_row < max(_PATIENCE, 2 * self.endpoint.concurrency):
@@ -252,10 +270,7 @@ class Client:
                     continue
                 raise self._refusal(reason or refusal) from None
             self._ids_work = ids_work
-            try:
-                return wire.answer(self.endpoint, ask, payload)
-            except EndpointError as error:
-                raise EndpointError(self._about(self._redacted(str(error)))) from None
+            return wire.answer(self.endpoint, ask, payload)
 
     async def _send(self, sent: dict[str, Any]) -> bytes:
         """The body of a successful response. Raises `_BadRequest` for 400, 413 and 422, else `EndpointError`."""
@@ -273,7 +288,7 @@ class Client:
         except TooLarge as error:
             raise EndpointError(self._about(f"gave an answer that is not read: {error}")) from None
         payload = response.content
-        if len(self._key) >= 16 and self._key.encode() in payload:
+        if self._holds_key(payload):
             raise EndpointError(self._about("gave an answer that holds the key; it is not kept"))
         return payload
 
@@ -308,13 +323,15 @@ class Client:
         if isinstance(error, openai.APITimeoutError):
             advice = "raise timeout_s, or lower concurrency"
             return EndpointError(self._about(f"took longer than {self.endpoint.timeout_s:g} s, {times}: {advice}"))
+        if cause == "Junk":
+            return EndpointError(self._about(f"gave no answer, {times}: {self._redacted(str(error.__cause__))}"))
         return EndpointError(self._about(f"cut the connection ({cause}), {times}"))
 
     def _refusal(self, refusal: _BadRequest) -> EndpointError:
         said = wire.short(refusal.message)
         if refusal.context:
             return ContextError(self._about(f"has no room for the conversation ({refusal.status}): {said}"))
-        return EndpointError(self._about(f"refuses the request ({refusal.status}): {said}"))
+        return RefusedError(self._about(f"refuses the request ({refusal.status}): {said}"))
 
     async def _served(self) -> list[str]:
         """Names of the models that the server lists; none when it does not say."""
@@ -332,6 +349,9 @@ class Client:
 
     def _about(self, what: str) -> str:
         return f"{self.endpoint.url} ({self.endpoint.model}) {what}"
+
+    def _holds_key(self, payload: bytes) -> bool:
+        return len(self._key) >= 16 and self._key.encode() in payload
 
     def _redacted(self, text: str) -> str:
         return text.replace(self._key, "***") if self._key else text

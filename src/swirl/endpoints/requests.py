@@ -13,12 +13,16 @@ class EndpointError(ModelError):
     """One request failed for good; others may still succeed."""
 
 
-class ContextError(EndpointError):
+class RefusedError(EndpointError):
+    """The server refuses this request for what is in it: sent again, it would be refused again."""
+
+
+class ContextError(RefusedError):
     """The conversation does not fit into the server's context."""
 
 
 class UnavailableError(EndpointError):
-    """Every request will fail: no server, no valid key, no such model, or many failures in a row."""
+    """Every request will fail: no server, no valid key, no such model, or many failures of the server in a row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +49,7 @@ class Endpoint:
     timeout_s: float = 300
     """Seconds one attempt may take."""
     retries: int = 5
-    """Further attempts after a time-out, a cut connection or an answer of 408, 409, 429 or 5xx."""
+    """Further attempts after a time-out, a cut connection, an answer of 408, 409, 429 or 5xx, or junk for an answer."""
     cost_per_million_input: float = 0
     """Price of a million prompt tokens, in any currency; 0: free."""
     cost_per_million_output: float = 0

@@ -87,8 +87,8 @@ def says_context(message: str) -> bool:
     return re.search(pattern, message[:10_000], re.IGNORECASE) is not None
 
 
-def answer(endpoint: Endpoint, ask: Ask, payload: bytes) -> Answer:
-    """Parse a server's response. Raises `EndpointError` when it holds no usable answer."""
+def read(endpoint: Endpoint, payload: bytes) -> tuple[dict[str, Any], dict[str, Any], str]:
+    """A response's JSON, its first choice, and the text in it. Raises `EndpointError` when it is junk without these."""
     try:
         tree = json.loads(payload)
     except (ValueError, RecursionError):
@@ -103,6 +103,12 @@ def answer(endpoint: Endpoint, ask: Ask, payload: bytes) -> Answer:
         text = ""  # all of it was hidden reasoning, or a tool call in the server's own format
     if not isinstance(text, str):
         raise EndpointError(f"the answer's first choice has no text: {short(message_of(choice))!r}")
+    return tree, choice, text
+
+
+def answer(endpoint: Endpoint, ask: Ask, payload: bytes) -> Answer:
+    """Parse a server's response. Raises `EndpointError` when `read` does."""
+    tree, choice, text = read(endpoint, payload)
     usage = tree["usage"] if isinstance(tree.get("usage"), dict) else {}
     ids, logprobs = _tokens(ask, choice, tree) if endpoint.api == "completions" else (None, None)
     return Answer(

@@ -70,7 +70,9 @@ class Said:
     ended: bool = True
     """False when the text was cut off, for example at the limit of tokens."""
     failed: bool = False
-    """Whether the server failed, so that the same request may succeed later."""
+    """Whether the server gave no answer: it failed, or it refuses the request for a reason other than its length."""
+    refused: bool = False
+    """Whether the server refuses the request for what is in it, and would again; otherwise it may succeed later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,8 @@ class Judgement:
     """Text of the first vote with the majority's verdict; if `good` is None, the first vote's error or text."""
     failed: bool = False
     """Whether every vote failed at the server."""
+    refused: bool = False
+    """Whether every vote was refused for what is in its request."""
 
 
 class RationaleJudge(ABC):
@@ -101,6 +105,8 @@ class RationaleJudge(ABC):
         """Steps and answers judged so far, each counted once however many votes it had."""
         self.failed = 0
         """How many of them failed at the server."""
+        self.refused = 0
+        """How many of those the server refused for what is in them, and would refuse again."""
         self.failure = ""
         """Error of the first one that failed."""
         self.again = False
@@ -112,17 +118,24 @@ class RationaleJudge(ABC):
             raise ModelError("a judge of texts alone gives no scores of tokens: give it the policy's chat")
         return self._policy_chat
 
-    def check_failures(self, limit: float) -> None:
-        """Raise `DataError` when verdicts are missing for more than a share `limit` because the server failed.
+    def check_failures(self, limit: float, of: int) -> None:
+        """Raise `DataError` when more than a share `limit` of a stage's `of` questions to this judge failed.
 
-        Answers that did arrive are stored, so the next run asks, and pays for, only the failed ones.
+        `of` counts all that the stage asks, those answered in earlier processes too. Answers that did arrive are
+        stored, so the next run asks, and pays for, only the failed ones.
         """
-        if self.failed > limit * self.asked:
+        if self.failed > limit * of:
+            refused = f" ({self.refused} of them refused for what is in them)" if self.refused else ""
             raise DataError(
-                f"{self.failed} of {self.asked} questions to the judge {self.name} failed, more than "
-                f"check_steps.max_null_rate {limit:.1%}; nothing is written, and the next run asks only those again. "
-                f"The first: {self.failure}"
+                f"{self.failed} of {of} questions to the judge {self.name} failed{refused}, more than "
+                f"check_steps.max_null_rate {limit:.1%}; nothing is written, and the next run asks again only what "
+                f"has no answer. The first: {self.failure}"
             )
+
+    def check_refusals(self, limit: float, of: int) -> None:
+        """Raise as `check_failures` does, but for refusals alone: no later answer could bring their share down."""
+        if self.refused > limit * of:
+            self.check_failures(limit, of)
 
     @abstractmethod
     def say(self, prompts: Sequence[str], seeds: Sequence[Sequence[int]], warmth: float = 0.0) -> list[list[Said]]:
@@ -181,6 +194,7 @@ class RationaleJudge(ABC):
         self.asked += len(judged)
         failed = [said.rationale for said in judged if said.failed]
         self.failed += len(failed)
+        self.refused += sum(said.failed and said.refused for said in judged)
         self.failure = self.failure or next(iter(failed), "")
         return judged
 
@@ -197,7 +211,8 @@ def count(votes: Sequence[Said], words: tuple[str, str]) -> Judgement:
     given = [verdict for verdict in verdicts if verdict is not None]
     if not given:
         said = next((_bounded(vote.error or vote.text) + _CUT * (not vote.ended) for vote in votes), "")
-        return Judgement(None, None, said, all(vote.failed for vote in votes))
+        failed, refused = all(vote.failed for vote in votes), all(vote.refused for vote in votes)
+        return Judgement(None, None, said, failed, refused)
     score = sum(given) / len(given)
     good = score > 0.5
     agreeing = next(vote for vote, verdict in zip(votes, verdicts, strict=True) if verdict is good)

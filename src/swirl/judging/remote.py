@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from swirl.comb.sampling import Sampling
 from swirl.core.errors import ModelError
-from swirl.endpoints.client import Answer, Ask, Client, ContextError, Message
+from swirl.endpoints.client import Answer, Ask, Client, ContextError, EndpointError, Message, RefusedError
 from swirl.judging.rationale import JudgePrompts, RationaleJudge, Said
 from swirl.models.chat import Chat
 
@@ -42,12 +42,7 @@ class EndpointJudge(RationaleJudge):
             for prompt, its_seeds in zip(prompts, seeds, strict=True)
             for vote, seed in enumerate(its_seeds)
         ]
-        said = iter(
-            Said(answer.text, ended=answer.finish not in _CUT)
-            if isinstance(answer, Answer)
-            else Said("", str(answer), failed=not isinstance(answer, ContextError))
-            for answer in self._client.complete_many(asks)
-        )
+        said = iter(_said(answer) for answer in self._client.complete_many(asks))
         return [[next(said) for _ in its_seeds] for its_seeds in seeds]
 
     def _ask(self, prompt: str, seed: int, vote: int, warmth: float) -> Ask:
@@ -62,6 +57,13 @@ class EndpointJudge(RationaleJudge):
             seed=seed,
             vote=vote,
         )
+
+
+def _said(answer: Answer | EndpointError) -> Said:
+    if isinstance(answer, Answer):
+        return Said(answer.text, ended=answer.finish not in _CUT)
+    refused = isinstance(answer, RefusedError)
+    return Said("", str(answer), failed=not isinstance(answer, ContextError), refused=refused)
 
 
 def check_votes_can_differ(votes: int, sampling: Sampling) -> None:

@@ -50,7 +50,7 @@ def run(params: Params, layout: Layout, item: str) -> None:
     scores: list[Score] = []
     table = {question.id: question for question in everything}
     texts = {name: question.text for name, question in table.items()}
-    ungraded, limit = 0, params.check_steps.max_null_rate
+    ungraded = 0
     journals = _journals(params, layout, item)
     with Progress(sum(len(questions) for questions, _ in arms), f"evaluate {item}") as bar:
         for with_tools in (True, False):
@@ -59,17 +59,17 @@ def run(params: Params, layout: Layout, item: str) -> None:
             seed = derive(params.seed, "evaluate", str(with_tools))
             todo = attempts(params, layout, asked, 1, with_tools)
             trajectories = _roll_out(params, policy, todo, seed, journals[with_tools], bar)
-            outcomes = _graded(grader, trajectories, table, limit) if grader else {}
+            outcomes = _graded(grader, trajectories, table) if grader else {}
             ungraded += len(trajectories) - len(outcomes) if grader else 0
             judged = judge.process_verdicts(trajectories, texts)
-            if isinstance(judge, RationaleJudge):
-                judge.check_failures(limit)
             predicted = predict(item, trajectories, table, derivations, judged, with_tools, outcomes)
             for _, arm in groupby(predicted, key=lambda prediction: prediction.benchmark):
                 scores.append(score(list(arm)))
             predictions += predicted
             if with_tools:
                 made, verdicts = trajectories, judged
+    for one in {one for one in (judge, grader) if isinstance(one, RationaleJudge)}:
+        one.check_failures(params.check_steps.max_null_rate, one.asked)
     metrics = {**_metrics(scores, predictions), **by_hops(predictions, table)}
     if ungraded:
         print(f"evaluate: no verdict of the grader on {ungraded} answers, which are compared as text")
@@ -144,14 +144,10 @@ def _arms(params: Params, questions: list[Question]) -> list[tuple[list[Question
 
 
 def _graded(
-    grader: RationaleJudge, trajectories: list[Trajectory], questions: Mapping[str, Question], limit: float
+    grader: RationaleJudge, trajectories: list[Trajectory], questions: Mapping[str, Question]
 ) -> dict[str, bool]:
-    """Trajectory id -> the grader's verdict; those without a verdict are missing, and are graded by text and number.
-
-    Raises `DataError` when more than `limit` (a share) of the requests failed: the score would depend on the server.
-    """
+    """Trajectory id -> the grader's verdict; those without a verdict are missing, and are graded by text and number."""
     verdicts = grader.outcome_verdicts(trajectories, questions)
-    grader.check_failures(limit)
     return {verdict.trajectory_id: verdict.good for verdict in verdicts if verdict.good is not None}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ from swirl.judging.reward import RewardModel
 from swirl.pipeline.progress import Progress
 from swirl.pipeline.source import digest
 from swirl.wiring.graders import load_grader
-from swirl.wiring.judges import load_reward_model
+from swirl.wiring.judges import Judge, load_reward_model
 from swirl.wiring.servers import print_usage
 
 
@@ -28,38 +29,65 @@ def run(params: Params, layout: Layout) -> None:
     texts = {name: question.text for name, question in questions.items()}
     judge = load_reward_model(params, layout)
     grader = load_grader(params, layout, judge)
-    size = params.rollout.block_size
-    sections: list[Any] = [params.seed, size]
-    sections += [part.model_dump() for part in (params.runtime, params.judge, params.reward_model)]
-    inputs = [layout.trajectories, layout.questions, layout.model("reward"), layout.root / params.prompts.judge]
-    journal = Journal(layout.root / ".swirl/journals/judge", fingerprint(digest("judge"), sections, inputs))
+    journal, size = _journal(params, layout), params.rollout.block_size
 
     def judged(block: list[Trajectory]) -> list[Verdict]:
+        before = sum(one.failed for one in asked)
         if grader is None:
             outcomes = [outcome_verdict(trajectory, questions[trajectory.question_id].answers) for trajectory in block]
         else:
             outcomes = grader.outcome_verdicts(block, questions)
-        return [*judge.process_verdicts(block, texts), *outcomes]
+        made = [*judge.process_verdicts(block, texts), *outcomes]
+        if sum(one.failed for one in asked) > before:
+            raise _IncompleteError(made)
+        return made
 
     first = next((trajectory for trajectory in trajectories if trajectory.steps), None)
     if isinstance(judge, RewardModel) and first is not None:
         check_packing(judge.model, judge.comb_of(first), judge.packed)
-    writers = {one for one in (judge, grader) if isinstance(one, RationaleJudge)}
+    asked, limit = _asked(judge, grader, trajectories), params.check_steps.max_null_rate
     verdicts: list[Verdict] = []
     with Progress(len(trajectories), "judge") as bar:
         for number, start in enumerate(range(0, len(trajectories), size)):
             block = trajectories[start : start + size]
-            before = sum(one.failed for one in writers)
-            verdicts += journal.block(number, Verdict, lambda block=block: judged(block))  # type: ignore[misc]
-            if sum(one.failed for one in writers) > before:
-                journal.drop([number])  # so that a resumed run asks again
+            try:
+                verdicts += journal.block(number, Verdict, lambda block=block: judged(block))  # type: ignore[misc]
+            except _IncompleteError as incomplete:
+                verdicts += incomplete.verdicts
+            for one, count in asked.items():
+                one.check_refusals(limit, count)
             bar.update(len(block))
-    for one in writers:
-        one.check_failures(params.check_steps.max_null_rate)
+    for one, count in asked.items():
+        one.check_failures(limit, count)
     save(verdicts, Verdict, layout.verdicts)
     save_json(_metrics(verdicts), layout.metrics("judge"))
     journal.clear()
     print_usage()
+
+
+def _journal(params: Params, layout: Layout) -> Journal:
+    sections: list[Any] = [params.seed, params.rollout.block_size]
+    sections += [part.model_dump() for part in (params.runtime, params.judge, params.reward_model)]
+    inputs = [layout.trajectories, layout.questions, layout.model("reward"), layout.root / params.prompts.judge]
+    return Journal(layout.root / ".swirl/journals/judge", fingerprint(digest("judge"), sections, inputs))
+
+
+class _IncompleteError(Exception):
+    """The verdicts of a block for which a server failed: it is not committed, so a resumed run asks for it again."""
+
+    def __init__(self, verdicts: list[Verdict]) -> None:
+        super().__init__()
+        self.verdicts = verdicts
+
+
+def _asked(judge: Judge, grader: RationaleJudge | None, trajectories: Sequence[Trajectory]) -> Counter[RationaleJudge]:
+    """How many questions each judge that writes is asked by the whole stage, whichever process asks them."""
+    asked: Counter[RationaleJudge] = Counter()
+    if isinstance(judge, RationaleJudge):
+        asked[judge] += sum(len(trajectory.steps) for trajectory in trajectories)
+    if grader is not None:
+        asked[grader] += sum(trajectory.stop is Stop.ANSWERED for trajectory in trajectories)
+    return asked
 
 
 def outcome_verdict(trajectory: Trajectory, answers: Sequence[str]) -> Verdict:
