@@ -21,9 +21,9 @@ def never() -> list[Passage]:
 
 def test_a_block_is_made_once_and_then_read(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal", "a")
-    assert not journal.holds(0)
+    assert journal.read(0, Passage) is None
     assert journal.block(0, Passage, lambda: ONE) == ONE
-    assert journal.holds(0) and not journal.holds(1)
+    assert journal.read(0, Passage) == ONE and journal.read(1, Passage) is None
     assert journal.block(0, Passage, never) == ONE
     again = Journal(tmp_path / "journal", "a")
     assert again.block(0, Passage, never) == ONE
@@ -62,11 +62,26 @@ def test_a_partial_file_left_by_a_kill_is_ignored(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "journal/a").iterdir()) == ["block-000000.parquet"]
 
 
-def test_a_broken_block_is_refused_by_name(tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "journal", "a")
-    (tmp_path / "journal/a/block-000000.parquet").write_bytes(b"")
-    with pytest.raises(DataError, match=r"block-000000.parquet is not a readable Parquet file"):
-        journal.block(0, Passage, never)
+@pytest.mark.parametrize("left", [0, 1, 100, 400], ids=str)
+def test_a_torn_block_is_set_aside_named_and_made_again(
+    left: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    journal, folder = Journal(tmp_path / "journal", "a"), tmp_path / "journal/a"
+    journal.block(0, Passage, lambda: ONE)
+    journal.block(1, Passage, lambda: OTHER)
+    torn = folder / "block-000000.parquet"
+    whole = torn.read_bytes()
+    torn.write_bytes(whole[:left])
+    assert left < len(whole)
+    assert journal.read(0, Passage) is None
+    aside = folder / "torn-block-000000.parquet"
+    said = capsys.readouterr().out
+    assert said.startswith(f"this cannot be read and is made again; it is kept as {aside}, ") and said.count("\n") == 1
+    assert aside.read_bytes() == whole[:left]
+    again = Journal(tmp_path / "journal", "a")
+    assert again.block(0, Passage, lambda: ONE) == ONE
+    assert again.block(0, Passage, never) == ONE and again.block(1, Passage, never) == OTHER
+    assert torn.read_bytes() == whole
 
 
 def test_dropped_blocks_are_made_again_and_the_others_stay(tmp_path: Path) -> None:
@@ -74,7 +89,7 @@ def test_dropped_blocks_are_made_again_and_the_others_stay(tmp_path: Path) -> No
     for number in range(3):
         journal.block(number, Passage, lambda: ONE)
     journal.drop(iter([0, 2, 7]))
-    assert [journal.holds(number) for number in range(3)] == [False, True, False]
+    assert [journal.read(number, Passage) for number in range(3)] == [None, ONE, None]
 
 
 def test_clear_leaves_nothing(tmp_path: Path) -> None:
@@ -98,7 +113,7 @@ def test_a_kill_while_it_is_cleared_leaves_nothing_that_counts(tmp_path: Path, m
         with pytest.raises(KeyboardInterrupt):
             journal.clear()
     again = Journal(tmp_path / "journal", "a")
-    assert not again.holds(0) and not again.holds(1)
+    assert again.read(0, Passage) is None and again.read(1, Passage) is None
     again.clear()
     assert not (tmp_path / "journal").exists()
 

@@ -17,11 +17,11 @@ import torch
 
 from swirl.comb.combs import pack
 from swirl.comb.logprobs import action_logprobs
+from swirl.core.checkpoints import Checkpoints
 from swirl.core.errors import ModelError
 from swirl.models import adapters
 from swirl.models.loading import load_chat, load_model, load_tokenizer, save
 from swirl.models.pointers import write_pointer
-from swirl.rl.checkpoints import Checkpoints
 from swirl.rl.trainer import Trainer
 from swirl.rollout.engine import Policy
 from tests import tiny
@@ -141,11 +141,11 @@ def test_checkpoints_hold_the_adapter_alone(tmp_path: Path) -> None:
     _, learner = trainers(packed=True)
     learner.update(0, BATCH)
     kept = weights(learner.policy.model)
-    Checkpoints(tmp_path / "c", "print").save(1, learner.masters, learner.optimizer, {})
+    Checkpoints(tmp_path / "c", "print").save(1, learner.masters.named, [learner.optimizer], {})
     held = load_file(tmp_path / "c/print/step-000001/model.safetensors")
     assert held.keys() == {name for name in kept if ".lora_" in name}
     learner.update(1, BATCH)
-    Checkpoints(tmp_path / "c", "print").restore(1, learner.masters, learner.optimizer)
+    Checkpoints(tmp_path / "c", "print").restore(1, learner.masters.named, [learner.optimizer])
     assert all(torch.equal(value, kept[name]) for name, value in weights(learner.policy.model).items())
 
 

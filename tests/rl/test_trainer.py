@@ -14,9 +14,9 @@ import torch
 
 from swirl.comb.combs import Comb
 from swirl.comb.sampling import Sampling
+from swirl.core.checkpoints import Checkpoints
 from swirl.core.types import SubTrajectory
 from swirl.models.flops import Work, matrix_flops
-from swirl.rl.checkpoints import Checkpoints
 from swirl.rl.guard import Limits, Look, stop_reason
 from swirl.rl.masters import Masters
 from swirl.rl.trainer import (
@@ -254,29 +254,14 @@ def test_a_restored_run_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
     for number in range(3):  # the third update is lost
         killed.update(number, BATCH)
         if number == 1:
-            checkpoints.save(2, killed.masters, killed.optimizer, {"series": rows[:2]})
+            checkpoints.save(2, killed.masters.named, [killed.optimizer], {"series": rows[:2]})
     resumed = trainer()
     again = Checkpoints(tmp_path / "c", "print")
-    assert again.steps() == [2]
-    assert again.restore(2, resumed.masters, resumed.optimizer) == {"series": rows[:2]}
+    assert again.newest() == 2
+    assert again.restore(2, resumed.masters.named, [resumed.optimizer]) == {"series": rows[:2]}
+    resumed.masters.publish()
     assert [resumed.update(number, BATCH) for number in (2, 3)] == rows[2:]
     assert_equal(weights(straight.policy.model), weights(resumed.policy.model))
-
-
-def test_checkpoints_of_another_run_and_half_written_ones_are_not_used(tmp_path: Path) -> None:
-    learner, folder = trainer(), tmp_path / "c"
-    checkpoints = Checkpoints(folder, "mine")
-    for step in (10, 0, 2):
-        checkpoints.save(step, learner.masters, learner.optimizer, {})
-    (folder / "mine/partial").mkdir()
-    assert checkpoints.steps() == [0, 2, 10]
-    assert Checkpoints(folder, "mine").steps() == [0, 2, 10]
-    other = Checkpoints(folder, "other")
-    assert other.steps() == []
-    other.clear()
-    assert Checkpoints(folder, "mine").steps() == [0, 2, 10]
-    checkpoints.clear()
-    assert not folder.exists()
 
 
 LIMITS = Limits(max_kl=1.0, max_step_growth=1.5, max_malformed=0.2, max_reward_drop=0.1, max_unjudged=0.5)
@@ -342,7 +327,7 @@ def test_a_bfloat16_model_learns_by_its_float32_masters(tmp_path: Path) -> None:
     steps = [float((m.detach() - masters[n]).abs().max()) for n, m in learner.masters.named.items()]
     assert 1e-6 < max(steps) < 3e-6
     checkpoints = Checkpoints(tmp_path / "c", "print")
-    checkpoints.save(1, learner.masters, learner.optimizer, {})
+    checkpoints.save(1, learner.masters.named, [learner.optimizer], {})
     kept = [learner.update(number, BATCH) for number in (1, 2)], learner.masters.tensors()
     kept_values = [value.detach().clone() for value in kept[1]]
     for _ in range(200):
@@ -351,7 +336,8 @@ def test_a_bfloat16_model_learns_by_its_float32_masters(tmp_path: Path) -> None:
     assert any(not torch.equal(value, before[name]) for name, value in weights(model).items())
     for value, master in zip(weights(model).values(), learner.masters.tensors(), strict=True):
         assert torch.equal(value, master.to(torch.bfloat16))
-    checkpoints.restore(1, learner.masters, learner.optimizer)
+    checkpoints.restore(1, learner.masters.named, [learner.optimizer])
+    learner.masters.publish()
     assert [learner.update(number, BATCH) for number in (1, 2)] == kept[0]
     assert all(torch.equal(a, b) for a, b in zip(learner.masters.tensors(), kept_values, strict=True))
 

@@ -179,7 +179,7 @@ def test_the_blocks_of_another_evaluation_are_not_used(
     layout = clone(project, tmp_path / "root")
     before = evaluate._journals(params, layout, "base")
     before[True].block(0, Trajectory, list)
-    assert evaluate._journals(params, layout, "base")[True].holds(0)
+    assert evaluate._journals(params, layout, "base")[True].read(0, Trajectory) == []
     if change == "params":
         params = validate(laid_over(params.model_dump(), {"evaluate": {"temperature": 3.0}}), "tests")
     elif change == "prompt":
@@ -187,4 +187,4 @@ def test_the_blocks_of_another_evaluation_are_not_used(
     else:
         path = layout.model("base") / "model.safetensors"
         path.write_bytes(path.read_bytes() + b"more")
-    assert not evaluate._journals(params, layout, "base")[True].holds(0)
+    assert evaluate._journals(params, layout, "base")[True].read(0, Trajectory) is None

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from swirl.core.checksums import checksum
+from swirl.core.errors import DataError
 from swirl.core.records import load, save
 
 Record = TypeVar("Record")
@@ -28,14 +29,25 @@ class Journal:
 
     def block(self, number: int, record_type: type[Record], make: Callable[[], Iterable[Record]]) -> list[Record]:
         """The records of block `number`: read if the block was committed, else made and committed atomically."""
+        kept = self.read(number, record_type)
+        if kept is not None:
+            return kept
+        save(make(), record_type, self._path(number))
+        return load(record_type, self._path(number))
+
+    def read(self, number: int, record_type: type[Record]) -> list[Record] | None:
+        """The records of block `number` if it was committed.
+
+        A block that cannot be read is renamed, and a printed line names it: it counts as not committed.
+        """
         path = self._path(number)
         if not path.exists():
-            save(make(), record_type, path)
-        return load(record_type, path)
-
-    def holds(self, number: int) -> bool:
-        """Whether block `number` was committed."""
-        return self._path(number).exists()
+            return None
+        try:
+            return load(record_type, path)
+        except DataError as error:
+            set_aside(path, str(error))
+            return None
 
     def drop(self, numbers: Iterable[int]) -> None:
         """Delete these blocks, so that they are made again; the others stay."""
@@ -64,6 +76,15 @@ def claim(folder: Path, fingerprint: str) -> Path:
             print(f"unfinished work of other source, params or inputs is kept; delete it if it is of no use: {other}")
     mine.mkdir(parents=True, exist_ok=True)
     return mine
+
+
+def set_aside(path: Path, fault: str) -> None:
+    """Rename unfinished work that cannot be read, so that it is made again, and print where it is and its fault."""
+    aside = path.with_name(f"torn-{path.name}")
+    if aside.is_dir():
+        shutil.rmtree(aside)
+    os.replace(path, aside)
+    print(f"this cannot be read and is made again; it is kept as {aside}, of no use but to find out why: {fault}")
 
 
 def discard(folder: Path) -> None:

@@ -19,6 +19,7 @@ from swirl.config.base_model import EmbeddedBase, EndpointBase, Pretrained
 from swirl.config.params import Params, task_of
 from swirl.config.reward_model import EndpointReward
 from swirl.config.served import Served, client_settings
+from swirl.core.checkpoints import KEPT
 from swirl.core.splits import counts, files_of
 from swirl.planning.sizes import UNKNOWN, Size, size_of
 from swirl.planning.workload import CHARACTERS_A_TOKEN, PROMPT_TOKENS, Rollouts, questions, rollouts, step_tokens
@@ -51,7 +52,7 @@ class Planned:
     verdicts: float | None = None
     """Upper bound on the requests to judges for verdicts and grades, counting every vote and repetition."""
     disk: float | None = None
-    """Bytes written, including checkpoints that are deleted at the end."""
+    """Bytes written, including the checkpoints that are there at once."""
     memory: float | None = None
     """Bytes of weights, gradients and optimiser in one process; activations and caches come on top."""
 
@@ -79,7 +80,7 @@ def text(stages: Sequence[Planned], needs: Sequence[str] = ()) -> str:
     ]
     note = (
         "Counts are upper bounds: every trajectory takes all its steps and every action all its tokens; tokens are the "
-        "policy's. Disk and memory are about. Disk: checkpoints of training count, though they go at the end; copies "
+        "policy's. Disk and memory are about. Disk: the checkpoints that are there at once count; copies "
         "in DVC's cache and in MLflow come on top. Memory: weights, gradients and optimiser of one process; "
         "activations and key-value caches come on top. ?: not known without the data or the network. Blank: none."
     )
@@ -203,7 +204,7 @@ def _training(params: Params, root: Path, base: Size, judge: Size) -> Iterator[P
             actions + watched.calls,
             read + watched.tokens,
             verdicts,
-            saved + checkpoints * trained * CHECKPOINT + _rationales(params, verdicts, 0),
+            saved + min(checkpoints, KEPT + 1) * trained * CHECKPOINT + _rationales(params, verdicts, 0),
             _memory(params, method, base, trained) + _judge_here(params, judge),
         )
 

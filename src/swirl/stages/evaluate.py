@@ -100,15 +100,15 @@ def _roll_out(
     parts = [part for share in shares for part in blocks(share, params.evaluate.block_size or max(1, len(share)))]
 
     def block_of(number: int) -> list[Trajectory]:
-        part, kept = parts[number], journal.holds(number)
-        made = journal.block(
+        part, kept = parts[number], journal.read(number, Trajectory)
+        if kept is not None:
+            bar.update(len(part))
+            return kept
+        return journal.block(
             number,
             Trajectory,
             lambda: roll_out_any(policy, part, drawn, seed, loop.max_malformed, loop.in_flight, bar.update),
         )
-        if kept:
-            bar.update(len(part))
-        return made
 
     done = spread(block_of, range(len(parts)), workers)
     check_rollouts(done, params, journal)

@@ -15,6 +15,7 @@ from typing import Any
 from swirl.comb.gradients import recomputing
 from swirl.comb.logprobs import check_packing
 from swirl.config.params import Params
+from swirl.core.checkpoints import Checkpoints
 from swirl.core.distributed import Processes, join, rank_and_count
 from swirl.core.errors import DataError
 from swirl.core.journal import fingerprint
@@ -29,7 +30,6 @@ from swirl.models.loading import load_model, load_tokenizer, save
 from swirl.models.skipped import mark_skipped
 from swirl.pipeline.progress import Progress
 from swirl.pipeline.source import digest
-from swirl.rl.checkpoints import Checkpoints
 from swirl.rl.guard import Limits, Look, stop_reason
 from swirl.rl.masters import Masters
 from swirl.rl.pace import Pace
@@ -155,10 +155,12 @@ def train_swirl(
             looks = _looks(series)
             reason = stop_reason(looks, Limits(**settings.guard.model_dump())) if looks else ""
             if reason := processes.from_main(reason):
-                good = checkpoints.steps()[-1]
+                good = _newest(checkpoints, processes)
+                if good is None:
+                    raise DataError(f"guard: {reason}; and there is no checkpoint to go back to that can be read")
                 if processes.main:
                     print(f"guard: {reason}; keeping the checkpoint after update {good}")
-                checkpoints.restore(good, masters, optimizer)
+                _restore(checkpoints, good, masters, optimizer)
                 processes.wait()  # the first one deletes the checkpoints, which all must have read by then
                 row |= {"stopped": 1.0, "kept_step": good}
                 return series
@@ -237,12 +239,22 @@ def _set_rate(optimizer: Any, rate: float) -> None:
 
 def _resume(checkpoints: Checkpoints, masters: Masters, optimizer: Any, processes: Processes) -> tuple[Series, int]:
     """Restore weights and moments, and return the metrics so far and the last checkpoint's step (0: none)."""
-    steps = processes.from_main(checkpoints.steps())
-    if not steps:
+    step = _newest(checkpoints, processes)
+    if step is None:
         return [], 0
     if processes.main:
-        print(f"resuming after {steps[-1]}")
-    return list(checkpoints.restore(steps[-1], masters, optimizer)["series"]), steps[-1]
+        print(f"resuming after {step}")
+    return list(_restore(checkpoints, step, masters, optimizer)["series"]), step
+
+
+def _newest(checkpoints: Checkpoints, processes: Processes) -> int | None:
+    return processes.from_main(checkpoints.newest() if processes.main else None)
+
+
+def _restore(checkpoints: Checkpoints, step: int, masters: Masters, optimizer: Any) -> dict[str, Any]:
+    record = checkpoints.restore(step, masters.named, [optimizer])
+    masters.publish()
+    return record
 
 
 def _commit(
@@ -250,7 +262,7 @@ def _commit(
 ) -> None:
     """Save a checkpoint, and wait until every process can read it."""
     if processes.main:
-        checkpoints.save(step, masters, optimizer, {"series": series})
+        checkpoints.save(step, masters.named, [optimizer], {"series": series})
     processes.wait()
 
 

@@ -1,0 +1,123 @@
+"""Checkpoints of a training run: weights, the optimisers' state and the metrics so far, as safetensors and JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from swirl.core.errors import DataError
+from swirl.core.journal import claim, discard, set_aside
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+KEPT = 2
+"""The number of checkpoints that are kept, the newest ones: if one cannot be read, there is another."""
+_TENSORS = ("model.safetensors", "optimizer.safetensors")
+_RECORD = "record.json"
+
+
+class Checkpoints:
+    """Checkpoints of one training run, valid for one fingerprint of source, settings and inputs only."""
+
+    def __init__(self, folder: Path, fingerprint: str) -> None:
+        """Open the checkpoints of this fingerprint in `folder`; a message names those of others, which are kept."""
+        self._folder = claim(folder, fingerprint)
+
+    def save(self, step: int, weights: Mapping[str, Tensor], optimizers: Sequence[Any], record: dict[str, Any]) -> None:
+        """Commit the trained weights by name, the state of their optimisers and `record`, which is plain JSON.
+
+        `step` counts what the run has done. Checkpoints before the `KEPT` newest are deleted.
+        """
+        from safetensors.torch import save_file
+
+        partial = self._folder / "partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        model, optimizer = (partial / name for name in _TENSORS)
+        save_file({name: weight.detach().contiguous() for name, weight in weights.items()}, model)
+        state = {
+            f"{name}/{key}": value.contiguous()
+            for name, weight in weights.items()
+            for of_one in optimizers
+            for key, value in of_one.state.get(weight, {}).items()
+        }
+        save_file(state, optimizer)
+        (partial / _RECORD).write_text(json.dumps(record), encoding="utf-8")
+        os.replace(partial, self._target(step))
+        for old in self._steps()[:-KEPT]:
+            # Renamed first: whoever reads or links its files at this moment finds all of them or none.
+            os.replace(self._target(old), partial)
+            shutil.rmtree(partial)
+
+    def newest(self) -> int | None:
+        """The step of the newest checkpoint that can be read; None without one.
+
+        Checkpoints that cannot be read are renamed, and a printed line names each.
+        """
+        for step in reversed(self._steps()):
+            if not (fault := _fault(self._target(step))):
+                return step
+            set_aside(self._target(step), fault)
+        return None
+
+    def restore(self, step: int, weights: Mapping[str, Tensor], optimizers: Sequence[Any]) -> dict[str, Any]:
+        """Restore weights and optimisers in place, and return the record. Each weight belongs to one optimiser."""
+        import torch
+        from safetensors.torch import load_file
+
+        folder = self._target(step)
+        saved, state = (load_file(folder / name) for name in _TENSORS)
+        owners = {id(weight): one for one in optimizers for group in one.param_groups for weight in group["params"]}
+        with torch.no_grad():
+            for name, weight in weights.items():
+                weight.copy_(saved[name])
+                mine = {key.removeprefix(f"{name}/"): state[key] for key in state if key.startswith(f"{name}/")}
+                if mine:
+                    owners[id(weight)].state[weight] = {
+                        key: value if key == "step" else value.to(weight.device) for key, value in mine.items()
+                    }
+        return _record(folder)
+
+    def clear(self) -> None:
+        """Delete the checkpoints; call when the finished run is saved elsewhere."""
+        discard(self._folder)
+
+    def _steps(self) -> list[int]:
+        """The committed steps in ascending order."""
+        return sorted(int(path.name.removeprefix("step-")) for path in self._folder.glob("step-*"))
+
+    def _target(self, step: int) -> Path:
+        return self._folder / f"step-{step:06d}"
+
+
+def _fault(folder: Path) -> str:
+    """Why a checkpoint cannot be read: a file is missing, cut off or no such file; empty if it can be."""
+    from safetensors import SafetensorError, safe_open
+
+    for name in _TENSORS:
+        try:
+            with safe_open(folder / name, "pt"):  # compares the length of the file with its header
+                pass
+        except (SafetensorError, OSError) as error:
+            return f"{name}: {error}"
+    try:
+        _record(folder)
+    except (DataError, OSError) as error:
+        return str(error)
+    return ""
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    path = folder / _RECORD
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path.name} is not JSON: {error}") from error
+    if not isinstance(record, dict):
+        raise DataError(f"{path.name} holds {type(record).__name__}, not an object")
+    return record
