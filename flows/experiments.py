@@ -55,6 +55,7 @@ def experiments(
     seeds: Seeds = [0],  # noqa: B006
     grid: dict[str, list[Any]] = {},  # noqa: B006
     runs: list[dict[str, Any]] = [],  # noqa: B006
+    equal: bool = True,
     parallel: Parallel = 1,
     project: str = ".",
 ) -> State[Any]:
@@ -66,6 +67,8 @@ def experiments(
         seeds: Values of seed; if empty, the one of params.yaml.
         grid: Further values to combine, by dotted key, such as {"train.swirl.lr": [0.0001, 0.0002]}.
         runs: Overrides of each run, such as [{"seed": 1}, {"judge.threshold": 0.6}], instead of filters, seeds, grid.
+        equal: Where runs differ in filter.strategy, each trains on as many trajectories as the smallest of the compared
+            filters keeps, as in the paper. A run that has a filter.max_trajectories keeps it.
         parallel: Maximum number of independent stages of one run at the same time; the runs follow one another.
         project: The folder with dvc.yaml; a relative path is resolved where the worker starts the flow.
     """
@@ -78,17 +81,31 @@ def experiments(
         return Failed(message=str(refused))
     if len({json.dumps(one, sort_keys=True) for one in wanted}) < len(wanted):
         return Failed(message="two of the runs have the same overrides; leave one out")
+    limits = equal_arms(checked) if equal else [{}] * len(wanted)
     with store_of(root):
-        error = _compare(root, name, wanted, checked[0], methods, parallel)
+        error = _compare(root, name, list(zip(wanted, limits, strict=True)), checked[0], methods, parallel)
     return Failed(message=error) if error else Completed(message=f"{len(wanted)} runs; `dvc exp show` lists them")
 
 
+def equal_arms(runs: Sequence[Params]) -> list[dict[str, Any]]:
+    """For each run the overrides that make runs of different filters equally large; none where it has its own limit."""
+    filters = list(dict.fromkeys(params.filter.strategy for params in runs))
+    unlimited = [len(filters) > 1 and params.filter.max_trajectories == 0 for params in runs]
+    return [{"filter.max_trajectories": filters} if needed else {} for needed in unlimited]
+
+
 def _compare(
-    root: Path, name: str, wanted: list[dict[str, Any]], first: Params, methods: Sequence[str], parallel: int
+    root: Path,
+    name: str,
+    wanted: Sequence[tuple[dict[str, Any], dict[str, Any]]],
+    first: Params,
+    methods: Sequence[str],
+    parallel: int,
 ) -> str:
     """Do all runs, one after the other, and return an error that names those that failed, or the empty string.
 
-    They are children of a new MLflow run, which records the params of the first.
+    Each is (the overrides that were asked for, further ones that make it comparable). The runs are children of a new
+    MLflow run, which records the params of the first.
     """
     layout = Layout(root)
     group = tracking.open_run(layout, first, f"experiments {name}", {"experiments": str(len(wanted))})
@@ -96,12 +113,12 @@ def _compare(
     states: list[State[Any]] = []
     error = "the flow was stopped"
     try:
-        for number, one in enumerate(wanted, start=1):
-            label = f"{name}-{number}"
+        for number, (asked, further) in enumerate(wanted, start=1):
+            label, one = f"{name}-{number}", {**asked, **further}
             get_run_logger().info("%s of %s, %s: %s", number, len(wanted), label, laid_over.text(one))
             states.append(experiment(label, one, group, parallel, str(root), return_state=True))
             try:
-                _show(name, wanted, states, methods)
+                _show(name, [asked for asked, _ in wanted], states, methods)
             except Exception as failure:  # showing results never fails a run
                 get_run_logger().warning("The comparison is not complete: %s", failure)
         failed = [f"{name}-{number}" for number, state in enumerate(states, start=1) if not state.is_completed()]
@@ -120,9 +137,10 @@ def combinations(axes: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
 def table(
     runs: Sequence[tuple[str, Mapping[str, Any], Mapping[str, Any] | None]], methods: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """One row per run and method, best first: the settings that differ, the mean accuracy and that of each benchmark.
+    """One row per run and method, best first.
 
-    A run is (name, overrides, results.json). Without results it failed; its row says so and comes last.
+    It has the settings that differ, how many trajectories were trained on, the mean accuracy and that of each
+    benchmark. A run is (name, overrides, results.json). Without results it failed; its row says so and comes last.
     Overrides may hold train.methods, which then replace `methods`.
     """
     keys = list(dict.fromkeys(key for _, overrides, _ in runs for key in overrides if key != "train.methods"))
@@ -135,8 +153,10 @@ def table(
     for name, overrides, results in runs:
         start = {key: overrides.get(key, "as in params.yaml") for key in differs}
         if results is None:
-            rows.append({**start, "method": "", "mean accuracy": None, "experiment": f"{name} failed"})
+            failed = {"trajectories": None, "method": "", "mean accuracy": None, "experiment": f"{name} failed"}
+            rows.append({**start, **failed})
             continue
+        start["trajectories"] = results["filters"]["kept"]["trajectories"]
         for method in overrides.get("train.methods", methods):
             scores = {
                 score["benchmark"]: score["accuracy"]

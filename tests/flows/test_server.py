@@ -29,6 +29,7 @@ import yaml
 
 name, params = sys.argv[1], yaml.safe_load(Path("params.yaml").read_text())
 strategy, seed = params["filter"]["strategy"], params["seed"]
+compared = params["filter"]["max_trajectories"] or [strategy]
 marks = Path(os.environ["MARKS"])
 print(name, "runs with", strategy, seed, flush=True)
 print("its runs go to", os.environ["MLFLOW_TRACKING_URI"], flush=True)
@@ -70,7 +71,8 @@ if name == "report":
     if not params["report"]["samples"]:
         write("reports/results.json", {})
         sys.exit()
-    write("reports/results.json", {"scores": [
+    count = {"trajectories": min(kept[one] for one in compared)}
+    write("reports/results.json", {"filters": {"kept": count}, "scores": [
         {"benchmark": benchmark, "model": model, "with_tools": True, "n": 10, "accuracy": kept[strategy] / 10 + plus}
         for benchmark in ("mini-a", "mini-b") for model, plus in (("base", 0), ("sft", 0.01), ("swirl", 0.02))]})
 """
@@ -243,11 +245,11 @@ def test_a_grid_ends_in_a_comparison_and_one_failure_does_not_stop_it(served: Se
     name = ended["name"]
     assert (ended["state_type"], ended["state"]["message"]) == ("FAILED", f"1 of 4 runs failed: {name}-1")
     assert [list(row.values()) for row in served.artifacts(run)["comparison"]] == [
-        ["outcome", "as in params.yaml", "swirl", 0.22, 0.22, 0.22, f"{name}-3"],
-        ["outcome", "as in params.yaml", "sft", 0.21, 0.21, 0.21, f"{name}-3"],
-        ["both", "as in params.yaml", "swirl", 0.12, 0.12, 0.12, f"{name}-2"],
-        ["both", "as in params.yaml", "sft", 0.11, 0.11, 0.11, f"{name}-2"],
-        ["both", 13, "", None, f"{name}-1 failed"],
+        ["outcome", "as in params.yaml", 1, "swirl", 0.22, 0.22, 0.22, f"{name}-3"],
+        ["outcome", "as in params.yaml", 1, "sft", 0.21, 0.21, 0.21, f"{name}-3"],
+        ["both", "as in params.yaml", 1, "swirl", 0.12, 0.12, 0.12, f"{name}-2"],
+        ["both", "as in params.yaml", 1, "sft", 0.11, 0.11, 0.11, f"{name}-2"],
+        ["both", 13, None, "", None, f"{name}-1 failed"],
     ]
     only = {"flow_runs": {"name": {"any_": [f"{name}-1", f"{name}-3"]}}}  # one page of all runs may lack them
     by_name = {one["name"]: one for one in served.post("flow_runs/filter", only)}
@@ -256,7 +258,7 @@ def test_a_grid_ends_in_a_comparison_and_one_failure_does_not_stop_it(served: Se
     assert "| a\\|b | 7 |" in failure["failed-gate"]
     assert failure["quality-gates"][0]["result"] == "FAILED"
     served.ran(by_name[f"{name}-3"]["id"], ("download", "Cached"), *((one, "Completed") for one in ORDER[1:]))
-    assert "The comparison is not complete: 'scores'" in served.log(run, until="The comparison is not complete")
+    assert "The comparison is not complete: 'filters'" in served.log(run, until="The comparison is not complete")
 
     dvc = [sys.executable, "-m", "dvc", "exp"]
     env = environment(served.root)
@@ -277,6 +279,7 @@ def test_a_grid_ends_in_a_comparison_and_one_failure_does_not_stop_it(served: Se
     assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
     assert child.data.tags["override.filter.strategy"] == '"outcome"'
     assert child.data.params["filter.strategy"] == "outcome"
+    assert child.data.tags["override.filter.max_trajectories"] == '["both", "outcome"]'
     assert child.info.artifact_uri.startswith((served.root / "mlartifacts").as_uri())
     assert (parent.info.status, child.info.status) == ("FAILED", "FINISHED")
 

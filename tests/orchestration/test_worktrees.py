@@ -21,7 +21,7 @@ import pytest
 import yaml
 
 from flows.artifacts import pages
-from flows.experiments import combinations, table
+from flows.experiments import combinations, equal_arms, table
 from flows.pipeline import plan, store_of
 from flows.retries import asks_network
 from swirl.config.overrides import checked, lay_over, parsed, text, write
@@ -79,6 +79,12 @@ def test_overrides_are_laid_over_and_checked() -> None:
     assert (params.filter.strategy, params.train.methods) == ("outcome", ["swirl"])
     for overrides, complaint in (
         ({"filter.strategy": "proces"}, "filter.strategy = 'proces': Input should be 'none', 'process'"),
+        (
+            {"filter.max_trajectories": ["none", "bth"]},
+            "filter.max_trajectories: expected a number, 0 for no limit, or",
+        ),
+        ({"filter.max_trajectories": []}, "a list of none, process, outcome, both; got []"),
+        ({"filter.max_trajectories": -1}, "a list of none, process, outcome, both; got -1"),
         ({"filter.stategy": "none"}, "filter.stategy: no such key; the keys here are strategy, max_trajectories"),
         ({"seed": "1"}, "seed = '1': Input should be a valid integer"),
         ({"train.swril.lr": 0.1}, "override train.swril.lr: params.yaml has no section train.swril"),
@@ -446,11 +452,25 @@ def test_a_grid_is_every_combination() -> None:
     assert combinations({}) == [{}]
 
 
+def test_runs_of_different_filters_are_as_large_as_the_smallest_of_them() -> None:
+    def limits(*runs: dict[str, Any]) -> list[dict[str, Any]]:
+        return equal_arms([checked(ROOT / "params.yaml", one) for one in runs])
+
+    grid = combinations({"filter.strategy": ["none", "outcome"], "seed": [0, 1]})
+    assert limits(*grid) == [{"filter.max_trajectories": ["none", "outcome"]}] * 4
+    assert limits({"seed": 0}, {"seed": 1}) == [{}, {}]
+    mixed = [{}, {"filter.strategy": "both", "filter.max_trajectories": 50}, {"filter.strategy": "both"}]
+    both = {"filter.max_trajectories": ["process", "both"]}
+    assert limits(*mixed) == [both, {}, both]
+    assert checked(ROOT / "params.yaml", {**grid[0], **both}).filter.max_trajectories == ["process", "both"]
+
+
 def test_the_table_has_what_differed_best_first_failures_last() -> None:
     def results(accuracy: float) -> dict[str, Any]:
         score = {"benchmark": "b", "model": "swirl", "with_tools": True, "accuracy": accuracy}
         other = [{**score, "model": "base", "accuracy": 1.0}, {**score, "with_tools": False, "accuracy": 1.0}]
-        return {"scores": [score, {**score, "benchmark": "c", "accuracy": 0.0}, *other]}
+        scores = [score, {**score, "benchmark": "c", "accuracy": 0.0}, *other]
+        return {"scores": scores, "filters": {"kept": {"trajectories": int(100 * accuracy)}}}
 
     same = {"judge.threshold": 0.5, "train.methods": ["swirl"]}
     runs = [
@@ -461,7 +481,23 @@ def test_the_table_has_what_differed_best_first_failures_last() -> None:
     own = [("y-1", {"train.methods": ["base"], "judge.threshold": 0.5}, results(0.25))]
     assert [(row["method"], row["mean accuracy"]) for row in table(own, ["swirl"])] == [("base", 1.0)]
     assert table(runs, ["swirl"]) == [
-        {"seed": 3, "method": "swirl", "mean accuracy": 0.375, "b": 0.75, "c": 0.0, "experiment": "x-3"},
-        {"seed": 1, "method": "swirl", "mean accuracy": 0.125, "b": 0.25, "c": 0.0, "experiment": "x-1"},
-        {"seed": 2, "method": "", "mean accuracy": None, "experiment": "x-2 failed"},
+        {
+            "seed": 3,
+            "trajectories": 75,
+            "method": "swirl",
+            "mean accuracy": 0.375,
+            "b": 0.75,
+            "c": 0.0,
+            "experiment": "x-3",
+        },
+        {
+            "seed": 1,
+            "trajectories": 25,
+            "method": "swirl",
+            "mean accuracy": 0.125,
+            "b": 0.25,
+            "c": 0.0,
+            "experiment": "x-1",
+        },
+        {"seed": 2, "trajectories": None, "method": "", "mean accuracy": None, "experiment": "x-2 failed"},
     ]

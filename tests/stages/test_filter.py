@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from swirl.config.params import Params, load
+from swirl.core.errors import DataError
 from swirl.core.layout import Layout
 from swirl.core.records import load as records
 from swirl.core.records import load_json, save
@@ -29,7 +30,7 @@ def verdicts(name: str, first: bool, second: bool, outcome: bool) -> list[Verdic
     return [Verdict(name, step, good, 0.75 if good else 0.25, "", "reward") for step, good in table]
 
 
-def params(strategy: str, most: int = 0) -> Params:
+def params(strategy: str, most: int | list[str] = 0) -> Params:
     section = PARAMS.filter.model_copy(update={"strategy": strategy, "max_trajectories": most})
     return PARAMS.model_copy(update={"filter": section})
 
@@ -99,6 +100,30 @@ def test_max_trajectories_equalises_arms(layout: Layout) -> None:
         stage.run(params(strategy, most=1), layout)
         assert load_json(layout.filters)["kept"]["trajectories"] == 1
         assert len(records(SubTrajectory, layout.steps)) == 2
+
+
+@pytest.mark.parametrize(
+    ("compared", "kept"),
+    [
+        (["none", "process", "outcome", "both"], {"none": 1, "process": 1, "outcome": 1, "both": 1}),
+        (["none", "outcome"], {"none": 2, "outcome": 2}),
+        (["none"], {"none": 4}),
+        (["none", "process"], {"both": 1}),
+    ],
+)
+def test_arms_are_as_large_as_the_smallest_of_those_compared(
+    compared: list[str], kept: dict[str, int], layout: Layout
+) -> None:
+    for strategy, number in kept.items():
+        stage.run(params(strategy, most=compared), layout)
+        assert load_json(layout.filters)["kept"]["trajectories"] == number
+        assert len(records(SubTrajectory, layout.steps)) == 2 * number
+
+
+def test_no_arm_can_be_as_large_as_one_that_keeps_nothing(layout: Layout) -> None:
+    save([], Verdict, layout.verdicts)
+    with pytest.raises(DataError, match=r"filter.max_trajectories = \['none', 'both'\]: both keeps none of the traj"):
+        stage.run(params("none", most=["none", "both"]), layout)
 
 
 def test_the_same_params_give_the_same_bytes(layout: Layout) -> None:

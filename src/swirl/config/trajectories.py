@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, PlainValidator
 
 from swirl.config.section import Count, Section, Share
 from swirl.config.served import Served
@@ -38,11 +38,25 @@ class Judge(Section):
     retry_failed: bool = Field(description="ask once more where a written answer holds no verdict")
 
 
+def _limit(value: object) -> object:
+    if (type(value) is int and value >= 0) or (
+        isinstance(value, list) and value and all(one in get_args(Filters) for one in value)
+    ):
+        return value
+    raise ValueError(f"expected a number, 0 for no limit, or a list of {', '.join(get_args(Filters))}; got {value!r}")
+
+
+Filters = Literal["none", "process", "outcome", "both"]
+Limit = Annotated[int | list[Filters], PlainValidator(_limit)]
+
+
 class Filter(Section):
     """Which trajectories training sees."""
 
-    strategy: Literal["none", "process", "outcome", "both"] = Field(description="the paper's four filters")
-    max_trajectories: Annotated[int, Field(ge=0)] = Field(description="equal arms in a comparison; 0: keep all")
+    strategy: Filters = Field(description="the paper's four filters")
+    max_trajectories: Limit = Field(
+        description="at most so many; a list of filters: as many as the smallest of them keeps; 0: keep all"
+    )
 
 
 class CheckSteps(Section):

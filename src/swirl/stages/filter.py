@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from swirl.config.params import Params
+from swirl.core.errors import DataError
 from swirl.core.layout import Layout
 from swirl.core.records import load, save, save_json
 from swirl.core.seeds import generator
@@ -14,18 +16,38 @@ from swirl.judging.filters import Judged, join, keep, sub_trajectories
 
 
 def run(params: Params, layout: Layout) -> None:
-    """Apply the strategy of params to the stored verdicts, and count what each of the four would keep."""
+    """Apply the strategy of params to the stored verdicts, and count what each of the four would keep.
+
+    Raises `DataError` when as many are to be kept as by a filter that keeps none.
+    """
     judged = join(load(Trajectory, layout.trajectories), load(Verdict, layout.verdicts))
     strategy = Strategy(params.filter.strategy)
-    kept = keep(judged, strategy, params.filter.max_trajectories, generator(params.seed, "filter"))
-    save(sub_trajectories(kept), SubTrajectory, layout.steps)
     funnel = {str(s): count([item for item in judged if item.passes(s)]) for s in Strategy}
+    most = limit(params.filter.max_trajectories, funnel)
+    kept = keep(judged, strategy, most, generator(params.seed, "filter"))
+    save(sub_trajectories(kept), SubTrajectory, layout.steps)
     report = {"strategy": str(strategy), "trajectories": len(judged), "strategies": funnel, "kept": count(kept)}
     save_json(report, layout.filters)
     metrics = {
         f"{name}.{key}": row[key] for name, row in funnel.items() for key in ("trajectories", "steps", "correct")
     }
     save_json({**metrics, "kept.trajectories": len(kept)}, layout.metrics("filter"))
+
+
+def limit(wanted: int | Sequence[str], funnel: Mapping[str, Mapping[str, Any]]) -> int:
+    """The largest number of trajectories to keep, 0 for no limit: a number, or what the smallest of some filters keeps.
+
+    Arms that name the same filters are equally large. Raises `DataError` when one of the filters keeps none.
+    """
+    if isinstance(wanted, int):
+        return wanted
+    smallest = min(wanted, key=lambda name: int(funnel[name]["trajectories"]))
+    if not funnel[smallest]["trajectories"]:
+        raise DataError(
+            f"filter.max_trajectories = {list(wanted)}: {smallest} keeps none of the trajectories, and so would every "
+            "arm that is as small; leave that filter out, or give a number (0: no limit)"
+        )
+    return int(funnel[smallest]["trajectories"])
 
 
 def count(judged: list[Judged]) -> dict[str, Any]:
