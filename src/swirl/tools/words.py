@@ -14,10 +14,13 @@ from itertools import pairwise
 
 _MARKS = "".join(
     chr(code)
-    for code in range(0x300, 0x1F000)
+    for code in range(0x300, 0x10000)
     if unicodedata.category(chr(code)) in ("Mn", "Mc") and not 0xFE00 <= code <= 0xFE0F
 )
-"""Accents and vowel signs, which `\\w` does not match; without the variation selectors, which belong to emoji."""
+"""Accents and vowel signs, which `\\w` does not match; without the variation selectors, which belong to emoji.
+
+Those beyond the first plane of Unicode, of rare scripts, are left out: with them, reading takes several times longer.
+"""
 _RANGES = (
     "\u0e00-\u0eff"  # Thai, Lao
     "\u1000-\u109f\ua9e0-\ua9ff\uaa60-\uaa7f"  # Myanmar
@@ -28,6 +31,7 @@ _RANGES = (
     "\u3041-\u30ff\u31f0-\u31ff\U0001aff0-\U0001b16f"  # Hiragana, Katakana
     "\u3105-\u312f\u31a0-\u31bf\ua000-\ua48f\U00016fe0-\U00018d8f"  # Bopomofo, Yi, Tangut
 )
+_ASCII = re.compile(r"\w+", re.ASCII)
 _RUN = re.compile(rf"\w[\w{_MARKS}]*")
 _CHARACTER = rf"(?!\d)[{_RANGES}][{_MARKS}]*"
 """A character with its marks in a script where words are not written apart; digits are none."""
@@ -49,10 +53,13 @@ def indexed(text: str, stopwords: Collection[str] = ()) -> list[str]:
 
 def _words(text: str, stopwords: Collection[str], *, single: bool) -> list[str]:
     folded = text.lower()
-    if not folded.isascii():
+    if folded.isascii():
+        found = _ASCII.findall(folded)
+    else:
         folded = unicodedata.normalize("NFC", _WIDTHS.sub(_usual_width, folded))
-    runs = _RUN.findall(folded)
-    return [word for run in runs for word in _of_run(run, single) if word not in stopwords]
+        runs = _RUN.findall(folded)
+        found = [word for run in runs for word in ([run] if run.isascii() else _of_run(run, single))]
+    return [word for word in found if word not in stopwords]
 
 
 def _usual_width(found: re.Match[str]) -> str:
@@ -61,9 +68,6 @@ def _usual_width(found: re.Match[str]) -> str:
 
 def _of_run(run: str, single: bool) -> Iterator[str]:
     """The words of a text without blanks, in their order."""
-    if run.isascii():
-        yield run
-        return
     for number, part in enumerate(_UNSPACED.split(run)):
         if number % 2 == 0:
             yield from [part] if part else []
