@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from swirl.benchmarks.oracle import label_steps, same_call
-from swirl.core.types import Action, Derivation
+from swirl.benchmarks.oracle import label_steps, label_trajectory, same_call
+from swirl.core.types import Action, Derivation, Observation, Step, Stop, Trajectory
 
 CHAIN = Derivation("q", "search", ("director of Silent Harbor", "spouse of Ada Drake"), ("Ada Drake", "Bram Falk"))
 SUM = Derivation("q", "calculate", ("4 + 3", "2 * 5", "7 + 10"), ("7", "10", "17"))
@@ -52,6 +52,24 @@ FIRST, SECOND, RIGHT = search("director of Silent Harbor"), search("spouse of Ad
 )
 def test_searches(actions: list[Action], labels: list[bool]) -> None:
     assert label_steps(CHAIN, actions) == labels
+
+
+@pytest.mark.parametrize(
+    ("turns", "labels"),
+    [
+        ([[FIRST, SECOND], [RIGHT]], [True, True]),
+        ([[SECOND, FIRST], [SECOND], [RIGHT]], [False, True, True]),
+        ([[FIRST, FIRST], [SECOND], [RIGHT]], [False, True, True]),
+        ([[MALFORMED], [FIRST], [SECOND], [RIGHT]], [False, True, True, True]),
+    ],
+)
+def test_a_step_of_several_calls_is_good_when_each_call_is(turns: list[list[Action]], labels: list[bool]) -> None:
+    steps = []
+    for k, calls in enumerate(turns):
+        seen = tuple(Observation("...", False, one.kind, one.payload) for one in calls if one.kind == "search")
+        steps.append(Step(k, calls[0], seen, (1,), (0.0,), ()))
+    made = Trajectory("t", "q", "b", 0, "m", 0, (1,), tuple(steps), Stop.ANSWERED, "")
+    assert label_trajectory(CHAIN, made) == labels
 
 
 @pytest.mark.parametrize(

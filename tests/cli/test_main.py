@@ -20,7 +20,7 @@ import yaml
 from swirl.cli.run_stage import _alone, _timed
 from swirl.core import records
 from swirl.core.layout import Layout
-from swirl.core.types import OUTCOME, Action, Question, Step, Stop, Trajectory, Verdict
+from swirl.core.types import OUTCOME, Action, Observation, Question, Step, Stop, Trajectory, Verdict
 from swirl.pipeline import environment
 from swirl.pipeline.progress import Progress
 from tests.servers import said, scripted
@@ -35,9 +35,10 @@ def project(tmp_path: Path) -> Layout:
     (tmp_path / "dvc.yaml").write_text("stages: {}\n")
     call = Action("calculate", "I add.\n<calculate>2 + 3</calculate>", "2 + 3")
     answer = Action("answer", "<answer>5</answer>", "5")
+    seen = (Observation("5", False, "calculate", "2 + 3"), Observation("error: no", True, "calculate", "1 / 0"))
     steps = (
-        Step(0, call, "5", (1, 2), (-0.1, -0.2), (3,), False),
-        Step(1, answer, "", (4,), (-0.3,), (), False),
+        Step(0, call, seen, (1, 2), (-0.1, -0.2), (3,)),
+        Step(1, answer, (), (4,), (-0.3,), ()),
     )
     trajectory = Trajectory("t1", "q1", "mini-gsm8k", 0, "base", 7, (9,), steps, Stop.ANSWERED, "")
     verdicts = [
@@ -72,6 +73,7 @@ def test_show_prints_steps_observations_and_verdicts(swirl: Swirl, project: Layo
         "  model  I add.\n"
         "         <calculate>2 + 3</calculate>\n"
         "  result 5\n"
+        "  error  error: no\n"
         "\n"
         "step 1  answer  [no verdict: quota used up]\n"
         "  model  <answer>5</answer>\n"

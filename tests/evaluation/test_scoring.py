@@ -20,7 +20,7 @@ FIND, WRONG = Action("search", "...", "born Ada"), Action("search", "...", "Rome
 
 def trajectory(*actions: Action, stop: Stop = Stop.ANSWERED) -> Trajectory:
     ids = CHAT.reply("Ada is born")
-    steps = [Step(k, action, "", ids, (0.0,) * len(ids), (), False) for k, action in enumerate(actions)]
+    steps = [Step(k, action, (), ids, (0.0,) * len(ids), ()) for k, action in enumerate(actions)]
     return Trajectory("q1/0", "q1", "mini", 0, "m", 0, CHAT.prompt("what"), tuple(steps), stop, "")
 
 

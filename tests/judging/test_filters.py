@@ -16,11 +16,10 @@ def attempt(name: str, stop: Stop = Stop.ANSWERED, steps: int = 2) -> Trajectory
         Step(
             k,
             Action("answer" if k == steps - 1 and stop is Stop.ANSWERED else "search", "", "x"),
-            "",
+            (),
             (10 * k + 10, 10 * k + 11),
             (-0.5, -0.5),
             () if k == steps - 1 else (10 * k + 12, 10 * k + 13),
-            False,
         )
         for k in range(steps)
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from swirl.comb.combs import pack
 from swirl.comb.sampling import Sampling
 from swirl.core.errors import DataError, ModelError
-from swirl.core.types import Action, Question, Step, Stop, Trajectory, Verdict
+from swirl.core.types import Action, Observation, Question, Step, Stop, Trajectory, Verdict
 from swirl.endpoints.client import Client, Endpoint, UnavailableError
 from swirl.judging.calibrate import (
     LabelledOutcome,
@@ -45,7 +46,8 @@ SEVERAL = Sampling(temperature=1.0, max_tokens=64)
 def step(index: int, kind: str, text: str, payload: str, observation: str, last: bool = False) -> Step:
     ids = CHAT.reply(text)
     turn = () if last else CHAT.turn(observation, True)
-    return Step(index, Action(kind, text, payload), observation, ids, (-1.0,) * len(ids), turn, False)
+    seen = (Observation(observation, False, kind, payload),) if observation else ()
+    return Step(index, Action(kind, text, payload), seen, ids, (-1.0,) * len(ids), turn)
 
 
 FIND = step(0, "search", "<search_query> Ada </search_query>", "Ada", "Ada -> born")
@@ -93,6 +95,14 @@ def test_steps_are_judged_by_what_came_before_and_no_golden_label() -> None:
     )
     assert "this step:\nAction 1: <search_query> Ada </search_query>\nResult 1: Ada -> born\n\nThe step" in second
     assert not any("Christiania" in prompt for prompt in server.prompts)
+
+
+def test_a_judge_reads_the_observation_of_every_call_of_a_step() -> None:
+    both = (*FIND.observations, Observation("1 + 1 -> 2", False, "calculate", "1 + 1"))
+    several = replace(TRAJECTORY, steps=(replace(FIND, observations=both), SAY))
+    assert step_prompt("{conversation} | {action}", "", several, 1) == (
+        "Action 1: <search_query> Ada </search_query>\nResult 1: Ada -> born\n1 + 1 -> 2 | <answer> Oslo </answer>"
+    )
 
 
 def test_outcomes_are_judged_by_the_golden_answers() -> None:

@@ -10,7 +10,7 @@ import torch
 
 from swirl.comb.combs import pack
 from swirl.core.errors import ModelError
-from swirl.core.types import Action, Step, Stop, Trajectory
+from swirl.core.types import Action, Observation, Step, Stop, Trajectory
 from swirl.judging.reward import RewardModel
 from swirl.models.chat import Chat
 from swirl.pretraining.word_tokenizer import CHAT_TEMPLATE
@@ -39,11 +39,10 @@ def trajectory(name: str, actions: list[tuple[int, ...]]) -> Trajectory:
         Step(
             index=k,
             action=Action("malformed", CHAT.text(ids), ""),
-            observation="Oslo",
+            observations=(Observation("Oslo", error=False),),
             token_ids=ids,
             logprobs=(0.0,) * len(ids),
             observation_ids=() if k == len(actions) - 1 else CHAT.turn("Oslo " * (k + 1), ids[-1] == CHAT.end_id),
-            tool_error=False,
         )
         for k, ids in enumerate(actions)
     ]

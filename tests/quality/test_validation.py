@@ -15,7 +15,7 @@ import pytest
 from swirl.core.errors import GateError
 from swirl.core.layout import Layout
 from swirl.core.records import load_json, save
-from swirl.core.types import Action, Step, Stop, SubTrajectory, Trajectory
+from swirl.core.types import Action, Observation, Step, Stop, SubTrajectory, Trajectory
 from swirl.quality import expect, tables
 from swirl.quality.questions import leakage_key
 from swirl.quality.validation import Report, Table, examine, publish, validate
@@ -117,18 +117,26 @@ def test_a_list_that_holds_a_null_reads_as_null(tmp_path: Path) -> None:
 
 
 def test_steps_know_their_trajectory(tmp_path: Path) -> None:
+    seen = (Observation("a", False, "search", "b"), Observation("c", True, "calculate", "d"))
+
     def step(index: int) -> Step:
-        return Step(index, Action("search", f"text {index}", ""), "", (index,), (-1.0,), (), False)
+        return Step(index, Action("search", f"text {index}", ""), seen[: 2 * index], (index,), (-1.0,), ())
 
     def attempt(identifier: str, steps: tuple[Step, ...]) -> Trajectory:
         return Trajectory(identifier, "q", "b", 0, "m", 0, (1,), steps, Stop.STEP_LIMIT, "")
 
     save([attempt("a", ()), attempt("b", (step(0), step(1)))], Trajectory, tmp_path / "t.parquet")
-    trajectories, steps = tables.read_trajectories(tmp_path / "t.parquet")
+    trajectories, steps, observations = tables.read_trajectories(tmp_path / "t.parquet")
     assert trajectories["steps"].tolist() == [0, 2]
     assert steps["row"].tolist() == [1, 1]
     assert steps["trajectory_id"].tolist() == ["b", "b"]
     assert steps["text"].tolist() == ["text 0", "text 1"]
+    assert steps["observations"].tolist() == [0, 2]
+    where = {"row": 1, "trajectory_id": "b", "index": 1, "step": 1}
+    assert observations.to_dict("records") == [
+        {**where, "text": "a", "error": False, "kind": "search", "payload": "b"},
+        {**where, "text": "c", "error": True, "kind": "calculate", "payload": "d"},
+    ]
 
 
 @pytest.mark.parametrize(

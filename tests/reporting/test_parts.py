@@ -9,7 +9,7 @@ import pytest
 from swirl.core.errors import DataError
 from swirl.core.layout import Layout
 from swirl.core.records import save_json
-from swirl.core.types import Score
+from swirl.core.types import Action, Observation, Score, Step, Stop, Trajectory
 from swirl.reporting import charts, evidence, text
 from swirl.reporting.format import gain, number, p_value, percent, rates
 from swirl.reporting.markup import join, printable, raw, tag
@@ -157,6 +157,14 @@ def test_gains_are_beside_the_papers(results: Results) -> None:
         "without_tools": {},
     }
     assert gains["[red]mine\x1b[0m"]["paper"] is None
+
+
+def test_the_page_shows_the_observation_of_every_call_of_a_step() -> None:
+    seen = (Observation("a -> 1", False, "search", "a"), Observation("b -> 2", False, "search", "b"))
+    step = Step(0, Action("search", "look", "a"), seen, (1,), (0.0,), ())
+    shown = str(evidence._steps(Trajectory("t", "q", "b", 0, "m", 0, (1,), (step,), Stop.STEP_LIMIT, "")))
+    assert shown.count('class="observation"') == 2
+    assert shown.index("look") < shown.index("a -&gt; 1") < shown.index("b -&gt; 2")
 
 
 def test_the_terminal_report_leaves_out_what_is_absent_and_adds_times(

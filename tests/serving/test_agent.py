@@ -22,7 +22,7 @@ from swirl.core.errors import DataError, ModelError, SwirlError
 from swirl.core.layout import Layout
 from swirl.core.records import load_json
 from swirl.core.seeds import derive
-from swirl.core.types import Question, Stop, Trajectory
+from swirl.core.types import Action, Observation, Question, Step, Stop, Trajectory
 from swirl.models.adapters import add
 from swirl.models.loading import load_model, load_tokenizer, save
 from swirl.models.pointers import NAME as POINTER
@@ -158,6 +158,15 @@ def test_malformed_actions_are_told_whole(agent: Agent) -> None:
     assert (shown["answer"], shown["stop"]) == ("", "malformed")
     assert shown["steps"][0]["call"] is None
     assert shown["steps"][0]["thought"] == taught.LONG
+
+
+def test_every_call_of_a_step_is_shown() -> None:
+    seen = (Observation("a -> b", False, "search", "a"), Observation("1/0 -> error: no", True, "calculate", "1/0"))
+    step = Step(0, Action("search", "<search_query> a </search_query>", "a"), seen, (1,), (0.0,), ())
+    made = Trajectory("t", "q", "b", 0, "m", 0, (1,), (step,), Stop.STEP_LIMIT, "")
+    (shown,) = as_dict(Ended(made, {"search": "search"}, 1, 1, 0.0), "a")["steps"]
+    assert (shown["result"], shown["tool_error"]) == ("b\nerror: no", True)
+    assert [one["payload"] for one in shown["observations"]] == ["a", "1/0"]
 
 
 @pytest.mark.parametrize(

@@ -6,14 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 
 from swirl.config.data import Benchmark, CheckQuestions
 from swirl.config.params import load
+from swirl.core import parquet
 from swirl.core.errors import DataError, GateError
 from swirl.core.layout import Layout
-from swirl.core.records import load_json, save, save_json
+from swirl.core.records import load_json, read_table, save, save_json
 from swirl.core.types import Derivation, Passage, Question, Support
 from swirl.stages import check_questions
 
@@ -168,6 +168,7 @@ def test_a_missing_corpus_is_named(layout: Layout) -> None:
 
 
 def test_a_missing_column_is_named(layout: Layout) -> None:
-    pq.write_table(pq.read_table(layout.questions).drop_columns(["answers"]), layout.questions)
+    table = read_table(Question, layout.questions).drop_columns(["answers"])
+    parquet.write([table], table.schema, layout.questions)
     with pytest.raises(DataError, match=r"questions\.parquet: column 'answers' is missing"):
         check_questions.run(PARAMS, layout)

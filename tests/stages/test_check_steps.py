@@ -35,8 +35,8 @@ def params(**limits: float) -> Params:
 
 def attempt(identifier: str, question: str) -> Trajectory:
     steps = (
-        Step(0, Action("search", "", ""), "found", (11, 12), (-0.5, -0.5), (13,), False),
-        Step(1, Action("answer", "", ""), "", (14,), (-0.5,), (), False),
+        Step(0, Action("search", "", ""), (), (11, 12), (-0.5, -0.5), (13,)),
+        Step(1, Action("answer", "", ""), (), (14,), (-0.5,), ()),
     )
     return Trajectory(identifier, question, "mini-hotpotqa", 0, "base", 1, (1, 2, 3), steps, Stop.ANSWERED, "")
 

@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from swirl.config.params import Params, load
 from swirl.config.trajectories import CheckTrajectories
+from swirl.core import parquet
 from swirl.core.errors import DataError, GateError, ModelError
 from swirl.core.layout import Layout
-from swirl.core.records import load_json, save
-from swirl.core.types import SCHEMAS, Action, Question, Step, Stop, Trajectory
+from swirl.core.records import load_json, read_table, save
+from swirl.core.types import Action, Observation, Question, Step, Stop, Trajectory
 from swirl.stages import check_trajectories
 
 WORDS = ["<end>", "<search_query>", "</search_query>", "<answer>", "</answer>", "Oslo", "Bergen", "hmm"]
@@ -36,7 +36,9 @@ def params(**limits: float) -> Params:
 
 def step(index: int, kind: str, text: str, observation: str = "", tool_error: bool = False) -> Step:
     ids = (*(WORDS.index(word) for word in text.split()), 0)
-    return Step(index, Action(kind, text, ""), observation, ids, (-0.5,) * len(ids), (1, 2), tool_error)
+    called = kind if kind != "malformed" else ""
+    seen = (Observation(observation, tool_error, called),) if observation else ()
+    return Step(index, Action(kind, text, ""), seen, ids, (-0.5,) * len(ids), (1, 2))
 
 
 def search(index: int, tool_error: bool = False) -> Step:
@@ -98,7 +100,7 @@ def test_a_sound_file_passes_and_the_report_holds_its_rates(layout: Layout) -> N
     check_trajectories.run(params(), layout)
     report = load_json(layout.quality("trajectories"))
     assert report["success"] is True
-    assert report["rows"] == {"trajectories": 4, "steps": 7, "questions": 3}
+    assert report["rows"] == {"trajectories": 4, "steps": 7, "observations": 5, "questions": 3}
     assert report["statistics"] == {
         "steps_per_trajectory": 1.75,
         "malformed_rate": pytest.approx(1 / 7),
@@ -179,9 +181,9 @@ def test_a_broken_trajectory_stops_the_gate(layout: Layout, row: int, change: di
         ({"logprobs": (-0.5, float("nan"), -0.5, 0.0)}, "index 1, value nan at token 1"),
         ({"logprobs": (float("-inf"), -0.5, -0.5, 0.0)}, "index 1, value -inf at token 0"),
         ({"logprobs": (-0.5,)}, "index 1, value 1 for 4 tokens"),
-        ({"observation": "Oslo -> Bergen"}, "steps.observation_problem: 1 of 7 rows violate that an observation "
-         "follows every call, and no answer: row 2, trajectory_id t-2, index 1, value an answer is followed by "
-         "'Oslo -> Bergen'"),
+        ({"observations": (Observation("Oslo -> Bergen", False),)}, "steps.observation_problem: 1 of 7 rows violate "
+         "that an observation follows every call, and no answer: row 2, trajectory_id t-2, index 1, value an answer is "
+         "followed by 'Oslo -> Bergen'"),
     ],
 )  # fmt: skip
 def test_a_broken_step_stops_the_gate(layout: Layout, change: dict[str, Any], message: str) -> None:
@@ -192,7 +194,26 @@ def test_a_broken_step_stops_the_gate(layout: Layout, change: dict[str, Any], me
 
 def test_a_call_that_nothing_answers_stops_the_gate(layout: Layout) -> None:
     save(
-        [replace(TRAJECTORIES[0], steps=(replace(search(0), observation=""), answer(1)))],
+        [replace(TRAJECTORIES[0], steps=(replace(search(0), observations=()), answer(1)))],
+        Trajectory,
+        layout.trajectories,
+    )
+    assert "trajectory_id t-0, index 0, value nothing follows a search action that is not the last" in stopped(layout)
+
+
+def test_each_call_of_an_action_is_a_call_to_the_gate(layout: Layout) -> None:
+    seen = (Observation("Oslo", False, "search", "a"), Observation("error: no", True, "search", "b"))
+    several = replace(TRAJECTORIES[0], steps=(replace(search(0), observations=seen * 2), answer(1)))
+    save([several, *TRAJECTORIES[1:]], Trajectory, layout.trajectories)
+    check_trajectories.run(params(), layout)
+    report = load_json(layout.quality("trajectories"))
+    assert report["statistics"]["tool_error_rate"] == 3 / 7
+    layout.quality("trajectories").unlink()
+    message = stopped(layout, max_tool_error_rate=0.4)
+    assert "calls.error: 3 of 7 rows violate" in message
+    unanswered = (seen[0], Observation("", False, "search", "b"))
+    save(
+        [replace(several, steps=(replace(search(0), observations=unanswered), answer(1)))],
         Trajectory,
         layout.trajectories,
     )
@@ -204,7 +225,7 @@ def test_a_call_that_nothing_answers_stops_the_gate(layout: Layout) -> None:
     [
         ({"max_malformed_rate": 0.1}, "expect_column_values_to_be_in_set on steps.malformed: 1 of 7 rows violate that "
          "at most 10.0% of the actions are malformed: row 2, trajectory_id t-2, index 0, value True"),
-        ({"max_tool_error_rate": 0.24}, "steps.failed_call: 1 of 4 rows violate that at most 24.0% of the tool calls "
+        ({"max_tool_error_rate": 0.24}, "calls.error: 1 of 4 rows violate that at most 24.0% of the tool calls "
          "give an error: row 1, trajectory_id t-1, index 0, value True"),
     ],
 )  # fmt: skip
@@ -257,21 +278,24 @@ def test_a_corrupted_file_is_named(layout: Layout) -> None:
 
 
 def test_bytes_that_are_no_text_are_named(layout: Layout) -> None:
-    pq.write_table(pq.read_table(layout.trajectories), layout.trajectories, compression="none", use_dictionary=False)
-    data = layout.trajectories.read_bytes()
-    layout.trajectories.write_bytes(data.replace(b"Oslo -> Bergen", b"Oslo \xff\xff Bergen"))
+    table = read_table(Trajectory, layout.trajectories)
+    raw = pa.array([b"Oslo \xff\xff Bergen"] * len(table)).view(pa.string())
+    parquet.write(
+        [table.set_column(table.column_names.index("error"), "error", raw)], table.schema, layout.trajectories
+    )
     with pytest.raises(DataError, match=r"trajectories\.parquet holds bytes that are no Trajectory"):
         check_trajectories.run(params(), layout)
 
 
 def test_a_missing_column_is_named(layout: Layout) -> None:
-    pq.write_table(pq.read_table(layout.trajectories).drop_columns(["stop"]), layout.trajectories)
+    table = read_table(Trajectory, layout.trajectories).drop_columns(["stop"])
+    parquet.write([table], table.schema, layout.trajectories)
     with pytest.raises(DataError, match=r"trajectories\.parquet: column 'stop' is missing"):
         check_trajectories.run(params(), layout)
 
 
 def test_no_trajectories_stop_the_gate(layout: Layout) -> None:
-    pq.write_table(pa.Table.from_pylist([], schema=SCHEMAS[Trajectory]), layout.trajectories)
+    save([], Trajectory, layout.trajectories)
     assert "on trajectories: observed 0, but there are trajectories" in stopped(layout)
 
 

@@ -19,8 +19,8 @@ PARAMS = load(Path(__file__).parents[2] / "params.yaml")
 
 def attempt(name: str, benchmark: str, stop: Stop = Stop.ANSWERED) -> Trajectory:
     steps = (
-        Step(0, Action("search", "", "x"), "y", (11, 12), (-0.5, -0.5), (13,), False),
-        Step(1, Action("answer" if stop is Stop.ANSWERED else "search", "", "x"), "", (14,), (-0.5,), (), False),
+        Step(0, Action("search", "", "x"), (), (11, 12), (-0.5, -0.5), (13,)),
+        Step(1, Action("answer" if stop is Stop.ANSWERED else "search", "", "x"), (), (14,), (-0.5,), ()),
     )
     return Trajectory(name, f"q-{name}", benchmark, 0, "base", 1, (1, 2, 3), steps, stop, "")
 

@@ -17,7 +17,7 @@ from swirl.config.params import Params
 from swirl.core import records
 from swirl.core.errors import DataError
 from swirl.core.layout import Layout
-from swirl.core.types import Action, Prediction, Question, Score, Step, Stop, Trajectory
+from swirl.core.types import Action, Observation, Prediction, Question, Score, Step, Stop, Trajectory
 from swirl.evaluation.statistics import wilson
 from swirl.reporting import text
 from swirl.stages import report
@@ -112,7 +112,8 @@ def _scores(rows: list[Prediction]) -> list[dict[str, Any]]:
 
 def _trajectory(row: Prediction) -> Trajectory:
     def step(index: int, kind: str, words: str, payload: str, observation: str) -> Step:
-        return Step(index, Action(kind, words, payload), observation, (5, 6), (-0.1, -0.2), (7,), False)
+        seen = (Observation(observation, False, kind, payload),) if observation else ()
+        return Step(index, Action(kind, words, payload), seen, (5, 6), (-0.1, -0.2), (7,))
 
     tag = "answer"
     steps = (

@@ -10,7 +10,7 @@ import torch
 from swirl.config.params import Params
 from swirl.core.layout import Layout
 from swirl.core.records import load_json
-from swirl.core.types import Action, Derivation, Step, Stop, Trajectory
+from swirl.core.types import Action, Derivation, Observation, Step, Stop, Trajectory
 from swirl.judge_training.teaching import Labelled, error_rates, label_trajectory, verdict_loss
 from swirl.judging.reward import RewardModel
 from tests import tiny
@@ -108,7 +108,8 @@ def test_labels_are_the_oracles_and_ends_are_the_actions() -> None:
     actions = (Action("search", "", "Ada born"), Action("search", "", "Rome"), Action("answer", "", "Oslo"))
     between = CHAT.turn("Oslo", closed=True)
     ids = CHAT.reply("Ada")
-    steps = tuple(Step(k, a, "Oslo", ids, (0.0, 0.0), between if k < 2 else (), False) for k, a in enumerate(actions))
+    seen = (Observation("Oslo", error=False),)
+    steps = tuple(Step(k, a, seen, ids, (0.0, 0.0), between if k < 2 else ()) for k, a in enumerate(actions))
     made = Trajectory("t", "q", "b", 0, "m", 0, (5, 6, 7), steps, Stop.ANSWERED, "")
     item = label_trajectory(made, Derivation("q", "search", ("born Ada",), ("Oslo",)))
     assert item.good == (True, False, True)

@@ -79,7 +79,7 @@ def test_the_judge_s_agreement_is_with_the_oracle_of_the_same_step(params: Param
     development = Development(params, project, policy, ALONE)
     known = next(d for d in load(Derivation, project.derivations) if d.question_id in development._questions)
     call = Action(known.kind, "", known.calls[0])
-    steps = [Step(k, call, "", (1,), (0.0,), (2,), False) for k in range(2)]  # GOOD, but BAD when repeated
+    steps = [Step(k, call, (), (1,), (0.0,), (2,)) for k in range(2)]  # GOOD, but BAD when repeated
     one = Trajectory("a/0", known.question_id, "b", 0, "m", 0, (1,), tuple(steps), Stop.STEP_LIMIT, "")
     empty = dataclasses.replace(one, steps=())
     golden = development._golden([empty, one, one], [[], [0.9, 0.9], [math.nan, 0.1]])

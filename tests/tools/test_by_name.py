@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from swirl.core.errors import ParamsError
-from swirl.core.types import Passage
+from swirl.core.types import Observation, Passage
 from swirl.tools import Calculator, Search
-from swirl.tools.base import MAX_HANGING, Observation, call
+from swirl.tools.base import MAX_HANGING, call
 from swirl.tools.by_name import by_kind, check, open_tool, options_name
 
 WEATHER = '''

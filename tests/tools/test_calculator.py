@@ -16,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swirl.core.errors import ToolError
+from swirl.core.types import Observation
 from swirl.tools import Calculator
-from swirl.tools.base import MAX_INPUT, Observation, Tool, call
+from swirl.tools.base import MAX_INPUT, Tool, call
 from swirl.tools.calculator import canonical
 
 GSM8K = Path(__file__).parents[3] / "shared/data/gsm8k/train.jsonl"

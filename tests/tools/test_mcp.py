@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from swirl.core.errors import ParamsError, SwirlError
+from swirl.core.types import Observation
 from swirl.tools import mcp
-from swirl.tools.base import MAX_DESCRIPTION, Observation, Tool, call
+from swirl.tools.base import MAX_DESCRIPTION, Tool, call
 from swirl.tools.by_name import open_tool
 from tests.servers import held_port
 

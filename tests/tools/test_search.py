@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swirl.core.errors import DataError
-from swirl.core.types import Passage
+from swirl.core.types import Observation, Passage
 from swirl.tools import Search, bm25
-from swirl.tools.base import Observation, call
+from swirl.tools.base import call
 from swirl.tools.bm25 import BM25
 from swirl.tools.search import build, fuse
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,13 @@ import pytest
 from swirl import tracking
 from swirl.core import records
 from swirl.core.layout import Layout
-from swirl.core.types import OUTCOME, Action, Prediction, Question, Step, Stop, Trajectory, Verdict
+from swirl.core.types import OUTCOME, Action, Observation, Prediction, Question, Step, Stop, Trajectory, Verdict
 from swirl.models.flops import Work
 from swirl.pipeline.dvc_file import read_stages
 from swirl.rl.pace import Pace
 from swirl.tracking.contents import by_measure
 from swirl.tracking.inputs import datasets, dependencies, dependency_tags
-from swirl.tracking.samples import _choose, read_samples, sampled_tokens, trace_of
+from swirl.tracking.samples import Sample, _choose, read_samples, sampled_tokens, table_of, trace_of
 
 DVC_YAML = """
 stages:
@@ -80,7 +81,8 @@ def runs(layout: Layout) -> dict[str, Any]:
 
 
 def step(index: int, kind: str, text: str, payload: str, observation: str = "", error: bool = False) -> Step:
-    return Step(index, Action(kind, text, payload), observation, (1,) * (index + 2), (), (), error)
+    seen = (Observation(observation, error, kind, payload),) if observation else ()
+    return Step(index, Action(kind, text, payload), seen, (1,) * (index + 2), (), ())
 
 
 def trajectory(number: int, benchmark: str, stop: Stop, model: str = "base") -> Trajectory:
@@ -134,6 +136,19 @@ def test_a_sample_has_every_benchmark_and_every_outcome() -> None:
     rows += [("a9", "a", "answered", False), ("b1", "b", "step_limit", None)]
     assert _choose(rows, 3) == ["a9", "b1", "a0"]
     assert _choose(rows, 99) == ["a9", "b1", "a0", "a1", "a2", "a3", "a4", "a5", "a6", "a7", "a8"]
+
+
+def test_a_trace_and_a_transcript_show_every_call_of_a_step() -> None:
+    seen = (Observation("7", False, "calculate", "3+4"), Observation("error: no", True, "search", "who"))
+    made = trajectory(0, "mini-gsm8k", Stop.ANSWERED)
+    several = replace(made, steps=(replace(made.steps[0], observations=seen), made.steps[1]))
+    sample = Sample(several, None, True, {}, {})
+    span = trace_of(sample, "judge", "r", 0.0)["spans"][0]
+    asked = {"action": "So <math_exp>6/0</math_exp>", "tool": "calculate, search", "call": "3+4\nwho"}
+    assert (span["inputs"], span["outputs"]) == (asked, {"observation": "7\nerror: no"})
+    assert span["failed"] == "the tool answered with an error"
+    transcript = json.loads(table_of([sample]))["data"][0][-1]
+    assert transcript == "0. So <math_exp>6/0</math_exp>\n   -> 7\n   -> error: no\n1. <answer>42</answer>"
 
 
 def test_synthesised_trajectories_become_traces_when_they_are_judged(layout: Layout) -> None:

@@ -13,10 +13,11 @@ intermediate values (BAD).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 
 from swirl.core.errors import ToolError
 from swirl.core.grading import grade, normalize
-from swirl.core.types import Action, ActionKind, Derivation
+from swirl.core.types import Action, ActionKind, Derivation, Trajectory
 from swirl.tools.calculator import Calculator, canonical
 
 ANNOTATED = "annotated"
@@ -44,6 +45,13 @@ def label_steps(derivation: Derivation, actions: Sequence[Action]) -> list[bool]
         done += good
         labels.append(good)
     return labels
+
+
+def label_trajectory(derivation: Derivation, trajectory: Trajectory) -> list[bool]:
+    """GOOD or BAD for each step of the trajectory: a step of several calls is GOOD when each of them, in order, is."""
+    steps = [step.actions for step in trajectory.steps]
+    labels = iter(label_steps(derivation, [action for actions in steps for action in actions]))
+    return [all(list(islice(labels, len(actions)))) for actions in steps]
 
 
 def same_call(kind: str, call: str, golden: str) -> bool:

@@ -42,8 +42,8 @@ def _steps(trajectory: Trajectory, verdicts: dict[int, Verdict]) -> list[str]:
     for step in trajectory.steps:
         lines.append(f"\nstep {step.index}  {step.action.kind}{_verdict(verdicts.get(step.index))}")
         lines.append(_indented("model  ", step.action.text))
-        if step.observation:
-            lines.append(_indented("error  " if step.tool_error else "result ", step.observation))
+        for seen in step.observations:
+            lines.append(_indented("error  " if seen.error else "result ", seen.text))
     return lines
 
 
@@ -63,8 +63,6 @@ def _verdict(verdict: Verdict | None) -> str:
 
 def _find(trajectory_id: str, layout: Layout, model: str | None) -> tuple[Trajectory, Path]:
     """The trajectory of that id and the file it is in: a synthesised one, or one behind a prediction."""
-    import pyarrow.parquet as pq
-
     from swirl.core import records
 
     paths = [layout.trajectories, *sorted(layout.root.glob("data/predictions/*/trajectories.parquet"))]
@@ -73,10 +71,10 @@ def _find(trajectory_id: str, layout: Layout, model: str | None) -> tuple[Trajec
     paths = [path for path in paths if path.exists()]
     example = ""
     for path in paths:
-        ids = pq.read_table(path, columns=["id"]).column("id").to_pylist()
-        if trajectory_id in ids:
-            return records.load(Trajectory, path)[ids.index(trajectory_id)], path
-        example = example or (f"; an id looks like {ids[0]!r}" if ids else "")
+        if found := records.pick(Trajectory, path, "id", [trajectory_id]):
+            return found[0], path
+        ids = records.read_table(Trajectory, path, ["id"])["id"]
+        example = example or (f"; an id looks like {ids[0].as_py()!r}" if len(ids) else "")
     if not paths:
         raise DataError("there are no trajectories yet; run `dvc repro` to make them")
     places = ", ".join(str(path.relative_to(layout.root)) for path in paths)

@@ -3,7 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+
+_STAGES = {
+    "questions": "download",
+    "corpus": "download",
+    "index": "index",
+    "trajectories": "synthesize",
+    "verdicts": "judge",
+    "steps": "filter",
+    "predictions": "evaluate",
+}
+"""Folder of data/ -> the stage that writes it."""
+
+
+def stage_of(path: Path) -> str:
+    """The stage that writes this file of records; empty when it is in no folder of a project's data/."""
+    pairs = pairwise(path.parent.parts)
+    return next((_STAGES[inner] for outer, inner in pairs if outer == "data" and inner in _STAGES), "")
 
 
 @dataclass(frozen=True, slots=True)

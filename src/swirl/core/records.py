@@ -8,15 +8,17 @@ import math
 import os
 import types
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
+from swirl.core import parquet
 from swirl.core.errors import DataError
 from swirl.core.types import SCHEMAS
 
@@ -24,53 +26,89 @@ Record = TypeVar("Record")
 
 
 def save(records: Iterable[Any], record_type: type, path: Path) -> None:
-    """Write `records` (all of `record_type`) to one Parquet file, atomically."""
-    rows = [to_dict(record) for record in records]
-    table = pa.Table.from_pylist(rows, schema=SCHEMAS[record_type])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    pq.write_table(table, partial, compression="zstd")
-    os.replace(partial, path)
+    """Write `records` (all of `record_type`) to one Parquet file, atomically, a row group at a time."""
+    schema, rest = SCHEMAS[record_type], iter(records)
+    groups = iter(lambda: [to_dict(record) for record in islice(rest, parquet.ROWS_PER_GROUP)], [])
+    parquet.write((pa.Table.from_pylist(rows, schema=schema) for rows in groups), schema, path)
 
 
 def load(record_type: type[Record], path: Path) -> list[Record]:
     """Read the records of one Parquet file. Raises `DataError` naming the file and what is wrong with it."""
-    table = read_table(record_type, path)
+    return [record for group in stream(record_type, path) for record in group]
+
+
+def stream(record_type: type[Record], path: Path) -> Iterator[list[Record]]:
+    """The records of one Parquet file, a row group at a time: no more of them need memory at once.
+
+    Raises `DataError` as `load` does, for a damaged file before it yields anything.
+    """
+    first = 0
+    for table in _groups(record_type, path, SCHEMAS[record_type].names):
+        yield _build(record_type, path, table, range(first, first + table.num_rows))
+        first += table.num_rows
+
+
+def pick(record_type: type[Record], path: Path, column: str, values: Iterable[str]) -> list[Record]:
+    """The records whose `column` holds one of `values`; no other is built. Raises `DataError` as `load` does."""
+    picked, first, wanted = list[Record](), 0, pa.array(values, pa.string())
+    for table in _groups(record_type, path, SCHEMAS[record_type].names):
+        found = pc.indices_nonzero(pc.is_in(table[column], wanted))
+        picked += _build(record_type, path, table.take(found), [first + row for row in found.to_pylist()])
+        first += table.num_rows
+    return picked
+
+
+def _build(record_type: type[Record], path: Path, table: pa.Table, rows: Sequence[int]) -> list[Record]:
+    """The table's records; `rows` are their numbers in the file. Raises `DataError` as `load` does."""
     records: list[Record] = []
     try:
-        for row in table.to_pylist():
-            records.append(from_dict(record_type, row))
+        for values in table.to_pylist():
+            records.append(from_dict(record_type, values))
     except UnicodeDecodeError as error:
         raise DataError(f"{path} holds text that is not UTF-8: {error}") from error
     except (ValueError, TypeError) as error:
-        raise DataError(f"{path}, row {len(records)}: {error}") from error
+        raise DataError(f"{path}, row {rows[len(records)]}: {error}") from error
     return records
 
 
-def read_table(record_type: type, path: Path) -> pa.Table:
-    """The file's table with the columns of the record's schema. Raises `DataError` when the two do not match."""
-    if not path.exists():
-        raise DataError(f"{path} does not exist; run `dvc repro` to make it")
-    try:
-        table = pq.read_table(path)
-        names = table.column_names
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is not a readable Parquet file: {error}") from error
-    schema = SCHEMAS[record_type]
-    missing = [name for name in schema.names if name not in names]
-    if missing:
-        raise DataError(
-            f"{path}: column {missing[0]!r} is missing; a file of {record_type.__name__} has {', '.join(schema.names)}"
-        )
-    try:
-        return table.select(schema.names).cast(schema)
-    except pa.ArrowException as error:
-        raise DataError(f"{path}: {error}; expected {record_type.__name__} with {schema}") from error
+def read_table(record_type: type, path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """The file's table with these columns of the record's schema, all by default.
+
+    Raises `DataError` when the file cannot be used or does not match the schema.
+    """
+    names = SCHEMAS[record_type].names if columns is None else list(columns)
+    schema = pa.schema([SCHEMAS[record_type].field(name) for name in names])
+    return pa.concat_tables([schema.empty_table(), *_groups(record_type, path, names)])
+
+
+def _groups(record_type: type, path: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """The file's row groups with these columns. Raises `DataError` as `read_table` does."""
+    whole = SCHEMAS[record_type]
+    schema = pa.schema([whole.field(name) for name in columns])
+    with parquet.opened(path) as file:
+        missing = [name for name in whole.names if name not in file.schema_arrow.names]
+        if missing:
+            raise DataError(
+                f"{path}: column {missing[0]!r} is missing; a file of {record_type.__name__} has "
+                f"{', '.join(whole.names)}"
+            )
+        try:
+            for number in range(file.num_row_groups):
+                yield file.read_row_group(number, columns=list(columns)).select(schema.names).cast(schema)
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"{path}: {error}; expected {record_type.__name__} with {schema}") from error
 
 
 def to_dict(record: Any) -> dict[str, Any]:
-    """A record as nested plain values."""
-    return dataclasses.asdict(record)
+    """A record as nested plain values; tuples stay tuples."""
+    kind: Any = type(record)
+    return {name: _plain(getattr(record, name)) for name in _hints(kind)}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(map(_plain, value)) if value and dataclasses.is_dataclass(value[0]) else value
+    return to_dict(value) if dataclasses.is_dataclass(value) else value
 
 
 def from_dict(record_type: type[Record], row: dict[str, Any]) -> Record:

@@ -1,7 +1,7 @@
 """Every record that crosses a stage boundary, and the Parquet schemas.
 
 Reading order: a `Question` is asked over a corpus of `Passage`s; a model answers it with a `Trajectory` of
-`Step`s, each an `Action` and the tool's observation; a judge gives `Verdict`s; a filter keeps
+`Step`s, each an `Action` and its `Observation`s; a judge gives `Verdict`s; a filter keeps
 `SubTrajectory` rows (one state and its stored action); evaluation writes `Prediction`s and `Score`s.
 """
 
@@ -125,20 +125,49 @@ class Action:
 
 
 @dataclass(frozen=True, slots=True)
+class Observation:
+    """What the model is shown after an action: a tool's result of one call, or a reply to an action without a call."""
+
+    text: str
+    error: bool
+    """Whether a tool answered the call with an error, which `text` states."""
+    kind: str = ""
+    """Kind of the call, as `Action.kind`; empty when there is no call that this answers."""
+    payload: str = ""
+    """The call, as `Action.payload`; empty when there is none."""
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
-    """One action and its observation. `observation` is the text of the next user turn, empty after an answer."""
+    """One action and what the model was shown after it."""
 
     index: int
     action: Action
-    observation: str
+    """With several calls, it has the kind and the payload of the first; `observations` name each."""
+    observations: tuple[Observation, ...]
+    """One for each call, in order, or one reply to an action without a call; none after an answer."""
     token_ids: tuple[int, ...]
     """The action's tokens exactly as sampled, its end-of-turn token included; see `Trajectory.retokenised`."""
     logprobs: tuple[float, ...]
     """Natural-log probability of each token under the sampling policy at temperature 1; empty when not known."""
     observation_ids: tuple[int, ...]
     """Tokens between this action and the next one: observation turn and opening of the next turn; none at the end."""
-    tool_error: bool
-    """Whether the tool answered this call with an error, which the observation states."""
+
+    @property
+    def observation(self) -> str:
+        """The text of all observations, each on lines of its own; empty when there is none."""
+        return "\n".join(seen.text for seen in self.observations)
+
+    @property
+    def tool_error(self) -> bool:
+        """Whether a tool answered a call of this step with an error."""
+        return any(seen.error for seen in self.observations)
+
+    @property
+    def actions(self) -> tuple[Action, ...]:
+        """The action as one `Action` for each of its calls; itself when no call of it was answered."""
+        called = [seen for seen in self.observations if seen.kind]
+        return tuple(Action(seen.kind, self.action.text, seen.payload) for seen in called) or (self.action,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,15 +289,17 @@ class Score:
 
 _ids = pa.list_(pa.int32())
 _strings = pa.list_(pa.string())
+_observation = pa.struct(
+    [("text", pa.string()), ("error", pa.bool_()), ("kind", pa.string()), ("payload", pa.string())]
+)
 _step = pa.struct(
     [
         ("index", pa.int32()),
         ("action", pa.struct([("kind", pa.string()), ("text", pa.string()), ("payload", pa.string())])),
-        ("observation", pa.string()),
+        ("observations", pa.list_(_observation)),
         ("token_ids", _ids),
         ("logprobs", pa.list_(pa.float32())),
         ("observation_ids", _ids),
-        ("tool_error", pa.bool_()),
     ]
 )
 

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from swirl.benchmarks.oracle import label_steps
+from swirl.benchmarks.oracle import label_trajectory
 from swirl.core.grading import exact_match, f1, grade
 from swirl.core.types import ActionKind, Derivation, Prediction, Question, Score, Trajectory, Verdict
 from swirl.evaluation.statistics import wilson
@@ -59,7 +59,7 @@ def _prediction(
         precision=precision,
         recall=recall,
         process_label_judge=mean(judged),
-        process_label_oracle=mean(label_steps(derivation, actions)) if derivation and with_tools else None,
+        process_label_oracle=mean(label_trajectory(derivation, trajectory)) if derivation and with_tools else None,
         steps=len(actions),
         malformed=sum(action.kind == ActionKind.MALFORMED for action in actions),
         stop=trajectory.stop,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from swirl.benchmarks.oracle import label_steps
+from swirl.benchmarks import oracle
 from swirl.comb.combs import Comb, pack
 from swirl.comb.logprobs import final_logits
 from swirl.core.types import ActionKind, Derivation, Trajectory
@@ -34,7 +34,7 @@ class Labelled:
 
 def label_trajectory(trajectory: Trajectory, derivation: Derivation) -> Labelled:
     """A trajectory with the oracle's labels of its steps."""
-    labels = label_steps(derivation, [step.action for step in trajectory.steps])
+    labels = oracle.label_trajectory(derivation, trajectory)
     ends = [len(trajectory.state_ids(k)) + len(step.token_ids) for k, step in enumerate(trajectory.steps)]
     return Labelled(derivation.kind, trajectory.state_ids(len(trajectory.steps)), tuple(ends), tuple(labels))
 
@@ -46,7 +46,7 @@ def label_written(demonstration: Demonstration, chat: Chat) -> Labelled:
         ids += chat.reply(turn.action)
         ends.append(len(ids))
         ids += chat.turn(turn.observation, closed=True) if turn.observation else ()
-    labels = label_steps(demonstration.derivation, [parse(turn.action) for turn in demonstration.turns])
+    labels = oracle.label_steps(demonstration.derivation, [parse(turn.action) for turn in demonstration.turns])
     return Labelled(demonstration.derivation.kind, tuple(ids), tuple(ends), tuple(labels))
 
 

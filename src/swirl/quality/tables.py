@@ -24,27 +24,41 @@ def read(record_type: type, path: Path) -> pd.DataFrame:
     return _frame(_table(record_type, path))
 
 
-def read_trajectories(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """A file of trajectories as two frames. Raises `DataError` as `read` does.
+def read_trajectories(path: Path) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """A file of trajectories as three frames. Raises `DataError` as `read` does.
 
     The first has one row per trajectory, with the number of steps in its column `steps`. The second has one row per
-    step, with the `row` and `trajectory_id` of its trajectory, the step's own columns, and `kind`, `text` and `payload`
-    of its action.
+    step, with the `row` and `trajectory_id` of its trajectory, the step's own columns (`observations` as their number),
+    and `kind`, `text` and `payload` of its action. The third has one row per observation, with `row`, `trajectory_id`
+    and `index` of its step, the place of the step in the second frame as `step`, and the observation's own columns.
     """
     table = _table(Trajectory, path)
-    steps = table["steps"].combine_chunks()
-    counts = pc.list_value_length(steps)
-    trajectories = _frame(table.set_column(table.column_names.index("steps"), "steps", counts))
+    of_steps, in_trajectory = _explode(table, "steps")
+    of_observations, in_step = _explode(of_steps, "observations")
+    (action,) = of_steps["action"].chunks
+    for field, values in zip(action.type, action.flatten(), strict=True):
+        of_steps = of_steps.append_column(field, values)
+    trajectories = _frame(_counted(table, "steps"))
+    steps = _frame(_counted(of_steps.drop_columns(["action"]), "observations"))
+    steps["row"] = in_trajectory.to_pandas()
+    steps.insert(1, "trajectory_id", table["id"].take(in_trajectory).to_pandas())
+    observations = _frame(of_observations)
+    for name in ("row", "trajectory_id", "index"):
+        observations[name] = steps[name].take(in_step.to_numpy()).to_numpy()
+    observations["step"] = in_step.to_pandas()
+    return trajectories, steps, observations
 
-    parents = pc.list_parent_indices(steps)
-    items = pc.list_flatten(steps)
-    columns = {field.name: values for field, values in zip(items.type, items.flatten(), strict=True)}
-    action = columns.pop("action")
-    columns |= {field.name: values for field, values in zip(action.type, action.flatten(), strict=True)}
-    exploded = _frame(pa.table(columns))
-    exploded["row"] = parents.to_pandas()
-    exploded.insert(1, "trajectory_id", table["id"].take(parents).to_pandas())
-    return trajectories, exploded
+
+def _explode(table: pa.Table, name: str) -> tuple[pa.Table, pa.Array]:
+    """The structs in a column of lists as a table with one row per struct, and the row of `table` that each is from."""
+    lists = table[name].combine_chunks()
+    items = pc.list_flatten(lists)
+    return pa.table(items.flatten(), names=[field.name for field in items.type]), pc.list_parent_indices(lists)
+
+
+def _counted(table: pa.Table, name: str) -> pa.Table:
+    """The table with the length of each list in place of a column of lists."""
+    return table.set_column(table.column_names.index(name), name, pc.list_value_length(table[name]))
 
 
 def data_columns(frame: pd.DataFrame, *optional: str) -> list[str]:

@@ -15,10 +15,14 @@ from swirl.quality.validation import Report, Table, examine
 Decode = Callable[[list[int]], str]
 """From token ids to text, special tokens left out."""
 
+_STEP = ("row", "trajectory_id", "index")
+"""What identifies a step to the reader of a report."""
+
 
 def check(
     trajectories: pd.DataFrame,
     steps: pd.DataFrame,
+    observations: pd.DataFrame,
     questions: pd.DataFrame,
     *,
     decode: Decode,
@@ -28,7 +32,7 @@ def check(
     max_failed_rate: float,
     min_benchmark_share: float,
 ) -> Report:
-    """Validate `trajectories` and their `steps` (frames of `tables.read_trajectories`) against their questions.
+    """Validate `trajectories`, their `steps` and `observations` (as `tables.read_trajectories` gives them).
 
     `max_steps` is the step limit by task. Limits are shares in [0, 1]: of malformed actions among all actions, of tool
     errors among all tool calls, of trajectories that failed in the environment among all trajectories. Each benchmark
@@ -36,23 +40,24 @@ def check(
     """
     complete = [
         Table("trajectories", trajectories, ("row", "id"), expect.present(data_columns(trajectories))),
-        Table("steps", steps, ("row", "trajectory_id", "index"), expect.present(data_columns(steps))),
+        Table("steps", steps, _STEP, expect.present(data_columns(steps))),
+        Table("observations", observations, _STEP, expect.present(["text", "error", "kind", "payload"])),
         Table("questions", questions, ("row", "id"), expect.present(["id", "benchmark", "split", "task"])),
     ]
 
     def derive() -> tuple[list[Table], dict[str, float]]:
         whole = _with_problems(trajectories, steps, questions, max_steps)
-        parts = _with_step_problems(steps, decode, list(trajectories["retokenised"]))
+        parts = _with_step_problems(steps, observations, decode, list(trajectories["retokenised"]))
+        calls = observations[observations["kind"] != ""]
         mix = _mix(trajectories, questions)
         share = f"every training benchmark has at least {min_benchmark_share:.1%} of the trajectories"
         tables = [
             Table("trajectories", whole, ("row", "id"), _on_trajectories(max_failed_rate)),
-            Table(
-                "steps", parts, ("row", "trajectory_id", "index"), _on_steps(max_malformed_rate, max_tool_error_rate)
-            ),
+            Table("steps", parts, _STEP, _on_steps(max_malformed_rate)),
+            Table("calls", calls.reset_index(drop=True), _STEP, _on_calls(max_tool_error_rate)),
             Table("mix", mix, ("benchmark",), [expect.between("share", min_benchmark_share, None, share)]),
         ]
-        return tables, _statistics(whole, parts, mix)
+        return tables, _statistics(whole, parts, calls, mix)
 
     return examine("trajectories", complete, derive)
 
@@ -71,7 +76,7 @@ def _on_trajectories(max_failed_rate: float) -> list[expect.Expectation]:
     ]
 
 
-def _on_steps(max_malformed_rate: float, max_tool_error_rate: float) -> list[expect.Expectation]:
+def _on_steps(max_malformed_rate: float) -> list[expect.Expectation]:
     return [
         expect.no_problem("token_ids_problem", "an action's token ids decode to its text"),
         expect.no_problem("logprobs_problem", "every token has one finite log-probability, 0 at most"),
@@ -79,9 +84,14 @@ def _on_steps(max_malformed_rate: float, max_tool_error_rate: float) -> list[exp
         expect.rarely(
             "malformed", max_malformed_rate, f"at most {max_malformed_rate:.1%} of the actions are malformed"
         ),
+    ]
+
+
+def _on_calls(max_tool_error_rate: float) -> list[expect.Expectation]:
+    return [
         expect.rarely(
-            "failed_call", max_tool_error_rate, f"at most {max_tool_error_rate:.1%} of the tool calls give an error"
-        ),
+            "error", max_tool_error_rate, f"at most {max_tool_error_rate:.1%} of the tool calls give an error"
+        )
     ]
 
 
@@ -134,13 +144,17 @@ def _ending_problem(stop: str, kinds: Sequence[str]) -> str | None:
     return None
 
 
-def _with_step_problems(steps: pd.DataFrame, decode: Decode, retokenised: Sequence[bool]) -> pd.DataFrame:
-    """The steps with helper columns that say what is wrong with each, which are malformed, and which calls failed.
+def _with_step_problems(
+    steps: pd.DataFrame, observations: pd.DataFrame, decode: Decode, retokenised: Sequence[bool]
+) -> pd.DataFrame:
+    """The steps with helper columns that say what is wrong with each, and which are malformed.
 
     `retokenised` is the flag of each trajectory, by row: where it is set, steps may lack log-probabilities.
     """
     last = ~steps.duplicated("row", keep="last")
-    called = ~steps["kind"].isin([ActionKind.ANSWER.value, ActionKind.MALFORMED.value])
+    seen: list[list[str]] = [[] for _ in range(len(steps))]
+    for step, text in zip(observations["step"], observations["text"], strict=True):
+        seen[step].append(text)
     problems = {
         "token_ids_problem": [
             _token_problem(ids, text, decode) for ids, text in zip(steps["token_ids"], steps["text"], strict=True)
@@ -150,10 +164,8 @@ def _with_step_problems(steps: pd.DataFrame, decode: Decode, retokenised: Sequen
             for ids, logprobs, row in zip(steps["token_ids"], steps["logprobs"], steps["row"], strict=True)
         ],
         "observation_problem": [
-            _observation_problem(kind, observation, end)
-            for kind, observation, end in zip(steps["kind"], steps["observation"], last, strict=True)
+            _observation_problem(kind, texts, end) for kind, texts, end in zip(steps["kind"], seen, last, strict=True)
         ],
-        "failed_call": [error if call else None for error, call in zip(steps["tool_error"], called, strict=True)],
     }
     malformed = steps["kind"] == ActionKind.MALFORMED.value
     return steps.assign(malformed=malformed, **{k: pd.Series(v, dtype=object) for k, v in problems.items()})
@@ -177,10 +189,10 @@ def _logprob_problem(tokens: int, logprobs: np.ndarray, retokenised: bool) -> st
     return f"{logprobs[wrong.argmax()]:g} at token {wrong.argmax()}" if wrong.any() else None
 
 
-def _observation_problem(kind: str, observation: str, last: bool) -> str | None:
+def _observation_problem(kind: str, seen: Sequence[str], last: bool) -> str | None:
     if kind == ActionKind.ANSWER:
-        return f"an answer is followed by {observation!r}" if observation else None
-    return None if observation or last else f"nothing follows a {kind} action that is not the last"
+        return f"an answer is followed by {seen[0]!r}" if seen else None
+    return None if last or (seen and all(seen)) else f"nothing follows a {kind} action that is not the last"
 
 
 def _mix(trajectories: pd.DataFrame, questions: pd.DataFrame) -> pd.DataFrame:
@@ -190,14 +202,15 @@ def _mix(trajectories: pd.DataFrame, questions: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({"benchmark": expected, "share": (counts / max(len(trajectories), 1)).to_numpy()})
 
 
-def _statistics(trajectories: pd.DataFrame, steps: pd.DataFrame, mix: pd.DataFrame) -> dict[str, float]:
+def _statistics(
+    trajectories: pd.DataFrame, steps: pd.DataFrame, calls: pd.DataFrame, mix: pd.DataFrame
+) -> dict[str, float]:
     if trajectories.empty or steps.empty:
         return {}
-    calls = steps["failed_call"].dropna()
     statistics = {
         "steps_per_trajectory": len(steps) / len(trajectories),
         "malformed_rate": float(steps["malformed"].mean()),
-        "tool_error_rate": float(calls.astype(float).mean()) if len(calls) else 0.0,
+        "tool_error_rate": float(calls["error"].mean()) if len(calls) else 0.0,
         "failed_rate": float(trajectories["failed"].mean()),
         "retokenised_rate": float(trajectories["retokenised"].mean()),
     }

@@ -169,8 +169,8 @@ def _sample(evidence: Evidence, before: Prediction, after: Prediction) -> Html:
 def _steps(trajectory: Trajectory) -> Html:
     items = []
     for step in trajectory.steps:
-        seen = tag("pre", cut(step.observation), class_="observation") if step.observation else None
-        items.append(tag("li", tag("span", step.action.kind), tag("pre", cut(step.action.text)), seen))
+        seen = [tag("pre", cut(one.text), class_="observation") for one in step.observations]
+        items.append(tag("li", tag("span", step.action.kind), tag("pre", cut(step.action.text)), *seen))
     return tag("ol", items)
 
 

@@ -15,10 +15,10 @@ from typing import Any
 from swirl.comb.sampling import Sampling, choose, uniforms
 from swirl.comb.slots import Slots
 from swirl.core.seeds import derive
-from swirl.core.types import Action, ActionKind, Question, Step, Stop, Trajectory
+from swirl.core.types import Action, ActionKind, Observation, Question, Step, Stop, Trajectory
 from swirl.models.chat import Chat
 from swirl.tools.actions import parse
-from swirl.tools.base import Observation, Tool, call
+from swirl.tools.base import Tool, call
 
 MALFORMED_REPLY = "error: give one call or one answer"
 """The observation after an action that is neither one call nor one answer."""
@@ -179,7 +179,7 @@ class _Engine:
             self._complete(flight, None)
         elif action.kind == ActionKind.MALFORMED:
             flight.reply = Future()
-            flight.reply.set_result(Observation(MALFORMED_REPLY, True))
+            flight.reply.set_result(Observation(MALFORMED_REPLY, error=False))
         else:
             flight.reply = self._tools.submit(observe, tools[action.kind], action.payload)
 
@@ -194,11 +194,10 @@ class _Engine:
         step = Step(
             index=len(flight.steps),
             action=action,
-            observation=seen.text if seen else "",
+            observations=(seen,) if seen else (),
             token_ids=tuple(flight.ids),
             logprobs=tuple(flight.logprobs),
             observation_ids=turn,
-            tool_error=bool(seen and seen.error and not malformed),
         )
         flight.steps.append(step)
         flight.action = flight.reply = None
@@ -233,7 +232,7 @@ class _Engine:
 def observe(tool: Tool, payload: str) -> Observation:
     """Call a tool and return what the model is shown: `QUERY -> RESULT`."""
     result = call(tool, payload)
-    return Observation(f"{payload} -> {result.text}", result.error)
+    return Observation(f"{payload} -> {result.text}", result.error, tool.kind, payload)
 
 
 def _within_budget(flights: Sequence[_Flight]) -> list[_Flight]:

@@ -14,12 +14,11 @@ from dataclasses import dataclass
 
 from swirl.comb.sampling import Sampling
 from swirl.core.seeds import derive
-from swirl.core.types import ActionKind, Step, Stop, Trajectory
+from swirl.core.types import ActionKind, Observation, Step, Stop, Trajectory
 from swirl.endpoints.client import Answer, Ask, Client, ContextError, EndpointError, Message, UnavailableError
 from swirl.models.chat import Chat
 from swirl.rollout.engine import MALFORMED_REPLY, Attempt, observe
 from swirl.tools.actions import parse
-from swirl.tools.base import Observation
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,17 +124,16 @@ class _Attempt:
         malformed = action.kind == ActionKind.MALFORMED
         seen: Observation | None = None
         if malformed:
-            seen = Observation(MALFORMED_REPLY, True)
+            seen = Observation(MALFORMED_REPLY, error=False)
         elif action.kind != ActionKind.ANSWER:
             seen = observe(tools[action.kind], action.payload)
         step = Step(
             index=len(self._steps),
             action=action,
-            observation=seen.text if seen else "",
+            observations=(seen,) if seen else (),
             token_ids=ids,
             logprobs=logprobs,
             observation_ids=chat.turn(seen.text, ids[-1] in chat.end_ids) if seen else (),
-            tool_error=bool(seen and seen.error and not malformed),
         )
         self._steps.append(step)
         self._ids += [*step.token_ids, *step.observation_ids]

@@ -240,8 +240,9 @@ def _step(step: Step, tools: Mapping[str, str]) -> dict[str, Any]:
     return {
         "thought": thought(action.text, action.payload),
         "call": {"tool": tool, "input": action.payload} if tool else None,
-        "result": result(step.observation, action.payload) if step.observation else None,
+        "result": "\n".join(result(seen.text, seen.payload) for seen in step.observations) or None,
         "action": to_dict(action),
+        "observations": [to_dict(seen) for seen in step.observations],
         "observation": step.observation,
         "tool_error": step.tool_error,
     }

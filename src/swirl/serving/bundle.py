@@ -43,7 +43,7 @@ MODEL = "swirl"
 """The model that is registered: the tuned policy."""
 
 _DESCRIPTION = "agent.json"
-_VERSION = 1
+_VERSION = 2
 _SECRET = ("key", "token", "secret", "password")
 _JUNK = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
 

@@ -15,7 +15,7 @@ def run(params: Params, layout: Layout) -> None:
 
     Raises `GateError` naming what is violated and where, `DataError` when a file cannot be read.
     """
-    trajectories, trajectory_steps = read_trajectories(layout.trajectories)
+    trajectories, trajectory_steps, _ = read_trajectories(layout.trajectories)
     limits = params.check_steps
     report = gate.check(
         read(SubTrajectory, layout.steps),

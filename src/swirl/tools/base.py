@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Protocol
 
 from swirl.core.errors import ToolError
+from swirl.core.types import Observation
 
 MAX_INPUT = 2000
 """Maximum number of characters of a payload; a longer one is answered with an error and does not reach the tool."""
@@ -55,14 +55,6 @@ class Tool(Protocol):
         """The result of one call. Raises `ToolError`, with a sentence for the model, when there is no result."""
 
 
-@dataclass(frozen=True, slots=True)
-class Observation:
-    """The outcome of a call. If `error` is True, `text` is "error: " and the reason."""
-
-    text: str
-    error: bool
-
-
 def listed(tools: Iterable[Tool]) -> str:
     """The tools for a prompt, one per line: `<math_exp> ... </math_exp>: evaluates an arithmetic expression`.
 
@@ -77,7 +69,7 @@ def one_line(text: str, limit: int) -> str:
 
 
 def call(tool: Tool, payload: str) -> Observation:
-    """One bounded call; never raises an `Exception`.
+    """The result of one bounded call, or "error: " and the reason; never raises an `Exception`.
 
     A tool with a time limit runs in a daemon thread. Python cannot stop a thread: at the limit the call is answered
     with an error, and the thread is left to end by itself, its result discarded. So that such threads do not pile up,

@@ -62,7 +62,7 @@ def read_samples(stage: str, layout: Layout, count: int) -> list[Sample]:
         graded = {row.trajectory_id: row for row in predictions if row.with_tools}
         correct = {key: row.correct for key, row in graded.items()}
     chosen = _choose([(one, benchmark, stop, correct.get(one)) for one, benchmark, stop in ids], count)
-    made = {trajectory.id: trajectory for trajectory in _load(path, chosen)}
+    made = {trajectory.id: trajectory for trajectory in records.pick(Trajectory, path, "id", chosen)}
     return [
         Sample(
             made[one],
@@ -78,9 +78,8 @@ def read_samples(stage: str, layout: Layout, count: int) -> list[Sample]:
 def sampled_tokens(path: Path) -> int:
     """The number of action tokens in a file of trajectories, read without building records."""
     import pyarrow.compute as pc
-    import pyarrow.parquet as pq
 
-    steps = pc.list_flatten(pq.read_table(path, columns=["steps"]).column("steps"))
+    steps = pc.list_flatten(records.read_table(Trajectory, path, ["steps"])["steps"])
     return int(pc.sum(pc.list_value_length(pc.struct_field(steps, "token_ids"))).as_py() or 0)
 
 
@@ -139,9 +138,13 @@ def table_of(samples: Sequence[Sample]) -> str:
 
 
 def _span(step: Step, starts: int, ends: int, verdict: Verdict | None) -> dict[str, Any]:
-    """One step as a span: the whole action, the tool call in it, the observation, and the judge's verdict."""
+    """One step as a span: the whole action, the tool calls in it, the observations, and the judge's verdict."""
     kind = step.action.kind
     calls = kind not in (ActionKind.ANSWER, ActionKind.MALFORMED)
+    asked = {
+        "tool": ", ".join(action.kind for action in step.actions),
+        "call": "\n".join(action.payload for action in step.actions),
+    }
     failed = "malformed action" if kind == ActionKind.MALFORMED else "the tool answered with an error"
     return {
         "name": f"step {step.index}: {kind}",
@@ -149,7 +152,7 @@ def _span(step: Step, starts: int, ends: int, verdict: Verdict | None) -> dict[s
         "start": starts,
         "end": ends,
         "failed": failed if step.tool_error or kind == ActionKind.MALFORMED else "",
-        "inputs": {"action": step.action.text, **({"tool": str(kind), "call": step.action.payload} if calls else {})},
+        "inputs": {"action": step.action.text, **(asked if calls else {})},
         "outputs": {"observation": step.observation} if step.observation else {"answer": step.action.payload},
         "verdict": _verdict(verdict),
         "attributes": {"step": step.index, "kind": str(kind), "tokens": len(step.token_ids)},
@@ -168,7 +171,7 @@ def _transcript(sample: Sample) -> list[str]:
         verdict = sample.verdicts.get(step.index)
         said = "" if verdict is None else f"  [{_word(verdict.good)}] {verdict.rationale}".rstrip()
         lines.append(f"{step.index}. {step.action.text.strip()}{said}")
-        lines.extend([f"   -> {step.observation.strip()}"] if step.observation else [])
+        lines.extend(f"   -> {seen.text.strip()}" for seen in step.observations)
     return lines
 
 
@@ -197,17 +200,6 @@ def _in_turn(lists: Sequence[list[str]]) -> list[str]:
 
 
 def _ids(path: Path) -> list[tuple[str, str, str]]:
-    import pyarrow.parquet as pq
-
-    columns = pq.read_table(path, columns=["id", "benchmark", "stop"])
-    return list(zip(*(columns.column(name).to_pylist() for name in ("id", "benchmark", "stop")), strict=True))
-
-
-def _load(path: Path, ids: Sequence[str]) -> list[Trajectory]:
-    """The trajectories with these ids: only their records are built, as building all takes seconds."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    table = records.read_table(Trajectory, path)
-    rows = table.filter(pc.is_in(table.column("id"), pa.array(ids, pa.string()))).to_pylist()
-    return [records.from_dict(Trajectory, row) for row in rows]
+    names = ("id", "benchmark", "stop")
+    columns = records.read_table(Trajectory, path, names)
+    return list(zip(*(columns.column(name).to_pylist() for name in names), strict=True))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from swirl.benchmarks.oracle import label_steps
+from swirl.benchmarks.oracle import label_steps, label_trajectory
 from swirl.comb.sampling import Sampled
 from swirl.config.params import Params
 from swirl.core.distributed import Processes
@@ -86,7 +86,7 @@ class Development:
         known = [(t, row) for t, row in zip(made, judged, strict=True) if t.question_id in self._derivations]
         if not known:
             return golden
-        oracle = [label_steps(self._derivations[t.question_id], [s.action for s in t.steps]) for t, _ in known]
+        oracle = [label_trajectory(self._derivations[t.question_id], t) for t, _ in known]
         golden["golden.process_label"] = sum(_share(labels) for labels in oracle) / len(oracle)
         both = [pair for good, (_, row) in zip(oracle, known, strict=True) for pair in zip(good, row, strict=True)]
         least = getattr(self.judge, "majority", self._params.judge.threshold)
