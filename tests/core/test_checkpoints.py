@@ -98,7 +98,7 @@ def test_those_of_another_run_are_not_used_and_stay(tmp_path: Path) -> None:
     checkpoints, _ = three_checkpoints(tmp_path / "c")
     other = Checkpoints(tmp_path / "c", "other")
     assert other.newest() is None
-    other.clear()
+    other.finish()
     assert Checkpoints(tmp_path / "c", "mine").newest() == 3
-    checkpoints.clear()
-    assert not (tmp_path / "c").exists()
+    checkpoints.finish()
+    assert Checkpoints(tmp_path / "c", "mine").newest() is None

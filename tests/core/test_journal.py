@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from swirl.core.errors import DataError
-from swirl.core.journal import Journal, fingerprint
+from swirl.core.journal import Journal, delete_finished, fingerprint, revive
 from swirl.core.types import Passage
 
 ONE = [Passage("p0", "Oslo", "A town."), Passage("p1", "", "A fjord.")]
@@ -39,7 +39,7 @@ def test_the_blocks_of_another_fingerprint_stay_and_are_named(
     assert changed.block(0, Passage, lambda: OTHER) == OTHER
     named = "unfinished work of other source, params or inputs is kept; delete it if it is of no use: "
     assert capsys.readouterr().out == f"{named}{tmp_path / 'journal/a'}\n"
-    changed.clear()
+    changed.finish()
     assert Journal(tmp_path / "journal", "a").block(0, Passage, never) == ONE  # its own fingerprint again
 
 
@@ -92,29 +92,32 @@ def test_dropped_blocks_are_made_again_and_the_others_stay(tmp_path: Path) -> No
     assert [journal.read(number, Passage) for number in range(3)] == [None, ONE, None]
 
 
-def test_clear_leaves_nothing(tmp_path: Path) -> None:
+def test_finished_work_is_deleted_by_the_next_that_starts(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal", "a")
     journal.block(0, Passage, lambda: ONE)
-    journal.clear()
-    assert not (tmp_path / "journal").exists()
-
-
-def test_a_kill_while_it_is_cleared_leaves_nothing_that_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    journal = Journal(tmp_path / "journal", "a")
-    for number in range(2):
-        journal.block(number, Passage, lambda: ONE)
-
-    def killed(folder: Path) -> None:
-        next(Path(folder).iterdir()).unlink()
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr("shutil.rmtree", killed)
-        with pytest.raises(KeyboardInterrupt):
-            journal.clear()
+    journal.finish()
+    assert (tmp_path / "journal/a.finished/block-000000.parquet").exists()
     again = Journal(tmp_path / "journal", "a")
-    assert again.read(0, Passage) is None and again.read(1, Passage) is None
-    again.clear()
+    assert again.read(0, Passage) is None
+    assert [path.name for path in (tmp_path / "journal").iterdir()] == ["a"]
+
+
+def test_finished_work_that_is_revived_is_read(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal", "a")
+    journal.block(0, Passage, lambda: ONE)
+    journal.finish()
+    revive(tmp_path / "journal")
+    assert Journal(tmp_path / "journal", "a").block(0, Passage, never) == ONE
+
+
+def test_deleting_finished_work_leaves_the_unfinished(tmp_path: Path) -> None:
+    journal, other = Journal(tmp_path / "journal", "a"), Journal(tmp_path / "journal", "b")
+    other.block(0, Passage, lambda: OTHER)
+    journal.finish()
+    delete_finished(tmp_path / "journal")
+    assert other.block(0, Passage, never) == OTHER
+    other.finish()
+    delete_finished(tmp_path / "journal")
     assert not (tmp_path / "journal").exists()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 
 from swirl.benchmarks.annotations import Solution, solve
 from swirl.benchmarks.oracle import label_steps
+from swirl.core.checkpoints import Checkpoints
 from swirl.models.chat import Chat
 from swirl.pretraining.annotated_examples import Blend, examples, fitting, tokenizer_of, written
 from swirl.pretraining.architectures import random_gemma2
@@ -124,7 +126,7 @@ def test_written_conversations_are_labelled_by_the_oracle() -> None:
     assert last.count(False) >= 25
 
 
-def test_a_fresh_gemma2_has_its_family_traits_and_learns(chat: Chat) -> None:
+def test_a_fresh_gemma2_has_its_family_traits_and_learns(chat: Chat, tmp_path: Path) -> None:
     torch.set_num_threads(1)
     model = random_gemma2(chat.tokenizer, 32, 2, 4, 64, 256, 16, "eager", 0)
     config = model.config
@@ -142,6 +144,7 @@ def test_a_fresh_gemma2_has_its_family_traits_and_learns(chat: Chat) -> None:
         lambda _, metrics: losses.append(metrics["loss"]),
         "no",
         1,
+        Checkpoints(tmp_path / "c", "print"),
     )
     assert losses[0] > 5.5
     assert losses[-1] < 2.5

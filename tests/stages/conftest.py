@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from swirl.config.params import Params, validate
 from swirl.config.presets import laid_over
 from swirl.core.layout import Layout
 from swirl.models.loading import save
+from swirl.pretraining import training
 from swirl.wiring.attempts import attempts
 from swirl.wiring.policies import load_policy
 from swirl.wiring.questions import questions_of
@@ -102,6 +103,23 @@ def kill_stage() -> Callable[..., None]:
 def run_stages(params: Params, layout: Layout, *names: str) -> None:
     for name in names:
         import_module(f"swirl.stages.{name}").run(params, layout)
+
+
+@contextlib.contextmanager
+def interrupted_after(steps: int) -> Iterator[Callable[[], int]]:
+    """Interrupts training of a model made here when it has taken so many steps; counts those that it takes."""
+    taken, rate = 0, training.cosine
+
+    def counted(*arguments: int) -> float:
+        nonlocal taken
+        if taken == steps:
+            raise KeyboardInterrupt
+        taken += 1
+        return rate(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "cosine", counted)
+        yield lambda: taken
 
 
 def clone(layout: Layout, root: Path) -> Layout:

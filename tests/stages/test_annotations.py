@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -14,8 +15,9 @@ from swirl.core.layout import Layout
 from swirl.core.records import load, load_json
 from swirl.core.types import Action, ActionKind, Derivation, Question, WrittenSolution
 from swirl.models.skipped import why_skipped
-from swirl.stages import evaluate, train
-from tests.stages.conftest import ROOT, run_stages
+from swirl.pretraining import training
+from swirl.stages import base_model, evaluate, train
+from tests.stages.conftest import ROOT, clone, interrupted_after, run_stages
 
 NAMES = ("Ada", "Bram", "Cleo", "Edda", "Falk", "Greta")
 
@@ -104,6 +106,22 @@ def test_the_base_is_gemma_shaped_and_has_no_ceiling(params: Params, made: Layou
     assert metrics["solutions"] == metrics["solutions.used"] == 40
     assert 1 <= metrics["solutions.foreign"] <= 12
     assert len(load_json(made.series("base_model"))) == 8  # of which two are drill steps
+
+
+@pytest.mark.parametrize("steps", [1, 5], ids=["in the drills", "in the solutions"])
+def test_an_interrupted_base_goes_on_to_the_same_bytes(
+    steps: int, params: Params, made: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two drill steps and six on solutions, whose examples come from one random stream."""
+    layout = clone(made, tmp_path / "root")
+    monkeypatch.setattr(training, "EVERY", 1)
+    with pytest.raises(KeyboardInterrupt), interrupted_after(steps):
+        base_model.run(params, layout)
+    with interrupted_after(1000) as count:
+        base_model.run(params, layout)
+    assert count() == 8 - steps
+    for path in (made.model("base") / "model.safetensors", made.series("base_model")):
+        assert (layout.root / path.relative_to(made.root)).read_bytes() == path.read_bytes()
 
 
 def test_the_judge_has_error_rates_and_the_policy_trains(params: Params, made: Layout) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -11,8 +13,9 @@ from swirl.core.layout import Layout
 from swirl.core.records import load, load_json
 from swirl.core.types import Derivation, Passage, Question
 from swirl.models.chat import Chat
+from swirl.pretraining import training
 from swirl.stages import base_model
-from tests.stages.conftest import clone
+from tests.stages.conftest import clone, interrupted_after
 
 
 @pytest.mark.parametrize("name", ["base", "ceiling"])
@@ -50,6 +53,26 @@ def test_the_tokenizer_knows_questions_and_passages(made: Layout) -> None:
         ids = chat.reply(text)
         assert chat.tokenizer.unk_token_id not in ids
         assert chat.text(ids).split() == text.split()
+
+
+@pytest.mark.parametrize(("steps", "left"), [(3, 5), (6, 1)], ids=["in the sound phase", "in the flawed phase"])
+def test_interrupted_it_goes_on_to_the_same_bytes(
+    steps: int, left: int, params: Params, made: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sound phase of four steps, the ceiling, and a flawed phase of three."""
+    layout = clone(made, tmp_path / "root")
+    monkeypatch.setattr(training, "EVERY", 2)
+    with pytest.raises(KeyboardInterrupt), interrupted_after(steps):
+        base_model.run(params, layout)
+    assert not (layout.model("base") / "model.safetensors").exists()
+    with interrupted_after(1000) as count:
+        base_model.run(params, layout)
+    assert count() == left
+    for name in ("base", "ceiling"):
+        for file in ("model.safetensors", "tokenizer.json", "config.json"):
+            assert (layout.model(name) / file).read_bytes() == (made.model(name) / file).read_bytes()
+    assert layout.series("base_model").read_bytes() == made.series("base_model").read_bytes()
+    assert layout.metrics("base_model").read_bytes() == made.metrics("base_model").read_bytes()
 
 
 def test_metrics_and_series(params: Params, made: Layout) -> None:

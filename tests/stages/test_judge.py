@@ -69,8 +69,8 @@ def test_metrics_count_the_verdicts(project: Layout) -> None:
     assert (metrics["steps_null"], metrics["outcomes_null"]) == (0.0, 0.0)
 
 
-def test_a_journal_that_is_complete_is_cleared(params: Params, project: Layout) -> None:
-    assert not (project.root / ".swirl/journals/judge").exists()
+def test_a_journal_that_is_complete_is_finished(project: Layout) -> None:
+    assert [path.suffix for path in (project.root / ".swirl/journals/judge").iterdir()] == [".finished"]
 
 
 def labelled(path: Path, *rows: dict[str, Any]) -> Path:

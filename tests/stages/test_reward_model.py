@@ -13,7 +13,10 @@ from swirl.core.records import load_json
 from swirl.core.types import Action, Derivation, Observation, Step, Stop, Trajectory
 from swirl.judge_training.teaching import Labelled, error_rates, label_trajectory, verdict_loss
 from swirl.judging.reward import RewardModel
+from swirl.pretraining import training
+from swirl.stages import reward_model
 from tests import tiny
+from tests.stages.conftest import interrupted_after
 
 CHAT = tiny.chat()
 
@@ -29,6 +32,24 @@ def test_transformers_loads_the_judge_and_it_shares_the_bases_tokenizer(project:
     assert all(bool(p.isfinite().all()) for p in model.parameters())
     base, judge = ((project.model(name) / "tokenizer.json").read_bytes() for name in ("base", "reward"))
     assert base == judge
+
+
+def test_interrupted_it_goes_on_to_the_same_bytes(
+    params: Params, project: Layout, copy: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "EVERY", 2)
+    with pytest.raises(KeyboardInterrupt), interrupted_after(2):
+        reward_model.run(params, copy)
+    assert not copy.model("reward").exists()
+    with interrupted_after(1000) as count:
+        reward_model.run(params, copy)
+    assert count() == 1
+    for path in (
+        project.model("reward") / "model.safetensors",
+        project.series("reward_model"),
+        project.metrics("reward_model"),
+    ):
+        assert (copy.root / path.relative_to(project.root)).read_bytes() == path.read_bytes()
 
 
 def test_it_is_trained_from_the_ceiling_and_no_other_model_moves(params: Params, project: Layout) -> None:

@@ -54,7 +54,7 @@ def test_it_writes_a_model_its_curves_and_metrics(trained: Layout) -> None:
     metrics = load_json(trained.metrics("train-swirl"))
     assert metrics["reward"] == series[-1]["reward"]
     assert metrics["start.development.reward"] == series[0]["development.reward"]
-    assert not (trained.root / ".swirl/checkpoints/train-swirl").exists()
+    assert [path.suffix for path in (trained.root / ".swirl/checkpoints/train-swirl").iterdir()] == [".finished"]
 
 
 def test_the_oracle_s_label_of_sampled_actions(params: Params, project: Layout) -> None:
@@ -292,7 +292,7 @@ def test_two_processes_end_at_the_weights_of_one(
         assert {k: v for k, v in row.items() if v is not None} == pytest.approx(
             {k: v for k, v in other.items() if v is not None}, rel=1e-3, abs=1e-5
         )
-    assert not (copy.root / f".swirl/checkpoints/train-{item}").exists()
+    assert [path.suffix for path in (copy.root / f".swirl/checkpoints/train-{item}").iterdir()] == [".finished"]
 
 
 @pytest.mark.slow

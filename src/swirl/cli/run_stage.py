@@ -18,6 +18,9 @@ from swirl.core.distributed import rank_and_count
 from swirl.core.errors import SwirlError
 from swirl.core.layout import Layout
 from swirl.core.records import save_json
+from swirl.pipeline import finished_work
+from swirl.pipeline.dvc_file import DvcStage, read_stages
+from swirl.pipeline.steady import Steady
 
 if TYPE_CHECKING:
     from swirl.config.params import Params
@@ -29,7 +32,8 @@ SHARED = ("train",)
 def run_stage(name: str, item: str | None, params: Params, layout: Layout) -> None:
     """Run `swirl.stages.NAME` for `item` (None: the stage has no items).
 
-    Raises `SwirlError` when the same stage is still running elsewhere, and whatever the stage raises.
+    Raises `SwirlError` when the same stage is still running elsewhere, and when at the end something that it depends on
+    is no longer what it was at the start; and whatever the stage raises.
     """
     from swirl.tracking import stage_run
 
@@ -44,12 +48,33 @@ def run_stage(name: str, item: str | None, params: Params, layout: Layout) -> No
     if rank > 0:  # rank 0 holds the lock, measures the time and reports to MLflow
         module.run(*arguments)
         return
+    listed = _as_dvc_lists_it(name, item, params, layout)
     with _alone(stage_id, layout.root / f".swirl/locks/{stage_id}"), record_times(stage_id, layout) as times:
+        steady = Steady(listed, layout.root, params.model_dump())
+        finished_work.settle(stage_id, listed.outs, layout)
         with stage_run(stage_id, params, layout), _timed(layout.timing(stage_id)):
             times.started = time.time()
             module.run(*arguments)
+            _refuse_changes(steady, stage_id, layout)
+            finished_work.note(stage_id, listed.outs, layout)
             times.ended, before = time.time(), _cpu_of_children()
         times.tracking_cpu = _cpu_of_children() - before
+        _refuse_changes(steady, stage_id, layout)  # tracking can take minutes
+
+
+def _as_dvc_lists_it(name: str, item: str | None, params: Params, layout: Layout) -> DvcStage:
+    """The stage in dvc.yaml; one without deps and outputs if dvc.yaml does not have it."""
+    full = f"{name}@{item}" if item else name
+    return read_stages(layout.root, params.model_dump()).get(full, DvcStage(full, (), (), ()))
+
+
+def _refuse_changes(steady: Steady, stage_id: str, layout: Layout) -> None:
+    """Raise `SwirlError` if what the stage depends on has changed; its journals and checkpoints are kept then."""
+    try:
+        steady.check()
+    except SwirlError:
+        finished_work.take_up(stage_id, layout)
+        raise
 
 
 def _launch(processes: int, arguments: list[str]) -> NoReturn:

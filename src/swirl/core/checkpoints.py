@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swirl.core.errors import DataError
-from swirl.core.journal import claim, discard, set_aside
+from swirl.core.journal import claim, finish, set_aside
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -83,9 +83,9 @@ class Checkpoints:
                     }
         return _record(folder)
 
-    def clear(self) -> None:
-        """Delete the checkpoints; call when the finished run is saved elsewhere."""
-        discard(self._folder)
+    def finish(self) -> None:
+        """Mark the run as finished, once its model is saved elsewhere; see `swirl.core.journal.finish`."""
+        finish(self._folder)
 
     def _steps(self) -> list[int]:
         """The committed steps in ascending order."""

@@ -17,7 +17,7 @@ from swirl.core.records import load, save
 Record = TypeVar("Record")
 
 _FINISHED = ".finished"
-"""Suffix of a folder that is being deleted, because its results are stored elsewhere."""
+"""Suffix of a folder of finished work, whose results are written elsewhere."""
 
 
 class Journal:
@@ -54,9 +54,9 @@ class Journal:
         for number in numbers:
             self._path(number).unlink(missing_ok=True)
 
-    def clear(self) -> None:
-        """Delete all blocks, once their results are stored elsewhere."""
-        discard(self._folder)
+    def finish(self) -> None:
+        """Mark the work as finished, once its results are written elsewhere; see the function `finish`."""
+        finish(self._folder)
 
     def _path(self, number: int) -> Path:
         return self._folder / f"block-{number:06d}.parquet"
@@ -66,13 +66,12 @@ def claim(folder: Path, fingerprint: str) -> Path:
     """The subfolder of `folder` for the unfinished work of this fingerprint, created if it is missing.
 
     Unfinished work of other fingerprints is kept, for a return to the source, params and inputs that it was made with;
-    a printed line names each. What an interrupted `discard` left is deleted.
+    a printed line names each. Finished work is deleted.
     """
     mine = folder / fingerprint
+    delete_finished(folder)
     for other in sorted(folder.glob("*/")):
-        if other.name.endswith(_FINISHED):
-            shutil.rmtree(other)
-        elif other != mine:
+        if other != mine:
             print(f"unfinished work of other source, params or inputs is kept; delete it if it is of no use: {other}")
     mine.mkdir(parents=True, exist_ok=True)
     return mine
@@ -87,17 +86,31 @@ def set_aside(path: Path, fault: str) -> None:
     print(f"this cannot be read and is made again; it is kept as {aside}, of no use but to find out why: {fault}")
 
 
-def discard(folder: Path) -> None:
-    """Delete a folder that `claim` returned, and its parent folder if that is empty then.
+def finish(folder: Path) -> None:
+    """Mark the work in a folder that `claim` returned as finished: the next `claim` deletes it.
 
-    The folder is renamed first, so that a kill at any moment leaves either all of the work or nothing that a later run
-    reads.
+    Until then it stays, and `revive` makes it unfinished again: its results may be lost before they are safe.
     """
-    finished = folder.with_name(folder.name + _FINISHED)
-    os.replace(folder, finished)
-    shutil.rmtree(finished)
-    if not any(folder.parent.iterdir()):
-        folder.parent.rmdir()
+    os.replace(folder, folder.with_name(folder.name + _FINISHED))
+
+
+def finished(folder: Path) -> list[Path]:
+    """The finished work in a folder of which `claim` makes subfolders."""
+    return sorted(folder.glob(f"*{_FINISHED}/"))
+
+
+def revive(folder: Path) -> None:
+    """Make the finished work in `folder` unfinished, so that `claim` returns it for its fingerprint."""
+    for path in finished(folder):
+        os.replace(path, path.with_name(path.name.removesuffix(_FINISHED)))
+
+
+def delete_finished(folder: Path) -> None:
+    """Delete the finished work in `folder`, and `folder` itself if it is empty then."""
+    for path in finished(folder):
+        shutil.rmtree(path, ignore_errors=True)  # another stage that starts now may be deleting it, too
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def fingerprint(source: str, settings: Sequence[Any], files: Iterable[Path]) -> str:

@@ -16,6 +16,7 @@ from swirl.core.layout import Layout
 from swirl.core.records import save_json, save_series
 from swirl.core.seeds import derive, generator
 from swirl.core.types import Question
+from swirl.judge_training.judge_checkpoints import open_checkpoints
 from swirl.judge_training.teaching import Labelled, error_rates, label_trajectory, label_written, teach
 from swirl.judging.reward import RewardModel
 from swirl.models.loading import load_model, load_tokenizer, save
@@ -52,10 +53,12 @@ def make(params: Params, layout: Layout) -> None:
     judge = RewardModel("reward", model, base.chat, judge_question(params, layout), workers=run.workers)
     schedule = Schedule(settings.steps, settings.adam_lr, settings.muon_lr)
     rng = generator(params.seed, "reward model batches")
-    series = teach(judge, labelled, schedule, settings.batch_size, settings.mixed_precision, rng)
+    checkpoints = open_checkpoints(params, layout)
+    series = teach(judge, labelled, schedule, settings.batch_size, settings.mixed_precision, rng, checkpoints)
     save(model, load_tokenizer(layout.model("base")), layout.model("reward"))
     save_series(series, layout.series("reward_model"))
     save_json(error_rates(judge, tested), layout.metrics("reward_model"))
+    checkpoints.finish()
 
 
 def _sampled(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from swirl.benchmarks import oracle
 from swirl.comb.combs import Comb, pack
 from swirl.comb.logprobs import final_logits
+from swirl.core.checkpoints import Checkpoints
 from swirl.core.types import ActionKind, Derivation, Trajectory
 from swirl.judging.reward import RewardModel
 from swirl.models.chat import Chat
@@ -57,10 +58,11 @@ def teach(
     batch_size: int,
     mixed_precision: str,
     rng: random.Random,
+    checkpoints: Checkpoints,
 ) -> list[dict[str, float]]:
     """Train the judge's model by cross-entropy of the verdict's first token; returns loss and gradient norm by step.
 
-    All steps of a conversation are judged in one packed forward pass.
+    All steps of a conversation are judged in one packed forward pass. Training goes on from the newest checkpoint.
     """
     order = _epochs(len(labelled), schedule.steps * batch_size, rng)
     series: list[dict[str, float]] = []
@@ -77,7 +79,7 @@ def teach(
             series.append({"step": step, **metrics})
             bar.update(1, loss=metrics["loss"])
 
-        train(judge.model, schedule, batch_of, loss_of, report, mixed_precision, judge.workers)
+        train(judge.model, schedule, batch_of, loss_of, report, mixed_precision, judge.workers, checkpoints)
     return series
 
 

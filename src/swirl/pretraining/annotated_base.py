@@ -23,6 +23,7 @@ from swirl.models.skipped import mark_skipped
 from swirl.pipeline.progress import Progress
 from swirl.pretraining.annotated_examples import Blend, drills, examples, fitting, tokenizer_of
 from swirl.pretraining.architectures import random_gemma2
+from swirl.pretraining.base_checkpoints import open_checkpoints
 from swirl.pretraining.training import Schedule, train, weighted_loss
 from swirl.rollout.engine import MALFORMED_REPLY
 from swirl.wiring.judge_prompts import judge_question
@@ -70,6 +71,7 @@ def make(params: Params, layout: Layout) -> None:
     rng = generator(params.seed, "mixture", "annotations")
     rows = examples(kept, known, chat, prompt, judge, task.max_steps, blend, rng)
     phases = [(settings.drill_steps, drills(chat, blend.other, rng)), (settings.steps, rows)]
+    kept_states = open_checkpoints(params, layout, ["drills", "solutions"])
     series: list[dict[str, float]] = []
     with Progress(settings.drill_steps + settings.steps, "base_model") as bar:
 
@@ -77,7 +79,7 @@ def make(params: Params, layout: Layout) -> None:
             series.append({"step": len(series), **metrics})
             bar.update(1, loss=metrics["loss"])
 
-        for steps, stream in phases:
+        for (steps, stream), checkpoints in zip(phases, kept_states, strict=True):
             train(
                 model,
                 Schedule(steps, settings.adam_lr, settings.muon_lr),
@@ -86,6 +88,7 @@ def make(params: Params, layout: Layout) -> None:
                 report,
                 settings.mixed_precision,
                 run.workers,
+                checkpoints,
             )
     save(model, tokenizer, layout.model("base"))
     mark_skipped(layout.model("ceiling"), "a model made from written solutions has no designed flaws, so no ceiling")
@@ -95,6 +98,8 @@ def make(params: Params, layout: Layout) -> None:
     metrics["parameters"] = sum(parameter.numel() for parameter in model.parameters())
     save_series(series, layout.series("base_model"))
     save_json(metrics, layout.metrics("base_model"))
+    for checkpoints in kept_states:
+        checkpoints.finish()
 
 
 def solved(layout: Layout, questions: Sequence[Question], thoughts: bool) -> tuple[dict[str, Solution], list[LeftOut]]:

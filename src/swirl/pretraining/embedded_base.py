@@ -15,6 +15,7 @@ from swirl.benchmarks.embedded.miniatures import memory_world
 from swirl.benchmarks.embedded.names import words
 from swirl.config.base_model import EmbeddedBase, Phase
 from swirl.config.params import Params
+from swirl.core.checkpoints import Checkpoints
 from swirl.core.grading import grade
 from swirl.core.layout import Layout
 from swirl.core.records import load, save_json, save_series
@@ -24,6 +25,7 @@ from swirl.models.chat import Chat
 from swirl.models.loading import make_deterministic, save
 from swirl.pipeline.progress import Progress
 from swirl.pretraining.architectures import random_qwen3
+from swirl.pretraining.base_checkpoints import open_checkpoints
 from swirl.pretraining.embedded_examples import Demonstrator, Mixture, examples
 from swirl.pretraining.training import Schedule, train, weighted_loss
 from swirl.pretraining.word_tokenizer import build_tokenizer
@@ -48,17 +50,21 @@ def make(params: Params, layout: Layout) -> None:
     )
     model.to(params.runtime.device)
     series: list[dict[str, float]] = []
-    for number, phase in enumerate(settings.sound_phases):
-        _train_phase(params, layout, settings, model, chat, phase, f"sound {number + 1}", series)
+    names = [f"sound {number + 1}" for number in range(len(settings.sound_phases))]
+    *of_sound, of_flawed = open_checkpoints(params, layout, [*names, "flawed"])
+    for name, phase, checkpoints in zip(names, settings.sound_phases, of_sound, strict=True):
+        _train_phase(params, layout, settings, model, chat, phase, name, series, checkpoints)
     save(model, tokenizer, layout.model("ceiling"))
     metrics = _memory(params, layout, Policy("ceiling", model, chat, shape.context), "sound.")
-    _train_phase(params, layout, settings, model, chat, settings.flawed_phase, "flawed", series)
+    _train_phase(params, layout, settings, model, chat, settings.flawed_phase, "flawed", series, of_flawed)
     save(model, tokenizer, layout.model("base"))
     metrics |= _memory(params, layout, Policy("base", model, chat, shape.context), "")
     metrics["parameters"] = sum(p.numel() for p in model.parameters())
     metrics["vocabulary"] = len(tokenizer)
     save_series(series, layout.series("base_model"))
     save_json(metrics, layout.metrics("base_model"))
+    for checkpoints in (*of_sound, of_flawed):
+        checkpoints.finish()
 
 
 def demonstrator(params: Params, layout: Layout, split: str, *purpose: str) -> Demonstrator:
@@ -93,6 +99,7 @@ def _train_phase(
     phase: Phase,
     name: str,
     series: list[dict[str, float]],
+    checkpoints: Checkpoints,
 ) -> None:
     flaws = Flaws(settings.flaws.contextual, settings.flaws.anywhere)
     mixture = Mixture(
@@ -125,6 +132,7 @@ def _train_phase(
             report,
             settings.mixed_precision,
             params.runtime.workers,
+            checkpoints,
         )
 
 

@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from swirl.comb.attention import Sequences, head, read
 from swirl.comb.gradients import shared_gradients
+from swirl.core.checkpoints import Checkpoints
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Item = TypeVar("Item")
+
+EVERY = 50
+"""Steps between two checkpoints."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,19 +62,30 @@ def train(
     report: Callable[[int, dict[str, float]], None],
     mixed_precision: str,
     workers: int,
+    checkpoints: Checkpoints,
 ) -> None:
     """Minimise the mean loss of each step's batch, `workers` shares of it at a time; `report` is called after each.
 
-    `loss_of(items)` is the summed loss of some items and the weight that it is summed over.
+    `loss_of(items)` is the summed loss of some items and the weight that it is summed over. There is a checkpoint every
+    `EVERY` steps and after the last one. Training goes on from the newest one: `report` is called for the steps before
+    it, too, and so is `batch_of`, whose batches may come from a stream.
     """
     from accelerate import Accelerator
 
     accelerator = Accelerator(cpu=model.device.type == "cpu", mixed_precision=mixed_precision)
     rates = [schedule.adam_lr, schedule.muon_lr]
     raw = optimizers(model, *rates)
+    weights = dict(model.named_parameters())
+    series: list[dict[str, float]] = []
+    if newest := checkpoints.newest():
+        series = checkpoints.restore(newest, weights, raw)["series"]
+        print(f"resuming after {newest} of {schedule.steps} steps")
+    for step, metrics in enumerate(series):
+        batch_of(step)
+        report(step, metrics)
     model, *prepared = accelerator.prepare(model, *raw)
     model.train()
-    for step in range(schedule.steps):
+    for step in range(len(series), schedule.steps):
         factor = cosine(step, schedule.steps, schedule.warmup)
         for optimizer, rate in zip(prepared, rates, strict=True):
             for group in optimizer.param_groups:
@@ -79,7 +94,10 @@ def train(
         norm = accelerator.clip_grad_norm_(model.parameters(), schedule.clip)
         for optimizer in prepared:
             optimizer.step()
-        report(step, {"loss": loss, "gradient_norm": float(norm)})
+        series.append({"loss": loss, "gradient_norm": float(norm)})
+        report(step, series[-1])
+        if (step + 1) % EVERY == 0 or step + 1 == schedule.steps:
+            checkpoints.save(step + 1, weights, raw, {"series": series})
     model.zero_grad()
     model.eval()
 

@@ -77,7 +77,7 @@ def run(params: Params, layout: Layout, item: str) -> None:
         metrics["ungraded"] = ungraded / max(1, len(predictions))
     _write(layout, item, predictions, made, verdicts, scores, metrics)
     for journal in journals.values():
-        journal.clear()
+        journal.finish()
     print_usage()
 
 

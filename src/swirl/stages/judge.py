@@ -61,7 +61,7 @@ def run(params: Params, layout: Layout) -> None:
         one.check_failures(limit, count)
     save(verdicts, Verdict, layout.verdicts)
     save_json(_metrics(verdicts), layout.metrics("judge"))
-    journal.clear()
+    journal.finish()
     print_usage()
 
 

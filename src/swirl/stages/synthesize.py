@@ -48,7 +48,7 @@ def run(params: Params, layout: Layout) -> None:
     made = [trajectory for block in done for trajectory in block]
     save(made, Trajectory, layout.trajectories)
     save_json(summary(made), layout.metrics("synthesize"))
-    journal.clear()
+    journal.finish()
     print_usage()
 
 

@@ -86,7 +86,7 @@ def run(params: Params, layout: Layout, item: str) -> None:
         save(policy.model, load_tokenizer(base), layout.model(item), base, layout.root)
         save_series(series, layout.series(f"train-{item}"))
         save_json(_final(series), layout.metrics(f"train-{item}"))
-        checkpoints.clear()
+        checkpoints.finish()
     processes.wait()
     processes.leave()
 

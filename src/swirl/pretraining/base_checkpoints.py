@@ -1,0 +1,26 @@
+"""Where training of a model made here goes on after a kill."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from swirl.config.params import Params
+from swirl.core.checkpoints import Checkpoints
+from swirl.core.journal import fingerprint
+from swirl.core.layout import Layout
+from swirl.pipeline.source import digest
+from swirl.wiring.prompts import user_input_folders
+
+
+def open_checkpoints(params: Params, layout: Layout, phases: Sequence[str]) -> list[Checkpoints]:
+    """The checkpoints of each training phase of `base_model`, valid for its source, params and inputs only.
+
+    A phase that is over keeps its last one until the stage has ended, because what comes between two phases (a model is
+    saved and measured) is done again after a kill.
+    """
+    parts = (params.runtime, params.prompts, params.tools, params.rollout, params.base_model)
+    sections = [params.seed, dict(params.tasks), *(part.model_dump() for part in parts)]
+    inputs = [layout.questions.parent, layout.root / params.prompts.judge, *user_input_folders(params, layout)]
+    mark = fingerprint(digest("base_model"), sections, inputs)
+    folder = layout.root / ".swirl/checkpoints"
+    return [Checkpoints(folder / f"base_model-{phase.replace(' ', '-')}", mark) for phase in phases]
