@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -251,8 +253,9 @@ def test_fields_that_a_server_refuses_are_left_out_and_it_is_asked_once_about_ea
             return refused(400, "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.")
         return said("Hi.")
 
+    asks = [dataclasses.replace(ASK, seed=seed) for seed in range(20)]
     with Scripted(answer) as server, Client(endpoint(server)) as client:
-        assert [getattr(answer, "text", answer) for answer in client.complete_many([ASK] * 20)] == ["Hi."] * 20
+        assert [getattr(answer, "text", answer) for answer in client.complete_many(asks)] == ["Hi."] * 20
         assert client.refused == {"top_k", "min_p", "repetition_penalty", "max_tokens"}
         assert client.counts.requests == 20
         assert client.counts.retries == 4
@@ -475,20 +478,94 @@ def test_what_is_refused_for_its_content_is_no_failure_of_the_server() -> None:
             client.complete_many(asks[41:])
 
 
+class Held:
+    """A server that keeps every request until `open` is set, and then gives its number as the answer, or fails."""
+
+    def __init__(self, fails: bool = False) -> None:
+        self.open, self.came = threading.Event(), threading.Semaphore(0)
+        numbers = count(1)
+
+        def answer(_: dict[str, Any]) -> Reply:
+            number = next(numbers)
+            self.came.release()
+            assert self.open.wait(60)
+            return refused(402, f"no credit for {number}") if fails else said(str(number))
+
+        self.server = Scripted(answer)
+
+
+@pytest.mark.parametrize("stored", [True, False], ids=["with a cache", "without"])
+def test_equal_requests_in_flight_are_sent_once(stored: bool, tmp_path: Path) -> None:
+    held, other = Held(), dataclasses.replace(ASK, vote=1)
+    with held.server as server, Client(endpoint(server), tmp_path if stored else None) as client:
+        futures = [client.submit(ask) for ask in (ASK, other, ASK, ASK, other)]
+        assert held.came.acquire(timeout=60)
+        held.open.set()
+        first, second, third, fourth, fifth = (future.result() for future in futures)
+        assert first == third == fourth
+        assert second == fifth
+        assert {first.text, second.text} == {"1", "2"}
+        assert client.counts == Counts(requests=2, shared=3, prompt_tokens=20, completion_tokens=10)
+        again = client.complete(ASK).text  # nothing is in flight any more
+        assert again == (first.text if stored else "3")
+    assert len(server.bodies) == (2 if stored else 3)
+
+
+def test_equal_requests_fail_alike_and_the_next_one_is_sent_again() -> None:
+    held = Held(fails=True)
+    with held.server as server, Client(endpoint(server)) as client:
+        futures = [client.submit(ASK) for _ in range(3)]
+        assert held.came.acquire(timeout=60)
+        held.open.set()
+        for future in futures:
+            with pytest.raises(EndpointError, match="no credit for 1"):
+                future.result()
+        assert client.counts == Counts(requests=1, failures=1, shared=2)
+        with pytest.raises(EndpointError, match="no credit for 2"):
+            client.complete(ASK)
+    assert len(server.bodies) == 2
+
+
+def test_who_no_longer_waits_for_an_equal_request_cancels_no_other() -> None:
+    held = Held()
+    with held.server as server, Client(endpoint(server)) as client:
+        first, second, third = (client.submit(ASK) for _ in range(3))
+        assert held.came.acquire(timeout=60)
+        assert first.cancel()
+        assert third.cancel()
+        held.open.set()
+        assert second.result().text == "1"
+    assert len(server.bodies) == 1
+
+
+def test_a_request_that_nobody_waits_for_any_more_is_not_sent() -> None:
+    held, waits = Held(), dataclasses.replace(ASK, seed=1)
+    with held.server as server, Client(endpoint(server, concurrency=1)) as client:
+        first = client.submit(ASK)
+        assert held.came.acquire(timeout=60)
+        gone = [client.submit(waits) for _ in range(2)]
+        assert all(future.cancel() for future in gone)
+        held.open.set()
+        assert first.result().text == "1"
+        assert client.complete(dataclasses.replace(ASK, seed=2)).text == "2"
+    assert [body["seed"] for body in server.bodies] == [0, 2]
+
+
 def test_no_more_than_so_many_at_the_same_time_from_any_thread() -> None:
     slow = dataclasses.replace(said("Hi."), delay_s=0.2)
+    asks = [dataclasses.replace(ASK, seed=seed) for seed in range(6)]
     with scripted(said("Hi."), slow) as server, Client(endpoint(server, concurrency=2)) as client:
         client.complete(ASK)
         begin = time.monotonic()
         with ThreadPoolExecutor(6) as pool:
-            list(pool.map(client.complete, [ASK] * 6))
+            list(pool.map(client.complete, asks))
         assert time.monotonic() - begin >= 0.6
 
 
 def test_attempts_are_spaced() -> None:
     replies = refused(500, "oh"), said("Hi.")
     with scripted(*replies) as server, Client(endpoint(server, requests_per_minute=600)) as client:
-        client.complete_many([ASK] * 4)
+        client.complete_many([dataclasses.replace(ASK, seed=seed) for seed in range(4)])
     gaps = [later - sooner for sooner, later in zip(server.times, server.times[1:], strict=False)]
     assert len(gaps) == 4
     assert sum(gaps) >= 0.3

@@ -82,13 +82,13 @@ def test_steps_are_judged_by_what_came_before_and_no_golden_label() -> None:
     answers = [("step to judge:\n<answer>", "No result names a town.\nBAD"), ("", "It asks for Ada.\n**GOOD**")]
     with Server(*answers) as server, server.client() as client:
         verdicts = server.judge(client).process_verdicts([TRAJECTORY, STOPPED], ASKED)
-        assert client.counts.requests == 3
+        assert (client.counts.requests, client.counts.shared) == (2, 1)  # both trajectories begin with the same step
     assert verdicts == [
         Verdict("t", 0, True, 1.0, "It asks for Ada.\n**GOOD**", "judge"),
         Verdict("t", 1, False, 0.0, "No result names a town.\nBAD", "judge"),
         Verdict("u", 0, True, 1.0, "It asks for Ada.\n**GOOD**", "judge"),
     ]
-    first, _, second = sorted(server.prompts, key=lambda prompt: "Result 1" in prompt)
+    first, second = sorted(server.prompts, key=lambda prompt: "Result 1" in prompt)
     assert "Question: where is {action} born\n" in first  # braces in a value are left alone
     assert (
         "this step:\n(nothing: this is the first)\n\nThe step to judge:\n<search_query> Ada </search_query>\n" in first

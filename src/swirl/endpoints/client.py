@@ -2,8 +2,8 @@
 
 Requests run on an event loop in the client's own thread, so any thread may submit them. The openai package sends and
 retries them (exponential back-off with jitter, Retry-After up to two minutes); rate limits, bounds on responses, the
-cache and the error messages are this module's. The key is read from the environment when the client is made, and is
-in no message, file or repr.
+cache, equal requests in flight and the error messages are this package's. The key is read from the environment when the
+client is made, and is in no message, file or repr.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import dataclasses
 import os
 import re
 import threading
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -21,6 +20,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from swirl.endpoints import wire
 from swirl.endpoints.cache import Cache
+from swirl.endpoints.in_flight import InFlight
+from swirl.endpoints.request_pace import Pace
 from swirl.endpoints.requests import (
     Answer,
     Ask,
@@ -105,7 +106,10 @@ class Client:
         return self.submit(ask).result()
 
     def submit(self, ask: Ask) -> Future[Answer]:
-        """Ask without waiting; the future's result is the answer, or raises `EndpointError`."""
+        """Ask without waiting; the future's result is the answer, or raises `EndpointError`.
+
+        An equal request that is in flight already is not sent again: both get its answer, or its error.
+        """
         return asyncio.run_coroutine_threadsafe(self._complete(ask), self._loop)
 
     def complete_many(
@@ -138,9 +142,10 @@ class Client:
 
         endpoint = self.endpoint
         self._places = asyncio.Semaphore(endpoint.concurrency)
+        self._in_flight = InFlight[Answer]()
         self._first = asyncio.Lock()
-        self._attempt_pace = _Pace(endpoint.requests_per_minute)
-        self._token_pace = _Pace(endpoint.tokens_per_minute)
+        self._attempt_pace = Pace(endpoint.requests_per_minute)
+        self._token_pace = Pace(endpoint.tokens_per_minute)
         here = re.match(r"https?://(localhost|127\.[\d.]+|\[::1\])(:|/|$)", endpoint.url) is not None
         hooks: Any = {"request": [self._before_attempt], "response": [self._bound, self._find_junk]}
         headers: dict[str, Any] = {"OpenAI-Organization": Omit(), "OpenAI-Project": Omit()}
@@ -196,6 +201,12 @@ class Client:
         if self._cache and (stored := self._cache.get(self.endpoint, ask)):
             self._count(cached=1)
             return stored
+        if ask in self._in_flight:
+            self._count(shared=1)
+        return await self._in_flight.result(ask, lambda: self._request(ask))
+
+    async def _request(self, ask: Ask) -> Answer:
+        """The server's answer, counted and kept in the cache."""
         self._check_out()
         async with self._places:
             self._check_out()
@@ -368,26 +379,6 @@ class _BadRequest(Exception):
     def __init__(self, status: int, message: str, context: bool) -> None:
         super().__init__(status)
         self.status, self.message, self.context = status, message, context
-
-
-class _Pace:
-    """Spaces requests (or tokens) evenly, to stay below a number per minute; 0: no limit."""
-
-    def __init__(self, per_minute: float) -> None:
-        self._seconds = 60 / per_minute if per_minute else 0.0
-        self._free = 0.0
-
-    async def wait(self, amount: float) -> None:
-        """Wait until `amount` more (requests or tokens) is within the limit."""
-        now = time.monotonic()
-        start = max(now, self._free)
-        self._free = start + amount * self._seconds
-        if start > now:
-            await asyncio.sleep(start - now)
-
-    def correct(self, more: float) -> None:
-        """Add `more` (which may be negative) to the amount that `wait` was given."""
-        self._free += more * self._seconds
 
 
 def _attempts(last: httpx2.Request) -> str:

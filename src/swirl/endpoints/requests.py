@@ -162,3 +162,5 @@ class Counts:
     completion_tokens: int = 0
     cost: float = 0.0
     """In the currency of the endpoint's prices."""
+    shared: int = 0
+    """Requests that were not sent because an equal one was in flight: they got its answer, or failed with it."""

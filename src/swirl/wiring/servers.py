@@ -51,8 +51,8 @@ def print_usage() -> None:
         cost = f", cost {used.cost:,.2f}" if used.cost else ""
         print(
             f"{client.endpoint.url}: {used.requests:,} requests, {used.cached:,} answered from the cache, "
-            f"{used.retries:,} retries, {used.failures:,} failed, {used.prompt_tokens:,} prompt and "
-            f"{used.completion_tokens:,} reply tokens{cost}"
+            f"{used.shared:,} by an equal one in flight, {used.retries:,} retries, {used.failures:,} failed, "
+            f"{used.prompt_tokens:,} prompt and {used.completion_tokens:,} reply tokens{cost}"
         )
 
 
