@@ -276,6 +276,7 @@ def test_judges_behind_servers_are_calibrated_before_any_stage(swirl: Swirl, roo
         (tmp_path / f"{name}.jsonl").write_text(json.dumps(row) + "\n")
     with scripted(said("It helps.\nGOOD"), said("The same.\nNO")) as server:
         served = {"url": server.url, "model": "m", "api": "chat", "key_env": ""}
+        served["chat_template_kwargs"] = {"enable_thinking": False}
         tree = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))
         tree["reward_model"] = {"source": "endpoint", "max_tokens": 8, "votes": 1, "temperature": 0.0, "server": served}
         tree["judge"] |= {"outcome": "model", "grader": served}
@@ -283,6 +284,7 @@ def test_judges_behind_servers_are_calibrated_before_any_stage(swirl: Swirl, roo
         judged = swirl("judge", "calibrate", "steps.jsonl")
         graded = swirl("judge", "calibrate", "outcomes.jsonl", "--grader", "--json")
     assert judged.stderr == graded.stderr == ""
+    assert [body["chat_template_kwargs"] for body in server.bodies] == [{"enable_thinking": False}] * 2
     assert judged.stdout.startswith("1 rows, 0 without a verdict\naccuracy: 100.0%, 95% from 20.7% to 100.0% (of 1)\n")
     assert json.loads(graded.stdout)["fnr"]["value"] == 1.0
 

@@ -200,7 +200,7 @@ def test_values_that_do_not_fit_together_are_refused_in_one_sentence() -> None:
 
 
 def test_votes_that_could_not_differ_are_refused_before_any_stage() -> None:
-    server = {"url": "http://127.0.0.1:1/v1", "model": "m", "api": "chat", "key_env": ""}
+    server = {"url": "http://127.0.0.1:1/v1", "model": "m", "api": "chat", "key_env": "", "chat_template_kwargs": {}}
     said = {"max_tokens": 8, "votes": 3, "temperature": 0.0}
     pointed = {"source": "pretrained", "model": "m", "revision": "", "trust_remote_code": False, **said}
     for judge in ({"source": "endpoint", "server": server, **said}, {**pointed, "verdict": "rationale"}):
@@ -268,11 +268,24 @@ def test_what_models_cannot_do_is_refused(path: str, value: Any, message: str) -
     [("url", "https://host/v1?key=SECRET"), ("url", "http://me:SECRET@host"), ("key_env", "sk-SECRET")],
 )
 def test_a_secret_in_the_wrong_place_is_refused_and_not_repeated(key: str, value: str) -> None:
-    server = {"url": "http://127.0.0.1:1/v1", "model": "m", "api": "chat", "key_env": ""}
+    server = {"url": "http://127.0.0.1:1/v1", "model": "m", "api": "chat", "key_env": "", "chat_template_kwargs": {}}
     assert validate(changed("synthesize.server", server), "params.yaml").synthesize.server is not None
     (_, line) = refusal(changed("synthesize.server", {**server, key: value}))
     assert line.startswith(f"  synthesize.server: {key} must be")
     assert "SECRET" not in line
+
+
+def test_options_of_a_chat_template_are_for_a_server_that_fills_it_in() -> None:
+    server = {"url": "http://127.0.0.1:1/v1", "model": "m", "api": "chat", "key_env": ""}
+    quiet = {**server, "chat_template_kwargs": {"enable_thinking": False}}
+    asked = validate(changed("synthesize.server", quiet), "params.yaml").synthesize.server
+    assert asked is not None
+    assert asked.model_dump()["chat_template_kwargs"] == {"enable_thinking": False}
+    validate(changed("synthesize.server", {**quiet, "api": "completions", "chat_template_kwargs": {}}), "params.yaml")
+    (_, line) = refusal(changed("synthesize.server", {**quiet, "api": "completions"}))
+    assert line.startswith("  synthesize.server: chat_template_kwargs must be empty unless api is chat")
+    (_, line) = refusal(changed("synthesize.server", server))
+    assert line == "  synthesize.server.chat_template_kwargs: missing"
 
 
 CLIENT = TREE["clients"]["default"]
@@ -284,7 +297,7 @@ def test_a_server_is_asked_by_its_own_entry_else_by_the_default() -> None:
     clients = validate(changed("clients", entries), "params.yaml").clients
 
     def asked(url: str, model: str) -> dict[str, Any]:
-        server = Served(url=url, model=model, api="chat", key_env="")
+        server = Served(url=url, model=model, api="chat", key_env="", chat_template_kwargs={})
         return client_settings(clients, server).model_dump()
 
     assert asked("http://127.0.0.1:1/v1", "judge") == paid

@@ -283,9 +283,113 @@ def test_a_wish_that_cannot_be_left_out() -> None:
     assert text.endswith("refuses top_k = 50: set top_k to 0, which keeps every token")
 
 
-def test_another_refusal_is_an_error() -> None:
-    with scripted(refused(400, "temperature must be 1")) as server:
-        assert str(failure(server)).endswith("refuses the request (400): temperature must be 1")
+@pytest.mark.parametrize(
+    "message",
+    [
+        "temperature must be 1",
+        "`temperature` must be strictly positive",
+        "Invalid 'temperature': decimal above maximum value. Expected a value <= 2, but got 3 instead.",
+        "A top_p of 0.0 is not supported: it must be between 0 and 1.",
+        "Unsupported language.",
+    ],
+)
+def test_a_refusal_of_a_value_or_of_anything_else_is_an_error(message: str) -> None:
+    with scripted(refused(400, message)) as server:
+        assert str(failure(server)).endswith(f"refuses the request (400): {message}")
+    assert len(server.bodies) == 1
+
+
+def blaming(field: str, message: str) -> Reply:
+    """A refusal as OpenAI words it, which names the field beside its message."""
+    return Reply({"error": {"message": message, "type": "invalid_request_error", "param": field, "code": "x"}}, 400)
+
+
+@pytest.mark.parametrize(
+    ("field", "refusal"),
+    [
+        ("top_p", blaming("top_p", "Unsupported parameter: 'top_p' is not supported with this model.")),
+        (
+            "temperature",
+            blaming(
+                "temperature",
+                "Unsupported value: 'temperature' does not support 0.0 with this model. Only the default (1) value is "
+                "supported. Neither is 'top_p'.",
+            ),
+        ),
+        ("temperature", refused(400, "`temperature` is deprecated for this model.")),
+        ("temperature", refused(400, "invalid temperature: only 1 is allowed for this model")),
+        ("top_p", refused(400, "Malformed input request: extraneous key [top_p] is not permitted")),
+        ("top_p", refused(400, "`temperature` and `top_p` cannot both be specified for this model.")),
+        ("top_p", Reply({"detail": [{"loc": ["body", "top_p"], "msg": "Extra inputs are not permitted"}]}, 422)),
+    ],
+)
+def test_sampling_that_a_hosted_model_refuses_is_left_out_once_and_said_so(
+    field: str, refusal: Reply, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asks = [dataclasses.replace(ASK, seed=seed, temperature=0.0) for seed in range(20)]
+    with Scripted(lambda body: refusal if field in body else said("Hi.")) as server, Client(endpoint(server)) as client:
+        assert all(isinstance(answer, Answer) for answer in client.complete_many(asks))
+        assert client.refused == {field}
+        assert (client.counts.requests, client.counts.retries) == (20, 1)
+    other = {"top_p": ("temperature", 0.0), "temperature": ("top_p", 1.0)}[field]
+    assert all(body[other[0]] == other[1] for body in server.bodies)
+    line = f"warning: {server.url} (llama) refuses {field}: it is asked without, so its own setting decides\n"
+    assert capsys.readouterr().err == line
+
+
+def test_a_model_that_refuses_both_is_asked_without_both(capsys: pytest.CaptureFixture[str]) -> None:
+    """Where two fields are named, one is tried to be left out before the other."""
+    fixed = "'temperature', 'top_p' and 'n' are fixed at 1."
+    with (
+        Scripted(lambda body: refused(400, fixed) if {"top_p", "temperature"} & set(body) else said("Hi.")) as server,
+        Client(endpoint(server)) as client,
+    ):
+        assert client.complete(ASK).text == "Hi."
+        assert client.refused == {"top_p", "temperature"}
+    assert len(server.bodies) == 3
+    assert capsys.readouterr().err.count("refuses top_p and temperature: it is asked without") == 1
+
+
+def test_what_was_left_out_in_vain_is_sent_again(capsys: pytest.CaptureFixture[str]) -> None:
+    """A refusal of a prompt that happens to speak of a field says nothing about the field."""
+
+    def answer(body: dict[str, Any]) -> Reply:
+        return said("Hi.") if body.get("seed") else refused(400, "Talk of a temperature or a seed is not allowed here.")
+
+    with Scripted(answer) as server, Client(endpoint(server)) as client:
+        with pytest.raises(RefusedError, match="Talk of a temperature"):
+            client.complete(ASK)
+        assert client.refused == frozenset()
+        assert client.complete(dataclasses.replace(ASK, seed=1)).text == "Hi."
+    assert (server.bodies[-1]["temperature"], server.bodies[-1]["seed"]) == (1.0, 1)
+    assert not capsys.readouterr().err
+
+
+QUIET = {"enable_thinking": False}
+
+
+def test_options_of_a_chat_template_are_sent_and_decide_which_answer_is_stored(tmp_path: Path) -> None:
+    def answer(body: dict[str, Any]) -> Reply:
+        return said("quiet" if body.get("chat_template_kwargs") == QUIET else "thinking")
+
+    with Scripted(answer) as server:
+        for _ in range(2):
+            for options, text in (({}, "thinking"), (QUIET, "quiet"), ({"enable_thinking": True}, "thinking")):
+                with Client(endpoint(server, chat_template_kwargs=options), tmp_path) as client:
+                    assert client.complete(ASK).text == text
+    assert [body.get("chat_template_kwargs", "none") for body in server.bodies] == [
+        "none",
+        {"enable_thinking": False},
+        {"enable_thinking": True},
+    ]
+
+
+def test_options_of_a_chat_template_that_are_refused_are_not_left_out() -> None:
+    with scripted(refused(400, "Unrecognized request argument supplied: chat_template_kwargs")) as server:
+        error = failure(server, chat_template_kwargs=QUIET)
+    assert isinstance(error, UnavailableError)
+    advice = "set chat_template_kwargs to {}, which sends none"
+    assert str(error).endswith(f"refuses chat_template_kwargs = {{'enable_thinking': False}}: {advice}")
     assert len(server.bodies) == 1
 
 

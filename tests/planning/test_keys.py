@@ -110,7 +110,9 @@ def test_a_dry_run_says_what_a_run_would_do_and_does_nothing(tmp_path: Path) -> 
     assert "\nOut of date: download, " in whole.stdout
     assert "Needs:" not in whole.stdout
 
-    server = "{url: 'https://judge.example/v1', model: grader, api: chat, key_env: GRADER_KEY}"
+    server = (
+        "{url: 'https://judge.example/v1', model: grader, api: chat, key_env: GRADER_KEY, chat_template_kwargs: {}}"
+    )
     part = dry("--target", "judge", "-S", "judge.outcome=model", "-S", f"judge.grader={server}")
     assert part.returncode == 0, part.stderr
     assert "https://judge.example/v1, model grader: asked by judge; its key $GRADER_KEY is not set\n" in part.stdout

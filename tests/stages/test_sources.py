@@ -12,21 +12,23 @@ import pytest
 
 from swirl.config.params import Params, validate
 from swirl.config.presets import laid_over
-from swirl.core.errors import DataError
+from swirl.core.errors import DataError, ModelError
 from swirl.core.layout import Layout
-from swirl.core.records import load, load_json
+from swirl.core.records import load, load_json, save_json
 from swirl.core.types import OUTCOME, Prediction, Question, Stop, Trajectory, Verdict
 from swirl.endpoints import client
 from swirl.endpoints.client import UnavailableError
 from swirl.models.skipped import why_skipped
 from swirl.pipeline.progress import Progress
 from swirl.stages import evaluate, train
+from swirl.wiring.policies import load_policy
+from swirl.wiring.servers import SERVER
 from tests.servers import Reply, Scripted, refused, said, scripted, serving
 from tests.stages.conftest import clone, run_stages
 
 
 def served(url: str, model: str = "vllm", api: str = "completions") -> dict[str, Any]:
-    return {"url": url, "model": model, "api": api, "key_env": ""}
+    return {"url": url, "model": model, "api": api, "key_env": "", "chat_template_kwargs": {}}
 
 
 PATIENT = {
@@ -102,6 +104,14 @@ def test_everything_behind_servers(params: Params, project: Layout, url: str, tm
     scores = load_json(layout.results)["scores"]
     assert {row["model"] for row in scores} == {"base"}
     assert all(row["process_label_judge"] == 1.0 for row in scores if row["steps"])
+
+
+def test_a_folder_of_a_model_behind_a_server_that_lacks_a_field_is_named(params: Params, copy: Layout) -> None:
+    path = copy.model("base") / SERVER
+    save_json({"context": 512, "server": {**served("http://127.0.0.1:1/v1"), "chat_template_kwargs": 1}}, path)
+    message = rf"{path}: server.chat_template_kwargs: Input should be a .*; `dvc repro base_model` writes it anew"
+    with pytest.raises(ModelError, match=message):
+        load_policy(params, copy.model("base"), "base")
 
 
 def test_a_pointed_base_and_judge_train(params: Params, copy: Layout) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, JsonValue, model_validator
 
 from swirl.config.section import Count, Positive, Section
 from swirl.endpoints.requests import ALLOWED, is_key_env, is_url
@@ -21,13 +21,18 @@ class Served(Section):
     model: str = Field(description="the name the server knows it by")
     api: Literal["completions", "chat"] = Field(description="completions is token-exact where the server gives ids")
     key_env: str = Field(description="environment variable that holds the key; '': none")
+    chat_template_kwargs: Mapping[str, JsonValue] = Field(
+        description="options of its chat template with api chat, as {enable_thinking: false}; {}: none"
+    )
 
     @model_validator(mode="after")
-    def _holds_no_secret(self) -> Served:
+    def _makes_sense_and_holds_no_secret(self) -> Served:
         # The values are left out of the message: a key may have been put there.
         for name, fine in (("url", is_url(self.url)), ("key_env", is_key_env(self.key_env))):
             if not fine:
                 raise ValueError(f"{name} {ALLOWED[name]}")
+        if self.chat_template_kwargs and self.api != "chat":
+            raise ValueError(f"chat_template_kwargs {ALLOWED['chat_template_kwargs']}")
         return self
 
 

@@ -8,6 +8,7 @@ import json
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
 from swirl.core.errors import DataError
 from swirl.endpoints.requests import Answer, Ask, Endpoint
@@ -51,7 +52,9 @@ class Cache:
             raise DataError(f"the answer cache {self._folder} cannot be written: {error.strerror}") from error
 
     def _path(self, endpoint: Endpoint, ask: Ask) -> Path:
-        said = [endpoint.url.rstrip("/"), endpoint.model, endpoint.api, dataclasses.asdict(ask)]
+        said: list[Any] = [endpoint.url.rstrip("/"), endpoint.model, endpoint.api, dataclasses.asdict(ask)]
+        if endpoint.chat_template_kwargs:
+            said.append(dict(endpoint.chat_template_kwargs))
         name = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
         return self._folder / name[:2] / f"{name}.json"
 

@@ -12,6 +12,7 @@ import asyncio
 import dataclasses
 import os
 import re
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from swirl.endpoints import wire
 from swirl.endpoints.cache import Cache
+from swirl.endpoints.failures import BadRequest, Failures
 from swirl.endpoints.in_flight import InFlight
 from swirl.endpoints.request_pace import Pace
 from swirl.endpoints.requests import (
@@ -36,7 +38,6 @@ from swirl.endpoints.requests import (
 
 if TYPE_CHECKING:
     import httpx2
-    import openai
 
 __all__ = ["Answer", "Ask", "Client", "ContextError", "Counts", "Endpoint", "EndpointError", "Message"]
 __all__ += ["RefusedError", "UnavailableError"]
@@ -49,8 +50,6 @@ _PATIENCE = 8
 """Failures in a row (or twice the concurrency, if that is more) after which no request is sent for `_PAUSE_S`."""
 _PAUSE_S = 60.0
 """Seconds: long enough for a batch to give up, and short enough for an agent server to notice a recovery."""
-_NAMED = 10
-"""Maximum number of models that a message lists."""
 
 
 class Client:
@@ -73,6 +72,7 @@ class Client:
         self._known = threading.Event()
         """Set once the first request is over: by then it is known which fields the server accepts."""
         self._key = _key(endpoint)
+        self._failures = Failures(endpoint, self._key)
 
     def __repr__(self) -> str:
         return f"Client({self.endpoint!r})"
@@ -261,30 +261,43 @@ class Client:
         return await self._ask(ask)
 
     async def _ask(self, ask: Ask) -> Answer:
-        """Send a request, and send it again without the optional fields that the server refuses by name."""
-        ids_work, reason = self._ids_work, None
+        """Send a request, and send it again without the optional fields that the server refuses by name.
+
+        Only what a request was answered without is left out of later ones.
+        """
+        ids_work, reason, dropped = self._ids_work, None, set[str]()
         while True:
-            sent = wire.body(self.endpoint, ask, self._refused, ids_work)
+            sent = wire.body(self.endpoint, ask, self._refused | dropped, ids_work)
             try:
                 payload = await self._send(sent)
-            except _BadRequest as refusal:
-                if new := wire.newly_refused(refusal.message, sent):
-                    if ask.top_k and "top_k" in new:
-                        advice = "set top_k to 0, which keeps every token"
-                        raise UnavailableError(self._about(f"refuses top_k = {ask.top_k}: {advice}")) from None
-                    self._refused |= new
+            except BadRequest as refusal:
+                if new := wire.newly_refused(refusal.message, refusal.parameter, sent):
+                    for name, other in wire.WISHES.items():
+                        if name in new and sent[name] != wire.NEUTRAL.get(name):
+                            text = f"refuses {name} = {sent[name]}: set {name} to {other}"
+                            raise UnavailableError(self._failures.about(text)) from None
+                    dropped |= new
                     self._count(retries=1)
                     continue
                 if isinstance(sent.get("prompt"), list) and "string" in refusal.message and not refusal.context:
                     ids_work, reason = False, refusal  # try text; if that is refused too, report this refusal
                     self._count(retries=1)
                     continue
-                raise self._refusal(reason or refusal) from None
+                raise self._failures.of_refusal(reason or refusal) from None
             self._ids_work = ids_work
+            self._leave_out(dropped)
             return wire.answer(self.endpoint, ask, payload)
 
+    def _leave_out(self, fields: set[str]) -> None:
+        """Leave these fields out of all later requests, and say so of those that change how answers are sampled."""
+        told = [name for name in wire.SAMPLING if name in fields - self._refused]
+        self._refused |= fields
+        if told:
+            text = f"refuses {' and '.join(told)}: it is asked without, so its own setting decides"
+            print(f"warning: {self._failures.about(text)}", file=sys.stderr, flush=True)
+
     async def _send(self, sent: dict[str, Any]) -> bytes:
-        """The body of a successful response. Raises `_BadRequest` for 400, 413 and 422, else `EndpointError`."""
+        """The body of a successful response. Raises `BadRequest` for 400, 413 and 422, else `EndpointError`."""
         import httpx2
         import openai
 
@@ -293,56 +306,16 @@ class Client:
         try:
             response = await self._openai.post(self._path, cast_to=httpx2.Response, body=sent)
         except openai.APIStatusError as error:
-            raise await self._status_error(error) from None
+            served = await self._served() if error.status_code == 404 else []
+            raise self._failures.of_status(error, self._path, served) from None
         except openai.APIConnectionError as error:
-            raise self._connection_error(error) from None
+            raise self._failures.of_connection(error) from None
         except TooLarge as error:
-            raise EndpointError(self._about(f"gave an answer that is not read: {error}")) from None
+            raise EndpointError(self._failures.about(f"gave an answer that is not read: {error}")) from None
         payload = response.content
         if self._holds_key(payload):
-            raise EndpointError(self._about("gave an answer that holds the key; it is not kept"))
+            raise EndpointError(self._failures.about("gave an answer that holds the key; it is not kept"))
         return payload
-
-    async def _status_error(self, error: openai.APIStatusError) -> Exception:
-        status, message = error.status_code, self._redacted(wire.message_of(error.body))
-        said = wire.short(message)
-        if status in (401, 403):
-            name = self.endpoint.key_env
-            mend = (
-                f"set ${name} to a key that it accepts" if name else "name the variable that holds its key in key_env"
-            )
-            return UnavailableError(self._about(f"refuses the key ({status}): {said}; {mend}"))
-        if status == 404:
-            served = await self._served()
-            if self.endpoint.model in served:
-                return UnavailableError(self._about(f"serves the model, but not {self._path} (404): use the other api"))
-            shown = ", ".join(served[:_NAMED]) + ", ..." * (len(served) > _NAMED)
-            mend = f"it serves {shown}" if served else "is the path, such as /v1, right?"
-            return UnavailableError(self._about(f"knows no such model (404): {said}; {mend}"))
-        if status in (400, 413, 422):
-            return _BadRequest(status, message, wire.says_context(message))
-        return EndpointError(self._about(f"answered {status}, {_attempts(error.request)}: {said}"))
-
-    def _connection_error(self, error: openai.APIConnectionError) -> EndpointError:
-        import openai
-
-        times = _attempts(error.request)
-        cause = type(error.__cause__).__name__
-        if cause in ("ConnectError", "ConnectTimeout", "UnsupportedProtocol", "ProxyError"):
-            reason = wire.short(self._redacted(str(error.__cause__))) or cause
-            return UnavailableError(f"nothing answers at {self.endpoint.url} ({reason}): is the server running there?")
-        if isinstance(error, openai.APITimeoutError):
-            advice = "raise timeout_s, or lower concurrency"
-            return EndpointError(self._about(f"took longer than {self.endpoint.timeout_s:g} s, {times}: {advice}"))
-        if cause == "Junk":
-            return EndpointError(self._about(f"gave no answer, {times}: {self._redacted(str(error.__cause__))}"))
-        return EndpointError(self._about(f"cut the connection ({cause}), {times}"))
-
-    def _refusal(self, refusal: _BadRequest) -> EndpointError:
-        said = wire.short(refusal.message)
-        if refusal.context:
-            return ContextError(self._about(f"has no room for the conversation ({refusal.status}): {said}"))
-        return RefusedError(self._about(f"refuses the request ({refusal.status}): {said}"))
 
     async def _served(self) -> list[str]:
         """Names of the models that the server lists; none when it does not say."""
@@ -350,7 +323,7 @@ class Client:
 
         try:
             listed = await self._openai.with_options(max_retries=0).models.list()
-            return [self._redacted(wire.short(str(model.id))) for model in listed.data]
+            return [self._failures.redacted(wire.short(str(model.id))) for model in listed.data]
         except (openai.OpenAIError, ValueError, TypeError, AttributeError):
             return []
 
@@ -358,33 +331,13 @@ class Client:
     def _path(self) -> str:
         return "/chat/completions" if self.endpoint.api == "chat" else "/completions"
 
-    def _about(self, what: str) -> str:
-        return f"{self.endpoint.url} ({self.endpoint.model}) {what}"
-
     def _holds_key(self, payload: bytes) -> bool:
         return len(self._key) >= 16 and self._key.encode() in payload
-
-    def _redacted(self, text: str) -> str:
-        return text.replace(self._key, "***") if self._key else text
 
     def _count(self, **more: float) -> None:
         with self._lock:
             changed = {name: getattr(self._counts, name) + value for name, value in more.items()}
             self._counts = dataclasses.replace(self._counts, **changed)
-
-
-class _BadRequest(Exception):
-    """The server refuses a request for what is in it."""
-
-    def __init__(self, status: int, message: str, context: bool) -> None:
-        super().__init__(status)
-        self.status, self.message, self.context = status, message, context
-
-
-def _attempts(last: httpx2.Request) -> str:
-    """How often a request was tried, in words."""
-    count = int(last.headers.get("x-stainless-retry-count", "0")) + 1
-    return "tried once" if count == 1 else f"tried {count} times"
 
 
 def _key(endpoint: Endpoint) -> str:

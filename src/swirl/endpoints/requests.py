@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from swirl.core.errors import ModelError
 
@@ -40,6 +41,8 @@ class Endpoint:
     """completions: token ids in and, where the server gives them, out; chat: messages."""
     key_env: str = ""
     """Name of the environment variable that holds the key; empty: no key is sent."""
+    chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """Options of the server's chat template, as `{"enable_thinking": False}`; sent only if there are any."""
     concurrency: int = 16
     """Number of requests at the same time."""
     requests_per_minute: float = 0
@@ -61,6 +64,7 @@ class Endpoint:
             "model": bool(self.model),
             "api": self.api in ("completions", "chat"),
             "key_env": is_key_env(self.key_env),
+            "chat_template_kwargs": self.api == "chat" or not self.chat_template_kwargs,
             "concurrency": self.concurrency >= 1,
             "requests_per_minute": self.requests_per_minute >= 0,
             "tokens_per_minute": self.tokens_per_minute >= 0,
@@ -81,6 +85,7 @@ ALLOWED = {
     "model": "must be the name under which the server has the model",
     "api": "must be completions or chat",
     "key_env": "must be the NAME of an environment variable, not the key itself; empty for a server without key",
+    "chat_template_kwargs": "must be empty unless api is chat: only there the server fills in its chat template",
     "concurrency": "must be at least 1",
     "timeout_s": "must be above 0",
 }

@@ -23,6 +23,12 @@ OPTIONAL = (*NEUTRAL, "seed", "stop_token_ids", "return_token_ids", "return_toke
 OPTIONAL += ("add_special_tokens",)
 """Fields that a server may refuse: the request is then sent without them."""
 
+SAMPLING = ("top_p", "temperature")
+"""Fields that hosted models may refuse to have set, in the order in which they are tried to be left out."""
+
+WISHES = {"top_k": "0, which keeps every token", "chat_template_kwargs": "{}, which sends none"}
+"""Fields that are not left out when refused (`top_k` unless neutral), and what to set them to for such a server."""
+
 MAX_SEED = 2**31
 _QUOTED = 300
 """Characters of a server's message that are shown."""
@@ -39,6 +45,8 @@ def body(endpoint: Endpoint, ask: Ask, refused: Collection[str], ids_work: bool)
     fields |= {"temperature": ask.temperature, "top_p": ask.top_p, **NEUTRAL, "seed": ask.seed % MAX_SEED}
     if ask.top_k:
         fields["top_k"] = ask.top_k
+    if endpoint.chat_template_kwargs:
+        fields["chat_template_kwargs"] = dict(endpoint.chat_template_kwargs)
     if endpoint.api == "completions" and ask.ids:
         fields |= {"return_token_ids": True, "return_tokens_as_token_ids": True, "logprobs": 1}
         fields |= {"add_special_tokens": False}
@@ -47,11 +55,38 @@ def body(endpoint: Endpoint, ask: Ask, refused: Collection[str], ids_work: bool)
     return {name: value for name, value in fields.items() if name not in refused}
 
 
-def newly_refused(message: str, sent: Mapping[str, Any]) -> set[str]:
-    """The optional fields of a request that a refusal names; `max_tokens` if it asks for `max_completion_tokens`."""
+def newly_refused(message: str, parameter: str, sent: Mapping[str, Any]) -> set[str]:
+    """The fields of a request that a refusal names; `max_tokens` if it asks for `max_completion_tokens`.
+
+    Of `SAMPLING` at most one field, because a server may refuse only both together: the `parameter` that the server
+    blames, if it says. A refusal of a value out of its range is none of the field: leaving it out would hide a mistake.
+    """
     if "max_tokens" in sent and "max_completion_tokens" in message:
         return {"max_tokens"}
-    return {name for name in OPTIONAL if name in sent and re.search(rf"\b{name}\b", message)}
+    optional = {name for name in (*OPTIONAL, "chat_template_kwargs") if _names(message, name) and name in sent}
+    if optional or not _UNSUPPORTED.search(message) or _RANGE.search(message):
+        return optional
+    sampling = [name for name in SAMPLING if name in sent]
+    blamed = [name for name in sampling if (name == parameter if parameter else _names(message, name))]
+    return set(blamed[:1])
+
+
+def _names(message: str, field: str) -> bool:
+    return re.search(rf"\b{field}\b", message) is not None
+
+
+_UNSUPPORTED = re.compile(
+    r"unsupported|deprecated|unknown|unrecogni[sz]ed|unexpected|extraneous|extra inputs|\bfixed\b|\bonly \S+ is allowed"
+    r"|(\bno|\bnot|cannot|n't)( both)?( be| longer)* (support|permit|allow|accept|available|specified|set|used)",
+    re.IGNORECASE,
+)
+"""How servers say that a field may not be set at all."""
+
+_RANGE = re.compile(
+    r"\bmust be\b|between|(less|greater|more) than|at (least|most)|\b(above|below|maximum|minimum|range)\b|[<>≤≥]",
+    re.IGNORECASE,
+)
+"""How servers say that a value lies outside what they allow."""
 
 
 def message_of(error_body: object) -> str:

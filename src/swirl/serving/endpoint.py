@@ -42,6 +42,7 @@ def endpoint_policy(address: str, key_env: str = "") -> RemotePolicy:
             model=model,
             api="chat",
             key_env=key_env,
+            chat_template_kwargs={},
         )
     except ValueError:  # the address is not repeated: a key may have been put into it
         raise ModelError(

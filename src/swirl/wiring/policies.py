@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from swirl.config.params import Params
 from swirl.config.served import Served
+from swirl.core.errors import ModelError
 from swirl.core.records import load_json
 from swirl.core.types import Trajectory
 from swirl.models.loading import configured_context, context_of, load_chat, load_model, make_deterministic
@@ -46,7 +49,7 @@ def remote_policy(params: Params, folder: Path, name: str, server: Served | None
     path, context = folder / SERVER, params.runtime.context
     if path.exists():
         found = load_json(path)
-        server, own = server or Served.model_validate(found["server"]), int(found["context"])
+        server, own = server or _named(found["server"], path), int(found["context"])
         context = min(own, context) if context else own
         chat = load_chat(folder)
     elif server is None:
@@ -54,3 +57,12 @@ def remote_policy(params: Params, folder: Path, name: str, server: Served | None
     else:
         chat, context = load_chat(folder), configured_context(folder, context)
     return RemotePolicy(name, client_of(server, params.clients), chat, context)
+
+
+def _named(found: object, path: Path) -> Served:
+    try:
+        return Served.model_validate(found)
+    except ValidationError as error:
+        wrong = error.errors()[0]  # its value is not shown: it may hold a key
+        place = ".".join(str(part) for part in wrong["loc"])
+        raise ModelError(f"{path}: server.{place}: {wrong['msg']}; `dvc repro base_model` writes it anew") from None
