@@ -244,6 +244,7 @@ BAD: list[tuple[str, object, str]] = [
     ("gsm8k", changed("gsm8k", answer=...), "field 'answer': expected a text, got nothing"),
     ("gsm8k", changed("gsm8k", answer="It is 5."), "field 'answer': .* ends in '#### ' and a number, got 'It is 5.'"),
     ("gsm8k", changed("gsm8k", answer="#### ten"), "field 'answer': .* got '#### ten'"),
+    ("gsm8k", changed("gsm8k", answer="#### 5 men"), "field 'answer': .* got '#### 5 men'"),
     ("gsm8k", changed("gsm8k", question=" "), "field 'question': expected a text that is not blank, got ' '"),
     ("gsm8k", changed("gsm8k", question=7), "field 'question': expected a text, got 7"),
     ("gsm8k", changed("gsm8k", question="\ud800"), "field 'question': expected a text of whole characters, got"),

@@ -70,6 +70,13 @@ def test_no_answer_is_not_right() -> None:
     assert row.process_label_oracle == 0.5
 
 
+def test_no_answer_is_not_an_answer_of_articles() -> None:
+    """HotPotQA's rules drop articles, so that nothing equals "A"; only an answered trajectory can be right."""
+    question, made = dataclasses.replace(QUESTION, answers=("A",)), trajectory(FIND, stop=Stop.STEP_LIMIT)
+    (row,) = predict("swirl", [made], {"q1": question}, {}, [], with_tools=True)
+    assert (row.correct, row.em, row.f1) == (False, 0.0, 0.0)
+
+
 def test_the_threshold_divides_good_from_bad() -> None:
     made = trajectory(FIND, answer("Oslo"))
     low, high = sorted(JUDGE.trajectory_scores([made])[0])

@@ -17,7 +17,7 @@ def parse(row: Fields, number: int) -> Row:
     """
     solution = text(row, "answer")
     answer = solution.rpartition("####")[2].strip().replace(",", "")
-    if "####" not in solution or not same_number(answer, answer):
+    if "####" not in solution or not same_number(answer, answer) or any(map(str.isalpha, answer)):
         raise BadRow("answer", solution, "a solution that ends in '#### ' and a number")
     return Row(str(number), text(row, "question"), (answer,), len(_ANNOTATION.findall(solution)), solution=solution)
 

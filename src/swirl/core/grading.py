@@ -1,26 +1,36 @@
-"""Grading of predictions: HotPotQA's official text metrics, and equality of numbers however they are written.
+"""Grading of predictions: HotPotQA's official text metrics, and whether an answer is right.
 
 `normalize`, `exact_match` and `f1` follow hotpot_evaluate_v1.py. Deviation: a question may have several accepted
-answers, and the best one counts. No function raises: every string gets a verdict.
+answers, and the best one counts. `grade` and `same_number` are ours: they fold what only looks different (`fold`) and
+read numbers as people write them (`swirl.core.quantities` has the rule). No function raises: every string gets a
+verdict.
 """
 
 from __future__ import annotations
 
 import re
 import string
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
-from fractions import Fraction
+
+from swirl.core.quantities import SIGNS, read
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _CLOSED_ANSWERS = frozenset({"yes", "no", "noanswer"})
-_NUMBER = re.compile(
-    r"(?P<sign>[-+−])?[$€£]?(?P<inner>[-+−])?"
-    r"(?P<digits>[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+|(?=\.[0-9]))(?P<decimals>\.[0-9]*)?%?\.?"
+_LOOKALIKES = str.maketrans(
+    {
+        **dict.fromkeys("‐‑‒–—―−⁻﹘﹣－︱︲", "-"),
+        **dict.fromkeys("‘’‚‛′ʹʼʻ´‹›", "'"),
+        **dict.fromkeys("“”„‟″«»", '"'),
+        **dict.fromkeys("⁄∕", "/"),
+    }
 )
-_LONGEST_NUMBER = 64
-"""Longest text, in characters, that is read as a number."""
+_RAISED = re.compile(r"(?<=\w)(?:[-⁺]?[⁰¹²³⁴-⁹]+)")
+_FRACTION_AFTER_DIGIT = re.compile(r"(?<=[0-9])(?=[¼-¾⅐-⅞↉])")
+_FIGURE = re.compile(r"(?:(?<!\w)-)?(?:(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)")
+_SIGN = re.compile(f"[{SIGNS}]")
 
 
 def normalize(text: str) -> str:
@@ -58,37 +68,57 @@ def _f1_of_one(predicted: str, golden: str) -> tuple[float, float, float]:
     return 2 * precision * recall / (precision + recall), precision, recall
 
 
-def same_number(prediction: str, answer: str) -> bool:
-    """Whether both texts write the same number: "10", "10.00", "$10", "$10.00"; "1,000" and "1000".
+def fold(text: str) -> str:
+    """The text in Unicode's form NFKC, with straight quotes, one kind of dash and no invisible characters.
 
-    Strict: the whole text must be one decimal number in ASCII digits. Allowed around it are blanks, a sign, one of
-    $ € £ before it, a per cent sign and a full stop after it; the currency and per cent signs do not change the value.
-    Text with units or words ("10 apples"), a range, a fraction or a power of ten is not a number here, because
-    "10 million" is not 10.
+    Raised digits become powers (10³: 10^3) and 1½ becomes 1 1/2; NFKC alone would make other numbers of them.
     """
-    predicted, golden = _number(prediction), _number(answer)
-    return predicted is not None and predicted == golden
+    text = _FRACTION_AFTER_DIGIT.sub(" ", text.translate(_LOOKALIKES))
+    text = unicodedata.normalize("NFKC", _RAISED.sub(lambda raised: "^" + raised.group(), text)).translate(_LOOKALIKES)
+    return "".join(letter for letter in text if unicodedata.category(letter) != "Cf")
+
+
+def same_number(prediction: str, answer: str) -> bool:
+    """Whether both texts are the same number: "10", "$10.00", "**10**", "1e1" and "10 apples"; "1/2" and "0.5".
+
+    `swirl.core.quantities` says what is a number. Two units must be of the same words: "10 apples" is not "10 pears".
+    """
+    predicted, golden = read(fold(prediction)), read(fold(answer))
+    if predicted is None or golden is None or predicted.value != golden.value:
+        return False
+    return not predicted.unit or not golden.unit or predicted.unit == golden.unit
 
 
 def grade(prediction: str, answers: Sequence[str]) -> bool:
-    """The `match` grader: whether the prediction matches any accepted answer.
+    """The `match` grader: whether the prediction matches any accepted answer. A blank prediction never does.
 
-    An answer that is a number is compared by `same_number` alone: `normalize` drops points and signs, so that 1.5
-    would match 15. Any other answer is compared by `exact_match`.
+    Both are folded (`fold`). Two numbers match by their values; a unit that the answer has, the prediction must have
+    as well, unless it is a currency: "72 clips" matches 72, and "50" does not match "50 men". Any other texts match
+    as `exact_match` says, if the figures in them are the same too, because `normalize` would make 12 of 1/2 and 31 of
+    3-1. An answer that consists of articles ("A") or of punctuation is compared with them.
     """
-    return any(
-        exact_match(prediction, [answer]) if _number(answer) is None else same_number(prediction, answer)
-        for answer in answers
-    )
+    folded = fold(prediction)
+    return any(_matches(folded, fold(answer)) for answer in answers)
 
 
-def _number(text: str) -> Fraction | None:
-    """The value of a text that is one number as `same_number` defines it; None for any other text."""
-    stripped = text.strip() if len(text) <= 2 * _LONGEST_NUMBER else ""
-    match = _NUMBER.fullmatch(stripped) if len(stripped) <= _LONGEST_NUMBER else None
-    if match is None or (match["sign"] and match["inner"]):
-        return None
-    digits = match["digits"].replace(",", "") + (match["decimals"] or "")
-    negative = (match["sign"] or match["inner"] or "") in ("-", "−")
-    value = Fraction("0" + digits)
-    return -value if negative else value
+def _matches(prediction: str, golden: str) -> bool:
+    predicted, number = read(prediction), read(golden)
+    if predicted and number:
+        if predicted.value != number.value:
+            return False
+        if predicted.unit == number.unit or not number.unit or (number.money and not predicted.unit):
+            return True
+    key = _key(prediction)
+    return bool(key) and key == _key(golden) and _figures(prediction) == _figures(golden)
+
+
+def _key(text: str) -> str:
+    """What of a text is compared: `normalize`d, or with articles, or with punctuation: the first that is not empty."""
+    lowered = text.lower()
+    forms = (normalize(text), " ".join(lowered.translate(_PUNCTUATION).split()), " ".join(lowered.split()))
+    return next(filter(None, forms), "")
+
+
+def _figures(text: str) -> list[str]:
+    """The numbers in a text, with their signs and points, without thousands separators."""
+    return [figure.replace(",", "") for figure in _FIGURE.findall(_SIGN.sub("", text))]

@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from swirl.benchmarks.oracle import label_trajectory
 from swirl.core.grading import exact_match, f1, grade
-from swirl.core.types import ActionKind, Derivation, Prediction, Question, Score, Trajectory, Verdict
+from swirl.core.types import ActionKind, Derivation, Prediction, Question, Score, Stop, Trajectory, Verdict
 from swirl.evaluation.statistics import wilson
 
 
@@ -54,7 +54,7 @@ def _prediction(
         with_tools=with_tools,
         answer=answer,
         correct=grade(answer, question.answers),
-        em=float(exact_match(answer, question.answers)),
+        em=float(trajectory.stop is Stop.ANSWERED and exact_match(answer, question.answers)),
         f1=f1_score,
         precision=precision,
         recall=recall,
