@@ -11,6 +11,7 @@
 SHELL := /bin/bash
 VENV := .venv
 PREFECT_PORT ?= 4200
+MLFLOW_PORT ?= 5000
 # The first Python on PATH that is 3.11 or newer; override with make PYTHON=/path/to/python3.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	if $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then echo $$p; break; fi; done)
@@ -28,22 +29,27 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export OMP_WAIT_POLICY := PASSIVE
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check lint smoke smoke-prefect mlflow prefect prefect-demo clean venv
+.PHONY: again repository demo test check lint smoke smoke-prefect mlflow prefect prefect-demo clean venv
 .DEFAULT_GOAL := demo
 
 venv: $(VENV)/.installed
 
-# torch is installed first, at an exact version: a range would pull in gigabytes of CUDA.
-$(VENV)/.installed: pyproject.toml constraints.txt constraints-compute.txt
+# TORCH=cpu|cuda|skip chooses the build of torch (.ci/install says how), and installs again.
+$(VENV)/.installed: pyproject.toml constraints.txt constraints-compute.txt $(if $(TORCH),again)
 	@test -n "$(PYTHON)" || { echo "swirl needs Python 3.11 or newer and found none on PATH; try: make PYTHON=/path/to/python3.11"; exit 1; }
-	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"swirl needs Python 3.11 or newer; $(PYTHON) is {v[0]}.{v[1]}. Try: make PYTHON=/path/to/python3.11")'
-	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV) || { echo "could not make $(VENV); on Debian and Ubuntu install python3-venv"; exit 1; }
+	@"$(PYTHON)" -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"swirl needs Python 3.11 or newer; $(PYTHON) is {v[0]}.{v[1]}. Try: make PYTHON=/path/to/python3.11")'
+	@test -x $(VENV)/bin/python || "$(PYTHON)" -m venv $(if $(filter skip,$(TORCH)),--system-site-packages) $(VENV) || { echo "could not make $(VENV); on Debian and Ubuntu install python3-venv"; exit 1; }
 	@echo "Installing into $(VENV); the first time takes a few minutes."
-	$(VENV)/bin/python -m pip install --quiet -c constraints.txt torch==$$(sed -n 's/^torch==//p' constraints-compute.txt)
-	$(VENV)/bin/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@.ci/install $(VENV)/bin/python "$(TORCH)"
 	@touch $@
 
-demo: venv
+again:
+
+# DVC needs a git repository, which a ZIP of the project is not.
+repository:
+	@test -e .git || { echo "this folder is no git repository, which DVC needs; say: git init && git add -A && git commit -m swirl"; exit 1; }
+
+demo: repository venv
 	dvc repro
 	swirl report --text
 	@echo
@@ -52,10 +58,10 @@ demo: venv
 	@echo "Flow runs, schedules:     make prefect           then open http://127.0.0.1:4200"
 	@echo "Plots:                    reports/index.html, or: source $(VENV)/bin/activate && dvc plots show"
 
-test: venv
+test: repository venv
 	$(PYTEST) -m "not slow"
 
-lint: venv
+lint: repository venv
 	ruff check .
 	ruff format --check .
 	mypy
@@ -64,19 +70,20 @@ lint: venv
 check: lint
 	$(PYTEST)
 
-smoke: venv
+smoke: repository venv
 	python -m tests.smoke
 
-smoke-prefect: venv
+smoke-prefect: repository venv
 	python -m tests.smoke --schedule
 
 mlflow: venv
-	mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///$(CURDIR)/mlflow.db
+	@python -c 'import socket; socket.create_server(("127.0.0.1", $(MLFLOW_PORT)))' 2>/dev/null || { echo "port $(MLFLOW_PORT) is taken; choose another: make mlflow MLFLOW_PORT=$$(($(MLFLOW_PORT) + 1))"; exit 1; }
+	mlflow ui --host 127.0.0.1 --port $(MLFLOW_PORT) --backend-store-uri "sqlite:///$(CURDIR)/mlflow.db"
 
-prefect: venv
+prefect: repository venv
 	python flows/server.py up --port $(PREFECT_PORT)
 
-prefect-demo: venv
+prefect-demo: repository venv
 	python flows/server.py demo --port $(PREFECT_PORT)
 
 clean:
