@@ -50,6 +50,13 @@ def test_the_smoke_params_laid_over_them_are_valid() -> None:
     assert params.download.changed_facts == 0.5
 
 
+def test_greedy_samples_are_refused_because_they_are_all_the_same() -> None:
+    (_, line) = refusal(changed("evaluate.samples", 5))
+    assert "samples is 5 and temperature 0: greedy samples of a question are all the same; give samples: 1" in line
+    evaluate = {**TREE["evaluate"], "samples": 5, "temperature": 1.0}
+    assert validate(changed("evaluate", evaluate), "params.yaml").evaluate.samples == 5
+
+
 def test_params_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
         load(ROOT / "params.yaml").seed = 1

@@ -107,7 +107,7 @@ def test_a_score_averages_predictions() -> None:
         predicted(trajectory(FIND, FIND, stop=Stop.STEP_LIMIT)),
         predicted(trajectory(stop=Stop.CONTEXT_FULL)),
     ]
-    row = score(rows)
+    row = score([dataclasses.replace(row, question_id=f"q{number}") for number, row in enumerate(rows)])
     assert (row.benchmark, row.model, row.with_tools, row.n, row.p_vs_base) == ("mini", "swirl", True, 4, None)
     assert (row.accuracy, row.em) == (0.25, 0.25)
     # Wilson's 95% interval of 1 in 4
@@ -118,6 +118,14 @@ def test_a_score_averages_predictions() -> None:
     # macro: the mean of 1, 1/4 and 1/2, not of the eight steps; the trajectory without steps has no label
     assert row.process_label_oracle == pytest.approx(1.75 / 3)
     assert row.process_label_judge == 1.0
+
+
+def test_samples_of_a_question_count_together() -> None:
+    right, wrong = predicted(trajectory(FIND, answer("Oslo"))), predicted(trajectory(answer("Rome")))
+    row = score([right, right, *(dataclasses.replace(sample, question_id="q2") for sample in (right, wrong))])
+    assert (row.n, row.accuracy, row.em, row.steps) == (2, 0.75, 0.75, 1.75)
+    # Wilson's formula by hand for p = 0.75 and n = 2 questions; for 3 of 4 trajectories it would be 0.3006 to 0.9544
+    assert (row.ci_low, row.ci_high) == (pytest.approx(0.19787, abs=1e-5), pytest.approx(0.97333, abs=1e-5))
 
 
 def test_mean_of_nothing_is_unknown() -> None:

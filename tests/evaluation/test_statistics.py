@@ -79,6 +79,12 @@ def test_paired_counts_who_alone_is_right() -> None:
     assert paired(base, other) == (2, 1)
 
 
+def test_paired_counts_who_is_right_more_often() -> None:
+    base = {"a": 0.4, "b": 1.0, "c": 0.0, "d": 0.6, "e": 0.2}
+    other = {"a": 0.6, "b": 0.8, "c": 0.0, "d": 1.0, "e": 0.8}
+    assert paired(base, other) == (1, 3)
+
+
 def test_paired_needs_the_same_questions() -> None:
     with pytest.raises(ValueError, match="second model has no result for 1 question.*'b'"):
         paired({"a": True, "b": True}, {"a": True})

@@ -50,6 +50,8 @@ def test_the_default_by_hand() -> None:
     assert stages["train@sft"].memory == (4 + 4 + 8 + 2 * 4) * weights + 4 * weights
     # every benchmark with tools, and the four search benchmarks also without
     assert stages["evaluate@base"].calls == 400 * 10 + 4 * 400 * 5 + 4 * 400
+    five = planned(params(evaluate={"samples": 5, "temperature": 1.0}), ROOT)["evaluate@base"]
+    assert five.calls == 5 * stages["evaluate@base"].calls
     assert list(stages) == [
         "download", "check_questions", "index", "base_model", "reward_model", "synthesize", "check_trajectories",
         "judge", "filter", "check_steps", "train@sft", "train@swirl", "evaluate@ceiling", "evaluate@base",

@@ -91,6 +91,21 @@ def test_without_the_arm_without_tools(params: Params, project: Layout, tmp_path
     assert (len(rows), {row.with_tools for row in rows}, {row.model for row in rows}) == (60, {True}, {"ceiling"})
 
 
+def test_several_samples_of_a_question_are_one_question(params: Params, project: Layout, tmp_path: Path) -> None:
+    layout = clone(project, tmp_path / "root")
+    tree = laid_over(params.model_dump(), {"evaluate": {"samples": 3, "temperature": 1.0}})
+    import_module("swirl.stages.evaluate").run(validate(tree, "tests"), layout, "base")
+    rows = load(Prediction, layout.predictions("base"))
+    assert len(rows) == 3 * (5 * 12 + 4 * 12)
+    made = load(Trajectory, layout.prediction_trajectories("base"))
+    assert Counter(trajectory.sample for trajectory in made) == {0: 60, 1: 60, 2: 60}
+    assert len({(t.question_id, tuple(step.token_ids for step in t.steps)) for t in made}) > 60
+    for score in load_json(layout.evaluation("base")):
+        cell = [r for r in rows if (r.benchmark, r.with_tools) == (score["benchmark"], score["with_tools"])]
+        assert score["n"] == 12
+        assert score["accuracy"] == pytest.approx(sum(row.correct for row in cell) / 36)
+
+
 def test_accuracy_by_hops_is_told_apart_and_averaged(evaluated: Layout) -> None:
     questions = {q.id: q for q in load(Question, evaluated.questions)}
     rows = [

@@ -277,6 +277,8 @@ def test_page_shows_the_numbers_of_every_part(finished: Layout) -> None:
     for part in (
         "mini-hotpotqa 40.0% to 90.0% (+125.0%, p = 0.002)",
         "+12.3%HotPotQA",
+        "each of the better of two models: one trained on HotPotQA, one on GSM8K. SWiRL here is one model",
+        "trained on HotPotQA alone, so its GSM8K is transfer",
         "82.5%91.0%",
         "The base model's flaws are designed.",
         "The reward model learned from oracle labels.",
@@ -369,6 +371,27 @@ def test_scores_that_contradict_their_predictions_are_refused(run: Layout) -> No
         _rerun(run)
 
 
+def _half_as_wrong(score: dict[str, Any]) -> None:
+    accuracy = (1 + score["accuracy"]) / 2
+    low, high = wilson(accuracy * N, N)
+    score.update(accuracy=accuracy, ci_low=low, ci_high=high)
+
+
+def test_of_several_samples_the_means_of_the_questions_are_tested(run: Layout) -> None:
+    """With a second sample of each question, always right, the same questions are ahead, and no more of them."""
+    before = records.load_json(run.results)["scores"]
+    for model in MODELS:
+        rows = records.load(Prediction, run.predictions(model))
+        more = [dataclasses.replace(row, correct=True, trajectory_id=f"{row.trajectory_id}/1") for row in rows]
+        records.save([*rows, *more], Prediction, run.predictions(model))
+        _spoil(run.evaluation(model), lambda scores: [_half_as_wrong(score) for score in scores])
+    _rerun(run)
+    results = records.load_json(run.results)
+    assert [score["p_vs_base"] for score in results["scores"]] == [score["p_vs_base"] for score in before]
+    two = next(row for row in results["by_hops"] if (row["benchmark"], row["hops"]) == ("mini-cofca", 2))
+    assert (two["n"], two["accuracy"]["base"]) == (12, pytest.approx((10 / 12 + 1) / 2))
+
+
 def test_other_questions_than_base_had_are_refused(run: Layout) -> None:
     rows = records.load(Prediction, run.predictions("sft"))
     records.save([dataclasses.replace(rows[0], question_id="other"), *rows[1:]], Prediction, run.predictions("sft"))
@@ -411,6 +434,7 @@ def test_the_terminal_shows_the_same_results(finished: Layout, capsys: pytest.Ca
     assert "process (used) 170 21.2% 510 64.0%" in lines
     assert max(len(line) for line in printed.splitlines()) <= 100
     assert "\x1b" not in printed
+    assert "each of the better of two models: one trained on HotPotQA, one on GSM8K." in " ".join(printed.split())
 
 
 def test_accuracy_by_hops_is_that_of_evaluate_and_is_shown(run: Layout, capsys: pytest.CaptureFixture[str]) -> None:

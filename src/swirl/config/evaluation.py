@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from swirl.config.section import Count, Section
 from swirl.config.served import Served
@@ -14,6 +14,7 @@ from swirl.config.served import Served
 class Evaluate(Section):
     """Benchmark evaluation."""
 
+    samples: Count = Field(description="trajectories a question; the statistics are over questions all the same")
     temperature: Annotated[float, Field(ge=0)] = Field(description="sampling temperature; 0: greedy")
     without_tools: bool = Field(description="also evaluate search benchmarks without tools")
     block_size: Count | None = Field(
@@ -22,6 +23,15 @@ class Evaluate(Section):
     servers: Mapping[Literal["ceiling", "base", "sft", "swirl"], Served] = Field(
         description="servers that have a model, by its name; a model without one runs here"
     )
+
+    @model_validator(mode="after")
+    def _samples_differ(self) -> Self:
+        if self.samples > 1 and self.temperature == 0:
+            raise ValueError(
+                f"samples is {self.samples} and temperature 0: greedy samples of a question are all the same; "
+                "give samples: 1, or a temperature such as 1.0"
+            )
+        return self
 
 
 class Report(Section):

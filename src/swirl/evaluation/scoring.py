@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from swirl.benchmarks.oracle import label_trajectory
 from swirl.core.grading import exact_match, f1, grade
 from swirl.core.types import ActionKind, Derivation, Prediction, Question, Score, Stop, Trajectory, Verdict
-from swirl.evaluation.statistics import wilson
+from swirl.evaluation.statistics import by_question, wilson
 
 
 def predict(
@@ -75,14 +76,16 @@ def mean(values: Sequence[float]) -> float | None:
 def score(predictions: Sequence[Prediction]) -> Score:
     """One cell of the tables: one model on one benchmark, without the paired test (the report adds it).
 
-    The process labels are macro-averaged: within each trajectory, then across trajectories (paper, Table 3).
+    `n`, the accuracy (the mean over questions of the share of their samples that are right) and its interval are over
+    questions; the other measures are means over trajectories, and the process labels macro-averaged: within each
+    trajectory, then across trajectories (paper, Table 3).
     """
-    first, n = predictions[0], len(predictions)
-    correct = sum(prediction.correct for prediction in predictions)
+    first, right = predictions[0], by_question(predictions)
+    n, correct = len(right), math.fsum(right.values())
     low, high = wilson(correct, n)
 
     def average(name: str) -> float:
-        return float(sum(getattr(prediction, name) for prediction in predictions)) / n
+        return float(sum(getattr(prediction, name) for prediction in predictions)) / len(predictions)
 
     def average_known(name: str) -> float | None:
         return mean([value for p in predictions if (value := getattr(p, name)) is not None])

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+
+from swirl.core.types import Prediction
 
 Z95 = 1.959963984540054
 """The 97.5% point of the standard normal distribution: a two-sided 95% interval."""
 
 
-def wilson(successes: int, n: int, z: float = Z95) -> tuple[float, float]:
+def by_question(predictions: Iterable[Prediction]) -> dict[str, float]:
+    """Question id -> the share of its samples that are right, in the order of the first sample of each."""
+    right: dict[str, list[bool]] = {}
+    for prediction in predictions:
+        right.setdefault(prediction.question_id, []).append(prediction.correct)
+    return {question: sum(samples) / len(samples) for question, samples in right.items()}
+
+
+def wilson(successes: float, n: int, z: float = Z95) -> tuple[float, float]:
     """Wilson's score interval (low, high) of a proportion (Wilson 1927, JASA 22, p. 209).
 
-    With p = successes / n: (p + z^2/2n ± z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n).
+    With p = successes / n: (p + z^2/2n ± z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n). A success may be a fraction, such
+    as the share of a question's samples that are right; n is the number of questions then. The interval is on the safe
+    side in this case, since a share in [0, 1] with mean p never varies more than p(1-p).
     Raises `ValueError` unless 0 <= successes <= n, n >= 1 and z > 0.
     """
     if n < 1 or not 0 <= successes <= n:
@@ -31,6 +43,7 @@ def wilson(successes: int, n: int, z: float = Z95) -> tuple[float, float]:
 def mcnemar(a_only: int, b_only: int) -> float:
     """Exact two-sided McNemar test (McNemar 1947; the binomial form), as a p-value in [0, 1].
 
+    Of questions with several samples, counted as `paired` does, it is the sign test of their means.
     Under the hypothesis that both models are equally good, each of the n = a_only + b_only questions that exactly
     one of them gets right is a fair coin flip: p = min(1, 2 sum_{i=0}^{min(a_only, b_only)} C(n, i) / 2^n).
     Integers until the last division, so exact for any n; 1.0 when n is 0. Raises `ValueError` on a negative count.
@@ -45,18 +58,17 @@ def mcnemar(a_only: int, b_only: int) -> float:
     return min(1.0, 2 * tail / (1 << n))
 
 
-def paired(base: Mapping[str, bool], other: Mapping[str, bool]) -> tuple[int, int]:
-    """(questions that only `base` got right, questions that only `other` got right), by question id.
+def paired(base: Mapping[str, float], other: Mapping[str, float]) -> tuple[int, int]:
+    """(questions that `base` got right more often, questions that `other` did), by question id.
 
-    Raises `ValueError` naming an id that one side lacks: a paired test needs the same questions.
+    The values are as of `by_question`; with one sample a question: those that only one of the two got right. Raises
+    `ValueError` naming an id that one side lacks: a paired test needs the same questions.
     """
     for ours, theirs, side in ((base, other, "second"), (other, base, "first")):
         absent = sorted(ours.keys() - theirs.keys())
         if absent:
             raise ValueError(f"the {side} model has no result for {len(absent)} question(s), such as {absent[0]!r}")
-    base_only = sum(right and not other[key] for key, right in base.items())
-    other_only = sum(right and not base[key] for key, right in other.items())
-    return base_only, other_only
+    return sum(base[key] > other[key] for key in base), sum(other[key] > base[key] for key in base)
 
 
 def relative_gain(base: float, other: float) -> float | None:

@@ -210,12 +210,13 @@ def _training(params: Params, root: Path, base: Size, judge: Size) -> Iterator[P
 
 
 def _evaluation(params: Params, root: Path, base: Size, judge: Size) -> Iterator[Planned]:
-    made = rollouts(params, root, "evaluation", 1)
+    samples = params.evaluate.samples
+    made = rollouts(params, root, "evaluation", samples)
     if params.evaluate.without_tools:
         action = params.rollout.max_action_tokens
         alone = Rollouts(1, 1, PROMPT_TOKENS + action, PROMPT_TOKENS + action)
         searched = (n for name, n in questions(params, root, "evaluation").items() if _searches(params, name))
-        made += alone.times(sum(searched))
+        made += alone.times(samples * sum(searched))
     verdicts = made.calls * _asks(params) + made.trajectories * _grades(params)
     disk = made.tokens * BYTES_A_TOKEN + verdicts * BYTES_A_VERDICT + _rationales(params, verdicts, 1)
     for model in ("ceiling", "base", "sft", "swirl"):

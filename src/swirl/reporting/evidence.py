@@ -135,12 +135,17 @@ def samples(evidence: Evidence, results: Results, each: int) -> Html:
 
 
 def _pairs(evidence: Evidence, benchmark: str) -> list[tuple[Prediction, Prediction]]:
-    """(base, SWiRL) predictions, one right and one wrong, that have trajectories; gains and losses alternate."""
+    """(base, SWiRL) predictions, one right and one wrong, that have trajectories; gains and losses alternate.
+
+    Of several samples of a question, the first is looked at.
+    """
     rows: dict[str, dict[str, Prediction]] = {"base": {}, "swirl": {}}
     for model, by_id in rows.items():
         asked = (row for row in evidence.predictions.get(model, ()) if row.benchmark == benchmark and row.with_tools)
         stored = evidence.trajectories.get(model, {})
-        by_id.update((row.question_id, row) for row in asked if row.trajectory_id in stored)
+        for row in asked:
+            if row.trajectory_id in stored:
+                by_id.setdefault(row.question_id, row)
     both = [(rows["base"][key], rows["swirl"][key]) for key in sorted(rows["base"].keys() & rows["swirl"].keys())]
     gains = [pair for pair in both if pair[1].correct and not pair[0].correct]
     losses = [pair for pair in both if pair[0].correct and not pair[1].correct]

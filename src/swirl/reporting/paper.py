@@ -11,10 +11,16 @@ class Published:
 
     name: str
     gain: float
-    """Headline relative gain of SWiRL over the base."""
+    """Headline relative gain of SWiRL over the base: the better of two models, see `PAPER_GAINS`."""
     process_label: tuple[float, float] | None
     """Table 3, mean process-label accuracy; None where the paper has none."""
 
+
+PAPER_GAINS = (
+    "The paper's gains are for Gemma-2-27b on the original benchmarks, each of the better of two models: one trained "
+    "on HotPotQA, one on GSM8K. SWiRL here is one model, so compare the direction."
+)
+"""What must be said beside a `Published.gain`."""
 
 _PUBLISHED = {
     "hotpotqa": Published("HotPotQA", 0.123, (0.825, 0.910)),

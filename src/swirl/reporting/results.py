@@ -13,7 +13,7 @@ from swirl.core import records
 from swirl.core.errors import DataError
 from swirl.core.layout import Layout
 from swirl.core.types import Prediction, Score, Strategy
-from swirl.evaluation.statistics import mcnemar, paired, relative_gain, wilson
+from swirl.evaluation.statistics import by_question, mcnemar, paired, relative_gain, wilson
 from swirl.reporting.paper import paper_order, published
 
 MODELS = ("ceiling", "base", "sft", "swirl")
@@ -117,7 +117,7 @@ def gather(layout: Layout, predictions: Mapping[str, Sequence[Prediction]], hops
     """
     scores = [score for model in predictions for score in _read_scores(layout.evaluation(model), model)]
     scores.sort(key=lambda score: (paper_order(score.benchmark), not score.with_tools, MODELS.index(score.model)))
-    outcomes = {model: _outcomes(rows) for model, rows in predictions.items()}
+    outcomes = {model: _outcomes(rows) for model, rows in predictions.items()}  # of questions, over their samples
     base_metrics = _read_numbers(layout.metrics("base_model"))
     return Results(
         scores=tuple(_tested(score, outcomes, layout) for score in scores),
@@ -214,11 +214,12 @@ def _hops_row(row: Any, path: Path, number: int) -> ByHops:
 
 def _by_hops(predictions: Mapping[str, Sequence[Prediction]], hops: Mapping[str, int]) -> list[ByHops]:
     """The numbers that stage `evaluate` has as its metrics `hops_N.accuracy` and `mean_of_hops.accuracy`."""
-    cells: dict[str, dict[int, dict[str, list[bool]]]] = {}
+    cells: dict[str, dict[int, dict[str, list[float]]]] = {}
     for model, rows in predictions.items():
-        for row in rows:
-            if row.with_tools and (count := hops.get(row.question_id, 0)):
-                cells.setdefault(row.benchmark, {}).setdefault(count, {}).setdefault(model, []).append(row.correct)
+        for (benchmark, with_tools), right in _outcomes(rows).items():
+            for question, share in right.items():
+                if with_tools and (count := hops.get(question, 0)):
+                    cells.setdefault(benchmark, {}).setdefault(count, {}).setdefault(model, []).append(share)
     found: list[ByHops] = []
     for benchmark in sorted(cells, key=paper_order):
         groups = [_group(benchmark, count, answers) for count, answers in sorted(cells[benchmark].items())]
@@ -229,22 +230,22 @@ def _by_hops(predictions: Mapping[str, Sequence[Prediction]], hops: Mapping[str,
     return found
 
 
-def _group(benchmark: str, hops: int, answers: Mapping[str, Sequence[bool]]) -> ByHops:
-    """The row for one number of hops; `answers` says for each model which of its answers are right."""
+def _group(benchmark: str, hops: int, answers: Mapping[str, Sequence[float]]) -> ByHops:
+    """The row for one number of hops; `answers` says for each model how often it answered each question right."""
     accuracy = {model: sum(right) / len(right) for model, right in answers.items()}
     return ByHops(benchmark, hops, max(len(right) for right in answers.values()), accuracy)
 
 
-def _outcomes(rows: Sequence[Prediction]) -> dict[tuple[str, bool], dict[str, bool]]:
-    """(benchmark, with tools) -> question id -> correct."""
-    outcomes: dict[tuple[str, bool], dict[str, bool]] = {}
+def _outcomes(rows: Sequence[Prediction]) -> dict[tuple[str, bool], dict[str, float]]:
+    """(benchmark, with tools) -> question id -> the share of its samples that are right."""
+    cells: dict[tuple[str, bool], list[Prediction]] = {}
     for row in rows:
-        outcomes.setdefault((row.benchmark, row.with_tools), {})[row.question_id] = row.correct
-    return outcomes
+        cells.setdefault((row.benchmark, row.with_tools), []).append(row)
+    return {cell: by_question(group) for cell, group in cells.items()}
 
 
 def _tested(
-    score: Score, outcomes: Mapping[str, Mapping[tuple[str, bool], Mapping[str, bool]]], layout: Layout
+    score: Score, outcomes: Mapping[str, Mapping[tuple[str, bool], Mapping[str, float]]], layout: Layout
 ) -> Score:
     """`score` with its p-value against base, after checking that it agrees with its predictions."""
     cell = (score.benchmark, score.with_tools)
@@ -253,7 +254,7 @@ def _tested(
     what = f"{score.benchmark} {'with' if score.with_tools else 'without'} tools"
     if len(ours) != score.n or not math.isclose(sum(ours.values()), score.accuracy * score.n, abs_tol=1e-6):
         raise DataError(
-            f"{path}: {sum(ours.values())} of {len(ours)} answers right on {what}, but "
+            f"{path}: {sum(ours.values()):g} of {len(ours)} answers right on {what}, but "
             f"{layout.evaluation(score.model)} says {score.accuracy} of n={score.n}; run evaluate again"
         )
     base = outcomes["base"].get(cell)

@@ -10,7 +10,7 @@ from swirl.core.layout import Layout
 from swirl.pipeline.stages import STAGES
 from swirl.reporting.format import NONE, gain, p_value, percent, rates
 from swirl.reporting.markup import printable
-from swirl.reporting.paper import published
+from swirl.reporting.paper import PAPER_GAINS, published
 from swirl.reporting.results import LABELS, Results, load, memory_at_chance
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def render(layout: Layout) -> Group:
         _note(
             "± is half of the 95% Wilson interval; gain is SWiRL's over base, relative; p is McNemar's, exact, against "
             "base; process is the oracle's mean process label, base to SWiRL (the reward model's where there is "
-            "no oracle). The paper's gains are for Gemma-2-27b on the original benchmarks."
+            f"no oracle). {PAPER_GAINS}"
         ),
     ]
     tools = _without_tools(results)
@@ -58,7 +58,7 @@ def render(layout: Layout) -> Group:
 
 
 def _accuracy(results: Results) -> Table:
-    """Accuracy with tools by benchmark and model, SWiRL's gain, and the paper's."""
+    """Accuracy with tools by benchmark and model, SWiRL's gain, and the paper's (`PAPER_GAINS`)."""
     table = _table("Accuracy with tools, %", ["benchmark"], [*(LABELS[model] for model in results.models)])
     for head in ("gain", "paper", "p", "process"):
         table.add_column(head, justify="right", no_wrap=True)

@@ -52,12 +52,12 @@ def run(params: Params, layout: Layout, item: str) -> None:
     texts = {name: question.text for name, question in table.items()}
     ungraded = 0
     journals = _journals(params, layout, item)
-    with Progress(sum(len(questions) for questions, _ in arms), f"evaluate {item}") as bar:
+    with Progress(params.evaluate.samples * sum(len(questions) for questions, _ in arms), f"evaluate {item}") as bar:
         for with_tools in (True, False):
             # All benchmarks together: while the last long trajectories of one finish, questions of the next one start.
             asked = [question for questions, tools in arms if tools == with_tools for question in questions]
             seed = derive(params.seed, "evaluate", str(with_tools))
-            todo = attempts(params, layout, asked, 1, with_tools)
+            todo = attempts(params, layout, asked, params.evaluate.samples, with_tools)
             trajectories = _roll_out(params, policy, todo, seed, journals[with_tools], bar)
             outcomes = _graded(grader, trajectories, table) if grader else {}
             ungraded += len(trajectories) - len(outcomes) if grader else 0

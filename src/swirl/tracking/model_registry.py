@@ -28,7 +28,7 @@ from swirl.core.errors import DataError
 from swirl.core.layout import Layout
 from swirl.core.records import load, load_json, save_json
 from swirl.core.types import Prediction, Question
-from swirl.evaluation.statistics import mcnemar, paired
+from swirl.evaluation.statistics import by_question, mcnemar, paired
 from swirl.models.loading import is_adapter
 from swirl.models.skipped import why_skipped
 from swirl.serving import bundle
@@ -69,16 +69,16 @@ _NUMBERS = (
 
 @dataclass(frozen=True, slots=True)
 class Outcomes:
-    """Which evaluation questions a model answered correctly, with tools."""
+    """How often a model answered each evaluation question correctly, with tools."""
 
     questions: str
     """SHA-256 (hex) of the questions: their ids, texts and accepted answers."""
-    correct: Mapping[str, bool]
-    """By question id."""
+    correct: Mapping[str, float]
+    """By question id, the share of its samples that are right: 0 or 1 with one sample a question."""
 
     @property
     def accuracy(self) -> float:
-        """The share of questions that were answered correctly."""
+        """The mean over questions."""
         return sum(self.correct.values()) / len(self.correct)
 
     def save(self, path: Path) -> None:
@@ -190,7 +190,7 @@ def read_outcomes(layout: Layout, model: str) -> Outcomes | None:
     path = layout.predictions(model)
     if not path.exists() or not layout.questions.exists():
         return None
-    correct = {row.question_id: row.correct for row in load(Prediction, path) if row.with_tools}
+    correct = by_question(row for row in load(Prediction, path) if row.with_tools)
     asked = [[q.id, q.text, list(q.answers)] for q in load(Question, layout.questions) if q.id in correct]
     digest = hashlib.sha256(json.dumps(sorted(asked)).encode()).hexdigest()
     return Outcomes(digest, correct) if correct else None
