@@ -25,8 +25,8 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-SIGNS = "$¢£¤¥֏؋৲৳૱௹฿៛﷼\u20a0-\u20cf"
-"""The currency signs, as they stand between the brackets of a regular expression."""
+SIGNS = "$£¤¥֏؋৲৳૱௹฿៛﷼\u20a0-\u20cf"
+"""The currency signs, as they stand between the brackets of a regular expression; without ¢, a hundredth."""
 
 _CODES = """
 AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BGN BHD BIF BMD BND BOB BRL BSD BTN BWP BYN BZD CAD CDF CHF CLP CNY COP
@@ -75,7 +75,7 @@ _NUMBER = re.compile(
     rf"|(?P<top>{_FIGURE}) ?/ ?(?P<bottom>{_FIGURE})"
     rf"|(?P<base>{_FIGURE}){_POWER % 'power'}"
     rf"|(?P<figure>{_FIGURE})(?:[eE](?P<e>[-+]?[0-9]{{1,3}})| ?[xX×*·] ?10{_POWER % 'ten'})?)(?![0-9])"
-    rf"(?: ?(?:%|[{SIGNS}]|per ?cent\b))?"
+    rf"(?: ?(?:[%¢{SIGNS}]|per ?cent\b))?"
 )
 _UNIT = re.compile(r" */?\(?(?:[^\W\d_]|[°'\"])(?:[^\W\d_]|[-°'\"./() ]|\^[23])*")
 _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*|[°'\"]")

@@ -1,14 +1,16 @@
 """The calculator's grammar: parses text into operations in postfix order. No text of a model is run as code.
 
     expression = term {("+" | "-") term}
-    term       = unary {("*" | "/" | "//" | "%" | "of") unary}
+    term       = unary {("*" | "/" | "//" | "%" | "of" | nothing before "(") unary}
     unary      = ("+" | "-") unary | power
     power      = postfix ["**" unary]                       right-associative, binds tighter than a sign before it
     postfix    = primary {"%" | "!"}                        a `%` here is per cent
     primary    = number | "pi" | "e" | function "(" expression {"," expression} ")" | "(" expression ")"
 
-Other spellings are read too: `x`, `X`, `×`, `·` for `*`; `÷` for `/`; `^` for `**`; `−`, `–` for `-`; `$` is skipped;
-one `=` may end the text. `%` is per cent before an operator, a closing parenthesis, a comma or the end, otherwise
+Other spellings are read too: `x`, `X`, `×`, `·` for `*`; `÷` for `/`; `^` for `**`; `−`, `–` for `-`. Currency signs
+are skipped. `2(3+4)` is `2*(3+4)`, and `6/2(3)` therefore `6/2*3`. Of an equation, `12 + 3 = 15`, the left side is
+read; after `=` may stand nothing, `?` or one number, which is ignored even where it is wrong, because the model then
+sees the right one. `%` is per cent before an operator, a closing parenthesis, a comma or the end, otherwise
 modulo. `1,000` is one number, but inside the parentheses of a function of several arguments a comma separates them.
 """
 
@@ -20,6 +22,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from swirl.core.errors import ToolError
+from swirl.core.grading import fold
+from swirl.core.quantities import SIGNS, read
 
 MAX_INPUT = 400
 """Maximum number of characters of an expression."""
@@ -50,7 +54,10 @@ _SPELLINGS = {"×": "*", "·": "*", "x": "*", "of": "*", "÷": "/", "^": "**", "
 _BINARY = frozenset({"+", "-", "*", "/", "//", "**"})
 _PLAIN = r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]{1,3}(?![0-9]))?"
 _GROUPED = r"[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])(?:\.[0-9]*)?"
-_OTHER = r"(?P<word>log10|log2|[A-Za-z]+)|(?P<sign>\*\*|//|[-+*/%^()=!,×·÷−–π])|(?P<skip>[\s$]+)"
+_OTHER = (
+    r"(?P<word>log10|log2|[A-Za-z]+)|(?P<sign>\*\*|//|[-+*/%^()!,×·÷−–π])"
+    rf"|(?P<skip>[\s{SIGNS}]+)"
+)
 _TOKEN = re.compile(rf"(?P<number>{_GROUPED}|{_PLAIN})|{_OTHER}")
 _TOKEN_AMONG_ARGUMENTS = re.compile(rf"(?P<number>{_PLAIN})|{_OTHER}")
 
@@ -59,9 +66,7 @@ def parse(expression: str) -> Postfix:
     """The operations of `expression` in postfix order. Raises `ToolError` saying what does not parse."""
     if len(expression) > MAX_INPUT:
         raise ToolError(f"the expression is too long: {len(expression)} characters, at most {MAX_INPUT} are read")
-    tokens = list(_tokens(expression))
-    if tokens and tokens[-1] == "=":
-        tokens.pop()
+    tokens = list(_tokens(_left_side(expression)))
     if not tokens:
         raise ToolError("the expression is empty")
     parser = _Parser(tokens)
@@ -69,6 +74,15 @@ def parse(expression: str) -> Postfix:
     if parser.token:
         raise ToolError(f"expected an operator before {parser.token!r}")
     return parser.output
+
+
+def _left_side(expression: str) -> str:
+    """What stands before `=`. Raises `ToolError` where more than a number follows, because nobody calculates that."""
+    left, _, right = expression.partition("=")
+    if right.strip() not in ("", "?") and read(fold(right)) is None:
+        said = right.strip()[:40]
+        raise ToolError(f"only a number may follow '=', not {said!r}; write one expression to calculate, without '='")
+    return left
 
 
 def _tokens(expression: str) -> Iterator[str]:
@@ -124,8 +138,8 @@ class _Parser:
 
     def _term(self) -> None:
         self._unary()
-        while self.token in ("*", "/", "//", "%"):
-            operator = self._take()
+        while self.token in ("*", "/", "//", "%", "("):
+            operator = "*" if self.token == "(" else self._take()
             self._unary()
             self._emit("mod" if operator == "%" else operator, 2)
 
