@@ -31,9 +31,27 @@ def test_one_call_or_one_answer(text: str, kind: ActionKind, payload: str) -> No
 
 
 @pytest.mark.parametrize(
+    ("text", "kind", "payload"),
+    [
+        ("I could use <search_query>. <search_query> Bergen </search_query>", ActionKind.SEARCH, "Bergen"),
+        ("<search_query> or <math_exp>? <math_exp> 1 + 2 </math_exp>", ActionKind.CALCULATE, "1 + 2"),
+        ("No <<search_query>> any more: <answer> Oslo </answer>", ActionKind.ANSWER, "Oslo"),
+        ("I must close it with </answer>. <answer> Oslo </answer>", ActionKind.ANSWER, "Oslo"),
+        ("In <search_query></search_query>: <search_query> who </search_query> now", ActionKind.SEARCH, "who"),
+    ],
+)
+def test_a_thought_before_the_action_may_name_tags(text: str, kind: ActionKind, payload: str) -> None:
+    assert parse(text) == Action(kind, text, payload)
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "",
+        "I could use <search_query>",
+        "I could use <search_query> a </search_query> or <search_query> b </search_query>",
+        "<search_query> a </math_exp> <answer> b </answer>",
+        "<search_query> a </search_query> I used <search_query>",
         "I do not know",
         "<answer>",
         "</answer>",

@@ -26,21 +26,24 @@ def parse(text: str, tags: Mapping[str, str] = DEFAULT_TAGS) -> Action:
     """The one action in `text`; never raises, and takes time linear in the length of `text`.
 
     A call or answer is one opening tag, a payload that is not blank, and the closing tag of the same name and
-    bracket style. Free text may stand before and after. If `text` holds any other known tag (a second call, a call
-    and an answer, an unclosed tag), or none at all, the action is malformed with payload ''.
+    bracket style. Free text may stand before and after. Before it, a thought may name tags: an opening tag that
+    another one follows, a closing tag that nothing opened, or an empty pair. If `text` holds any other known tag (a
+    second call, a call and an answer, an unclosed tag), or none at all, the action is malformed with payload ''.
     """
     kinds = {**tags, ANSWER_TAG: ActionKind.ANSWER}
-    found = []
+    opening, found = None, None
     for match in _tag_pattern(tuple(kinds)).finditer(text):
-        found.append(match)
-        if len(found) > 2:
+        if found:  # a second call or answer, or a part of one
             return Action(ActionKind.MALFORMED, text, "")
-    if len(found) == 2:
-        opening, closing = found
-        payload = text[opening.end() : closing.start()].strip()
-        if payload and closing.group() == opening.group().replace(opening["name"], "/" + opening["name"]):
-            return Action(kinds[opening["name"]], text, payload)
-    return Action(ActionKind.MALFORMED, text, "")
+        if "/" not in match.group():
+            opening = match
+        elif opening:
+            if match.group() != opening.group().replace(opening["name"], "/" + opening["name"]):
+                return Action(ActionKind.MALFORMED, text, "")
+            if payload := text[opening.end() : match.start()].strip():
+                found = Action(kinds[opening["name"]], text, payload)
+            opening = None
+    return found or Action(ActionKind.MALFORMED, text, "")
 
 
 def render(kind: str, payload: str, tags: Mapping[str, str] = DEFAULT_TAGS) -> str:
