@@ -2,16 +2,17 @@
 
 `scripted(*replies)` answers from a script, well or badly, in a thread of the test. `serving(folder)` serves a local
 model in a process of its own. Through /v1/completions it imitates what vLLM does with these fields: `prompt`
-as text or token ids, `max_tokens`, `temperature` 0, `stop_token_ids`, `logprobs`, `return_token_ids` (`token_ids` and
-`prompt_token_ids` in each choice), `return_tokens_as_token_ids`, the errors of a wrong model, a wrong key and a full
-context; and /v1/models. It decodes greedily, each token by a plain forward over all that came before. The model name
-in a request selects the server's behaviour, called its manners in the code:
+as text or token ids, `max_tokens`, `temperature` 0, `stop_token_ids`, `stop` with `include_stop_str_in_output`,
+`logprobs`, `return_token_ids` (`token_ids` and `prompt_token_ids` in each choice), `return_tokens_as_token_ids`, the
+errors of a wrong model, a wrong key and a full context; and /v1/models. It decodes greedily, each token by a plain
+forward over all that came before. The model name in a request selects the server's behaviour, called its manners in
+the code:
 
 - vllm: as above
 - short: as vllm, with a context of `SHORT` tokens
 - locked: as vllm, but requires the key `THE_KEY`
 - older: a vLLM that does not know `return_token_ids` yet
-- llama: llama.cpp's `logprobs.content`, which leaves the end of turn out
+- llama: llama.cpp's `logprobs.content`, which leaves the end of turn out; its text leaves the stop string out
 - text: text in, text out, and refuses every field beyond that, as `transformers serve` does
 """
 
@@ -209,27 +210,36 @@ class _Model:
             message = f"This model's maximum context length is {SHORT} tokens, your prompt has {len(ids)}."
             return refused(400, message)
         with self._lock:
-            made, logprobs = self._decode(ids, body["max_tokens"])
+            made, logprobs = self._decode(ids, body["max_tokens"], body.get("stop", []))
         return self._worded("chat" in path, body, ids, made, logprobs)
 
-    def _decode(self, ids: list[int], limit: int) -> tuple[list[int], list[float]]:
+    def _decode(self, ids: list[int], limit: int, stops: list[str]) -> tuple[list[int], list[float]]:
         import torch
 
         made: list[int] = []
         logprobs: list[float] = []
         with torch.no_grad():
-            while len(made) < limit and not (made and made[-1] == self._tokenizer.eos_token_id):
+            while len(made) < limit and not self._ended(made, stops):
                 last = torch.log_softmax(self._model(input_ids=torch.tensor([ids + made])).logits[0, -1], -1)
                 made.append(int(last.argmax()))
                 logprobs.append(float(last[made[-1]]))
         return made, logprobs
 
+    def _text(self, ids: list[int]) -> str:
+        return str(self._tokenizer.decode(ids, skip_special_tokens=True))
+
+    def _ended(self, made: list[int], stops: list[str]) -> bool:
+        text = self._text(made)
+        return made[-1:] == [self._tokenizer.eos_token_id] or any(stop in text for stop in stops)
+
     def _worded(
         self, chat: bool, body: dict[str, Any], ids: list[int], made: list[int], logprobs: list[float]
     ) -> Reply:
-        ended = made[-1] == self._tokenizer.eos_token_id
-        text = self._tokenizer.decode(made, skip_special_tokens=True)
-        choice: dict[str, Any] = {"index": 0, "finish_reason": "stop" if ended else "length"}
+        ended, text, stops = made[-1] == self._tokenizer.eos_token_id, self._text(made), body.get("stop", [])
+        stopped = self._ended(made, stops)
+        if body["model"] == "llama":
+            text = min((text.partition(stop)[0] for stop in stops), key=len, default=text)
+        choice: dict[str, Any] = {"index": 0, "finish_reason": "stop" if stopped else "length"}
         choice |= {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
         names = [self._tokenizer.convert_ids_to_tokens(i) for i in made]
         manners = body["model"]

@@ -10,7 +10,8 @@ import torch
 
 from swirl.core.types import ActionKind, Passage, Question
 from swirl.models.loading import save
-from swirl.rollout.engine import MALFORMED_REPLY, Attempt, observe
+from swirl.rollout.engine import Attempt, observe
+from swirl.rollout.reading import MALFORMED_REPLY
 from swirl.tools import Calculator, Search
 from swirl.tools.base import Tool
 from tests import tiny

@@ -22,7 +22,7 @@ from swirl.benchmarks.embedded.problems import Move, Problem, draw_problem
 from swirl.benchmarks.embedded.world import Chain, make_world
 from swirl.benchmarks.oracle import label_steps, same_call
 from swirl.core.types import Action, Derivation, Passage
-from swirl.rollout.engine import MALFORMED_REPLY
+from swirl.rollout.reading import MALFORMED_REPLY
 from swirl.tools import Calculator, Search
 from swirl.tools.actions import parse
 

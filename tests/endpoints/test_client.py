@@ -15,6 +15,7 @@ import pytest
 
 from swirl.core.errors import DataError, ModelError
 from swirl.endpoints import client as client_module
+from swirl.endpoints.cache import Cache
 from swirl.endpoints.client import (
     Answer,
     Ask,
@@ -500,6 +501,17 @@ def test_a_giant_answer_is_not_kept_and_a_failure_neither(tmp_path: Path) -> Non
         assert client.complete(ASK).text == "Hi."
         assert client.counts.cached == 1
     assert len(list(tmp_path.rglob("*"))) == 2
+
+
+def test_a_request_without_stop_strings_keeps_its_place_in_the_cache(tmp_path: Path) -> None:
+    """Where answers of a judge lie that was paid before requests had stop strings."""
+    asked = Ask((Message("user", "Is it GOOD?"),), 64, text="Is it GOOD?", seed=7, vote=1)
+    endpoint, given = Endpoint("http://127.0.0.1:8000/v1", "m", "chat"), Answer("GOOD", "stop", None, None, 9, 1)
+    for ask in (asked, dataclasses.replace(asked, stops=("</answer>",))):
+        Cache(tmp_path).put(endpoint, ask, given)
+    names = {path.name for path in tmp_path.rglob("*.json")}
+    assert "48b1124415186c38d6d489ac56b63ef7ca3f451c4af239d5179ae933f138556f.json" in names
+    assert len(names) == 2
 
 
 def test_a_cache_that_cannot_be_written_says_so(tmp_path: Path) -> None:

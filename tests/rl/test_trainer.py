@@ -29,7 +29,7 @@ from swirl.rl.trainer import (
     supervised_loss,
 )
 from swirl.rollout.engine import Policy
-from tests import tiny
+from tests import taught, tiny
 
 CHAT = tiny.chat()
 WANTED = 7
@@ -340,6 +340,21 @@ def test_a_bfloat16_model_learns_by_its_float32_masters(tmp_path: Path) -> None:
     learner.masters.publish()
     assert [learner.update(number, BATCH) for number in (1, 2)] == kept[0]
     assert all(torch.equal(a, b) for a, b in zip(learner.masters.tensors(), kept_values, strict=True))
+
+
+def test_a_sampled_action_ends_with_its_call_as_in_a_rollout() -> None:
+    """A model whose turn does not end there: what it says after the call of a tool that there is, is no action."""
+    chat, settings = tiny.chat(), dataclasses.replace(SETTINGS, sampling=Sampling(temperature=0.01, max_tokens=8))
+    chat.end_ids = frozenset({len(chat.tokenizer)})  # so that it speaks on after <|end|>
+    state = SubTrajectory("a", "q", "b", 0, chat.prompt("what is born"), (6,), 0.5)
+    drawn = {}
+    for tags in ({"search_query": "search"}, {"math_exp": "calculate"}):
+        policy = Policy("p", taught.model(), chat, 128)
+        learner = Trainer(policy, taught.model(), Rewards(lambda token: 0.0), settings, tags_of=lambda _, t=tags: t)
+        drawn[next(iter(tags))] = {action.ids for action in learner._sample(0, [[state]])[0]}
+    assert drawn["search_query"] == {chat.encode(taught.FIND)}
+    assert {ids[: len(chat.reply(taught.FIND))] for ids in drawn["math_exp"]} == {chat.reply(taught.FIND)}
+    assert {len(ids) for ids in drawn["math_exp"]} == {8}
 
 
 @pytest.mark.parametrize(

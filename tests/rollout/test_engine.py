@@ -148,7 +148,7 @@ def test_an_answer_at_the_limit_is_an_answer() -> None:
 
 
 def test_malformed_twice_in_a_row_ends_it() -> None:
-    (made,) = run({"what": ["Rome", FIND, "Rome", FIND + " " + SAY, SAY]}, [attempt("what", max_steps=9)])
+    (made,) = run({"what": ["Rome", FIND, "Rome", "born </answer>", SAY]}, [attempt("what", max_steps=9)])
     check_tokens(made)
     assert [step.action.kind for step in made.steps] == ["malformed", "search", "malformed", "malformed"]
     assert made.stop is Stop.MALFORMED
@@ -199,6 +199,31 @@ def test_an_action_that_is_cut_is_closed_before_the_observation() -> None:
     closed = "<|end|> <|user|> error: give one call or one answer <|end|> <|model|>"
     assert CHAT.tokenizer.decode(made.steps[0].observation_ids) == closed
     assert made.stop is Stop.ANSWERED
+
+
+@pytest.mark.parametrize("rest", [" -> Ada was born in Rome.", f" {SAY}", " what", " </answer>"])
+def test_what_a_model_says_after_its_call_is_in_no_state(rest: str) -> None:
+    """An invented result, and an answer drawn from it: the call is made, and the model sees the real result alone."""
+    (made,) = run({"what": [FIND + rest, SUM, SAY + rest]})
+    check_tokens(made)
+    assert [step.action for step in made.steps] == [
+        Action("search", FIND, "Ada born"),
+        Action("calculate", SUM, "2 * 3"),
+        Action("answer", SAY, "Oslo"),
+    ]
+    first, _, last = made.steps
+    assert (first.token_ids, last.token_ids) == (CHAT.encode(FIND), CHAT.encode(SAY))
+    (clean,) = run({"what": [FIND, SUM, SAY]})
+    assert made.state_ids(2) == clean.state_ids(2)  # the template has closed the turn
+    assert (made.stop, made.answer) == (Stop.ANSWERED, "Oslo")
+
+
+def test_a_call_that_is_whole_with_the_last_token_allowed() -> None:
+    long = f"{'what ' * (SAMPLING.max_tokens - len(CHAT.encode(SUM)))}{SUM}"
+    assert len(CHAT.encode(long)) == SAMPLING.max_tokens
+    (made,) = run({"what": [long, SAY]})
+    check_tokens(made)
+    assert (made.steps[0].action, made.steps[0].token_ids) == (Action("calculate", long, "2 * 3"), CHAT.encode(long))
 
 
 def test_special_tokens_in_a_question_are_plain_text() -> None:

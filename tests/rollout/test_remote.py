@@ -54,6 +54,23 @@ def without_logprobs(made: list[Trajectory]) -> list[Trajectory]:
     ]
 
 
+def stopped(made: list[Trajectory]) -> list[Trajectory]:
+    """The same trajectories as a server gives them that stops at the closing tag: the template closes the turn then."""
+
+    def at_the_tag(step: Step) -> Step:
+        if not step.action.payload:
+            return step
+        assert step.token_ids[-1] == CHAT.end_id
+        after = (CHAT.end_id, *step.observation_ids) if step.observation_ids else ()
+        return replace(step, token_ids=step.token_ids[:-1], logprobs=step.logprobs[:-1], observation_ids=after)
+
+    ours = [replace(t, steps=tuple(map(at_the_tag, t.steps))) for t in made]
+    for a, b in zip(ours, made, strict=True):
+        last = len(a.steps) - 1
+        assert a.state_ids(last) == b.state_ids(last)  # no state differs
+    return ours
+
+
 def logprobs(made: list[Trajectory]) -> list[list[tuple[float, ...]]]:
     return [[step.logprobs for step in trajectory.steps] for trajectory in made]
 
@@ -73,25 +90,28 @@ def test_the_script_is_what_the_local_engine_says(local: list[Trajectory]) -> No
 
 @pytest.mark.parametrize("manners", ["vllm", "older"])
 def test_token_ids_and_log_probabilities_are_the_local_engines(manners: str, url: str, local: list[Trajectory]) -> None:
-    made = remote(url, manners)
-    assert without_logprobs(made) == without_logprobs(local)
+    made, expected = remote(url, manners), stopped(local)
+    assert without_logprobs(made) == without_logprobs(expected)
     assert not any(trajectory.retokenised for trajectory in made)
-    for ours, theirs in zip(logprobs(made), logprobs(local), strict=True):
+    for ours, theirs in zip(logprobs(made), logprobs(expected), strict=True):
         for a, b in zip(ours, theirs, strict=True):
             assert a == pytest.approx(b, abs=1e-4)
 
 
-@pytest.mark.parametrize(("manners", "api"), [("text", "completions"), ("llama", "completions"), ("vllm", "chat")])
+@pytest.mark.parametrize(("manners", "api"), [("text", "completions"), ("llama", "chat"), ("vllm", "chat")])
 def test_without_token_ids_the_text_is_the_same_and_the_trajectory_says_so(
     manners: str, api: str, url: str, local: list[Trajectory]
 ) -> None:
-    made = remote(url, manners, api)
-    expected = without_logprobs(local)
-    if manners == "llama":  # it leaves out only the end of turn, which a cut action lacks
-        cut = replace(expected[4].steps[0], logprobs=made[4].steps[0].logprobs)
-        expected[4] = replace(expected[4], steps=(cut, *expected[4].steps[1:]))
-        assert cut.logprobs == pytest.approx(local[4].steps[0].logprobs, abs=1e-4)
-    assert made == expected
+    assert remote(url, manners, api) == without_logprobs(local)
+
+
+def test_token_ids_that_leave_only_the_end_of_turn_out(url: str, local: list[Trajectory]) -> None:
+    """llama.cpp: a call, an answer and a cut action have none; a malformed one gets it, and its trajectory says so."""
+    made = remote(url, "llama")
+    assert [trajectory.retokenised for trajectory in made] == [False, False, False, True, True]
+    assert without_logprobs(made) == without_logprobs(stopped(local))
+    assert made[4].steps[0].logprobs == pytest.approx(local[4].steps[0].logprobs, abs=1e-4)
+    assert made[4].steps[1].logprobs == ()
 
 
 @pytest.fixture
@@ -166,6 +186,8 @@ def test_what_is_sent_and_what_comes_of_it() -> None:
     assert (first["temperature"], first["top_p"], first["top_k"], first["max_tokens"]) == (0.7, 0.9, 5, 16)
     assert first["seed"] != second["seed"]
     assert first["stop_token_ids"] == [CHAT.end_id]
+    assert first["stop"] == ["</search_query>", "</math_exp>", "</answer>"]
+    assert first["include_stop_str_in_output"] is True
     step = made.steps[0]
     assert step.token_ids == CHAT.reply(FIND)
     assert step.logprobs == (-0.25,) * len(step.token_ids)
@@ -214,8 +236,13 @@ def only(made: Trajectory) -> Step:
 def test_odd_endings_of_an_action() -> None:
     ids = list(CHAT.reply(SAY))
     with scripted(said(SAY, token_ids=ids[:-1], logprobs={"token_logprobs": [-1] * (len(ids) - 1)})) as server:
+        made = attempt(server)  # stopped at the closing tag
+    assert (only(made).token_ids, only(made).logprobs) == (tuple(ids[:-1]), (-1,) * (len(ids) - 1))
+    assert not made.retokenised
+    what = list(CHAT.encode("what"))
+    with scripted(said("what", token_ids=what, logprobs={"token_logprobs": [-1]}), exact(SAY)) as server:
         made = attempt(server)  # the end of turn was sampled but not returned
-    assert (only(made).token_ids, only(made).logprobs, made.retokenised) == (tuple(ids), (), True)
+    assert (made.steps[0].token_ids, made.steps[0].logprobs, made.retokenised) == (CHAT.reply("what"), (), True)
     with scripted(said(SAY, token_ids=[*ids, 7], logprobs={"token_logprobs": [-1.0] * len([*ids, 7])})) as server:
         made = attempt(server)  # tokens follow the end of turn
     assert (only(made).token_ids, only(made).logprobs) == (tuple(ids), (-1.0,) * len(ids))
@@ -240,6 +267,44 @@ def test_odd_endings_of_an_action() -> None:
     with scripted(said("")) as server:
         made = attempt(server)
     assert (made.stop, made.steps[0].token_ids) == (Stop.MALFORMED, (CHAT.end_id,))
+
+
+INVENTED = f"{FIND} -> Ada was born in Rome."
+
+
+@pytest.mark.parametrize("finish", ["stop", "length"])
+@pytest.mark.parametrize("api", ["completions", "chat"])
+def test_a_server_that_does_not_stop_at_the_call(api: str, finish: str) -> None:
+    """The invented result is left out, of token ids (which stay exact) and of text; the tool is called."""
+    ids = list(CHAT.reply(INVENTED))
+    known = {"token_ids": ids, "logprobs": {"token_logprobs": [-0.25] * len(ids)}}
+    with scripted(said(INVENTED, finish_reason=finish, **known), exact(SAY)) as server:
+        made = attempt(server, replace(GREEDY, max_tokens=32), api=api)
+    first = made.steps[0]
+    assert (first.action.text, first.action.payload, made.answer) == (FIND, "Ada born", "Oslo")
+    assert first.token_ids == CHAT.encode(FIND)
+    assert made.state_ids(1) == (*CHAT.prompt("what is born"), *CHAT.reply(FIND), *CHAT.turn(first.observation, True))
+    assert first.logprobs == ((-0.25,) * len(first.token_ids) if api == "completions" else ())
+    assert made.retokenised == (api == "chat")
+
+
+@pytest.mark.parametrize(
+    ("text", "whole"),
+    [
+        ("<search_query> Ada born ", FIND),
+        ("<<search_query>> Ada born <", "<<search_query>> Ada born <</search_query>>"),
+        ("<<search_query>> Ada born <</search_query>", "<<search_query>> Ada born <</search_query>>"),
+    ],
+)
+def test_a_server_that_does_not_return_the_string_it_stops_at(text: str, whole: str) -> None:
+    with scripted(said(text), exact(SAY)) as server:
+        made = attempt(server, replace(GREEDY, max_tokens=64), api="chat")
+    assert (made.steps[0].action.text, made.steps[0].action.payload) == (whole, "Ada born")
+    with scripted(said(text, finish_reason="length"), exact(SAY)) as server:
+        made = attempt(
+            server, replace(GREEDY, max_tokens=64), api="chat"
+        )  # cut, so that nothing says that the model would have stopped there
+    assert made.steps[0].action.payload == ""
 
 
 def test_ids_that_no_text_gives_back_are_kept() -> None:

@@ -94,7 +94,7 @@ def run_side(side: Result) -> Result:
 def _rounds(policy: Any, todo: Sequence[Any], say: Say, params: Any) -> int:
     """The agent loop in lockstep, which reads every state in full; returns the number of action tokens."""
     from swirl.core.types import ActionKind
-    from swirl.rollout.engine import MALFORMED_REPLY
+    from swirl.rollout.reading import MALFORMED_REPLY
     from swirl.tools.actions import parse
     from swirl.tools.base import call
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -22,12 +22,14 @@ class UnsampledComb:
 
     trunk: tuple[int, ...]
     teeth: tuple[tuple[int, int], ...]
+    complete: Callable[[Sequence[int]], bool] = lambda ids: False
+    """Whether a tooth is whole with the last of its tokens, asked after each: it then goes on by an end at most."""
 
 
 def sample_teeth(
     model: Any, combs: Sequence[UnsampledComb], sampling: Sampling, end_ids: Collection[int]
 ) -> list[list[Sampled]]:
-    """Draw one action for each tooth of each comb, all in one batch.
+    """Draw one action for each tooth of each comb, all in one batch; each has its end unless it is cut or `complete`.
 
     A trunk's keys and values are stored once, however many teeth it has. Teeth that have ended leave the batch once
     they are an eighth of it.
@@ -48,43 +50,55 @@ def sample_teeth(
         logits = logits[torch.tensor([of_state[end] for end in ends], device=device)]
         teeth = _TeethPlan(trunks, combs, sampling.max_tokens, device)
         draws = torch.from_numpy(np.stack([uniforms(s, sampling.max_tokens) for comb in combs for _, s in comb.teeth]))
-        return _grow(model, teeth, logits, draws.to(device), sampling, end_ids, [len(comb.teeth) for comb in combs])
+        drawn = iter(_grow(model, teeth, logits, draws.to(device), sampling, _Drawn(combs, end_ids)))
+        return [[next(drawn) for _ in comb.teeth] for comb in combs]
 
 
 def _grow(
-    model: Any,
-    teeth: _TeethPlan,
-    logits: Tensor,
-    draws: Tensor,
-    sampling: Sampling,
-    end_ids: Collection[int],
-    sizes: Sequence[int],
-) -> list[list[Sampled]]:
+    model: Any, teeth: _TeethPlan, logits: Tensor, draws: Tensor, sampling: Sampling, drawn: _Drawn
+) -> list[Sampled]:
     """Decode until every tooth has ended or has the maximum length of an action."""
     import torch
 
-    closing = torch.tensor(sorted(end_ids), device=logits.device)
-    tokens: list[list[int]] = [[] for _ in range(len(draws))]
-    logprobs: list[list[float]] = [[] for _ in range(len(draws))]
-    going = torch.ones(len(draws), dtype=torch.bool, device=logits.device)
     for tick in range(sampling.max_tokens):
+        rows = teeth.rows.tolist()
         token, logprob = choose(logits, draws[teeth.rows, tick], sampling)
-        drawn = zip(teeth.rows.tolist(), token.tolist(), logprob.tolist(), going.tolist(), strict=True)
-        for row, its_token, its_logprob, open_still in drawn:
-            if open_still:
-                tokens[row].append(its_token)
-                logprobs[row].append(its_logprob)
-        going = going & ~torch.isin(token, closing)
+        for row, its_token, its_logprob in zip(rows, token.tolist(), logprob.tolist(), strict=True):
+            drawn.add(row, its_token, its_logprob)
+        going = torch.tensor([row not in drawn.ended for row in rows], device=logits.device)
         left = int(going.sum())
         if not left or tick + 1 == sampling.max_tokens:
             break
         if 8 * left <= 7 * len(going):  # copying the keys and values of the rest has a cost
             kept = going.nonzero()[:, 0]
             teeth.keep(kept)
-            token, going = token[kept], going[kept]
+            token = token[kept]
         logits = head(model, read(model, token, teeth.step(), teeth)).float()
-    drawn_all = iter([Sampled(tuple(ids), tuple(values)) for ids, values in zip(tokens, logprobs, strict=True)])
-    return [[next(drawn_all) for _ in range(size)] for size in sizes]
+    return [Sampled(tuple(ids), tuple(values)) for ids, values in zip(drawn.tokens, drawn.logprobs, strict=True)]
+
+
+class _Drawn:
+    """The tokens drawn for each tooth, and which teeth have ended."""
+
+    def __init__(self, combs: Sequence[UnsampledComb], end_ids: Collection[int]) -> None:
+        self._complete = [comb.complete for comb in combs for _ in comb.teeth]
+        self._end_ids, self._whole = frozenset(end_ids), set[int]()
+        self.tokens: list[list[int]] = [[] for _ in self._complete]
+        self.logprobs: list[list[float]] = [[] for _ in self._complete]
+        self.ended: set[int] = set()
+
+    def add(self, row: int, token: int, logprob: float) -> None:
+        """Take the next token of a tooth, unless that has ended or, being whole, would go on."""
+        end = token in self._end_ids
+        if row in self.ended or (row in self._whole and not end):
+            self.ended.add(row)
+            return
+        self.tokens[row].append(token)
+        self.logprobs[row].append(logprob)
+        if end:
+            self.ended.add(row)
+        elif self._complete[row](self.tokens[row]):
+            self._whole.add(row)
 
 
 class _TeethPlan:

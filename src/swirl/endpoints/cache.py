@@ -52,7 +52,10 @@ class Cache:
             raise DataError(f"the answer cache {self._folder} cannot be written: {error.strerror}") from error
 
     def _path(self, endpoint: Endpoint, ask: Ask) -> Path:
-        said: list[Any] = [endpoint.url.rstrip("/"), endpoint.model, endpoint.api, dataclasses.asdict(ask)]
+        asked = dataclasses.asdict(ask)
+        if not ask.stops:  # the key that such a request has always had
+            del asked["stops"]
+        said: list[Any] = [endpoint.url.rstrip("/"), endpoint.model, endpoint.api, asked]
         if endpoint.chat_template_kwargs:
             said.append(dict(endpoint.chat_template_kwargs))
         name = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()

@@ -131,6 +131,8 @@ class Ask:
     seed: int = 0
     stop_ids: tuple[int, ...] = ()
     """Tokens that end an answer, in addition to the server's own."""
+    stops: tuple[str, ...] = ()
+    """Strings that end an answer, and are a part of it where the server returns them."""
     vote: int = 0
     """Number of this vote among several on the same question: the cache keeps an answer for each."""
 

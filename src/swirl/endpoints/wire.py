@@ -20,7 +20,7 @@ NEUTRAL = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
 """Values that switch these rules off, as in local sampling; without them, servers use the model's generation config."""
 
 OPTIONAL = (*NEUTRAL, "seed", "stop_token_ids", "return_token_ids", "return_tokens_as_token_ids", "logprobs")
-OPTIONAL += ("add_special_tokens",)
+OPTIONAL += ("add_special_tokens", "stop", "include_stop_str_in_output")
 """Fields that a server may refuse: the request is then sent without them."""
 
 SAMPLING = ("top_p", "temperature")
@@ -47,6 +47,8 @@ def body(endpoint: Endpoint, ask: Ask, refused: Collection[str], ids_work: bool)
         fields["top_k"] = ask.top_k
     if endpoint.chat_template_kwargs:
         fields["chat_template_kwargs"] = dict(endpoint.chat_template_kwargs)
+    if ask.stops:
+        fields |= {"stop": list(ask.stops), "include_stop_str_in_output": True}
     if endpoint.api == "completions" and ask.ids:
         fields |= {"return_token_ids": True, "return_tokens_as_token_ids": True, "logprobs": 1}
         fields |= {"add_special_tokens": False}

@@ -30,6 +30,7 @@ class Chat:
         self.tokenizer = tokenizer
         self._lock = Lock()  # each call's options change the state of a fast tokenizer, which threads share
         self._known: dict[str, list[int]] = {}
+        self._said_by: dict[int, str] = {}
         if not getattr(tokenizer, "chat_template", None):
             raise ModelError("the tokenizer has no chat template; use an instruction-tuned model or set one")
         added = tokenizer.added_tokens_decoder.items()
@@ -141,7 +142,17 @@ class Chat:
 
     def text(self, ids: tuple[int, ...] | list[int]) -> str:
         """The text of a reply, without special tokens."""
+        return self.so_far(ids)
+
+    def so_far(self, ids: Sequence[int]) -> str:
+        """The text of a reply that may still go on, without special tokens."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    def said_by(self, token: int) -> str:
+        """The text of one token, decoded once; pieces of characters are lost."""
+        if token not in self._said_by:
+            self._said_by[token] = self.so_far([token])
+        return self._said_by[token]
 
     def _said(self, text: str) -> str:
         """The user's text as the template renders it: some templates trim it."""

@@ -25,7 +25,7 @@ from swirl.pretraining.annotated_examples import Blend, drills, examples, fittin
 from swirl.pretraining.architectures import random_gemma2
 from swirl.pretraining.base_checkpoints import open_checkpoints
 from swirl.pretraining.training import Schedule, train, weighted_loss
-from swirl.rollout.engine import MALFORMED_REPLY
+from swirl.rollout.reading import MALFORMED_REPLY
 from swirl.wiring.judge_prompts import judge_question
 from swirl.wiring.prompts import demonstration_prompts
 from swirl.wiring.questions import questions_of

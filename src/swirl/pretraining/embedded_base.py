@@ -29,7 +29,8 @@ from swirl.pretraining.base_checkpoints import open_checkpoints
 from swirl.pretraining.embedded_examples import Demonstrator, Mixture, examples
 from swirl.pretraining.training import Schedule, train, weighted_loss
 from swirl.pretraining.word_tokenizer import build_tokenizer
-from swirl.rollout.engine import MALFORMED_REPLY, Attempt, Policy
+from swirl.rollout.engine import Attempt, Policy
+from swirl.rollout.reading import MALFORMED_REPLY
 from swirl.tools.search import NO_RESULT
 from swirl.wiring.attempts import attempts, roll_out_all
 from swirl.wiring.judge_prompts import judge_question

@@ -5,7 +5,7 @@ Paper: arXiv 2504.04736, section 3.2. No tool runs here and no golden label is r
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -24,6 +24,8 @@ from swirl.models.flops import Work, matrix_flops
 from swirl.rl.masters import Masters
 from swirl.rl.objective import Estimator, advantages, token_statistics
 from swirl.rollout.engine import Policy
+from swirl.rollout.reading import Reader
+from swirl.tools.actions import DEFAULT_TAGS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -99,14 +101,18 @@ class Trainer:
         reward_model: ActionScorer,
         settings: Settings,
         processes: Processes = ALONE,
+        tags_of: Callable[[str], Mapping[str, str]] = lambda question: DEFAULT_TAGS,
     ) -> None:
-        """With `reference` None, the reference is the policy without its adapter; `settings.workers` must then be 1."""
+        """`tags_of` gives the tags of a question's tools by its id, so that actions end as in a rollout.
+
+        With `reference` None, the reference is the policy without its adapter; `settings.workers` must then be 1.
+        """
         import torch
 
         if reference is None and settings.workers != 1:
             raise ValueError("an adapter cannot be switched off in one thread alone: workers must be 1")
         self.policy, self.reference, self.reward_model, self.settings = policy, reference, reward_model, settings
-        self.masters, self.processes = Masters(policy.model), processes
+        self.masters, self.processes, self._tags_of = Masters(policy.model), processes, tags_of
         self.drawn: list[list[list[Sampled]]] = []
         """Actions of the last update in this process's share: trajectory -> state -> G actions."""
         self.work = Work()
@@ -160,6 +166,7 @@ class Trainer:
                     for state in group
                     for g in range(settings.samples)
                 ),
+                self._reader(group).complete,
             )
             for group in batch
         ]
@@ -178,6 +185,9 @@ class Trainer:
             of_comb |= zip(share, made, strict=True)
         teeth = [tooth for i in range(len(bare)) for tooth in of_comb[i]]
         return [teeth[i : i + settings.samples] for i in range(0, len(teeth), settings.samples)]
+
+    def _reader(self, group: list[SubTrajectory]) -> Reader:
+        return Reader(self.policy.chat, self._tags_of(group[0].question_id))
 
     def _rewards(self, combs: Sequence[Comb], unique: Sequence[list[Any]], actions: Sequence[list[Sampled]]) -> Tensor:
         """R of each sampled action, (states, G)."""

@@ -17,11 +17,8 @@ from swirl.comb.slots import Slots
 from swirl.core.seeds import derive
 from swirl.core.types import Action, ActionKind, Observation, Question, Step, Stop, Trajectory
 from swirl.models.chat import Chat
-from swirl.tools.actions import parse
+from swirl.rollout.reading import Reader, reply_to, tags_of
 from swirl.tools.base import Tool, call
-
-MALFORMED_REPLY = "error: give one call or one answer"
-"""The observation after an action that is neither one call nor one answer."""
 
 TOOL_THREADS = 4
 TOOL_TICKS = 1
@@ -63,12 +60,17 @@ class _Flight:
     prompt_ids: tuple[int, ...]
     slot: int
     length: int
+    reader: Reader
     unread: tuple[int, ...] = ()
     """Tokens that the model has not read yet; none while a tool is at work."""
     draws: Any = ()
     ids: list[int] = field(default_factory=list)
     """The action so far."""
     logprobs: list[float] = field(default_factory=list)
+    complete: bool = False
+    """Whether it is whole, so that it goes on by an end of turn at most."""
+    left: tuple[int, ...] = ()
+    """Tokens of the whole action that the model has not read."""
     action: Action | None = None
     """The action that waits for its observation."""
     reply: Future[Observation] | None = None
@@ -92,7 +94,8 @@ def roll_out(
 
     A trajectory that ends makes room for the next attempt; while a tool works for one, the others decode. Step k of
     sample m on question q draws from the seed derived from (`seed`, q, m, k) alone, and which conversations share a
-    forward pass depends on token counts, never on how long a tool took, so the same call gives the same bytes. A
+    forward pass depends on token counts, never on how long a tool took, so the same call gives the same bytes. An
+    action ends with its end of turn; after a whole call or answer, any other token that is drawn is dropped. A
     trajectory ends as MALFORMED after `max_malformed` malformed actions in a row (0: never), and as CONTEXT_FULL when
     another action might not fit. `done(1)` is called after each trajectory.
     """
@@ -142,7 +145,8 @@ class _Engine:
 
     def _take_off(self, number: int, attempt: Attempt, slot: int) -> _Flight:
         prompt = self._policy.chat.prompt(attempt.prompt)
-        flight = _Flight(number, attempt, prompt, slot, len(prompt))
+        reader = Reader(self._policy.chat, tags_of(attempt.tools))
+        flight = _Flight(number, attempt, prompt, slot, len(prompt), reader)
         self._go_on(flight, prompt)
         return flight
 
@@ -154,7 +158,7 @@ class _Engine:
         question, sample = flight.attempt.question.id, flight.attempt.sample
         seed = derive(self._seed, question, sample, len(flight.steps))
         flight.draws = uniforms(seed, self._sampling.max_tokens)
-        flight.unread, flight.ids, flight.logprobs = unread, [], []
+        flight.unread, flight.ids, flight.logprobs, flight.complete = unread, [], [], False
 
     def _forward(self, reading: Sequence[_Flight]) -> None:
         """Read the unread tokens of these conversations, and draw one token for each."""
@@ -164,24 +168,31 @@ class _Engine:
         draws = torch.tensor([flight.draws[len(flight.ids)] for flight in reading], dtype=torch.float64)
         tokens, logprobs = choose(logits, draws.to(logits.device), self._sampling)
         for flight, token, logprob in zip(reading, tokens.tolist(), logprobs.tolist(), strict=True):
+            ended = token in self._policy.chat.end_ids
+            if flight.complete and not ended:  # what follows a call or an answer is no part of it
+                flight.unread = ()
+                self._act(flight)
+                continue
             flight.ids.append(token)
             flight.logprobs.append(logprob)
             flight.unread = (token,)
-            if token in self._policy.chat.end_ids or len(flight.ids) == self._sampling.max_tokens:
+            if ended or len(flight.ids) == self._sampling.max_tokens:
                 self._act(flight)
+            else:
+                flight.complete = flight.reader.complete(flight.ids)
 
     def _act(self, flight: _Flight) -> None:
         """Parse a complete action and start its tool."""
-        chat, tools = self._policy.chat, flight.attempt.tools
-        action = parse(chat.text(tuple(flight.ids)), {tool.tag: kind for kind, tool in tools.items()})
-        flight.unread, flight.action, flight.rejoins = (), action, self._tick + 1 + TOOL_TICKS
+        action = flight.reader.read(tuple(flight.ids))
+        flight.left, flight.unread, flight.action = flight.unread, (), action
+        flight.rejoins = self._tick + 1 + TOOL_TICKS
         if action.kind == ActionKind.ANSWER:
             self._complete(flight, None)
-        elif action.kind == ActionKind.MALFORMED:
+        elif reply := reply_to(action):
             flight.reply = Future()
-            flight.reply.set_result(Observation(MALFORMED_REPLY, error=False))
+            flight.reply.set_result(reply)
         else:
-            flight.reply = self._tools.submit(observe, tools[action.kind], action.payload)
+            flight.reply = self._tools.submit(observe, flight.attempt.tools[action.kind], action.payload)
 
     def _complete(self, flight: _Flight, seen: Observation | None) -> None:
         """Record the step with its observation, and continue or stop the trajectory."""
@@ -208,7 +219,7 @@ class _Engine:
         elif malformed and flight.malformed_in_a_row == self._max_malformed:
             flight.stop = Stop.MALFORMED
         else:
-            self._go_on(flight, (flight.ids[-1], *turn))
+            self._go_on(flight, (*flight.left, *turn))
         if flight.stop:  # nothing follows the last action
             flight.steps[-1] = dataclasses.replace(step, observation_ids=())
 

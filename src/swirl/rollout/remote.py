@@ -3,6 +3,9 @@
 With the completions protocol, states are sent as token ids, and actions come back as token ids and log-probabilities if
 the server supports this (vLLM does). Otherwise, and with the chat protocol, an action's text is encoded again by the
 local tokenizer, its log-probabilities are empty, and the trajectory is marked as `retokenised`.
+
+Servers are asked to stop at the closing tag of a call or an answer; what one says beyond it is left out. An action
+whose token ids stop there has no end of turn, which was not sampled: the template closes the turn.
 """
 
 from __future__ import annotations
@@ -14,11 +17,11 @@ from dataclasses import dataclass
 
 from swirl.comb.sampling import Sampling
 from swirl.core.seeds import derive
-from swirl.core.types import ActionKind, Observation, Step, Stop, Trajectory
+from swirl.core.types import ActionKind, Step, Stop, Trajectory
 from swirl.endpoints.client import Answer, Ask, Client, ContextError, EndpointError, Message, UnavailableError
 from swirl.models.chat import Chat
-from swirl.rollout.engine import MALFORMED_REPLY, Attempt, observe
-from swirl.tools.actions import parse
+from swirl.rollout.engine import Attempt, observe
+from swirl.rollout.reading import Reader, reply_to, tags_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,7 @@ class _Attempt:
     ) -> None:
         self._policy, self._attempt, self._sampling = policy, attempt, sampling
         self._seed, self._max_malformed = seed, max_malformed
+        self._reader = Reader(policy.chat, tags_of(attempt.tools))
         self._ids = list(policy.chat.prompt(attempt.prompt))
         self._turns = [Message("user", attempt.prompt)]
         self._steps: list[Step] = []
@@ -120,12 +124,9 @@ class _Attempt:
         chat, tools = self._policy.chat, self._attempt.tools
         ask = self._ask()
         ids, logprobs = self._tokens(ask, self._policy.client.complete(ask))
-        action = parse(chat.text(ids), {tool.tag: kind for kind, tool in tools.items()})
-        malformed = action.kind == ActionKind.MALFORMED
-        seen: Observation | None = None
-        if malformed:
-            seen = Observation(MALFORMED_REPLY, error=False)
-        elif action.kind != ActionKind.ANSWER:
+        action = self._reader.read(ids)
+        seen = reply_to(action)
+        if action.kind in tools:
             seen = observe(tools[action.kind], action.payload)
         step = Step(
             index=len(self._steps),
@@ -152,6 +153,7 @@ class _Attempt:
             top_k=sampling.top_k,
             seed=derive(self._seed, question.id, self._attempt.sample, len(self._steps)),
             stop_ids=tuple(sorted(chat.end_ids)),
+            stops=self._reader.stops,
         )
 
     def _tokens(self, ask: Ask, answer: Answer) -> tuple[tuple[int, ...], tuple[float, ...]]:
@@ -159,21 +161,21 @@ class _Attempt:
 
         Raises `EndpointError` for an answer without any token.
         """
-        chat, limit = self._policy.chat, self._sampling.max_tokens
-        ids = answer.ids
-        ends = [place for place, token in enumerate(ids or ()) if token in chat.end_ids]
-        if ids is not None and (ends or answer.finish == "length"):
-            ids = ids[: ends[0] + 1] if ends else ids
+        chat, reader, limit = self._policy.chat, self._reader, self._sampling.max_tokens
+        ids = answer.ids and reader.upto(answer.ids)
+        if ids and (ids[-1] in chat.end_ids or reader.complete(ids) or answer.finish == "length"):
             self._retokenised |= answer.logprobs is None
             return ids, (answer.logprobs or ())[: len(ids)]
         self._retokenised = True
         # Some servers return ids without that of the end of turn. Some return text that is not part of the reply: the
         # whole conversation before it, and the end of turn.
-        text = answer.text.removeprefix(ask.text).split(chat.end_text)[0]
-        said = ids if ids is not None else chat.encode(text)[:limit]
+        given = answer.text.removeprefix(ask.text).split(chat.end_text)[0]
+        text = reader.written(given if answer.finish == "length" else reader.closed(given))
+        goes_on = given[len(text) :].strip() != ""
+        said = ids or chat.encode(text)[:limit]
         # A server that stopped at the limit may have sampled the end of turn as the last token, unseen in the text.
         cut = answer.finish == "length" and not len(said) == limit - 1 == answer.completion_tokens - 1
-        if not cut and len(said) < limit:
+        if not (cut or goes_on) and len(said) < limit:
             said = (*said, chat.end_id)
         if not said:
             raise EndpointError(f"{self._policy.client.endpoint.url} gave an empty answer ({answer.finish})")

@@ -9,7 +9,7 @@ import dataclasses
 import math
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from swirl.comb.gradients import recomputing
@@ -47,6 +47,8 @@ from swirl.wiring.attempts import sampling
 from swirl.wiring.development import Development
 from swirl.wiring.policies import load_local_policy
 from swirl.wiring.prompts import user_input_folders
+from swirl.wiring.questions import questions_of
+from swirl.wiring.tools import Toolbox
 
 Series = list[dict[str, float]]
 
@@ -127,7 +129,7 @@ def train_swirl(
         seed,
         params.train.gradient_checkpointing,
     )
-    trainer = Trainer(policy, reference, judge, options, processes)
+    trainer = Trainer(policy, reference, judge, options, processes, _tags(params, layout))
     batches = state_batches(groups, settings.states, seed)
     masters, optimizer = trainer.masters, trainer.optimizer
     series, start = _resume(checkpoints, masters, optimizer, processes)
@@ -166,6 +168,20 @@ def train_swirl(
                 return series
             _commit(checkpoints, number + 1, masters, optimizer, series, processes)
     return series
+
+
+def _tags(params: Params, layout: Layout) -> Callable[[str], Mapping[str, str]]:
+    """The tags of a training question's tools, by its id."""
+    toolbox, of_tools = Toolbox(params, layout), dict[tuple[str, ...], dict[str, str]]()
+    questions = {question.id: question for question in questions_of(layout, "train")}
+
+    def tags(name: str) -> Mapping[str, str]:
+        question = questions[name]
+        if question.tools not in of_tools:
+            of_tools[question.tools] = toolbox.tags(question)
+        return of_tools[question.tools]
+
+    return tags
 
 
 def _looks(series: Series) -> list[Look]:

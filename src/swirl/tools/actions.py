@@ -31,19 +31,33 @@ def parse(text: str, tags: Mapping[str, str] = DEFAULT_TAGS) -> Action:
     second call, a call and an answer, an unclosed tag), or none at all, the action is malformed with payload ''.
     """
     kinds = {**tags, ANSWER_TAG: ActionKind.ANSWER}
-    opening, found = None, None
-    for match in _tag_pattern(tuple(kinds)).finditer(text):
-        if found:  # a second call or answer, or a part of one
-            return Action(ActionKind.MALFORMED, text, "")
+    pattern = _tag_pattern(tuple(kinds))
+    pair = _first_pair(text, pattern)
+    if pair is None or pattern.search(text, pair[1].end()):
+        return Action(ActionKind.MALFORMED, text, "")
+    opening, closing = pair
+    return Action(kinds[opening["name"]], text, text[opening.end() : closing.start()].strip())
+
+
+def end_of_action(text: str, tags: Mapping[str, str] = DEFAULT_TAGS) -> int | None:
+    """Where the first call or answer of `text` ends, in characters; None when there is none. Takes linear time."""
+    pair = _first_pair(text, _tag_pattern((*tags, ANSWER_TAG)))
+    return pair[1].end() if pair else None
+
+
+def _first_pair(text: str, pattern: re.Pattern[str]) -> tuple[re.Match[str], re.Match[str]] | None:
+    """The tags of the first call or answer; None when there is none, or another tag closes what was opened."""
+    opening = None
+    for match in pattern.finditer(text):
         if "/" not in match.group():
             opening = match
         elif opening:
             if match.group() != opening.group().replace(opening["name"], "/" + opening["name"]):
-                return Action(ActionKind.MALFORMED, text, "")
-            if payload := text[opening.end() : match.start()].strip():
-                found = Action(kinds[opening["name"]], text, payload)
+                return None
+            if text[opening.end() : match.start()].strip():
+                return opening, match
             opening = None
-    return found or Action(ActionKind.MALFORMED, text, "")
+    return None
 
 
 def render(kind: str, payload: str, tags: Mapping[str, str] = DEFAULT_TAGS) -> str:

@@ -24,6 +24,14 @@ class Toolbox:
         """Tools by kind of action. Raises `ParamsError` for a tool that does not exist or is not valid."""
         return by_kind(self._tool(name, question) for name in question.tools)
 
+    def tags(self, question: Question) -> dict[str, str]:
+        """Tag of each tool -> the kind of action that calls it; opens no index."""
+        found = {}
+        for name in question.tools:
+            tool = Search if name == "search" else self._tool(name, question)
+            found[tool.tag] = tool.kind
+        return found
+
     def _tool(self, name: str, question: Question) -> Tool:
         key = (name, question.benchmark, question.split) if name == "search" else (name,)
         if key not in self._made:

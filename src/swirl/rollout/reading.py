@@ -1,0 +1,79 @@
+"""From sampled tokens to an action: where it ends, what it is, and what a turn that does nothing is answered with.
+
+A call or an answer ends an action. The model may close its turn after it; anything else that it goes on to say (often
+an invented result) is no part of the action, and of the conversation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from swirl.core.types import Action, ActionKind, Observation
+from swirl.models.chat import Chat
+from swirl.tools.actions import ANSWER_TAG, end_of_action, parse
+from swirl.tools.base import Tool
+
+MALFORMED_REPLY = "error: give one call or one answer"
+"""The observation after an action that is neither one call nor one answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Reads the actions of one conversation."""
+
+    chat: Chat
+    tags: Mapping[str, str]
+    """Tag of each tool that the conversation has -> kind of action."""
+
+    def complete(self, ids: Sequence[int]) -> bool:
+        """Whether a call or an answer is whole with the last of these tokens; ask after each, and stop at the first."""
+        return ">" in self.chat.said_by(ids[-1]) and self._end(self.chat.so_far(ids)) is not None
+
+    def upto(self, ids: tuple[int, ...]) -> tuple[int, ...]:
+        """The action among tokens that may go on after it: with the end of turn only if that follows at once."""
+        for count, token in enumerate(ids, 1):
+            if token in self.chat.end_ids:
+                return ids[:count]
+            if self.complete(ids[:count]):
+                return ids[: count + 1] if ids[count:] and ids[count] in self.chat.end_ids else ids[:count]
+        return ids
+
+    def written(self, text: str) -> str:
+        """The action at the start of `text`, without what follows a call or an answer."""
+        return text[: self._end(text)]
+
+    def closed(self, text: str) -> str:
+        """`text`, with its closing tag if that alone is missing: some servers do not return the string they stop at."""
+        for closing in (end for tag in self.stops for end in (tag, f"{tag}>", ">")):
+            if self._end(text) is None and self._end(text + closing) is not None:
+                return text + closing
+        return text
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """The strings at which a server should stop."""
+        return tuple(f"</{tag}>" for tag in (*self.tags, ANSWER_TAG))
+
+    def cut(self, ids: Sequence[int]) -> bool:
+        """Whether these tokens, where sampling ended, stop short of a whole action."""
+        return ids[-1] not in self.chat.end_ids and self._end(self.chat.so_far(ids)) is None
+
+    def read(self, ids: tuple[int, ...]) -> Action:
+        """The action of these tokens, which stop where it ended."""
+        return parse(self.chat.text(ids), self.tags)
+
+    def _end(self, text: str) -> int | None:
+        return end_of_action(text, self.tags)
+
+
+def tags_of(tools: Mapping[str, Tool]) -> dict[str, str]:
+    """Tag of each tool -> the kind of action that calls it."""
+    return {tool.tag: kind for kind, tool in tools.items()}
+
+
+def reply_to(action: Action) -> Observation | None:
+    """What an action that calls no tool is answered with; None for a call and for an answer."""
+    if action.kind == ActionKind.MALFORMED:
+        return Observation(MALFORMED_REPLY, error=False)
+    return None
