@@ -11,7 +11,7 @@ import torch
 from swirl.core.types import ActionKind, Passage, Question
 from swirl.models.loading import save
 from swirl.rollout.engine import Attempt, observe
-from swirl.rollout.reading import MALFORMED_REPLY
+from swirl.rollout.reading import CUT_REPLY, MALFORMED_REPLY
 from swirl.tools import Calculator, Search
 from swirl.tools.base import Tool
 from tests import tiny
@@ -47,7 +47,7 @@ def conversation(prompt: str, replies: list[str]) -> list[tuple[tuple[int, ...],
     for reply in replies:
         cut = reply == LONG
         pieces.append((CHAT.encode(reply) if cut else CHAT.reply(reply), True))
-        seen = MALFORMED_REPLY
+        seen = CUT_REPLY.format(tokens=16) if cut else MALFORMED_REPLY
         if reply == FIND:
             seen = observe(SEARCH, "Ada born").text
         elif reply == SUM:

@@ -105,6 +105,24 @@ def test_a_judge_reads_the_observation_of_every_call_of_a_step() -> None:
     )
 
 
+def test_a_step_that_was_cut_is_bad_without_asking() -> None:
+    """Half an action, however good it begins; the judge is asked about the others, and sees it before them."""
+    said = (Observation("cut off", False),)
+    half = Step(0, Action("cut", "Ada was", ""), said, CHAT.encode("Ada was"), (-1.0,) * 2, (1,))
+    cut = replace(TRAJECTORY, steps=(half, SAY))
+    with Server(("", "Yes.\nGOOD")) as server, server.client() as client:
+        judge = server.judge(client)
+        assert judge.process_verdicts([cut, STOPPED], ASKED) == [
+            Verdict("t", 0, False, 0.0, "cut off at the longest length of an action, so BAD without asking", "judge"),
+            Verdict("t", 1, True, 1.0, "Yes.\nGOOD", "judge"),
+            Verdict("u", 0, True, 1.0, "Yes.\nGOOD", "judge"),
+        ]
+        assert judge.trajectory_scores([cut, STOPPED]) == [[0.0, 1.0], [1.0]]
+        assert judge.asked == 4
+    assert not any("to judge:\nAda was" in prompt for prompt in server.prompts)
+    assert any("Action 1: Ada was\nResult 1: cut off" in prompt for prompt in server.prompts)
+
+
 def test_outcomes_are_judged_by_the_golden_answers() -> None:
     expected = "key: Oslo \\| Christiania\n\nAnswer to grade: Oslo\n"
     with Server((expected, "The same.\nYES")) as server, server.client() as client:

@@ -71,6 +71,18 @@ def test_trajectory_scores_are_the_naive_ones(packed: bool, token_budget: int) -
     assert max(spread) - min(spread) > 0.01, "scores all alike would test nothing"
 
 
+def test_a_step_that_was_cut_is_bad_whatever_the_model_says() -> None:
+    judge = dataclasses.replace(reward_model(), threshold=0.0)
+    known = TRAJECTORIES[1]
+    half = dataclasses.replace(known.steps[0], action=Action("cut", known.steps[0].action.text, ""))
+    cut = dataclasses.replace(known, steps=(half, known.steps[1]))
+    (expected,) = judge.trajectory_scores([known])
+    assert judge.trajectory_scores([cut]) == [[0.0, expected[1]]]
+    first, second = judge.process_verdicts([cut], {})
+    assert (first.good, first.score, second.good) == (False, 0.0, True)
+    assert first.rationale == "cut off at the longest length of an action, so BAD without asking"
+
+
 @pytest.mark.parametrize("packed", [True, False])
 def test_scores_of_teeth_are_the_naive_ones(packed: bool) -> None:
     judge = reward_model(packed)

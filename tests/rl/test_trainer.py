@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from swirl.core.types import SubTrajectory
 from swirl.models.flops import Work, matrix_flops
 from swirl.rl.guard import Limits, Look, stop_reason
 from swirl.rl.masters import Masters
+from swirl.rl.objective import advantages
 from swirl.rl.trainer import (
     Settings,
     Trainer,
@@ -32,11 +33,12 @@ from swirl.rollout.engine import Policy
 from tests import taught, tiny
 
 CHAT = tiny.chat()
+CHAT.end_ids = frozenset({CHAT.end_id, *range(8, 16)})  # so many that hardly any action is cut
 WANTED = 7
 SETTINGS = Settings(
     states=4,
     samples=6,
-    sampling=Sampling(max_tokens=4),
+    sampling=Sampling(max_tokens=8),
     lr=1e-3,
     warmup=0,
     estimator="rloo",
@@ -91,7 +93,8 @@ def assert_equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], atol: f
 def test_packed_and_plain_give_the_same_weights(workers: int, token_budget: int) -> None:
     made = {}
     for packed in (True, False):
-        learner = trainer(dataclasses.replace(SETTINGS, packed=packed, workers=workers, token_budget=token_budget))
+        parts = {"packed": packed, "workers": workers, "token_budget": token_budget}
+        learner = trainer(dataclasses.replace(SETTINGS, seed=5, **parts))
         before = weights(learner.policy.model)
         made[packed] = (learner.update(0, BATCH), weights(learner.policy.model))
         moved = max(float((made[packed][1][name] - old).abs().max()) for name, old in before.items())
@@ -116,7 +119,8 @@ def test_metrics_are_of_the_sampled_actions() -> None:
     metrics = learner.update(0, BATCH)
     assert metrics["reward"] == 1.0  # the mean of the verdicts that exist
     assert 0.2 < metrics["unjudged"] < 0.8
-    assert 1.0 <= metrics["action_tokens"] <= 4.0
+    assert 1.0 < metrics["action_tokens"] < 4.0
+    assert metrics["cut"] == 0.0
     assert 0.0 < metrics["entropy"] < math.log(16)
     assert metrics["kl"] > 0.1  # the reference is another model
     assert 1.0 < metrics["different_actions"] <= 6.0
@@ -152,6 +156,7 @@ def test_the_loss_is_that_of_its_actions_worked_out_one_by_one() -> None:
     """REINFORCE with one token per action: -mean(A log p) + beta mean(KL), from unpadded forwards."""
     settings = dataclasses.replace(SETTINGS, sampling=Sampling(max_tokens=1), estimator="reinforce")
     learner = trainer(settings)
+    learner.policy = dataclasses.replace(learner.policy, chat=half_cut(range(16)).chat)
     states = [step for group in BATCH for step in group]
     drawn = learner._sample(0, BATCH)
     mean = sum(action.ids[0] / 16 for of_state in drawn for action in of_state) / 48
@@ -198,9 +203,7 @@ def test_warm_up_is_linear() -> None:
 @pytest.mark.parametrize("estimator", ["reinforce", "rloo", "grpo"])
 def test_it_learns_the_token_that_is_rewarded(estimator: Any) -> None:
     """One of 16 tokens has reward 1: its rate rises from about one in ten to nearly always, without a KL term."""
-    settings = dataclasses.replace(
-        SETTINGS, estimator=estimator, lr=1e-2, kl_coefficient=0.0, samples=16, sampling=Sampling(max_tokens=2)
-    )
+    settings = dataclasses.replace(SETTINGS, estimator=estimator, lr=1e-2, kl_coefficient=0.0, samples=16)
     learner = trainer(settings, rewards=lambda token: float(token == WANTED))
     rewards = [learner.update(number, BATCH)["reward"] for number in range(30)]
     assert sum(rewards[:3]) / 3 < 0.3
@@ -275,13 +278,13 @@ START = Look(reward=0.5, kl=0.0, steps=2.0, malformed=0.1)
         ([Look(0.8, 0.0, 2.0, 0.0), Look(0.75, 0.0, 2.0, 0.0)], ""),
         ([Look(0.9, 1.1, 2.0, 0.1)], "KL to the reference is 1.100 nats an action, above 1.0"),
         ([Look(0.9, 0.1, 3.1, 0.1)], "steps a trajectory grew from 2.00 to 3.10, above x 1.5"),
-        ([Look(0.9, 0.1, 2.0, 0.21)], "21.0% of actions are malformed, above 20.0%"),
+        ([Look(0.9, 0.1, 2.0, 0.21)], "21.0% of actions are malformed or cut, above 20.0%"),
         ([Look(0.39, 0.1, 2.0, 0.1)], "the mean reward fell from 0.500 to 0.390, more than 0.1"),
         ([Look(0.8, 0, 2, 0), Look(0.6, 0, 2, 0)], "the mean reward fell from 0.800 to 0.600, more than 0.1"),
         ([Look(0.3, 0, 2, 0), Look(0.6, 0, 2, 0)], ""),  # only the last look counts
         ([Look(None, 0.1, 2.0, 0.1)], ""),  # no verdicts: the guard cannot use the reward
         ([Look(None, 1.1, 2.0, 0.1)], "KL to the reference is 1.100 nats an action, above 1.0"),
-        ([Look(None, 0.1, 2.0, 0.21)], "21.0% of actions are malformed, above 20.0%"),
+        ([Look(None, 0.1, 2.0, 0.21)], "21.0% of actions are malformed or cut, above 20.0%"),
         ([Look(0.5, 0.1, 2.0, 0.1, 0.5)], ""),
         ([Look(0.5, 0.1, 2.0, 0.1, 0.51)], "the reward model gave no verdict on 51.0% of the actions, above 50.0%"),
     ],
@@ -340,6 +343,62 @@ def test_a_bfloat16_model_learns_by_its_float32_masters(tmp_path: Path) -> None:
     learner.masters.publish()
     assert [learner.update(number, BATCH) for number in (1, 2)] == kept[0]
     assert all(torch.equal(a, b) for a, b in zip(learner.masters.tensors(), kept_values, strict=True))
+
+
+def half_cut(ends: Iterable[int] = range(6)) -> Policy:
+    """A policy whose actions are cut in about half of the cases: a third of the vocabulary ends one of 2 tokens."""
+    chat = tiny.chat()
+    chat.end_ids = frozenset(ends)
+    return Policy("p", tiny.qwen3(16, seed=0).float(), chat, 128)
+
+
+@pytest.mark.parametrize("estimator", ["reinforce", "rloo"])
+def test_actions_that_are_cut_are_out_of_the_gradient_or_have_reward_0(estimator: Any) -> None:
+    """And are judged in neither case; the loss is worked out one by one, from unpadded forwards."""
+    for how in ("ignore", "penalise"):
+        sampling = Sampling(max_tokens=2)
+        settings = dataclasses.replace(SETTINGS, sampling=sampling, estimator=estimator, cut_actions=how)
+        judged: list[tuple[int, ...]] = []
+
+        class Judge(Rewards):
+            def scores(self, combs: Sequence[Comb], judged: list[tuple[int, ...]] = judged) -> list[list[float]]:
+                judged += [tooth.ids for comb in combs for tooth in comb.teeth]
+                return super().scores(combs)
+
+        policy = half_cut()
+        reference = tiny.qwen3(16, seed=1).float().requires_grad_(False)
+        models = (policy.model, reference)
+        learner = Trainer(policy, reference, Judge(lambda token: token / 16), settings)
+        states, drawn = [step for group in BATCH for step in group], learner._sample(0, BATCH)
+        flat = [(k, action.ids, action.ids[-1] >= 6) for k, of_state in enumerate(drawn) for action in of_state]
+        rewards = torch.tensor([(math.nan if how == "ignore" else 0.0) if cut else ids[0] / 16 for _, ids, cut in flat])
+        gains = advantages(rewards.view(8, 6), estimator).flatten().tolist()
+        loss, counted = 0.0, 0
+        for (k, ids, cut), gain in zip(flat, gains, strict=True):
+            if cut and how == "ignore":
+                continue
+            counted += 1
+            for place, token in enumerate(ids):
+                seen = (*states[k].state_ids, *ids[:place])
+                p, q = (torch.log_softmax(tiny.naive_logits(m, seen)[-1], -1).detach() for m in models)
+                loss += 0.1 * float((p.exp() * (p - q)).sum()) - gain * float(p[token])
+        metrics = learner.update(0, BATCH)
+        share = sum(cut for *_, cut in flat) / 48
+        assert 0.2 < share < 0.8
+        assert (metrics["cut"], metrics["unjudged"]) == (pytest.approx(share), 0.0)
+        assert metrics["loss"] == pytest.approx(loss / counted, rel=1e-4)
+        assert judged and all(ids[-1] < 6 for ids in judged)
+
+
+def test_an_update_whose_actions_are_all_cut_and_ignored_moves_nothing() -> None:
+    policy = half_cut()
+    policy.chat.end_ids = frozenset({17})
+    before = weights(policy.model)
+    settings = dataclasses.replace(SETTINGS, cut_actions="ignore")
+    reference = tiny.qwen3(16, seed=1).float().requires_grad_(False)
+    metrics = Trainer(policy, reference, Rewards(lambda token: 1.0), settings).update(0, BATCH)
+    assert (metrics["cut"], metrics["unjudged"], metrics["loss"], metrics["gradient_norm"]) == (1.0, 0.0, 0.0, 0.0)
+    assert_equal(before, weights(policy.model))
 
 
 def test_a_sampled_action_ends_with_its_call_as_in_a_rollout() -> None:

@@ -156,6 +156,15 @@ def test_malformed_twice_in_a_row_ends_it() -> None:
     assert not any(step.tool_error for step in made.steps)
 
 
+def test_what_is_malformed_but_ended_is_not_cut_and_both_in_a_row_end_it() -> None:
+    words = "what " * 15
+    unclosed = "<search_query> " + "Ada " * 40
+    (made,) = run({"what": [unclosed, words, SAY]})
+    assert [step.action.kind for step in made.steps] == ["cut", "malformed"]
+    assert len(made.steps[1].token_ids) == SAMPLING.max_tokens  # the last of which is the end of turn
+    assert made.stop is Stop.MALFORMED
+
+
 def test_malformed_never_ends_it_at_limit_0() -> None:
     (made,) = run({"what": ["Rome"] * 9}, max_malformed=0)
     assert (made.stop, len(made.steps)) == (Stop.STEP_LIMIT, 5)
@@ -195,8 +204,10 @@ def test_an_action_that_is_cut_is_closed_before_the_observation() -> None:
     words = CHAT.reply("what " * 40)
     (made,) = run({"what": [words, SAY]})
     check_tokens(made)
-    assert made.steps[0].action == Action("malformed", " ".join(["what"] * 16), "")
-    closed = "<|end|> <|user|> error: give one call or one answer <|end|> <|model|>"
+    assert made.steps[0].action == Action("cut", " ".join(["what"] * 16), "")
+    reply = "error: your turn was cut off after 16 tokens: be brief, and give one call or one answer"
+    assert (made.steps[0].observation, made.steps[0].tool_error) == (reply, False)
+    closed = f"<|end|> <|user|> {reply} <|end|> <|model|>"
     assert CHAT.tokenizer.decode(made.steps[0].observation_ids) == closed
     assert made.stop is Stop.ANSWERED
 

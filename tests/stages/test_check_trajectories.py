@@ -25,7 +25,7 @@ WORDS = ["<end>", "<search_query>", "</search_query>", "<answer>", "</answer>", 
 
 PARAMS = load(Path(__file__).parents[2] / "params.yaml")
 LIMITS = CheckTrajectories(
-    max_malformed_rate=0.25, max_tool_error_rate=0.5, max_failed_rate=0.5, min_benchmark_share=0.25
+    max_malformed_rate=0.25, max_cut_rate=0.25, max_tool_error_rate=0.5, max_failed_rate=0.5, min_benchmark_share=0.25
 )
 
 
@@ -104,6 +104,7 @@ def test_a_sound_file_passes_and_the_report_holds_its_rates(layout: Layout) -> N
     assert report["statistics"] == {
         "steps_per_trajectory": 1.75,
         "malformed_rate": pytest.approx(1 / 7),
+        "cut_rate": 0.0,
         "tool_error_rate": 0.25,
         "failed_rate": 0.0,
         "retokenised_rate": 0.0,
@@ -225,11 +226,15 @@ def test_each_call_of_an_action_is_a_call_to_the_gate(layout: Layout) -> None:
     [
         ({"max_malformed_rate": 0.1}, "expect_column_values_to_be_in_set on steps.malformed: 1 of 7 rows violate that "
          "at most 10.0% of the actions are malformed: row 2, trajectory_id t-2, index 0, value True"),
+        ({"max_cut_rate": 0.1}, "expect_column_values_to_be_in_set on steps.cut: 1 of 7 rows violate that "
+         "at most 10.0% of the actions are cut off at their limit: row 2, trajectory_id t-2, index 1, value True"),
         ({"max_tool_error_rate": 0.24}, "calls.error: 1 of 4 rows violate that at most 24.0% of the tool calls "
          "give an error: row 1, trajectory_id t-1, index 0, value True"),
     ],
 )  # fmt: skip
 def test_too_many_bad_steps_stop_the_gate(layout: Layout, limits: dict[str, float], message: str) -> None:
+    cut = replace(TRAJECTORIES[2], steps=(TRAJECTORIES[2].steps[0], step(1, "cut", "hmm")), stop=Stop.MALFORMED)
+    save([*TRAJECTORIES[:2], cut, TRAJECTORIES[3]], Trajectory, layout.trajectories)
     assert message in stopped(layout, **limits)
 
 

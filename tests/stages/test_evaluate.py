@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -17,7 +18,8 @@ from swirl.core.journal import Journal
 from swirl.core.layout import Layout
 from swirl.core.records import load, load_json
 from swirl.core.seeds import derive
-from swirl.core.types import Prediction, Question, Trajectory
+from swirl.core.types import Action, Prediction, Question, Step, Stop, Trajectory
+from swirl.stages.evaluate import cut_rates
 from swirl.wiring.attempts import attempts, roll_out_all
 from swirl.wiring.policies import load_policy
 from swirl.wiring.questions import questions_of
@@ -120,6 +122,17 @@ def test_accuracy_by_hops_is_told_apart_and_averaged(evaluated: Layout) -> None:
     assert {h: metrics[f"mini-musique.hops_{h}.accuracy"] for h in groups} == means
     assert metrics["mini-musique.mean_of_hops.accuracy"] == pytest.approx((means[3] + means[4]) / 2)
     assert "mini-hotpotqa.mean_of_hops.accuracy" not in metrics  # all of its questions have two hops
+
+
+def test_the_share_of_actions_that_are_cut_is_a_metric(evaluated: Layout) -> None:
+    made = load(Trajectory, evaluated.prediction_trajectories("base"))
+    metrics = load_json(evaluated.metrics("evaluate-base"))
+    for name in EVERY:
+        cut = [step.action.kind == "cut" for t in made if t.benchmark == name for step in t.steps]
+        assert metrics[f"{name}.cut_rate"] == pytest.approx(sum(cut) / len(cut))
+    turns = [Step(k, Action(kind, "x", ""), "", (5,), (0.0,), (), False) for k, kind in enumerate(("cut", "search"))]
+    half = Trajectory("t", "q", "b", 0, "m", 0, (5,), tuple(turns), Stop.STEP_LIMIT, "")
+    assert cut_rates([half, dataclasses.replace(half, steps=turns[1:])]) == {"b.cut_rate": pytest.approx(1 / 3)}
 
 
 BY_FIVE = {"evaluate": {"block_size": 5}}

@@ -94,13 +94,12 @@ def run_side(side: Result) -> Result:
 def _rounds(policy: Any, todo: Sequence[Any], say: Say, params: Any) -> int:
     """The agent loop in lockstep, which reads every state in full; returns the number of action tokens."""
     from swirl.core.types import ActionKind
-    from swirl.rollout.reading import MALFORMED_REPLY
-    from swirl.tools.actions import parse
-    from swirl.tools.base import call
+    from swirl.rollout.engine import observe
+    from swirl.rollout.reading import Reader, reply_to, tags_of
 
     chat = policy.chat
     states = [chat.prompt(attempt.prompt) for attempt in todo]
-    active, taken, malformed, tokens = list(range(len(todo))), [0] * len(todo), [0] * len(todo), 0
+    active, taken, faulty, tokens = list(range(len(todo))), [0] * len(todo), [0] * len(todo), 0
     while active:
         actions = say([states[i] for i in active])
         going = []
@@ -108,15 +107,16 @@ def _rounds(policy: Any, todo: Sequence[Any], say: Say, params: Any) -> int:
             tokens += len(ids)
             taken[i] += 1
             tools = todo[i].tools
-            action = parse(chat.text(tuple(ids)), {tool.tag: kind for kind, tool in tools.items()})
-            wrong = action.kind == ActionKind.MALFORMED
-            malformed[i] = malformed[i] + 1 if wrong else 0
+            reader = Reader(chat, tags_of(tools))
+            said = reader.upto(tuple(ids))
+            action = reader.read(said)
+            faulty[i] = faulty[i] + 1 if action.faulty else 0
             if action.kind == ActionKind.ANSWER:
                 continue
-            text = MALFORMED_REPLY if wrong else f"{action.payload} -> {call(tools[action.kind], action.payload).text}"
-            states[i] = (*states[i], *ids, *chat.turn(text, ids[-1] in chat.end_ids))
+            seen = reply_to(action, len(said)) or observe(tools[action.kind], action.payload)
+            states[i] = (*states[i], *said, *chat.turn(seen.text, said[-1] in chat.end_ids))
             full = len(states[i]) + params.rollout.max_action_tokens > policy.context
-            if taken[i] < todo[i].max_steps and malformed[i] != params.rollout.max_malformed and not full:
+            if taken[i] < todo[i].max_steps and faulty[i] != params.rollout.max_malformed and not full:
                 going.append(i)
         active = going
     return tokens

@@ -26,7 +26,7 @@ class Prompts(Section):
     """Folders of prompt files."""
 
     policy: str = Field(
-        description="TASK.txt for every task, and closed_book.txt; {question}, {steps} and {tools} are filled in"
+        description="TASK.txt of every task, and closed_book.txt; {question}, {calls}, {steps} and {tools} are filled in"
     )
     judge: str = Field(description="verdict.txt: the turn that asks a local judge for GOOD or BAD")
 
@@ -37,7 +37,9 @@ class Task(Section):
     tools: Annotated[list[str], Field(min_length=1)] = Field(
         description="search, calculator, module:Class of your own, or mcp:SERVER/TOOL"
     )
-    max_steps: Count = Field(description="actions a trajectory may take (the paper: 5 for search, 10 for math)")
+    max_steps: Count = Field(
+        description="actions a trajectory may take, the answer included (the paper: 5 for search, 10 for math)"
+    )
 
 
 class Tools(Section):
@@ -56,6 +58,8 @@ class Rollout(Section):
     max_action_tokens: Annotated[int, Field(ge=4)] = Field(description="longest action in tokens")
     top_p: Annotated[float, Field(gt=0, le=1)] = Field(description="least likelihood that sampling keeps; 1: all")
     top_k: Annotated[int, Field(ge=0)] = Field(description="most tokens that sampling keeps; 0: all")
-    max_malformed: Annotated[int, Field(ge=0)] = Field(description="malformed actions in a row that end it; 0: never")
+    max_malformed: Annotated[int, Field(ge=0)] = Field(
+        description="malformed or cut actions in a row that end it; 0: never"
+    )
     block_size: Count = Field(description="trajectories that are committed together: a journal's unit")
     in_flight: Count = Field(description="trajectories of a block that are worked on at the same time")

@@ -14,7 +14,7 @@ class Guard(Section):
 
     max_kl: Positive = Field(description="nats an action, mean of the updates since the last look")
     max_step_growth: Positive = Field(description="ratio of steps per trajectory to the start")
-    max_malformed: Share = Field(description="share of malformed actions")
+    max_malformed: Share = Field(description="share of malformed and cut actions")
     max_reward_drop: Share = Field(description="fall of the mean reward below its best")
     max_unjudged: Share = Field(description="share of sampled actions without a verdict since the last look")
 
@@ -31,6 +31,9 @@ class Swirl(Section):
     estimator: Literal["reinforce", "rloo", "grpo"] = Field(description="advantage estimator")
     kl_coefficient: Annotated[float, Field(ge=0)] = Field(description="weight of KL(policy || reference); 0: none")
     clip: Positive = Field(description="largest gradient norm")
+    cut_actions: Literal["ignore", "penalise"] = Field(
+        description="sampled actions cut off at their longest length: out of the gradient, or reward 0; never judged"
+    )
     check_every: Count = Field(description="updates between looks at the development questions, and checkpoints")
     guard: Guard
 

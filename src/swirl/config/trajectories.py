@@ -22,6 +22,7 @@ class CheckTrajectories(Section):
     """Limits of the trajectories gate."""
 
     max_malformed_rate: Share = Field(description="malformed actions among all")
+    max_cut_rate: Share = Field(description="actions cut off at rollout.max_action_tokens, among all")
     max_tool_error_rate: Share = Field(description="calls that tools answered with an error, among all calls")
     max_failed_rate: Share = Field(description="trajectories that the environment ended")
     min_benchmark_share: Share = Field(description="least share of each synthesised benchmark; 0: no limit")

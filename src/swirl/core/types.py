@@ -24,6 +24,8 @@ class ActionKind(StrEnum):
     ANSWER = "answer"
     MALFORMED = "malformed"
     """Neither one tool call nor one answer: nothing, several, both, or an unclosed tag."""
+    CUT = "cut"
+    """Cut off at the longest length of an action before it was a whole call or answer."""
 
 
 class Stop(StrEnum):
@@ -34,7 +36,7 @@ class Stop(StrEnum):
     STEP_LIMIT = "step_limit"
     """The step budget was spent without an answer."""
     MALFORMED = "malformed"
-    """Too many malformed actions in a row."""
+    """Too many malformed or cut actions in a row."""
     CONTEXT_FULL = "context_full"
     """Another action, at its longest, would not fit into the model's context."""
     TOOL_FAILED = "tool_failed"
@@ -123,6 +125,11 @@ class Action:
     text: str
     payload: str
 
+    @property
+    def faulty(self) -> bool:
+        """Whether it does nothing, because it is malformed or cut."""
+        return self.kind in (ActionKind.MALFORMED, ActionKind.CUT)
+
 
 @dataclass(frozen=True, slots=True)
 class Observation:
@@ -209,6 +216,9 @@ class Trajectory:
 
 GOOD, BAD = "GOOD", "BAD"
 """The two words that a judge can give as its verdict on a step."""
+
+NOT_JUDGED = "cut off at the longest length of an action, so BAD without asking"
+"""The rationale of the verdict on a step that is cut."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from swirl.comb.combs import Comb
 from swirl.core.errors import DataError, ModelError
 from swirl.core.seeds import derive
-from swirl.core.types import OUTCOME, Question, Stop, Trajectory, Verdict
+from swirl.core.types import NOT_JUDGED, OUTCOME, ActionKind, Question, Stop, Trajectory, Verdict
 from swirl.judging.verdicts import GOOD_BAD, YES_NO, parse
 from swirl.models.chat import Chat
 
@@ -142,14 +142,28 @@ class RationaleJudge(ABC):
         """The replies to each prompt, one per seed, at the judge's temperature or at `warmth` if that is higher."""
 
     def process_verdicts(self, trajectories: Sequence[Trajectory], questions: Mapping[str, str]) -> list[Verdict]:
-        """One verdict per step; `questions` maps id to text. The judge sees the conversation up to the step."""
-        steps = [(trajectory, step.index) for trajectory in trajectories for step in trajectory.steps]
-        shown = [step_prompt(self.prompts.process, questions[t.question_id], t, index) for t, index in steps]
-        judged = self.judge(shown, GOOD_BAD)
+        """One verdict per step; `questions` maps id to text. The judge sees the conversation up to the step.
+
+        A step that is cut is BAD without asking: half an action is not judged as if it were whole.
+        """
+        judged = self._judged(
+            trajectories, lambda t, k: step_prompt(self.prompts.process, questions[t.question_id], t, k)
+        )
         return [
-            Verdict(trajectory.id, index, said.good, said.score, said.rationale, self.name)
-            for (trajectory, index), said in zip(steps, judged, strict=True)
+            Verdict(trajectory.id, k, said.good, said.score, said.rationale, self.name)
+            for trajectory, row in zip(trajectories, judged, strict=True)
+            for k, said in enumerate(row)
         ]
+
+    def _judged(
+        self, trajectories: Sequence[Trajectory], prompt: Callable[[Trajectory, int], str]
+    ) -> list[list[Judgement]]:
+        """The judgement on each step, asked with `prompt` of a trajectory and a step's index unless the step is cut."""
+        whole = [[step.action.kind != ActionKind.CUT for step in trajectory.steps] for trajectory in trajectories]
+        pairs = zip(trajectories, whole, strict=True)
+        shown = [prompt(trajectory, k) for trajectory, row in pairs for k, asked in enumerate(row) if asked]
+        judged = iter(self.judge(shown, GOOD_BAD))
+        return [[next(judged) if asked else Judgement(False, 0.0, NOT_JUDGED) for asked in row] for row in whole]
 
     def outcome_verdicts(self, trajectories: Sequence[Trajectory], questions: Mapping[str, Question]) -> list[Verdict]:
         """One verdict per trajectory, against the golden answers; BAD, without asking, where there is no answer."""
@@ -174,14 +188,12 @@ class RationaleJudge(ABC):
         return [[_number(next(scores).score) for _ in comb.teeth] for comb in combs]
 
     def trajectory_scores(self, trajectories: Sequence[Trajectory]) -> list[list[float]]:
-        """R for every step of each trajectory; NaN where there is no verdict."""
-        steps = [(t, step.index) for t in trajectories for step in t.steps]
-        shown = [
-            reward_prompt(self.prompts.reward, readable(self._chat, t.state_ids(k)), t.steps[k].action.text)
-            for t, k in steps
-        ]
-        scores = iter(self.judge(shown, GOOD_BAD))
-        return [[_number(next(scores).score) for _ in trajectory.steps] for trajectory in trajectories]
+        """R for every step of each trajectory; NaN where there is no verdict, 0 for a step that is cut."""
+
+        def prompt(t: Trajectory, k: int) -> str:
+            return reward_prompt(self.prompts.reward, readable(self._chat, t.state_ids(k)), t.steps[k].action.text)
+
+        return [[_number(said.score) for said in row] for row in self._judged(trajectories, prompt)]
 
     def judge(self, prompts: Sequence[str], words: tuple[str, str]) -> list[Judgement]:
         """Combine `votes` replies to each prompt. Seeds depend on prompt and vote only, so order does not matter."""

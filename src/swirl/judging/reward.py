@@ -14,7 +14,7 @@ from swirl.comb.combs import Comb, group_by_budget, pack, split_teeth
 from swirl.comb.logprobs import final_logits
 from swirl.core.errors import ModelError
 from swirl.core.threads import spread
-from swirl.core.types import BAD, GOOD, Trajectory, Verdict
+from swirl.core.types import BAD, GOOD, NOT_JUDGED, ActionKind, Trajectory, Verdict
 from swirl.models.chat import Chat
 
 
@@ -58,18 +58,23 @@ class RewardModel:
         return self.read(judged)
 
     def trajectory_scores(self, trajectories: Sequence[Trajectory]) -> list[list[float]]:
-        """R for every step, one list per trajectory; packed, each trajectory's tokens are read only once."""
+        """R for every step, one list per trajectory; packed, each trajectory's tokens are read only once.
+
+        A step that is cut has 0: half an action is not judged as if it were whole.
+        """
         scores = iter(self.read([self.comb_of(trajectory) for trajectory in trajectories if trajectory.steps]))
-        return [next(scores) if trajectory.steps else [] for trajectory in trajectories]
+        rows = [next(scores) if trajectory.steps else [] for trajectory in trajectories]
+        cut = [[step.action.kind == ActionKind.CUT for step in trajectory.steps] for trajectory in trajectories]
+        return [[0.0 if half else r for half, r in zip(*pair, strict=True)] for pair in zip(cut, rows, strict=True)]
 
     def process_verdicts(self, trajectories: Sequence[Trajectory], questions: Mapping[str, str]) -> list[Verdict]:
         """One verdict per step; `questions` is not used, because the conversation contains the question."""
         verdicts = []
         for trajectory, scores in zip(trajectories, self.trajectory_scores(trajectories), strict=True):
-            verdicts += [
-                Verdict(trajectory.id, step.index, score >= self.threshold, score, "", self.name)
-                for step, score in zip(trajectory.steps, scores, strict=True)
-            ]
+            for step, score in zip(trajectory.steps, scores, strict=True):
+                cut = step.action.kind == ActionKind.CUT
+                good, why = not cut and score >= self.threshold, NOT_JUDGED if cut else ""
+                verdicts.append(Verdict(trajectory.id, step.index, good, score, why, self.name))
         return verdicts
 
     def comb_of(self, trajectory: Trajectory) -> Comb:

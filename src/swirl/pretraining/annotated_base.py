@@ -25,7 +25,7 @@ from swirl.pretraining.annotated_examples import Blend, drills, examples, fittin
 from swirl.pretraining.architectures import random_gemma2
 from swirl.pretraining.base_checkpoints import open_checkpoints
 from swirl.pretraining.training import Schedule, train, weighted_loss
-from swirl.rollout.reading import MALFORMED_REPLY
+from swirl.rollout.reading import CUT_REPLY, MALFORMED_REPLY
 from swirl.wiring.judge_prompts import judge_question
 from swirl.wiring.prompts import demonstration_prompts
 from swirl.wiring.questions import questions_of
@@ -49,7 +49,7 @@ def make(params: Params, layout: Layout) -> None:
     task = params.tasks[questions[0].task]
     prompt, judge = demonstration_prompts(params, layout).tasks[questions[0].task], judge_question(params, layout)
     shape, longest = settings.shape, params.rollout.max_action_tokens
-    fixed = [fill(prompt, "", task.max_steps), judge, MALFORMED_REPLY]
+    fixed = [fill(prompt, "", task.max_steps), judge, MALFORMED_REPLY, CUT_REPLY.format(tokens=longest)]
     tokenizer = tokenizer_of(solutions, fixed, shape.vocabulary, shape.context, shape.digits)
     chat = Chat(tokenizer)
     kept, known = (fitting(rows, chat, prompt, task.max_steps, longest, shape.context) for rows in (solutions, foreign))

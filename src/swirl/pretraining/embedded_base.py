@@ -30,7 +30,7 @@ from swirl.pretraining.embedded_examples import Demonstrator, Mixture, examples
 from swirl.pretraining.training import Schedule, train, weighted_loss
 from swirl.pretraining.word_tokenizer import build_tokenizer
 from swirl.rollout.engine import Attempt, Policy
-from swirl.rollout.reading import MALFORMED_REPLY
+from swirl.rollout.reading import CUT_REPLY, MALFORMED_REPLY
 from swirl.tools.search import NO_RESULT
 from swirl.wiring.attempts import attempts, roll_out_all
 from swirl.wiring.judge_prompts import judge_question
@@ -83,7 +83,8 @@ def _tokenizer(params: Params, layout: Layout, settings: EmbeddedBase) -> Any:
     source = demonstrator(params, layout, "pretrain", "tokenizer")
     flaws = Flaws(0.5, 0.3)
     texts = [*prompts.tasks.values(), prompts.closed_book, judge, f"{GOOD} {BAD}"]
-    texts += [MALFORMED_REPLY, NO_RESULT, "Repeat:"]
+    cut = CUT_REPLY.format(tokens=params.rollout.max_action_tokens)
+    texts += [MALFORMED_REPLY, cut, NO_RESULT, "Repeat:"]
     for _ in range(300):
         for drawn in (source.search(settings.hops, flaws), source.calculate(settings.steps, flaws)):
             texts.append(drawn.prompt)

@@ -28,15 +28,16 @@ def check(
     decode: Decode,
     max_steps: Mapping[str, int],
     max_malformed_rate: float,
+    max_cut_rate: float,
     max_tool_error_rate: float,
     max_failed_rate: float,
     min_benchmark_share: float,
 ) -> Report:
     """Validate `trajectories`, their `steps` and `observations` (as `tables.read_trajectories` gives them).
 
-    `max_steps` is the step limit by task. Limits are shares in [0, 1]: of malformed actions among all actions, of tool
-    errors among all tool calls, of trajectories that failed in the environment among all trajectories. Each benchmark
-    with training questions must have at least the share `min_benchmark_share` of all trajectories.
+    `max_steps` is the step limit by task. Limits are shares in [0, 1]: of malformed and of cut actions among all
+    actions, of tool errors among all tool calls, of trajectories that failed in the environment among all trajectories.
+    Each benchmark with training questions must have at least the share `min_benchmark_share` of all trajectories.
     """
     complete = [
         Table("trajectories", trajectories, ("row", "id"), expect.present(data_columns(trajectories))),
@@ -53,7 +54,7 @@ def check(
         share = f"every training benchmark has at least {min_benchmark_share:.1%} of the trajectories"
         tables = [
             Table("trajectories", whole, ("row", "id"), _on_trajectories(max_failed_rate)),
-            Table("steps", parts, _STEP, _on_steps(max_malformed_rate)),
+            Table("steps", parts, _STEP, _on_steps(max_malformed_rate, max_cut_rate)),
             Table("calls", calls.reset_index(drop=True), _STEP, _on_calls(max_tool_error_rate)),
             Table("mix", mix, ("benchmark",), [expect.between("share", min_benchmark_share, None, share)]),
         ]
@@ -76,7 +77,7 @@ def _on_trajectories(max_failed_rate: float) -> list[expect.Expectation]:
     ]
 
 
-def _on_steps(max_malformed_rate: float) -> list[expect.Expectation]:
+def _on_steps(max_malformed_rate: float, max_cut_rate: float) -> list[expect.Expectation]:
     return [
         expect.no_problem("token_ids_problem", "an action's token ids decode to its text"),
         expect.no_problem("logprobs_problem", "every token has one finite log-probability, 0 at most"),
@@ -84,6 +85,7 @@ def _on_steps(max_malformed_rate: float) -> list[expect.Expectation]:
         expect.rarely(
             "malformed", max_malformed_rate, f"at most {max_malformed_rate:.1%} of the actions are malformed"
         ),
+        expect.rarely("cut", max_cut_rate, f"at most {max_cut_rate:.1%} of the actions are cut off at their limit"),
     ]
 
 
@@ -147,7 +149,7 @@ def _ending_problem(stop: str, kinds: Sequence[str]) -> str | None:
 def _with_step_problems(
     steps: pd.DataFrame, observations: pd.DataFrame, decode: Decode, retokenised: Sequence[bool]
 ) -> pd.DataFrame:
-    """The steps with helper columns that say what is wrong with each, and which are malformed.
+    """The steps with helper columns that say what is wrong with each, and which are malformed or cut.
 
     `retokenised` is the flag of each trajectory, by row: where it is set, steps may lack log-probabilities.
     """
@@ -167,8 +169,8 @@ def _with_step_problems(
             _observation_problem(kind, texts, end) for kind, texts, end in zip(steps["kind"], seen, last, strict=True)
         ],
     }
-    malformed = steps["kind"] == ActionKind.MALFORMED.value
-    return steps.assign(malformed=malformed, **{k: pd.Series(v, dtype=object) for k, v in problems.items()})
+    malformed, cut = (steps["kind"] == kind.value for kind in (ActionKind.MALFORMED, ActionKind.CUT))
+    return steps.assign(malformed=malformed, cut=cut, **{k: pd.Series(v, dtype=object) for k, v in problems.items()})
 
 
 def _token_problem(ids: np.ndarray, text: str, decode: Decode) -> str | None:
@@ -210,6 +212,7 @@ def _statistics(
     statistics = {
         "steps_per_trajectory": len(steps) / len(trajectories),
         "malformed_rate": float(steps["malformed"].mean()),
+        "cut_rate": float(steps["cut"].mean()),
         "tool_error_rate": float(calls["error"].mean()) if len(calls) else 0.0,
         "failed_rate": float(trajectories["failed"].mean()),
         "retokenised_rate": float(trajectories["retokenised"].mean()),

@@ -26,6 +26,7 @@ class Look:
     kl: float
     steps: float
     malformed: float
+    """Share of the actions that do nothing: malformed or cut."""
     unjudged: float = 0.0
     """Share of the sampled actions without a verdict of the reward model; only KL trains the policy on these."""
 
@@ -41,7 +42,7 @@ def stop_reason(looks: list[Look], limits: Limits) -> str:
     if now.steps > limits.max_step_growth * start.steps:
         return f"steps a trajectory grew from {start.steps:.2f} to {now.steps:.2f}, above x {limits.max_step_growth}"
     if now.malformed > max(limits.max_malformed, start.malformed):
-        return f"{now.malformed:.1%} of actions are malformed, above {limits.max_malformed:.1%}"
+        return f"{now.malformed:.1%} of actions are malformed or cut, above {limits.max_malformed:.1%}"
     if now.unjudged > limits.max_unjudged:
         return f"the reward model gave no verdict on {now.unjudged:.1%} of the actions, above {limits.max_unjudged:.1%}"
     if now.reward is not None and now.reward < best - limits.max_reward_drop:

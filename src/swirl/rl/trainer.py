@@ -5,10 +5,11 @@ Paper: arXiv 2504.04736, section 3.2. No tool runs here and no golden label is r
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from swirl.comb.combs import Comb, group_by_budget, pack, split_teeth
 from swirl.comb.gradients import accumulate, recomputing
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+Ids = tuple[int, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Settings of step-wise RL's updates, in the units of params.yaml."""
@@ -51,6 +55,8 @@ class Settings:
     seed: int
     recompute: bool = False
     """Whether layers recompute their activations in the backward pass, to save memory."""
+    cut_actions: Literal["ignore", "penalise"] = "penalise"
+    """Sampled actions that are cut at `sampling.max_tokens`: left out of the gradient, or of reward 0; never judged."""
 
 
 class ActionScorer(Protocol):
@@ -131,24 +137,27 @@ class Trainer:
         self.drawn = [[next(states) for _ in range(size)] for size in sizes]
         unique = [list(dict.fromkeys(drawn.ids for drawn in of_state)) for of_state in actions]
         combs = _combs(mine, unique)
-        judged = self._rewards(combs, unique, actions)
+        cut = self._cut(mine, unique)
+        judged = self._rewards(combs, unique, actions, cut)
         # Every process gets all rewards (the baseline may be the batch's), and keeps its own states' advantages.
-        rewards = torch.cat(processes.merge(judged.split(sizes)))
+        rewards, halves = torch.cat(processes.merge(judged.split(sizes))).unbind(-1)
         rows = processes.mine(torch.arange(len(rewards)).split([len(group) for group in batch]))
         advantage = advantages(rewards, settings.estimator)[[int(row) for of_group in rows for row in of_group]]
-        weight, count = _weights(unique, actions, advantage)
+        left_out = cut if settings.cut_actions == "ignore" else [frozenset[Ids]() for _ in cut]
+        weight, count = _weights(unique, actions, advantage, left_out)
         statistics = self._gradients(combs, weight, count, float(rewards.numel()))
         norm = self._step(number)
         self.work = sum(processes.gather(self._work(mine, combs, actions)), Work())
         known = torch.stack([weight, count, *statistics]).split([len(comb.teeth) for comb in combs], 1)
         weight, count, logprob, kl, entropies, lengths = torch.cat(processes.merge(known), 1)
-        drawn = float(count.sum())
+        drawn = max(1.0, float(count.sum()))
         # A reward of NaN means that there was no verdict.
         return {
             "reward": float(rewards.nanmean()),
-            "unjudged": float(rewards.isnan().float().mean()),
+            "unjudged": float((rewards.isnan() & (halves == 0)).float().mean()),
+            "cut": float(halves.mean()),
             "kl": float((kl * count).sum()) / drawn,
-            "entropy": float((entropies * count).sum() / (lengths * count).sum()),
+            "entropy": float((entropies * count).sum() / (lengths * count).sum().clamp_min(1)),
             "action_tokens": float((lengths * count).sum()) / drawn,
             "different_actions": len(count) / len(rewards),
             "loss": float((settings.kl_coefficient * kl * count - weight * logprob).sum()) / drawn,
@@ -189,14 +198,31 @@ class Trainer:
     def _reader(self, group: list[SubTrajectory]) -> Reader:
         return Reader(self.policy.chat, self._tags_of(group[0].question_id))
 
-    def _rewards(self, combs: Sequence[Comb], unique: Sequence[list[Any]], actions: Sequence[list[Sampled]]) -> Tensor:
-        """R of each sampled action, (states, G)."""
+    def _cut(self, batch: Sequence[list[SubTrajectory]], unique: Sequence[list[Ids]]) -> list[frozenset[Ids]]:
+        """Of each state, the actions that are cut."""
+        readers = [self._reader(group) for group in batch for _ in group]
+        return [frozenset(filter(one.cut, of_state)) for one, of_state in zip(readers, unique, strict=True)]
+
+    def _rewards(
+        self,
+        combs: Sequence[Comb],
+        unique: Sequence[list[Ids]],
+        actions: Sequence[list[Sampled]],
+        cut: Sequence[frozenset[Ids]],
+    ) -> Tensor:
+        """R of each sampled action, and 1 if it is cut, else 0: (states, G, 2). One that is cut is not judged."""
         import torch
 
-        scores = iter([score for comb in self.reward_model.scores(combs) for score in comb])
-        tables = [{ids: next(scores) for ids in of_state} for of_state in unique]
-        rows = [[table[d.ids] for d in drawn] for table, drawn in zip(tables, actions, strict=True)]
-        return torch.tensor(rows).view(len(rows), self.settings.samples)
+        whole = iter([ids not in halves for halves, of_state in zip(cut, unique, strict=True) for ids in of_state])
+        kept = [(comb.trunk, [(tooth.sees, tooth.ids) for tooth in comb.teeth if next(whole)]) for comb in combs]
+        shown = [pack(trunk, teeth) for trunk, teeth in kept if teeth]
+        scores = iter([score for comb in self.reward_model.scores(shown) for score in comb])
+        without = 0.0 if self.settings.cut_actions == "penalise" else math.nan
+        rows = []
+        for of_state, halves, drawn in zip(unique, cut, actions, strict=True):
+            table = {ids: without if ids in halves else next(scores) for ids in of_state}
+            rows.append([(table[one.ids], float(one.ids in halves)) for one in drawn])
+        return torch.tensor(rows).view(len(rows), self.settings.samples, 2)
 
     def _gradients(self, combs: Sequence[Comb], weight: Tensor, count: Tensor, drawn: float) -> list[Tensor]:
         """Set the policy's gradients; `weight` is each tooth's summed advantage and `count` how often it was drawn.
@@ -289,19 +315,25 @@ def _combs(batch: Sequence[list[SubTrajectory]], unique: Sequence[list[tuple[int
 
 
 def _weights(
-    unique: Sequence[list[tuple[int, ...]]], actions: Sequence[list[Sampled]], advantage: Tensor
+    unique: Sequence[list[Ids]],
+    actions: Sequence[list[Sampled]],
+    advantage: Tensor,
+    left_out: Sequence[frozenset[Ids]],
 ) -> tuple[Tensor, Tensor]:
-    """For every tooth, the summed advantages and the number of the draws that gave it; (teeth,) each."""
+    """For every tooth, the summed advantages and the number of the draws that gave it; (teeth,) each.
+
+    Both are 0 for the actions of a state that are `left_out`.
+    """
     import torch
 
     weights: list[float] = []
     counts: list[int] = []
-    for of_state, drawn, row in zip(unique, actions, advantage.tolist(), strict=True):
+    for of_state, drawn, row, out in zip(unique, actions, advantage.tolist(), left_out, strict=True):
         totals = dict.fromkeys(of_state, 0.0)
         for action, value in zip(drawn, row, strict=True):
             totals[action.ids] += value
         weights += totals.values()
-        counts += [sum(action.ids == ids for action in drawn) for ids in of_state]
+        counts += [0 if ids in out else sum(action.ids == ids for action in drawn) for ids in of_state]
     return torch.tensor(weights), torch.tensor(counts, dtype=torch.float32)
 
 

@@ -77,7 +77,7 @@ class _Flight:
     rejoins: int = 0
     """The tick at which the observation is read."""
     steps: list[Step] = field(default_factory=list)
-    malformed_in_a_row: int = 0
+    faulty_in_a_row: int = 0
     stop: Stop | None = None
 
 
@@ -96,8 +96,8 @@ def roll_out(
     sample m on question q draws from the seed derived from (`seed`, q, m, k) alone, and which conversations share a
     forward pass depends on token counts, never on how long a tool took, so the same call gives the same bytes. An
     action ends with its end of turn; after a whole call or answer, any other token that is drawn is dropped. A
-    trajectory ends as MALFORMED after `max_malformed` malformed actions in a row (0: never), and as CONTEXT_FULL when
-    another action might not fit. `done(1)` is called after each trajectory.
+    trajectory ends as MALFORMED after `max_malformed` malformed or cut actions in a row (0: never), and as CONTEXT_FULL
+    when another action might not fit. `done(1)` is called after each trajectory.
     """
     with ThreadPoolExecutor(TOOL_THREADS) as tools:
         return _Engine(policy, sampling, seed, max_malformed, tools).run(attempts, in_flight, done)
@@ -188,7 +188,7 @@ class _Engine:
         flight.rejoins = self._tick + 1 + TOOL_TICKS
         if action.kind == ActionKind.ANSWER:
             self._complete(flight, None)
-        elif reply := reply_to(action):
+        elif reply := reply_to(action, len(flight.ids)):
             flight.reply = Future()
             flight.reply.set_result(reply)
         else:
@@ -199,8 +199,7 @@ class _Engine:
         chat, action = self._policy.chat, flight.action
         assert action is not None
         turn = chat.turn(seen.text, flight.ids[-1] in chat.end_ids) if seen else ()
-        malformed = action.kind == ActionKind.MALFORMED
-        flight.malformed_in_a_row = flight.malformed_in_a_row + 1 if malformed else 0
+        flight.faulty_in_a_row = flight.faulty_in_a_row + 1 if action.faulty else 0
         flight.length += len(flight.ids) + len(turn)
         step = Step(
             index=len(flight.steps),
@@ -216,7 +215,7 @@ class _Engine:
             flight.stop = Stop.ANSWERED
         elif len(flight.steps) >= flight.attempt.max_steps:
             flight.stop = Stop.STEP_LIMIT
-        elif malformed and flight.malformed_in_a_row == self._max_malformed:
+        elif action.faulty and flight.faulty_in_a_row == self._max_malformed:
             flight.stop = Stop.MALFORMED
         else:
             self._go_on(flight, (*flight.left, *turn))

@@ -17,6 +17,9 @@ from swirl.tools.base import Tool
 MALFORMED_REPLY = "error: give one call or one answer"
 """The observation after an action that is neither one call nor one answer."""
 
+CUT_REPLY = "error: your turn was cut off after {tokens} tokens: be brief, and give one call or one answer"
+"""The observation after an action that was cut off at the longest length."""
+
 
 @dataclass(frozen=True, slots=True)
 class Reader:
@@ -60,8 +63,11 @@ class Reader:
         return ids[-1] not in self.chat.end_ids and self._end(self.chat.so_far(ids)) is None
 
     def read(self, ids: tuple[int, ...]) -> Action:
-        """The action of these tokens, which stop where it ended."""
-        return parse(self.chat.text(ids), self.tags)
+        """The action of these tokens, which stop where it ended or was cut off."""
+        action = parse(self.chat.text(ids), self.tags)
+        if action.kind == ActionKind.MALFORMED and self.cut(ids):
+            return Action(ActionKind.CUT, action.text, "")
+        return action
 
     def _end(self, text: str) -> int | None:
         return end_of_action(text, self.tags)
@@ -72,8 +78,10 @@ def tags_of(tools: Mapping[str, Tool]) -> dict[str, str]:
     return {tool.tag: kind for kind, tool in tools.items()}
 
 
-def reply_to(action: Action) -> Observation | None:
-    """What an action that calls no tool is answered with; None for a call and for an answer."""
+def reply_to(action: Action, tokens: int) -> Observation | None:
+    """What an action of `tokens` tokens that calls no tool is answered with; None for a call and for an answer."""
     if action.kind == ActionKind.MALFORMED:
         return Observation(MALFORMED_REPLY, error=False)
+    if action.kind == ActionKind.CUT:
+        return Observation(CUT_REPLY.format(tokens=tokens), error=False)
     return None

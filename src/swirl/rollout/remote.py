@@ -106,16 +106,15 @@ class _Attempt:
         )
 
     def _act_until_end(self) -> Stop:
-        malformed_in_a_row = 0
+        faulty_in_a_row = 0
         while len(self._ids) + self._sampling.max_tokens <= self._policy.context:
             step = self._step()
-            malformed = step.action.kind == ActionKind.MALFORMED
-            malformed_in_a_row = malformed_in_a_row + 1 if malformed else 0
+            faulty_in_a_row = faulty_in_a_row + 1 if step.action.faulty else 0
             if step.action.kind == ActionKind.ANSWER:
                 return Stop.ANSWERED
             if len(self._steps) >= self._attempt.max_steps:
                 return Stop.STEP_LIMIT
-            if malformed and malformed_in_a_row == self._max_malformed:
+            if step.action.faulty and faulty_in_a_row == self._max_malformed:
                 return Stop.MALFORMED
         return Stop.CONTEXT_FULL
 
@@ -125,7 +124,7 @@ class _Attempt:
         ask = self._ask()
         ids, logprobs = self._tokens(ask, self._policy.client.complete(ask))
         action = self._reader.read(ids)
-        seen = reply_to(action)
+        seen = reply_to(action, len(ids))
         if action.kind in tools:
             seen = observe(tools[action.kind], action.payload)
         step = Step(

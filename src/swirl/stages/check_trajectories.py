@@ -29,6 +29,7 @@ def run(params: Params, layout: Layout) -> None:
         decode=_decoder(layout.model("base")),
         max_steps={name: task.max_steps for name, task in params.tasks.items()},
         max_malformed_rate=limits.max_malformed_rate,
+        max_cut_rate=limits.max_cut_rate,
         max_tool_error_rate=limits.max_tool_error_rate,
         max_failed_rate=limits.max_failed_rate,
         min_benchmark_share=limits.min_benchmark_share,

@@ -16,7 +16,7 @@ from swirl.core.layout import Layout
 from swirl.core.records import save, save_json, to_dict
 from swirl.core.seeds import derive
 from swirl.core.threads import spread
-from swirl.core.types import Prediction, Question, Score, Trajectory, Verdict
+from swirl.core.types import ActionKind, Prediction, Question, Score, Trajectory, Verdict
 from swirl.evaluation.scoring import predict, score
 from swirl.judging.rationale import RationaleJudge
 from swirl.models.skipped import why_skipped
@@ -70,7 +70,7 @@ def run(params: Params, layout: Layout, item: str) -> None:
                 made, verdicts = trajectories, judged
     for one in {one for one in (judge, grader) if isinstance(one, RationaleJudge)}:
         one.check_failures(params.check_steps.max_null_rate, one.asked)
-    metrics = {**_metrics(scores, predictions), **by_hops(predictions, table)}
+    metrics = {**_metrics(scores, predictions), **by_hops(predictions, table), **cut_rates(made)}
     if ungraded:
         print(f"evaluate: no verdict of the grader on {ungraded} answers, which are compared as text")
     if grader:
@@ -165,6 +165,15 @@ def by_hops(predictions: list[Prediction], questions: Mapping[str, Question]) ->
             metrics |= {f"{name}.hops_{hops}.accuracy": value for hops, value in parts.items()}
             metrics[f"{name}.mean_of_hops.accuracy"] = sum(parts.values()) / len(parts)
     return metrics
+
+
+def cut_rates(made: Sequence[Trajectory]) -> dict[str, float]:
+    """The share of actions that are cut, by benchmark, with tools."""
+    kinds: dict[str, list[bool]] = {}
+    for trajectory in made:
+        cut = [step.action.kind == ActionKind.CUT for step in trajectory.steps]
+        kinds.setdefault(trajectory.benchmark, []).extend(cut)
+    return {f"{name}.cut_rate": sum(cut) / max(1, len(cut)) for name, cut in kinds.items()}
 
 
 def _metrics(scores: list[Score], predictions: list[Prediction]) -> dict[str, float]:

@@ -63,6 +63,7 @@ def summary(trajectories: list[Trajectory]) -> dict[str, float]:
         "steps_per_trajectory": len(steps) / max(1, len(trajectories)),
         "tokens_per_action": sum(len(step.token_ids) for step in steps) / max(1, len(steps)),
         "malformed_rate": kinds[ActionKind.MALFORMED] / max(1, len(steps)),
+        "cut_rate": kinds[ActionKind.CUT] / max(1, len(steps)),
         "tool_error_rate": sum(step.tool_error for step in steps) / max(1, len(steps)),
         **{f"stop.{stop}": stops[stop] / max(1, len(trajectories)) for stop in Stop},
     }

@@ -128,6 +128,7 @@ def train_swirl(
         params.runtime.workers,
         seed,
         params.train.gradient_checkpointing,
+        settings.cut_actions,
     )
     trainer = Trainer(policy, reference, judge, options, processes, _tags(params, layout))
     batches = state_batches(groups, settings.states, seed)
@@ -190,7 +191,7 @@ def _looks(series: Series) -> list[Look]:
             row.get("development.reward"),
             row["recent_kl"],
             row["development.steps"],
-            row["development.malformed"],
+            row["development.malformed"] + row["development.cut"],
             row["recent_unjudged"],
         )
         for row in series

@@ -140,18 +140,18 @@ def table_of(samples: Sequence[Sample]) -> str:
 def _span(step: Step, starts: int, ends: int, verdict: Verdict | None) -> dict[str, Any]:
     """One step as a span: the whole action, the tool calls in it, the observations, and the judge's verdict."""
     kind = step.action.kind
-    calls = kind not in (ActionKind.ANSWER, ActionKind.MALFORMED)
+    calls = kind != ActionKind.ANSWER and not step.action.faulty
     asked = {
         "tool": ", ".join(action.kind for action in step.actions),
         "call": "\n".join(action.payload for action in step.actions),
     }
-    failed = "malformed action" if kind == ActionKind.MALFORMED else "the tool answered with an error"
+    failed = f"{kind} action" if step.action.faulty else "the tool answered with an error"
     return {
         "name": f"step {step.index}: {kind}",
         "type": "TOOL" if calls else "LLM",
         "start": starts,
         "end": ends,
-        "failed": failed if step.tool_error or kind == ActionKind.MALFORMED else "",
+        "failed": failed if step.tool_error or step.action.faulty else "",
         "inputs": {"action": step.action.text, **(asked if calls else {})},
         "outputs": {"observation": step.observation} if step.observation else {"answer": step.action.payload},
         "verdict": _verdict(verdict),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 
 from swirl.benchmarks.oracle import label_steps, label_trajectory
@@ -41,11 +42,12 @@ class Development:
         steps = [step for trajectory in made for step in trajectory.steps]
         if not steps:
             return {}
-        malformed = sum(step.action.kind == ActionKind.MALFORMED for step in steps)
+        kinds = Counter(step.action.kind for step in steps)
         return {
             **({"development.reward": sum(scores) / len(scores)} if scores else {}),
             "development.steps": len(steps) / len(made),
-            "development.malformed": malformed / len(steps),
+            "development.malformed": kinds[ActionKind.MALFORMED] / len(steps),
+            "development.cut": kinds[ActionKind.CUT] / len(steps),
             **(self._golden(made, judged) if self._processes.main else {}),  # only the main process logs
         }
 
