@@ -180,6 +180,8 @@ March 7 | 7
 5. Paris | 5
 12 mi southeast of Rome | 12
 10 apples | 10 pears
+5 km | 5 km²
+5 km³ | 5 km²
 10 | 10 apples
 42 euros | 42 dollars
 10 apples and 2 pears | 10

@@ -78,7 +78,7 @@ _NUMBER = re.compile(
     rf"(?: ?(?:[%¢{SIGNS}]|per ?cent\b))?"
 )
 _UNIT = re.compile(r" */?\(?(?:[^\W\d_]|[°'\"])(?:[^\W\d_]|[-°'\"./() ]|\^[23])*")
-_WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*|[°'\"]")
+_WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*(?:\^[23])?|[°'\"]")
 _EMPHASIS = re.compile(r"(?<![\w*])(\*{1,3}|_{1,3}|`{1,3}|~~|\$\$)(?=\S)(.+?)(?<=\S)\1(?![\w*])")
 _WRAPPED = re.compile(r"\\boxed\{(.+)\}|\\\((.+)\\\)|\"(.+)\"|'(.+)'")
 _INTRODUCTION = re.compile(r"(?:(?:the )?(?:final )?answer(?: is)?:?|=) *(?=\S)", re.IGNORECASE)
