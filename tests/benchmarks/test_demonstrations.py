@@ -229,11 +229,25 @@ def test_flaws_come_from_the_generator_alone() -> None:
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3])
-def test_the_step_limit_ends_a_demonstration_without_an_answer(steps: int) -> None:
+def test_the_last_action_that_there_may_be_is_an_answer(steps: int) -> None:
+    """So that a demonstration makes no more calls than its prompt allows, one less than there are actions."""
     chain = make_world("train", 0.5, random.Random(0)).draw_chain(4, random.Random(0))
-    assert len(search_demonstration(chain, SEARCH, SOUND, steps, random.Random(0))) == steps
+    turns = search_demonstration(chain, SEARCH, SOUND, steps, random.Random(0))
+    assert [action.kind for action in actions(turns)] == [*["search"] * (steps - 1), "answer"]
     turns = math_demonstration(BOXES, CALCULATE, SOUND, steps, random.Random(0))
-    assert [action.kind for action in actions(turns)] == ["calculate"] * steps
+    assert [action.kind for action in actions(turns)] == [*["calculate"] * (steps - 1), "answer"]
+    assert actions(turns)[-1].payload == {1: "4", 2: "7", 3: "7"}[steps]  # 4, then 4 + 3; the 10 of boxes is no result
+
+
+def test_flawed_demonstrations_make_no_more_calls_than_their_prompt_allows() -> None:
+    for seed in range(300):
+        rng = random.Random(seed)
+        for turns in (
+            search_demonstration(SPOUSE, SEARCH, Flaws(0.3, 0.8), 3, rng),
+            math_demonstration(BOXES, CALCULATE, Flaws(0.3, 0.8), 3, rng),
+        ):
+            assert len(turns) <= 3
+            assert sum(action.kind in ("search", "calculate") for action in actions(turns)) <= 2
 
 
 def test_flawed_demonstrations_respect_the_step_limit_and_their_format() -> None:

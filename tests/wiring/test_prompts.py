@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from tests import taught
 
 ROOT = Path(__file__).parents[2]
 OWN = str(ROOT / "examples/own-task/preset.yaml")
+SHIPPED = [*sorted((ROOT / "src/swirl/prompts").glob("[pr]*/*.txt")), ROOT / "examples/own-task/prompts/staff.txt"]
 HOSTILE = "first\r\nline\u2028{question} {steps} {tools} \ud800"
 
 
@@ -45,13 +47,23 @@ class Told:
 @pytest.mark.parametrize("path", sorted((ROOT / "src/swirl/prompts").glob("[pr]*/*.txt")), ids=str)
 def test_the_built_in_prompts_have_no_tools_to_fill(path: Path) -> None:
     prompt = path.read_text(encoding="utf-8")
-    text = fill(prompt, "Who {steps}?", 5, "<a> ... </a>: x")
-    assert text == prompt.replace("{steps}", "5").replace("{question}", "Who {steps}?")
+    text = fill(prompt, "Who {calls}?", 5, "<a> ... </a>: x")
+    assert text == prompt.replace("{calls}", "4").replace("{question}", "Who {calls}?")
+    assert "{steps}" not in text  # a limit on calls that names the number of actions promises one too many
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=str)
+def test_a_prompt_names_the_calls_that_there_may_be(path: Path) -> None:
+    """With 5 actions, the last of which must be the answer, 4 results are read."""
+    shown = fill(path.read_text(encoding="utf-8"), "Who?", 5)
+    assert path.name == "closed_book.txt" or re.search(r"\b4 (searches|calculations|times|calls)\b", shown)
+    assert not re.search(r"\b5\b", shown)
 
 
 def test_nothing_is_filled_inside_what_was_filled_in() -> None:
-    text = fill("{tools}|{steps}|{question}|{other}", "{tools} {steps} {question}", 3, "{question} {tools} {steps}")
-    assert text == "{question} {tools} {steps}|3|{tools} {steps} {question}|{other}"
+    text = fill("{tools}|{steps}|{calls}|{question}|{other}", "{tools} {calls} {question}", 3, "{question} {tools}")
+    assert text == "{question} {tools}|3|2|{tools} {calls} {question}|{other}"
+    assert (fill("{calls}", "", 1), fill("{calls}", "", 0)) == ("0", "0")
 
 
 def test_a_tool_is_listed_in_the_form_that_is_read_as_its_call() -> None:

@@ -26,7 +26,7 @@ class Prompts(Section):
     """Folders of prompt files."""
 
     policy: str = Field(
-        description="TASK.txt of every task, and closed_book.txt; {question}, {calls}, {steps} and {tools} are filled in"
+        description="TASK.txt for every task, and closed_book.txt; {question}, {calls}, {steps}, {tools} are filled in"
     )
     judge: str = Field(description="verdict.txt: the turn that asks a local judge for GOOD or BAD")
 

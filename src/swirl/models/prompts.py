@@ -9,12 +9,12 @@ from pathlib import Path
 
 from swirl.core.errors import DataError
 
-_PLACE = re.compile(r"\{(question|steps|tools)\}")
+_PLACE = re.compile(r"\{(question|steps|calls|tools)\}")
 
 
 @dataclass(frozen=True, slots=True)
 class Prompts:
-    """Templates of the user's first turn, with `{question}`, `{steps}` and, optionally, `{tools}`."""
+    """Templates of the user's first turn, with `{question}` and, optionally, `{calls}`, `{steps}` and `{tools}`."""
 
     tasks: Mapping[str, str]
     """Task -> template."""
@@ -31,9 +31,10 @@ def read_prompt(path: Path) -> str:
 
 
 def fill(prompt: str, question: str, steps: int, tools: str = "") -> str:
-    """Fill in a prompt's `{question}`, `{steps}` and `{tools}`; any other brace stays as it is.
+    """Fill in a prompt's `{question}`, `{steps}`, `{calls}` and `{tools}`; any other brace stays as it is.
 
-    All are filled in at once, so that a placeholder inside a question or a tool's description stays as it is, too.
+    `steps` is the number of actions that there may be. The last one must be the answer, so `{calls}` is one less. All
+    are filled in at once, so that a placeholder inside a question or a tool's description stays as it is, too.
     """
-    values = {"question": question, "steps": str(steps), "tools": tools}
+    values = {"question": question, "steps": str(steps), "calls": str(max(0, steps - 1)), "tools": tools}
     return _PLACE.sub(lambda match: values[match[1]], prompt)

@@ -56,7 +56,7 @@ def observe(payload: str, result: str) -> str:
 
 
 def search_demonstration(chain: Chain, search: Tool, flaws: Flaws, steps: int, rng: random.Random) -> list[Turn]:
-    """Answer a chain by searching, one hop per step, in at most `steps` actions."""
+    """Answer a chain by searching, one hop per step, in at most `steps` actions, the last of which is no search."""
     turns: list[Turn] = []
     subject, hop, said, last_query = chain.start, 0, "", ""
     hops = len(chain.relations)
@@ -72,7 +72,7 @@ def search_demonstration(chain: Chain, search: Tool, flaws: Flaws, steps: int, r
         if slip == "malformed":
             turns.append(Turn(f"{said}Next", MALFORMED))
             continue
-        if hop >= hops or (slip == "page" and turns):
+        if hop >= hops or len(turns) == steps - 1 or (slip == "page" and turns):
             answer = _another_value(turns, subject, rng) if slip == "page" else subject
             turns.append(Turn(f"{said}Done: {render(ActionKind.ANSWER, answer)}", ""))
             return turns
@@ -108,18 +108,21 @@ def recall_demonstration(chain: Chain) -> list[Turn]:
 def math_demonstration(problem: Problem, calculate: Tool, flaws: Flaws, steps: int, rng: random.Random) -> list[Turn]:
     """Solve a word problem by calculating, one operation per step, in at most `steps` actions.
 
-    A thought gives the last result in the problem's own words, then repeats the problem's next sentence.
+    The last of them is no calculation: where more would follow, it is an answer with what is known by then. A thought
+    gives the last result in the problem's own words, then repeats the problem's next sentence.
     """
     turns: list[Turn] = []
+    answers: list[Turn] = []
+    """In place of each turn, the answer that could be given there."""
     value, last = str(problem.start), ""
     said = f"It is {problem.opening}."
     for move in problem.moves:
         for number, template in enumerate(_calls(move, flaws, rng)):
             expression = template.format(value=value, last=last or value)
+            answer = Turn(f"{said} Done: {render(ActionKind.ANSWER, value)}", "")
             slip = rng.choice(_MATH_SLIPS) if rng.random() < flaws.anywhere else ""
             if slip == "answer" and turns:
-                turns.append(Turn(f"{said} Done: {render(ActionKind.ANSWER, value)}", ""))
-                return turns[:steps]
+                return _within(steps, [*turns, answer], [*answers, answer])
             if slip == "skip":
                 continue
             if slip == "malformed":
@@ -132,11 +135,17 @@ def math_demonstration(problem: Problem, calculate: Tool, flaws: Flaws, steps: i
             last = calculate(expression)
             call = render(ActionKind.CALCULATE, expression)
             turns.append(Turn(f"{said} {cue}: {call}", observe(expression, last)))
+            answers += [answer] * (len(turns) - len(answers))
             done = "{value}" in template
             value = last if done else value
             said = f"It is {last} {'after' if done else 'in'} {' '.join(move.cue.split()[-2:])}."
-    turns.append(Turn(f"{said} Done: {render(ActionKind.ANSWER, value)}", ""))
-    return turns[:steps]
+    answer = Turn(f"{said} Done: {render(ActionKind.ANSWER, value)}", "")
+    return _within(steps, [*turns, answer], [*answers, answer])
+
+
+def _within(steps: int, turns: list[Turn], answers: list[Turn]) -> list[Turn]:
+    """The turns, or if they are more than `steps`, the first ones and the answer of that place."""
+    return turns if len(turns) <= steps else [*turns[: steps - 1], answers[steps - 1]]
 
 
 def _calls(move: Move, flaws: Flaws, rng: random.Random) -> tuple[str, ...]:
