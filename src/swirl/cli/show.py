@@ -19,13 +19,13 @@ def show(trajectory_id: str, layout: Layout, model: str | None = None) -> str:
     from swirl.core import records
 
     trajectory, path = _find(trajectory_id, layout, model)
-    questions = records.load(Question, layout.questions) if layout.questions.exists() else []
-    question = next((q for q in questions if q.id == trajectory.question_id), None)
+    asked = [trajectory.question_id]
+    questions = records.pick(Question, layout.questions, "id", asked) if layout.questions.exists() else []
+    question = questions[0] if questions else None
     verdicts: dict[int, Verdict] = {}
     of_steps = layout.verdicts if path == layout.trajectories else layout.prediction_verdicts(path.parent.name)
     if of_steps.exists():
-        judged = records.load(Verdict, of_steps)
-        verdicts = {v.step: v for v in judged if v.trajectory_id == trajectory_id}
+        verdicts = {v.step: v for v in records.pick(Verdict, of_steps, "trajectory_id", [trajectory_id])}
     lines = [f"trajectory  {trajectory.id}  ({path.relative_to(layout.root)})"]
     lines.append(f"benchmark   {trajectory.benchmark}, model {trajectory.model}, sample {trajectory.sample}")
     if question is not None:
