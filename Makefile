@@ -1,9 +1,11 @@
 # make demo    sets up .venv, runs the whole pipeline (dvc repro), prints the results
 # make test    sets up .venv, runs the fast tests
-# make check   lint, formatting, types, import rules, all tests
+# make check   lint, formatting, types, import rules, the fast and the slow tests
+# make test-slow  the tests that continuous integration does not need on every change
 # make smoke   the whole pipeline at its smallest (presets/smoke.yaml), in a temporary copy
 # make smoke-prefect  the same, then once more as a scheduled Prefect run
-# make mlflow  MLflow's pages about the runs so far, at http://127.0.0.1:5000
+# make mlflow  MLflow's pages about the runs so far, at http://127.0.0.1:5000; MLFLOW_PORT=5001: at another port
+# make TORCH=cpu|cuda|skip ...  chooses the build of torch; .ci/install says how it is chosen otherwise
 # make prefect  a Prefect server at http://127.0.0.1:4200, a worker and the deployments of prefect.yaml, until Ctrl-C
 # make prefect-demo  deploys the pipeline and runs it once; starts a server of its own when none is running
 # make clean   removes caches and the pipeline's intermediate state; keeps .venv, the data and the runs
@@ -29,7 +31,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export OMP_WAIT_POLICY := PASSIVE
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: again repository demo test check lint smoke smoke-prefect mlflow prefect prefect-demo clean venv
+.PHONY: again repository demo test test-slow check lint smoke smoke-prefect mlflow prefect prefect-demo clean venv
 .DEFAULT_GOAL := demo
 
 venv: $(VENV)/.installed
@@ -59,7 +61,10 @@ demo: repository venv
 	@echo "Plots:                    reports/index.html, or: source $(VENV)/bin/activate && dvc plots show"
 
 test: repository venv
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow and not rare"
+
+test-slow: repository venv
+	$(PYTEST) -m rare
 
 lint: repository venv
 	ruff check .
@@ -68,7 +73,7 @@ lint: repository venv
 	lint-imports
 
 check: lint
-	$(PYTEST)
+	$(PYTEST) -m "not rare"
 
 smoke: repository venv
 	python -m tests.smoke
