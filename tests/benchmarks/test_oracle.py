@@ -88,6 +88,21 @@ def test_calculations(actions: list[Action], labels: list[bool]) -> None:
     assert label_steps(SUM, actions) == labels
 
 
+def test_a_thought_is_good_unless_it_follows_another() -> None:
+    thought = Action("think", "It is Ada Drake.", "")
+    assert label_steps(CHAIN, [thought, FIRST, thought, thought, SECOND, RIGHT]) == [
+        True,
+        True,
+        True,
+        False,
+        True,
+        True,
+    ]
+    annotated = Derivation("q", "annotated", ("4+3",), ("7",))
+    done = [calculate("4 + 3"), thought, thought, answer("7")]
+    assert label_steps(annotated, done) == [True, True, False, True]
+
+
 def test_subtraction_and_division_do_not_commute() -> None:
     assert not same_call("calculate", "3 - 4", "4 - 3")
     assert not same_call("calculate", "2 / 4", "4 / 2")

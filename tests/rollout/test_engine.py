@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import time
 from types import SimpleNamespace
@@ -163,6 +164,31 @@ def test_what_is_malformed_but_ended_is_not_cut_and_both_in_a_row_end_it() -> No
     assert [step.action.kind for step in made.steps] == ["cut", "malformed"]
     assert len(made.steps[1].token_ids) == SAMPLING.max_tokens  # the last of which is the end of turn
     assert made.stop is Stop.MALFORMED
+
+
+def thinker(name: str, max_steps: int = 5) -> Attempt:
+    return dataclasses.replace(attempt(name, max_steps), thoughts=True)
+
+
+def test_a_thought_alone_is_a_step_where_that_is_allowed() -> None:
+    """Two in a row end nothing; each counts towards the limit; an unclosed tag and an empty turn stay malformed."""
+    script: dict[str, list[str | tuple[int, ...]]] = {"what": ["Ada is what", "Oslo", FIND, SAY]}
+    (made,) = run(script, [thinker("what")])
+    check_tokens(made)
+    assert [(step.action.kind, step.action.payload) for step in made.steps] == [
+        ("think", ""), ("think", ""), ("search", "Ada born"), ("answer", "Oslo")
+    ]  # fmt: skip
+    assert [step.observation for step in made.steps[:2]] == ["go on", "go on"]
+    assert CHAT.tokenizer.decode(made.steps[0].observation_ids) == "<|user|> go on <|end|> <|model|>"
+    assert not any(step.tool_error for step in made.steps)
+    (short,) = run(script, [thinker("what", max_steps=2)])
+    assert (short.stop, len(short.steps)) == (Stop.STEP_LIMIT, 2)
+    (refused,) = run(script)
+    assert ([step.action.kind for step in refused.steps], refused.stop) == (["malformed"] * 2, Stop.MALFORMED)
+    (broken,) = run({"what": ["<search_query> Ada", "", SAY]}, [thinker("what")])
+    assert ([step.action.kind for step in broken.steps], broken.stop) == (["malformed"] * 2, Stop.MALFORMED)
+    (cut,) = run({"what": ["what " * 40, SAY]}, [thinker("what")])
+    assert [step.action.kind for step in cut.steps] == ["cut", "answer"]
 
 
 def test_malformed_never_ends_it_at_limit_0() -> None:

@@ -269,6 +269,16 @@ def test_odd_endings_of_an_action() -> None:
     assert (made.stop, made.steps[0].token_ids) == (Stop.MALFORMED, (CHAT.end_id,))
 
 
+@pytest.mark.parametrize("api", ["completions", "chat"])
+def test_a_thought_alone_is_a_step_at_a_server_too(api: Any) -> None:
+    thought = replace(taught.attempts()[0], thoughts=True)
+    replies = exact("Rome"), exact("Rome is born"), exact(SAY)
+    with scripted(*replies) as server, Client(Endpoint(server.url, "m", api)) as client:
+        (made,) = roll_out_remote(RemotePolicy("m", client, CHAT, CONTEXT), [thought], GREEDY, 7, 2, 1)
+    assert [step.action.kind for step in made.steps] == ["think", "think", "answer"]
+    assert [step.observation for step in made.steps] == ["go on", "go on", ""]
+
+
 INVENTED = f"{FIND} -> Ada was born in Rome."
 
 

@@ -73,9 +73,9 @@ def without_logprobs(made: Trajectory) -> Trajectory:
 def test_a_question_is_told_step_by_step(agent: Agent) -> None:
     *steps, last = told(agent, asked.QUESTION)
     assert steps == [
-        Acted(0, "", "search", "Ada born"),
+        Acted(0, "", "search", "Ada born", "search"),
         Observed(0, "Ada was born in Oslo.", False),
-        Acted(1, "", "", "Oslo"),
+        Acted(1, "", "", "Oslo", "answer"),
     ]
     assert isinstance(last, Ended)
     assert (last.trajectory.answer, last.trajectory.stop) == ("Oslo", Stop.ANSWERED)
@@ -134,7 +134,7 @@ def test_an_action_is_told_while_its_tool_is_at_work(tmp_path: Path) -> None:
     }
     waiting = project_agent(layout.model("swirl"), asked.params_of(layout), layout, kinds)
     events = waiting.stream("Rome Oslo", "mini")
-    assert next(events) == Acted(0, "", "gate", "2 * 3")
+    assert next(events) == Acted(0, "", "gate", "2 * 3", "calculate")
     gate.touch()
     assert next(events) == Observed(0, "6", False)
 
@@ -152,8 +152,9 @@ def test_who_stops_listening_ends_the_work(agent: Agent) -> None:
 
 def test_malformed_actions_are_told_whole(agent: Agent) -> None:
     first, reply, *_, last = told(agent, "Oslo what")
-    assert first == Acted(0, taught.LONG, "", "")
-    assert reply == Observed(0, "error: give one call or one answer", True)
+    assert first == Acted(0, taught.LONG, "", "", "cut")
+    cut = "error: your turn was cut off after 16 tokens: be brief, and give one call or one answer"
+    assert reply == Observed(0, cut, True)
     shown = as_dict(last, "Oslo what")
     assert (shown["answer"], shown["stop"]) == ("", "malformed")
     assert shown["steps"][0]["call"] is None

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from swirl.config import presets
-from swirl.config.params import Params, validate
+from swirl.config.params import Params, load, validate
 from swirl.config.presets import laid_over
+from swirl.config.shared import Actions
 from swirl.core.errors import DataError
 from swirl.core.layout import Layout
 from swirl.core.types import Question
@@ -20,6 +21,8 @@ from swirl.tools import Calculator
 from swirl.tools.actions import parse
 from swirl.tools.base import MAX_DESCRIPTION, Tool, listed
 from swirl.wiring.attempts import attempts_with
+from swirl.wiring.judge_prompts import judge_question
+from swirl.wiring.judges import read_judge_prompts
 from swirl.wiring.prompts import demonstration_prompts, read_prompts
 from tests import taught
 
@@ -115,6 +118,34 @@ def test_an_attempt_is_told_of_the_tools_of_its_question(tmp_path: Path) -> None
         f"{hostile}\n5 calls. Why {{tools}}?",
         "No tools: Why {tools}?",
     ]
+
+
+@pytest.mark.parametrize(("setting", "thoughts"), [("allow", [True, True, False]), ("refuse", [False] * 3)])
+def test_thoughts_alone_are_allowed_by_params_and_never_in_the_closed_book(
+    tmp_path: Path, setting: str, thoughts: list[bool]
+) -> None:
+    params, layout = project(tmp_path, OWN)
+    params = params.model_copy(update={"actions": Actions(thought_only=setting)})  # type: ignore[arg-type]
+    asked = Question("q", "b", "train", "Why?", ("x",), 1, ("search",), "staff")
+    made = [
+        *attempts_with(params, layout, [asked], 2, lambda _: {"search": taught.SEARCH}),
+        *attempts_with(params, layout, [asked], 1, None),
+    ]
+    assert [attempt.thoughts for attempt in made] == thoughts
+
+
+@pytest.mark.parametrize("folder", ["src/swirl/prompts/judge", "examples/own-task/judge"])
+def test_judges_are_told_what_a_good_thought_is(folder: str) -> None:
+    """Where it is allowed; else that whatever is neither a call nor an answer is BAD."""
+    params = load(ROOT / "params.yaml")
+    params = params.model_copy(update={"prompts": params.prompts.model_copy(update={"judge": folder})})
+    for setting, rule in (("allow", "it is GOOD if it follows from the results"), ("refuse", "nor one answer is BAD")):
+        chosen = params.model_copy(update={"actions": Actions(thought_only=setting)})  # type: ignore[arg-type]
+        prompts = read_judge_prompts(chosen, Layout(ROOT))
+        for prompt in (prompts.process, prompts.reward):
+            assert rule in prompt
+            assert "{thoughts}" not in prompt
+        assert "{thoughts}" not in judge_question(chosen, Layout(ROOT))
 
 
 def test_tools_where_there_are_none_to_show(tmp_path: Path) -> None:

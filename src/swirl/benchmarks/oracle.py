@@ -28,12 +28,16 @@ def label_steps(derivation: Derivation, actions: Sequence[Action]) -> list[bool]
     """GOOD (True) or BAD for each action given the ones before it.
 
     A call is GOOD when it is the next one of the derivation that has not been made yet; an answer is GOOD when all
-    calls have been made and it is the derivation's last result. Annotated rows are labelled by value, see the module.
+    calls have been made and it is the derivation's last result. A thought alone is GOOD unless another one precedes it:
+    its words are not read. Annotated rows are labelled by value, see the module.
     """
     if derivation.kind == ANNOTATED:
         return _by_value(derivation, actions)
     done, labels = 0, []
-    for action in actions:
+    for before, action in zip((None, *actions), actions, strict=False):
+        if action.kind == ActionKind.THINK:
+            labels.append(_first_thought(before))
+            continue
         if action.kind == ActionKind.ANSWER:
             labels.append(done == len(derivation.calls) and grade(action.payload, derivation.results[-1:]))
             continue
@@ -66,7 +70,10 @@ def _by_value(derivation: Derivation, actions: Sequence[Action]) -> list[bool]:
     """The labels of an annotated row."""
     waiting = list(derivation.results)
     labels = []
-    for action in actions:
+    for before, action in zip((None, *actions), actions, strict=False):
+        if action.kind == ActionKind.THINK:
+            labels.append(_first_thought(before))
+            continue
         if action.kind == ActionKind.ANSWER:
             labels.append(grade(action.payload, derivation.results[-1:]))
             continue
@@ -76,6 +83,11 @@ def _by_value(derivation: Derivation, actions: Sequence[Action]) -> list[bool]:
             waiting.remove(value)
         labels.append(good)
     return labels
+
+
+def _first_thought(before: Action | None) -> bool:
+    """Whether a thought does not follow another one, so that a model gains nothing by thinking on and on."""
+    return before is None or before.kind != ActionKind.THINK
 
 
 def value_of(expression: str) -> str | None:

@@ -12,6 +12,7 @@ from typing import TextIO
 from swirl.config.params import Params
 from swirl.core.errors import DataError
 from swirl.core.layout import Layout
+from swirl.core.types import ActionKind
 from swirl.reporting.markup import printable
 from swirl.serving.agent import MAX_QUESTION, Acted, Agent, Ended, Event, Observed, as_dict, unknown
 from swirl.serving.bundle import benchmarks_of, open_bundle, project_agent
@@ -87,7 +88,8 @@ def show(events: Iterable[Event], out: TextIO, colour: bool) -> None:
             case Acted():
                 line("", f"step {event.index + 1}", _BOLD)
                 if event.thought:
-                    line("thought" if event.payload else "malformed", event.thought, _DIM)
+                    idle = event.kind in (ActionKind.MALFORMED, ActionKind.CUT)
+                    line(event.kind if idle else "thought", event.thought, _DIM)
                 if event.tool:
                     line(event.tool, event.payload)
             case Observed():

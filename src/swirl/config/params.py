@@ -15,7 +15,7 @@ from swirl.config.messages import explain
 from swirl.config.reward_model import EndpointReward, RewardModelSection
 from swirl.config.section import Section
 from swirl.config.served import Clients
-from swirl.config.shared import Prompts, Rollout, Runtime, Task, Tools
+from swirl.config.shared import Actions, Prompts, Rollout, Runtime, Task, Tools
 from swirl.config.train import Train
 from swirl.config.trajectories import CheckSteps, CheckTrajectories, Filter, Judge, Synthesize
 from swirl.config.yaml_text import read
@@ -31,6 +31,7 @@ class Params(Section):
     tasks: Annotated[Mapping[str, Task], Field(min_length=1)]
     tools: Tools
     rollout: Rollout
+    actions: Actions
     download: Download
     check_questions: CheckQuestions
     index: Index

@@ -52,6 +52,14 @@ class Tools(Section):
     search_output_unit: Literal["characters", "tokens"] = Field(description="of what; tokens are the base model's")
 
 
+class Actions(Section):
+    """What an action may be besides one call or one answer."""
+
+    thought_only: Literal["allow", "refuse"] = Field(
+        description="a thought alone: a step of kind think, which counts towards max_steps, or malformed"
+    )
+
+
 class Rollout(Section):
     """The agent loop, the same for synthesis, training and evaluation."""
 

@@ -24,6 +24,8 @@ class ActionKind(StrEnum):
     ANSWER = "answer"
     MALFORMED = "malformed"
     """Neither one tool call nor one answer: nothing, several, both, or an unclosed tag."""
+    THINK = "think"
+    """A thought without call or answer, where `actions.thought_only` allows it."""
     CUT = "cut"
     """Cut off at the longest length of an action before it was a whole call or answer."""
 

@@ -49,6 +49,8 @@ class Attempt:
     tools: Mapping[str, Tool]
     """Tools by the kind of action that calls them; empty when the model must answer without tools."""
     max_steps: int
+    thoughts: bool = False
+    """Whether a thought without call or answer is a step of kind `think`, not malformed."""
 
 
 @dataclass(slots=True)
@@ -145,7 +147,7 @@ class _Engine:
 
     def _take_off(self, number: int, attempt: Attempt, slot: int) -> _Flight:
         prompt = self._policy.chat.prompt(attempt.prompt)
-        reader = Reader(self._policy.chat, tags_of(attempt.tools))
+        reader = Reader(self._policy.chat, tags_of(attempt.tools), attempt.thoughts)
         flight = _Flight(number, attempt, prompt, slot, len(prompt), reader)
         self._go_on(flight, prompt)
         return flight

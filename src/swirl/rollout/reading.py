@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from swirl.core.types import Action, ActionKind, Observation
 from swirl.models.chat import Chat
-from swirl.tools.actions import ANSWER_TAG, end_of_action, parse
+from swirl.tools.actions import ANSWER_TAG, end_of_action, is_thought, parse
 from swirl.tools.base import Tool
 
 MALFORMED_REPLY = "error: give one call or one answer"
@@ -19,6 +19,9 @@ MALFORMED_REPLY = "error: give one call or one answer"
 
 CUT_REPLY = "error: your turn was cut off after {tokens} tokens: be brief, and give one call or one answer"
 """The observation after an action that was cut off at the longest length."""
+
+THINK_REPLY = "go on"
+"""The user turn after a thought without call or answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,8 @@ class Reader:
     chat: Chat
     tags: Mapping[str, str]
     """Tag of each tool that the conversation has -> kind of action."""
+    thoughts: bool = False
+    """Whether a thought without call or answer is an action of its own, not malformed."""
 
     def complete(self, ids: Sequence[int]) -> bool:
         """Whether a call or an answer is whole with the last of these tokens; ask after each, and stop at the first."""
@@ -67,6 +72,8 @@ class Reader:
         action = parse(self.chat.text(ids), self.tags)
         if action.kind == ActionKind.MALFORMED and self.cut(ids):
             return Action(ActionKind.CUT, action.text, "")
+        if self.thoughts and action.kind == ActionKind.MALFORMED and is_thought(action.text, self.tags):
+            return Action(ActionKind.THINK, action.text, "")
         return action
 
     def _end(self, text: str) -> int | None:
@@ -84,4 +91,6 @@ def reply_to(action: Action, tokens: int) -> Observation | None:
         return Observation(MALFORMED_REPLY, error=False)
     if action.kind == ActionKind.CUT:
         return Observation(CUT_REPLY.format(tokens=tokens), error=False)
+    if action.kind == ActionKind.THINK:
+        return Observation(THINK_REPLY, error=False)
     return None

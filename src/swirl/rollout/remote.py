@@ -72,7 +72,7 @@ class _Attempt:
     ) -> None:
         self._policy, self._attempt, self._sampling = policy, attempt, sampling
         self._seed, self._max_malformed = seed, max_malformed
-        self._reader = Reader(policy.chat, tags_of(attempt.tools))
+        self._reader = Reader(policy.chat, tags_of(attempt.tools), attempt.thoughts)
         self._ids = list(policy.chat.prompt(attempt.prompt))
         self._turns = [Message("user", attempt.prompt)]
         self._steps: list[Step] = []

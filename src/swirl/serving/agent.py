@@ -19,9 +19,8 @@ from swirl.core.seeds import derive
 from swirl.core.types import Question, Step, Trajectory
 from swirl.models.chat import Chat
 from swirl.rollout.engine import Attempt
+from swirl.rollout.reading import Reader, tags_of
 from swirl.rollout.remote import RemotePolicy
-from swirl.tools.actions import parse
-from swirl.tools.base import Tool
 from swirl.wiring.attempts import attempts_with, sampling
 from swirl.wiring.policies import AnyPolicy, roll_out_any
 from swirl.wiring.tools import Toolbox
@@ -52,6 +51,8 @@ class Acted:
     """The tool that it called; empty when it called none."""
     payload: str
     """The query, expression or answer."""
+    kind: str
+    """The kind of its action, see `swirl.core.types.Action`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +117,7 @@ class Agent:
         return _told(lambda tell: self._roll_out(attempt, tell))
 
     def _roll_out(self, attempt: Attempt, tell: Callable[[Event], None]) -> Ended:
-        chat = cast("Chat", _Listening(self.policy.chat, attempt.tools, tell))
+        chat = cast("Chat", _Listening(self.policy.chat, attempt, tell))
         listened = dataclasses.replace(self.policy, chat=chat)
         loop, seed = self._params.rollout, derive(self._params.seed, "evaluate", "True")
         with self._room:
@@ -183,8 +184,9 @@ def _told(work: Callable[[Callable[[Event], None]], Ended]) -> Iterator[Event]:
 class _Listening:
     """A chat that reports an event for each action that the rollout decodes with it and each result that it encodes."""
 
-    def __init__(self, chat: Chat, tools: Mapping[str, Tool], tell: Callable[[Event], None]) -> None:
-        self._chat, self._tell, self._tools = chat, tell, tools
+    def __init__(self, chat: Chat, attempt: Attempt, tell: Callable[[Event], None]) -> None:
+        self._chat, self._tell, self._tools = chat, tell, attempt.tools
+        self._reader = Reader(chat, tags_of(attempt.tools), attempt.thoughts)
         self._index, self._payload = -1, ""
 
     def __getattr__(self, name: str) -> Any:
@@ -192,11 +194,12 @@ class _Listening:
 
     def text(self, ids: tuple[int, ...]) -> str:
         """Decode a complete action, and report it."""
-        text = self._chat.text(ids)
-        action = parse(text, {tool.tag: kind for kind, tool in self._tools.items()})
+        action = self._reader.read(ids)
+        text = action.text
         tool = self._tools.get(action.kind)
         self._index, self._payload = self._index + 1, action.payload
-        self._tell(Acted(self._index, thought(text, action.payload), tool.name if tool else "", action.payload))
+        said, name = thought(text, action.payload), tool.name if tool else ""
+        self._tell(Acted(self._index, said, name, action.payload, action.kind))
         return text
 
     def turn(self, text: str, closed: bool) -> tuple[int, ...]:

@@ -84,7 +84,9 @@ def run(params: Params, layout: Layout, item: str) -> None:
 def _journals(params: Params, layout: Layout, item: str) -> dict[bool, Journal]:
     """Journals of this model's rollouts, with tools (True) and without (False)."""
     sections = [params.seed, dict(params.tasks)]
-    sections += [part.model_dump() for part in (params.runtime, params.tools, params.rollout, params.evaluate)]
+    sections += [
+        part.model_dump() for part in (params.runtime, params.tools, params.rollout, params.actions, params.evaluate)
+    ]
     models = dict.fromkeys((layout.model("base"), layout.model(item)))
     inputs = [layout.questions, layout.root / "data/index", *models, *user_input_folders(params, layout)]
     mark = fingerprint(digest("evaluate"), sections, inputs)

@@ -67,7 +67,7 @@ def run(params: Params, layout: Layout) -> None:
 
 def _journal(params: Params, layout: Layout) -> Journal:
     sections: list[Any] = [params.seed, params.rollout.block_size]
-    sections += [part.model_dump() for part in (params.runtime, params.judge, params.reward_model)]
+    sections += [part.model_dump() for part in (params.runtime, params.judge, params.reward_model, params.actions)]
     inputs = [layout.trajectories, layout.questions, layout.model("reward"), layout.root / params.prompts.judge]
     return Journal(layout.root / ".swirl/journals/judge", fingerprint(digest("judge"), sections, inputs))
 

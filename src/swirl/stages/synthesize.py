@@ -25,7 +25,9 @@ def run(params: Params, layout: Layout) -> None:
     settings, loop = params.synthesize, params.rollout
     todo = blocks(attempts(params, layout, questions_of(layout, "train"), settings.samples), loop.block_size)
     sections = [params.seed, dict(params.tasks)]
-    sections += [part.model_dump() for part in (params.runtime, params.tools, params.rollout, params.synthesize)]
+    sections += [
+        part.model_dump() for part in (params.runtime, params.tools, params.rollout, params.actions, params.synthesize)
+    ]
     inputs = [layout.questions, layout.root / "data/index", layout.model("base"), *user_input_folders(params, layout)]
     journal = Journal(layout.trajectories_journal, fingerprint(digest("synthesize"), sections, inputs))
     policy = load_policy(params, layout.model("base"), "base", params.synthesize.server)
@@ -63,6 +65,7 @@ def summary(trajectories: list[Trajectory]) -> dict[str, float]:
         "steps_per_trajectory": len(steps) / max(1, len(trajectories)),
         "tokens_per_action": sum(len(step.token_ids) for step in steps) / max(1, len(steps)),
         "malformed_rate": kinds[ActionKind.MALFORMED] / max(1, len(steps)),
+        "think_rate": kinds[ActionKind.THINK] / max(1, len(steps)),
         "cut_rate": kinds[ActionKind.CUT] / max(1, len(steps)),
         "tool_error_rate": sum(step.tool_error for step in steps) / max(1, len(steps)),
         **{f"stop.{stop}": stops[stop] / max(1, len(trajectories)) for stop in Stop},

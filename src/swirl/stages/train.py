@@ -287,7 +287,7 @@ def _fingerprint(params: Params, layout: Layout, item: str) -> str:
     method = {"swirl": params.train.swirl, "sft": params.train.sft}[item]
     adapter = params.train.lora
     sections: list[Any] = [params.seed, item, dict(params.tasks), rank_and_count()[1]]
-    sections += [part.model_dump() for part in (params.runtime, params.rollout, params.tools)]
+    sections += [part.model_dump() for part in (params.runtime, params.rollout, params.actions, params.tools)]
     sections += [params.judge.threshold, params.judge.retry_failed]
     sections += [params.train.packed, params.train.token_budget, params.train.gradient_checkpointing]
     sections += [method.model_dump(), adapter.model_dump() if adapter else None, params.reward_model.model_dump()]

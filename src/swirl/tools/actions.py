@@ -39,6 +39,11 @@ def parse(text: str, tags: Mapping[str, str] = DEFAULT_TAGS) -> Action:
     return Action(kinds[opening["name"]], text, text[opening.end() : closing.start()].strip())
 
 
+def is_thought(text: str, tags: Mapping[str, str] = DEFAULT_TAGS) -> bool:
+    """Whether `text` says something and holds no known tag at all, so that no call or answer was tried."""
+    return bool(text.strip()) and not _tag_pattern((*tags, ANSWER_TAG)).search(text)
+
+
 def end_of_action(text: str, tags: Mapping[str, str] = DEFAULT_TAGS) -> int | None:
     """Where the first call or answer of `text` ends, in characters; None when there is none. Takes linear time."""
     pair = _first_pair(text, _tag_pattern((*tags, ANSWER_TAG)))

@@ -92,7 +92,7 @@ def check(tool: Tool, name: str) -> None:
     for attribute in ("name", "kind", "tag", "description", "time_limit_s", "output_limit", "run"):
         if not hasattr(said, attribute):
             raise ParamsError(f"tool {name}: {_class(said)} has no {attribute}; swirl.tools.base.Tool says what it is")
-    reserved = (ActionKind.ANSWER, ActionKind.MALFORMED, ActionKind.CUT)
+    reserved = (ActionKind.ANSWER, ActionKind.MALFORMED, ActionKind.CUT, ActionKind.THINK)
     _expect(name, said, "name", "one word", isinstance(said.name, str) and said.name.split() == [said.name])
     _expect(name, said, "name", f"none of {', '.join(reserved)}", said.name not in reserved)
     kinds = (said.name, *BUILT_IN.values())

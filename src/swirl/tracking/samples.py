@@ -140,7 +140,7 @@ def table_of(samples: Sequence[Sample]) -> str:
 def _span(step: Step, starts: int, ends: int, verdict: Verdict | None) -> dict[str, Any]:
     """One step as a span: the whole action, the tool calls in it, the observations, and the judge's verdict."""
     kind = step.action.kind
-    calls = kind != ActionKind.ANSWER and not step.action.faulty
+    calls = kind not in (ActionKind.ANSWER, ActionKind.THINK) and not step.action.faulty
     asked = {
         "tool": ", ".join(action.kind for action in step.actions),
         "call": "\n".join(action.payload for action in step.actions),

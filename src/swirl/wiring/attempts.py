@@ -44,7 +44,8 @@ def attempts_with(
         template = prompts.tasks[question.task] if tools_of else prompts.closed_book
         tools = tools_of(question) if tools_of else {}
         prompt = fill(template, question.text, limit, listed(tools.values()))
-        made += [Attempt(question, sample, prompt, tools, limit) for sample in range(samples)]
+        thoughts = tools_of is not None and params.actions.thought_only == "allow"
+        made += [Attempt(question, sample, prompt, tools, limit, thoughts) for sample in range(samples)]
     return made
 
 

@@ -14,7 +14,8 @@ from swirl.core.grading import grade
 from swirl.core.layout import Layout
 from swirl.core.types import ActionKind, SubTrajectory, Trajectory
 from swirl.rollout.engine import Policy
-from swirl.tools.actions import DEFAULT_TAGS, parse
+from swirl.rollout.reading import Reader
+from swirl.tools.actions import DEFAULT_TAGS
 from swirl.wiring.attempts import attempts, roll_out_all
 from swirl.wiring.judges import load_reward_model
 from swirl.wiring.questions import derivations_of, questions_of
@@ -63,17 +64,18 @@ class Development:
 
     def _labels(self, group: list[SubTrajectory], drawn: list[list[Sampled]]) -> list[bool]:
         """The oracle's label of each sampled action, for the states whose earlier actions are all in the group."""
-        derivation, text = self._derivations.get(group[0].question_id), self._policy.chat.text
+        derivation = self._derivations.get(group[0].question_id)
         if derivation is None:
             return []
         tool = ActionKind.SEARCH if derivation.kind == ActionKind.SEARCH else ActionKind.CALCULATE
         tags = {tag: kind for tag, kind in DEFAULT_TAGS.items() if kind == tool}  # as in a rollout of this question
-        before = [parse(text(state.action_ids), tags) for state in group]
+        read = Reader(self._policy.chat, tags, self._params.actions.thought_only == "allow").read
+        before = [read(state.action_ids) for state in group]
         labels = []
         for k, (state, of_state) in enumerate(zip(group, drawn, strict=True)):
             if state.step != k:
                 continue
-            different = {one.ids: parse(text(one.ids), tags) for one in of_state}
+            different = {one.ids: read(one.ids) for one in of_state}
             good = {ids: label_steps(derivation, [*before[:k], action])[-1] for ids, action in different.items()}
             labels += [good[one.ids] for one in of_state]
         return labels

@@ -1,4 +1,4 @@
-"""From params to the turn that asks a local judge for its verdict."""
+"""From params to the prompts of judges."""
 
 from __future__ import annotations
 
@@ -6,7 +6,21 @@ from swirl.config.params import Params
 from swirl.core.layout import Layout
 from swirl.models.prompts import read_prompt
 
+THOUGHTS = {
+    "refuse": "that is neither one tool call nor one answer is BAD.",
+    "allow": "with neither call nor answer is a thought: it is GOOD if it follows from the results and settles what to "
+    "do next, and BAD if it repeats an earlier one, makes a result up or leads away. A step with several calls, with a "
+    "call and an answer, or with a broken tag is BAD.",
+}
+"""What `{thoughts}` in a judge's prompt is filled with, by `actions.thought_only`, in a rule "A step {thoughts}"."""
+
 
 def judge_question(params: Params, layout: Layout) -> str:
     """The turn that asks a local judge for GOOD or BAD."""
-    return read_prompt(layout.root / params.prompts.judge / "verdict.txt")
+    return judge_prompt(params, layout, "verdict")
+
+
+def judge_prompt(params: Params, layout: Layout, name: str) -> str:
+    """The prompt NAME.txt in the judge's folder; it says of a thought alone what `actions.thought_only` makes of it."""
+    text = read_prompt(layout.root / params.prompts.judge / f"{name}.txt")
+    return text.replace("{thoughts}", THOUGHTS[params.actions.thought_only])

@@ -15,8 +15,7 @@ from swirl.judging.remote import EndpointJudge
 from swirl.judging.reward import RewardModel
 from swirl.models.chat import Chat
 from swirl.models.loading import context_of, load_chat, load_model, make_deterministic
-from swirl.models.prompts import read_prompt
-from swirl.wiring.judge_prompts import judge_question
+from swirl.wiring.judge_prompts import judge_prompt, judge_question
 from swirl.wiring.servers import client_of, judge_cache
 
 Judge = RewardModel | RationaleJudge
@@ -24,8 +23,7 @@ Judge = RewardModel | RationaleJudge
 
 def read_judge_prompts(params: Params, layout: Layout) -> JudgePrompts:
     """The prompts process.txt, reward.txt and outcome.txt in the judge's prompt folder."""
-    folder = layout.root / params.prompts.judge
-    process, reward, outcome = (read_prompt(folder / f"{name}.txt") for name in ("process", "reward", "outcome"))
+    process, reward, outcome = (judge_prompt(params, layout, name) for name in ("process", "reward", "outcome"))
     return JudgePrompts(process, reward, outcome)
 
 
