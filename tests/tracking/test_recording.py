@@ -126,6 +126,8 @@ def test_stages_are_those_that_dvc_expands(layout: Layout) -> None:
         ("/venv/bin/python /venv/bin/dvc repro", True),
         ("python -m dvc repro -s filter", True),
         ("dvc -q exp run -S seed=1", True),
+        ("/venv/bin/python -m dvc exp exec-run --infofile run.json", True),
+        ("dvc exp show", False),
         ("dvc status repro", False),
         ("python repro dvc", False),
     ],

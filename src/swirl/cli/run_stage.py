@@ -21,6 +21,7 @@ from swirl.core.records import save_json
 from swirl.pipeline import finished_work
 from swirl.pipeline.dvc_file import DvcStage, read_stages
 from swirl.pipeline.steady import Steady
+from swirl.pipeline.temporary import keep_in_original
 
 if TYPE_CHECKING:
     from swirl.config.params import Params
@@ -48,6 +49,7 @@ def run_stage(name: str, item: str | None, params: Params, layout: Layout) -> No
     if rank > 0:  # rank 0 holds the lock, measures the time and reports to MLflow
         module.run(*arguments)
         return
+    keep_in_original(layout)
     listed = _as_dvc_lists_it(name, item, params, layout)
     with _alone(stage_id, layout.root / f".swirl/locks/{stage_id}"), record_times(stage_id, layout) as times:
         steady = Steady(listed, layout.root, params.model_dump())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -124,6 +126,17 @@ def _overlap(one: str, other: str) -> bool:
     return a.is_relative_to(b) or b.is_relative_to(a)
 
 
+def dvc_hash(path: Path) -> str:
+    """DVC's hash of a file: its MD5; of a folder: the MD5 of its files' MD5s and paths as JSON, and `.dir`."""
+    if not path.is_dir():
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "md5").hexdigest()
+    inside = (file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
+    files = sorted((file.relative_to(path).as_posix(), file) for file in inside)
+    entries = [{"md5": dvc_hash(file), "relpath": name} for name, file in files]
+    return hashlib.md5(json.dumps(entries, sort_keys=True).encode()).hexdigest() + ".dir"
+
+
 def invocation() -> str:
     """The `dvc repro` or `dvc exp run` that this process descends from, as `<pid>-<start>`; empty without one.
 
@@ -145,5 +158,6 @@ def _is_dvc_run(command: list[str]) -> bool:
     for position, word in enumerate(command[:-1]):
         if Path(word).name == "dvc":
             rest = [word for word in command[position + 1 :] if not word.startswith("-")]
-            return rest[:1] == ["repro"] or (rest[:1] in (["exp"], ["experiments"]) and rest[1:2] == ["run"])
+            runs = rest[1:2] in (["run"], ["exec-run"])  # the second is what --temp and queues start
+            return rest[:1] == ["repro"] or (rest[:1] in (["exp"], ["experiments"]) and runs)
     return False

@@ -16,8 +16,6 @@ So each stage has at most the work of its last run to the end, until the next st
 from __future__ import annotations
 
 import configparser
-import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,7 @@ from swirl.config.yaml_text import read
 from swirl.core.journal import delete_finished, finished, revive
 from swirl.core.layout import Layout
 from swirl.core.records import load_json, save_json
+from swirl.pipeline.dvc_file import dvc_hash
 
 
 def settle(stage_id: str, outs: Sequence[str], layout: Layout) -> None:
@@ -62,16 +61,6 @@ def note(stage_id: str, outs: Sequence[str], layout: Layout) -> None:
     if any(finished(folder) for folder in _folders(stage_id, layout)):
         outputs = {out: dvc_hash(layout.root / out) for out in outs if (layout.root / out).exists()}
         save_json(outputs, _note(stage_id, layout))
-
-
-def dvc_hash(path: Path) -> str:
-    """The hash by which DVC knows a file, or a folder with all its files."""
-    if path.is_file():
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "md5").hexdigest()
-    files = sorted((file.relative_to(path).as_posix(), file) for file in path.rglob("*") if file.is_file())
-    listed = [{"md5": dvc_hash(file), "relpath": name} for name, file in files]
-    return hashlib.md5(json.dumps(listed, sort_keys=True).encode()).hexdigest() + ".dir"
 
 
 def _taken(outputs: Mapping[str, str], recorded: Mapping[str, str], root: Path) -> bool:

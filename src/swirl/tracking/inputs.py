@@ -12,7 +12,7 @@ from typing import Any
 
 from swirl.config.yaml_text import parse
 from swirl.core.layout import Layout
-from swirl.pipeline.dvc_file import DvcStage
+from swirl.pipeline.dvc_file import DvcStage, dvc_hash
 
 SOURCE = "src/swirl"
 """Files and folders below this folder are the source of a stage, unless they are prompts."""
@@ -22,7 +22,7 @@ CONTEXTS = {"train": "training", "evaluate": "evaluation"}
 def lock_hash(layout: Layout) -> dict[str, str]:
     """The tag `dvc.lock`: the MD5 of that file; no tag without it."""
     path = layout.root / "dvc.lock"
-    return {"dvc.lock": _md5(path)} if path.exists() else {}
+    return {"dvc.lock": dvc_hash(path)} if path.exists() else {}
 
 
 @cache
@@ -59,10 +59,8 @@ def dependencies(stage: DvcStage, layout: Layout, locked: bool) -> dict[str, str
         path = layout.root / dep
         if dep in made:
             found[dep] = made[dep]
-        elif path.is_dir():
-            found[dep] = folder_hash(path)
         elif path.exists():
-            found[dep] = _md5(path)
+            found[dep] = dvc_hash(path)
     return found
 
 
@@ -94,7 +92,7 @@ def datasets(stage: DvcStage, layout: Layout, hashes: dict[str, str]) -> list[di
             found.append(
                 {
                     "name": file.relative_to(layout.root).as_posix().removesuffix(".parquet"),
-                    "digest": _md5(file),
+                    "digest": dvc_hash(file),
                     "path": str(file.resolve()),
                     "schema": json.dumps({"mlflow_colspec": columns}),
                     "profile": json.dumps({"num_rows": footer.metadata.num_rows, "dvc": hashes.get(dep, "")}),
@@ -115,16 +113,3 @@ def _outputs(lock: str) -> dict[str, str]:
     """MD5 by path of all outputs in the text of dvc.lock."""
     stages: dict[str, Any] = (parse(lock, "dvc.lock") or {}).get("stages") or {}
     return {out["path"]: out["md5"] for entry in stages.values() for out in entry.get("outs") or [] if "md5" in out}
-
-
-def _md5(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "md5").hexdigest()
-
-
-def folder_hash(path: Path) -> str:
-    """DVC's hash of a folder: the MD5 of its files' MD5s and relative paths as JSON, with `.dir` appended."""
-    files = sorted(file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
-    entries = [{"md5": _md5(file), "relpath": file.relative_to(path).as_posix()} for file in files]
-    text = json.dumps(sorted(entries, key=lambda entry: entry["relpath"]), sort_keys=True)
-    return hashlib.md5(text.encode()).hexdigest() + ".dir"

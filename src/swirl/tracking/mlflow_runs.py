@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from swirl.config.secrets import without_credentials
 from swirl.core.errors import SwirlError
 from swirl.core.layout import Layout
+from swirl.pipeline.temporary import original
 from swirl.tracking.ledger import PENDING, locked
 from swirl.tracking.operations import (
     PARENT_RUN,
@@ -241,8 +243,16 @@ def _batches(values: Sequence[Value], size: int) -> Iterator[Sequence[Value]]:
 
 
 def tracking_uri(layout: Layout) -> str:
-    """MLFLOW_TRACKING_URI, or `mlflow.db` in the project root."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{layout.root.resolve() / 'mlflow.db'}"
+    """MLFLOW_TRACKING_URI, or `mlflow.db` in the project root; never in a temporary copy that DVC deletes."""
+    root, given = _lasting(layout), os.environ.get("MLFLOW_TRACKING_URI")
+    if given and root != layout.root.resolve():
+        return re.sub("^(sqlite:///|file:)(?!/)", lambda scheme: f"{scheme[0]}{root}/", given)
+    return given or f"sqlite:///{root / 'mlflow.db'}"
+
+
+def _lasting(layout: Layout) -> Path:
+    """The project root, also when `layout` is a temporary copy of the project."""
+    return (original(layout) or layout).root.resolve()
 
 
 def _connect(layout: Layout) -> MlflowClient:
@@ -271,5 +281,5 @@ def _experiment(client: MlflowClient, layout: Layout, name: str, uri: str) -> st
     if found:
         return str(found.experiment_id)
     served = uri.startswith("http")
-    location = None if served else (layout.root.resolve() / "mlartifacts").as_uri()
+    location = None if served else (_lasting(layout) / "mlartifacts").as_uri()
     return str(client.create_experiment(name, artifact_location=location))

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 
 def pending_folder(layout: Layout) -> Path:
-    """The folder in which journals wait to be sent."""
-    return layout.root / ".swirl/tracking/pending"
+    """The folder in which journals wait to be sent; in a copy of a project that shares the folder, the project's."""
+    return (layout.root / ".swirl/tracking").resolve() / "pending"
 
 
 class Journal:

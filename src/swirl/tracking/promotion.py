@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from swirl.config.secrets import without_credentials
 from swirl.core.errors import SwirlError
-from swirl.tracking.inputs import folder_hash
+from swirl.pipeline.dvc_file import dvc_hash
 from swirl.tracking.mlflow_runs import FOR_GOOD, Store
 from swirl.tracking.model_registry import promote
 from swirl.tracking.operations import PARENT_RUN, Promote
@@ -21,7 +21,7 @@ def promote_if_due(journal: Journal, store: Store) -> None:
     from mlflow.exceptions import MlflowException
 
     for due in (operation for operation in journal.operations if isinstance(operation, Promote)):
-        if folder_hash(store.layout.model("swirl")) != due.model:
+        if dvc_hash(store.layout.model("swirl")) != due.model:
             journal.given_up.append("models/swirl is of another run by now; it is not registered for this one")
             continue
         try:

@@ -11,9 +11,9 @@ from typing import Any
 from swirl.config.secrets import without_credentials
 from swirl.core.layout import Layout
 from swirl.core.records import load_json
-from swirl.pipeline.dvc_file import DvcStage, read_stages, upstream
+from swirl.pipeline.dvc_file import DvcStage, dvc_hash, read_stages, upstream
 from swirl.tracking.contents import flat, numbers, read_contents
-from swirl.tracking.inputs import datasets, dependencies, dependency_tags, folder_hash, lock_hash, source_tags
+from swirl.tracking.inputs import datasets, dependencies, dependency_tags, lock_hash, source_tags
 from swirl.tracking.ledger import Ledger, open_ledger
 from swirl.tracking.operations import (
     PARENT_RUN,
@@ -120,7 +120,7 @@ class Recorder:
     def _add_promotion(self) -> None:
         """Record that the tuned model, if there is one, is to be registered."""
         if self.layout.model("swirl").is_dir():
-            self.journal.add(Promote(folder_hash(self.layout.model("swirl"))))
+            self.journal.add(Promote(dvc_hash(self.layout.model("swirl"))))
 
     def _parent(self, ledger: Ledger, name: str) -> Parent:
         tags = {**source_tags(self.layout.root, name), **lock_hash(self.layout)}
