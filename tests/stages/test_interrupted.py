@@ -149,7 +149,7 @@ def test_started_by_hand_it_makes_its_outputs_anew(piped: Layout) -> None:
     ("edited", "said"),
     [
         ("params.yaml", "judge in params.yaml"),
-        ("src/swirl/prompts/judge/search.txt", "src/swirl/prompts/judge/search.txt"),
+        ("src/swirl/prompts/judge/reward.txt", "src/swirl/prompts/judge/reward.txt"),
     ],
 )
 def test_what_is_edited_while_a_stage_runs_is_named_and_dvc_records_nothing(

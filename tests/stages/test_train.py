@@ -174,6 +174,35 @@ def test_killed_and_resumed_it_gives_the_same_bytes(
     assert copy.metrics("train-swirl").read_bytes() == trained.metrics("train-swirl").read_bytes()
 
 
+def test_sft_that_is_interrupted_within_an_epoch_gives_the_same_bytes(
+    params: Params, copy: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    params = validate(laid_over(params.model_dump(), {"train": {"sft": {"epochs": 2}}}), "tests")
+    whole = clone(copy, tmp_path / "whole")
+    train.run(params, whole, "sft")
+    batches = len(load_json(whole.series("train-sft")))
+    assert batches == 10
+    step, taken = train._supervise, 0
+
+    def interrupted(*arguments: Any) -> float:
+        nonlocal taken
+        if taken == batches // 2 + 2:  # in the second epoch
+            raise KeyboardInterrupt
+        taken += 1
+        return step(*arguments)
+
+    monkeypatch.setattr(train, "EVERY", 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "_supervise", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train.run(params, copy, "sft")
+    train.run(params, copy, "sft")
+    assert f"resuming after {batches // 2 + 2}\n" in capsys.readouterr().out
+    assert weights(copy, "sft") == weights(whole, "sft")
+    for path in (whole.series("train-sft"), whole.metrics("train-sft")):
+        assert (copy.root / path.relative_to(whole.root)).read_bytes() == path.read_bytes()
+
+
 def test_packed_and_plain_training_agree(params: Params, trained: Layout, copy: Layout) -> None:
     """Rounding could change a sampled token; at these sizes it does not, so six updates end at the same weights."""
     from safetensors.torch import load_file

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 KEPT = 2
 """The number of checkpoints that are kept, the newest ones: if one cannot be read, there is another."""
+EVERY = 50
+"""Steps between two checkpoints, where params do not say how many."""
 _TENSORS = ("model.safetensors", "optimizer.safetensors")
 _RECORD = "record.json"
 

@@ -185,11 +185,11 @@ def _training(params: Params, root: Path, base: Size, judge: Size) -> Iterator[P
             yield Planned(f"train@{method}", "off (train.methods)")
             continue
         if method == "sft":
-            looks, checkpoints, actions = train.sft.epochs, train.sft.epochs, 0
+            looks, actions = train.sft.epochs, 0
             read = train.sft.epochs * (synthesised.tokens if train.packed else synthesised.states)
             does = f"{train.sft.epochs} passes over the kept steps"
         else:
-            looks = checkpoints = 1 + -(-train.swirl.updates // train.swirl.check_every)
+            looks = 1 + -(-train.swirl.updates // train.swirl.check_every)
             # An update takes whole trajectories, so it may have more than `states` states.
             most = train.swirl.states + max(task.max_steps for task in params.tasks.values()) - 1
             actions = train.swirl.updates * most * train.swirl.samples
@@ -200,11 +200,11 @@ def _training(params: Params, root: Path, base: Size, judge: Size) -> Iterator[P
         verdicts = (actions + watched.calls) * _asks(params)
         yield Planned(
             f"train@{method}",
-            f"{does}; looks at development questions: {looks}, checkpoints: {checkpoints}",
+            f"{does}; looks at development questions: {looks}",
             actions + watched.calls,
             read + watched.tokens,
             verdicts,
-            saved + min(checkpoints, KEPT + 1) * trained * CHECKPOINT + _rationales(params, verdicts, 0),
+            saved + (KEPT + 1) * trained * CHECKPOINT + _rationales(params, verdicts, 0),
             _memory(params, method, base, trained) + _judge_here(params, judge),
         )
 

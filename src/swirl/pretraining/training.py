@@ -9,15 +9,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from swirl.comb.attention import Sequences, head, read
 from swirl.comb.gradients import shared_gradients
-from swirl.core.checkpoints import Checkpoints
+from swirl.core.checkpoints import EVERY, Checkpoints
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Item = TypeVar("Item")
-
-EVERY = 50
-"""Steps between two checkpoints."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from typing import Any
 from swirl.comb.gradients import recomputing
 from swirl.comb.logprobs import check_packing
 from swirl.config.params import Params
-from swirl.core.checkpoints import Checkpoints
+from swirl.core.checkpoints import EVERY, Checkpoints
 from swirl.core.distributed import Processes, join, rank_and_count
 from swirl.core.errors import DataError
 from swirl.core.journal import fingerprint
@@ -209,7 +209,7 @@ def train_sft(
     processes: Processes,
     pace: Pace | None,
 ) -> Series:
-    """Maximum likelihood of the stored actions, with one checkpoint per epoch."""
+    """Maximum likelihood of the stored actions, with a checkpoint every `EVERY` batches and after every epoch."""
     import torch
 
     settings = params.train.sft
@@ -219,25 +219,26 @@ def train_sft(
     size = settings.batch_size
     rounds = (len(groups) + size - 1) // size
     with Progress(settings.epochs * rounds, "train sft") as bar:
-        bar.update(done * rounds)
-        for epoch in range(done, settings.epochs):
+        bar.update(done)
+        for number in range(done, settings.epochs * rounds):
+            epoch, place = divmod(number, rounds)
             order = generator(params.seed, "sft", epoch).sample(range(len(groups)), len(groups))
-            for first in range(0, len(groups), size):
-                batch = [groups[index] for index in order[first : first + size]]
-                step = len(series)
-                _set_rate(optimizer, settings.lr * (1 - step / (settings.epochs * rounds)))
-                began = time.perf_counter()
-                loss = _supervise(params, policy, masters, batch, processes)
-                norm = torch.nn.utils.clip_grad_norm_(masters.tensors(), settings.clip)
-                optimizer.step()
-                masters.publish()
-                series.append({"step": step + 1, "loss": loss, "gradient_norm": float(norm)})  # waits for the device
-                seconds = time.perf_counter() - began
-                if pace:
-                    pace.note(step + 1, seconds, supervised_work(policy.model, batch, params.train.packed))
-                bar.update(1, loss=series[-1]["loss"])
-            series[-1] |= development.look()
-            _commit(checkpoints, epoch + 1, masters, optimizer, series, processes)
+            batch = [groups[index] for index in order[place * size : (place + 1) * size]]
+            _set_rate(optimizer, settings.lr * (1 - number / (settings.epochs * rounds)))
+            began = time.perf_counter()
+            loss = _supervise(params, policy, masters, batch, processes)
+            norm = torch.nn.utils.clip_grad_norm_(masters.tensors(), settings.clip)
+            optimizer.step()
+            masters.publish()
+            series.append({"step": number + 1, "loss": loss, "gradient_norm": float(norm)})  # waits for the device
+            seconds = time.perf_counter() - began
+            if pace:
+                pace.note(number + 1, seconds, supervised_work(policy.model, batch, params.train.packed))
+            bar.update(1, loss=loss)
+            if place + 1 == rounds:
+                series[-1] |= development.look()
+            if place + 1 == rounds or (number + 1) % EVERY == 0:
+                _commit(checkpoints, number + 1, masters, optimizer, series, processes)
     return series
 
 
