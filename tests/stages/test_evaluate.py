@@ -130,7 +130,7 @@ def test_the_share_of_actions_that_are_cut_is_a_metric(evaluated: Layout) -> Non
     for name in EVERY:
         cut = [step.action.kind == "cut" for t in made if t.benchmark == name for step in t.steps]
         assert metrics[f"{name}.cut_rate"] == pytest.approx(sum(cut) / len(cut))
-    turns = [Step(k, Action(kind, "x", ""), "", (5,), (0.0,), (), False) for k, kind in enumerate(("cut", "search"))]
+    turns = [Step(k, Action(kind, "x", ""), (), (5,), (0.0,), ()) for k, kind in enumerate(("cut", "search"))]
     half = Trajectory("t", "q", "b", 0, "m", 0, (5,), tuple(turns), Stop.STEP_LIMIT, "")
     assert cut_rates([half, dataclasses.replace(half, steps=turns[1:])]) == {"b.cut_rate": pytest.approx(1 / 3)}
 
