@@ -177,11 +177,11 @@ def test_one_trajectory_needs_both_tools_and_answers_right(done: Layout) -> None
 
 
 @pytest.mark.slow
-def test_policy_and_judge_are_told_of_the_tools_by_the_example(done: Layout) -> None:
+def test_policy_and_judge_are_told_of_the_tools_by_the_example(params: Params, done: Layout) -> None:
     """What reaches the judge's model: the policy's prompt with its tools, the steps, and the example's own question."""
     steps = [step for trajectory in load(Trajectory, done.trajectories) for step in trajectory.steps]
     sent = (done.root / "judged.txt").read_text(encoding="utf-8").splitlines()
-    question = (ROOT / EXAMPLE / "judge/verdict.txt").read_text(encoding="utf-8").strip()
+    question = judge_question(params, done).strip()
     assert "An SQL query is GOOD if it is one SELECT over the table staff" in question
     assert len(sent) >= len(steps) >= 6
     for text in sent:

@@ -137,7 +137,8 @@ class _Scorer:
 
 
 def _ours(model: Any, reference: Any, groups: list[list[SubTrajectory]], side: Result) -> Result:
-    chat: Any = SimpleNamespace(end_ids=frozenset())
+    # Made-up tokens: no action ends early, and each counts as whole.
+    chat: Any = SimpleNamespace(end_ids=frozenset(), said_by=lambda _: "", so_far=lambda _: "<answer> x </answer>")
     settings = Settings(
         states=sum(map(len, groups)),
         samples=8,
