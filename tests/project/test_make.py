@@ -39,10 +39,11 @@ def project(tmp_path: Path) -> Path:
 def make(folder: Path, *words: str) -> tuple[int, str, list[str]]:
     """Exit status, output and what the tools were asked."""
     asked = folder.parent / "asked"
+    outer = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
     done = subprocess.run(
         ["make", *words],
         cwd=folder,
-        env={**os.environ, "ASKED": str(asked)},
+        env={**outer, "ASKED": str(asked)},
         capture_output=True,
         text=True,
         timeout=120,

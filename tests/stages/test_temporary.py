@@ -13,6 +13,8 @@ import yaml
 
 from swirl.config.params import Params
 from swirl.core.layout import Layout
+from swirl.core.records import load
+from swirl.core.types import Trajectory
 from tests.servers import Scripted, said
 from tests.stages.conftest import ROOT
 from tests.stages.test_sources import WRITES, changed, served
@@ -76,7 +78,11 @@ def test_the_record_and_the_paid_answers_of_a_temporary_run_stay(params: Params,
     client = MlflowClient(f"sqlite:///{root}/mlflow.db")
     (experiment,) = [one for one in client.search_experiments() if one.name == paid.tracking.experiment]
     runs = client.search_runs([experiment.experiment_id], "attributes.run_name = 'judge'")
-    assert [(one.info.status, one.data.metrics["steps_good"]) for one in runs] == [("FINISHED", 1.0)] * 2
+    steps = [step for trajectory in load(Trajectory, copy.trajectories) for step in trajectory.steps]
+    good = sum(step.action.kind != "cut" for step in steps) / len(steps)  # a cut action is BAD without asking
+    assert good > 0.9
+    found = [(one.info.status, one.data.metrics["steps_good"]) for one in runs]
+    assert found == [("FINISHED", pytest.approx(good))] * 2
     assert sorted(one.data.params["judge.threshold"] for one in runs) == ["0.4", "0.5"]
     files = {file.path for one in runs for file in client.list_artifacts(one.info.run_id)}
     assert files and (root / "mlartifacts").is_dir()
