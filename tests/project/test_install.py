@@ -89,7 +89,7 @@ def test_where_that_index_does_not_answer_pip_takes_what_it_finds_and_it_is_said
     assert (status, asked) == (0, [PLAIN, REST])
     assert said == (
         "https://download.pytorch.org/whl/cpu does not answer, so torch comes from where pip finds it: "
-        "from pypi.org 2.7 GB, with CUDA\n"
+        "on plain Linux 2.7 GB, with CUDA\n"
     )
 
 
