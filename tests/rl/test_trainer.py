@@ -20,15 +20,8 @@ from swirl.models.flops import Work, matrix_flops
 from swirl.rl.guard import Limits, Look, stop_reason
 from swirl.rl.masters import Masters
 from swirl.rl.objective import advantages
-from swirl.rl.trainer import (
-    Settings,
-    Trainer,
-    _deal,
-    by_trajectory,
-    state_batches,
-    supervised_gradients,
-    supervised_loss,
-)
+from swirl.rl.supervised import _deal, supervised_gradients, supervised_loss
+from swirl.rl.trainer import Settings, Trainer, by_trajectory, state_batches
 from swirl.rollout.engine import Policy
 from tests import taught, tiny
 
@@ -95,12 +88,15 @@ def test_packed_and_plain_give_the_same_weights(workers: int, token_budget: int)
     for packed in (True, False):
         parts = {"packed": packed, "workers": workers, "token_budget": token_budget}
         learner = trainer(dataclasses.replace(SETTINGS, seed=5, **parts))
+        learner.policy.model.double(), learner.reference.double()
         before = weights(learner.policy.model)
-        made[packed] = (learner.update(0, BATCH), weights(learner.policy.model))
+        with tiny.Exact():
+            made[packed] = (learner.update(0, BATCH), weights(learner.policy.model))
         moved = max(float((made[packed][1][name] - old).abs().max()) for name, old in before.items())
         assert moved > 5e-4, "an update that moves nothing compares nothing"
     assert made[True][0] == pytest.approx(made[False][0], rel=1e-4, abs=1e-5)
-    assert_equal(made[True][1], made[False][1], atol=1e-6)
+    # Threads of workers compute softmax in float32 again, which Adam enlarges where a gradient is next to nothing.
+    assert_equal(made[True][1], made[False][1], atol=1e-8 if workers == 1 else 2e-5)
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_does_not() -> None:
@@ -131,7 +127,7 @@ def test_the_work_of_an_update_is_counted(packed: bool) -> None:
     made = trainer(dataclasses.replace(SETTINGS, packed=packed, samples=2, sampling=Sampling(max_tokens=3)))
     only = [SubTrajectory("a", "q", "b", k, tuple(range(5, 8 + k)), (6,), 0.5) for k in range(2)]  # 3 and 4 tokens
     made.update(0, [only])
-    drawn = [[action.ids for action in of_state] for of_state in made.drawn[0]]
+    drawn = [group.actions for group in made.drawn[0]]
     assert [len(of_state) for of_state in drawn] == [2, 2]
     sampled = sum(len(ids) for of_state in drawn for ids in of_state)
     teeth = [(3 + k, ids) for k, of_state in enumerate(drawn) for ids in set(of_state)]
@@ -159,7 +155,7 @@ def test_the_loss_is_that_of_its_actions_worked_out_one_by_one() -> None:
     learner.policy = dataclasses.replace(learner.policy, chat=half_cut(range(16)).chat)
     states = [step for group in BATCH for step in group]
     drawn = learner._sample(0, BATCH)
-    mean = sum(action.ids[0] / 16 for of_state in drawn for action in of_state) / 48
+    total = sum(action.ids[0] / 16 for of_state in drawn for action in of_state)
     gains, divergences = [], []
     for state, of_state in zip(states, drawn, strict=True):
         p, q = (
@@ -167,7 +163,8 @@ def test_the_loss_is_that_of_its_actions_worked_out_one_by_one() -> None:
             for model in (learner.policy.model, learner.reference)
         )
         for action in of_state:
-            gains.append((action.ids[0] / 16 - mean) * float(p[action.ids[0]]))
+            reward = action.ids[0] / 16
+            gains.append((reward - (total - reward) / 47) * float(p[action.ids[0]]))
             divergences.append(float((p.exp() * (p - q)).sum()))
     expected = -sum(gains) / 48 + 0.1 * sum(divergences) / 48
     assert learner.update(0, BATCH)["loss"] == pytest.approx(expected, rel=1e-4)

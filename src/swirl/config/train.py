@@ -30,6 +30,10 @@ class Swirl(Section):
     warmup: Annotated[int, Field(ge=0)] = Field(description="updates of linear warm-up; 0: none")
     estimator: Literal["reinforce", "rloo", "grpo"] = Field(description="advantage estimator")
     kl_coefficient: Annotated[float, Field(ge=0)] = Field(description="weight of KL(policy || reference); 0: none")
+    kl_gradient: Literal["sequence", "token"] = Field(
+        description="of whole actions' KL (sequence), or of each token's as if the earlier ones were given (token)"
+    )
+    iterations: Count = Field(description="optimiser steps on each update's actions")
     clip: Positive = Field(description="largest gradient norm")
     cut_actions: Literal["ignore", "penalise"] = Field(
         description="sampled actions cut off at their longest length: out of the gradient, or reward 0; never judged"

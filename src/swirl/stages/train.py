@@ -14,6 +14,7 @@ from typing import Any
 
 from swirl.comb.gradients import recomputing
 from swirl.comb.logprobs import check_packing
+from swirl.comb.sampling import Sampling
 from swirl.config.params import Params
 from swirl.core.checkpoints import EVERY, Checkpoints
 from swirl.core.distributed import Processes, join, rank_and_count
@@ -33,17 +34,9 @@ from swirl.pipeline.source import digest
 from swirl.rl.guard import Limits, Look, stop_reason
 from swirl.rl.masters import Masters
 from swirl.rl.pace import Pace
-from swirl.rl.trainer import (
-    Settings,
-    Trainer,
-    by_trajectory,
-    comb_of,
-    state_batches,
-    supervised_gradients,
-    supervised_work,
-)
+from swirl.rl.supervised import comb_of, supervised_gradients, supervised_work
+from swirl.rl.trainer import Settings, Trainer, by_trajectory, state_batches
 from swirl.rollout.engine import Policy
-from swirl.wiring.attempts import sampling
 from swirl.wiring.development import Development
 from swirl.wiring.policies import load_local_policy
 from swirl.wiring.prompts import user_input_folders
@@ -117,7 +110,7 @@ def train_swirl(
     options = Settings(
         settings.states,
         settings.samples,
-        sampling(params, settings.temperature),
+        Sampling(settings.temperature, max_tokens=params.rollout.max_action_tokens),
         settings.lr,
         settings.warmup,
         settings.estimator,
@@ -129,6 +122,8 @@ def train_swirl(
         seed,
         params.train.gradient_checkpointing,
         settings.cut_actions,
+        settings.kl_gradient,
+        settings.iterations,
     )
     trainer = Trainer(policy, reference, judge, options, processes, _tags(params, layout))
     batches = state_batches(groups, settings.states, seed)
@@ -147,13 +142,12 @@ def train_swirl(
             row: dict[str, float] = {"step": number + 1, **trainer.update(number, batch)}
             if pace:
                 pace.note(number + 1, time.perf_counter() - began, trainer.work)
-            row |= development.sampled(batch, trainer.drawn)
+            row |= development.sampled(trainer.drawn)
             series.append(row)
-            bar.update(1, reward=row["reward"], kl=row["kl"])
+            bar.update(1, reward=row["reward"], kl=row.get("kl", math.nan))
             if (number + 1) % settings.check_every and number + 1 < settings.updates:
                 continue
-            recent = [past for past in series[-settings.check_every :] if "kl" in past]
-            row |= {f"recent_{key}": sum(past[key] for past in recent) / len(recent) for key in ("kl", "unjudged")}
+            row |= {f"recent_{key}": _recent(series, key, settings.check_every) for key in ("kl", "unjudged")}
             row |= development.look()
             looks = _looks(series)
             reason = stop_reason(looks, Limits(**settings.guard.model_dump())) if looks else ""
@@ -169,6 +163,13 @@ def train_swirl(
                 return series
             _commit(checkpoints, number + 1, masters, optimizer, series, processes)
     return series
+
+
+def _recent(series: Series, key: str, updates: int) -> float:
+    """The mean of a metric over the last updates; over none (no action was read), what it was before."""
+    values = [row[key] for row in series[-updates:] if key in row]
+    before = [row[f"recent_{key}"] for row in series if f"recent_{key}" in row]
+    return sum(values) / len(values) if values else before[-1]
 
 
 def _tags(params: Params, layout: Layout) -> Callable[[str], Mapping[str, str]]:
