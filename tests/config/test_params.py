@@ -72,6 +72,25 @@ def test_a_typo_is_refused_with_the_keys_there_are() -> None:
     assert line.startswith("  filtre: no such key; the keys here are seed, runtime, prompts, tasks, tools,")
 
 
+def test_sampling_settings_that_the_gradient_is_not_for_are_refused_with_the_reason() -> None:
+    why = (
+        "step-wise RL draws from the whole softmax, the distribution that its gradient, KL and entropy are of; leave "
+        "it out (rollout.top_p and rollout.top_k are for synthesis and evaluation)"
+    )
+    swirl = {**TREE["train"]["swirl"], "top_p": 0.95, "top_k": 50, "top_q": 1}
+    head, *lines = refusal(changed("train.swirl", swirl))
+    assert head == "params.yaml: 3 wrong"
+    assert lines[:2] == [f"  train.swirl.top_p = 0.95: {why}", f"  train.swirl.top_k = 50: {why}"]
+    assert lines[2].startswith("  train.swirl.top_q: no such key; the keys here are ")
+    for cold in (0, 0.0, -0.5):
+        assert refusal(changed("train.swirl.temperature", cold)) == [
+            "params.yaml: 1 wrong",
+            f"  train.swirl.temperature: {cold:g} is not above 0: step-wise RL draws from the softmax at this "
+            "temperature, and greedy actions of a state would all be the same",
+        ]
+    validate(changed("train.swirl.temperature", 1), "params.yaml")
+
+
 def test_a_typo_inside_a_list_or_a_mapping_is_refused_with_the_keys_there_are() -> None:
     (_, line) = refusal(changed("download.benchmarks.mini-gsm8k.evaluate", 3))
     assert line == (

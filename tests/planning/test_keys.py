@@ -109,6 +109,7 @@ def test_a_dry_run_says_what_a_run_would_do_and_does_nothing(tmp_path: Path) -> 
     assert [stage for stage in rows if stage.startswith("train")] == ["train@sft", "train@swirl"]
     assert "\nOut of date: download, " in whole.stdout
     assert "Needs:" not in whole.stdout
+    assert "\nSignal of step-wise RL: the reward is P(GOOD)," in whole.stdout
 
     server = (
         "{url: 'https://judge.example/v1', model: grader, api: chat, key_env: GRADER_KEY, chat_template_kwargs: {}}"
@@ -116,7 +117,8 @@ def test_a_dry_run_says_what_a_run_would_do_and_does_nothing(tmp_path: Path) -> 
     part = dry("--target", "judge", "-S", "judge.outcome=model", "-S", f"judge.grader={server}")
     assert part.returncode == 0, part.stderr
     assert "https://judge.example/v1, model grader: asked by judge; its key $GRADER_KEY is not set\n" in part.stdout
-    assert not [line for line in part.stdout.splitlines() if line.startswith(("filter", "train", "evaluate"))]
+    gone = ("filter", "train", "evaluate", "Signal")
+    assert not [line for line in part.stdout.splitlines() if line.startswith(gone)]
 
     after = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*") if path.name != ".prefect"}
     assert after == before

@@ -17,6 +17,8 @@ def explain(item: Mapping[str, Any], root: type[Section]) -> str:
     where = ".".join(shown) or "params"
     kind, context = item["type"], item.get("ctx", {})
     if kind == "extra_forbidden":
+        if why := section.refused.get(shown[-1]):
+            return f"{where} = {item['input']!r}: {why}"
         return f"{where}: no such key; the keys here are {', '.join(section.model_fields)}"
     if kind == "missing":
         return f"{where}: missing"

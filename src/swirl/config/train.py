@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from swirl.config.section import Count, Positive, Section, Share
 
@@ -19,13 +19,30 @@ class Guard(Section):
     max_unjudged: Share = Field(description="share of sampled actions without a verdict since the last look")
 
 
+_WHOLE = (
+    "step-wise RL draws from the whole softmax, the distribution that its gradient, KL and entropy are of; leave it "
+    "out (rollout.top_p and rollout.top_k are for synthesis and evaluation)"
+)
+
+
+def _warm(temperature: float) -> float:
+    if temperature <= 0:
+        raise ValueError(
+            f"{temperature:g} is not above 0: step-wise RL draws from the softmax at this temperature, and greedy "
+            "actions of a state would all be the same"
+        )
+    return temperature
+
+
 class Swirl(Section):
     """Step-wise RL."""
+
+    refused: ClassVar = {"top_p": _WHOLE, "top_k": _WHOLE}
 
     updates: Count = Field(description="optimiser updates")
     states: Count = Field(description="states an update, whole trajectories at a time")
     samples: Annotated[int, Field(ge=2)] = Field(description="actions sampled a state (G)")
-    temperature: Positive = Field(description="sampling temperature")
+    temperature: Annotated[float, AfterValidator(_warm)] = Field(description="of the softmax that actions come from")
     lr: Positive = Field(description="peak learning rate of Adam")
     warmup: Annotated[int, Field(ge=0)] = Field(description="updates of linear warm-up; 0: none")
     estimator: Literal["reinforce", "rloo", "grpo"] = Field(description="advantage estimator")

@@ -67,8 +67,8 @@ def plan(params: Params, root: Path) -> list[Planned]:
     return [*data, *models, *synthesis, *training, *evaluation, Planned("report", "tables, page, pictures")]
 
 
-def text(stages: Sequence[Planned], needs: Sequence[str] = ()) -> str:
-    """The plan as a table, a note on its numbers, and the lines `needs` (from `swirl.planning.keys.lines`)."""
+def text(stages: Sequence[Planned], needs: Sequence[str] = (), signal: Sequence[str] = ()) -> str:
+    """The plan as a table, a note on its numbers, and the lines of `planning.keys` (`needs`) and `planning.signal`."""
     rows: list[tuple[str, ...]] = [("stage", "actions", "tokens", "verdicts", "disk", "memory", "what it does")]
     for one in stages:
         counts = (_count(value) for value in (one.calls, one.tokens, one.verdicts))
@@ -85,7 +85,7 @@ def text(stages: Sequence[Planned], needs: Sequence[str] = ()) -> str:
         "activations and key-value caches come on top. ?: not known without the data or the network. Blank: none."
     )
     needed = ["", "Needs:", *(f"  {line}" for line in needs)] if needs else []
-    return "\n".join([*lines, "", note, *needed])
+    return "\n".join([*lines, "", note, *([""] if signal else []), *signal, *needed])
 
 
 def _count(value: float | None) -> str:
