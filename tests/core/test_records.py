@@ -25,6 +25,7 @@ from swirl.core.types import (
     SCHEMAS,
     Action,
     Derivation,
+    Draw,
     Observation,
     Passage,
     Prediction,
@@ -68,6 +69,10 @@ RECORDS: dict[type, list[Any]] = {
     SubTrajectory: [
         SubTrajectory("t", "q", "mini-gsm8k", 0, (1, 2), (5, 6), None),
         SubTrajectory("t", "q", "mini-gsm8k", 1, (), (), 0.5),
+    ],
+    Draw: [
+        Draw(1, "t", "q", "mini-gsm8k", 0, 0, (5, 6), "say", None, False, 0.0, -1.5),
+        Draw(60, "t", "q", "mini-gsm8k", 1, 7, (5,), "", 0.0, True, -0.5, -0.25),
     ],
     Prediction: [
         Prediction("q", "b", "base", True, "5", True, 1.0, 0.1, 0.2, 0.3, None, 0.4, 2, 0, Stop.ANSWERED, "t"),

@@ -188,6 +188,39 @@ def test_no_verdict_at_all_teaches_nothing() -> None:
     assert_equal(before, weights(learner.policy.model))
 
 
+def test_states_without_a_signal_are_counted_and_without_kl_not_read() -> None:
+    """Only trajectory b has different rewards; the gradient is the one of an update that reads everything."""
+    state = len(BATCH[1][0].state_ids)
+
+    class OnlyOne(Rewards):
+        def scores(self, combs: Sequence[Comb]) -> list[list[float]]:
+            return [[0.1 if tooth.sees != state else tooth.ids[0] / 16 for tooth in comb.teeth] for comb in combs]
+
+    made = {}
+    for kl_coefficient in (0.0, 1e-30):
+        learner = trainer(dataclasses.replace(SETTINGS, kl_coefficient=kl_coefficient))
+        learner.reward_model = OnlyOne(lambda token: 0.0)
+        metrics = learner.update(0, [BATCH[1], steps(3, "aa")[2:]])
+        made[kl_coefficient] = (metrics, learner.work.tokens, [p.grad for p in learner.masters.tensors()])
+    (without, few, ours), (held, many, theirs) = made.values()
+    assert without["no_signal"] == held["no_signal"] == 0.5
+    assert few < many
+    assert without["reward"] == held["reward"]
+    for mine, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("estimator", ["rloo", "grpo"])
+def test_without_any_signal_and_kl_nothing_is_read_and_nothing_moves(estimator: Any) -> None:
+    settings = dataclasses.replace(SETTINGS, kl_coefficient=0.0, estimator=estimator)
+    learner = trainer(settings, rewards=lambda token: 0.1)  # six of which do not sum to 0.6 in binary
+    before = weights(learner.policy.model)
+    metrics = learner.update(0, BATCH)
+    assert (metrics["no_signal"], metrics["gradient_norm"], learner.work.tokens) == (1.0, 0.0, 0.0)
+    assert "kl" not in metrics and "entropy" not in metrics
+    assert_equal(before, weights(learner.policy.model))
+
+
 def test_warm_up_is_linear() -> None:
     learner = trainer(dataclasses.replace(SETTINGS, warmup=4))
     rates = []

@@ -18,7 +18,6 @@ import pytest
 import torch
 import yaml
 
-from swirl.comb.sampling import Sampled
 from swirl.config.params import Params, validate
 from swirl.config.presets import laid_over
 from swirl.core.distributed import ALONE
@@ -26,8 +25,10 @@ from swirl.core.errors import DataError
 from swirl.core.journal import fingerprint
 from swirl.core.layout import Layout
 from swirl.core.records import load, load_json, save
-from swirl.core.types import Action, ActionKind, Derivation, Question, Step, Stop, SubTrajectory, Trajectory
+from swirl.core.types import Action, ActionKind, Derivation, Draw, Question, Step, Stop, SubTrajectory, Trajectory
 from swirl.models.pointers import follow, write_pointer
+from swirl.rl.objective import advantages
+from swirl.rl.trainer import Group
 from swirl.stages import evaluate, train
 from swirl.tools.actions import render
 from swirl.wiring.development import Development
@@ -66,12 +67,16 @@ def test_the_oracle_s_label_of_sampled_actions(params: Params, project: Layout) 
         SubTrajectory("t", known.question_id, "mini-gsm8k", step, (1, 2, 3), ids, 0.5)
         for step, ids in enumerate((first, second))
     ]
-    right, wrong = Sampled(first, ()), Sampled(second, ())
-    drawn = [[right, right, wrong, right], [wrong, right, wrong, wrong]]  # the call that is wrong first is right later
-    assert development.sampled([group], [drawn]) == {"golden.sampled_label": 6 / 8}
-    assert development.sampled([group[1:]], [drawn[1:]]) == {}  # what came before is unknown
+    drawn = [(first, first, second, first), (second, first, second, second)]  # wrong at first, second is right later
+    groups = [
+        Group(state, ids, (0.5,) * 4, (False,) * 4, (0.0,) * 4, (0.0,) * 4)
+        for state, ids in zip(group, drawn, strict=True)
+    ]
+    assert development.sampled([groups]) == {"golden.sampled_label": 6 / 8}
+    assert development.sampled([groups[1:]]) == {}  # what came before is unknown
     other = [dataclasses.replace(state, question_id="of a benchmark without derivations") for state in group]
-    assert development.sampled([other], [drawn]) == {}
+    unknown = [dataclasses.replace(one, state=state) for one, state in zip(groups, other, strict=True)]
+    assert development.sampled([unknown]) == {}
 
 
 def test_the_judge_s_agreement_is_with_the_oracle_of_the_same_step(params: Params, project: Layout) -> None:
@@ -172,6 +177,26 @@ def test_killed_and_resumed_it_gives_the_same_bytes(
     assert weights(copy) == weights(trained)
     assert copy.series("train-swirl").read_bytes() == trained.series("train-swirl").read_bytes()
     assert copy.metrics("train-swirl").read_bytes() == trained.metrics("train-swirl").read_bytes()
+    assert copy.draws("swirl").read_bytes() == trained.draws("swirl").read_bytes()
+
+
+def test_a_sample_of_what_was_drawn_is_kept(params: Params, trained: Layout) -> None:
+    settings, draws = params.train.swirl, load(Draw, trained.draws("swirl"))
+    states = {(step.trajectory_id, step.step): step for step in load(SubTrajectory, trained.steps)}
+    chat = load_local_policy(params, trained.model("base"), "base").chat
+    groups: dict[tuple[int, str, int], list[Draw]] = {}
+    for draw in draws:
+        groups.setdefault((draw.update, draw.trajectory_id, draw.step), []).append(draw)
+        assert states[draw.trajectory_id, draw.step].question_id == draw.question_id
+        assert (draw.text, draw.cut and draw.reward) == (chat.text(draw.action_ids), 0.0 if draw.cut else False)
+        assert draw.logprob < 0
+    updates = [update for update, *_ in groups]
+    assert sorted(updates) == [update for update in range(1, settings.updates + 1) for _ in range(settings.kept_states)]
+    for drawn in groups.values():
+        assert [draw.sample for draw in drawn] == list(range(settings.samples))
+        rewards = torch.tensor([[draw.reward for draw in drawn]], dtype=torch.float64)
+        assert advantages(rewards, "rloo")[0].tolist() == pytest.approx([draw.advantage for draw in drawn])
+    assert len({draw.advantage for draw in draws}) > 1
 
 
 def test_sft_that_is_interrupted_within_an_epoch_gives_the_same_bytes(

@@ -55,6 +55,7 @@ class Swirl(Section):
     cut_actions: Literal["ignore", "penalise"] = Field(
         description="sampled actions cut off at their longest length: out of the gradient, or reward 0; never judged"
     )
+    kept_states: Annotated[int, Field(ge=0)] = Field(description="states an update whose draws go to data/draws")
     check_every: Count = Field(description="updates between looks at the development questions, and checkpoints")
     guard: Guard
 

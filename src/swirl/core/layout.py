@@ -13,6 +13,7 @@ _STAGES = {
     "trajectories": "synthesize",
     "verdicts": "judge",
     "steps": "filter",
+    "draws": "train",
     "predictions": "evaluate",
 }
 """Folder of data/ -> the stage that writes it."""
@@ -95,6 +96,10 @@ class Layout:
     def steps(self) -> Path:
         """The sub-trajectories that the filter kept (`SubTrajectory`)."""
         return self.root / "data/steps/steps.parquet"
+
+    def draws(self, item: str) -> Path:
+        """A sample of the states of every update with the actions drawn there (`Draw`); empty for `sft`."""
+        return self.root / f"data/draws/{item}.parquet"
 
     def predictions(self, model: str) -> Path:
         """One row per evaluated trajectory, with and without tools (`Prediction`)."""

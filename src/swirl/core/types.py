@@ -2,7 +2,8 @@
 
 Reading order: a `Question` is asked over a corpus of `Passage`s; a model answers it with a `Trajectory` of
 `Step`s, each an `Action` and its `Observation`s; a judge gives `Verdict`s; a filter keeps
-`SubTrajectory` rows (one state and its stored action); evaluation writes `Prediction`s and `Score`s.
+`SubTrajectory` rows (one state and its stored action); step-wise RL makes `Draw`s there; evaluation writes
+`Prediction`s and `Score`s.
 """
 
 from __future__ import annotations
@@ -252,6 +253,28 @@ class SubTrajectory:
 
 
 @dataclass(frozen=True, slots=True)
+class Draw:
+    """One action that step-wise RL drew in a state of an update; the state is the `SubTrajectory` of the same step."""
+
+    update: int
+    """From 1, as in the metrics."""
+    trajectory_id: str
+    question_id: str
+    benchmark: str
+    step: int
+    sample: int
+    """From 0 to G - 1."""
+    action_ids: tuple[int, ...]
+    text: str
+    reward: float | None
+    """None when the reward model gave no verdict."""
+    cut: bool
+    advantage: float
+    logprob: float
+    """Natural-log probability of the action under the policy that drew it, at temperature 1."""
+
+
+@dataclass(frozen=True, slots=True)
 class Prediction:
     """One evaluated trajectory: the answer to a question, with or without tools."""
 
@@ -368,6 +391,22 @@ SCHEMAS: dict[type, pa.Schema] = {
             ("state_ids", _ids),
             ("action_ids", _ids),
             ("score", pa.float32()),
+        ]
+    ),
+    Draw: pa.schema(
+        [
+            ("update", pa.int32()),
+            ("trajectory_id", pa.string()),
+            ("question_id", pa.string()),
+            ("benchmark", pa.string()),
+            ("step", pa.int32()),
+            ("sample", pa.int32()),
+            ("action_ids", _ids),
+            ("text", pa.string()),
+            ("reward", pa.float64()),
+            ("cut", pa.bool_()),
+            ("advantage", pa.float64()),
+            ("logprob", pa.float64()),
         ]
     ),
     Prediction: pa.schema(
