@@ -220,6 +220,18 @@ def test_nothing_to_train_on_is_said(params: Params, copy: Layout) -> None:
         train.run(params, copy, "swirl")
 
 
+def test_fewer_states_than_an_update_asks_for_are_said_once(
+    params: Params, copy: Layout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    many = {"train": {"swirl": {"updates": 2, "check_every": 2, "states": 1000, "samples": 2}}}
+    kept = len(load(SubTrajectory, copy.steps))
+    train.run(validate(laid_over(params.model_dump(), many), "tests"), copy, "swirl")
+    warning = (
+        f"warning: train.swirl.states is 1000, but the filter kept {kept} states, so each update visits all {kept}"
+    )
+    assert capsys.readouterr().err.count(warning) == 1
+
+
 LORA = {"runtime": {"workers": 1}, "train": {"lora": {"rank": 4, "alpha": 8, "targets": ["all-linear"]}}}
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import shutil
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -30,15 +31,14 @@ from swirl.models.loading import load_model, load_tokenizer, save
 from swirl.models.skipped import mark_skipped
 from swirl.pipeline.progress import Progress
 from swirl.pipeline.source import digest
+from swirl.rl.batches import by_trajectory, shortage, state_batches
 from swirl.rl.guard import Limits, Look, stop_reason
 from swirl.rl.masters import Masters
 from swirl.rl.pace import Pace
 from swirl.rl.trainer import (
     Settings,
     Trainer,
-    by_trajectory,
     comb_of,
-    state_batches,
     supervised_gradients,
     supervised_work,
 )
@@ -131,6 +131,8 @@ def train_swirl(
         settings.cut_actions,
     )
     trainer = Trainer(policy, reference, judge, options, processes, _tags(params, layout))
+    if processes.main and (few := shortage(groups, settings.states)):
+        print(f"warning: {few}", file=sys.stderr, flush=True)
     batches = state_batches(groups, settings.states, seed)
     masters, optimizer = trainer.masters, trainer.optimizer
     series, start = _resume(checkpoints, masters, optimizer, processes)
