@@ -8,7 +8,7 @@ from itertools import islice
 import pytest
 
 from swirl.core.types import SubTrajectory
-from swirl.rl.batches import by_trajectory, shortage, state_batches
+from swirl.rl.batches import by_trajectory, shortage, state_batches, updates_of, visited
 
 
 def steps(count: int, name: str) -> list[SubTrajectory]:
@@ -53,6 +53,30 @@ def test_the_order_of_batches_stays_what_it_was() -> None:
 def test_a_batch_holds_every_trajectory_once_when_there_are_few(asked: int) -> None:
     few = [steps(2, "a"), steps(1, "b")]
     assert {*names(islice(state_batches(few, asked, 5), 6))} == {"a b", "b a"}
+
+
+@pytest.mark.parametrize(
+    ("passes", "updates", "visits", "different"),
+    [(0.3, 1, 5, 5), (0.5, 2, 9, 9), (1.0, 3, 13, 13), (1.001, 4, 17, 13), (2.0, 6, 26, 13)],
+)
+def test_passes_are_counted_in_the_batches_themselves(passes: float, updates: int, visits: int, different: int) -> None:
+    """The batches of the test above: of 5, 4, 4, then of 4, 4 and 5 states."""
+    assert updates_of(passes, SEVEN, 4, 5) == updates
+    assert visited(SEVEN, 4, 5, updates) == (visits, different)
+    assert sum(visited(SEVEN, 4, 5, updates - 1)[:1]) < passes * 13
+
+
+def test_rounding_adds_no_update() -> None:
+    hundred = [steps(1, f"t{number}") for number in range(100)]
+    assert 0.55 * 100 > 55
+    assert updates_of(0.55, hundred, 5, 5) == 11
+
+
+def test_with_few_states_a_pass_is_an_update() -> None:
+    few = [steps(2, "a"), steps(1, "b")]
+    assert updates_of(2.0, few, 24, 5) == 2
+    assert visited(few, 24, 5, 2) == (6, 3)
+    assert visited(few, 24, 5, 0) == (0, 0)
 
 
 def test_too_few_states_are_said() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
 from swirl.core.seeds import generator
 from swirl.core.types import SubTrajectory
@@ -35,6 +36,22 @@ def state_batches(groups: Sequence[list[SubTrajectory]], states: int, seed: int)
                 yield [groups[i] for i in batch]
                 batch = []
         epoch += 1
+
+
+def updates_of(passes: float, groups: Sequence[list[SubTrajectory]], states: int, seed: int) -> int:
+    """The fewest batches of `state_batches` that visit each state `passes` times on average, or more."""
+    kept, visits = sum(map(len, groups)), 0
+    for number, batch in enumerate(state_batches(groups, states, seed), start=1):
+        visits += sum(map(len, batch))
+        if visits / kept >= passes:
+            return number
+    raise AssertionError  # never reached: `state_batches` does not end
+
+
+def visited(groups: Sequence[list[SubTrajectory]], states: int, seed: int, updates: int) -> tuple[int, int]:
+    """How many states the first `updates` batches of `state_batches` hold, and how many different ones."""
+    taken = [group for batch in islice(state_batches(groups, states, seed), updates) for group in batch]
+    return sum(map(len, taken)), sum({group[0].trajectory_id: len(group) for group in taken}.values())
 
 
 def shortage(groups: Sequence[list[SubTrajectory]], states: int) -> str:

@@ -31,7 +31,7 @@ from swirl.models.loading import load_model, load_tokenizer, save
 from swirl.models.skipped import mark_skipped
 from swirl.pipeline.progress import Progress
 from swirl.pipeline.source import digest
-from swirl.rl.batches import by_trajectory, shortage, state_batches
+from swirl.rl.batches import by_trajectory, shortage, state_batches, updates_of, visited
 from swirl.rl.guard import Limits, Look, stop_reason
 from swirl.rl.masters import Masters
 from swirl.rl.pace import Pace
@@ -87,7 +87,8 @@ def run(params: Params, layout: Layout, item: str) -> None:
         base = layout.model("base")
         save(policy.model, load_tokenizer(base), layout.model(item), base, layout.root)
         save_series(series, layout.series(f"train-{item}"))
-        save_json(_final(series), layout.metrics(f"train-{item}"))
+        last = _final(series)
+        save_json(last | _seen(params, item, groups, int(last["step"])), layout.metrics(f"train-{item}"))
         checkpoints.finish()
     processes.wait()
     processes.leave()
@@ -113,7 +114,7 @@ def train_swirl(
     judge = development.judge
     if isinstance(judge, RewardModel):
         judge = dataclasses.replace(judge, packed=params.train.packed, token_budget=params.train.token_budget)
-    seed = derive(params.seed, "train", "swirl")
+    seed = _seed(params)
     options = Settings(
         settings.states,
         settings.samples,
@@ -134,6 +135,10 @@ def train_swirl(
     if processes.main and (few := shortage(groups, settings.states)):
         print(f"warning: {few}", file=sys.stderr, flush=True)
     batches = state_batches(groups, settings.states, seed)
+    updates = settings.updates
+    if updates is None:
+        assert settings.passes is not None
+        updates = updates_of(settings.passes, groups, settings.states, seed)
     masters, optimizer = trainer.masters, trainer.optimizer
     series, start = _resume(checkpoints, masters, optimizer, processes)
     for _ in range(start):
@@ -141,9 +146,9 @@ def train_swirl(
     if not series:
         series = [{"step": 0, "recent_kl": 0.0, "recent_unjudged": 0.0, **development.look()}]
         _commit(checkpoints, 0, masters, optimizer, series, processes)
-    with Progress(settings.updates, "train swirl") as bar:
+    with Progress(updates, "train swirl") as bar:
         bar.update(start)
-        for number in range(start, settings.updates):
+        for number in range(start, updates):
             began = time.perf_counter()
             batch = next(batches)
             row: dict[str, float] = {"step": number + 1, **trainer.update(number, batch)}
@@ -152,7 +157,7 @@ def train_swirl(
             row |= development.sampled(batch, trainer.drawn)
             series.append(row)
             bar.update(1, reward=row["reward"], kl=row["kl"])
-            if (number + 1) % settings.check_every and number + 1 < settings.updates:
+            if (number + 1) % settings.check_every and number + 1 < updates:
                 continue
             recent = [past for past in series[-settings.check_every :] if "kl" in past]
             row |= {f"recent_{key}": sum(past[key] for past in recent) / len(recent) for key in ("kl", "unjudged")}
@@ -171,6 +176,19 @@ def train_swirl(
                 return series
             _commit(checkpoints, number + 1, masters, optimizer, series, processes)
     return series
+
+
+def _seed(params: Params) -> int:
+    return derive(params.seed, "train", "swirl")
+
+
+def _seen(params: Params, item: str, groups: Sequence[list[SubTrajectory]], updates: int) -> dict[str, float]:
+    """How many states the filter kept, how many of them shaped the saved weights, and how often on average."""
+    kept = sum(map(len, groups))
+    if item == "sft":
+        return {"states_kept": kept, "states_visited": kept, "passes": params.train.sft.epochs}
+    visits, different = visited(groups, params.train.swirl.states, _seed(params), updates)
+    return {"states_kept": kept, "states_visited": different, "passes": visits / kept}
 
 
 def _tags(params: Params, layout: Layout) -> Callable[[str], Mapping[str, str]]:
