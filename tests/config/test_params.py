@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from swirl.config import presets
+from swirl.config.overrides import checked, parsed
 from swirl.config.params import load, validate
 from swirl.config.served import Served, client_settings
 from swirl.core.errors import ParamsError
@@ -55,6 +56,26 @@ def test_greedy_samples_are_refused_because_they_are_all_the_same() -> None:
     assert "samples is 5 and temperature 0: greedy samples of a question are all the same; give samples: 1" in line
     evaluate = {**TREE["evaluate"], "samples": 5, "temperature": 1.0}
     assert validate(changed("evaluate", evaluate), "params.yaml").evaluate.samples == 5
+
+
+@pytest.mark.parametrize(
+    ("updates", "passes", "words"),
+    [(60, 1.0, "updates is 60 and passes 1.0, but"), (None, None, "both are null, but")],
+)
+def test_the_length_of_rl_is_given_once(updates: int | None, passes: float | None, words: str) -> None:
+    (_, line) = refusal(changed("train.swirl", {**TREE["train"]["swirl"], "updates": updates, "passes": passes}))
+    assert line.startswith(f"  train.swirl: {words} one of them is the length of training and the other is null")
+    assert "train.swirl.updates=60 with train.swirl.passes=null" in line
+
+
+def test_an_override_of_one_length_says_to_null_the_other(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    swirl = {**TREE["train"]["swirl"], "updates": None, "passes": 1.5}
+    path.write_text(yaml.safe_dump(changed("train.swirl", swirl)), encoding="utf-8")
+    with pytest.raises(ParamsError, match=r"updates is 9 and passes 1.5, .* train.swirl.updates=60 with .*passes=null"):
+        checked(path, parsed(["train.swirl.updates=9"]))
+    swirl = checked(path, parsed(["train.swirl.updates=9", "train.swirl.passes=null"])).train.swirl
+    assert (swirl.updates, swirl.passes) == (9, None)
 
 
 def test_params_cannot_be_changed() -> None:

@@ -470,7 +470,8 @@ def test_the_table_has_what_differed_best_first_failures_last() -> None:
         score = {"benchmark": "b", "model": "swirl", "with_tools": True, "accuracy": accuracy}
         other = [{**score, "model": "base", "accuracy": 1.0}, {**score, "with_tools": False, "accuracy": 1.0}]
         scores = [score, {**score, "benchmark": "c", "accuracy": 0.0}, *other]
-        return {"scores": scores, "filters": {"kept": {"trajectories": int(100 * accuracy)}}}
+        seen = {"swirl": {"kept": 9, "visited": 6, "passes": accuracy * 2 / 3}}
+        return {"scores": scores, "filters": {"kept": {"trajectories": int(100 * accuracy)}}, "coverage": seen}
 
     same = {"judge.threshold": 0.5, "train.methods": ["swirl"]}
     runs = [
@@ -485,6 +486,7 @@ def test_the_table_has_what_differed_best_first_failures_last() -> None:
             "seed": 3,
             "trajectories": 75,
             "method": "swirl",
+            "passes": 0.5,
             "mean accuracy": 0.375,
             "b": 0.75,
             "c": 0.0,
@@ -494,10 +496,18 @@ def test_the_table_has_what_differed_best_first_failures_last() -> None:
             "seed": 1,
             "trajectories": 25,
             "method": "swirl",
+            "passes": 0.17,
             "mean accuracy": 0.125,
             "b": 0.25,
             "c": 0.0,
             "experiment": "x-1",
         },
-        {"seed": 2, "trajectories": None, "method": "", "mean accuracy": None, "experiment": "x-2 failed"},
+        {
+            "seed": 2,
+            "trajectories": None,
+            "method": "",
+            "passes": None,
+            "mean accuracy": None,
+            "experiment": "x-2 failed",
+        },
     ]

@@ -11,6 +11,7 @@ from swirl.core.layout import Layout
 from swirl.core.records import save_json
 from swirl.core.types import Action, Observation, Score, Step, Stop, Trajectory
 from swirl.reporting import charts, evidence, text
+from swirl.reporting.coverage import Coverage, sentence
 from swirl.reporting.format import gain, number, p_value, percent, rates
 from swirl.reporting.markup import join, printable, raw, tag
 from swirl.reporting.paper import paper_order, published
@@ -70,6 +71,18 @@ def test_rates_are_grouped_by_kind() -> None:
     metrics = {"heldout.tpr": 0.9, "heldout.search.tpr": 0.98, "heldout.search.n": 10.0, "loss": 1.0}
     metrics |= {"heldout.calculate.tpr": 0.0, "heldout.calculate.n": 0.0}
     assert rates(metrics) == {"all": {"tpr": 0.9}, "search": {"tpr": 0.98, "n": 10.0}}
+
+
+def test_what_was_seen_as_words() -> None:
+    rl, sft = Coverage(2288, 1440, 0.63), Coverage(2288, 2288, 2)
+    words = "RL visited 1,440 states, 63% of the kept 2,288; SFT read all twice."
+    assert sentence({"sft": sft, "swirl": rl}) == words
+    assert sentence({"swirl": Coverage(2288, 2288, 1.504)}) == (
+        "RL visited all 2,288 kept states, 1.50 times each on average."
+    )
+    assert sentence({"sft": Coverage(50, 50, 1)}) == "SFT read all 50 kept states once."
+    assert sentence({"sft": Coverage(50, 50, 3)}) == "SFT read all 50 kept states 3 times."
+    assert sentence({}) == ""
 
 
 def test_the_papers_numbers() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from swirl.rl.guard import Limits, Look, stop_reason
 from swirl.rl.masters import Masters
 from swirl.rl.objective import advantages
 from swirl.rl.supervised import _deal, supervised_gradients, supervised_loss
-from swirl.rl.trainer import Settings, Trainer, by_trajectory, state_batches
+from swirl.rl.trainer import Settings, Trainer
 from swirl.rollout.engine import Policy
 from tests import taught, tiny
 
@@ -244,28 +243,6 @@ def test_kl_alone_brings_the_policy_back_to_the_reference() -> None:
     learner = trainer(dataclasses.replace(SETTINGS, lr=1e-2, kl_coefficient=1.0), rewards=lambda token: 0.5)
     divergence = [learner.update(number, BATCH)["kl"] for number in range(30)]
     assert divergence[-1] < 0.5 * divergence[0]
-
-
-def test_by_trajectory_sorts_steps() -> None:
-    a, b = steps(3, "a"), steps(1, "b")
-    assert by_trajectory([a[2], b[0], a[0], a[1]]) == [a, b]
-
-
-def test_state_batches_cover_every_trajectory_once_an_epoch() -> None:
-    groups = [steps(1 + number % 3, f"t{number}") for number in range(7)]
-    batches = list(islice(state_batches(groups, 4, 5), 9))
-    for batch in batches:
-        assert sum(map(len, batch)) >= 4
-        assert sum(map(len, batch[:-1])) < 4
-        assert len({group[0].trajectory_id for group in batch}) == len(batch)
-    drawn = [group[0].trajectory_id for batch in batches for group in batch]
-    names = {f"t{number}" for number in range(7)}
-    assert len(drawn) >= 21
-    epochs = [drawn[start : start + 7] for start in (0, 7, 14)]
-    assert [set(epoch) for epoch in epochs] == [names] * 3
-    assert epochs[0] != epochs[1]
-    assert list(islice(state_batches(groups, 4, 5), 9)) == batches
-    assert list(islice(state_batches(groups, 4, 6), 9)) != batches
 
 
 @pytest.mark.parametrize("packed", [True, False])

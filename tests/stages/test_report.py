@@ -164,6 +164,8 @@ def _write_metrics(layout: Layout) -> None:
         for step in range(0, 45, 5)
     ]
     records.save_series(series, layout.series("train-swirl"))
+    records.save_json({"states_kept": 450, "states_visited": 283, "passes": 0.63}, layout.metrics("train-swirl"))
+    records.save_json({"states_kept": 450, "states_visited": 450, "passes": 2}, layout.metrics("train-sft"))
     for what in ("questions", "trajectories", "steps"):
         records.save_json(_gate(what), layout.quality(what))
 
@@ -251,7 +253,9 @@ def _parsed(page: str) -> _Page:
 
 def test_results_hold_paired_tests_and_gains(finished: Layout) -> None:
     content = json.loads(finished.results.read_text(encoding="utf-8"))
-    assert list(content) == ["by_hops", "filters", "memory", "relative_gain", "retrieval", "reward_model", "scores"]
+    assert list(content) == [
+        "by_hops", "coverage", "filters", "memory", "relative_gain", "retrieval", "reward_model", "scores",
+    ]  # fmt: skip
     cells = {(row["benchmark"], row["model"], row["with_tools"]): row for row in content["scores"]}
     assert len(cells) == len(content["scores"]) == 36
     assert cells["mini-hotpotqa", "base", True]["p_vs_base"] is None
@@ -295,6 +299,29 @@ def test_page_shows_the_numbers_of_every_part(finished: Layout) -> None:
         "mini-gsm8k, base",
     ):
         assert part.lower() in words.lower(), part
+
+
+SEEN = "RL visited 283 states, 63% of the kept 450; SFT read all twice."
+
+
+def test_what_rl_and_sft_saw_stands_beside_every_comparison_of_them(
+    finished: Layout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = finished.page.read_text(encoding="utf-8")
+    compared = [part for part in page.split("<section ") if "SFT" in part.partition("</thead>")[0] or "<td>SFT" in part]
+    assert [part.split('"')[1] for part in compared] == ["results", "tools", "hops", "measures"]
+    assert all(SEEN in part for part in compared)
+    text.show(finished)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert shown.count(SEEN) == shown.count("SFT SWiRL") == 3
+
+
+def test_without_training_nothing_is_said_of_what_it_saw(run: Layout, capsys: pytest.CaptureFixture[str]) -> None:
+    for item in ("sft", "swirl"):
+        records.save_json({}, run.metrics(f"train-{item}"))
+    assert "RL visited" not in _rerun(run)
+    text.show(run)
+    assert "RL visited" not in capsys.readouterr().out
 
 
 def test_hostile_text_stays_text_and_nothing_is_loaded(finished: Layout) -> None:

@@ -55,6 +55,10 @@ def test_it_writes_a_model_its_curves_and_metrics(trained: Layout) -> None:
     metrics = load_json(trained.metrics("train-swirl"))
     assert metrics["reward"] == series[-1]["reward"]
     assert metrics["start.development.reward"] == series[0]["development.reward"]
+    kept = len(load(SubTrajectory, trained.steps))
+    assert metrics["states_kept"] == kept
+    assert 6 * 8 <= metrics["passes"] * kept <= 6 * 11  # an update takes 8 states, and its last trajectory whole
+    assert 8 <= metrics["states_visited"] <= min(kept, round(metrics["passes"] * kept))
     assert [path.suffix for path in (trained.root / ".swirl/checkpoints/train-swirl").iterdir()] == [".finished"]
 
 
@@ -149,6 +153,8 @@ def test_a_run_that_the_guard_stops_keeps_the_last_good_weights(params: Params, 
 
     kept, base = (load_file(copy.model(name) / "model.safetensors") for name in ("swirl", "base"))
     assert all(torch.equal(kept[name], base[name]) for name in base)
+    metrics = load_json(copy.metrics("train-swirl"))  # of the weights that are kept, which saw nothing
+    assert (metrics["kept_step"], metrics["states_visited"], metrics["passes"]) == (0, 0, 0)
 
 
 def has_come_halfway(layout: Layout) -> bool:
@@ -207,6 +213,8 @@ def test_sft_that_is_interrupted_within_an_epoch_gives_the_same_bytes(
     train.run(params, whole, "sft")
     batches = len(load_json(whole.series("train-sft")))
     assert batches == 10
+    metrics, kept = load_json(whole.metrics("train-sft")), len(load(SubTrajectory, whole.steps))
+    assert (metrics["states_kept"], metrics["states_visited"], metrics["passes"]) == (kept, kept, 2)
     step, taken = train._supervise, 0
 
     def interrupted(*arguments: Any) -> float:
@@ -228,6 +236,35 @@ def test_sft_that_is_interrupted_within_an_epoch_gives_the_same_bytes(
         assert (copy.root / path.relative_to(whole.root)).read_bytes() == path.read_bytes()
 
 
+def test_a_run_given_in_passes_and_resumed_has_the_length_of_its_data(
+    params: Params, copy: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    length = {"updates": None, "passes": 0.5, "samples": 2, "check_every": 1, "states": 20}
+    params = validate(laid_over(params.model_dump(), {"train": {"swirl": length}}), "tests")
+    whole = clone(copy, tmp_path / "whole")
+    train.run(params, whole, "swirl")
+    metrics, kept = load_json(whole.metrics("train-swirl")), len(load(SubTrajectory, whole.steps))
+    updates = len(load_json(whole.series("train-swirl"))) - 1
+    assert updates >= 2
+    assert kept / 2 <= metrics["states_visited"] == round(metrics["passes"] * kept) < kept / 2 + 23
+    update = train.Trainer.update
+
+    def interrupted(self: Any, number: int, batch: Any) -> Any:
+        if number == 1:
+            raise KeyboardInterrupt
+        return update(self, number, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train.Trainer, "update", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train.run(params, copy, "swirl")
+    train.run(params, copy, "swirl")
+    assert "resuming after 1\n" in capsys.readouterr().out
+    assert weights(copy) == weights(whole)
+    for path in (whole.series("train-swirl"), whole.metrics("train-swirl")):
+        assert (copy.root / path.relative_to(whole.root)).read_bytes() == path.read_bytes()
+
+
 def test_packed_and_plain_training_agree(params: Params, trained: Layout, copy: Layout) -> None:
     """Rounding could change a sampled token; at these sizes it does not, so six updates end at the same weights."""
     from safetensors.torch import load_file
@@ -243,6 +280,18 @@ def test_nothing_to_train_on_is_said(params: Params, copy: Layout) -> None:
     save([], SubTrajectory, copy.steps)
     with pytest.raises(DataError, match="steps.parquet holds no steps: the filter kept nothing"):
         train.run(params, copy, "swirl")
+
+
+def test_fewer_states_than_an_update_asks_for_are_said_once(
+    params: Params, copy: Layout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    many = {"train": {"swirl": {"updates": 2, "check_every": 2, "states": 1000, "samples": 2}}}
+    kept = len(load(SubTrajectory, copy.steps))
+    train.run(validate(laid_over(params.model_dump(), many), "tests"), copy, "swirl")
+    warning = (
+        f"warning: train.swirl.states is 1000, but the filter kept {kept} states, so each update visits all {kept}"
+    )
+    assert capsys.readouterr().err.count(warning) == 1
 
 
 LORA = {"runtime": {"workers": 1}, "train": {"lora": {"rank": 4, "alpha": 8, "targets": ["all-linear"]}}}

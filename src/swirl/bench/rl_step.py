@@ -248,7 +248,7 @@ def _groups(root: Path, source: str) -> list[list[SubTrajectory]]:
     """Five trajectories of the default run with five states each, or four made-up ones with `source` states each."""
     from swirl.core.layout import Layout
     from swirl.core.records import load
-    from swirl.rl.trainer import by_trajectory
+    from swirl.rl.batches import by_trajectory
 
     if source != "run":
         rng = random.Random(0)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from swirl.config.section import Count, Positive, Section, Share
 
@@ -39,7 +39,8 @@ class Swirl(Section):
 
     refused: ClassVar = {"top_p": _WHOLE, "top_k": _WHOLE}
 
-    updates: Count = Field(description="optimiser updates")
+    updates: Count | None = Field(description="optimiser updates; null: as many as `passes` takes")
+    passes: Positive | None = Field(description="visits of a kept state, on average; null: what `updates` come to")
     states: Count = Field(description="states an update, whole trajectories at a time")
     samples: Annotated[int, Field(ge=2)] = Field(description="actions sampled a state (G)")
     temperature: Annotated[float, AfterValidator(_warm)] = Field(description="of the softmax that actions come from")
@@ -58,6 +59,17 @@ class Swirl(Section):
     kept_states: Annotated[int, Field(ge=0)] = Field(description="states an update whose draws go to data/draws")
     check_every: Count = Field(description="updates between looks at the development questions, and checkpoints")
     guard: Guard
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if (self.updates is None) == (self.passes is None):
+            both = "both are null" if self.updates is None else f"updates is {self.updates} and passes {self.passes}"
+            raise ValueError(
+                f"{both}, but one of them is the length of training and the other is null: write updates: 60 and "
+                "passes: null, or updates: null and passes: 1.0; what overrides one sets the other to null, too, as "
+                "train.swirl.updates=60 with train.swirl.passes=null"
+            )
+        return self
 
 
 class Sft(Section):

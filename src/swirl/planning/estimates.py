@@ -22,7 +22,16 @@ from swirl.config.served import Served, client_settings
 from swirl.core.checkpoints import KEPT
 from swirl.core.splits import counts, files_of
 from swirl.planning.sizes import UNKNOWN, Size, size_of
-from swirl.planning.workload import CHARACTERS_A_TOKEN, PROMPT_TOKENS, Rollouts, questions, rollouts, step_tokens
+from swirl.planning.workload import (
+    CHARACTERS_A_TOKEN,
+    PROMPT_TOKENS,
+    Rollouts,
+    expected_states,
+    questions,
+    rl_updates,
+    rollouts,
+    step_tokens,
+)
 
 BYTES_A_TOKEN = 16
 """On disk, of a token of a trajectory: its id, log-probability and text."""
@@ -80,7 +89,8 @@ def text(stages: Sequence[Planned], needs: Sequence[str] = (), signal: Sequence[
     ]
     note = (
         "Counts are upper bounds: every trajectory takes all its steps and every action all its tokens; tokens are the "
-        "policy's. Disk and memory are about. Disk: the checkpoints that are there at once count; copies "
+        "policy's. Kept states: as many as in the embedded default's run, in proportion; so are RL's updates where its "
+        "length is in passes. Disk and memory are about. Disk: the checkpoints that are there at once count; copies "
         "in DVC's cache and in MLflow come on top. Memory: weights, gradients and optimiser of one process; "
         "activations and key-value caches come on top. ?: not known without the data or the network. Blank: none."
     )
@@ -185,28 +195,41 @@ def _training(params: Params, root: Path, base: Size, judge: Size) -> Iterator[P
             yield Planned(f"train@{method}", "off (train.methods)")
             continue
         if method == "sft":
-            looks, actions = train.sft.epochs, 0
+            looks, actions = float(train.sft.epochs), 0.0
             read = train.sft.epochs * (synthesised.tokens if train.packed else synthesised.states)
             does = f"{train.sft.epochs} passes over the kept steps"
         else:
-            looks = 1 + -(-train.swirl.updates // train.swirl.check_every)
+            longest = rl_updates(params, synthesised.calls)
+            looks = 1 + -(-longest // train.swirl.check_every)
             # An update takes whole trajectories, so it may have more than `states` states.
             most = train.swirl.states + max(task.max_steps for task in params.tasks.values()) - 1
-            actions = train.swirl.updates * most * train.swirl.samples
-            read = train.swirl.updates * most * (PROMPT_TOKENS + step_tokens(params))
+            actions = longest * most * train.swirl.samples
+            read = longest * most * (PROMPT_TOKENS + step_tokens(params))
             read += actions * params.rollout.max_action_tokens
-            does = f"{train.swirl.updates} updates of {train.swirl.states} states x {train.swirl.samples} actions"
+            does = _visits(params, expected_states(params, synthesised), longest)
         watched = look.times(looks)
         verdicts = (actions + watched.calls) * _asks(params)
         yield Planned(
             f"train@{method}",
-            f"{does}; looks at development questions: {looks}",
+            f"{does}; looks at development questions: {_count(looks)}",
             actions + watched.calls,
             read + watched.tokens,
             verdicts,
             saved + (KEPT + 1) * trained * CHECKPOINT + _rationales(params, verdicts, 0),
             _memory(params, method, base, trained) + _judge_here(params, judge),
         )
+
+
+def _visits(params: Params, kept: float, longest: float) -> str:
+    """RL's length for an expected number of kept states, and what share of them it visits."""
+    swirl, about = params.train.swirl, rl_updates(params, kept)
+    most = "" if swirl.passes is None else f" (at most {_count(longest)})"
+    words = f"{_count(about)} updates{most} of {swirl.states} states x {swirl.samples} actions"
+    if not kept > 0:  # unknown, or nothing is synthesised
+        return words
+    passes = about * swirl.states / kept
+    share = f"{passes:.0%}" if passes < 1 else f"{passes:.1f} passes over all"
+    return f"{words}, {share} of about {_count(kept)} kept states"
 
 
 def _evaluation(params: Params, root: Path, base: Size, judge: Size) -> Iterator[Planned]:

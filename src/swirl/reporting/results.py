@@ -14,6 +14,7 @@ from swirl.core.errors import DataError
 from swirl.core.layout import Layout
 from swirl.core.types import Prediction, Score, Strategy
 from swirl.evaluation.statistics import by_question, mcnemar, paired, relative_gain, wilson
+from swirl.reporting import coverage
 from swirl.reporting.paper import paper_order, published
 
 MODELS = ("ceiling", "base", "sft", "swirl")
@@ -72,6 +73,8 @@ class Results:
     """`BENCHMARK.SPLIT.recall@k` and `.all@k`, for questions whose supporting passages are known."""
     by_hops: tuple[ByHops, ...] = ()
     """Rows of the benchmarks whose questions differ in their number of hops; the mean is the last row of each."""
+    coverage: dict[str, coverage.Coverage] = dataclasses.field(default_factory=dict)
+    """What `sft` and `swirl` saw of the kept states; a model that was not trained is missing."""
 
     @property
     def benchmarks(self) -> list[str]:
@@ -126,6 +129,7 @@ def gather(layout: Layout, predictions: Mapping[str, Sequence[Prediction]], hops
         memory={key.removeprefix("memory."): base_metrics[key] for key in base_metrics if key.startswith("memory.")},
         retrieval={key: value for key, value in _read_numbers(layout.metrics("index")).items() if "@" in key},
         by_hops=tuple(_by_hops(predictions, hops)),
+        coverage=coverage.found({item: _read_numbers(layout.metrics(f"train-{item}")) for item in ("sft", "swirl")}),
     )
 
 
@@ -156,6 +160,7 @@ def load(path: Path) -> Results:
         memory=content["memory"],
         retrieval=content.get("retrieval", {}),
         by_hops=tuple(_hops_row(row, path, number) for number, row in enumerate(content.get("by_hops", ()))),
+        coverage=coverage.loaded(content.get("coverage", {})),
     )
 
 

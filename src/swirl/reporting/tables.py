@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from swirl.core.types import Score
 from swirl.reporting import charts
+from swirl.reporting.coverage import sentence
 from swirl.reporting.format import gain, interval, number, p_value, percent, rates
 from swirl.reporting.markup import Child, Html, tag
 from swirl.reporting.paper import PAPER_GAINS, published
@@ -37,6 +38,12 @@ def text(*children: Child) -> Html:
     return tag("p", children)
 
 
+def seen(results: Results) -> Html | None:
+    """What RL and SFT saw of the kept states, which belongs beside their comparison; None where neither was trained."""
+    words = sentence(results.coverage)
+    return text(words) if words else None
+
+
 def headline(results: Results) -> Html:
     """Accuracy of each model, SWiRL's relative gain over base and the paper's, and the paired test."""
     models = results.models
@@ -63,7 +70,7 @@ def headline(results: Results) -> Html:
         PAPER_GAINS,
     )
     shown = [charts.legend(models), tag("figure", charts.accuracy_bars(results), class_="scroll")]
-    return section("results", "Accuracy", shown, table(head, rows), note)
+    return section("results", "Accuracy", shown, table(head, rows), seen(results), note)
 
 
 def tools(results: Results) -> Html | None:
@@ -87,7 +94,7 @@ def tools(results: Results) -> Html | None:
         return None
     head = ["Benchmark, tools", *(LABELS[model] for model in models), "SWiRL over base", "McNemar p"]
     words = "The same questions with tools and without (one answer from the question alone)."
-    return section("tools", "With and without tools", text(words), table(head, rows))
+    return section("tools", "With and without tools", text(words), table(head, rows), seen(results))
 
 
 def by_hops(results: Results) -> Html | None:
@@ -107,7 +114,7 @@ def by_hops(results: Results) -> Html | None:
         "them, in which each number of hops weighs the same; CofCA's score in the paper is such a mean."
     )
     head = ["Benchmark, hops", "n", *(LABELS[model] for model in results.models)]
-    return section("hops", "Accuracy by hops", text(words), table(head, rows))
+    return section("hops", "Accuracy by hops", text(words), table(head, rows), seen(results))
 
 
 def measures(results: Results) -> Html:
@@ -129,7 +136,7 @@ def measures(results: Results) -> Html:
         "Word overlap with the best accepted answer by HotPotQA's rules; mean steps and malformed actions a question."
     )
     fold = tag("details", tag("summary", f"All {len(rows)} rows"), table(head, rows))
-    return section("measures", "Exact match, F1, precision and recall", text(words), fold)
+    return section("measures", "Exact match, F1, precision and recall", text(words), fold, seen(results))
 
 
 def labels(results: Results) -> Html:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from swirl.core import records
 from swirl.core.layout import Layout
 from swirl.pipeline.stages import STAGES
+from swirl.reporting.coverage import sentence
 from swirl.reporting.format import NONE, gain, p_value, percent, rates
 from swirl.reporting.markup import printable
 from swirl.reporting.paper import PAPER_GAINS, published
@@ -43,8 +44,11 @@ def render(layout: Layout) -> Group:
             f"no oracle). {PAPER_GAINS}"
         ),
     ]
+    seen = sentence(results.coverage)
+    said = [_note(seen)] if seen else []
     tools = _without_tools(results)
-    parts += [Text(), *([tools] if tools else []), *([_by_hops(results)] if results.by_hops else [])]
+    parts += [*said, Text(), *([tools, *said] if tools else [])]
+    parts += [_by_hops(results), *said] if results.by_hops else []
     parts += [_funnel(results), _reward_model(results)]
     if memory_at_chance(results.memory):
         parts.append(_note("Closed-book recall of the memorised world is at chance: mini-cofca tests no memory."))

@@ -17,7 +17,7 @@ from swirl.comb.logprobs import project, tooth_states, unflatten
 from swirl.comb.sampling import Sampled, Sampling
 from swirl.comb.teeth import UnsampledComb, sample_teeth
 from swirl.core.distributed import ALONE, Processes
-from swirl.core.seeds import derive, generator
+from swirl.core.seeds import derive
 from swirl.core.threads import spread
 from swirl.core.types import SubTrajectory
 from swirl.models import adapters
@@ -93,34 +93,6 @@ class ActionScorer(Protocol):
 
     def scores(self, combs: Sequence[Comb]) -> list[list[float]]:
         """R for every tooth of every comb; each tooth is just an action, without the judge's question."""
-
-
-def by_trajectory(steps: Sequence[SubTrajectory]) -> list[list[SubTrajectory]]:
-    """Sub-trajectories grouped by trajectory, in the order of first appearance, steps ascending."""
-    groups: dict[str, list[SubTrajectory]] = {}
-    for step in steps:
-        groups.setdefault(step.trajectory_id, []).append(step)
-    return [sorted(group, key=lambda step: step.step) for group in groups.values()]
-
-
-def state_batches(groups: Sequence[list[SubTrajectory]], states: int, seed: int) -> Iterator[list[list[SubTrajectory]]]:
-    """Batches without end: whole trajectories with at least `states` states together, reshuffled every epoch.
-
-    Trajectories left over from an epoch start the next one's first batch. In that epoch's own order they come last, so
-    that they are not in this batch twice.
-    """
-    batch: list[int] = []
-    epoch = 0
-    while True:
-        order = list(range(len(groups)))
-        generator(seed, "epoch", epoch).shuffle(order)
-        order.sort(key=batch.__contains__)
-        for index in order:
-            batch.append(index)
-            if sum(len(groups[i]) for i in batch) >= states:
-                yield [groups[i] for i in batch]
-                batch = []
-        epoch += 1
 
 
 class Trainer:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import shutil
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -32,12 +33,13 @@ from swirl.models.loading import save as save_model
 from swirl.models.skipped import mark_skipped
 from swirl.pipeline.progress import Progress
 from swirl.pipeline.source import digest
+from swirl.rl.batches import by_trajectory, shortage, state_batches, updates_of, visited
 from swirl.rl.draws import chosen, draws_of
 from swirl.rl.guard import Limits, Look, stop_reason
 from swirl.rl.masters import Masters
 from swirl.rl.pace import Pace
 from swirl.rl.supervised import comb_of, supervised_gradients, supervised_work
-from swirl.rl.trainer import Settings, Trainer, by_trajectory, state_batches
+from swirl.rl.trainer import Settings, Trainer
 from swirl.rollout.engine import Policy
 from swirl.wiring.development import Development
 from swirl.wiring.policies import load_local_policy
@@ -84,7 +86,8 @@ def run(params: Params, layout: Layout, item: str) -> None:
         save_model(policy.model, load_tokenizer(base), layout.model(item), base, layout.root)
         save(draws, Draw, layout.draws(item))
         save_series(series, layout.series(f"train-{item}"))
-        save_json(_final(series), layout.metrics(f"train-{item}"))
+        last = _final(series)
+        save_json(last | _seen(params, item, groups, int(last["step"])), layout.metrics(f"train-{item}"))
         checkpoints.finish()
     processes.wait()
     processes.leave()
@@ -113,7 +116,7 @@ def train_swirl(
     judge = development.judge
     if isinstance(judge, RewardModel):
         judge = dataclasses.replace(judge, packed=params.train.packed, token_budget=params.train.token_budget)
-    seed = derive(params.seed, "train", "swirl")
+    seed = _seed(params)
     options = Settings(
         settings.states,
         settings.samples,
@@ -133,7 +136,13 @@ def train_swirl(
         settings.iterations,
     )
     trainer = Trainer(policy, reference, judge, options, processes, _tags(params, layout))
+    if processes.main and (few := shortage(groups, settings.states)):
+        print(f"warning: {few}", file=sys.stderr, flush=True)
     batches = state_batches(groups, settings.states, seed)
+    updates = settings.updates
+    if updates is None:
+        assert settings.passes is not None
+        updates = updates_of(settings.passes, groups, settings.states, seed)
     masters, optimizer = trainer.masters, trainer.optimizer
     record, start = _resume(checkpoints, masters, optimizer, processes)
     series, draws = record["series"], [from_dict(Draw, row) for row in record["draws"]]
@@ -142,9 +151,9 @@ def train_swirl(
     if not series:
         series.append({"step": 0, "recent_kl": 0.0, "recent_unjudged": 0.0, **development.look()})
         _commit(checkpoints, 0, masters, optimizer, series, draws, processes)
-    with Progress(settings.updates, "train swirl") as bar:
+    with Progress(updates, "train swirl") as bar:
         bar.update(start)
-        for number in range(start, settings.updates):
+        for number in range(start, updates):
             began = time.perf_counter()
             batch = next(batches)
             row: dict[str, float] = {"step": number + 1, **trainer.update(number, batch)}
@@ -156,7 +165,7 @@ def train_swirl(
             kept = [draws_of(groups, keep, number + 1, policy.chat) for groups in trainer.drawn]
             draws += [draw for of_group in processes.merge(kept) for draw in of_group]
             bar.update(1, reward=row["reward"], kl=row.get("kl", math.nan))
-            if (number + 1) % settings.check_every and number + 1 < settings.updates:
+            if (number + 1) % settings.check_every and number + 1 < updates:
                 continue
             row |= {f"recent_{key}": _recent(series, key, settings.check_every) for key in ("kl", "unjudged")}
             row |= development.look()
@@ -181,6 +190,19 @@ def _recent(series: Series, key: str, updates: int) -> float:
     values = [row[key] for row in series[-updates:] if key in row]
     before = [row[f"recent_{key}"] for row in series if f"recent_{key}" in row]
     return sum(values) / len(values) if values else before[-1]
+
+
+def _seed(params: Params) -> int:
+    return derive(params.seed, "train", "swirl")
+
+
+def _seen(params: Params, item: str, groups: Sequence[list[SubTrajectory]], updates: int) -> dict[str, float]:
+    """How many states the filter kept, how many of them shaped the saved weights, and how often on average."""
+    kept = sum(map(len, groups))
+    if item == "sft":
+        return {"states_kept": kept, "states_visited": kept, "passes": params.train.sft.epochs}
+    visits, different = visited(groups, params.train.swirl.states, _seed(params), updates)
+    return {"states_kept": kept, "states_visited": different, "passes": visits / kept}
 
 
 def _tags(params: Params, layout: Layout) -> Callable[[str], Mapping[str, str]]:
