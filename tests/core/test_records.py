@@ -25,6 +25,7 @@ from swirl.core.types import (
     SCHEMAS,
     Action,
     Derivation,
+    HeldOutStep,
     Observation,
     Passage,
     Prediction,
@@ -65,6 +66,7 @@ RECORDS: dict[type, list[Any]] = {
         Trajectory("u", "q", "mini-gsm8k", 0, "base", 0, (), (), Stop.TOOL_FAILED, "the index is gone", True),
     ],
     Verdict: [Verdict("t", -1, None, None, "", "judge"), Verdict("t", 0, False, 0.25, "why", "judge")],
+    HeldOutStep: [HeldOutStep("search", True, 0.1), HeldOutStep("annotated", False, 1.0)],
     SubTrajectory: [
         SubTrajectory("t", "q", "mini-gsm8k", 0, (1, 2), (5, 6), None),
         SubTrajectory("t", "q", "mini-gsm8k", 1, (), (), 0.5),

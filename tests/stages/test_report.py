@@ -139,10 +139,11 @@ def _write_metrics(layout: Layout) -> None:
     }
     funnel = {"strategy": "process", "strategies": arms, "trajectories": 800, "kept": arm(70, 80, 0.6)}
     records.save_json(funnel, layout.filters)
-    measured = {"heldout.accuracy": 0.865, "heldout.tpr": 0.96, "heldout.fpr": 0.22, "heldout.n": 1200, "loss": 0.1}
+    measured = {"heldout.accuracy": 0.865, "heldout.tpr": 0.96, "heldout.fpr": 0.22, "heldout.n": 1200}
+    measured |= {"heldout.threshold": 0.35, "steps": 2000, "steps_good": 0.8}
     for kind in ("search", "calculate"):
         measured |= {f"heldout.{kind}.accuracy": 0.85, f"heldout.{kind}.tpr": 0.97, f"heldout.{kind}.fpr": 0.25}
-    records.save_json(measured, layout.metrics("reward_model"))
+    records.save_json(measured, layout.metrics("judge"))
     memory = {"memory.closed_book_before": 0.41, "memory.closed_book_after": 0.02, "memory.n": 200, "loss": 0.2}
     memory |= {"memory.sound.closed_book_before": 0.6, "memory.sound.closed_book_after": 0.03}
     records.save_json(memory, layout.metrics("base_model"))
@@ -269,6 +270,8 @@ def test_results_hold_paired_tests_and_gains(finished: Layout) -> None:
     memory = {"closed_book_before": 0.41, "closed_book_after": 0.02, "n": 200}
     assert content["memory"] == memory | {"sound.closed_book_before": 0.6, "sound.closed_book_after": 0.03}
     assert content["reward_model"]["heldout.fpr"] == 0.22
+    assert content["reward_model"]["heldout.threshold"] == 0.35
+    assert "steps_good" not in content["reward_model"]
     assert content["filters"]["strategies"]["process"]["trajectories"] == 170
 
 
@@ -284,6 +287,7 @@ def test_page_shows_the_numbers_of_every_part(finished: Layout) -> None:
         "The reward model learned from oracle labels.",
         "process (used)17021.2%51064.0%8090",
         "after the cap 150 trajectories with 450 steps",
+        "A verdict is GOOD from P(GOOD) = 0.35 on (judge.threshold).",
         "all86.5%96.0%22.0%1200",
         "the base model gives 41.0% of the answers of before some facts were changed, and 2.0% of those of after; "
         "the ceiling 60.0% of the answers",
@@ -326,7 +330,7 @@ def test_optional_parts_are_left_out_with_a_sentence(run: Layout) -> None:
     records.save_json([], run.evaluation("ceiling"))
     run.prediction_trajectories("swirl").unlink()
     records.save_json({"loss": 0.2}, run.metrics("base_model"))
-    records.save_json({}, run.metrics("reward_model"))
+    records.save_json({"steps": 2000}, run.metrics("judge"))
     words = _parsed(_rerun(run)).text
     absent = "Action length, KL to the reference, Entropy, Steps per trajectory, Malformed rate"
     assert f"Not in this run's series: {absent}, Development accuracy, Oracle agreement and process label." in words
@@ -351,13 +355,13 @@ def test_memory_at_chance_is_said(run: Layout) -> None:
     assert "mini-cofca tests nothing about memory" in _rerun(run)
 
 
-@pytest.mark.parametrize("what", ["evaluation", "predictions", "filters", "reward_model", "base_model"])
+@pytest.mark.parametrize("what", ["evaluation", "predictions", "filters", "judge", "base_model"])
 def test_a_missing_required_input_is_named(run: Layout, what: str) -> None:
     path = {
         "evaluation": run.evaluation("sft"),
         "predictions": run.predictions("swirl"),
         "filters": run.filters,
-        "reward_model": run.metrics("reward_model"),
+        "judge": run.metrics("judge"),
         "base_model": run.metrics("base_model"),
     }[what]
     path.unlink()
@@ -432,6 +436,7 @@ def test_the_terminal_shows_the_same_results(finished: Layout, capsys: pytest.Ca
     lines = [" ".join(line.split()) for line in printed.splitlines()]
     assert "mini-hotpotqa 100.0 ±8.1 40.0 ±19.7 85.0 ±15.4 90.0 ±13.7 +125.0% +12.3% 0.002 68% → 93%" in lines
     assert "process (used) 170 21.2% 510 64.0%" in lines
+    assert "Reward model against the oracle, GOOD from P(GOOD) = 0.35 on" in lines
     assert max(len(line) for line in printed.splitlines()) <= 100
     assert "\x1b" not in printed
     assert "each of the better of two models: one trained on HotPotQA, one on GSM8K." in " ".join(printed.split())

@@ -238,6 +238,21 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
+class HeldOutStep:
+    """A step that the reward model was not taught: what the oracle and what the reward model make of it.
+
+    Golden labels: read only to report how often the reward model errs.
+    """
+
+    kind: str
+    """How the step's question is worked out, as `Derivation.kind`."""
+    good: bool
+    """The oracle's label."""
+    score: float
+    """The reward model's P(GOOD), in [0, 1]."""
+
+
+@dataclass(frozen=True, slots=True)
 class SubTrajectory:
     """One state and the action stored for it: the unit that step-wise RL and SFT train on."""
 
@@ -359,6 +374,7 @@ SCHEMAS: dict[type, pa.Schema] = {
             ("judge", pa.string()),
         ]
     ),
+    HeldOutStep: pa.schema([("kind", pa.string()), ("good", pa.bool_()), ("score", pa.float64())]),
     SubTrajectory: pa.schema(
         [
             ("trajectory_id", pa.string()),

@@ -67,6 +67,7 @@ class Results:
     scores: tuple[Score, ...]
     filters: Funnel
     reward_model: dict[str, float]
+    """How often it errs on held-out steps, with verdicts at `heldout.threshold`; empty where it was not measured."""
     memory: dict[str, float]
     retrieval: dict[str, float] = dataclasses.field(default_factory=dict)
     """`BENCHMARK.SPLIT.recall@k` and `.all@k`, for questions whose supporting passages are known."""
@@ -118,11 +119,11 @@ def gather(layout: Layout, predictions: Mapping[str, Sequence[Prediction]], hops
     scores = [score for model in predictions for score in _read_scores(layout.evaluation(model), model)]
     scores.sort(key=lambda score: (paper_order(score.benchmark), not score.with_tools, MODELS.index(score.model)))
     outcomes = {model: _outcomes(rows) for model, rows in predictions.items()}  # of questions, over their samples
-    base_metrics = _read_numbers(layout.metrics("base_model"))
+    base_metrics, judged = (_read_numbers(layout.metrics(stage)) for stage in ("base_model", "judge"))
     return Results(
         scores=tuple(_tested(score, outcomes, layout) for score in scores),
         filters=read_funnel(records.load_json(layout.filters), layout.filters),
-        reward_model=_read_numbers(layout.metrics("reward_model")),
+        reward_model={key: value for key, value in judged.items() if key.startswith("heldout.")},
         memory={key.removeprefix("memory."): base_metrics[key] for key in base_metrics if key.startswith("memory.")},
         retrieval={key: value for key, value in _read_numbers(layout.metrics("index")).items() if "@" in key},
         by_hops=tuple(_by_hops(predictions, hops)),

@@ -193,7 +193,10 @@ def reward_model(results: Results) -> Html:
     if not rows_by_kind:
         return section("reward-model", "Reward model", text("No labels to measure this reward model against."))
     rows = [[kind, *(_rate(name, measured.get(name)) for name, _ in _RATES)] for kind, measured in rows_by_kind.items()]
-    words = "The reward model against the oracle on held-out steps that the base model sampled."
+    words = (
+        "The reward model against the oracle on held-out steps that the base model sampled. A verdict is GOOD from "
+        f"P(GOOD) = {results.reward_model['heldout.threshold']:g} on (judge.threshold)."
+    )
     return section("reward-model", "Reward model", text(words), table(["Steps", *(w for _, w in _RATES)], rows))
 
 

@@ -115,11 +115,12 @@ def _funnel(results: Results) -> Table:
 
 
 def _reward_model(results: Results) -> Any:
-    """The reward model's error rates against the oracle, or a sentence when there are none."""
+    """The reward model's error rates on held-out steps, or a sentence when there are none."""
     measured = rates(results.reward_model)
     if not measured:
         return _note("No labels to measure the reward model against.")
-    title = "Reward model against the oracle, steps sampled from base"
+    threshold = results.reward_model["heldout.threshold"]
+    title = f"Reward model against the oracle, GOOD from P(GOOD) = {threshold:g} on"
     table = _table(title, ["steps"], ["accuracy", "true positives", "false positives", "n"])
     for kind, row in measured.items():
         shares = [percent(row.get(name)) for name in ("accuracy", "tpr", "fpr")]
