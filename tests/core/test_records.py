@@ -26,6 +26,7 @@ from swirl.core.types import (
     Action,
     Derivation,
     HeldOutStep,
+    JudgeRole,
     Observation,
     Passage,
     Prediction,
@@ -111,7 +112,9 @@ def test_a_field_that_a_row_lacks_has_its_default_if_there_is_one() -> None:
 
 
 def test_a_score_survives_json(tmp_path: Path) -> None:
-    score = Score("b", "base", True, 4, 0.5, 0.1, 0.9, None, 0.5, 0.5, 0.5, 0.5, None, 1.0, 2.5, 0.0)
+    score = Score(
+        "b", "base", True, 4, 0.5, 0.1, 0.9, None, 0.5, 0.5, 0.5, 0.5, None, 1.0, 2.5, 0.0, "j", JudgeRole.SECOND
+    )
     save_json([to_dict(score)], tmp_path / "scores.json")
     assert [from_dict(Score, row) for row in load_json(tmp_path / "scores.json")] == [score]
 

@@ -17,7 +17,7 @@ from swirl.config.params import Params
 from swirl.core import records
 from swirl.core.errors import DataError
 from swirl.core.layout import Layout
-from swirl.core.types import Action, Observation, Prediction, Question, Score, Step, Stop, Trajectory
+from swirl.core.types import Action, JudgeRole, Observation, Prediction, Question, Score, Step, Stop, Trajectory
 from swirl.evaluation.statistics import wilson
 from swirl.reporting import text
 from swirl.stages import report
@@ -103,6 +103,7 @@ def _scores(rows: list[Prediction]) -> list[dict[str, Any]]:
             Score(
                 benchmark, first.model, with_tools, N, share, low, high, None, share, share, share, share,
                 first.process_label_judge, first.process_label_oracle, 3.0, 1 - share,
+                "reward", JudgeRole.REWARD,
             )
         )  # fmt: skip
         del score["p_vs_base"]
@@ -282,6 +283,7 @@ def test_page_shows_the_numbers_of_every_part(finished: Layout) -> None:
         "+12.3%HotPotQA",
         "each of the better of two models: one trained on HotPotQA, one on GSM8K. SWiRL here is one model",
         "trained on HotPotQA alone, so its GSM8K is transfer",
+        'by the judge "reward", the same that was the reward, and by the oracle where there is one. It is what',
         "82.5%91.0%",
         "The base model's flaws are designed.",
         "The reward model learned from oracle labels.",
@@ -372,6 +374,17 @@ def test_a_missing_required_input_is_named(run: Layout, what: str) -> None:
 def test_scores_that_contradict_their_predictions_are_refused(run: Layout) -> None:
     _spoil(run.evaluation("swirl"), lambda rows: rows[0].update(accuracy=0.123))
     with pytest.raises(DataError, match=r"16 of 20 answers right on mini-beerqa without|4 of 20.*says 0.123 of n=20"):
+        _rerun(run)
+
+
+def test_labels_of_two_judges_are_not_compared(run: Layout) -> None:
+    _spoil(run.evaluation("swirl"), lambda rows: [row.update(judge="endpoint:other") for row in rows])
+    message = (
+        f"{run.evaluation('swirl')}: the judge is 'endpoint:other', the same that was the reward, but in "
+        f"{run.evaluation('base')} it is 'reward', the same that was the reward; run evaluate again for both, with one "
+        "evaluate.judge"
+    )
+    with pytest.raises(DataError, match=f"^{re.escape(message)}$"):
         _rerun(run)
 
 

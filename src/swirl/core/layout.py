@@ -78,6 +78,11 @@ class Layout:
         return self.root / ("models/base/ceiling" if name == "ceiling" else f"models/{name}")
 
     @property
+    def hub_lock(self) -> Path:
+        """The commits of the hub's models that params.yaml names without a revision (JSON)."""
+        return self.root / "models/hub.lock.json"
+
+    @property
     def heldout(self) -> Path:
         """The steps that the reward model's errors are counted on; none for one that was not taught here."""
         return self.root / "data/heldout/steps.parquet"

@@ -45,6 +45,13 @@ class Stop(StrEnum):
     """The environment itself failed (a bad call by the model is no such failure: its error is the observation)."""
 
 
+class JudgeRole(StrEnum):
+    """What the judge of an evaluation was before, in the words of the report."""
+
+    REWARD = "the same that was the reward"
+    SECOND = "a second judge, not the reward"
+
+
 class Strategy(StrEnum):
     """Which trajectories a filter keeps (paper, section 3.1)."""
 
@@ -281,7 +288,7 @@ class Prediction:
     precision: float
     recall: float
     process_label_judge: float | None
-    """Share of GOOD among the reward model's verdicts on the steps; None when there is no verdict."""
+    """Share of GOOD among the verdicts of `evaluate.judge` on the steps; None when there is no verdict."""
     process_label_oracle: float | None
     steps: int
     malformed: int
@@ -312,6 +319,9 @@ class Score:
     steps: float
     malformed: float
     """Mean number of malformed actions per trajectory."""
+    judge: str
+    """Name of the judge of `process_label_judge`."""
+    judge_role: JudgeRole
 
 
 _ids = pa.list_(pa.int32())
