@@ -11,7 +11,7 @@ import yaml
 
 from swirl.config import presets
 from swirl.config.overrides import checked, parsed
-from swirl.config.params import load, validate
+from swirl.config.params import label_judge_section, load, validate
 from swirl.config.served import Served, client_settings
 from swirl.core.errors import ParamsError
 from swirl.core.splits import counts
@@ -257,6 +257,52 @@ def test_votes_that_could_not_differ_are_refused_before_any_stage() -> None:
         for mended in ({"votes": 1}, {"temperature": 0.5}):
             validate(changed("reward_model", {**judge, **mended}), "params.yaml")
     validate(changed("reward_model", {**pointed, "verdict": "token"}), "params.yaml")  # it casts no votes
+
+
+SERVER = {"url": "http://127.0.0.1:1/v1", "model": "m", "api": "chat", "key_env": "", "chat_template_kwargs": {}}
+SAID = {"max_tokens": 8, "votes": 1, "temperature": 0.0}
+SERVED = {"source": "endpoint", "server": SERVER, **SAID}
+POINTED = {
+    "source": "pretrained", "model": "org/m", "revision": "", "trust_remote_code": False, "verdict": "rationale", **SAID
+}  # fmt: skip
+
+
+def test_the_judge_of_an_evaluation_is_named_or_described() -> None:
+    assert validate(TREE, "params.yaml").evaluate.judge == "same"
+    for judge in (SERVED, POINTED):
+        tree = changed("evaluate.judge", judge)
+        made = validate(tree, "params.yaml")
+        assert made.evaluate.model_dump()["judge"] == judge
+        assert label_judge_section(made) == made.evaluate.judge
+        more = presets.laid_over(tree, {"evaluate": {"judge": {"votes": 3}}})
+        assert more["evaluate"]["judge"] == judge | {"votes": 3}
+    choices = (
+        "  evaluate.judge: expected same, which is the reward model itself, or a second judge: a section as that of "
+        "reward_model with source pretrained or endpoint"
+    )
+    for wrong in ("reward", None, {"source": "embedded"}, {"url": "http://u:secret@127.0.0.1"}):
+        assert refusal(changed("evaluate.judge", wrong)) == ["params.yaml: 1 wrong", choices]
+    (_, line) = refusal(changed("evaluate.judge", {**SERVED, "server": {**SERVER, "modle": "m"}}))
+    assert line.startswith("  evaluate.judge.server.modle: no such key; the keys here are url, model,")
+    (_, line) = refusal(changed("evaluate.judge", {**POINTED, "votes": 3}))
+    assert line.startswith("  evaluate.judge: 3 votes at temperature 0 are all the same")
+    tree = changed("seed", 0)
+    del tree["evaluate"]["judge"]
+    assert refusal(tree)[1:] == ["  evaluate.judge: missing"]
+
+
+def test_the_reward_model_under_another_name_is_no_second_judge() -> None:
+    said = "  params: evaluate.judge describes the reward model itself; say so: evaluate.judge: same"
+    again = ["params.yaml: 1 wrong", said]
+    tree = changed("evaluate.judge", {**SERVED, "votes": 3, "temperature": 1.0})
+    assert refusal({**tree, "reward_model": SERVED}) == again
+    slashed = {**SERVED, "server": {**SERVER, "url": "http://127.0.0.1:1/v1/", "api": "completions"}}
+    assert refusal({**tree, "reward_model": slashed}) == again
+    validate({**tree, "reward_model": {**SERVED, "server": {**SERVER, "model": "other"}}}, "params.yaml")
+    tree = changed("evaluate.judge", POINTED)
+    assert refusal({**tree, "reward_model": {**POINTED, "verdict": "token"}}) == again
+    validate({**tree, "reward_model": {**POINTED, "revision": "a" * 40}}, "params.yaml")
+    assert refusal(changed("evaluate.judge", {**POINTED, "model": "./models/reward/"})) == again
 
 
 def test_a_file_that_is_no_params_is_refused_by_name(tmp_path: Path) -> None:

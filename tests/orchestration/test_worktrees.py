@@ -439,6 +439,12 @@ def test_stages_that_ask_the_network_are_tried_again() -> None:
     params["reward_model"] = {"source": "embedded"}
     params["synthesize"]["server"] = {}
     assert [stage for stage in stages if asks_network(stage, params)] == ["download", "synthesize", "evaluate@swirl"]
+    params["synthesize"]["server"], params["evaluate"]["servers"] = None, {}
+    for source in ("pretrained", "endpoint"):
+        params["evaluate"]["judge"] = {"source": source}
+        assert [stage for stage in stages if asks_network(stage, params)] == [
+            *("download", "evaluate@base", "evaluate@swirl")
+        ]
     assert asks_network("download", {}) and not asks_network("train@swirl", {})
 
 

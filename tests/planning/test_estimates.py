@@ -209,6 +209,19 @@ def test_what_a_tool_shows_is_counted_in_its_unit() -> None:
     assert tokens - fewer == (1000 * 2 * 5 + 1000 * 2 * 10) * (400 - 250)
 
 
+def test_a_second_judge_is_planned_where_it_judges() -> None:
+    pointed = {"source": "pretrained", "model": "google/gemma-2-2b-it", "revision": "", "trust_remote_code": False}
+    second = {**pointed, "verdict": "rationale", "max_tokens": 100, "votes": 3, "temperature": 1.0}
+    before, after = planned(params()), planned(params(evaluate={"judge": second}))
+    changed = [name for name in after if after[name] != before[name]]
+    assert changed == ["evaluate@ceiling", "evaluate@base", "evaluate@sft", "evaluate@swirl"]
+    calls, memory = after["evaluate@base"].calls, before["evaluate@base"].memory
+    assert calls is not None and memory is not None
+    assert after["evaluate@base"].verdicts == 3 * calls
+    # the policy of the default, and 2.6 billion weights of four bytes instead of its judge
+    assert after["evaluate@base"].memory == pytest.approx(memory / 2 + 4 * 2.614e9, rel=0.001)
+
+
 def test_what_is_off_is_said_to_be_off() -> None:
     stages = planned(params(train={"methods": ["swirl"]}))
     assert stages["train@sft"].does == "off (train.methods)"

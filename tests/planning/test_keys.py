@@ -52,6 +52,23 @@ def test_who_asks_which_server() -> None:
     }
 
 
+SECOND = {"max_tokens": 8, "votes": 1, "temperature": 0.0}
+
+
+def test_a_second_judge_is_asked_by_evaluations_alone() -> None:
+    server = {**presets.tree(ROOT, "gemma-2-9b")["synthesize"]["server"], "model": "second"}
+    chosen = params("gemma-2-27b", evaluate={"judge": {"source": "endpoint", "server": server, **SECOND}})
+    asked = {need.server.model: need.stages for need in keys.servers(chosen)}
+    assert asked["second"] == ("evaluate@base", "evaluate@sft", "evaluate@swirl")
+    assert asked["gemini-1.5-pro"] == LATE  # which still grades answers
+    matched = params("gemma-2-9b", evaluate={"judge": {"source": "endpoint", "server": server, **SECOND}})
+    asked = {need.server.model: need.stages for need in keys.servers(matched)}
+    assert asked["judge"] == ("judge", "train@sft", "train@swirl")
+    pointed = {"source": "pretrained", "model": "org/second", "revision": "", "trust_remote_code": False, **SECOND}
+    hub = params("mini", evaluate={"judge": {**pointed, "verdict": "rationale"}})
+    assert [line.partition(";")[0] for line in lines(hub)] == ["the Hugging Face hub: org/second"]
+
+
 def test_a_key_is_named_and_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GEMINI_API_KEY", raising=False)
     monkeypatch.delenv("HF_TOKEN", raising=False)

@@ -17,7 +17,8 @@ import torch
 import yaml
 
 from swirl.cli.ask import ask, show
-from swirl.config.params import load
+from swirl.config.params import load, validate
+from swirl.config.presets import laid_over
 from swirl.core.errors import DataError, ModelError, SwirlError
 from swirl.core.layout import Layout
 from swirl.core.records import load_json
@@ -315,9 +316,13 @@ def answers(folder: Path) -> str:
 
 def test_a_bundle_answers_without_its_project(layout: Layout, tmp_path: Path) -> None:
     copy, folder = asked.copy(layout, tmp_path / "copy"), tmp_path / "bundle"
-    assert write_bundle(folder, asked.params_of(copy), copy, 100.0)
+    server = {"url": "http://127.0.0.1:1/v1", "model": "m", "api": "chat", "key_env": "", "chat_template_kwargs": {}}
+    judge = {"source": "endpoint", "server": server, "max_tokens": 8, "votes": 1, "temperature": 0.0}
+    judged = validate(laid_over(asked.params_of(copy).model_dump(), {"evaluate": {"judge": judge}}), "tests")
+    assert write_bundle(folder, judged, copy, 100.0)
     shutil.rmtree(copy.root)
     assert answers(folder) == "Oslo"
+    assert load(folder / "params.yaml").evaluate.judge == "same"  # no server is registered
     assert list(open_bundle(folder).benchmarks) == ["mini", "other"]
 
 

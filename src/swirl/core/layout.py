@@ -10,6 +10,7 @@ _STAGES = {
     "questions": "download",
     "corpus": "download",
     "index": "index",
+    "heldout": "reward_model",
     "trajectories": "synthesize",
     "verdicts": "judge",
     "steps": "filter",
@@ -76,6 +77,16 @@ class Layout:
     def model(self, name: str) -> Path:
         """Folder of a model: base, ceiling, reward, sft or swirl."""
         return self.root / ("models/base/ceiling" if name == "ceiling" else f"models/{name}")
+
+    @property
+    def hub_lock(self) -> Path:
+        """The commits of the hub's models that params.yaml names without a revision (JSON)."""
+        return self.root / "models/hub.lock.json"
+
+    @property
+    def heldout(self) -> Path:
+        """The steps that the reward model's errors are counted on; none for one that was not taught here."""
+        return self.root / "data/heldout/steps.parquet"
 
     @property
     def trajectories(self) -> Path:

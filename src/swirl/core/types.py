@@ -46,6 +46,13 @@ class Stop(StrEnum):
     """The environment itself failed (a bad call by the model is no such failure: its error is the observation)."""
 
 
+class JudgeRole(StrEnum):
+    """What the judge of an evaluation was before, in the words of the report."""
+
+    REWARD = "the same that was the reward"
+    SECOND = "a second judge, not the reward"
+
+
 class Strategy(StrEnum):
     """Which trajectories a filter keeps (paper, section 3.1)."""
 
@@ -239,6 +246,21 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
+class HeldOutStep:
+    """A step that the reward model was not taught: what the oracle and what the reward model make of it.
+
+    Golden labels: read only to report how often the reward model errs.
+    """
+
+    kind: str
+    """How the step's question is worked out, as `Derivation.kind`."""
+    good: bool
+    """The oracle's label."""
+    score: float
+    """The reward model's P(GOOD), in [0, 1]."""
+
+
+@dataclass(frozen=True, slots=True)
 class SubTrajectory:
     """One state and the action stored for it: the unit that step-wise RL and SFT train on."""
 
@@ -289,7 +311,7 @@ class Prediction:
     precision: float
     recall: float
     process_label_judge: float | None
-    """Share of GOOD among the reward model's verdicts on the steps; None when there is no verdict."""
+    """Share of GOOD among the verdicts of `evaluate.judge` on the steps; None when there is no verdict."""
     process_label_oracle: float | None
     steps: int
     malformed: int
@@ -320,6 +342,9 @@ class Score:
     steps: float
     malformed: float
     """Mean number of malformed actions per trajectory."""
+    judge: str
+    """Name of the judge of `process_label_judge`."""
+    judge_role: JudgeRole
 
 
 _ids = pa.list_(pa.int32())
@@ -382,6 +407,7 @@ SCHEMAS: dict[type, pa.Schema] = {
             ("judge", pa.string()),
         ]
     ),
+    HeldOutStep: pa.schema([("kind", pa.string()), ("good", pa.bool_()), ("score", pa.float64())]),
     SubTrajectory: pa.schema(
         [
             ("trajectory_id", pa.string()),

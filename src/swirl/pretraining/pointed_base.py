@@ -29,9 +29,8 @@ def endpoint(params: Params, layout: Layout) -> None:
 
 def point(name: str, settings: Pretrained, layout: Layout) -> None:
     """Make models/`name` a pointer to a model on the hub or in a folder."""
-    lock = layout.root / "models/hub.lock.json"
     trusted = settings.trust_remote_code
-    write_locked_pointer(layout.model(name), settings.model, settings.revision, trusted, layout.root, lock)
+    write_locked_pointer(layout.model(name), settings.model, settings.revision, trusted, layout.root, layout.hub_lock)
 
 
 def _finish_base(layout: Layout) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from swirl.core.types import Score
+from swirl.core.types import JudgeRole, Score
 from swirl.reporting import charts
 from swirl.reporting.coverage import sentence
 from swirl.reporting.format import gain, interval, number, p_value, percent, rates
@@ -140,12 +140,12 @@ def measures(results: Results) -> Html:
 
 
 def labels(results: Results) -> Html:
-    """Mean process label of base and SWiRL by the reward model, by the oracle, and in the paper's Table 3."""
+    """Mean process label of base and SWiRL by the judge, by the oracle, and in the paper's Table 3."""
     head = [
         "Benchmark",
-        "Reward model: base",
+        "By the judge: base",
         "SWiRL",
-        "Oracle: base",
+        "By the oracle: base",
         "SWiRL",
         "Paper's Table 3: base",
         "trained on HotPotQA",
@@ -158,12 +158,17 @@ def labels(results: Results) -> Html:
         judged = [percent(score.process_label_judge if score else None) for score in pair]
         oracle = [percent(score.process_label_oracle if score else None) for score in pair]
         rows.append([benchmark, *judged, *oracle, *(percent(value) for value in table_3)])
+    flattered = (
+        "It is what training maximises, so its own word on the tuned policy is flattered"
+        if results.scores[0].judge_role is JudgeRole.REWARD
+        else "Training did not maximise its word"
+    )
     words = (
-        "The share of good steps, averaged within a trajectory and then over trajectories. The reward model is what "
-        "training maximises, so its own word on the tuned policy is flattered; the oracle compares each step with the "
-        "golden derivation, and step-wise RL never asks it (a reward model that was made here learned from its labels)."
-        " The paper's Table 3 is of a model trained on HotPotQA alone, so its GSM8K is transfer; SWiRL here is one "
-        "model, trained on all that trajectories were made from."
+        "The share of good steps, averaged within a trajectory and then over trajectories, by "
+        f"{results.label_judge}, and by the oracle where there is one. {flattered}; the oracle compares each step with "
+        "the golden derivation, and step-wise RL never asks it (a reward model that was made here learned from its "
+        "labels). The paper's Table 3 is of a model trained on HotPotQA alone, so its GSM8K is transfer; SWiRL here is "
+        "one model, trained on all that trajectories were made from."
     )
     return section("labels", "Process labels", text(words), table(head, rows))
 
@@ -200,7 +205,10 @@ def reward_model(results: Results) -> Html:
     if not rows_by_kind:
         return section("reward-model", "Reward model", text("No labels to measure this reward model against."))
     rows = [[kind, *(_rate(name, measured.get(name)) for name, _ in _RATES)] for kind, measured in rows_by_kind.items()]
-    words = "The reward model against the oracle on held-out steps that the base model sampled."
+    words = (
+        "The reward model against the oracle on held-out steps that the base model sampled. A verdict is GOOD from "
+        f"P(GOOD) = {results.reward_model['heldout.threshold']:g} on (judge.threshold)."
+    )
     return section("reward-model", "Reward model", text(words), table(["Steps", *(w for _, w in _RATES)], rows))
 
 

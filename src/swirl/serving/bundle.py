@@ -219,7 +219,7 @@ def _put_params(path: Path, params: Params) -> None:
     """Write the params with the bundle's folders, and without servers: the model runs where the bundle is opened."""
     tree = params.model_dump()
     tree["prompts"]["policy"], tree["tools"]["folder"] = "prompts", "tools"
-    tree["evaluate"]["servers"] = {}
+    tree["evaluate"]["servers"], tree["evaluate"]["judge"] = {}, "same"
     path.write_text(dump(tree), encoding="utf-8")
 
 
