@@ -36,7 +36,7 @@ def lines(params: Params, stages: Collection[str]) -> list[str]:
     rl = params.train.swirl
     if "train@swirl" not in stages or "swirl" not in params.train.methods or rl.estimator == "reinforce":
         return []
-    if packs(params):
+    if packs(params.reward_model):
         said = "the reward is P(GOOD), a graded one, so only states whose actions are all the same have none"
         return [f"Signal of step-wise RL: {said}."]
     votes = int(getattr(params.reward_model, "votes", 1))
