@@ -27,8 +27,8 @@ from swirl.core.layout import Layout
 from swirl.core.records import load, load_json, save
 from swirl.core.types import Action, ActionKind, Derivation, Draw, Question, Step, Stop, SubTrajectory, Trajectory
 from swirl.models.pointers import follow, write_pointer
+from swirl.rl.groups import Group
 from swirl.rl.objective import advantages
-from swirl.rl.trainer import Group
 from swirl.stages import evaluate, train
 from swirl.tools.actions import render
 from swirl.wiring.development import Development

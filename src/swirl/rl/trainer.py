@@ -22,6 +22,17 @@ from swirl.core.threads import spread
 from swirl.core.types import SubTrajectory
 from swirl.models import adapters
 from swirl.models.flops import Work, matrix_flops
+from swirl.rl.groups import (
+    Group,
+    Ids,
+    chosen_of,
+    combs_of,
+    groups_of,
+    reward_metrics,
+    states_of,
+    tooth_metrics,
+    weights_of,
+)
 from swirl.rl.masters import Masters
 from swirl.rl.objective import Estimator, KlGradient, advantages, surrogate, token_statistics
 from swirl.rollout.engine import Policy
@@ -30,9 +41,6 @@ from swirl.tools.actions import DEFAULT_TAGS
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-Ids = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,20 +80,6 @@ class Settings:
                 f"temperature {drawn.temperature}, top_p {drawn.top_p}, top_k {drawn.top_k}: the gradient, KL and "
                 "entropy are of the whole distribution at a temperature above 0, and actions must be drawn from that"
             )
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """A state and the G actions that an update drew there."""
-
-    state: SubTrajectory
-    actions: tuple[Ids, ...]
-    rewards: tuple[float, ...]
-    """NaN without a verdict."""
-    cut: tuple[bool, ...]
-    advantages: tuple[float, ...]
-    logprobs: tuple[float, ...]
-    """log pi(action | state) of the policy that drew them, at temperature 1."""
 
 
 class ActionScorer(Protocol):
@@ -135,7 +129,7 @@ class Trainer:
         actions = self._sample(number, mine)
         sizes = [len(group) for group in mine]
         unique = [list(dict.fromkeys(drawn.ids for drawn in of_state)) for of_state in actions]
-        combs = _combs(mine, unique)
+        combs = combs_of(mine, unique)
         cut = self._cut(mine, unique)
         judged = self._rewards(combs, unique, actions, cut)
         # Every process gets all rewards (the baseline may be the batch's), and keeps its own states' advantages.
@@ -143,11 +137,11 @@ class Trainer:
         every = advantages(rewards, settings.estimator)
         rows = processes.mine(torch.arange(len(rewards)).split([len(group) for group in batch]))
         advantage = every[[int(row) for of_group in rows for row in of_group]]
-        self.drawn = _groups(mine, actions, judged, advantage)
+        self.drawn = groups_of(mine, actions, judged, advantage)
         left_out = cut if settings.cut_actions == "ignore" else [frozenset[Ids]() for _ in cut]
-        weight, count = _weights(unique, actions, advantage, left_out)
+        weight, count = weights_of(unique, actions, advantage, left_out)
         read = (weight != 0) | bool(settings.kl_coefficient)  # without KL, the rest has no gradient
-        combs = _chosen(combs, read.tolist())
+        combs = chosen_of(combs, read.tolist())
         statistics, norm = self._learn(number, combs, weight[read], count[read], float(rewards.numel()))
         self.work = sum(processes.gather(self._work(mine, combs, actions)), Work())
         lengths = torch.tensor([float(len(ids)) for of_state in unique for ids in of_state]).double()
@@ -158,7 +152,7 @@ class Trainer:
         split = [sum(len(next(of_group)) for _ in group) for group in mine]
         known = torch.cat(processes.merge(known.split(split, 1)), 1)
         different = {"different_actions": known.shape[1] / len(rewards), "gradient_norm": norm}
-        return {**_metrics(known, settings.kl_coefficient), **_signal(rewards, halves, every), **different}
+        return {**tooth_metrics(known, settings.kl_coefficient), **reward_metrics(rewards, halves, every), **different}
 
     def _learn(
         self, number: int, combs: Sequence[Comb], weight: Tensor, count: Tensor, drawn: float
@@ -277,7 +271,7 @@ class Trainer:
                 logprob, kl, _ = (statistic[place] for statistic in rows)
                 w, c = weights[i].to(logprob), counts[i].to(logprob)
                 old = None if before is None else before[i].to(logprob)
-                state = _states(combs[i]).to(logprob.device)
+                state = states_of(combs[i]).to(logprob.device)
                 losses.append(surrogate(logprob, kl, w, c, state, settings.kl_coefficient, settings.kl_gradient, old))
             return torch.stack(losses).sum() / drawn
 
@@ -321,95 +315,3 @@ class Trainer:
         self.optimizer.step()
         self.masters.publish()
         return float(norm)
-
-
-def _combs(batch: Sequence[list[SubTrajectory]], unique: Sequence[list[tuple[int, ...]]]) -> list[Comb]:
-    """One comb per trajectory: its longest state as the trunk, every distinct action of every state as a tooth."""
-    of_state = iter(unique)
-    combs = []
-    for group in batch:
-        teeth = [(len(state.state_ids), ids) for state in group for ids in next(of_state)]
-        combs.append(pack(group[-1].state_ids, teeth))
-    return combs
-
-
-def _chosen(combs: Sequence[Comb], read: Sequence[bool]) -> list[Comb]:
-    """The combs with the teeth that are `read` alone; a comb without any is left out."""
-    chosen = iter(read)
-    kept = [(comb.trunk, [(tooth.sees, tooth.ids) for tooth in comb.teeth if next(chosen)]) for comb in combs]
-    return [pack(trunk, teeth) for trunk, teeth in kept if teeth]
-
-
-def _states(comb: Comb) -> Tensor:
-    """(teeth,) number of each tooth's state in its comb, from 0."""
-    import torch
-
-    seen = {sees: number for number, sees in enumerate(dict.fromkeys(tooth.sees for tooth in comb.teeth))}
-    return torch.tensor([seen[tooth.sees] for tooth in comb.teeth])
-
-
-def _groups(
-    batch: Sequence[list[SubTrajectory]], actions: Sequence[list[Sampled]], judged: Tensor, advantage: Tensor
-) -> list[list[Group]]:
-    """The drawn actions of every state, by trajectory."""
-    rows = zip(actions, judged.tolist(), advantage.tolist(), strict=True)
-    groups = []
-    for group in batch:
-        of_group = []
-        for state in group:
-            drawn, scores, values = next(rows)
-            rewards, cut = zip(*scores, strict=True)
-            ids, logprobs = zip(*((one.ids, sum(one.logprobs)) for one in drawn), strict=True)
-            of_group.append(Group(state, ids, rewards, tuple(map(bool, cut)), tuple(values), logprobs))
-        groups.append(of_group)
-    return groups
-
-
-def _metrics(known: Tensor, kl_coefficient: float) -> dict[str, float]:
-    """Metrics of the teeth of all processes; `known` are their weight, count, length, log pi, KL and entropy.
-
-    The last three are NaN for teeth that were not read, (6, teeth); KL and entropy are missing where none was.
-    """
-    weight, count, lengths = known[:3]
-    drawn = max(1.0, float(count.sum()))
-    found = {"action_tokens": float((lengths * count).sum()) / drawn, "loss": 0.0}
-    read = known[:, ~known[3].isnan() & (count > 0)]
-    if read.shape[1]:
-        weight, count, lengths, logprob, kl, entropy = read
-        found["kl"] = float((kl * count).sum() / count.sum())
-        found["entropy"] = float((entropy * count).sum() / (lengths * count).sum())
-        found["loss"] = float((kl_coefficient * kl * count - weight * logprob).sum()) / drawn
-    return found
-
-
-def _signal(rewards: Tensor, halves: Tensor, advantage: Tensor) -> dict[str, float]:
-    """Metrics of the rewards of all processes, (states, G); `halves` is 1 for actions that are cut."""
-    return {
-        "reward": float(rewards.nanmean()),  # NaN: no verdict
-        "unjudged": float((rewards.isnan() & (halves == 0)).float().mean()),
-        "cut": float(halves.mean()),
-        "no_signal": float((advantage == 0).all(1).float().mean()),
-    }
-
-
-def _weights(
-    unique: Sequence[list[Ids]],
-    actions: Sequence[list[Sampled]],
-    advantage: Tensor,
-    left_out: Sequence[frozenset[Ids]],
-) -> tuple[Tensor, Tensor]:
-    """For every tooth, the summed advantages and the number of the draws that gave it; (teeth,) each.
-
-    Both are 0 for the actions of a state that are `left_out`.
-    """
-    import torch
-
-    weights: list[float] = []
-    counts: list[int] = []
-    for of_state, drawn, row, out in zip(unique, actions, advantage.tolist(), left_out, strict=True):
-        totals = dict.fromkeys(of_state, 0.0)
-        for action, value in zip(drawn, row, strict=True):
-            totals[action.ids] += value
-        weights += totals.values()
-        counts += [0 if ids in out else sum(action.ids == ids for action in drawn) for ids in of_state]
-    return torch.tensor(weights, dtype=torch.float64), torch.tensor(counts, dtype=torch.float64)
