@@ -47,12 +47,12 @@ TWO = [pack([5, 6, 7], [(1, [9, 10]), (3, [11, 12])]), pack([4], [(1, [3])])]
 
 
 def test_packed_input_is_exactly_this() -> None:
-    # trunk 5 6 7; tooth (9 10) after 1 trunk token, tooth (11 12) after 3; then the second comb
+    # trunk 5 6 7, trunk 4; tooth (9 10) after 1 trunk token, tooth (11 12) after 3; then the second comb's
     reading = collate_packed(TWO)
-    assert reading.input_ids.tolist() == [5, 6, 7, 9, 10, 11, 12, 4, 3]
-    assert reading.position_ids.tolist() == [0, 1, 2, 1, 2, 3, 4, 0, 1]
+    assert reading.input_ids.tolist() == [5, 6, 7, 4, 9, 10, 11, 12, 3]
+    assert reading.position_ids.tolist() == [0, 1, 2, 0, 1, 2, 3, 4, 1]
     # Each tooth's first token is predicted by the last trunk token that it sees.
-    assert reading.read.tolist() == [0, 3, 2, 5, 7]
+    assert reading.read.tolist() == [0, 4, 2, 6, 3]
     assert reading.targets.tolist() == [9, 10, 11, 12, 3]
     assert reading.padding == 0
 
@@ -60,8 +60,8 @@ def test_packed_input_is_exactly_this() -> None:
 @pytest.mark.parametrize(
     ("window", "sees"),
     [
-        (None, ["0", "01", "012", "03", "034", "0125", "01256", "7", "78"]),
-        (2, ["0", "01", "12", "03", "34", "25", "56", "7", "78"]),
+        (None, ["0", "01", "012", "3", "04", "045", "0126", "01267", "38"]),
+        (2, ["0", "01", "12", "3", "04", "45", "26", "67", "38"]),
     ],
 )
 def test_a_token_sees_exactly_these(window: int | None, sees: list[str]) -> None:
@@ -71,6 +71,27 @@ def test_a_token_sees_exactly_these(window: int | None, sees: list[str]) -> None
     zeros, values = torch.zeros(1, 1, 9, 9), torch.eye(9)[None]
     out = plan.attend(0, zeros, zeros[0], values, Scoring(1.0, None, window))
     assert ["".join(map(str, row.nonzero()[:, 0].tolist())) for row in out[0, 0]] == sees
+
+
+ALIKE = [pack([5, 6, 7, 8], [(4, [1, 2])]), pack([5, 6, 9], [(2, [3]), (3, [4])]), pack([5], [(1, [6])])]
+
+
+def test_what_trunks_begin_with_stands_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("swirl.comb.trunks.LEAST_SHARED", 2)
+    reading = collate_packed(ALIKE)
+    # 5 6, and what follows it in each of the first two trunks; 5 alone is too short to be shared; the teeth
+    assert reading.input_ids.tolist() == [5, 6, 7, 8, 9, 5, 1, 2, 3, 4, 6]
+    assert reading.position_ids.tolist() == [0, 1, 2, 3, 2, 0, 4, 5, 2, 3, 1]
+    assert reading.read.tolist() == [3, 6, 1, 4, 5]
+    assert collate_packed([ALIKE[0], ALIKE[0]]).input_ids.tolist() == [5, 6, 7, 8, 1, 2, 1, 2]
+    for window, sees in (
+        (None, ["0", "01", "012", "0123", "014", "5", "01236", "012367", "018", "0149", "5a"]),
+        (2, ["0", "01", "12", "23", "14", "5", "36", "67", "18", "49", "5a"]),
+    ):
+        plan, zeros = collate_packed(ALIKE).plan, torch.zeros(1, 1, 11, 11)
+        assert plan is not None
+        out = plan.attend(0, zeros, zeros[0], torch.eye(11)[None], Scoring(1.0, None, window))
+        assert ["".join("0123456789a"[n] for n in row.nonzero()[:, 0]) for row in out[0, 0]] == sees
 
 
 def test_plain_input_is_exactly_this() -> None:
@@ -156,6 +177,29 @@ def test_packed_equals_plain(family: str, seed: int, combs: int, states: int, sa
     ]
     for a, b in zip([*packed, packed_loss], [*plain, plain_loss], strict=True):
         assert_same(a, b)
+    for name, gradient in packed_gradients.items():
+        assert_same(gradient, plain_gradients[name])
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_packed_equals_plain_where_trunks_begin_alike(family: str) -> None:
+    """Two tasks of 40 tokens, two questions of 35 more, and one trunk that ends with its task."""
+    rng = random.Random(3)
+    first, second, question = ([rng.randrange(2, tiny.VOCABULARY) for _ in range(n)] for n in (40, 40, 35))
+    begins = [first, second, [*first, *question], first, [*first, *question], second]
+    batch = [
+        pack([*begin, *comb.trunk], [(len(begin) + tooth.sees, tooth.ids) for tooth in comb.teeth])
+        for begin, comb in zip(begins, ragged_combs(4, 6, 2, 2), strict=True)
+    ]
+    batch.append(pack(first, [(40, [4, 5]), (7, [6])]))
+    read = sum(len(comb.trunk) for comb in batch) - 4 * 40 - 40 - 35
+    model = tiny.FAMILIES[family]()
+    reading = collate_packed(batch)
+    assert len(reading.input_ids) == read + len(reading.targets)
+    with tiny.Exact():
+        losses = [loss_of(batch, action_logprobs(model, batch, packed)) for packed in (True, False)]
+        packed_gradients, plain_gradients = (gradients(model, loss) for loss in losses)
+    assert_same(*losses)
     for name, gradient in packed_gradients.items():
         assert_same(gradient, plain_gradients[name])
 
@@ -253,7 +297,7 @@ def test_the_self_check_passes_what_is_right(family: str) -> None:
 
 def test_the_self_check_stops_a_packed_forward_that_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     model, comb = tiny.qwen3().float(), ragged_combs(2, 1, 4, 2)[0]
-    monkeypatch.setattr("swirl.comb.combs.causal", lambda query, key, value, scoring: query)
+    monkeypatch.setattr("swirl.comb.trunks.causal", lambda query, key, value, scoring: query)
     check_packing(model, comb, packed=False)
     with pytest.raises(ModelError, match=r"packed log-probabilities .* set train.packed: false"):
         check_packing(model, comb, packed=True)

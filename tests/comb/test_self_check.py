@@ -13,10 +13,11 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import Gemma2ForCausalLM, LlamaForCausalLM
 
-from swirl.comb.attention import Scoring, head, softmax
+from swirl.comb.attention import Scoring, head
 from swirl.comb.combs import Comb, CombPlan, Reading, collate_packed, collate_plain, pack
 from swirl.comb.logprobs import check_packing
 from swirl.comb.miniature import in_miniature
+from swirl.comb.trunks import Trunks
 from swirl.core.errors import ModelError
 from swirl.models import adapters
 from tests import tiny
@@ -41,6 +42,7 @@ class Sees:
     def __init__(self, combs: Sequence[Comb], siblings: bool = False, trunk: int = 0, window: int = 0) -> None:
         """`siblings`: a tooth sees the one before it; `trunk`, `window`: so many tokens too many are seen."""
         (comb,), self.window = combs, window
+        self.trunks = Trunks([comb.trunk])
         size, lengths = len(comb.trunk), [len(tooth.ids) for tooth in comb.teeth]
         owner = torch.tensor([-1] * size + [k for k, length in enumerate(lengths) for _ in range(length)])
         sees = torch.tensor([0] * size + [tooth.sees + trunk for tooth in comb.teeth for _ in tooth.ids])
@@ -56,7 +58,7 @@ class Sees:
         if scoring.window is not None:
             allowed = allowed & (self.position[:, None] - self.position < scoring.window + self.window)
         scores = scoring.scores(query, key[:, None]).masked_fill(~allowed, torch.finfo(query.dtype).min)
-        return softmax(scores, value) @ value[:, None]
+        return torch.softmax(scores, -1) @ value[:, None]
 
 
 def planted(name: str, patch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from swirl.comb.attention import read
 from swirl.comb.sampling import Sampled, Sampling, choose, uniforms
 from swirl.comb.slots import Slots
 from swirl.comb.teeth import UnsampledComb, sample_teeth
@@ -134,6 +135,46 @@ def test_teeth_of_one_trunk_are_those_of_their_own_states(family: Make) -> None:
         for (sees, seed), action in zip(comb.teeth, actions, strict=True):
             assert action.ids == teeth(model, [comb.trunk[:sees]], [seed], RANDOM, ends)[0].ids
             assert_logprobs(model, comb.trunk[:sees], action)
+
+
+@FAMILIES
+def test_teeth_that_said_the_same_so_far_are_read_once(family: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what two trunks begin with is, too. At a low temperature teeth part late, and end at different times."""
+    model, ends, sampling = family(), set(range(2, 8)), Sampling(temperature=0.3, max_tokens=8)
+    begin = tuple(2 + n * n % 37 for n in range(33))
+    trunks = [(*begin, 5, 6, 7, 8), (*begin, 9, 10), begin]
+    seen = [(2, 33, 37), (20, 35), (33,)]
+    bare = [
+        UnsampledComb(trunk, tuple((sees, 100 * sees + g) for sees in states for g in range(8)))
+        for trunk, states in zip(trunks, seen, strict=True)
+    ]
+    read_tokens: list[int] = []
+
+    def counted(model: Any, ids: torch.Tensor, *rest: Any) -> torch.Tensor:
+        read_tokens.append(len(ids))
+        return read(model, ids, *rest)
+
+    monkeypatch.setattr("swirl.comb.teeth.read", counted)
+    with tiny.Exact():
+        made = sample_teeth(model, bare, sampling, ends)
+        for comb, actions in zip(bare, made, strict=True):
+            for (sees, seed), action in zip(comb.teeth, actions, strict=True):
+                assert action.ids == from_the_full_prefix(model, comb.trunk[:sees], seed, sampling, ends)
+    for comb, actions in zip(bare, made, strict=True):
+        for (sees, _), action in zip(comb.teeth, actions, strict=True):
+            assert_logprobs(model, comb.trunk[:sees], action)
+    beginnings = [
+        {
+            (number, sees, action.ids[:count])
+            for number, (comb, actions) in enumerate(zip(bare, made, strict=True))
+            for (sees, _), action in zip(comb.teeth, actions, strict=True)
+            if len(action.ids) > count
+        }
+        for count in range(1, 8)
+    ]
+    assert read_tokens == [33 + 4 + 2, *filter(None, map(len, beginnings))]
+    assert read_tokens[1] < 48 * 0.7
+    assert len({len(action.ids) for actions in made for action in actions}) > 1
 
 
 def test_a_tooth_ends_where_it_is_whole() -> None:

@@ -18,6 +18,8 @@ from swirl.core.errors import ModelError
 if TYPE_CHECKING:
     from torch import Tensor
 
+ROWS = 128
+"""The most queries whose scores are in memory together, where no fused attention computes them."""
 _PREFIX = "swirl_"
 
 
@@ -32,7 +34,7 @@ class Scoring:
 
     def scores(self, query: Tensor, key: Tensor) -> Tensor:
         """Scores of queries against keys: (..., Q, D) and (..., C, D) -> (..., Q, C)."""
-        scores = query @ key.transpose(-1, -2) * self.scaling
+        scores = (query * self.scaling) @ key.transpose(-1, -2)
         return scores if self.softcap is None else (scores / self.softcap).tanh() * self.softcap
 
 
@@ -46,13 +48,6 @@ class Plan(Protocol):
         """
 
 
-def softmax(scores: Tensor, like: Tensor) -> Tensor:
-    """Softmax over the last axis, computed in float32 or wider and returned in the dtype of `like`."""
-    import torch
-
-    return torch.softmax(scores, -1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(like.dtype)
-
-
 def additive(allowed: Tensor, like: Tensor) -> Tensor:
     """An additive mask in the dtype of `like`: 0 where allowed, the lowest finite number elsewhere."""
     import torch
@@ -64,21 +59,15 @@ def additive(allowed: Tensor, like: Tensor) -> Tensor:
 class Sequences:
     """The plan for whole sequences in one row, each of which attends causally to itself alone."""
 
-    def __init__(self, lengths: Sequence[int], keep: bool = False) -> None:
-        """With `keep`, `kept` holds each layer's keys and values after the forward pass."""
-        self._lengths, self._keep = list(lengths), keep
-        self.kept: dict[int, list[tuple[Tensor, Tensor]]] = {}
-        """Layer -> (KV heads, T, D) keys and values of each sequence."""
+    def __init__(self, lengths: Sequence[int]) -> None:
+        self._lengths = list(lengths)
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scoring: Scoring) -> Tensor:
         """See `Plan`."""
         import torch
 
-        keys, values = key.split(self._lengths, 1), value.split(self._lengths, 1)
-        if self._keep:
-            self.kept[layer] = list(zip(keys, values, strict=True))
-        parts = zip(query.split(self._lengths, 2), keys, values, strict=True)
-        return torch.cat([causal(q, k, v, scoring) for q, k, v in parts], 2)
+        parts = (query.split(self._lengths, 2), key.split(self._lengths, 1), value.split(self._lengths, 1))
+        return torch.cat([causal(q, k, v, scoring) for q, k, v in zip(*parts, strict=True)], 2)
 
 
 def causal(query: Tensor, key: Tensor, value: Tensor, scoring: Scoring) -> Tensor:
@@ -86,18 +75,67 @@ def causal(query: Tensor, key: Tensor, value: Tensor, scoring: Scoring) -> Tenso
     import torch
 
     size = key.shape[1]
-    if scoring.softcap is None and (scoring.window is None or size <= scoring.window):
+    if _fused(query, scoring) and (scoring.window is None or size <= scoring.window):
         heads = query.flatten(0, 1)[None]
         out: Tensor = torch.nn.functional.scaled_dot_product_attention(
             heads, key[None], value[None], is_causal=True, scale=scoring.scaling, enable_gqa=query.shape[1] > 1
         )
         return out[0].view_as(query)
-    order = torch.arange(size, device=key.device)
-    sees = order <= order[:, None]
-    if scoring.window is not None:
-        sees &= order[:, None] - order < scoring.window
-    scores = scoring.scores(query.flatten(1, 2), key).unflatten(1, query.shape[1:3]) + additive(sees, query)
-    weighted: Tensor = (softmax(scores, value).flatten(1, 2) @ value).unflatten(1, query.shape[1:3])
+    return attended(query, key, value, scoring, causal_mask(size, size, scoring.window, query), causal=True)
+
+
+def causal_mask(size: int, total: int, window: int | None, like: Tensor) -> Tensor:
+    """Additive mask (size, total) of the last `size` of `total` tokens on all of them."""
+    import torch
+
+    column, place = torch.arange(total), torch.arange(total - size, total)[:, None]
+    sees = column <= place
+    if window is not None:
+        sees &= place - column < window
+    return additive(sees, like)
+
+
+def attended(query: Tensor, key: Tensor, value: Tensor, scoring: Scoring, mask: Tensor, causal: bool = False) -> Tensor:
+    """Attention under an additive mask (Q, C): (KV heads, g, Q, D) and (KV heads, C, D) -> (KV heads, g, Q, D).
+
+    `causal` says that the queries are the last of the C tokens, and that the mask lets none see a later one.
+    """
+    import torch
+    from torch.utils.checkpoint import checkpoint
+
+    if _fused(query, scoring):
+        out: Tensor = torch.nn.functional.scaled_dot_product_attention(
+            query.flatten(0, 1)[None],
+            key[None],
+            value[None],
+            attn_mask=mask,
+            scale=scoring.scaling,
+            enable_gqa=query.shape[1] > 1,
+        )
+        return out[0].view_as(query)
+    outs = []
+    for first in range(0, query.shape[2], ROWS):
+        some = query[:, :, first : first + ROWS]
+        seen = key.shape[1] - query.shape[2] + first + some.shape[2] if causal else key.shape[1]
+        parts = (some, key[:, :seen], value[:, :seen], mask[first : first + ROWS, :seen], scoring)
+        if torch.is_grad_enabled() and query.requires_grad:
+            outs.append(checkpoint(_weighed, *parts, use_reentrant=False, preserve_rng_state=False))
+        else:
+            outs.append(_weighed(*parts))
+    return torch.cat(outs, 2) if len(outs) > 1 else outs[0]
+
+
+def _fused(query: Tensor, scoring: Scoring) -> bool:
+    """Whether torch's fused attention can do it and is the fastest: in half precision on a CPU, products are."""
+    return scoring.softcap is None and (query.device.type != "cpu" or query.dtype.itemsize >= 4)
+
+
+def _weighed(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scoring: Scoring) -> Tensor:
+    """Attention with all scores in memory; they are computed again in the backward pass."""
+    import torch
+
+    scores = scoring.scores(query.flatten(1, 2), key).unflatten(1, query.shape[1:3]) + mask
+    weighted: Tensor = (torch.softmax(scores, -1).flatten(1, 2) @ value).unflatten(1, query.shape[1:3])
     return weighted
 
 

@@ -7,18 +7,23 @@ trunk. Packed, the trunk is read once; plain, every tooth is a sequence of its o
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from swirl.comb.attention import additive, causal, softmax
+from swirl.comb.attention import additive, attended
+from swirl.comb.trunks import Trunks
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from swirl.comb.attention import Scoring
+
+
+BUNCH = 256
+"""The most tokens of teeth that attend together, unless one tooth alone has more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,26 +135,22 @@ class Reading:
 
 
 def collate_packed(combs: Sequence[Comb]) -> Reading:
-    """All combs in one row without padding: each one's trunk, then its teeth."""
+    """All combs in one row without padding: the trunks, where their common beginnings stand once, then all teeth."""
     import torch
 
-    ids: list[int] = []
-    positions: list[int] = []
+    plan = CombPlan(combs)
+    ids, positions = list(plan.trunks.ids), list(plan.trunks.positions)
     reads: list[int] = []
     targets: list[int] = []
-    for comb in combs:
-        start = len(ids)
-        ids += comb.trunk
-        positions += range(len(comb.trunk))
+    for number, comb in enumerate(combs):
+        places = plan.trunks.places(number)
         for tooth in comb.teeth:
             first = len(ids)
             ids += tooth.ids
             positions += range(tooth.sees, tooth.sees + len(tooth.ids))
-            reads += (start + tooth.sees - 1, *range(first, first + len(tooth.ids) - 1))
+            reads += (places[tooth.sees - 1], *range(first, first + len(tooth.ids) - 1))
             targets += tooth.ids
-    return Reading(
-        torch.tensor(ids), torch.tensor(positions), CombPlan(combs), torch.tensor(reads), torch.tensor(targets), 0
-    )
+    return Reading(torch.tensor(ids), torch.tensor(positions), plan, torch.tensor(reads), torch.tensor(targets), 0)
 
 
 def collate_plain(combs: Sequence[Comb]) -> Reading:
@@ -174,81 +175,71 @@ def collate_plain(combs: Sequence[Comb]) -> Reading:
 class CombPlan:
     """Attention of packed combs: the trunk is causal, a tooth sees its prefix of the trunk and itself.
 
-    A tooth's scores are computed only against the trunk and the tooth itself, so time and memory grow with S x T for a
+    Teeth attend in bunches of neighbours, to the trunk and their own bunch, so time and memory grow with S x T for a
     comb of S tokens, T of them in the trunk, and not with the square of S. Windows are measured in position ids.
     """
 
     def __init__(self, combs: Sequence[Comb]) -> None:
-        self._pieces = [_Piece(comb) for comb in combs]
+        self.trunks = Trunks([comb.trunk for comb in combs])
+        self._bunches = [_Bunch(number, teeth) for number, comb in enumerate(combs) for teeth in _bunches(comb.teeth)]
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scoring: Scoring) -> Tensor:
         """See `swirl.comb.attention.Plan`."""
         import torch
 
-        sizes = [piece.size for piece in self._pieces]
-        pieces = zip(self._pieces, query.split(sizes, 2), key.split(sizes, 1), value.split(sizes, 1), strict=True)
-        return torch.cat([piece.attend(q, k, v, scoring) for piece, q, k, v in pieces], 2)
+        first = len(self.trunks.ids)
+        k_trunks, v_trunks = key[:, :first], value[:, :first]
+        outs = [self.trunks.attend(layer, query[:, :, :first], k_trunks, v_trunks, scoring)]
+        of_trunk: dict[int, tuple[Tensor, Tensor]] = {}
+        for bunch in self._bunches:
+            if bunch.comb not in of_trunk:
+                of_trunk[bunch.comb] = (self.trunks.of(bunch.comb, k_trunks), self.trunks.of(bunch.comb, v_trunks))
+            own = slice(first, first + bunch.size)
+            k, v = (
+                torch.cat([trunk[:, : bunch.reach], each[:, own]], 1)
+                for trunk, each in zip(of_trunk[bunch.comb], (key, value), strict=True)
+            )
+            outs.append(attended(query[:, :, own], k, v, scoring, bunch.mask(scoring.window, query)))
+            first = own.stop
+        return torch.cat(outs, 2)
 
 
-class _Piece:
-    """Attention of one comb, with indices and masks that are made once for all layers."""
+def _bunches(teeth: Sequence[Tooth]) -> Iterator[list[Tooth]]:
+    """Neighbouring teeth with at most `BUNCH` tokens together, or a single one."""
+    bunch: list[Tooth] = []
+    for tooth in teeth:
+        if bunch and sum(len(other.ids) for other in (*bunch, tooth)) > BUNCH:
+            yield bunch
+            bunch = []
+        bunch.append(tooth)
+    yield bunch
 
-    def __init__(self, comb: Comb) -> None:
-        import torch
 
-        self.size, self._trunk = comb.packed_size, len(comb.trunk)
-        lengths = torch.tensor([len(tooth.ids) for tooth in comb.teeth])
-        sees = torch.tensor([tooth.sees for tooth in comb.teeth])
-        self._teeth, self._longest = len(comb.teeth), int(lengths.max())
-        order = torch.arange(self._longest)
-        real = order < lengths[:, None]
-        firsts = lengths.cumsum(0) - lengths
-        self._place = torch.where(real, firsts[:, None] + order, 0).flatten()
-        """(teeth * longest,) index of the tooth token at each padded place; 0 at places without one."""
-        self._token = real.flatten().nonzero()[:, 0]
-        """(tooth tokens,) padded place of each tooth token."""
-        self._sees = sees.repeat_interleave(lengths)
-        self._position = (sees[:, None] + order)[real]
-        self._masks: dict[int | None, tuple[Tensor, Tensor]] = {}
+class _Bunch:
+    """Some teeth of one comb, with a mask that is made once for all layers."""
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, scoring: Scoring) -> Tensor:
-        """(KV heads, g, S, D) and (KV heads, S, D) -> (KV heads, g, S, D)."""
-        import torch
+    def __init__(self, comb: int, teeth: Sequence[Tooth]) -> None:
+        self.comb = comb
+        """Number of the comb."""
+        self.size = sum(len(tooth.ids) for tooth in teeth)
+        self.reach = max(tooth.sees for tooth in teeth)
+        """How many trunk tokens the teeth see at most."""
+        self._teeth = [(tooth.sees, len(tooth.ids)) for tooth in teeth]
+        self._masks: dict[int | None, Tensor] = {}
 
-        trunk, n, longest = self._trunk, self._teeth, self._longest
-        prefix, own = self._mask(scoring.window, query)
-        kv_heads, group, _, size = query.shape
-        k, v = key[:, :trunk], value[:, :trunk]
-        on_trunk = causal(query[:, :, :trunk], k, v, scoring)
-
-        # Each tooth's own tokens, padded to the longest: (KV heads, teeth, g * longest, D) and (.., longest, D).
-        place = self._place = self._place.to(query.device)
-        token = self._token = self._token.to(query.device)
-        q_teeth = query[:, :, trunk:]
-        q_own = q_teeth.index_select(2, place).unflatten(2, (n, longest)).transpose(1, 2).flatten(2, 3)
-        k_own = key[:, trunk:].index_select(1, place).unflatten(1, (n, longest))
-        v_own = value[:, trunk:].index_select(1, place).unflatten(1, (n, longest))
-        itself = scoring.scores(q_own, k_own).view(kv_heads, n, group, longest, longest).transpose(1, 2).flatten(2, 3)
-        before = scoring.scores(q_teeth.flatten(1, 2), k).unflatten(1, q_teeth.shape[1:3])
-        scores = torch.cat([before + prefix, itself.index_select(2, token) + own], -1)
-        weights = softmax(scores, value)
-        from_own = weights[..., trunk:].index_select(2, place).unflatten(2, (n, longest)).transpose(1, 2).flatten(2, 3)
-        from_own = (from_own @ v_own).view(kv_heads, n, group, longest, size).transpose(1, 2).flatten(2, 3)
-        from_trunk = (weights[..., :trunk].flatten(1, 2) @ v).unflatten(1, q_teeth.shape[1:3])
-        on_teeth = from_trunk + from_own.index_select(2, token)
-        return torch.cat([on_trunk, on_teeth], 2)
-
-    def _mask(self, window: int | None, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Additive masks: teeth on trunk (S - T, T), teeth on themselves (S - T, longest)."""
+    def mask(self, window: int | None, like: Tensor) -> Tensor:
+        """Additive mask of the teeth on the trunk, as far as they reach, and on themselves: (size, reach + size)."""
         import torch
 
         if window not in self._masks:
-            column, inside = torch.arange(self._trunk), torch.arange(self._longest)
-            offset = self._position - self._sees
-            prefix = column < self._sees[:, None]
-            own = inside <= offset[:, None]
+            sees = torch.tensor([sees for sees, length in self._teeth for _ in range(length)])
+            offset = torch.tensor([place for _, length in self._teeth for place in range(length)])
+            position, column, place = sees + offset, torch.arange(self.reach), torch.arange(self.size)
+            prefix = column < sees[:, None]
+            back = place[:, None] - place
+            own = (back >= 0) & (back <= offset[:, None])
             if window is not None:
-                prefix = prefix & (self._position[:, None] - column < window)
-                own = own & (offset[:, None] - inside < window)
-            self._masks[window] = (additive(prefix, like), additive(own, like))
+                prefix &= position[:, None] - column < window
+                own &= back < window
+            self._masks[window] = additive(torch.cat([prefix, own], 1), like)
         return self._masks[window]

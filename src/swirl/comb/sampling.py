@@ -39,21 +39,23 @@ def uniforms(seed: int, count: int) -> np.ndarray:
 
 
 def choose(logits: Tensor, draws: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
-    """Choose one token per row by inverting the cumulative distribution at `draws` (B,) in [0, 1), or greedily.
+    """Choose tokens by inverting the cumulative distribution at `draws` in [0, 1), or greedily.
 
-    `logits` is (B, V) in float32. Returns (tokens (B,), their log-probabilities at temperature 1 (B,)).
+    `logits` is (B, V) in float32, `draws` (B,), or (B, n) for n tokens of each distribution. Returns the tokens and
+    their log-probabilities at temperature 1, both in the shape of `draws`.
     """
     import torch
 
-    logprobs = torch.log_softmax(logits, -1)
+    many = draws if draws.ndim == 2 else draws[:, None]
     if sampling.temperature == 0:
-        token = logprobs.argmax(-1)
+        token = logits.argmax(-1, keepdim=True).expand(many.shape)
     else:
-        kept = _keep(logits / sampling.temperature, sampling)
-        cumulative = torch.softmax(kept, -1).double().cumsum(-1)
-        threshold = draws.to(cumulative.dtype)[:, None] * cumulative[:, -1:]
-        token = torch.searchsorted(cumulative, threshold, right=True)[:, 0].clamp_max(logits.shape[-1] - 1)
-    return token, logprobs.gather(-1, token[:, None])[:, 0]
+        kept = _keep(logits if sampling.temperature == 1 else logits / sampling.temperature, sampling)
+        cumulative = torch.softmax(kept, -1).cumsum(-1, dtype=torch.float64)
+        threshold = many.to(cumulative.dtype) * cumulative[:, -1:]
+        token = torch.searchsorted(cumulative, threshold, right=True).clamp_max(logits.shape[-1] - 1)
+    logprob = logits.gather(-1, token) - logits.logsumexp(-1, keepdim=True)
+    return token.view(draws.shape), logprob.view(draws.shape)
 
 
 def _keep(logits: Tensor, sampling: Sampling) -> Tensor:

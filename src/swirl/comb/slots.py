@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from swirl.comb.attention import Scoring, additive, head, read, softmax
+from swirl.comb.attention import Scoring, additive, head, read
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -115,18 +115,20 @@ class _SlotPlan:
             slot, size, end = self._numbers[number], self._sizes[number], self._ends[number]
             q = query[:, :, first : first + size]
             scores = scoring.scores(q.flatten(1, 2), keys[slot, :, :end]).unflatten(1, q.shape[1:3]) + mask
-            weights = softmax(scores, value)
+            weights = torch.softmax(scores, -1)
             outs.append((weights.flatten(1, 2) @ values[slot, :, :end]).unflatten(1, q.shape[1:3]))
             first += size
         return torch.cat(outs, 2) if len(outs) > 1 else outs[0]
 
     def _singles(self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scoring: Scoring) -> Tensor:
         """Attention of slots with a single new token, in one product over all slots; the others' results are unused."""
+        import torch
+
         slots, width = self._slots[: self._single], mask.shape[-1]
         whole = query.new_zeros(self._count, *query.shape[:2], query.shape[3])
         whole[slots] = query.permute(2, 0, 1, 3)
         scores = scoring.scores(whole, keys[: self._count, :, :width]) + mask[:, None, None]
-        out = softmax(scores, values) @ values[: self._count, :, :width]
+        out = torch.softmax(scores, -1) @ values[: self._count, :, :width]
         return out[slots].permute(1, 2, 0, 3)
 
     def _mask(self, window: int | None, like: Tensor) -> tuple[Tensor, list[Tensor]]:
