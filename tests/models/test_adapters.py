@@ -282,13 +282,21 @@ def test_an_adapter_that_does_not_fit_is_refused(change: dict[str, Any], message
         load_model(project / "swirl", "cpu", "eager")
 
 
-def test_on_a_bfloat16_base_the_adapter_learns_in_float32(project: Path) -> None:
+def test_on_a_bfloat16_base_the_adapter_learns_in_float32_and_computes_in_bfloat16(project: Path) -> None:
     model = adapted(load_model(project / "base", "cpu", "eager", "bfloat16"))
     assert {p.dtype for n, p in model.named_parameters() if ".lora_" in n} == {torch.float32}
-    assert {p.dtype for n, p in model.named_parameters() if ".lora_" not in n} == {torch.bfloat16}
     settings = dataclasses.replace(SETTINGS, lr=2e-6)
     learner = Trainer(Policy("p", moved(model), CHAT, 128), None, Rewards(lambda token: token / 16), settings)
-    before = weights(model)
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+    before = {name: master.detach().clone() for name, master in learner.masters.named.items()}
+    assert {master.dtype for master in before.values()} == {torch.float32}
     learner.update(0, BATCH)
-    steps = [float((p.detach() - before[n]).abs().max()) for n, p in model.named_parameters() if ".lora_" in n]
+    steps = [float((master.detach() - before[n]).abs().max()) for n, master in learner.masters.named.items()]
     assert 1e-6 < max(steps) < 3e-6
+    for name, parameter in model.named_parameters():
+        if ".lora_" in name:
+            assert torch.equal(parameter, learner.masters.named[name].bfloat16())
+    save(model, CHAT.tokenizer, project / "swirl", project / "base")
+    loaded = load_model(project / "swirl", "cpu", "eager", "bfloat16")
+    for (name, one), (_, other) in zip(model.named_parameters(), loaded.named_parameters(), strict=True):
+        assert torch.equal(one, other), name

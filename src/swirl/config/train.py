@@ -82,7 +82,7 @@ class Sft(Section):
 
 
 class Lora(Section):
-    """A float32 low-rank adapter that trains in place of the weights; with it off, the model is the reference."""
+    """A low-rank adapter that trains in place of the weights; with it off, the model is the reference."""
 
     rank: Count = Field(description="rank of each layer's update")
     alpha: Count = Field(description="updates are scaled by alpha / rank")

@@ -1,6 +1,7 @@
 """LoRA adapters (peft) inside a causal LM: only the adapter is trained, the base stays as it is.
 
-Adapters are always float32, whatever the base's dtype, so that small updates are not lost to rounding. There is no
+A fresh adapter is float32, whatever the base's dtype, so that small updates are not lost to rounding; training may keep
+that as a master and compute in the base's dtype (`swirl.rl.masters`). A loaded one has the base's dtype. There is no
 dropout, since training must see the log-probabilities that actions were sampled with.
 """
 
@@ -39,6 +40,9 @@ def add(model: Any, rank: int, alpha: int, targets: Sequence[str], seed: int) ->
         )
     torch.manual_seed(seed % 2**32)
     _inject(model, LoraConfig(r=rank, lora_alpha=alpha, target_modules=wanted, lora_dropout=0.0, bias="none"))
+    for name, parameter in model.named_parameters():
+        if ".lora_" in name:
+            parameter.data = parameter.data.float()
 
 
 def is_on(model: Any) -> bool:
@@ -124,6 +128,3 @@ def _inject(model: Any, config: Any) -> None:
     from peft import inject_adapter_in_model
 
     inject_adapter_in_model(config, model)
-    for name, parameter in model.named_parameters():
-        if ".lora_" in name:
-            parameter.data = parameter.data.float()

@@ -34,7 +34,7 @@ def make_deterministic(threads: int) -> None:
 def load_model(folder: Path, device: str, attention: str, dtype: Dtype = "float32") -> Any:
     """The model of a folder, in evaluation mode: its own weights, those it points to, or an adapter on the latter.
 
-    Weights have type `dtype`, an adapter's float32. Raises `ModelError` when there is no model, or when a file that a
+    Weights have type `dtype`, an adapter's too. Raises `ModelError` when there is no model, or when a file that a
     pointer names is missing or changed.
     """
     import torch
