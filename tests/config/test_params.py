@@ -331,15 +331,6 @@ def test_a_file_is_read_as_dvc_reads_it(tmp_path: Path) -> None:
         load(path)
 
 
-def test_an_adapter_needs_one_worker() -> None:
-    tree = changed("train.lora", {"rank": 8, "alpha": 16, "targets": ["all-linear"]})
-    line = "params: runtime.workers must be 1 with train.lora: the adapter is switched off for the reference"
-    assert refusal(tree)[1].strip().endswith(line.removeprefix("params: "))
-    tree["runtime"]["workers"] = 1
-    lora = validate(tree, "params.yaml").train.lora
-    assert lora is not None and lora.rank == 8
-
-
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [

@@ -85,8 +85,6 @@ class Params(Section):
             raise ValueError("evaluate.judge describes the reward model itself; say so: evaluate.judge: same")
         if 0 < self.runtime.context <= self.rollout.max_action_tokens:
             raise ValueError("runtime.context must be above rollout.max_action_tokens, or 0")
-        if self.train.lora and self.runtime.workers > 1:
-            raise ValueError("runtime.workers must be 1 with train.lora: the adapter is switched off for the reference")
         return self
 
 

@@ -6,8 +6,8 @@ Paper: arXiv 2504.04736, section 3.2. No tool runs here and no golden label is r
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -106,12 +106,10 @@ class Trainer:
     ) -> None:
         """`tags_of` gives the tags of a question's tools by its id, so that actions end as in a rollout.
 
-        With `reference` None, the reference is the policy without its adapter; `settings.workers` must then be 1.
+        With `reference` None, the reference is the policy without its adapter.
         """
         import torch
 
-        if reference is None and settings.workers != 1:
-            raise ValueError("an adapter cannot be switched off in one thread alone: workers must be 1")
         self.policy, self.reference, self.reward_model, self.settings = policy, reference, reward_model, settings
         self.masters, self.processes, self._tags_of = Masters(policy.model), processes, tags_of
         self.drawn: list[list[Group]] = []
@@ -253,12 +251,13 @@ class Trainer:
         sizes = [comb.packed_size if settings.packed else comb.plain_size for comb in combs]
         shares = group_by_budget(sizes, settings.token_budget, settings.workers)
         weights, counts = (values.split([len(comb.teeth) for comb in combs]) for values in (weight, count))
+        references = self._references(combs, shares)
         found: dict[int, list[Tensor]] = {}
 
-        def loss_of(share: Sequence[int]) -> Tensor:
+        def loss_of(number: int) -> Tensor:
+            share = shares[number]
             chosen = [combs[i] for i in share]
-            with torch.no_grad(), self._as_reference() as other:
-                reference, _ = tooth_states(other, chosen, settings.packed)
+            other, reference = self.reference or model, references[number]  # no adapter is ever on the output layer
             hidden, targets = tooth_states(model, chosen, settings.packed)
             temperature = settings.sampling.temperature
             models = [(model, hidden), (other, reference)]
@@ -277,7 +276,7 @@ class Trainer:
 
         masters = self.masters
         with recomputing(model, settings.recompute):
-            accumulate(masters.parameters, shares, loss_of, settings.workers, masters.tensors())
+            accumulate(masters.parameters, range(len(shares)), loss_of, settings.workers, masters.tensors())
         masters.add_up(self.processes)
         return [found[i] for i in range(len(combs))]
 
@@ -292,17 +291,21 @@ class Trainer:
         once = matrix_flops(model, read, predicted, training=False) + matrix_flops(model, read, predicted, True)
         return Work(self.settings.iterations * read, flops + self.settings.iterations * once)
 
-    @contextmanager
-    def _as_reference(self) -> Iterator[Any]:
-        """The reference model: a separate one, or the policy with its adapter off in this block.
+    def _references(self, combs: Sequence[Comb], shares: Sequence[Sequence[int]]) -> list[Tensor]:
+        """The reference's `tooth_states` of each share: a separate model's, or the policy's with its adapter off.
 
-        Its output layer may be used after the block, too, since no adapter is ever put on it.
+        The switch is in the model, so all shares are read before the policy reads any of them.
         """
-        if self.reference is not None:
-            yield self.reference
-            return
-        with adapters.switched_off(self.policy.model):
-            yield self.policy.model
+        import torch
+
+        model = self.reference or self.policy.model
+
+        def states(share: Sequence[int]) -> Tensor:
+            with torch.no_grad():
+                return tooth_states(model, [combs[i] for i in share], self.settings.packed)[0]
+
+        with nullcontext() if self.reference is not None else adapters.switched_off(model):
+            return spread(states, shares, self.settings.workers)
 
     def _step(self, number: int) -> float:
         import torch
