@@ -13,6 +13,7 @@ import torch
 
 from swirl.comb.combs import Comb
 from swirl.comb.sampling import Sampling
+from swirl.comb.teeth import UnsampledComb, sample_teeth
 from swirl.core.checkpoints import Checkpoints
 from swirl.core.types import SubTrajectory
 from swirl.models.flops import Work, matrix_flops
@@ -128,15 +129,30 @@ def test_the_work_of_an_update_is_counted(packed: bool) -> None:
     made.update(0, [only])
     drawn = [group.actions for group in made.drawn[0]]
     assert [len(of_state) for of_state in drawn] == [2, 2]
-    sampled = sum(len(ids) for of_state in drawn for ids in of_state)
+    sampled = sum(len({ids[:n] for ids in of_state for n in range(1, len(ids))}) for of_state in drawn)
     teeth = [(3 + k, ids) for k, of_state in enumerate(drawn) for ids in set(of_state)]
     of_actions = sum(len(ids) for _, ids in teeth)
     read = of_actions + (4 if packed else sum(state for state, _ in teeth))
     model = made.policy.model
     matrices = sum(p.numel() for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name)
     vocabulary = model.get_output_embeddings().weight.numel()
-    sampling = 2 * (matrices * (4 + sampled) + vocabulary * sampled)
+    sampling = 2 * (matrices * (4 + sampled) + vocabulary * (2 + sampled))
     assert made.work == Work(read, sampling + (2 + 6) * (matrices * read + vocabulary * of_actions))
+
+
+def test_sampling_may_hold_four_times_the_tokens_of_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The trunks of BATCH have 8, 2 and 11 tokens, and 18, 6 and 24 teeth of at most 8 tokens."""
+    shares: list[int] = []
+
+    def counted(model: Any, combs: Sequence[UnsampledComb], *rest: Any) -> Any:
+        shares.append(sum(len(comb.trunk) + 8 * len(comb.teeth) for comb in combs))
+        return sample_teeth(model, combs, *rest)
+
+    monkeypatch.setattr("swirl.rl.trainer.sample_teeth", counted)
+    for budget, expected in ((103, [405]), (55, [203, 202]), (2, [203, 152, 50])):
+        shares.clear()
+        trainer(dataclasses.replace(SETTINGS, token_budget=budget)).update(0, BATCH)
+        assert sorted(shares, reverse=True) == expected
 
 
 def test_a_frozen_matrix_costs_no_gradient_of_its_own() -> None:

@@ -84,9 +84,10 @@ def split_states(combs: Sequence[Comb]) -> list[Comb]:
 
 
 def tokens_of(combs: Sequence[Comb], packed: bool) -> tuple[float, float]:
-    """How many tokens a model reads for these combs, and how many it predicts."""
-    read = sum(comb.packed_size if packed else comb.plain_size for comb in combs)
-    return float(read), float(sum(len(tooth.ids) for comb in combs for tooth in comb.teeth))
+    """How many tokens a model reads for these combs, packed in one forward pass, and how many it predicts."""
+    predicted = sum(len(tooth.ids) for comb in combs for tooth in comb.teeth)
+    packed_size = len(Trunks([comb.trunk for comb in combs]).ids) + predicted
+    return float(packed_size if packed else sum(comb.plain_size for comb in combs)), float(predicted)
 
 
 def group_by_budget(sizes: Sequence[int], token_budget: int, workers: int) -> list[list[int]]:

@@ -117,7 +117,9 @@ def token_statistics(
     Logits are (N, V) in float32 or wider. KL is the exact divergence over the vocabulary. The first two are
     differentiable in `logits`, the entropy is not.
     """
-    logprob, kl, entropy = _statistics().apply(logits / temperature, reference_logits / temperature, targets)
+    if temperature != 1:
+        logits, reference_logits = logits / temperature, reference_logits / temperature
+    logprob, kl, entropy = _statistics().apply(logits, reference_logits, targets)
     return logprob, kl, entropy
 
 

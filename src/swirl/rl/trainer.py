@@ -16,6 +16,7 @@ from swirl.comb.gradients import accumulate, recomputing
 from swirl.comb.logprobs import project, tooth_states, unflatten
 from swirl.comb.sampling import Sampled, Sampling
 from swirl.comb.teeth import UnsampledComb, sample_teeth
+from swirl.comb.trunks import Trunks
 from swirl.core.distributed import ALONE, Processes
 from swirl.core.seeds import derive
 from swirl.core.threads import spread
@@ -41,6 +42,9 @@ from swirl.tools.actions import DEFAULT_TAGS
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+SAMPLED_AT_ONCE = 4
+"""How many times as many tokens sampling may hold as a forward pass of training: keys and values, no activations."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,9 +194,8 @@ class Trainer:
             for group in batch
         ]
         longest = settings.sampling.max_tokens
-        shares = group_by_budget(
-            [len(comb.trunk) + len(comb.teeth) * longest for comb in bare], settings.token_budget, settings.workers
-        )
+        sizes = [len(comb.trunk) + len(comb.teeth) * longest for comb in bare]
+        shares = group_by_budget(sizes, SAMPLED_AT_ONCE * settings.token_budget, settings.workers)
         model, end_ids = self.policy.model, self.policy.chat.end_ids
         drawn = spread(
             lambda share: sample_teeth(model, [bare[i] for i in share], settings.sampling, end_ids),
@@ -285,9 +288,11 @@ class Trainer:
     ) -> Work:
         """Work of sampling from each trajectory's longest state, of the reference's forward pass and of the update."""
         model, packed = self.policy.model, self.settings.packed
-        drawn = float(sum(len(action.ids) for of_state in actions for action in of_state))
+        going = [{one.ids[:n] for one in of_state for n in range(1, len(one.ids))} for of_state in actions]
+        drawn = float(sum(map(len, going)))  # what actions of a state begin with is read once
+        trunks = float(len(Trunks([group[-1].state_ids for group in batch]).ids))
         read, predicted = tokens_of(combs, packed)
-        flops = matrix_flops(model, sum(len(group[-1].state_ids) for group in batch) + drawn, drawn, training=False)
+        flops = matrix_flops(model, trunks + drawn, drawn + len(actions), training=False)
         once = matrix_flops(model, read, predicted, training=False) + matrix_flops(model, read, predicted, True)
         return Work(self.settings.iterations * read, flops + self.settings.iterations * once)
 
