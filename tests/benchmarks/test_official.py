@@ -126,6 +126,7 @@ def test_hotpotqa_in_both_shapes(row: dict[str, Any], as_list: Write) -> None:
         ],
         support={"hotpotqa/sample/h1": ["hotpotqa/sample/0", "hotpotqa/sample/2"]},
         solutions={},
+        annotations={},
         skipped=[],
         unanswerable=0,
         dropped_easy=0,

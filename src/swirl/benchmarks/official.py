@@ -14,7 +14,7 @@ from pathlib import Path
 from swirl.benchmarks import beerqa, cofca, gsm8k, hotpotqa, musique
 from swirl.benchmarks.rows import Format, Pair, Parsed, Row, Skipped, composed, parse_rows
 from swirl.core.errors import DataError
-from swirl.core.types import Passage, Question
+from swirl.core.types import Annotation, Passage, Question
 
 OFFICIAL: Mapping[str, Format] = {
     "gsm8k": gsm8k.FORMAT,
@@ -39,6 +39,8 @@ class Loaded:
     """Question id -> ids of its supporting passages; without the questions whose supporting passages are incomplete."""
     solutions: dict[str, str]
     """Question id -> its written golden solution, where the file has one (GSM8K)."""
+    annotations: dict[str, Annotation]
+    """Question id -> the way to its answer, where the file has one (MuSiQue, own tasks)."""
     skipped: list[Skipped]
     unanswerable: int
     """Rows left out, with their passages, because no answer exists (MuSiQue)."""
@@ -87,6 +89,7 @@ def read(
             if row.support and all(pair in ids for pair in row.support)
         },
         solutions={f"{prefix}/{row.id}": row.solution for row in kept if row.solution},
+        annotations=annotated(kept, prefix),
         skipped=parsed.skipped,
         unanswerable=parsed.unanswerable,
         dropped_easy=len(dropped),
@@ -103,6 +106,12 @@ def load(
     """
     loaded = read(name, split, path, drop_easy=drop_easy, on_bad_row=on_bad_row)
     return loaded.questions, loaded.passages
+
+
+def annotated(rows: Sequence[Row], prefix: str) -> dict[str, Annotation]:
+    """The rows' ways to their answers, by question id (`prefix`/official id)."""
+    ids = {f"{prefix}/{row.id}": row for row in rows if row.steps}
+    return {name: Annotation(name, row.steps, row.results) for name, row in ids.items()}
 
 
 def check_rest(where: str, parsed: Parsed[Row], kept: Sequence[Row], easy: int = 0) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from swirl.config.base_model import EndpointBase, Pretrained
+from swirl.config.base_model import EndpointBase, Pretrained, Weights
 from swirl.config.params import Params
 from swirl.core.layout import Layout
 from swirl.core.records import save_json, save_series
@@ -27,10 +27,10 @@ def endpoint(params: Params, layout: Layout) -> None:
     _finish_base(layout)
 
 
-def point(name: str, settings: Pretrained, layout: Layout) -> None:
+def point(name: str, settings: Weights, layout: Layout) -> None:
     """Make models/`name` a pointer to a model on the hub or in a folder."""
     lock = layout.root / "models/hub.lock.json"
-    trusted = settings.trust_remote_code
+    trusted = isinstance(settings, Pretrained) and settings.trust_remote_code
     write_locked_pointer(layout.model(name), settings.model, settings.revision, trusted, layout.root, lock)
 
 
