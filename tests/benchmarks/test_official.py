@@ -14,7 +14,7 @@ from swirl.benchmarks import cofca
 from swirl.benchmarks.official import OFFICIAL, Loaded, load, read, select
 from swirl.core.errors import DataError
 from swirl.core.grading import same_number
-from swirl.core.types import Passage, Question
+from swirl.core.types import Annotation, Passage, Question
 
 DATA = Path(__file__).parents[3] / "shared/data"
 
@@ -170,6 +170,16 @@ def test_hotpotqa_titles_may_be_composed_or_not(as_list: Write) -> None:
         "hotpotqa", supporting_facts=[["Cafe\u0301", 0]], context=[["Caf\u00e9", ["It is red."]], ["Orrin", ["No."]]]
     )
     assert read("hotpotqa", "sample", as_list(row)).support == {"hotpotqa/sample/h1": ["hotpotqa/sample/0"]}
+
+
+def test_musiques_sub_questions_are_kept_with_their_answers_if_all_are_there(as_lines: Write) -> None:
+    hops = [{"question": "Tove >> country", "answer": "Velda"}, {"question": "Who leads #1?", "answer": "Ada Drake"}]
+    loaded = read("musique", "sample", as_lines(changed("musique", question_decomposition=hops)))
+    name = "musique/sample/2hop__1_2"
+    steps = ("Tove >> country", "Who leads #1?")
+    assert loaded.annotations == {name: Annotation(name, steps, ("Velda", "Ada Drake"))}
+    hops = [{"question": "Tove >> country", "answer": "Velda"}, {"id": 2}]
+    assert read("musique", "sample", as_lines(changed("musique", question_decomposition=hops))).annotations == {}
 
 
 @pytest.mark.parametrize("answerable", [..., None], ids=["left out", "null"])
