@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
+from swirl.benchmarks.official import read
 from swirl.core.types import Passage
 from swirl.pretraining.search_scripts import NoScript, by_pages, by_questions
 from swirl.tools.actions import parse
 from swirl.tools.search import Search
 
+DATA = Path(__file__).resolve().parents[3] / "shared/data"
 FILM = Passage("p0", "Cold River (film)", "Cold River is a film of 1931 directed by Ada Morn.")
 ADA = Passage("p1", "Ada Morn", "Ada Morn was born in Oslo. She made a film called Cold River.")
 OTHER = Passage("p2", "Red Crown", "Red Crown is a film of 1915 by an unknown hand.")
@@ -101,3 +104,33 @@ def test_sub_questions_are_asked_with_the_results_so_far() -> None:
     assert by_questions(steps, ("Ada Morn", "Rome", "x"), "x", [OSLO, ADA, FILM], SEARCH, random.Random(0)) is (
         NoScript.NOT_FOUND
     )
+
+
+@pytest.mark.filterwarnings("ignore:.*the official file of")
+@pytest.mark.parametrize(
+    ("name", "file", "share"), [("hotpotqa", "train_600.jsonl", 0.65), ("musique", "train_sample.json", 0.25)]
+)
+def test_most_real_rows_become_a_script(name: str, file: str, share: float) -> None:
+    """HotPotQA: bridges and comparisons; each script searches at least once, and ends with the row's answer."""
+    path = DATA / name / file
+    if not path.exists():
+        pytest.skip(f"the real data is not at {path}")
+    loaded = read(name, "pretrain", path)
+    search = Search.over(loaded.passages, 2, 700)
+    known = {passage.id: passage for passage in loaded.passages}
+    made = 0
+    for question in loaded.questions:
+        support = [known[passage] for passage in loaded.support.get(question.id, ())]
+        way, rng = loaded.annotations.get(question.id), random.Random(question.id)
+        script = (
+            by_questions(way.steps, way.results, question.answers[0], support, search, rng)
+            if way
+            else by_pages(question.text, question.answers[0], support, search, rng)
+        )
+        if not isinstance(script, NoScript):
+            made += 1
+            kinds = [kind for kind, _ in payloads(script)]
+            assert kinds == ["search"] * (len(script) - 1) + ["answer"] and len(script) > 1
+            assert payloads(script)[-1][1] == question.answers[0]
+            assert len(set(payloads(script))) == len(script)
+    assert made >= share * len(loaded.questions)
