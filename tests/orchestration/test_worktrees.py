@@ -440,6 +440,7 @@ def test_stages_that_ask_the_network_are_tried_again() -> None:
     params["synthesize"]["server"] = {}
     assert [stage for stage in stages if asks_network(stage, params)] == ["download", "synthesize", "evaluate@swirl"]
     assert asks_network("download", {}) and not asks_network("train@swirl", {})
+    assert asks_network("base_model", {"base_model": {"source": "cold_start"}})
 
 
 def test_a_grid_is_every_combination() -> None:
