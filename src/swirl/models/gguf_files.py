@@ -6,11 +6,11 @@ float32, into Hugging Face's cache of other files (`HF_HOME`/assets/swirl), unde
 
 from __future__ import annotations
 
+import fcntl
 import shutil
 import struct
 from collections.abc import Mapping
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
 
 from swirl.core.checksums import checksum
@@ -49,18 +49,23 @@ def converted(path: Path, sha256: str, weights: bool = True) -> Path:
         )
     metadata = _metadata(path)
     _check_readable(path, metadata)
-    made = Path(mkdtemp(dir=cache))
-    try:
-        _convert(path, str(metadata.get("tokenizer.ggml.pre", "")), made)
-        files = sorted(made.iterdir())
-        lines = [f"{checksum(file).sha256}  {file.name}\n" for file in files]
-        (made / _SUMS).write_text("".join(lines), encoding="utf-8")
+    with (cache / "lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         if not _whole(place):  # another process may have made it meanwhile
-            shutil.rmtree(place, ignore_errors=True)
-            made.rename(place)
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
+            _make(path, str(metadata.get("tokenizer.ggml.pre", "")), place)
     return place
+
+
+def _make(path: Path, split: str, place: Path) -> None:
+    """Write the folder `place` anew; whoever is killed meanwhile leaves nothing that looks whole."""
+    partial = place.with_name("partial")
+    for folder in (partial, place):
+        shutil.rmtree(folder, ignore_errors=True)
+    partial.mkdir()
+    _convert(path, split, partial)
+    lines = [f"{checksum(file).sha256}  {file.name}\n" for file in sorted(partial.iterdir())]
+    (partial / _SUMS).write_text("".join(lines), encoding="utf-8")
+    partial.rename(place)
 
 
 def _whole(folder: Path, weights: bool = True) -> bool:

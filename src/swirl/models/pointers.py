@@ -60,7 +60,7 @@ def write_pointer(
         commit = ""
         name = str(given) if given.is_absolute() else os.path.relpath(place, folder.resolve())
     elif Path(model).is_absolute() or model.startswith((".", "~")) or not _HUB_ID.fullmatch(model):
-        raise ModelError(f"{model!r} is neither a folder ({place}) nor a hub id such as google/gemma-2-2b-it")
+        raise ModelError(f"{model!r} is neither a folder ({place}), a .gguf file nor a hub id such as Qwen/Qwen3-0.6B")
     else:
         place = _snapshot(model, revision or "main", trust_remote_code)
         name, commit = model, place.name
@@ -165,6 +165,12 @@ def follow(folder: Path, weights: bool = True) -> tuple[Path, bool]:
         return converted(place, digest, weights), pointer.trust_remote_code
     _check(place, pointer, folder, weights)
     return place, pointer.trust_remote_code
+
+
+def points_to_gguf(folder: Path) -> bool:
+    """Whether a model's folder points to a GGUF file."""
+    pointer = read_pointer(folder)
+    return pointer is not None and not pointer.revision and is_gguf(folder / pointer.model)
 
 
 def files_of(folder: Path) -> tuple[Path, str]:
