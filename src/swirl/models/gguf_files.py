@@ -1,6 +1,6 @@
 """GGUF files: read once by transformers, and kept as an ordinary model's folder in a cache.
 
-Reading one takes half a minute for 100 MB, and every stage loads the model, so the weights are dequantised once, in
+Reading one takes half a minute for 100 MB, and every stage loads the model, so the weights are dequantised once, to
 float32, into Hugging Face's cache of other files (`HF_HOME`/assets/swirl), under the file's SHA-256.
 """
 
