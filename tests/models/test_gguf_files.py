@@ -23,7 +23,9 @@ from tests.conftest import ROOT
 from tests.families import smollm2
 
 IDS = torch.tensor([[1, 90, 17, 201, 350, 4, 2, 66]])
-TEXTS = ["What is 12  x 345?", "capital  of\tNorway\n\n2nd <|im_end|>", "it's\n 7"]
+# White space before a digit is cut in another way where digits are not split apart first, which is how transformers
+# would read "smollm".
+TEXTS = ["What is 12  x 345?", "capital  of\tNorway\n\n2nd <|im_end|>", "it's\n 7", "~ \t\n\r\x0b\x0c7"]
 REAL = ROOT / "data/weights/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
@@ -225,6 +227,7 @@ def test_the_real_smollm2_answers(tmp_path: Path) -> None:
     system = "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
     opening = f"{system}<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n"
     assert chat.tokenizer.decode(asked) == opening
+    assert chat.tokenizer.tokenize("a\n\n1 x  23") == ["a", "ĊĊ", "1", "Ġx", "ĠĠ", "2", "3"]
     for dtype in ("float32", "bfloat16"):
         model = load_model(tmp_path / "base", "cpu", "sdpa", dtype)
         said = model.generate(torch.tensor([asked]), max_new_tokens=20, do_sample=False)[0, len(asked) :].tolist()

@@ -20,7 +20,10 @@ SUFFIX = ".gguf"
 _SUMS = "SHA256SUMS"
 """The file in a converted folder that lists the others, as `sha256sum` writes it."""
 _DIGITS_APART = ("smollm",)
-"""Kinds of byte-level tokenizers that split text as GPT-2's does, but every digit apart."""
+"""Kinds of byte-level tokenizers that split text as GPT-2's does, but every digit apart (`tokenizer.ggml.pre`).
+
+transformers takes them for GPT-2's, which cuts the white space before a digit in another way.
+"""
 
 
 def is_gguf(path: Path) -> bool:
