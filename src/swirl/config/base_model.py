@@ -51,14 +51,14 @@ class DesignedFlaws(Section):
 class Weights(Section):
     """Where a model is that was trained elsewhere."""
 
-    model: str = Field(description="hub id, as Qwen/Qwen3-0.6B, or a folder")
-    revision: str = Field(description="commit of the hub repository; '' for a folder")
+    model: str = Field(description="hub id, as Qwen/Qwen3-0.6B, or a folder, or a .gguf file")
+    revision: str = Field(description="commit of the hub repository; '' for a folder or file")
 
 
 class Pretrained(Weights):
     """A model that was trained elsewhere: models/X holds a pointer to it, never a copy."""
 
-    source: Literal["pretrained"] = Field(description="a model of the Hugging Face hub, or a folder")
+    source: Literal["pretrained"] = Field(description="a model of the Hugging Face hub, or a folder, or a GGUF file")
     trust_remote_code: bool = Field(description="run code that comes with the model: only if you have read it")
 
 
@@ -68,7 +68,9 @@ class ColdStart(Weights):
     These are written from the annotations of the pretrain split's questions, and played with the real tools.
     """
 
-    source: Literal["cold_start"] = Field(description="a model of the hub or a folder, taught by demonstrations")
+    source: Literal["cold_start"] = Field(
+        description="a model of the hub, a folder or a GGUF file, taught by demonstrations"
+    )
     lora: Lora | None = Field(
         description="teach an adapter, which is merged into the base, and kept; null: all weights"
     )
