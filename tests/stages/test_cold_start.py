@@ -30,7 +30,8 @@ from swirl.stages import base_model
 from swirl.wiring.attempts import attempts, roll_out_all, sampling
 from swirl.wiring.policies import load_local_policy
 from swirl.wiring.questions import questions_of
-from tests import made_up
+from tests import gguf_writer, made_up
+from tests.families import smollm2
 from tests.stages.conftest import ROOT, clone, interrupted_after, run_stages
 
 SETTINGS: dict[str, Any] = {
@@ -275,6 +276,27 @@ def test_an_adapter_is_merged_into_the_base_and_kept(adapted: tuple[Params, Layo
     assert [name for name, _ in base.named_parameters()] == [name for name, _ in start.named_parameters()]
     metrics = load_json(layout.metrics("base_model"))
     assert metrics["trained_parameters"] < metrics["parameters"] / 4
+
+
+@pytest.mark.filterwarnings("ignore:.*the official file of")
+def test_a_gguf_file_is_taught_as_a_folder_is(params: Params, ready: Layout, tmp_path: Path) -> None:
+    layout = clone(ready, tmp_path / "root")
+    gguf_writer.write(layout.root / "data/weights/tiny.gguf", gguf_writer.model(len(smollm2())))
+    changes = {
+        "base_model": {**ADAPTED["base_model"], "epochs": 1, "model": "data/weights/tiny.gguf"},
+        "download": {"benchmarks": {"gsm8k": SETTINGS["download"]["benchmarks"]["gsm8k"]}},
+        "runtime": {"context": 512},
+        "rollout": {"max_action_tokens": 120},
+    }
+    others = validate(laid_over(params.model_dump(), changes), "gguf")
+    run_stages(others, layout, "download", "index", "base_model")
+    pointer = load_json(layout.model("base") / "adapter/model.json")
+    assert pointer["model"].endswith("data/weights/tiny.gguf")
+    base, taught = (load_model(layout.model("base") / name, "cpu", "eager") for name in (".", "adapter"))
+    ids = torch.arange(40)[None]
+    with torch.no_grad():
+        assert torch.allclose(base(input_ids=ids).logits, taught(input_ids=ids).logits, atol=1e-4)
+    assert load_json(layout.metrics("base_model"))["demonstrations.gsm8k"] == 20
 
 
 def test_an_own_demonstration_that_cannot_be_played_is_named(params: Params, ready: Layout, tmp_path: Path) -> None:
