@@ -22,7 +22,7 @@ from swirl.core.seeds import derive, generator
 from swirl.core.types import ActionKind, Annotation, Passage, Support, Trajectory, WrittenSolution
 from swirl.models import adapters
 from swirl.models.chat import Chat
-from swirl.models.loading import save
+from swirl.models.loading import context_of, load_chat, load_model, make_deterministic, save
 from swirl.models.pointers import NAME as POINTER
 from swirl.models.skipped import mark_skipped
 from swirl.pipeline.progress import Progress
@@ -35,7 +35,6 @@ from swirl.pretraining.training import Example
 from swirl.rollout.engine import Attempt
 from swirl.tools.search import Search
 from swirl.wiring.attempts import attempts
-from swirl.wiring.policies import load_local_policy
 from swirl.wiring.questions import questions_of
 
 ADAPTER = "adapter"
@@ -46,28 +45,14 @@ def make(params: Params, layout: Layout) -> None:
     """Write the demonstrations, teach the model, and save it; what is taught by an adapter is saved as one, too."""
     settings, run, folder = params.base_model, params.runtime, layout.model("base")
     assert isinstance(settings, ColdStart)
+    make_deterministic(run.threads)
     point("base", settings, layout)
-    policy = load_local_policy(params, folder, "base")
-    shown, metrics = demonstrations(params, layout, policy.chat, policy.context)
-    model = policy.model
-    if settings.lora is None:
-        model.float()
-    else:
-        lora = settings.lora
+    model = load_model(folder, run.device, run.attention, run.dtype if settings.lora else "float32")
+    chat = load_chat(folder)
+    shown, metrics = demonstrations(params, layout, chat, context_of(model, run.context))
+    if lora := settings.lora:
         adapters.add(model, lora.rank, lora.alpha, lora.targets, derive(params.seed, "lora", "base"))
-    course = Course(
-        settings.epochs,
-        settings.batch_size,
-        settings.token_budget,
-        settings.lr,
-        settings.warmup,
-        settings.weight_decay,
-        settings.clip,
-        settings.mixed_precision,
-        settings.gradient_checkpointing,
-        run.workers,
-        derive(params.seed, "cold start"),
-    )
+    course = _course(settings, run.workers, derive(params.seed, "cold start"))
     (checkpoints,) = open_checkpoints(params, layout, ["cold start"], [layout.root / "data/index", folder / POINTER])
     examples = [example_of(trajectory) for trajectory in shown]
     series: list[dict[str, float]] = []
@@ -79,12 +64,28 @@ def make(params: Params, layout: Layout) -> None:
 
         fine_tune(model, examples, course, checkpoints, report)
     trained = [parameter.numel() for parameter in model.parameters() if parameter.requires_grad]
-    _save(model, policy.chat.tokenizer, layout, run.dtype)
+    _save(model, chat.tokenizer, layout, run.dtype)
     metrics |= {"trained_parameters": sum(trained), "parameters": sum(p.numel() for p in model.parameters())}
     metrics |= _sizes(examples) | {"loss": series[-1]["loss"]}
     save_series(series, layout.series("base_model"))
     save_json(metrics, layout.metrics("base_model"))
     checkpoints.finish()
+
+
+def _course(settings: ColdStart, workers: int, seed: int) -> Course:
+    return Course(
+        settings.epochs,
+        settings.batch_size,
+        settings.token_budget,
+        settings.lr,
+        settings.warmup,
+        settings.weight_decay,
+        settings.clip,
+        settings.mixed_precision,
+        settings.gradient_checkpointing,
+        workers,
+        seed,
+    )
 
 
 def demonstrations(
