@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from swirl.config.params import Params
 from swirl.core.errors import ModelError
 from swirl.core.layout import Layout
+from swirl.core.types import Question, Trajectory
 from swirl.judging.rationale import RationaleJudge
 from swirl.wiring.judges import Judge, endpoint_judge, load_reward_model
 
@@ -20,6 +23,18 @@ def load_grader(params: Params, layout: Layout, judge: Judge) -> RationaleJudge 
         return None
     if settings.grader is not None:
         return endpoint_judge(settings.grader, settings, params, layout)
+    return _that_grades(judge)
+
+
+def load_text_grader(params: Params, layout: Layout) -> RationaleJudge | None:
+    """As `load_grader`, where the reward model has no other use and models/base may not exist."""
+    if params.judge.outcome == "match":
+        return None
+    return _that_grades(load_text_judge(params, layout, grader=True))
+
+
+def _that_grades(judge: Judge) -> RationaleJudge:
+    """The judge, if it grades answers. Raises `ModelError` otherwise."""
     if not isinstance(judge, RationaleJudge):
         raise ModelError(
             "judge.outcome is model, but the reward model reads verdicts from one token and grades no answer; name a "
@@ -33,3 +48,11 @@ def load_text_judge(params: Params, layout: Layout, grader: bool) -> Judge:
     if grader and params.judge.grader is not None:
         return endpoint_judge(params.judge.grader, params.judge, params, layout, text_only=True)
     return load_reward_model(params, layout, text_only=True)
+
+
+def graded(
+    grader: RationaleJudge, trajectories: Sequence[Trajectory], questions: Mapping[str, Question]
+) -> dict[str, bool]:
+    """Trajectory id -> the grader's verdict; those without a verdict are missing, and are graded by text and number."""
+    verdicts = grader.outcome_verdicts(trajectories, questions)
+    return {verdict.trajectory_id: verdict.good for verdict in verdicts if verdict.good is not None}
