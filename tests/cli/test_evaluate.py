@@ -291,10 +291,12 @@ def test_all_models_are_looked_at_before_the_first_is_asked(layout: Layout, tmp_
     path = written(tmp_path, *SCRIPTED)
     (tmp_path / "empty").mkdir()
     mark_skipped(tmp_path / "absent", "train.methods does not name it")
+    (tmp_path / "weights.gguf").write_bytes(b"no weights")
     with scripted(said("<answer> Rome </answer>")) as server:
         for wrong, message in (
             (str(tmp_path / "empty"), "empty holds no model"),
             (str(tmp_path / "absent"), "train.methods does not name it"),
+            (str(tmp_path / "weights.gguf"), "weights.gguf"),
             (f"{server.url}", "the model is missing"),
             ("models:/swirl-policy", "names no registered model"),
         ):
@@ -303,7 +305,6 @@ def test_all_models_are_looked_at_before_the_first_is_asked(layout: Layout, tmp_
     assert server.bodies == []
     with pytest.raises(SwirlError, match="there is no model folder nowhere; .* a model is a folder, a .gguf file"):
         naming.source("nowhere", layout)
-    (tmp_path / "weights.gguf").write_bytes(b"GGUF")
     assert naming.source(str(tmp_path / "weights.gguf"), layout) == tmp_path / "weights.gguf"
 
 
@@ -397,3 +398,13 @@ def test_help_says_what_a_model_may_be(swirl: Swirl) -> None:
 
 def test_the_taught_script_is_what_these_tests_think() -> None:
     assert list(taught.SCRIPT) == [row["question"] for row in SCRIPTED]
+
+
+def test_a_gguf_file_is_a_model(layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gguf_writer = pytest.importorskip("tests.gguf_writer", reason="GGUF files are not read yet")
+    from tests.families import smollm2
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_ASSETS_CACHE", str(tmp_path / "assets"))
+    file = gguf_writer.write(tmp_path / "tiny.gguf", gguf_writer.model(len(smollm2())))
+    (row,) = compared(layout, [str(file)], written(tmp_path, *SCRIPTED), tmp_path)
+    assert (row.accuracy.value, row.answered, row.malformed) == (0.0, 0.0, 1.0)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -59,7 +62,8 @@ def opener(
 
     if isinstance(model, Path):
         _check(model)
-        return lambda: project_agent(model.resolve(), params, layout, benchmarks)
+        place = model.resolve() if model.is_dir() else _folder_of(model)
+        return lambda: project_agent(place, params, layout, benchmarks)
     if is_registered(model):
         from swirl.tracking.model_registry import fetch
 
@@ -69,6 +73,17 @@ def opener(
 
     policy = endpoint_policy(model, key_env, clients) if clients else endpoint_policy(model, key_env)
     return lambda: Agent(policy, params, layout, benchmarks)
+
+
+def _folder_of(file: Path) -> Path:
+    """A model's folder that points to a file of weights; removed when this process ends."""
+    from swirl.models.pointers import write_pointer
+
+    place = Path(tempfile.mkdtemp(prefix="swirl-pointer-"))
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    folder = place / file.stem
+    write_pointer(folder, str(file.resolve()))
+    return folder
 
 
 def _check(model: Path) -> None:

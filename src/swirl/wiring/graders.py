@@ -23,24 +23,22 @@ def load_grader(params: Params, layout: Layout, judge: Judge) -> RationaleJudge 
         return None
     if settings.grader is not None:
         return endpoint_judge(settings.grader, settings, params, layout)
-    return _that_grades(judge)
-
-
-def load_text_grader(params: Params, layout: Layout) -> RationaleJudge | None:
-    """As `load_grader`, where the reward model has no other use and models/base may not exist."""
-    if params.judge.outcome == "match":
-        return None
-    return _that_grades(load_text_judge(params, layout, grader=True))
-
-
-def _that_grades(judge: Judge) -> RationaleJudge:
-    """The judge, if it grades answers. Raises `ModelError` otherwise."""
     if not isinstance(judge, RationaleJudge):
         raise ModelError(
             "judge.outcome is model, but the reward model reads verdicts from one token and grades no answer; name a "
             "server as judge.grader, set reward_model.verdict to rationale, or judge.outcome to match"
         )
     return judge
+
+
+def load_text_grader(params: Params, layout: Layout) -> RationaleJudge | None:
+    """As `load_grader`, where no reward model is loaded and models/base may not exist."""
+    settings = params.judge
+    if settings.outcome == "match":
+        return None
+    if settings.grader is not None:
+        return endpoint_judge(settings.grader, settings, params, layout, text_only=True)
+    return load_grader(params, layout, load_reward_model(params, layout, text_only=True))
 
 
 def load_text_judge(params: Params, layout: Layout, grader: bool) -> Judge:
