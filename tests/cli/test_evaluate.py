@@ -375,6 +375,7 @@ def test_the_command_prints_json_alone_and_changes_nothing(layout: Layout, tmp_p
         ("", ("--benchmark", "mini-hotpotqa"), "benchmark 'mini-hotpotqa' has no official files; those with are"),
         ("", ("--questions", "2"), "2 questions are asked for, and "),
         ("", ("--samples", "2"), "2 greedy samples of a question are all the same; add --temperature"),
+        ("", ("--temperature", "inf"), "--temperature is inf; it is a finite number, 0 or more"),
         ("", ("--file", "nowhere.jsonl"), "nowhere.jsonl cannot be read"),
     ],
 )

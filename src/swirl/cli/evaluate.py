@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -29,6 +30,7 @@ def evaluate(
     models: Annotated[
         list[str],
         typer.Argument(
+            metavar="MODEL",
             help="What --model of `swirl ask` takes: a model's folder, a .gguf file, a registered agent "
             "(models:/swirl-policy@champion), or an OpenAI-compatible server (http://127.0.0.1:8000/v1#NAME).",
             show_default=False,
@@ -61,6 +63,8 @@ def evaluate(
     """
     layout = project_layout()
     sources = [naming.source(model, layout) for model in models]
+    if not math.isfinite(temperature):
+        raise ParamsError(f"--temperature is {temperature}; it is a finite number, 0 or more")
     if samples > 1 and temperature == 0:
         raise ParamsError(f"{samples} greedy samples of a question are all the same; add --temperature 1.0, or such")
     from swirl.config import params, presets

@@ -148,8 +148,8 @@ def ask(
     model: Annotated[
         str | None,
         typer.Option(
-            help="A model's folder, a registered agent (models:/swirl-policy@champion), or an OpenAI-compatible server "
-            "(http://127.0.0.1:8000/v1#NAME).",
+            help="A model's folder, a .gguf file, a registered agent (models:/swirl-policy@champion), or an "
+            "OpenAI-compatible server (http://127.0.0.1:8000/v1#NAME).",
             show_default="models/swirl",
         ),
     ] = None,

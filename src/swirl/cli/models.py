@@ -31,7 +31,7 @@ def source(given: str | None, layout: Layout) -> Path | str:
     if given and given.startswith((_REGISTERED, *_SERVER)):
         return given
     path = Path(given) if given else layout.model("swirl")
-    if not path.is_dir() and not (path.suffix == _GGUF and path.is_file()):
+    if not path.is_dir() and not _is_gguf(path):
         raise SwirlError(
             f"there is no model folder {given or 'models/swirl'}; `dvc repro` makes models/swirl; a model is a folder, "
             "a .gguf file, models:/NAME@ALIAS, models:/NAME/VERSION, or a server's URL#MODEL"
@@ -62,7 +62,7 @@ def opener(
 
     if isinstance(model, Path):
         _check(model)
-        place = model.resolve() if model.is_dir() else _folder_of(model)
+        place = _folder_of(model) if _is_gguf(model) else model.resolve()
         return lambda: project_agent(place, params, layout, benchmarks)
     if is_registered(model):
         from swirl.tracking.model_registry import fetch
@@ -73,6 +73,10 @@ def opener(
 
     policy = endpoint_policy(model, key_env, clients) if clients else endpoint_policy(model, key_env)
     return lambda: Agent(policy, params, layout, benchmarks)
+
+
+def _is_gguf(model: Path) -> bool:
+    return model.suffix == _GGUF and model.is_file()
 
 
 def _folder_of(file: Path) -> Path:
@@ -94,5 +98,5 @@ def _check(model: Path) -> None:
 
     if why := why_skipped(model):
         raise ModelError(f"there is no model in {model}: {why}")
-    if model.is_dir() and not any((model / name).exists() for name in ("config.json", POINTER, SERVER)):
+    if not _is_gguf(model) and not any((model / name).exists() for name in ("config.json", POINTER, SERVER)):
         raise ModelError(f"{model} holds no model; run `dvc repro` to make it, or give the folder of one")
