@@ -13,6 +13,7 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact, cr
 
 from swirl.core.layout import Layout
 from swirl.core.records import load_json
+from swirl.reporting import coverage
 from swirl.tracking.ledger import PENDING
 
 MLFLOW_PAGES = "http://127.0.0.1:5000"
@@ -53,8 +54,10 @@ def show(layout: Layout, states: Mapping[str, State[Any]]) -> None:
     if "filter" in done and layout.filters.exists():
         _funnel(load_json(layout.filters))
     if "report" in done and layout.results.exists():
-        rows = [{column: _rounded(score.get(column)) for column in SCORE} for score in _scores(layout)]
-        create_table_artifact(table=rows, key="results", description="Accuracy with 95% Wilson intervals")
+        results = load_json(layout.results)
+        rows = [{column: _rounded(score.get(column)) for column in SCORE} for score in results["scores"]]
+        seen = coverage.sentence(coverage.loaded(results["coverage"]))
+        create_table_artifact(table=rows, key="results", description=f"Accuracy with 95% Wilson intervals. {seen}")
 
 
 def _gates(layout: Layout, gates: list[str], done: set[str]) -> None:
@@ -121,10 +124,6 @@ def _funnel(filters: Mapping[str, Any]) -> None:
     rows.sort(key=lambda row: -row["trajectories"])
     text = f"What each filter keeps of {whole} trajectories; correct: the share of them whose answer is right"
     create_table_artifact(table=rows, key="filter-funnel", description=text)
-
-
-def _scores(layout: Layout) -> list[dict[str, Any]]:
-    return list(load_json(layout.results)["scores"])
 
 
 def _rounded(value: Any) -> Any:

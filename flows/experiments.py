@@ -139,8 +139,9 @@ def table(
 ) -> list[dict[str, Any]]:
     """One row per run and method, best first.
 
-    It has the settings that differ, how many trajectories were trained on, the mean accuracy and that of each
-    benchmark. A run is (name, overrides, results.json). Without results it failed; its row says so and comes last.
+    It has the settings that differ, how many trajectories were trained on and how often each of their states was seen
+    on average (`passes`), the mean accuracy and that of each benchmark. A run is (name, overrides, results.json).
+    Without results it failed; its row says so and comes last.
     Overrides may hold train.methods, which then replace `methods`.
     """
     keys = list(dict.fromkeys(key for _, overrides, _ in runs for key in overrides if key != "train.methods"))
@@ -153,8 +154,8 @@ def table(
     for name, overrides, results in runs:
         start = {key: overrides.get(key, "as in params.yaml") for key in differs}
         if results is None:
-            failed = {"trajectories": None, "method": "", "mean accuracy": None, "experiment": f"{name} failed"}
-            rows.append({**start, **failed})
+            failed = {"trajectories": None, "method": "", "passes": None, "mean accuracy": None}
+            rows.append({**start, **failed, "experiment": f"{name} failed"})
             continue
         start["trajectories"] = results["filters"]["kept"]["trajectories"]
         for method in overrides.get("train.methods", methods):
@@ -165,7 +166,11 @@ def table(
             }
             mean = round(fmean(scores.values()), 4) if scores else None
             each = {benchmark: round(accuracy, 4) for benchmark, accuracy in scores.items()}
-            rows.append({**start, "method": method, "mean accuracy": mean, **each, "experiment": name})
+            seen = results["coverage"].get(method)  # none for a model that was not trained
+            passes = round(seen["passes"], 2) if seen else None
+            rows.append(
+                {**start, "method": method, "passes": passes, "mean accuracy": mean, **each, "experiment": name}
+            )
     return sorted(rows, key=lambda row: -1.0 if row["mean accuracy"] is None else row["mean accuracy"], reverse=True)
 
 

@@ -25,7 +25,9 @@ def asks_network(stage: str, params: Mapping[str, Any]) -> bool:
     if name == "judge":
         return judge_served or grader_served
     if name == "evaluate":
-        return policy_served or judge_served or grader_served or _get(params, "evaluate", "servers", item) is not None
+        second = _get(params, "evaluate", "judge", "source") is not None  # a pointer may have to be downloaded
+        served = policy_served or judge_served or grader_served or second
+        return served or _get(params, "evaluate", "servers", item) is not None
     return name == "train" and judge_served  # sft asks the judge about the development questions
 
 

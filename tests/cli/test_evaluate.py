@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub.constants
 import pytest
 import torch
 
@@ -31,7 +32,8 @@ from swirl.tracking.mlflow_runs import Store
 from swirl.tracking.model_registry import promote
 from swirl.wiring import policies
 from swirl.wiring.given_rows import GivenRows
-from tests import asked, taught
+from tests import asked, gguf_writer, taught
+from tests.families import smollm2
 from tests.servers import Reply, Scripted, said, scripted
 
 Swirl = Callable[..., subprocess.CompletedProcess[str]]
@@ -402,10 +404,7 @@ def test_the_taught_script_is_what_these_tests_think() -> None:
 
 
 def test_a_gguf_file_is_a_model(layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    gguf_writer = pytest.importorskip("tests.gguf_writer", reason="GGUF files are not read yet")
-    from tests.families import smollm2
-
-    monkeypatch.setattr("huggingface_hub.constants.HF_ASSETS_CACHE", str(tmp_path / "assets"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_ASSETS_CACHE", str(tmp_path / "assets"))
     file = gguf_writer.write(tmp_path / "tiny.gguf", gguf_writer.model(len(smollm2())))
     (row,) = compared(layout, [str(file)], written(tmp_path, *SCRIPTED), tmp_path)
     assert (row.accuracy.value, row.answered, row.malformed) == (0.0, 0.0, 1.0)

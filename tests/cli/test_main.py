@@ -264,6 +264,7 @@ def test_plan_tells_of_a_preset_without_choosing_it(swirl: Swirl, root: Path) ->
     said = swirl("plan", "--preset", "gemma-2-27b", cwd=root).stdout
     assert "points to google/gemma-2-27b-it, about 27.2 billion parameters" in said
     assert "623,650" in said
+    assert "\n  states without a signal     0.8%    5.8%   43.0%   66.3%\n" in said  # P(GOOD) .5, .7, .9, .95; G = 8
 
 
 def test_judges_behind_servers_are_calibrated_before_any_stage(swirl: Swirl, root: Path, tmp_path: Path) -> None:

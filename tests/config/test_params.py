@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from swirl.config import presets
-from swirl.config.params import load, validate
+from swirl.config.overrides import checked, parsed
+from swirl.config.params import label_judge_section, load, validate
 from swirl.config.served import Served, client_settings
 from swirl.core.errors import ParamsError
 from swirl.core.splits import counts
@@ -57,6 +58,26 @@ def test_greedy_samples_are_refused_because_they_are_all_the_same() -> None:
     assert validate(changed("evaluate", evaluate), "params.yaml").evaluate.samples == 5
 
 
+@pytest.mark.parametrize(
+    ("updates", "passes", "words"),
+    [(60, 1.0, "updates is 60 and passes 1.0, but"), (None, None, "both are null, but")],
+)
+def test_the_length_of_rl_is_given_once(updates: int | None, passes: float | None, words: str) -> None:
+    (_, line) = refusal(changed("train.swirl", {**TREE["train"]["swirl"], "updates": updates, "passes": passes}))
+    assert line.startswith(f"  train.swirl: {words} one of them is the length of training and the other is null")
+    assert "train.swirl.updates=60 with train.swirl.passes=null" in line
+
+
+def test_an_override_of_one_length_says_to_null_the_other(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    swirl = {**TREE["train"]["swirl"], "updates": None, "passes": 1.5}
+    path.write_text(yaml.safe_dump(changed("train.swirl", swirl)), encoding="utf-8")
+    with pytest.raises(ParamsError, match=r"updates is 9 and passes 1.5, .* train.swirl.updates=60 with .*passes=null"):
+        checked(path, parsed(["train.swirl.updates=9"]))
+    swirl = checked(path, parsed(["train.swirl.updates=9", "train.swirl.passes=null"])).train.swirl
+    assert (swirl.updates, swirl.passes) == (9, None)
+
+
 def test_params_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
         load(ROOT / "params.yaml").seed = 1
@@ -70,6 +91,25 @@ def test_a_typo_is_refused_with_the_keys_there_are() -> None:
     ]
     (_, line) = refusal(changed("filtre", {}))
     assert line.startswith("  filtre: no such key; the keys here are seed, runtime, prompts, tasks, tools,")
+
+
+def test_sampling_settings_that_the_gradient_is_not_for_are_refused_with_the_reason() -> None:
+    why = (
+        "step-wise RL draws from the whole softmax, the distribution that its gradient, KL and entropy are of; leave "
+        "it out (rollout.top_p and rollout.top_k are for synthesis and evaluation)"
+    )
+    swirl = {**TREE["train"]["swirl"], "top_p": 0.95, "top_k": 50, "top_q": 1}
+    head, *lines = refusal(changed("train.swirl", swirl))
+    assert head == "params.yaml: 3 wrong"
+    assert lines[:2] == [f"  train.swirl.top_p = 0.95: {why}", f"  train.swirl.top_k = 50: {why}"]
+    assert lines[2].startswith("  train.swirl.top_q: no such key; the keys here are ")
+    for cold in (0, 0.0, -0.5):
+        assert refusal(changed("train.swirl.temperature", cold)) == [
+            "params.yaml: 1 wrong",
+            f"  train.swirl.temperature: {cold:g} is not above 0: step-wise RL draws from the softmax at this "
+            "temperature, and greedy actions of a state would all be the same",
+        ]
+    validate(changed("train.swirl.temperature", 1), "params.yaml")
 
 
 def test_a_typo_inside_a_list_or_a_mapping_is_refused_with_the_keys_there_are() -> None:
@@ -217,6 +257,52 @@ def test_votes_that_could_not_differ_are_refused_before_any_stage() -> None:
         for mended in ({"votes": 1}, {"temperature": 0.5}):
             validate(changed("reward_model", {**judge, **mended}), "params.yaml")
     validate(changed("reward_model", {**pointed, "verdict": "token"}), "params.yaml")  # it casts no votes
+
+
+SERVER = {"url": "http://127.0.0.1:1/v1", "model": "m", "api": "chat", "key_env": "", "chat_template_kwargs": {}}
+SAID = {"max_tokens": 8, "votes": 1, "temperature": 0.0}
+SERVED = {"source": "endpoint", "server": SERVER, **SAID}
+POINTED = {
+    "source": "pretrained", "model": "org/m", "revision": "", "trust_remote_code": False, "verdict": "rationale", **SAID
+}  # fmt: skip
+
+
+def test_the_judge_of_an_evaluation_is_named_or_described() -> None:
+    assert validate(TREE, "params.yaml").evaluate.judge == "same"
+    for judge in (SERVED, POINTED):
+        tree = changed("evaluate.judge", judge)
+        made = validate(tree, "params.yaml")
+        assert made.evaluate.model_dump()["judge"] == judge
+        assert label_judge_section(made) == made.evaluate.judge
+        more = presets.laid_over(tree, {"evaluate": {"judge": {"votes": 3}}})
+        assert more["evaluate"]["judge"] == judge | {"votes": 3}
+    choices = (
+        "  evaluate.judge: expected same, which is the reward model itself, or a second judge: a section as that of "
+        "reward_model with source pretrained or endpoint"
+    )
+    for wrong in ("reward", None, {"source": "embedded"}, {"url": "http://u:secret@127.0.0.1"}):
+        assert refusal(changed("evaluate.judge", wrong)) == ["params.yaml: 1 wrong", choices]
+    (_, line) = refusal(changed("evaluate.judge", {**SERVED, "server": {**SERVER, "modle": "m"}}))
+    assert line.startswith("  evaluate.judge.server.modle: no such key; the keys here are url, model,")
+    (_, line) = refusal(changed("evaluate.judge", {**POINTED, "votes": 3}))
+    assert line.startswith("  evaluate.judge: 3 votes at temperature 0 are all the same")
+    tree = changed("seed", 0)
+    del tree["evaluate"]["judge"]
+    assert refusal(tree)[1:] == ["  evaluate.judge: missing"]
+
+
+def test_the_reward_model_under_another_name_is_no_second_judge() -> None:
+    said = "  params: evaluate.judge describes the reward model itself; say so: evaluate.judge: same"
+    again = ["params.yaml: 1 wrong", said]
+    tree = changed("evaluate.judge", {**SERVED, "votes": 3, "temperature": 1.0})
+    assert refusal({**tree, "reward_model": SERVED}) == again
+    slashed = {**SERVED, "server": {**SERVER, "url": "http://127.0.0.1:1/v1/", "api": "completions"}}
+    assert refusal({**tree, "reward_model": slashed}) == again
+    validate({**tree, "reward_model": {**SERVED, "server": {**SERVER, "model": "other"}}}, "params.yaml")
+    tree = changed("evaluate.judge", POINTED)
+    assert refusal({**tree, "reward_model": {**POINTED, "verdict": "token"}}) == again
+    validate({**tree, "reward_model": {**POINTED, "revision": "a" * 40}}, "params.yaml")
+    assert refusal(changed("evaluate.judge", {**POINTED, "model": "./models/reward/"})) == again
 
 
 def test_a_file_that_is_no_params_is_refused_by_name(tmp_path: Path) -> None:

@@ -21,6 +21,13 @@ def test_every_preset_is_valid(name: str) -> None:
     validate(presets.tree(ROOT, name), name)
 
 
+@pytest.mark.parametrize("path", [*(ROOT / "presets").glob("*.yaml"), ROOT / "examples/own-task/preset.yaml"], ids=str)
+def test_a_preset_that_sets_the_length_of_rl_says_both_keys(path: Path) -> None:
+    """So that it fits whichever of the two the complete preset is given in."""
+    swirl = yaml.safe_load(path.read_text())["train"]["swirl"]
+    assert [swirl["updates"], swirl["passes"]].count(None) == 1
+
+
 def test_the_committed_params_are_the_preset_mini() -> None:
     assert (ROOT / "params.yaml").read_text() == (ROOT / "presets/mini.yaml").read_text()
     assert presets.names(ROOT)[0] == "mini"

@@ -25,6 +25,9 @@ from swirl.core.types import (
     SCHEMAS,
     Action,
     Derivation,
+    Draw,
+    HeldOutStep,
+    JudgeRole,
     Observation,
     Passage,
     Prediction,
@@ -65,9 +68,14 @@ RECORDS: dict[type, list[Any]] = {
         Trajectory("u", "q", "mini-gsm8k", 0, "base", 0, (), (), Stop.TOOL_FAILED, "the index is gone", True),
     ],
     Verdict: [Verdict("t", -1, None, None, "", "judge"), Verdict("t", 0, False, 0.25, "why", "judge")],
+    HeldOutStep: [HeldOutStep("search", True, 0.1), HeldOutStep("annotated", False, 1.0)],
     SubTrajectory: [
         SubTrajectory("t", "q", "mini-gsm8k", 0, (1, 2), (5, 6), None),
         SubTrajectory("t", "q", "mini-gsm8k", 1, (), (), 0.5),
+    ],
+    Draw: [
+        Draw(1, "t", "q", "mini-gsm8k", 0, 0, (5, 6), "say", None, False, 0.0, -1.5),
+        Draw(60, "t", "q", "mini-gsm8k", 1, 7, (5,), "", 0.0, True, -0.5, -0.25),
     ],
     Prediction: [
         Prediction("q", "b", "base", True, "5", True, 1.0, 0.1, 0.2, 0.3, None, 0.4, 2, 0, Stop.ANSWERED, "t"),
@@ -109,7 +117,9 @@ def test_a_field_that_a_row_lacks_has_its_default_if_there_is_one() -> None:
 
 
 def test_a_score_survives_json(tmp_path: Path) -> None:
-    score = Score("b", "base", True, 4, 0.5, 0.1, 0.9, None, 0.5, 0.5, 0.5, 0.5, None, 1.0, 2.5, 0.0)
+    score = Score(
+        "b", "base", True, 4, 0.5, 0.1, 0.9, None, 0.5, 0.5, 0.5, 0.5, None, 1.0, 2.5, 0.0, "j", JudgeRole.SECOND
+    )
     save_json([to_dict(score)], tmp_path / "scores.json")
     assert [from_dict(Score, row) for row in load_json(tmp_path / "scores.json")] == [score]
 

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from swirl.core.types import Action, Derivation, Prediction, Question, Step, Stop, Trajectory, Verdict
+from swirl.core.types import Action, Derivation, JudgeRole, Prediction, Question, Step, Stop, Trajectory, Verdict
 from swirl.evaluation.scoring import mean, predict, score
 from swirl.judging.reward import RewardModel
 from tests import tiny
@@ -15,6 +15,7 @@ CHAT = tiny.chat()
 JUDGE = RewardModel("reward", tiny.qwen3(len(CHAT.tokenizer)), CHAT, "is what right ?")
 QUESTION = Question("q1", "mini", "evaluation", "where is Ada born", ("Oslo city", "Oslo"), 1, ("search",))
 DERIVATION = Derivation("q1", "search", ("Ada born",), ("Oslo",))
+BY = ("reward", JudgeRole.REWARD)
 FIND, WRONG = Action("search", "...", "born Ada"), Action("search", "...", "Rome")
 
 
@@ -107,7 +108,7 @@ def test_a_score_averages_predictions() -> None:
         predicted(trajectory(FIND, FIND, stop=Stop.STEP_LIMIT)),
         predicted(trajectory(stop=Stop.CONTEXT_FULL)),
     ]
-    row = score([dataclasses.replace(row, question_id=f"q{number}") for number, row in enumerate(rows)])
+    row = score([dataclasses.replace(row, question_id=f"q{number}") for number, row in enumerate(rows)], *BY)
     assert (row.benchmark, row.model, row.with_tools, row.n, row.p_vs_base) == ("mini", "swirl", True, 4, None)
     assert (row.accuracy, row.em) == (0.25, 0.25)
     # Wilson's 95% interval of 1 in 4
@@ -117,12 +118,12 @@ def test_a_score_averages_predictions() -> None:
     assert (row.steps, row.malformed) == (2.0, 0.25)
     # macro: the mean of 1, 1/4 and 1/2, not of the eight steps; the trajectory without steps has no label
     assert row.process_label_oracle == pytest.approx(1.75 / 3)
-    assert row.process_label_judge == 1.0
+    assert (row.process_label_judge, row.judge, row.judge_role) == (1.0, "reward", "the same that was the reward")
 
 
 def test_samples_of_a_question_count_together() -> None:
     right, wrong = predicted(trajectory(FIND, answer("Oslo"))), predicted(trajectory(answer("Rome")))
-    row = score([right, right, *(dataclasses.replace(sample, question_id="q2") for sample in (right, wrong))])
+    row = score([right, right, *(dataclasses.replace(sample, question_id="q2") for sample in (right, wrong))], *BY)
     assert (row.n, row.accuracy, row.em, row.steps) == (2, 0.75, 0.75, 1.75)
     # Wilson's formula by hand for p = 0.75 and n = 2 questions; for 3 of 4 trajectories it would be 0.3006 to 0.9544
     assert (row.ci_low, row.ci_high) == (pytest.approx(0.19787, abs=1e-5), pytest.approx(0.97333, abs=1e-5))

@@ -72,7 +72,8 @@ if name == "report":
         write("reports/results.json", {})
         sys.exit()
     count = {"trajectories": min(kept[one] for one in compared)}
-    write("reports/results.json", {"filters": {"kept": count}, "scores": [
+    seen = {"swirl": {"kept": 9, "visited": 6, "passes": 2 / 3}, "sft": {"kept": 9, "visited": 9, "passes": 2.0}}
+    write("reports/results.json", {"filters": {"kept": count}, "coverage": seen, "scores": [
         {"benchmark": benchmark, "model": model, "with_tools": True, "n": 10, "accuracy": kept[strategy] / 10 + plus}
         for benchmark in ("mini-a", "mini-b") for model, plus in (("base", 0), ("sft", 0.01), ("swirl", 0.02))]})
 """
@@ -189,6 +190,9 @@ def test_a_schedule_fires_and_its_run_shows_what_happened(served: Served) -> Non
         ("both", "", 0.25),
     ]
     assert [row["accuracy"] for row in found["results"]] == [0.3, 0.31, 0.32] * 2
+    only = {"artifacts": {"flow_run_id": {"any_": [run]}, "key": {"any_": ["results"]}}}
+    (shown,) = served.post("artifacts/filter", only)
+    assert shown["description"].endswith("RL visited 6 states, 67% of the kept 9; SFT read all twice.")
     assert "http://127.0.0.1:5000/#/experiments/" in found["mlflow-run"]
 
 
@@ -245,11 +249,11 @@ def test_a_grid_ends_in_a_comparison_and_one_failure_does_not_stop_it(served: Se
     name = ended["name"]
     assert (ended["state_type"], ended["state"]["message"]) == ("FAILED", f"1 of 4 runs failed: {name}-1")
     assert [list(row.values()) for row in served.artifacts(run)["comparison"]] == [
-        ["outcome", "as in params.yaml", 1, "swirl", 0.22, 0.22, 0.22, f"{name}-3"],
-        ["outcome", "as in params.yaml", 1, "sft", 0.21, 0.21, 0.21, f"{name}-3"],
-        ["both", "as in params.yaml", 1, "swirl", 0.12, 0.12, 0.12, f"{name}-2"],
-        ["both", "as in params.yaml", 1, "sft", 0.11, 0.11, 0.11, f"{name}-2"],
-        ["both", 13, None, "", None, f"{name}-1 failed"],
+        ["outcome", "as in params.yaml", 1, "swirl", 0.67, 0.22, 0.22, 0.22, f"{name}-3"],
+        ["outcome", "as in params.yaml", 1, "sft", 2.0, 0.21, 0.21, 0.21, f"{name}-3"],
+        ["both", "as in params.yaml", 1, "swirl", 0.67, 0.12, 0.12, 0.12, f"{name}-2"],
+        ["both", "as in params.yaml", 1, "sft", 2.0, 0.11, 0.11, 0.11, f"{name}-2"],
+        ["both", 13, None, "", None, None, f"{name}-1 failed"],
     ]
     only = {"flow_runs": {"name": {"any_": [f"{name}-1", f"{name}-3"]}}}  # one page of all runs may lack them
     by_name = {one["name"]: one for one in served.post("flow_runs/filter", only)}

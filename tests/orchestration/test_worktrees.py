@@ -220,11 +220,14 @@ def test_a_worktree_is_what_the_user_sees_and_leaves_the_cache(project: Path) ->
     (project / "src/other.py").write_text("more\n", encoding="utf-8")
     (project / "tools/known.py").symlink_to("../src/other.py")  # git tracks the link, but not its target
     run(project, "git", "add", "tools/known.py")
+    (project / "data/weights").mkdir(parents=True)
+    (project / "data/weights/tiny.gguf").write_bytes(b"GGUF")
     index, params = (project / ".git/index").read_bytes(), (project / "params.yaml").read_bytes()
     with worktree(project, {"filter.strategy": "outcome"}) as copy:
         dvc(copy.root, "repro", "-q")
         assert (copy.root / "one.txt").read_text(encoding="utf-8") == "changed\nrows\n"
         assert (copy.root / "tools/new.txt").exists()
+        assert (copy.root / "data/weights/tiny.gguf").read_bytes() == b"GGUF"
         assert (copy.root / "tools/source.py").is_symlink()
         assert (copy.root / "tools/source.py").resolve() == (copy.root / "src/new.py").resolve()
         assert (copy.root / "tools/known.py").read_text(encoding="utf-8") == "more\n"
@@ -439,6 +442,12 @@ def test_stages_that_ask_the_network_are_tried_again() -> None:
     params["reward_model"] = {"source": "embedded"}
     params["synthesize"]["server"] = {}
     assert [stage for stage in stages if asks_network(stage, params)] == ["download", "synthesize", "evaluate@swirl"]
+    params["synthesize"]["server"], params["evaluate"]["servers"] = None, {}
+    for source in ("pretrained", "endpoint"):
+        params["evaluate"]["judge"] = {"source": source}
+        assert [stage for stage in stages if asks_network(stage, params)] == [
+            *("download", "evaluate@base", "evaluate@swirl")
+        ]
     assert asks_network("download", {}) and not asks_network("train@swirl", {})
 
 
@@ -470,7 +479,8 @@ def test_the_table_has_what_differed_best_first_failures_last() -> None:
         score = {"benchmark": "b", "model": "swirl", "with_tools": True, "accuracy": accuracy}
         other = [{**score, "model": "base", "accuracy": 1.0}, {**score, "with_tools": False, "accuracy": 1.0}]
         scores = [score, {**score, "benchmark": "c", "accuracy": 0.0}, *other]
-        return {"scores": scores, "filters": {"kept": {"trajectories": int(100 * accuracy)}}}
+        seen = {"swirl": {"kept": 9, "visited": 6, "passes": accuracy * 2 / 3}}
+        return {"scores": scores, "filters": {"kept": {"trajectories": int(100 * accuracy)}}, "coverage": seen}
 
     same = {"judge.threshold": 0.5, "train.methods": ["swirl"]}
     runs = [
@@ -485,6 +495,7 @@ def test_the_table_has_what_differed_best_first_failures_last() -> None:
             "seed": 3,
             "trajectories": 75,
             "method": "swirl",
+            "passes": 0.5,
             "mean accuracy": 0.375,
             "b": 0.75,
             "c": 0.0,
@@ -494,10 +505,18 @@ def test_the_table_has_what_differed_best_first_failures_last() -> None:
             "seed": 1,
             "trajectories": 25,
             "method": "swirl",
+            "passes": 0.17,
             "mean accuracy": 0.125,
             "b": 0.25,
             "c": 0.0,
             "experiment": "x-1",
         },
-        {"seed": 2, "trajectories": None, "method": "", "mean accuracy": None, "experiment": "x-2 failed"},
+        {
+            "seed": 2,
+            "trajectories": None,
+            "method": "",
+            "passes": None,
+            "mean accuracy": None,
+            "experiment": "x-2 failed",
+        },
     ]

@@ -118,6 +118,7 @@ def test_a_file_that_importing_leaves_runs_nothing(project: Path) -> None:
         (("tracking", "traces"), 1, set()),
         (("judge", "outcome"), "model", {"judge", *EVALUATE}),
         (("judge", "threshold"), 0.4, {"judge", *TRAIN, *EVALUATE}),
+        (("evaluate", "judge"), {"source": "pretrained"}, EVALUATE),
         (("train", "swirl", "lr"), 1e-3, {"train@swirl"}),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from swirl.config import presets
 from swirl.config.params import Params, validate
 from swirl.config.presets import laid_over
 from swirl.planning import estimates
-from swirl.planning.workload import questions
+from swirl.planning.workload import expected_states, questions, rl_updates, rollouts
 
 ROOT = Path(__file__).parents[2]
 
@@ -57,6 +58,38 @@ def test_the_default_by_hand() -> None:
         "judge", "filter", "check_steps", "train@sft", "train@swirl", "evaluate@ceiling", "evaluate@base",
         "evaluate@sft", "evaluate@swirl", "report",
     ]  # fmt: skip
+
+
+def test_what_rl_visits_of_the_expected_states() -> None:
+    does = planned(params())["train@swirl"].does
+    # of the 12,000 steps allowed 45% are taken, and of the trajectories 40% are kept
+    assert does.startswith("60 updates of 24 states x 8 actions, 67% of about 2,160 kept states; looks")
+    assert planned(params())["train@sft"].does.startswith("2 passes over the kept steps")
+    swirl = {"swirl": {"updates": None, "passes": 1.5}}
+    stage = planned(params(train=swirl))["train@swirl"]
+    # 1.5 x 2160 / 24, and at most 1.5 x 12,000 / 24
+    said = "135 updates (at most 750) of 24 states x 8 actions, 1.5 passes over all of about 2,160 kept states"
+    assert stage.does == f"{said}; looks at development questions: 76"
+    assert stage.calls == 750 * 33 * 8 + 76 * (100 * 5 + 100 * 10)
+
+
+@pytest.mark.parametrize(
+    ("limits", "states"),
+    [({"strategy": "none"}, 5400), ({"max_trajectories": 100}, 337.5), ({"max_trajectories": ["both"]}, 1890)],
+)
+def test_the_expected_states_follow_the_filter(limits: dict[str, object], states: float) -> None:
+    chosen = params(filter=limits)
+    assert expected_states(chosen, rollouts(chosen, ROOT, "train", 2)) == pytest.approx(states)
+
+
+def test_fewer_states_than_a_batch_are_a_batch() -> None:
+    assert rl_updates(params(train={"swirl": {"updates": None, "passes": 3.0}}), 10) == 3
+
+
+@pytest.mark.parametrize("name", ["qwen3-0.6b", "gemma-2-2b", "gemma-2-9b", "gemma-2-27b"])
+def test_a_presets_comment_says_the_updates_of_its_plan(name: str) -> None:
+    said = re.search(r"about ([\d,]+) updates by `swirl plan`", (ROOT / f"presets/{name}.yaml").read_text())
+    assert said and planned(params(name))["train@swirl"].does.startswith(f"{said[1]} updates (at most ")
 
 
 @pytest.mark.parametrize("name", presets.names(ROOT))
@@ -110,6 +143,9 @@ def test_what_is_not_known_is_said_to_be_so() -> None:
     assert is_unknown(stages["synthesize"].calls)
     assert is_unknown(stages["judge"].verdicts)
     assert stages["train@swirl"].calls == 60 * 33 * 8  # no looks: there are no development questions
+    assert stages["train@swirl"].does.startswith("60 updates of 24 states x 8 actions; looks")
+    passes = params(download={"benchmarks": {"staff": own}}, train={"swirl": {"updates": None, "passes": 1.0}})
+    assert planned(passes)["train@swirl"].does.startswith("? updates (at most ?) of 24 states x 8 actions; looks")
     shown = {line.split()[0]: line.split() for line in estimates.text(list(stages.values())).splitlines() if line}
     assert shown["synthesize"][1:4] == ["?", "?", "?"]
     assert shown["index"][1] == "?"
@@ -171,6 +207,19 @@ def test_what_a_tool_shows_is_counted_in_its_unit() -> None:
     tokens, fewer = more["synthesize"].tokens, less["synthesize"].tokens
     assert tokens is not None and fewer is not None
     assert tokens - fewer == (1000 * 2 * 5 + 1000 * 2 * 10) * (400 - 250)
+
+
+def test_a_second_judge_is_planned_where_it_judges() -> None:
+    pointed = {"source": "pretrained", "model": "google/gemma-2-2b-it", "revision": "", "trust_remote_code": False}
+    second = {**pointed, "verdict": "rationale", "max_tokens": 100, "votes": 3, "temperature": 1.0}
+    before, after = planned(params()), planned(params(evaluate={"judge": second}))
+    changed = [name for name in after if after[name] != before[name]]
+    assert changed == ["evaluate@ceiling", "evaluate@base", "evaluate@sft", "evaluate@swirl"]
+    calls, memory = after["evaluate@base"].calls, before["evaluate@base"].memory
+    assert calls is not None and memory is not None
+    assert after["evaluate@base"].verdicts == 3 * calls
+    # the policy of the default, and 2.6 billion weights of four bytes instead of its judge
+    assert after["evaluate@base"].memory == pytest.approx(memory / 2 + 4 * 2.614e9, rel=0.001)
 
 
 def test_what_is_off_is_said_to_be_off() -> None:

@@ -52,6 +52,23 @@ def test_who_asks_which_server() -> None:
     }
 
 
+SECOND = {"max_tokens": 8, "votes": 1, "temperature": 0.0}
+
+
+def test_a_second_judge_is_asked_by_evaluations_alone() -> None:
+    server = {**presets.tree(ROOT, "gemma-2-9b")["synthesize"]["server"], "model": "second"}
+    chosen = params("gemma-2-27b", evaluate={"judge": {"source": "endpoint", "server": server, **SECOND}})
+    asked = {need.server.model: need.stages for need in keys.servers(chosen)}
+    assert asked["second"] == ("evaluate@base", "evaluate@sft", "evaluate@swirl")
+    assert asked["gemini-1.5-pro"] == LATE  # which still grades answers
+    matched = params("gemma-2-9b", evaluate={"judge": {"source": "endpoint", "server": server, **SECOND}})
+    asked = {need.server.model: need.stages for need in keys.servers(matched)}
+    assert asked["judge"] == ("judge", "train@sft", "train@swirl")
+    pointed = {"source": "pretrained", "model": "org/second", "revision": "", "trust_remote_code": False, **SECOND}
+    hub = params("mini", evaluate={"judge": {**pointed, "verdict": "rationale"}})
+    assert [line.partition(";")[0] for line in lines(hub)] == ["the Hugging Face hub: org/second"]
+
+
 def test_a_key_is_named_and_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GEMINI_API_KEY", raising=False)
     monkeypatch.delenv("HF_TOKEN", raising=False)
@@ -109,6 +126,7 @@ def test_a_dry_run_says_what_a_run_would_do_and_does_nothing(tmp_path: Path) -> 
     assert [stage for stage in rows if stage.startswith("train")] == ["train@sft", "train@swirl"]
     assert "\nOut of date: download, " in whole.stdout
     assert "Needs:" not in whole.stdout
+    assert "\nSignal of step-wise RL: the reward is P(GOOD)," in whole.stdout
 
     server = (
         "{url: 'https://judge.example/v1', model: grader, api: chat, key_env: GRADER_KEY, chat_template_kwargs: {}}"
@@ -116,7 +134,8 @@ def test_a_dry_run_says_what_a_run_would_do_and_does_nothing(tmp_path: Path) -> 
     part = dry("--target", "judge", "-S", "judge.outcome=model", "-S", f"judge.grader={server}")
     assert part.returncode == 0, part.stderr
     assert "https://judge.example/v1, model grader: asked by judge; its key $GRADER_KEY is not set\n" in part.stdout
-    assert not [line for line in part.stdout.splitlines() if line.startswith(("filter", "train", "evaluate"))]
+    gone = ("filter", "train", "evaluate", "Signal")
+    assert not [line for line in part.stdout.splitlines() if line.startswith(gone)]
 
     after = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*") if path.name != ".prefect"}
     assert after == before

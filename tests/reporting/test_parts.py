@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import html
 from pathlib import Path
 
 import pytest
@@ -9,19 +11,23 @@ import pytest
 from swirl.core.errors import DataError
 from swirl.core.layout import Layout
 from swirl.core.records import save_json
-from swirl.core.types import Action, Observation, Score, Step, Stop, Trajectory
-from swirl.reporting import charts, evidence, text
+from swirl.core.types import Action, JudgeRole, Observation, Score, Step, Stop, Trajectory
+from swirl.reporting import charts, evidence, tables, text
+from swirl.reporting.coverage import Coverage, sentence
 from swirl.reporting.format import gain, number, p_value, percent, rates
 from swirl.reporting.markup import join, printable, raw, tag
 from swirl.reporting.paper import paper_order, published
 from swirl.reporting.results import Arm, ByHops, Funnel, Results, load, memory_at_chance, to_json
 
+JUDGE, ROLE = "endpoint:wise\x1b[0m", JudgeRole.SECOND
 ARMS = {name: Arm(4, 12, 0.5, {"mini-gsm8k": 4}) for name in ("none", "process", "outcome", "both")}
 
 
 def score(model: str, accuracy: float, benchmark: str = "mini-gsm8k") -> Score:
     low, high = accuracy - 0.1, accuracy + 0.1
-    return Score(benchmark, model, True, 100, accuracy, low, high, None, 0.1, 0.2, 0.3, 0.4, None, None, 2.5, 0.1)
+    return Score(
+        benchmark, model, True, 100, accuracy, low, high, None, 0.1, 0.2, 0.3, 0.4, None, None, 2.5, 0.1, JUDGE, ROLE
+    )
 
 
 @pytest.fixture
@@ -70,6 +76,18 @@ def test_rates_are_grouped_by_kind() -> None:
     metrics = {"heldout.tpr": 0.9, "heldout.search.tpr": 0.98, "heldout.search.n": 10.0, "loss": 1.0}
     metrics |= {"heldout.calculate.tpr": 0.0, "heldout.calculate.n": 0.0}
     assert rates(metrics) == {"all": {"tpr": 0.9}, "search": {"tpr": 0.98, "n": 10.0}}
+
+
+def test_what_was_seen_as_words() -> None:
+    rl, sft = Coverage(2288, 1440, 0.63), Coverage(2288, 2288, 2)
+    words = "RL visited 1,440 states, 63% of the kept 2,288; SFT read all twice."
+    assert sentence({"sft": sft, "swirl": rl}) == words
+    assert sentence({"swirl": Coverage(2288, 2288, 1.504)}) == (
+        "RL visited all 2,288 kept states, 1.50 times each on average."
+    )
+    assert sentence({"sft": Coverage(50, 50, 1)}) == "SFT read all 50 kept states once."
+    assert sentence({"sft": Coverage(50, 50, 3)}) == "SFT read all 50 kept states 3 times."
+    assert sentence({}) == ""
 
 
 def test_the_papers_numbers() -> None:
@@ -143,9 +161,32 @@ def test_results_come_back_from_their_file(results: Results, tmp_path: Path) -> 
     save_json({"scores": []}, tmp_path / "results.json")
     with pytest.raises(DataError, match=r"results.json: 'filters' is missing"):
         load(tmp_path / "results.json")
+    content = to_json(results)
+    content["scores"][1] = {**content["scores"][1], "judge_role": "a friend"}
+    save_json(content, tmp_path / "results.json")
+    with pytest.raises(DataError, match=r"results.json, entry 1: judgerole is 'a friend'; it is one of the same that"):
+        load(tmp_path / "results.json")
     save_json(to_json(results) | {"by_hops": [{"benchmark": "mini-gsm8k"}]}, tmp_path / "results.json")
     with pytest.raises(DataError, match=r"results.json, by_hops, entry 0: 'hops' is missing"):
         load(tmp_path / "results.json")
+
+
+def test_every_process_label_says_whose_it_is(results: Results) -> None:
+    """One benchmark has an oracle, and one has the judge alone."""
+    mine, gsm8k = results.benchmarks[::-1]
+    scores = [dataclasses.replace(one, process_label_judge=0.75) for one in results.scores]
+    known = [dataclasses.replace(one, process_label_oracle=0.5) if one.benchmark == gsm8k else one for one in scores]
+    both = dataclasses.replace(results, scores=tuple(known))
+    assert (both.labels(gsm8k), both.labels(mine)) == ((0.5, 0.5, True), (0.75, 0.75, False))
+    assert text._labelled_by(both) == f"the oracle, but on {mine} by {both.label_judge}"
+    alone = dataclasses.replace(results, scores=tuple(one for one in known if one.benchmark == gsm8k))
+    assert text._labelled_by(alone) == "the oracle"
+    rewarded = [dataclasses.replace(one, judge="reward", judge_role=JudgeRole.REWARD) for one in scores]
+    own = dataclasses.replace(results, scores=tuple(rewarded))
+    assert text._labelled_by(own) == 'the judge "reward", the same that was the reward'
+    assert 'by the judge "reward", the same that was the reward, and by the oracle' in html.unescape(tables.labels(own))
+    assert "its own word on the tuned policy is flattered" in tables.labels(own)
+    assert "Training did not maximise its word" in tables.labels(both)
 
 
 def test_gains_are_beside_the_papers(results: Results) -> None:
@@ -179,6 +220,8 @@ def test_the_terminal_report_leaves_out_what_is_absent_and_adds_times(
     assert "[red]mine�[0m 25.0 ±10.0 20.0 ±10.0 -20.0% – – – → –" in lines
     assert "mini-gsm8k 2 100 40.0 –" in lines
     assert "No labels to measure the reward model against." in lines
+    shown = " ".join(before.split())
+    assert 'base to SWiRL, by the judge "endpoint:wise�[0m", a second judge, not the reward. The paper' in shown
     assert "without tools" not in before and "Time and memory" not in before
     assert lines[-2:] == ["Runs, curves and gates in MLflow: make mlflow", "The whole report: reports/index.html"]
     for stage, seconds in (("download", 2.25), ("train-swirl", 60.0)):

@@ -15,8 +15,8 @@ NAN = math.nan
 @pytest.mark.parametrize(
     ("estimator", "rewards", "expected"),
     [
-        # mean of all six is 3.5 / 6
-        ("reinforce", [[1, 0, 1], [0.5, 0.5, 0.5]], [[2.5 / 6, -3.5 / 6, 2.5 / 6], [-0.5 / 6, -0.5 / 6, -0.5 / 6]]),
+        # the other five: 1 - 2.5/5, 0 - 3.5/5, 0.5 - 3/5
+        ("reinforce", [[1, 0, 1], [0.5, 0.5, 0.5]], [[0.5, -0.7, 0.5], [-0.1, -0.1, -0.1]]),
         # 1 - (0 + 1)/2, 0 - (1 + 1)/2, 1 - (1 + 0)/2
         ("rloo", [[1, 0, 1], [0.5, 0.5, 0.5]], [[0.5, -1, 0.5], [0, 0, 0]]),
         # mean 0.5, standard deviation of (1, 0, 1, 0) with n - 1 is 1/sqrt(3)
@@ -24,7 +24,8 @@ NAN = math.nan
         # all equal: no signal, and no division by zero
         ("grpo", [[1, 1, 1]], [[0, 0, 0]]),
         # a missing verdict enters neither baseline nor loss: the rest is as if its action had not been sampled
-        ("reinforce", [[1, NAN], [0, 1]], [[1 / 3, 0], [-2 / 3, 1 / 3]]),
+        ("reinforce", [[1, NAN], [0, 1]], [[0.5, 0], [-1, 0.5]]),
+        ("reinforce", [[NAN, 1]], [[0, 0]]),
         ("rloo", [[1, NAN, 0], [NAN, NAN, 1], [NAN, NAN, NAN]], [[1, 0, -1], [0, 0, 0], [0, 0, 0]]),
         # mean 0.5, deviation 1/sqrt(2)
         ("grpo", [[1, NAN, 0], [NAN, 1, NAN]], [[0.5 / (0.5**0.5 + 1e-4), 0, -0.5 / (0.5**0.5 + 1e-4)], [0, 0, 0]]),

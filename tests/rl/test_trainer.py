@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +19,8 @@ from swirl.models.flops import Work, matrix_flops
 from swirl.rl.guard import Limits, Look, stop_reason
 from swirl.rl.masters import Masters
 from swirl.rl.objective import advantages
-from swirl.rl.trainer import (
-    Settings,
-    Trainer,
-    _deal,
-    by_trajectory,
-    state_batches,
-    supervised_gradients,
-    supervised_loss,
-)
+from swirl.rl.supervised import _deal, supervised_gradients, supervised_loss
+from swirl.rl.trainer import Settings, Trainer
 from swirl.rollout.engine import Policy
 from tests import taught, tiny
 
@@ -95,12 +87,15 @@ def test_packed_and_plain_give_the_same_weights(workers: int, token_budget: int)
     for packed in (True, False):
         parts = {"packed": packed, "workers": workers, "token_budget": token_budget}
         learner = trainer(dataclasses.replace(SETTINGS, seed=5, **parts))
+        learner.policy.model.double(), learner.reference.double()
         before = weights(learner.policy.model)
-        made[packed] = (learner.update(0, BATCH), weights(learner.policy.model))
+        with tiny.Exact():
+            made[packed] = (learner.update(0, BATCH), weights(learner.policy.model))
         moved = max(float((made[packed][1][name] - old).abs().max()) for name, old in before.items())
         assert moved > 5e-4, "an update that moves nothing compares nothing"
     assert made[True][0] == pytest.approx(made[False][0], rel=1e-4, abs=1e-5)
-    assert_equal(made[True][1], made[False][1], atol=1e-6)
+    # Threads of workers compute softmax in float32 again, which Adam enlarges where a gradient is next to nothing.
+    assert_equal(made[True][1], made[False][1], atol=1e-8 if workers == 1 else 2e-5)
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_does_not() -> None:
@@ -131,7 +126,7 @@ def test_the_work_of_an_update_is_counted(packed: bool) -> None:
     made = trainer(dataclasses.replace(SETTINGS, packed=packed, samples=2, sampling=Sampling(max_tokens=3)))
     only = [SubTrajectory("a", "q", "b", k, tuple(range(5, 8 + k)), (6,), 0.5) for k in range(2)]  # 3 and 4 tokens
     made.update(0, [only])
-    drawn = [[action.ids for action in of_state] for of_state in made.drawn[0]]
+    drawn = [group.actions for group in made.drawn[0]]
     assert [len(of_state) for of_state in drawn] == [2, 2]
     sampled = sum(len(ids) for of_state in drawn for ids in of_state)
     teeth = [(3 + k, ids) for k, of_state in enumerate(drawn) for ids in set(of_state)]
@@ -159,7 +154,7 @@ def test_the_loss_is_that_of_its_actions_worked_out_one_by_one() -> None:
     learner.policy = dataclasses.replace(learner.policy, chat=half_cut(range(16)).chat)
     states = [step for group in BATCH for step in group]
     drawn = learner._sample(0, BATCH)
-    mean = sum(action.ids[0] / 16 for of_state in drawn for action in of_state) / 48
+    total = sum(action.ids[0] / 16 for of_state in drawn for action in of_state)
     gains, divergences = [], []
     for state, of_state in zip(states, drawn, strict=True):
         p, q = (
@@ -167,7 +162,8 @@ def test_the_loss_is_that_of_its_actions_worked_out_one_by_one() -> None:
             for model in (learner.policy.model, learner.reference)
         )
         for action in of_state:
-            gains.append((action.ids[0] / 16 - mean) * float(p[action.ids[0]]))
+            reward = action.ids[0] / 16
+            gains.append((reward - (total - reward) / 47) * float(p[action.ids[0]]))
             divergences.append(float((p.exp() * (p - q)).sum()))
     expected = -sum(gains) / 48 + 0.1 * sum(divergences) / 48
     assert learner.update(0, BATCH)["loss"] == pytest.approx(expected, rel=1e-4)
@@ -188,6 +184,39 @@ def test_no_verdict_at_all_teaches_nothing() -> None:
     learner = trainer(dataclasses.replace(SETTINGS, kl_coefficient=0.0), rewards=lambda token: math.nan)
     before = weights(learner.policy.model)
     assert learner.update(0, BATCH)["unjudged"] == 1.0
+    assert_equal(before, weights(learner.policy.model))
+
+
+def test_states_without_a_signal_are_counted_and_without_kl_not_read() -> None:
+    """Only trajectory b has different rewards; the gradient is the one of an update that reads everything."""
+    state = len(BATCH[1][0].state_ids)
+
+    class OnlyOne(Rewards):
+        def scores(self, combs: Sequence[Comb]) -> list[list[float]]:
+            return [[0.1 if tooth.sees != state else tooth.ids[0] / 16 for tooth in comb.teeth] for comb in combs]
+
+    made = {}
+    for kl_coefficient in (0.0, 1e-30):
+        learner = trainer(dataclasses.replace(SETTINGS, kl_coefficient=kl_coefficient))
+        learner.reward_model = OnlyOne(lambda token: 0.0)
+        metrics = learner.update(0, [BATCH[1], steps(3, "aa")[2:]])
+        made[kl_coefficient] = (metrics, learner.work.tokens, [p.grad for p in learner.masters.tensors()])
+    (without, few, ours), (held, many, theirs) = made.values()
+    assert without["no_signal"] == held["no_signal"] == 0.5
+    assert few < many
+    assert without["reward"] == held["reward"]
+    for mine, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("estimator", ["rloo", "grpo"])
+def test_without_any_signal_and_kl_nothing_is_read_and_nothing_moves(estimator: Any) -> None:
+    settings = dataclasses.replace(SETTINGS, kl_coefficient=0.0, estimator=estimator)
+    learner = trainer(settings, rewards=lambda token: 0.1)  # six of which do not sum to 0.6 in binary
+    before = weights(learner.policy.model)
+    metrics = learner.update(0, BATCH)
+    assert (metrics["no_signal"], metrics["gradient_norm"], learner.work.tokens) == (1.0, 0.0, 0.0)
+    assert "kl" not in metrics and "entropy" not in metrics
     assert_equal(before, weights(learner.policy.model))
 
 
@@ -214,28 +243,6 @@ def test_kl_alone_brings_the_policy_back_to_the_reference() -> None:
     learner = trainer(dataclasses.replace(SETTINGS, lr=1e-2, kl_coefficient=1.0), rewards=lambda token: 0.5)
     divergence = [learner.update(number, BATCH)["kl"] for number in range(30)]
     assert divergence[-1] < 0.5 * divergence[0]
-
-
-def test_by_trajectory_sorts_steps() -> None:
-    a, b = steps(3, "a"), steps(1, "b")
-    assert by_trajectory([a[2], b[0], a[0], a[1]]) == [a, b]
-
-
-def test_state_batches_cover_every_trajectory_once_an_epoch() -> None:
-    groups = [steps(1 + number % 3, f"t{number}") for number in range(7)]
-    batches = list(islice(state_batches(groups, 4, 5), 9))
-    for batch in batches:
-        assert sum(map(len, batch)) >= 4
-        assert sum(map(len, batch[:-1])) < 4
-        assert len({group[0].trajectory_id for group in batch}) == len(batch)
-    drawn = [group[0].trajectory_id for batch in batches for group in batch]
-    names = {f"t{number}" for number in range(7)}
-    assert len(drawn) >= 21
-    epochs = [drawn[start : start + 7] for start in (0, 7, 14)]
-    assert [set(epoch) for epoch in epochs] == [names] * 3
-    assert epochs[0] != epochs[1]
-    assert list(islice(state_batches(groups, 4, 5), 9)) == batches
-    assert list(islice(state_batches(groups, 4, 6), 9)) != batches
 
 
 @pytest.mark.parametrize("packed", [True, False])

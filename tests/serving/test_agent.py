@@ -12,12 +12,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import huggingface_hub.constants
 import pytest
 import torch
 import yaml
 
 from swirl.cli.ask import ask, show
-from swirl.config.params import load
+from swirl.config.params import load, validate
+from swirl.config.presets import laid_over
 from swirl.core.errors import DataError, ModelError, SwirlError
 from swirl.core.layout import Layout
 from swirl.core.records import load_json
@@ -26,12 +28,14 @@ from swirl.core.types import Action, Observation, Question, Step, Stop, Trajecto
 from swirl.models.adapters import add
 from swirl.models.loading import load_model, load_tokenizer, save
 from swirl.models.pointers import NAME as POINTER
-from swirl.models.pointers import point_to_same
+from swirl.models.pointers import point_to_same, write_pointer
+from swirl.rollout.engine import Policy
 from swirl.serving.agent import MAX_QUESTION, Acted, Agent, Ended, Observed, as_dict, result, thought
 from swirl.serving.bundle import benchmarks_of, open_bundle, project_agent, weights_digest, write_bundle
 from swirl.serving.endpoint import TextChat
 from swirl.wiring.attempts import attempts, roll_out_all
-from tests import asked, taught
+from tests import asked, gguf_writer, taught
+from tests.families import smollm2
 from tests.servers import THE_KEY, said, scripted
 
 SLOW_TOOL = """
@@ -347,9 +351,13 @@ def answers(folder: Path) -> str:
 
 def test_a_bundle_answers_without_its_project(layout: Layout, tmp_path: Path) -> None:
     copy, folder = asked.copy(layout, tmp_path / "copy"), tmp_path / "bundle"
-    assert write_bundle(folder, asked.params_of(copy), copy, 100.0)
+    server = {"url": "http://127.0.0.1:1/v1", "model": "m", "api": "chat", "key_env": "", "chat_template_kwargs": {}}
+    judge = {"source": "endpoint", "server": server, "max_tokens": 8, "votes": 1, "temperature": 0.0}
+    judged = validate(laid_over(asked.params_of(copy).model_dump(), {"evaluate": {"judge": judge}}), "tests")
+    assert write_bundle(folder, judged, copy, 100.0)
     shutil.rmtree(copy.root)
     assert answers(folder) == "Oslo"
+    assert load(folder / "params.yaml").evaluate.judge == "same"  # no server is registered
     assert list(open_bundle(folder).benchmarks) == ["mini", "other"]
 
 
@@ -399,6 +407,29 @@ def test_a_pointer_is_followed_into_the_bundle(layout: Layout, tmp_path: Path) -
     shutil.rmtree(copy.root)
     assert answers(folder) == "Oslo"
     assert weights_digest(folder / "models/swirl") == before
+
+
+def test_a_gguf_file_is_copied_into_the_bundle_as_it_is(
+    layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_ASSETS_CACHE", str(tmp_path / "assets"))
+    copy, folder = asked.copy(layout, tmp_path / "copy"), tmp_path / "bundle"
+    file = gguf_writer.write(copy.root / "data/weights/tiny.gguf", gguf_writer.model(len(smollm2())))
+    shutil.rmtree(copy.model("swirl"))
+    write_pointer(copy.model("swirl"), "data/weights/tiny.gguf", root=copy.root)
+    before, content = weights_digest(copy.model("swirl")), file.read_bytes()
+    assert write_bundle(folder, asked.params_of(copy), copy, 100.0)
+    assert [path.name for path in (folder / "models/weights").iterdir()] == ["tiny.gguf"]
+    assert load_json(folder / f"models/swirl/{POINTER}")["model"] == "../weights/tiny.gguf"
+    small = tmp_path / "small"
+    assert not write_bundle(small, asked.params_of(copy), copy, 0.001)
+    assert Path(load_json(small / f"models/swirl/{POINTER}")["model"]) == file.resolve()
+    shutil.rmtree(copy.root)
+    assert (folder / "models/weights/tiny.gguf").read_bytes() == content
+    assert weights_digest(folder / "models/swirl") == before
+    agent = open_bundle(folder)
+    assert isinstance(agent.policy, Policy)
+    assert agent.policy.chat.end_ids == {2}
 
 
 def test_an_adapter_in_a_bundle_names_the_base_beside_it(

@@ -42,7 +42,7 @@ TINY: dict[str, Any] = {
     },
     "synthesize": {"samples": 3},
     "reward_model": {"steps": 3},
-    "train": {"swirl": {"updates": 6}},
+    "train": {"swirl": {"updates": 6, "passes": None}},
 }
 HABITS = {
     "search": ("<search_query> where was Oslo </search_query>", "<answer> 7 </answer>"),

@@ -125,7 +125,7 @@ def test_an_interrupted_base_goes_on_to_the_same_bytes(
 
 
 def test_the_judge_has_error_rates_and_the_policy_trains(params: Params, made: Layout) -> None:
-    assert load_json(made.metrics("reward_model"))["heldout.n"] > 0
+    assert load_json(made.metrics("judge"))["heldout.n"] > 0
     train.run(params, made, "swirl")
     evaluate.run(params, made, "swirl")
     (score,) = load_json(made.evaluation("swirl"))

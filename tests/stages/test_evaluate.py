@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import random
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from importlib import import_module
@@ -15,17 +16,20 @@ import yaml
 
 from swirl.config.params import Params, validate
 from swirl.config.presets import laid_over
+from swirl.core.errors import ModelError
 from swirl.core.journal import Journal
 from swirl.core.layout import Layout
 from swirl.core.records import load, load_json
 from swirl.core.seeds import derive
-from swirl.core.types import Action, Prediction, Question, Step, Stop, Trajectory
+from swirl.core.types import Action, Prediction, Question, Step, Stop, Trajectory, Verdict
 from swirl.evaluation.comparison import compare
+from swirl.judging.reward import RewardModel
 from swirl.serving.bundle import project_agent
 from swirl.serving.measuring import Drawing, measure
 from swirl.stages.evaluate import cut_rates
 from swirl.wiring.attempts import attempts, roll_out_all
 from swirl.wiring.given_rows import GivenRows
+from swirl.wiring.judges import load_judge
 from swirl.wiring.policies import load_policy
 from swirl.wiring.questions import questions_of
 from tests.stages.conftest import clone
@@ -140,6 +144,47 @@ def test_the_share_of_actions_that_are_cut_is_a_metric(evaluated: Layout) -> Non
     assert cut_rates([half, dataclasses.replace(half, steps=turns[1:])]) == {"b.cut_rate": pytest.approx(1 / 3)}
 
 
+SECOND = {
+    "source": "pretrained", "model": "models/base/ceiling", "revision": "", "trust_remote_code": False,
+    "verdict": "token", "max_tokens": 8, "votes": 1, "temperature": 0.0,
+}  # fmt: skip
+
+
+def test_a_second_judge_gives_the_process_labels(
+    params: Params, evaluated: Layout, project: Layout, tmp_path: Path
+) -> None:
+    """The ceiling, whose verdicts differ from the reward model's; everything but the labels stays as it was."""
+    layout = clone(project, tmp_path / "root")
+    made = load(Trajectory, evaluated.prediction_trajectories("base"))
+    second = load_judge("second", params.reward_model, layout.model("ceiling"), params, layout)
+    assert isinstance(second, RewardModel)
+    flat = [score for row in second.trajectory_scores(made) for score in row]
+    middle = sorted(flat)[len(flat) // 2]  # it calls half of the steps GOOD
+    tree = laid_over(params.model_dump(), {"evaluate": {"judge": SECOND}, "judge": {"threshold": middle}})
+    shutil.rmtree(layout.model("reward"))  # it is not needed
+    import_module("swirl.stages.evaluate").run(validate(tree, "tests"), layout, "base")
+
+    assert layout.prediction_trajectories("base").read_bytes() == evaluated.prediction_trajectories("base").read_bytes()
+    verdicts = load(Verdict, layout.prediction_verdicts("base"))
+    assert {verdict.judge for verdict in verdicts} == {"models/base/ceiling"}
+    assert [v.score for v in verdicts] == pytest.approx(flat, abs=1e-6)
+    before, after = (load(Prediction, one.predictions("base")) for one in (evaluated, layout))
+    assert [dataclasses.replace(row, process_label_judge=None) for row in after] == [
+        dataclasses.replace(row, process_label_judge=None) for row in before
+    ]
+    assert [row.process_label_judge for row in after] != [row.process_label_judge for row in before]
+    by = {(row["judge"], row["judge_role"]) for row in load_json(layout.evaluation("base"))}
+    assert by == {("models/base/ceiling", "a second judge, not the reward")}
+    by = {(row["judge"], row["judge_role"]) for row in load_json(evaluated.evaluation("base"))}
+    assert by == {("reward", "the same that was the reward")}
+
+
+def test_a_second_judge_that_is_not_there_is_named(params: Params, copy: Layout) -> None:
+    tree = laid_over(params.model_dump(), {"evaluate": {"judge": {**SECOND, "model": "./nobody"}}})
+    with pytest.raises(ModelError, match=r"^evaluate.judge: './nobody' is neither a folder"):
+        import_module("swirl.stages.evaluate").run(validate(tree, "tests"), copy, "base")
+
+
 BY_FIVE = {"evaluate": {"block_size": 5}}
 
 
@@ -205,8 +250,8 @@ def test_without_a_block_size_a_block_is_a_workers_share(
     assert load(Trajectory, layout.prediction_trajectories("base")) == expected
 
 
-@pytest.mark.parametrize("change", ["params", "prompt", "model"])
-def test_the_blocks_of_another_evaluation_are_not_used(
+@pytest.mark.parametrize("change", ["params", "prompt", "model", "judge"])
+def test_the_blocks_of_other_rollouts_are_not_used(
     change: str, params: Params, project: Layout, tmp_path: Path
 ) -> None:
     evaluate = import_module("swirl.stages.evaluate")
@@ -216,12 +261,15 @@ def test_the_blocks_of_another_evaluation_are_not_used(
     assert evaluate._journals(params, layout, "base")[True].read(0, Trajectory) == []
     if change == "params":
         params = validate(laid_over(params.model_dump(), {"evaluate": {"temperature": 3.0}}), "tests")
+    elif change == "judge":  # which makes no rollout
+        params = validate(laid_over(params.model_dump(), {"evaluate": {"judge": SECOND}}), "tests")
     elif change == "prompt":
         (layout.root / params.prompts.policy / "search.txt").write_text("answer {question}", encoding="utf-8")
     else:
         path = layout.model("base") / "model.safetensors"
         path.write_bytes(path.read_bytes() + b"more")
-    assert evaluate._journals(params, layout, "base")[True].read(0, Trajectory) is None
+    kept = evaluate._journals(params, layout, "base")[True].read(0, Trajectory)
+    assert kept == ([] if change == "judge" else None)
 
 
 def test_swirl_evaluate_makes_the_trajectories_and_scores_of_this_stage(

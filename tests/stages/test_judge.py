@@ -16,7 +16,8 @@ from swirl.config.presets import laid_over
 from swirl.core.errors import DataError, SwirlError
 from swirl.core.layout import Layout
 from swirl.core.records import load, load_json
-from swirl.core.types import OUTCOME, Question, Stop, Trajectory, Verdict
+from swirl.core.types import OUTCOME, HeldOutStep, Question, Stop, Trajectory, Verdict
+from swirl.judging.calibrate import as_text
 from swirl.judging.rationale import step_prompt
 from swirl.models.loading import load_chat
 from swirl.stages import judge
@@ -61,12 +62,28 @@ def test_outcomes_are_graded_by_the_answers(params: Params, copy: Layout) -> Non
 def test_metrics_count_the_verdicts(project: Layout) -> None:
     verdicts = load(Verdict, project.verdicts)
     steps = [v for v in verdicts if v.step != OUTCOME]
-    metrics = load_json(project.metrics("judge"))
+    metrics = {name: value for name, value in load_json(project.metrics("judge")).items() if "heldout" not in name}
     assert set(metrics) == {"steps", "steps_good", "steps_null", "outcomes", "outcomes_good", "outcomes_null"}
     assert metrics["steps"] == len(steps) > 100
     assert metrics["outcomes"] == len(verdicts) - len(steps) == 72
     assert metrics["steps_good"] == pytest.approx(sum(v.good is True for v in steps) / len(steps))
     assert (metrics["steps_null"], metrics["outcomes_null"]) == (0.0, 0.0)
+
+
+def test_errors_are_counted_at_the_threshold_of_the_verdicts(params: Params, project: Layout, copy: Layout) -> None:
+    """Between the scores of the held-out steps, so that 0.5 would count other verdicts."""
+    steps = load(HeldOutStep, project.heldout)
+    threshold = sorted(step.score for step in steps)[len(steps) // 3]
+    assert threshold != 0.5
+    judge.run(validate(laid_over(params.model_dump(), {"judge": {"threshold": threshold}}), "tests"), copy)
+    found, at_half = load_json(copy.metrics("judge")), load_json(project.metrics("judge"))
+    bad = [step for step in steps if not step.good]
+    assert found["heldout.threshold"] == threshold
+    assert found["heldout.n"] == len(steps)
+    assert found["heldout.accuracy"] == sum((step.score >= threshold) == step.good for step in steps) / len(steps)
+    assert found["heldout.fpr"] == sum(step.score >= threshold for step in bad) / len(bad)
+    assert at_half["heldout.threshold"] == 0.5
+    assert at_half["heldout.fpr"] != found["heldout.fpr"]
 
 
 def test_a_journal_that_is_complete_is_finished(project: Layout) -> None:
@@ -97,6 +114,8 @@ def test_a_judge_of_one_token_that_is_calibrated_by_its_own_scores_never_errs(pa
     at_middle = validate(laid_over(params.model_dump(), {"judge": {"threshold": middle}}), "tests")
     rates = measure(labelled(copy.root / "labels.jsonl", *labels), False, at_middle, copy)
     assert (rates.n, rates.nulls, rates.accuracy.value) == (len(labels), 0, 1.0)
+    said = f"{len(labels)} rows, 0 without a verdict; GOOD from P(GOOD) = {middle:g} on (judge.threshold)"
+    assert as_text(rates).splitlines()[0] == said
     assert min(rates.fpr.of, rates.fnr.of) > 20
 
 

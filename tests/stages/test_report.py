@@ -17,7 +17,7 @@ from swirl.config.params import Params
 from swirl.core import records
 from swirl.core.errors import DataError
 from swirl.core.layout import Layout
-from swirl.core.types import Action, Observation, Prediction, Question, Score, Step, Stop, Trajectory
+from swirl.core.types import Action, JudgeRole, Observation, Prediction, Question, Score, Step, Stop, Trajectory
 from swirl.evaluation.statistics import wilson
 from swirl.reporting import text
 from swirl.stages import report
@@ -103,6 +103,7 @@ def _scores(rows: list[Prediction]) -> list[dict[str, Any]]:
             Score(
                 benchmark, first.model, with_tools, N, share, low, high, None, share, share, share, share,
                 first.process_label_judge, first.process_label_oracle, 3.0, 1 - share,
+                "reward", JudgeRole.REWARD,
             )
         )  # fmt: skip
         del score["p_vs_base"]
@@ -139,10 +140,11 @@ def _write_metrics(layout: Layout) -> None:
     }
     funnel = {"strategy": "process", "strategies": arms, "trajectories": 800, "kept": arm(70, 80, 0.6)}
     records.save_json(funnel, layout.filters)
-    measured = {"heldout.accuracy": 0.865, "heldout.tpr": 0.96, "heldout.fpr": 0.22, "heldout.n": 1200, "loss": 0.1}
+    measured = {"heldout.accuracy": 0.865, "heldout.tpr": 0.96, "heldout.fpr": 0.22, "heldout.n": 1200}
+    measured |= {"heldout.threshold": 0.35, "steps": 2000, "steps_good": 0.8}
     for kind in ("search", "calculate"):
         measured |= {f"heldout.{kind}.accuracy": 0.85, f"heldout.{kind}.tpr": 0.97, f"heldout.{kind}.fpr": 0.25}
-    records.save_json(measured, layout.metrics("reward_model"))
+    records.save_json(measured, layout.metrics("judge"))
     memory = {"memory.closed_book_before": 0.41, "memory.closed_book_after": 0.02, "memory.n": 200, "loss": 0.2}
     memory |= {"memory.sound.closed_book_before": 0.6, "memory.sound.closed_book_after": 0.03}
     records.save_json(memory, layout.metrics("base_model"))
@@ -164,6 +166,8 @@ def _write_metrics(layout: Layout) -> None:
         for step in range(0, 45, 5)
     ]
     records.save_series(series, layout.series("train-swirl"))
+    records.save_json({"states_kept": 450, "states_visited": 283, "passes": 0.63}, layout.metrics("train-swirl"))
+    records.save_json({"states_kept": 450, "states_visited": 450, "passes": 2}, layout.metrics("train-sft"))
     for what in ("questions", "trajectories", "steps"):
         records.save_json(_gate(what), layout.quality(what))
 
@@ -251,7 +255,9 @@ def _parsed(page: str) -> _Page:
 
 def test_results_hold_paired_tests_and_gains(finished: Layout) -> None:
     content = json.loads(finished.results.read_text(encoding="utf-8"))
-    assert list(content) == ["by_hops", "filters", "memory", "relative_gain", "retrieval", "reward_model", "scores"]
+    assert list(content) == [
+        "by_hops", "coverage", "filters", "memory", "relative_gain", "retrieval", "reward_model", "scores",
+    ]  # fmt: skip
     cells = {(row["benchmark"], row["model"], row["with_tools"]): row for row in content["scores"]}
     assert len(cells) == len(content["scores"]) == 36
     assert cells["mini-hotpotqa", "base", True]["p_vs_base"] is None
@@ -269,6 +275,8 @@ def test_results_hold_paired_tests_and_gains(finished: Layout) -> None:
     memory = {"closed_book_before": 0.41, "closed_book_after": 0.02, "n": 200}
     assert content["memory"] == memory | {"sound.closed_book_before": 0.6, "sound.closed_book_after": 0.03}
     assert content["reward_model"]["heldout.fpr"] == 0.22
+    assert content["reward_model"]["heldout.threshold"] == 0.35
+    assert "steps_good" not in content["reward_model"]
     assert content["filters"]["strategies"]["process"]["trajectories"] == 170
 
 
@@ -279,11 +287,13 @@ def test_page_shows_the_numbers_of_every_part(finished: Layout) -> None:
         "+12.3%HotPotQA",
         "each of the better of two models: one trained on HotPotQA, one on GSM8K. SWiRL here is one model",
         "trained on HotPotQA alone, so its GSM8K is transfer",
+        'by the judge "reward", the same that was the reward, and by the oracle where there is one. It is what',
         "82.5%91.0%",
         "The base model's flaws are designed.",
         "The reward model learned from oracle labels.",
         "process (used)17021.2%51064.0%8090",
         "after the cap 150 trajectories with 450 steps",
+        "A verdict is GOOD from P(GOOD) = 0.35 on (judge.threshold).",
         "all86.5%96.0%22.0%1200",
         "the base model gives 41.0% of the answers of before some facts were changed, and 2.0% of those of after; "
         "the ceiling 60.0% of the answers",
@@ -295,6 +305,29 @@ def test_page_shows_the_numbers_of_every_part(finished: Layout) -> None:
         "mini-gsm8k, base",
     ):
         assert part.lower() in words.lower(), part
+
+
+SEEN = "RL visited 283 states, 63% of the kept 450; SFT read all twice."
+
+
+def test_what_rl_and_sft_saw_stands_beside_every_comparison_of_them(
+    finished: Layout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = finished.page.read_text(encoding="utf-8")
+    compared = [part for part in page.split("<section ") if "SFT" in part.partition("</thead>")[0] or "<td>SFT" in part]
+    assert [part.split('"')[1] for part in compared] == ["results", "tools", "hops", "measures"]
+    assert all(SEEN in part for part in compared)
+    text.show(finished)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert shown.count(SEEN) == shown.count("SFT SWiRL") == 3
+
+
+def test_without_training_nothing_is_said_of_what_it_saw(run: Layout, capsys: pytest.CaptureFixture[str]) -> None:
+    for item in ("sft", "swirl"):
+        records.save_json({}, run.metrics(f"train-{item}"))
+    assert "RL visited" not in _rerun(run)
+    text.show(run)
+    assert "RL visited" not in capsys.readouterr().out
 
 
 def test_hostile_text_stays_text_and_nothing_is_loaded(finished: Layout) -> None:
@@ -326,7 +359,7 @@ def test_optional_parts_are_left_out_with_a_sentence(run: Layout) -> None:
     records.save_json([], run.evaluation("ceiling"))
     run.prediction_trajectories("swirl").unlink()
     records.save_json({"loss": 0.2}, run.metrics("base_model"))
-    records.save_json({}, run.metrics("reward_model"))
+    records.save_json({"steps": 2000}, run.metrics("judge"))
     words = _parsed(_rerun(run)).text
     absent = "Action length, KL to the reference, Entropy, Steps per trajectory, Malformed rate"
     assert f"Not in this run's series: {absent}, Development accuracy, Oracle agreement and process label." in words
@@ -351,13 +384,13 @@ def test_memory_at_chance_is_said(run: Layout) -> None:
     assert "mini-cofca tests nothing about memory" in _rerun(run)
 
 
-@pytest.mark.parametrize("what", ["evaluation", "predictions", "filters", "reward_model", "base_model"])
+@pytest.mark.parametrize("what", ["evaluation", "predictions", "filters", "judge", "base_model"])
 def test_a_missing_required_input_is_named(run: Layout, what: str) -> None:
     path = {
         "evaluation": run.evaluation("sft"),
         "predictions": run.predictions("swirl"),
         "filters": run.filters,
-        "reward_model": run.metrics("reward_model"),
+        "judge": run.metrics("judge"),
         "base_model": run.metrics("base_model"),
     }[what]
     path.unlink()
@@ -368,6 +401,17 @@ def test_a_missing_required_input_is_named(run: Layout, what: str) -> None:
 def test_scores_that_contradict_their_predictions_are_refused(run: Layout) -> None:
     _spoil(run.evaluation("swirl"), lambda rows: rows[0].update(accuracy=0.123))
     with pytest.raises(DataError, match=r"16 of 20 answers right on mini-beerqa without|4 of 20.*says 0.123 of n=20"):
+        _rerun(run)
+
+
+def test_labels_of_two_judges_are_not_compared(run: Layout) -> None:
+    _spoil(run.evaluation("swirl"), lambda rows: [row.update(judge="endpoint:other") for row in rows])
+    message = (
+        f"{run.evaluation('swirl')}: the judge is 'endpoint:other', the same that was the reward, but in "
+        f"{run.evaluation('base')} it is 'reward', the same that was the reward; run evaluate again for both, with one "
+        "evaluate.judge"
+    )
+    with pytest.raises(DataError, match=f"^{re.escape(message)}$"):
         _rerun(run)
 
 
@@ -432,6 +476,7 @@ def test_the_terminal_shows_the_same_results(finished: Layout, capsys: pytest.Ca
     lines = [" ".join(line.split()) for line in printed.splitlines()]
     assert "mini-hotpotqa 100.0 ±8.1 40.0 ±19.7 85.0 ±15.4 90.0 ±13.7 +125.0% +12.3% 0.002 68% → 93%" in lines
     assert "process (used) 170 21.2% 510 64.0%" in lines
+    assert "Reward model against the oracle, GOOD from P(GOOD) = 0.35 on" in lines
     assert max(len(line) for line in printed.splitlines()) <= 100
     assert "\x1b" not in printed
     assert "each of the better of two models: one trained on HotPotQA, one on GSM8K." in " ".join(printed.split())

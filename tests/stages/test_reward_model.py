@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,9 +11,9 @@ import torch
 
 from swirl.config.params import Params
 from swirl.core.layout import Layout
-from swirl.core.records import load_json
-from swirl.core.types import Action, Derivation, Observation, Step, Stop, Trajectory
-from swirl.judge_training.teaching import Labelled, error_rates, label_trajectory, verdict_loss
+from swirl.core.records import load, load_json
+from swirl.core.types import Action, Derivation, HeldOutStep, Observation, Step, Stop, Trajectory
+from swirl.judge_training.teaching import Labelled, label_trajectory, verdict_loss, write_heldout
 from swirl.judging.reward import RewardModel
 from swirl.pretraining import training
 from swirl.stages import reward_model
@@ -48,6 +50,7 @@ def test_interrupted_it_goes_on_to_the_same_bytes(
         project.model("reward") / "model.safetensors",
         project.series("reward_model"),
         project.metrics("reward_model"),
+        project.heldout,
     ):
         assert (copy.root / path.relative_to(project.root)).read_bytes() == path.read_bytes()
 
@@ -61,13 +64,12 @@ def test_it_is_trained_from_the_ceiling_and_no_other_model_moves(params: Params,
     assert len(load_json(project.series("reward_model"))) == params.reward_model.steps == 3
 
 
-def test_error_rates_are_reported_by_kind_of_task(project: Layout) -> None:
-    metrics = load_json(project.metrics("reward_model"))
-    for kind in ("", "search.", "calculate."):
-        assert metrics[f"heldout.{kind}n"] > 0
-        for rate in ("accuracy", "tpr", "fpr"):
-            assert 0.0 <= metrics[f"heldout.{kind}{rate}"] <= 1.0
-    assert metrics["heldout.n"] == metrics["heldout.search.n"] + metrics["heldout.calculate.n"]
+def test_held_out_steps_of_both_kinds_are_scored(project: Layout) -> None:
+    steps, metrics = load(HeldOutStep, project.heldout), load_json(project.metrics("reward_model"))
+    assert {step.kind for step in steps} == {"search", "calculate"}
+    assert all(0.0 < step.score < 1.0 for step in steps)
+    assert metrics["heldout.n"] == len(steps)
+    assert metrics["heldout.brier"] == pytest.approx(sum((step.score - step.good) ** 2 for step in steps) / len(steps))
 
 
 def labelled(kind: str, *good: bool) -> Labelled:
@@ -98,18 +100,22 @@ class Always:
         return lambda hidden: torch.nn.functional.one_hot(torch.full((len(hidden),), self._token), self._size).double()
 
 
-@pytest.mark.parametrize(("word", "accuracy", "rate"), [("GOOD", 0.75, 1.0), ("BAD", 0.25, 0.0)])
-def test_error_rates_of_a_judge_that_says_one_thing(word: str, accuracy: float, rate: float) -> None:
-    judge = judge_of()
+SURE = 1 / (1 + math.exp(-1))
+"""P(GOOD) of a judge whose logit of GOOD is 1 and of BAD 0."""
+
+
+@pytest.mark.parametrize(("word", "score"), [("GOOD", SURE), ("BAD", 1 - SURE)])
+def test_held_out_scores_of_a_judge_that_says_one_thing(word: str, score: float, tmp_path: Path) -> None:
+    judge, layout = judge_of(), Layout(tmp_path)
     judge = RewardModel("reward", Always(judge.model, CHAT.reply(word)[0]), CHAT, judge.question)
-    rates = error_rates(judge, [labelled("search", True, True, False), labelled("calculate", True)])
-    assert rates == {
-        "heldout.n": 4, "heldout.accuracy": accuracy, "heldout.tpr": rate, "heldout.fpr": rate,
-        "heldout.search.n": 3, "heldout.search.accuracy": pytest.approx(abs(rate - 1 / 3)),
-        "heldout.search.tpr": rate, "heldout.search.fpr": rate,
-        "heldout.calculate.n": 1, "heldout.calculate.accuracy": rate,
-        "heldout.calculate.tpr": rate, "heldout.calculate.fpr": 0.0,
-    }  # fmt: skip
+    write_heldout(judge, [labelled("search", True, True, False), labelled("calculate", True)], layout)
+    steps = load(HeldOutStep, layout.heldout)
+    assert [(step.kind, step.good) for step in steps] == [
+        ("search", True), ("search", True), ("search", False), ("calculate", True)
+    ]  # fmt: skip
+    assert [step.score for step in steps] == pytest.approx([score] * 4, abs=1e-6)
+    brier = pytest.approx((3 * (1 - score) ** 2 + score**2) / 4, abs=1e-6)
+    assert load_json(layout.metrics("reward_model")) == {"heldout.n": 4, "heldout.brier": brier}
 
 
 @pytest.mark.parametrize("packed", [True, False])

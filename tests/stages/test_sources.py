@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+import html
 import math
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub.constants
 import pytest
 
 from swirl.config.params import Params, validate
 from swirl.config.presets import laid_over
+from swirl.core.checksums import checksum
 from swirl.core.errors import DataError, ModelError
 from swirl.core.layout import Layout
-from swirl.core.records import load, load_json, save_json
-from swirl.core.types import OUTCOME, Prediction, Question, Stop, Trajectory, Verdict
+from swirl.core.records import load, load_json, save, save_json
+from swirl.core.types import OUTCOME, Derivation, Prediction, Question, Stop, Trajectory, Verdict
 from swirl.endpoints import client
 from swirl.endpoints.client import UnavailableError
 from swirl.models.loading import load_chat
 from swirl.models.skipped import why_skipped
 from swirl.pipeline.progress import Progress
+from swirl.reporting import text
 from swirl.stages import evaluate, train
 from swirl.wiring.policies import load_policy
 from swirl.wiring.servers import SERVER
+from tests import gguf_writer
+from tests.families import smollm2
 from tests.servers import Reply, Scripted, refused, said, scripted, serving
 from tests.stages.conftest import clone, run_stages
 
@@ -80,10 +86,12 @@ def test_greedy_synthesis_on_a_server_is_synthesis_here(params: Params, copy: La
             assert other.state_ids(k) == mine.state_ids(k)
 
 
-def test_everything_behind_servers(params: Params, project: Layout, url: str, tmp_path: Path) -> None:
+def test_everything_behind_servers(
+    params: Params, project: Layout, url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     layout = clone(project, tmp_path / "root")
     (layout.model("base")).rename(layout.root / "tokenizer")
-    with scripted(*[said("It helps.\nGOOD")] * 10_000) as judge:
+    with scripted(said("It helps.\nGOOD")) as judge, scripted(said("It repeats a search.\nBAD")) as second:
         far = changed(
             params,
             base_model={
@@ -93,7 +101,10 @@ def test_everything_behind_servers(params: Params, project: Layout, url: str, tm
             synthesize={"samples": 1, "temperature": 0.0},
             filter={"strategy": "process"},
             train={"methods": []},
-            evaluate={"without_tools": False},
+            evaluate={
+                "without_tools": False,
+                "judge": {"source": "endpoint", **WRITES, "server": served(second.url, "independent", "chat")},
+            },
         )  # fmt: skip
         run_stages(far, layout, "base_model", "reward_model", "synthesize", "check_trajectories", "judge", "filter")
         verdicts = [v for v in load(Verdict, layout.verdicts) if v.step != OUTCOME]
@@ -103,12 +114,46 @@ def test_everything_behind_servers(params: Params, project: Layout, url: str, tm
             train.run(far, layout, item)
             evaluate.run(far, layout, item)
             assert why_skipped(layout.model(item)) == f"train.methods does not name {item}"
+        assert not second.bodies
+        asked = len(judge.bodies)
         evaluate.run(far, layout, "ceiling")
         evaluate.run(far, layout, "base")
+        assert len(judge.bodies) == asked
+        assert {body["model"] for body in second.bodies} == {"independent"}
         run_stages(far, layout, "report")
     scores = load_json(layout.results)["scores"]
     assert {row["model"] for row in scores} == {"base"}
-    assert all(row["process_label_judge"] == 1.0 for row in scores if row["steps"])
+    assert all(row["process_label_judge"] == 0.0 for row in scores if row["steps"])
+    by = {(row["judge"], row["judge_role"]) for row in scores}
+    assert by == {("endpoint:independent", "a second judge, not the reward")}
+    page = html.unescape(layout.page.read_text(encoding="utf-8"))
+    assert 'by the judge "endpoint:independent", a second judge, not the reward, and by the oracle where there' in page
+    save([], Derivation, layout.derivations)  # as of benchmarks without an oracle
+    evaluate.run(far, layout, "base")
+    run_stages(far, layout, "report")
+    capsys.readouterr()
+    text.show(layout)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert 'by the judge "endpoint:independent", a second judge, not the reward' in shown
+
+
+def test_the_reward_model_grades_answers_that_a_second_judge_labels(params: Params, copy: Layout) -> None:
+    with scripted(said("It is the same.\nYES")) as reward, scripted(said("It repeats a search.\nBAD")) as second:
+        far = changed(
+            params,
+            base_model=pointer("unused"),
+            reward_model={"source": "endpoint", **WRITES, "server": served(reward.url, "reward", "chat")},
+            judge={"outcome": "model"},
+            evaluate={
+                "without_tools": False,
+                "judge": {"source": "endpoint", **WRITES, "server": served(second.url, "independent", "chat")},
+            },
+        )
+        evaluate.run(far, copy, "base")
+    rows = load(Prediction, copy.predictions("base"))
+    assert [row.correct for row in rows] == [row.stop == Stop.ANSWERED for row in rows]
+    assert {row.process_label_judge for row in rows if row.steps} == {0.0}
+    assert len(reward.bodies) <= sum(row.stop == Stop.ANSWERED for row in rows)
 
 
 def test_a_folder_of_a_model_behind_a_server_that_lacks_a_field_is_named(params: Params, copy: Layout) -> None:
@@ -134,6 +179,32 @@ def test_a_pointed_base_and_judge_train(params: Params, copy: Layout) -> None:
     assert (copy.model("swirl") / "model.safetensors").exists()
     evaluate.run(near, copy, "swirl")
     assert load_json(copy.evaluation("swirl"))
+
+
+def test_a_gguf_file_is_a_base_and_a_judge(
+    params: Params, copy: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_ASSETS_CACHE", str(tmp_path / "assets"))
+    file = gguf_writer.write(copy.root / "data/weights/tiny.gguf", gguf_writer.model(len(smollm2())))
+    pointed = pointer("data/weights/tiny.gguf")
+    near = changed(
+        params,
+        base_model=pointed,
+        reward_model={**pointed, "verdict": "token", **WRITES},
+        synthesize={"samples": 1},
+        rollout={"max_malformed": 0},
+    )
+    run_stages(near, copy, "base_model", "reward_model", "synthesize", "judge")
+    for name in ("base", "reward"):
+        assert [path.name for path in copy.model(name).iterdir() if path.name != "ceiling"] == ["model.json"]
+        tree = load_json(copy.model(name) / "model.json")
+        assert tree["model"] == "../../data/weights/tiny.gguf"
+        assert tree["files"] == {"tiny.gguf": checksum(file).sha256}
+    opening = load_chat(copy.model("base")).prompt("")[:10]
+    made = load(Trajectory, copy.trajectories)
+    assert made and all(trajectory.prompt_ids[:10] == opening for trajectory in made)
+    asked = [v for v in load(Verdict, copy.verdicts) if v.step != OUTCOME and not v.rationale]  # not cut off
+    assert asked and all(v.score is not None and 0 < v.score < 1 for v in asked)
 
 
 def test_a_judge_that_says_nothing_gives_null_and_no_reward(params: Params, copy: Layout) -> None:

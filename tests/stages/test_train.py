@@ -18,7 +18,6 @@ import pytest
 import torch
 import yaml
 
-from swirl.comb.sampling import Sampled
 from swirl.config.params import Params, validate
 from swirl.config.presets import laid_over
 from swirl.core.distributed import ALONE
@@ -26,8 +25,10 @@ from swirl.core.errors import DataError
 from swirl.core.journal import fingerprint
 from swirl.core.layout import Layout
 from swirl.core.records import load, load_json, save
-from swirl.core.types import Action, ActionKind, Derivation, Question, Step, Stop, SubTrajectory, Trajectory
+from swirl.core.types import Action, ActionKind, Derivation, Draw, Question, Step, Stop, SubTrajectory, Trajectory
 from swirl.models.pointers import follow, write_pointer
+from swirl.rl.drawn_actions import Group
+from swirl.rl.objective import advantages
 from swirl.stages import evaluate, train
 from swirl.tools.actions import render
 from swirl.wiring.development import Development
@@ -54,6 +55,10 @@ def test_it_writes_a_model_its_curves_and_metrics(trained: Layout) -> None:
     metrics = load_json(trained.metrics("train-swirl"))
     assert metrics["reward"] == series[-1]["reward"]
     assert metrics["start.development.reward"] == series[0]["development.reward"]
+    kept = len(load(SubTrajectory, trained.steps))
+    assert metrics["states_kept"] == kept
+    assert 6 * 8 <= metrics["passes"] * kept <= 6 * 11  # an update takes 8 states, and its last trajectory whole
+    assert 8 <= metrics["states_visited"] <= min(kept, round(metrics["passes"] * kept))
     assert [path.suffix for path in (trained.root / ".swirl/checkpoints/train-swirl").iterdir()] == [".finished"]
 
 
@@ -66,12 +71,16 @@ def test_the_oracle_s_label_of_sampled_actions(params: Params, project: Layout) 
         SubTrajectory("t", known.question_id, "mini-gsm8k", step, (1, 2, 3), ids, 0.5)
         for step, ids in enumerate((first, second))
     ]
-    right, wrong = Sampled(first, ()), Sampled(second, ())
-    drawn = [[right, right, wrong, right], [wrong, right, wrong, wrong]]  # the call that is wrong first is right later
-    assert development.sampled([group], [drawn]) == {"golden.sampled_label": 6 / 8}
-    assert development.sampled([group[1:]], [drawn[1:]]) == {}  # what came before is unknown
+    drawn = [(first, first, second, first), (second, first, second, second)]  # wrong at first, second is right later
+    groups = [
+        Group(state, ids, (0.5,) * 4, (False,) * 4, (0.0,) * 4, (0.0,) * 4)
+        for state, ids in zip(group, drawn, strict=True)
+    ]
+    assert development.sampled([groups]) == {"golden.sampled_label": 6 / 8}
+    assert development.sampled([groups[1:]]) == {}  # what came before is unknown
     other = [dataclasses.replace(state, question_id="of a benchmark without derivations") for state in group]
-    assert development.sampled([other], [drawn]) == {}
+    unknown = [dataclasses.replace(one, state=state) for one, state in zip(groups, other, strict=True)]
+    assert development.sampled([unknown]) == {}
 
 
 def test_the_judge_s_agreement_is_with_the_oracle_of_the_same_step(params: Params, project: Layout) -> None:
@@ -144,6 +153,8 @@ def test_a_run_that_the_guard_stops_keeps_the_last_good_weights(params: Params, 
 
     kept, base = (load_file(copy.model(name) / "model.safetensors") for name in ("swirl", "base"))
     assert all(torch.equal(kept[name], base[name]) for name in base)
+    metrics = load_json(copy.metrics("train-swirl"))  # of the weights that are kept, which saw nothing
+    assert (metrics["kept_step"], metrics["states_visited"], metrics["passes"]) == (0, 0, 0)
 
 
 def has_come_halfway(layout: Layout) -> bool:
@@ -172,6 +183,26 @@ def test_killed_and_resumed_it_gives_the_same_bytes(
     assert weights(copy) == weights(trained)
     assert copy.series("train-swirl").read_bytes() == trained.series("train-swirl").read_bytes()
     assert copy.metrics("train-swirl").read_bytes() == trained.metrics("train-swirl").read_bytes()
+    assert copy.draws("swirl").read_bytes() == trained.draws("swirl").read_bytes()
+
+
+def test_a_sample_of_what_was_drawn_is_kept(params: Params, trained: Layout) -> None:
+    settings, draws = params.train.swirl, load(Draw, trained.draws("swirl"))
+    states = {(step.trajectory_id, step.step): step for step in load(SubTrajectory, trained.steps)}
+    chat = load_local_policy(params, trained.model("base"), "base").chat
+    groups: dict[tuple[int, str, int], list[Draw]] = {}
+    for draw in draws:
+        groups.setdefault((draw.update, draw.trajectory_id, draw.step), []).append(draw)
+        assert states[draw.trajectory_id, draw.step].question_id == draw.question_id
+        assert (draw.text, draw.cut and draw.reward) == (chat.text(draw.action_ids), 0.0 if draw.cut else False)
+        assert draw.logprob < 0
+    updates = [update for update, *_ in groups]
+    assert sorted(updates) == [update for update in range(1, settings.updates + 1) for _ in range(settings.kept_states)]
+    for drawn in groups.values():
+        assert [draw.sample for draw in drawn] == list(range(settings.samples))
+        rewards = torch.tensor([[draw.reward for draw in drawn]], dtype=torch.float64)
+        assert advantages(rewards, "rloo")[0].tolist() == pytest.approx([draw.advantage for draw in drawn])
+    assert len({draw.advantage for draw in draws}) > 1
 
 
 def test_sft_that_is_interrupted_within_an_epoch_gives_the_same_bytes(
@@ -182,6 +213,8 @@ def test_sft_that_is_interrupted_within_an_epoch_gives_the_same_bytes(
     train.run(params, whole, "sft")
     batches = len(load_json(whole.series("train-sft")))
     assert batches == 10
+    metrics, kept = load_json(whole.metrics("train-sft")), len(load(SubTrajectory, whole.steps))
+    assert (metrics["states_kept"], metrics["states_visited"], metrics["passes"]) == (kept, kept, 2)
     step, taken = train._supervise, 0
 
     def interrupted(*arguments: Any) -> float:
@@ -203,6 +236,35 @@ def test_sft_that_is_interrupted_within_an_epoch_gives_the_same_bytes(
         assert (copy.root / path.relative_to(whole.root)).read_bytes() == path.read_bytes()
 
 
+def test_a_run_given_in_passes_and_resumed_has_the_length_of_its_data(
+    params: Params, copy: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    length = {"updates": None, "passes": 0.5, "samples": 2, "check_every": 1, "states": 20}
+    params = validate(laid_over(params.model_dump(), {"train": {"swirl": length}}), "tests")
+    whole = clone(copy, tmp_path / "whole")
+    train.run(params, whole, "swirl")
+    metrics, kept = load_json(whole.metrics("train-swirl")), len(load(SubTrajectory, whole.steps))
+    updates = len(load_json(whole.series("train-swirl"))) - 1
+    assert updates >= 2
+    assert kept / 2 <= metrics["states_visited"] == round(metrics["passes"] * kept) < kept / 2 + 23
+    update = train.Trainer.update
+
+    def interrupted(self: Any, number: int, batch: Any) -> Any:
+        if number == 1:
+            raise KeyboardInterrupt
+        return update(self, number, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train.Trainer, "update", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train.run(params, copy, "swirl")
+    train.run(params, copy, "swirl")
+    assert "resuming after 1\n" in capsys.readouterr().out
+    assert weights(copy) == weights(whole)
+    for path in (whole.series("train-swirl"), whole.metrics("train-swirl")):
+        assert (copy.root / path.relative_to(whole.root)).read_bytes() == path.read_bytes()
+
+
 def test_packed_and_plain_training_agree(params: Params, trained: Layout, copy: Layout) -> None:
     """Rounding could change a sampled token; at these sizes it does not, so six updates end at the same weights."""
     from safetensors.torch import load_file
@@ -218,6 +280,18 @@ def test_nothing_to_train_on_is_said(params: Params, copy: Layout) -> None:
     save([], SubTrajectory, copy.steps)
     with pytest.raises(DataError, match="steps.parquet holds no steps: the filter kept nothing"):
         train.run(params, copy, "swirl")
+
+
+def test_fewer_states_than_an_update_asks_for_are_said_once(
+    params: Params, copy: Layout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    many = {"train": {"swirl": {"updates": 2, "check_every": 2, "states": 1000, "samples": 2}}}
+    kept = len(load(SubTrajectory, copy.steps))
+    train.run(validate(laid_over(params.model_dump(), many), "tests"), copy, "swirl")
+    warning = (
+        f"warning: train.swirl.states is 1000, but the filter kept {kept} states, so each update visits all {kept}"
+    )
+    assert capsys.readouterr().err.count(warning) == 1
 
 
 LORA = {"runtime": {"workers": 1}, "train": {"lora": {"rank": 4, "alpha": 8, "targets": ["all-linear"]}}}

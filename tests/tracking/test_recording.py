@@ -340,7 +340,8 @@ def test_the_report_of_a_gate_that_failed_before_is_not_that_of_this_run(layout:
 def test_evaluation_gates_and_results_become_metrics(layout: Layout) -> None:
     score = {"benchmark": "mini-gsm8k", "model": "swirl", "with_tools": True, "n": 400, "accuracy": 0.5}
     write(layout.evaluation("swirl"), [score, {**score, "with_tools": False, "accuracy": 0.25}])
-    write(layout.results, {"scores": [score], "reward_model": {"accuracy": 0.875}})
+    seen = {"swirl": {"kept": 9, "visited": 6, "passes": 0.7}, "sft": {"kept": 9, "visited": 9, "passes": 2}}
+    write(layout.results, {"scores": [score], "reward_model": {"accuracy": 0.875}, "coverage": seen})
     publish(gate(rows=12), layout)
     write(layout.root / ".swirl/quality/report.failed.json", {"gate": "report", "success": False})  # of an earlier run
     (layout.root / "dvc.yaml").write_text(
@@ -367,6 +368,9 @@ def test_evaluation_gates_and_results_become_metrics(layout: Layout) -> None:
         "reward_model.accuracy": 0.875,
     }
     assert found["flow happy-owl"].info.status == "FINISHED"
+    note = found["flow happy-owl"].data.tags["mlflow.note.content"]
+    assert note.splitlines()[-2:] == ["", "RL visited 6 states, 67% of the kept 9; SFT read all twice."]
+    assert "| mini-gsm8k | 50.0 |" in note
 
 
 def test_a_server_that_is_down_costs_one_warning(

@@ -72,6 +72,8 @@ def ratios(result: Result) -> list[str]:
             f"update alone {plain['update_seconds'] / packed['update_seconds']:.1f} times, "
             f"{once['update_seconds'] / packed['update_seconds']:.1f} times where equal actions are read once"
         )
+        part = others["packed, KL by token"]["seconds"]
+        said.append(f"the whole gradient of KL takes {packed['seconds'] / part - 1:+.1%} of a step")
     return said
 
 

@@ -6,6 +6,7 @@ and optimiser.
 
 - packed: what `train.packed: true` does. It samples from the trunks' key-value caches, and reads equal actions in a
   state once.
+- packed, KL by token: the same with `train.swirl.kl_gradient: token`, which lacks a part of the gradient.
 - plain, equal once: what `train.packed: false` does. The same sampling, but each distinct action is read with its whole
   state.
 - plain: like the one before, but every sampled action is a sequence of its own, equal or not, as in TRL.
@@ -21,13 +22,14 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from swirl.bench import trl
 from swirl.bench.measure import Result, forget_peak, interleave, repeat, resident_mb
-from swirl.comb.combs import Comb, pack
+from swirl.comb.combs import Comb, pack, tokens_of
 from swirl.comb.sampling import Sampling
 from swirl.core.errors import DataError
 from swirl.core.types import SubTrajectory
@@ -56,10 +58,12 @@ def rl_step(root: Path, cores: int, rounds: int, repeats: int, model: str = "emb
     trl.check_installed()
     common = {"bench": "rl-step", "model": model, "kl": kl, "repeats": repeats, "source": "run"}
     ours = {**common, "threads": 1, "workers": cores}
+    packed = {**ours, "name": "packed", "packed": True, "token_budget": 8192, "attention": "sdpa"}
     plain = {**ours, "packed": False}
     theirs = {**common, "name": "trl", "threads": cores}
     sides = [
         {**ours, "name": "packed", "packed": True, "token_budget": 8192, "attention": "sdpa"},
+        {**packed, "name": "packed, KL by token", "by_token": True},
         {**plain, "name": "plain, equal once", "token_budget": 8192, "attention": "sdpa"},
         {**plain, "name": "plain", "token_budget": 2048, "attention": "sdpa", "each": True},
         {**theirs, "rows": 40, "attention": "sdpa"},
@@ -152,12 +156,13 @@ def _ours(model: Any, reference: Any, groups: list[list[SubTrajectory]], side: R
         token_budget=side["token_budget"],
         workers=side["workers"],
         seed=0,
+        kl_gradient="token" if side.get("by_token") else "sequence",
     )
     reference.requires_grad_(False)
     trainer = Trainer(Policy("bench", model, chat, 1 << 30), reference, _Scorer(), settings)
     parts: dict[str, list[float]] = {"sample": [], "update": []}
-    tokens: list[int] = []
-    teeth: list[int] = []
+    tokens: list[float] = []
+    teeth: list[float] = []
     sample, gradients = trainer._sample, trainer._gradients
 
     def timed_sample(*arguments: Any) -> Any:
@@ -166,16 +171,17 @@ def _ours(model: Any, reference: Any, groups: list[list[SubTrajectory]], side: R
         parts["sample"].append(time.perf_counter() - start)
         return result
 
-    def timed_gradients(combs: Sequence[Comb], weight: Tensor, count: Tensor, drawn: float) -> list[Tensor]:
-        first: Sequence[int] = range(len(count))
+    def timed_gradients(combs: Sequence[Comb], weight: Tensor, count: Tensor, drawn: float, before: Any) -> Any:
+        first: Sequence[Sequence[int]] = [range(len(comb.teeth)) for comb in combs]
         if side.get("each"):
             combs, weight, count, first = _each(combs, weight, count)
         start = time.perf_counter()
-        result = gradients(combs, weight, count, drawn)
+        result = gradients(combs, weight, count, drawn, before)
         parts["update"].append(time.perf_counter() - start)
-        tokens.append(sum(comb.packed_size if side["packed"] else comb.plain_size for comb in combs))
-        teeth.append(sum(len(tooth.ids) for comb in combs for tooth in comb.teeth))
-        return [values[list(first)] for values in result]
+        read, predicted = tokens_of(combs, side["packed"])
+        tokens.append(read)
+        teeth.append(predicted)
+        return [[values[list(rows)] for values in comb] for comb, rows in zip(result, first, strict=True)]
 
     timed: Any = trainer
     timed._sample, timed._gradients = timed_sample, timed_gradients
@@ -197,16 +203,20 @@ def _ours(model: Any, reference: Any, groups: list[list[SubTrajectory]], side: R
     }
 
 
-def _each(combs: Sequence[Comb], weight: Tensor, count: Tensor) -> tuple[list[Comb], Tensor, Tensor, Sequence[int]]:
-    """Expand to one tooth for every draw, equal or not; also returns the index of each distinct tooth's first copy."""
+def _each(
+    combs: Sequence[Comb], weight: Tensor, count: Tensor
+) -> tuple[list[Comb], Tensor, Tensor, list[Sequence[int]]]:
+    """Expand to one tooth for every draw, equal or not; also returns, by comb, the places of the first copies."""
     import torch
 
-    numbers = count.long().tolist()
-    drawn = iter(numbers)
-    expanded = [pack(comb.trunk, [(t.sees, t.ids) for t in comb.teeth for _ in range(next(drawn))]) for comb in combs]
-    times = torch.tensor(numbers)
-    firsts = (times.cumsum(0) - times).tolist()
-    return expanded, (weight / count).repeat_interleave(times), torch.ones(sum(numbers)), firsts
+    times = count.long()
+    numbers = [of_comb.tolist() for of_comb in times.split([len(comb.teeth) for comb in combs])]
+    expanded, firsts = [], list[Sequence[int]]()
+    for comb, copies in zip(combs, numbers, strict=True):
+        pairs = list(zip(comb.teeth, copies, strict=True))
+        expanded.append(pack(comb.trunk, [(tooth.sees, tooth.ids) for tooth, n in pairs for _ in range(n)]))
+        firsts.append([0, *accumulate(copies)][:-1])
+    return expanded, (weight / count).repeat_interleave(times), torch.ones(int(times.sum())), firsts
 
 
 def _model(root: Path, name: str, attention: str) -> Any:
@@ -238,7 +248,7 @@ def _groups(root: Path, source: str) -> list[list[SubTrajectory]]:
     """Five trajectories of the default run with five states each, or four made-up ones with `source` states each."""
     from swirl.core.layout import Layout
     from swirl.core.records import load
-    from swirl.rl.trainer import by_trajectory
+    from swirl.rl.batches import by_trajectory
 
     if source != "run":
         rng = random.Random(0)

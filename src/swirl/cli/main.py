@@ -118,12 +118,13 @@ def plan(
 ) -> None:
     """Show what a run would do, stage by stage, and the servers and keys it needs. Loads no model, asks no server."""
     from swirl.config import params, presets
-    from swirl.planning import estimates, keys
+    from swirl.planning import estimates, keys, signal
 
     root = project_layout().root
     resolved = params.validate(presets.tree(root, name), name) if name else params.load(root / "params.yaml")
     stages = estimates.plan(resolved, root)
-    print(estimates.text(stages, keys.lines(resolved, root, [one.stage for one in stages])))
+    names = [one.stage for one in stages]
+    print(estimates.text(stages, keys.lines(resolved, root, names), signal.lines(resolved, names)))
 
 
 @app.command()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from swirl.core.errors import ModelError, SwirlError
 from swirl.core.layout import Layout
+from swirl.models.gguf_files import is_gguf
 
 if TYPE_CHECKING:
     from swirl.config.params import Params
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 _SERVER = ("http:", "https:")
 _REGISTERED = "models:"
-_GGUF = ".gguf"
 
 
 def source(given: str | None, layout: Layout) -> Path | str:
@@ -76,7 +76,7 @@ def opener(
 
 
 def _is_gguf(model: Path) -> bool:
-    return model.suffix == _GGUF and model.is_file()
+    return is_gguf(model) and model.is_file()
 
 
 def _folder_of(file: Path) -> Path:

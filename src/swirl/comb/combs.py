@@ -9,6 +9,8 @@ from __future__ import annotations
 import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from swirl.comb.attention import additive, causal, softmax
@@ -65,6 +67,21 @@ def pack(trunk: Sequence[int], teeth: Sequence[tuple[int, Sequence[int]]]) -> Co
 def split_teeth(combs: Sequence[Comb]) -> list[Comb]:
     """Every tooth as a comb of its own, in the same order, so that a plain batch can be split between any two."""
     return [pack(comb.trunk, [(tooth.sees, tooth.ids)]) for comb in combs for tooth in comb.teeth]
+
+
+def split_states(combs: Sequence[Comb]) -> list[Comb]:
+    """Neighbouring teeth that see the same tokens as a comb of their own, in the same order."""
+    return [
+        pack(comb.trunk, [(sees, tooth.ids) for tooth in teeth])
+        for comb in combs
+        for sees, teeth in groupby(comb.teeth, attrgetter("sees"))
+    ]
+
+
+def tokens_of(combs: Sequence[Comb], packed: bool) -> tuple[float, float]:
+    """How many tokens a model reads for these combs, and how many it predicts."""
+    read = sum(comb.packed_size if packed else comb.plain_size for comb in combs)
+    return float(read), float(sum(len(tooth.ids) for comb in combs for tooth in comb.teeth))
 
 
 def group_by_budget(sizes: Sequence[int], token_budget: int, workers: int) -> list[list[int]]:

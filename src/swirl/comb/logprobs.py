@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from swirl.comb.attention import causal_lm, head, read
 from swirl.comb.combs import Comb, Reading, collate_packed, collate_plain, pack
+from swirl.comb.miniature import in_miniature
 from swirl.core.errors import ModelError
 
 if TYPE_CHECKING:
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
 LOGITS_AT_ONCE = 2**25
 """The most logits to hold in memory at the same time; with more, positions are projected in pieces."""
+ROUNDING, HALF_ROUNDING = (1e-3, 1e-3), (1.0, 0.25)
+"""What rounding may change in float32 and in half precision, in nats: at the worst token, and on average."""
 
 
 def action_logprobs(model: Any, combs: Sequence[Comb], packed: bool) -> list[Tensor]:
@@ -83,29 +86,38 @@ def unflatten(flat: Tensor, combs: Sequence[Comb]) -> list[Tensor]:
 
 
 def check_packing(model: Any, comb: Comb, packed: bool) -> None:
-    """Compare our log-probabilities of a real comb's first and last tooth with those of the model's own forward pass.
+    """Compare our log-probabilities on a real comb with those of the model's own forward pass, one tooth at a time.
 
-    Raises `ModelError` when they differ by more than rounding explains: a thousandth of a nat, or, in half precision,
-    one nat at the worst token or a quarter of a nat on average.
+    First in the model's float32 miniature (`swirl.comb.miniature`), to a thousandth of a nat whatever the model's
+    dtype: a wrong mask, window, position, place of reading or projection shows there. Then in the whole model on the
+    comb's first and last tooth: all layers, the real windows and lengths, to what its dtype allows. Raises `ModelError`
+    where they differ by more.
     """
+    _compare(*in_miniature(model, comb), packed, *ROUNDING)
+    short = pack(comb.trunk, [(tooth.sees, tooth.ids) for tooth in (comb.teeth[0], comb.teeth[-1])])
+    _compare(model, short, packed, *(HALF_ROUNDING if model.dtype.itemsize < 4 else ROUNDING))
+
+
+def _compare(model: Any, comb: Comb, packed: bool, most: float, most_on_average: float) -> None:
+    """Raise `ModelError` where our log-probabilities differ by more nats than these from the model's own."""
     import torch
 
-    short = pack(comb.trunk, [(tooth.sees, tooth.ids) for tooth in (comb.teeth[0], comb.teeth[-1])])
     with torch.no_grad():
         own = []
-        for tooth in short.teeth:
-            ids = torch.tensor([[*short.trunk[: tooth.sees], *tooth.ids]], device=model.device)
-            logits = model(input_ids=ids).logits[0, tooth.sees - 1 : -1].float()
+        for tooth in comb.teeth:
+            ids = torch.tensor([[*comb.trunk[: tooth.sees], *tooth.ids]], device=model.device)
+            logits = model(input_ids=ids, use_cache=False).logits[0, tooth.sees - 1 : -1].float()
             own.append(torch.log_softmax(logits, -1).gather(-1, ids[0, tooth.sees :, None])[:, 0])
         for way in (False, True) if packed else (False,):
-            rows = action_logprobs(model, [short], way)[0]
+            rows = action_logprobs(model, [comb], way)[0]
             gaps = torch.cat([(row[: len(each)] - each).abs() for row, each in zip(rows, own, strict=True)])
             worst, mean = float(gaps.max()), float(gaps.mean())
-            if not (worst <= 1.0 and mean <= 0.25 if model.dtype.itemsize < 4 else worst <= 1e-3):
+            if not (worst <= most and mean <= most_on_average):  # true of what is not a number, too
                 mend = "set train.packed: false" if way else "this model cannot be trained here; use another one"
                 raise ModelError(
                     f"{'packed' if way else 'our'} log-probabilities of {type(model).__name__} differ from its own by "
-                    f"up to {worst:.2g} nats, {mean:.2g} on average, which is more than rounding; {mend}"
+                    f"up to {worst:.2g} nats, {mean:.2g} on average, in {str(model.dtype).removeprefix('torch.')}, "
+                    f"which is more than rounding; {mend}"
                 )
 
 

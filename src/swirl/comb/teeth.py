@@ -23,13 +23,13 @@ class UnsampledComb:
     trunk: tuple[int, ...]
     teeth: tuple[tuple[int, int], ...]
     complete: Callable[[Sequence[int]], bool] = lambda ids: False
-    """Whether a tooth is whole with the last of its tokens, asked after each: it then goes on by an end at most."""
+    """Whether a tooth is whole with the last of its tokens, asked after each; it ends there."""
 
 
 def sample_teeth(
     model: Any, combs: Sequence[UnsampledComb], sampling: Sampling, end_ids: Collection[int]
 ) -> list[list[Sampled]]:
-    """Draw one action for each tooth of each comb, all in one batch; each has its end unless it is cut or `complete`.
+    """Draw one action for each tooth of each comb, all in one batch, up to an end token, `complete`, or the longest.
 
     A trunk's keys and values are stored once, however many teeth it has. Teeth that have ended leave the batch once
     they are an eighth of it.
@@ -82,23 +82,19 @@ class _Drawn:
 
     def __init__(self, combs: Sequence[UnsampledComb], end_ids: Collection[int]) -> None:
         self._complete = [comb.complete for comb in combs for _ in comb.teeth]
-        self._end_ids, self._whole = frozenset(end_ids), set[int]()
+        self._end_ids = frozenset(end_ids)
         self.tokens: list[list[int]] = [[] for _ in self._complete]
         self.logprobs: list[list[float]] = [[] for _ in self._complete]
         self.ended: set[int] = set()
 
     def add(self, row: int, token: int, logprob: float) -> None:
-        """Take the next token of a tooth, unless that has ended or, being whole, would go on."""
-        end = token in self._end_ids
-        if row in self.ended or (row in self._whole and not end):
-            self.ended.add(row)
+        """Take the next token of a tooth, unless that has ended."""
+        if row in self.ended:
             return
         self.tokens[row].append(token)
         self.logprobs[row].append(logprob)
-        if end:
+        if token in self._end_ids or self._complete[row](self.tokens[row]):
             self.ended.add(row)
-        elif self._complete[row](self.tokens[row]):
-            self._whole.add(row)
 
 
 class _TeethPlan:

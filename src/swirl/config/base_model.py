@@ -50,9 +50,9 @@ class DesignedFlaws(Section):
 class Pretrained(Section):
     """A model that was trained elsewhere: models/X holds a pointer to it, never a copy."""
 
-    source: Literal["pretrained"] = Field(description="a model of the Hugging Face hub, or a folder")
-    model: str = Field(description="hub id, as Qwen/Qwen3-0.6B, or a folder")
-    revision: str = Field(description="commit of the hub repository; '' for a folder")
+    source: Literal["pretrained"] = Field(description="a model of the Hugging Face hub, or a folder, or a GGUF file")
+    model: str = Field(description="hub id, as Qwen/Qwen3-0.6B, or a folder, or a .gguf file")
+    revision: str = Field(description="commit of the hub repository; '' for a folder or file")
     trust_remote_code: bool = Field(description="run code that comes with the model: only if you have read it")
 
 

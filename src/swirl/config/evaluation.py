@@ -3,12 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
+from swirl.config.messages import NO_SUCH_CHOICE
+from swirl.config.reward_model import EndpointReward, PretrainedReward
 from swirl.config.section import Count, Section
 from swirl.config.served import Served
+
+SAME = "same"
+"""`evaluate.judge` for the reward model itself."""
+
+
+def _which(judge: Any) -> str | None:
+    source = judge.get("source") if isinstance(judge, Mapping) else getattr(judge, "source", None)
+    return SAME if judge == SAME else source if source in ("pretrained", "endpoint") else None
+
+
+LabelJudge = Annotated[
+    Annotated[Literal["same"], Tag(SAME)]
+    | Annotated[PretrainedReward, Tag("pretrained")]
+    | Annotated[EndpointReward, Tag("endpoint")],
+    Discriminator(
+        _which,
+        custom_error_type=NO_SUCH_CHOICE,
+        custom_error_message="expected same, which is the reward model itself, or a second judge: a section as that of "
+        "reward_model with source pretrained or endpoint",
+    ),
+]
 
 
 class Evaluate(Section):
@@ -22,6 +45,9 @@ class Evaluate(Section):
     )
     servers: Mapping[Literal["ceiling", "base", "sft", "swirl"], Served] = Field(
         description="servers that have a model, by its name; a model without one runs here"
+    )
+    judge: LabelJudge = Field(
+        description="whose verdicts are the process labels: same, the reward model itself, or a second judge's section"
     )
 
     @model_validator(mode="after")

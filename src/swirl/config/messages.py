@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, get_args
+from typing import Annotated, Any, get_args, get_origin
 
 from swirl.config.section import Section
+
+NO_SUCH_CHOICE = "no_such_choice"
+"""Type of an error whose message names the choices; the value is not shown: it may hold a key."""
 
 
 def explain(item: Mapping[str, Any], root: type[Section]) -> str:
@@ -17,9 +20,13 @@ def explain(item: Mapping[str, Any], root: type[Section]) -> str:
     where = ".".join(shown) or "params"
     kind, context = item["type"], item.get("ctx", {})
     if kind == "extra_forbidden":
+        if why := section.refused.get(shown[-1]):
+            return f"{where} = {item['input']!r}: {why}"
         return f"{where}: no such key; the keys here are {', '.join(section.model_fields)}"
     if kind == "missing":
         return f"{where}: missing"
+    if kind == NO_SUCH_CHOICE:
+        return f"{where}: {item['msg']}"
     if kind == "value_error":
         return f"{where}: {context['error']}"
     if kind == "union_tag_not_found":
@@ -53,6 +60,6 @@ def _place(location: tuple[Any, ...], root: type[Section]) -> tuple[list[str], A
 
 def chosen_by_source(annotation: Any) -> dict[str, Any]:
     """Value of `source` -> section class, for a union that `source` discriminates; empty for any other annotation."""
-    members = get_args(annotation)
-    several = len(members) > 1 and all(isinstance(member, type) and issubclass(member, Section) for member in members)
-    return {get_args(kind.model_fields["source"].annotation)[0]: kind for kind in members} if several else {}
+    members = [get_args(one)[0] if get_origin(one) is Annotated else one for one in get_args(annotation)]
+    kinds = [one for one in members if isinstance(one, type) and issubclass(one, Section)]
+    return {get_args(kind.model_fields["source"].annotation)[0]: kind for kind in kinds} if len(kinds) > 1 else {}

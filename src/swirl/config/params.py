@@ -12,7 +12,7 @@ from swirl.config.base_model import AnnotatedBase, BaseModelSection, EmbeddedBas
 from swirl.config.data import Benchmark, CheckQuestions, Download, Index
 from swirl.config.evaluation import Evaluate, Report, Tracking
 from swirl.config.messages import explain
-from swirl.config.reward_model import EndpointReward, RewardModelSection
+from swirl.config.reward_model import EndpointReward, RewardModelSection, is_reward_model
 from swirl.config.section import Section
 from swirl.config.served import Clients
 from swirl.config.shared import Actions, Prompts, Rollout, Runtime, Task, Tools
@@ -81,6 +81,8 @@ class Params(Section):
                 f"reward_model.source is {taught}, but base_model.source is {base.source}: a judge that is taught here "
                 "is taught from such a base; set reward_model.source to pretrained or endpoint"
             )
+        if is_reward_model(self.evaluate.judge, self.reward_model):
+            raise ValueError("evaluate.judge describes the reward model itself; say so: evaluate.judge: same")
         if 0 < self.runtime.context <= self.rollout.max_action_tokens:
             raise ValueError("runtime.context must be above rollout.max_action_tokens, or 0")
         if self.train.lora and self.runtime.workers > 1:
@@ -91,6 +93,11 @@ class Params(Section):
 def task_of(name: str, benchmark: Benchmark) -> str:
     """The task of a benchmark's questions: its `task`, else calculate for (mini-)gsm8k and search for others."""
     return benchmark.task or ("calculate" if name in ("gsm8k", "mini-gsm8k") else "search")
+
+
+def label_judge_section(params: Params) -> RewardModelSection:
+    """The section of the judge whose verdicts `evaluate` reports as process labels."""
+    return params.reward_model if params.evaluate.judge == "same" else params.evaluate.judge
 
 
 def load(path: Path) -> Params:

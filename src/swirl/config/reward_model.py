@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -85,3 +86,19 @@ def _check_votes_can_differ(votes: int, temperature: float) -> None:
 RewardModelSection = Annotated[
     EmbeddedReward | AnnotatedReward | PretrainedReward | EndpointReward, Field(discriminator="source")
 ]
+
+
+def is_reward_model(judge: object, reward: RewardModelSection) -> bool:
+    """Whether a judge's section names the same weights as the reward model's, however they are asked."""
+    if isinstance(judge, EndpointReward):
+        return isinstance(reward, EndpointReward) and _address(judge.server) == _address(reward.server)
+    if not isinstance(judge, PretrainedReward):
+        return False
+    if Path(judge.model) == Path("models/reward"):
+        return True
+    named = (judge.model, judge.revision)
+    return isinstance(reward, PretrainedReward) and named == (reward.model, reward.revision)
+
+
+def _address(server: Served) -> tuple[str, str]:
+    return server.url.rstrip("/"), server.model

@@ -61,7 +61,10 @@ class Actions(Section):
 
 
 class Rollout(Section):
-    """The agent loop, the same for synthesis, training and evaluation."""
+    """The agent loop of synthesis, of evaluation and of the looks while training.
+
+    Actions of step-wise RL are as long, but drawn from the whole softmax at `train.swirl.temperature`.
+    """
 
     max_action_tokens: Annotated[int, Field(ge=4)] = Field(description="longest action in tokens")
     top_p: Annotated[float, Field(gt=0, le=1)] = Field(description="least likelihood that sampling keeps; 1: all")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, model_validator
 
 from swirl.config.section import Count, Positive, Section, Share
 
@@ -19,23 +19,57 @@ class Guard(Section):
     max_unjudged: Share = Field(description="share of sampled actions without a verdict since the last look")
 
 
+_WHOLE = (
+    "step-wise RL draws from the whole softmax, the distribution that its gradient, KL and entropy are of; leave it "
+    "out (rollout.top_p and rollout.top_k are for synthesis and evaluation)"
+)
+
+
+def _warm(temperature: float) -> float:
+    if temperature <= 0:
+        raise ValueError(
+            f"{temperature:g} is not above 0: step-wise RL draws from the softmax at this temperature, and greedy "
+            "actions of a state would all be the same"
+        )
+    return temperature
+
+
 class Swirl(Section):
     """Step-wise RL."""
 
-    updates: Count = Field(description="optimiser updates")
+    refused: ClassVar = {"top_p": _WHOLE, "top_k": _WHOLE}
+
+    updates: Count | None = Field(description="optimiser updates; null: as many as `passes` takes")
+    passes: Positive | None = Field(description="visits of a kept state, on average; null: what `updates` come to")
     states: Count = Field(description="states an update, whole trajectories at a time")
     samples: Annotated[int, Field(ge=2)] = Field(description="actions sampled a state (G)")
-    temperature: Positive = Field(description="sampling temperature")
+    temperature: Annotated[float, AfterValidator(_warm)] = Field(description="of the softmax that actions come from")
     lr: Positive = Field(description="peak learning rate of Adam")
     warmup: Annotated[int, Field(ge=0)] = Field(description="updates of linear warm-up; 0: none")
     estimator: Literal["reinforce", "rloo", "grpo"] = Field(description="advantage estimator")
     kl_coefficient: Annotated[float, Field(ge=0)] = Field(description="weight of KL(policy || reference); 0: none")
+    kl_gradient: Literal["sequence", "token"] = Field(
+        description="of whole actions' KL (sequence), or of each token's as if the earlier ones were given (token)"
+    )
+    iterations: Count = Field(description="optimiser steps on each update's actions")
     clip: Positive = Field(description="largest gradient norm")
     cut_actions: Literal["ignore", "penalise"] = Field(
         description="sampled actions cut off at their longest length: out of the gradient, or reward 0; never judged"
     )
+    kept_states: Annotated[int, Field(ge=0)] = Field(description="states an update whose draws go to data/draws")
     check_every: Count = Field(description="updates between looks at the development questions, and checkpoints")
     guard: Guard
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if (self.updates is None) == (self.passes is None):
+            both = "both are null" if self.updates is None else f"updates is {self.updates} and passes {self.passes}"
+            raise ValueError(
+                f"{both}, but one of them is the length of training and the other is null: write updates: 60 and "
+                "passes: null, or updates: null and passes: 1.0; what overrides one sets the other to null, too, as "
+                "train.swirl.updates=60 with train.swirl.passes=null"
+            )
+        return self
 
 
 class Sft(Section):

@@ -10,9 +10,11 @@ _STAGES = {
     "questions": "download",
     "corpus": "download",
     "index": "index",
+    "heldout": "reward_model",
     "trajectories": "synthesize",
     "verdicts": "judge",
     "steps": "filter",
+    "draws": "train",
     "predictions": "evaluate",
 }
 """Folder of data/ -> the stage that writes it."""
@@ -77,6 +79,16 @@ class Layout:
         return self.root / ("models/base/ceiling" if name == "ceiling" else f"models/{name}")
 
     @property
+    def hub_lock(self) -> Path:
+        """The commits of the hub's models that params.yaml names without a revision (JSON)."""
+        return self.root / "models/hub.lock.json"
+
+    @property
+    def heldout(self) -> Path:
+        """The steps that the reward model's errors are counted on; none for one that was not taught here."""
+        return self.root / "data/heldout/steps.parquet"
+
+    @property
     def trajectories(self) -> Path:
         """The synthesised trajectories (`Trajectory`)."""
         return self.root / "data/trajectories/trajectories.parquet"
@@ -95,6 +107,10 @@ class Layout:
     def steps(self) -> Path:
         """The sub-trajectories that the filter kept (`SubTrajectory`)."""
         return self.root / "data/steps/steps.parquet"
+
+    def draws(self, item: str) -> Path:
+        """A sample of the states of every update with the actions drawn there (`Draw`); empty for `sft`."""
+        return self.root / f"data/draws/{item}.parquet"
 
     def predictions(self, model: str) -> Path:
         """One row per evaluated trajectory, with and without tools (`Prediction`)."""

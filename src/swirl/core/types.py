@@ -2,7 +2,8 @@
 
 Reading order: a `Question` is asked over a corpus of `Passage`s; a model answers it with a `Trajectory` of
 `Step`s, each an `Action` and its `Observation`s; a judge gives `Verdict`s; a filter keeps
-`SubTrajectory` rows (one state and its stored action); evaluation writes `Prediction`s and `Score`s.
+`SubTrajectory` rows (one state and its stored action); step-wise RL makes `Draw`s there; evaluation writes
+`Prediction`s and `Score`s.
 """
 
 from __future__ import annotations
@@ -43,6 +44,13 @@ class Stop(StrEnum):
     """Another action, at its longest, would not fit into the model's context."""
     TOOL_FAILED = "tool_failed"
     """The environment itself failed (a bad call by the model is no such failure: its error is the observation)."""
+
+
+class JudgeRole(StrEnum):
+    """What the judge of an evaluation was before, in the words of the report."""
+
+    REWARD = "the same that was the reward"
+    SECOND = "a second judge, not the reward"
 
 
 class Strategy(StrEnum):
@@ -238,6 +246,21 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
+class HeldOutStep:
+    """A step that the reward model was not taught: what the oracle and what the reward model make of it.
+
+    Golden labels: read only to report how often the reward model errs.
+    """
+
+    kind: str
+    """How the step's question is worked out, as `Derivation.kind`."""
+    good: bool
+    """The oracle's label."""
+    score: float
+    """The reward model's P(GOOD), in [0, 1]."""
+
+
+@dataclass(frozen=True, slots=True)
 class SubTrajectory:
     """One state and the action stored for it: the unit that step-wise RL and SFT train on."""
 
@@ -249,6 +272,28 @@ class SubTrajectory:
     action_ids: tuple[int, ...]
     score: float | None
     """The judge's stored score of this action; None when it gave no verdict."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """One action that step-wise RL drew in a state of an update; the state is the `SubTrajectory` of the same step."""
+
+    update: int
+    """From 1, as in the metrics."""
+    trajectory_id: str
+    question_id: str
+    benchmark: str
+    step: int
+    sample: int
+    """From 0 to G - 1."""
+    action_ids: tuple[int, ...]
+    text: str
+    reward: float | None
+    """None when the reward model gave no verdict."""
+    cut: bool
+    advantage: float
+    logprob: float
+    """Natural-log probability of the action under the policy that drew it, at temperature 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,7 +311,7 @@ class Prediction:
     precision: float
     recall: float
     process_label_judge: float | None
-    """Share of GOOD among the reward model's verdicts on the steps; None when there is no verdict."""
+    """Share of GOOD among the verdicts of `evaluate.judge` on the steps; None when there is no verdict."""
     process_label_oracle: float | None
     steps: int
     malformed: int
@@ -297,6 +342,9 @@ class Score:
     steps: float
     malformed: float
     """Mean number of malformed actions per trajectory."""
+    judge: str
+    """Name of the judge of `process_label_judge`."""
+    judge_role: JudgeRole
 
 
 _ids = pa.list_(pa.int32())
@@ -359,6 +407,7 @@ SCHEMAS: dict[type, pa.Schema] = {
             ("judge", pa.string()),
         ]
     ),
+    HeldOutStep: pa.schema([("kind", pa.string()), ("good", pa.bool_()), ("score", pa.float64())]),
     SubTrajectory: pa.schema(
         [
             ("trajectory_id", pa.string()),
@@ -368,6 +417,22 @@ SCHEMAS: dict[type, pa.Schema] = {
             ("state_ids", _ids),
             ("action_ids", _ids),
             ("score", pa.float32()),
+        ]
+    ),
+    Draw: pa.schema(
+        [
+            ("update", pa.int32()),
+            ("trajectory_id", pa.string()),
+            ("question_id", pa.string()),
+            ("benchmark", pa.string()),
+            ("step", pa.int32()),
+            ("sample", pa.int32()),
+            ("action_ids", _ids),
+            ("text", pa.string()),
+            ("reward", pa.float64()),
+            ("cut", pa.bool_()),
+            ("advantage", pa.float64()),
+            ("logprob", pa.float64()),
         ]
     ),
     Prediction: pa.schema(

@@ -9,7 +9,17 @@ from types import MappingProxyType
 
 from swirl.benchmarks.oracle import label_trajectory
 from swirl.core.grading import exact_match, f1, grade
-from swirl.core.types import ActionKind, Derivation, Prediction, Question, Score, Stop, Trajectory, Verdict
+from swirl.core.types import (
+    ActionKind,
+    Derivation,
+    JudgeRole,
+    Prediction,
+    Question,
+    Score,
+    Stop,
+    Trajectory,
+    Verdict,
+)
 from swirl.evaluation.statistics import by_question, wilson
 
 
@@ -73,8 +83,10 @@ def mean(values: Sequence[float]) -> float | None:
     return sum(values) / len(values) if values else None
 
 
-def score(predictions: Sequence[Prediction]) -> Score:
+def score(predictions: Sequence[Prediction], judge: str, judge_role: JudgeRole) -> Score:
     """One cell of the tables: one model on one benchmark, without the paired test (the report adds it).
+
+    `judge` names who gave the predictions' `process_label_judge`.
 
     `n`, the accuracy (the mean over questions of the share of their samples that are right) and its interval are over
     questions; the other measures are means over trajectories, and the process labels macro-averaged: within each
@@ -107,4 +119,6 @@ def score(predictions: Sequence[Prediction]) -> Score:
         process_label_oracle=average_known("process_label_oracle"),
         steps=average("steps"),
         malformed=average("malformed"),
+        judge=judge,
+        judge_role=judge_role,
     )

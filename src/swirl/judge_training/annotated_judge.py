@@ -13,11 +13,11 @@ from swirl.config.params import Params
 from swirl.config.reward_model import AnnotatedReward
 from swirl.core.errors import DataError
 from swirl.core.layout import Layout
-from swirl.core.records import save_json, save_series
+from swirl.core.records import save_series
 from swirl.core.seeds import derive, generator
 from swirl.core.types import Question
 from swirl.judge_training.judge_checkpoints import open_checkpoints
-from swirl.judge_training.teaching import Labelled, error_rates, label_trajectory, label_written, teach
+from swirl.judge_training.teaching import Labelled, label_trajectory, label_written, teach, write_heldout
 from swirl.judging.reward import RewardModel
 from swirl.models.loading import load_model, load_tokenizer, save
 from swirl.pretraining.annotated_base import solved
@@ -32,7 +32,7 @@ from swirl.wiring.questions import derivations_of, questions_of
 
 
 def make(params: Params, layout: Layout) -> None:
-    """Train on sampled and written steps; measure error rates on the base's steps for held-out questions."""
+    """Train on sampled and written steps; score the base's steps for held-out questions."""
     settings, run = params.reward_model, params.runtime
     assert isinstance(settings, AnnotatedReward)
     known = derivations_of(layout)
@@ -57,7 +57,7 @@ def make(params: Params, layout: Layout) -> None:
     series = teach(judge, labelled, schedule, settings.batch_size, settings.mixed_precision, rng, checkpoints)
     save(model, load_tokenizer(layout.model("base")), layout.model("reward"))
     save_series(series, layout.series("reward_model"))
-    save_json(error_rates(judge, tested), layout.metrics("reward_model"))
+    write_heldout(judge, tested, layout)
     checkpoints.finish()
 
 

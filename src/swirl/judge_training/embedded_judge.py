@@ -13,11 +13,11 @@ from swirl.config.base_model import EmbeddedBase
 from swirl.config.params import Params
 from swirl.config.reward_model import EmbeddedReward
 from swirl.core.layout import Layout
-from swirl.core.records import save_json, save_series
+from swirl.core.records import save_series
 from swirl.core.seeds import derive, generator
 from swirl.core.types import Question
 from swirl.judge_training.judge_checkpoints import open_checkpoints
-from swirl.judge_training.teaching import Labelled, error_rates, label_trajectory, label_written, teach
+from swirl.judge_training.teaching import Labelled, label_trajectory, label_written, teach, write_heldout
 from swirl.judging.reward import RewardModel
 from swirl.models.loading import load_model, load_tokenizer, save
 from swirl.pretraining.embedded_base import demonstrator
@@ -36,7 +36,7 @@ _BATCHES = "reward model batches"
 
 
 def make(params: Params, layout: Layout) -> None:
-    """Train on sampled and written steps; measure error rates on further steps sampled from the base."""
+    """Train on sampled and written steps; score further steps sampled from the base."""
     settings, base_settings = params.reward_model, params.base_model
     assert isinstance(settings, EmbeddedReward) and isinstance(base_settings, EmbeddedBase)
     base = load_local_policy(params, layout.model("base"), "base")
@@ -50,7 +50,7 @@ def make(params: Params, layout: Layout) -> None:
     series = teach(judge, labelled, schedule, settings.batch_size, base_settings.mixed_precision, rng, checkpoints)
     save(model, load_tokenizer(layout.model("base")), layout.model("reward"))
     save_series(series, layout.series("reward_model"))
-    save_json(error_rates(judge, heldout), layout.metrics("reward_model"))
+    write_heldout(judge, heldout, layout)
     checkpoints.finish()
 
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 from swirl.config.params import Params
 from swirl.config.reward_model import EndpointReward, PretrainedReward
 from swirl.core.layout import Layout
-from swirl.core.records import save_json
+from swirl.core.records import save, save_json
+from swirl.core.types import HeldOutStep
 from swirl.pretraining.pointed_base import point, write_empty_reports
 
 
 def pretrained(params: Params, layout: Layout) -> None:
-    """Make models/reward a pointer to a model on the hub or in a folder."""
+    """Make models/reward a pointer to a model on the hub, in a folder or in a GGUF file."""
     settings = params.reward_model
     assert isinstance(settings, PretrainedReward)
     point("reward", settings, layout)
-    write_empty_reports("reward_model", layout)
+    _finish(layout)
 
 
 def endpoint(params: Params, layout: Layout) -> None:
@@ -22,4 +23,9 @@ def endpoint(params: Params, layout: Layout) -> None:
     settings = params.reward_model
     assert isinstance(settings, EndpointReward)
     save_json(settings.model_dump(), layout.model("reward") / "judge.json")
+    _finish(layout)
+
+
+def _finish(layout: Layout) -> None:
+    save([], HeldOutStep, layout.heldout)
     write_empty_reports("reward_model", layout)

@@ -1,4 +1,4 @@
-"""Teaching a judge: from conversations whose actions are labelled GOOD or BAD to a reward model and its error rates."""
+"""Teaching a judge: from conversations whose actions are labelled GOOD or BAD to a reward model and its scores."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from swirl.benchmarks import oracle
 from swirl.comb.combs import Comb, pack
 from swirl.comb.logprobs import final_logits
 from swirl.core.checkpoints import Checkpoints
-from swirl.core.types import ActionKind, Derivation, Trajectory
+from swirl.core.layout import Layout
+from swirl.core.records import save, save_json
+from swirl.core.types import Derivation, HeldOutStep, Trajectory
 from swirl.judging.reward import RewardModel
 from swirl.models.chat import Chat
 from swirl.pipeline.progress import Progress
@@ -107,29 +109,18 @@ def verdict_loss(judge: RewardModel, batch: Sequence[Labelled]) -> tuple[Tensor,
     return torch.nn.functional.cross_entropy(logits, targets.to(logits.device), reduction="sum"), float(len(targets))
 
 
-def error_rates(judge: RewardModel, heldout: Sequence[Labelled]) -> dict[str, float]:
-    """Accuracy, true- and false-positive rates against the oracle on steps sampled from the base, by kind of task."""
+def write_heldout(judge: RewardModel, heldout: Sequence[Labelled], layout: Layout) -> None:
+    """Write what judge and oracle make of held-out steps, from which stage `judge` counts the errors.
+
+    The metrics are those that need no threshold: how many steps, and the Brier score, the mean squared distance
+    between P(GOOD) and the oracle's label (0: always sure and right; 0.25: always one half).
+    """
     scores = judge.read([_comb(judge, item) for item in heldout])
-    rows = [
-        (item.kind, label, score >= 0.5)
+    steps = [
+        HeldOutStep(item.kind, label, score)
         for item, of_item in zip(heldout, scores, strict=True)
         for label, score in zip(item.good, of_item, strict=True)
     ]
-    metrics: dict[str, float] = {}
-    for kind in ("", ActionKind.SEARCH, ActionKind.CALCULATE):
-        chosen_rows = [(label, verdict) for of_kind, label, verdict in rows if kind in ("", of_kind)]
-        name = f"heldout.{kind}." if kind else "heldout."
-        metrics |= {f"{name}{key}": value for key, value in _rates(chosen_rows).items()}
-    return metrics
-
-
-def _rates(rows: Sequence[tuple[bool, bool]]) -> dict[str, float]:
-    """Count, accuracy, true- and false-positive rate of (label, verdict) pairs; a rate over no pairs is 0."""
-    good = [verdict for label, verdict in rows if label]
-    bad = [verdict for label, verdict in rows if not label]
-    return {
-        "n": len(rows),
-        "accuracy": sum(label == verdict for label, verdict in rows) / max(1, len(rows)),
-        "tpr": sum(good) / max(1, len(good)),
-        "fpr": sum(bad) / max(1, len(bad)),
-    }
+    brier = sum((step.score - step.good) ** 2 for step in steps) / max(1, len(steps))
+    save(steps, HeldOutStep, layout.heldout)
+    save_json({"heldout.n": len(steps), "heldout.brier": brier}, layout.metrics("reward_model"))

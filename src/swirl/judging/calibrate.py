@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -72,6 +73,8 @@ class ErrorRates:
     """Share judged GOOD (or YES) among the rows labelled BAD (or NO)."""
     fnr: Rate
     """Share judged BAD (or NO) among the rows labelled GOOD (or YES)."""
+    threshold: float | None = None
+    """Least P(GOOD) of a verdict GOOD; None for a judge that writes its verdict."""
 
 
 def calibrate(judge: RationaleJudge, rows: Sequence[Labelled]) -> ErrorRates:
@@ -99,9 +102,8 @@ def calibrate_tokens(
     combs = [_comb(judge, row, opening) for row in rows]
     fits = [comb.packed_size <= context for comb in combs]
     scores = iter(judge.read([comb for comb, it_fits in zip(combs, fits, strict=True) if it_fits]))
-    return error_rates(
-        [row.good for row in rows], [next(scores)[0] >= judge.threshold if fit else None for fit in fits]
-    )
+    verdicts = [next(scores)[0] >= judge.threshold if fit else None for fit in fits]
+    return dataclasses.replace(error_rates([row.good for row in rows], verdicts), threshold=judge.threshold)
 
 
 def _comb(judge: RewardModel, row: Labelled, opening: Callable[[LabelledStep], str]) -> Comb:
@@ -150,7 +152,8 @@ def error_rates(labels: Sequence[bool], verdicts: Sequence[bool | None]) -> Erro
 
 def as_text(rates: ErrorRates) -> str:
     """The error rates as text: the number of rows, then one line per rate with its 95% interval."""
-    lines = [f"{rates.n} rows, {rates.nulls} without a verdict"]
+    at = "" if rates.threshold is None else f"; GOOD from P(GOOD) = {rates.threshold:g} on (judge.threshold)"
+    lines = [f"{rates.n} rows, {rates.nulls} without a verdict{at}"]
     for name, rate in (("accuracy", rates.accuracy), ("false positives", rates.fpr), ("false negatives", rates.fnr)):
         shown = "none" if rate.value is None else f"{rate.value:.1%}, 95% from {rate.low:.1%} to {rate.high:.1%}"
         lines.append(f"{name}: {shown} (of {rate.of})")

@@ -16,13 +16,22 @@ from typing import Any
 
 from swirl.benchmarks.hub import HUB
 from swirl.config.base_model import EmbeddedBase, EndpointBase, Pretrained
-from swirl.config.params import Params, task_of
-from swirl.config.reward_model import EndpointReward
+from swirl.config.params import Params, label_judge_section, task_of
+from swirl.config.reward_model import EndpointReward, RewardModelSection
 from swirl.config.served import Served, client_settings
 from swirl.core.checkpoints import KEPT
 from swirl.core.splits import counts, files_of
 from swirl.planning.sizes import UNKNOWN, Size, size_of
-from swirl.planning.workload import CHARACTERS_A_TOKEN, PROMPT_TOKENS, Rollouts, questions, rollouts, step_tokens
+from swirl.planning.workload import (
+    CHARACTERS_A_TOKEN,
+    PROMPT_TOKENS,
+    Rollouts,
+    expected_states,
+    questions,
+    rl_updates,
+    rollouts,
+    step_tokens,
+)
 
 BYTES_A_TOKEN = 16
 """On disk, of a token of a trajectory: its id, log-probability and text."""
@@ -63,12 +72,12 @@ def plan(params: Params, root: Path) -> list[Planned]:
     judge = size_of(params.reward_model, params, root)
     data, models = _data(params, root), _models(params, root, base, judge)
     synthesis, training = _synthesis(params, root, base, judge), _training(params, root, base, judge)
-    evaluation = _evaluation(params, root, base, judge)
+    evaluation = _evaluation(params, root, base)
     return [*data, *models, *synthesis, *training, *evaluation, Planned("report", "tables, page, pictures")]
 
 
-def text(stages: Sequence[Planned], needs: Sequence[str] = ()) -> str:
-    """The plan as a table, a note on its numbers, and the lines `needs` (from `swirl.planning.keys.lines`)."""
+def text(stages: Sequence[Planned], needs: Sequence[str] = (), signal: Sequence[str] = ()) -> str:
+    """The plan as a table, a note on its numbers, and the lines of `planning.keys` (`needs`) and `planning.signal`."""
     rows: list[tuple[str, ...]] = [("stage", "actions", "tokens", "verdicts", "disk", "memory", "what it does")]
     for one in stages:
         counts = (_count(value) for value in (one.calls, one.tokens, one.verdicts))
@@ -80,12 +89,13 @@ def text(stages: Sequence[Planned], needs: Sequence[str] = ()) -> str:
     ]
     note = (
         "Counts are upper bounds: every trajectory takes all its steps and every action all its tokens; tokens are the "
-        "policy's. Disk and memory are about. Disk: the checkpoints that are there at once count; copies "
+        "policy's. Kept states: as many as in the embedded default's run, in proportion; so are RL's updates where its "
+        "length is in passes. Disk and memory are about. Disk: the checkpoints that are there at once count; copies "
         "in DVC's cache and in MLflow come on top. Memory: weights, gradients and optimiser of one process; "
         "activations and key-value caches come on top. ?: not known without the data or the network. Blank: none."
     )
     needed = ["", "Needs:", *(f"  {line}" for line in needs)] if needs else []
-    return "\n".join([*lines, "", note, *needed])
+    return "\n".join([*lines, "", note, *([""] if signal else []), *signal, *needed])
 
 
 def _count(value: float | None) -> str:
@@ -162,13 +172,13 @@ def _synthesis(params: Params, root: Path, base: Size, judge: Size) -> Iterator[
         memory=_here(params, base, where),
     )
     yield Planned("check_trajectories", "gate")
-    verdicts = made.calls * _asks(params) + made.trajectories * _grades(params)
+    verdicts = made.calls * _asks(params.reward_model, params) + made.trajectories * _grades(params)
     yield Planned(
         "judge",
         f"a verdict for every step, {_judged(params, made)}",
         verdicts=verdicts,
-        disk=verdicts * BYTES_A_VERDICT + _rationales(params, verdicts, 1),
-        memory=None if isinstance(params.reward_model, EndpointReward) else _judge_here(params, judge),
+        disk=verdicts * BYTES_A_VERDICT + _rationales(params.reward_model, verdicts, 1),
+        memory=_judge_here(params.reward_model, judge, params) or None,
     )
     yield Planned("filter", f"keeps what passes {params.filter.strategy}", disk=made.states * BYTES_AN_ID)
     yield Planned("check_steps", "gate")
@@ -185,40 +195,54 @@ def _training(params: Params, root: Path, base: Size, judge: Size) -> Iterator[P
             yield Planned(f"train@{method}", "off (train.methods)")
             continue
         if method == "sft":
-            looks, actions = train.sft.epochs, 0
+            looks, actions = float(train.sft.epochs), 0.0
             read = train.sft.epochs * (synthesised.tokens if train.packed else synthesised.states)
             does = f"{train.sft.epochs} passes over the kept steps"
         else:
-            looks = 1 + -(-train.swirl.updates // train.swirl.check_every)
+            longest = rl_updates(params, synthesised.calls)
+            looks = 1 + -(-longest // train.swirl.check_every)
             # An update takes whole trajectories, so it may have more than `states` states.
             most = train.swirl.states + max(task.max_steps for task in params.tasks.values()) - 1
-            actions = train.swirl.updates * most * train.swirl.samples
-            read = train.swirl.updates * most * (PROMPT_TOKENS + step_tokens(params))
+            actions = longest * most * train.swirl.samples
+            read = longest * most * (PROMPT_TOKENS + step_tokens(params))
             read += actions * params.rollout.max_action_tokens
-            does = f"{train.swirl.updates} updates of {train.swirl.states} states x {train.swirl.samples} actions"
+            does = _visits(params, expected_states(params, synthesised), longest)
         watched = look.times(looks)
-        verdicts = (actions + watched.calls) * _asks(params)
+        verdicts = (actions + watched.calls) * _asks(params.reward_model, params)
         yield Planned(
             f"train@{method}",
-            f"{does}; looks at development questions: {looks}",
+            f"{does}; looks at development questions: {_count(looks)}",
             actions + watched.calls,
             read + watched.tokens,
             verdicts,
-            saved + (KEPT + 1) * trained * CHECKPOINT + _rationales(params, verdicts, 0),
-            _memory(params, method, base, trained) + _judge_here(params, judge),
+            saved + (KEPT + 1) * trained * CHECKPOINT + _rationales(params.reward_model, verdicts, 0),
+            _memory(params, method, base, trained) + _judge_here(params.reward_model, judge, params),
         )
 
 
-def _evaluation(params: Params, root: Path, base: Size, judge: Size) -> Iterator[Planned]:
-    samples = params.evaluate.samples
+def _visits(params: Params, kept: float, longest: float) -> str:
+    """RL's length for an expected number of kept states, and what share of them it visits."""
+    swirl, about = params.train.swirl, rl_updates(params, kept)
+    most = "" if swirl.passes is None else f" (at most {_count(longest)})"
+    words = f"{_count(about)} updates{most} of {swirl.states} states x {swirl.samples} actions"
+    if not kept > 0:  # unknown, or nothing is synthesised
+        return words
+    passes = about * swirl.states / kept
+    share = f"{passes:.0%}" if passes < 1 else f"{passes:.1f} passes over all"
+    return f"{words}, {share} of about {_count(kept)} kept states"
+
+
+def _evaluation(params: Params, root: Path, base: Size) -> Iterator[Planned]:
+    samples, labels = params.evaluate.samples, label_judge_section(params)
+    judge = size_of(labels, params, root)
     made = rollouts(params, root, "evaluation", samples)
     if params.evaluate.without_tools:
         action = params.rollout.max_action_tokens
         alone = Rollouts(1, 1, PROMPT_TOKENS + action, PROMPT_TOKENS + action)
         searched = (n for name, n in questions(params, root, "evaluation").items() if _searches(params, name))
         made += alone.times(samples * sum(searched))
-    verdicts = made.calls * _asks(params) + made.trajectories * _grades(params)
-    disk = made.tokens * BYTES_A_TOKEN + verdicts * BYTES_A_VERDICT + _rationales(params, verdicts, 1)
+    verdicts = made.calls * _asks(labels, params) + made.trajectories * _grades(params)
+    disk = made.tokens * BYTES_A_TOKEN + verdicts * BYTES_A_VERDICT + _rationales(labels, verdicts, 1)
     for model in ("ceiling", "base", "sft", "swirl"):
         if model == "ceiling" and not isinstance(params.base_model, EmbeddedBase):
             yield Planned("evaluate@ceiling", "none: only models made here have a ceiling")
@@ -226,31 +250,31 @@ def _evaluation(params: Params, root: Path, base: Size, judge: Size) -> Iterator
             yield Planned(f"evaluate@{model}", "off (train.methods)")
         else:
             where = _where(params.evaluate.servers.get(model), params)
-            memory = (_here(params, base, where) or 0) + _judge_here(params, judge)
+            memory = (_here(params, base, where) or 0) + _judge_here(labels, judge, params)
             does = f"all benchmarks, {where}"
             yield Planned(f"evaluate@{model}", does, made.calls, made.tokens, verdicts, disk, memory or None)
 
 
-def _asks(params: Params) -> int:
+def _asks(judge: RewardModelSection, params: Params) -> int:
     """Upper bound on requests per verdict: one per vote, and all of them once more with `judge.retry_failed`."""
-    again = not packs(params) and params.judge.retry_failed
-    return int(getattr(params.reward_model, "votes", 1)) * (2 if again else 1)
+    again = not packs(judge) and params.judge.retry_failed
+    return int(getattr(judge, "votes", 1)) * (2 if again else 1)
 
 
 def _grades(params: Params) -> int:
     """Upper bound on requests per graded answer; 0 where no model grades."""
     if params.judge.outcome != "model":
         return 0
-    return (2 if params.judge.retry_failed else 1) if params.judge.grader else _asks(params)
+    return (2 if params.judge.retry_failed else 1) if params.judge.grader else _asks(params.reward_model, params)
 
 
 def _judged(params: Params, made: Rollouts) -> str:
     """Who judges the synthesised steps, and what that costs by the server's prices."""
     reward = params.reward_model
     if not isinstance(reward, EndpointReward):
-        return "packed, here" if packs(params) else "rationales, here"
-    server, asked = reward.server, made.calls * _asks(params)
-    read = asked * JUDGE_PROMPT + _asks(params) * made.states
+        return "packed, here" if packs(params.reward_model) else "rationales, here"
+    server, asked = reward.server, made.calls * _asks(params.reward_model, params)
+    read = asked * JUDGE_PROMPT + _asks(params.reward_model, params) * made.states
     if math.isnan(read):
         return f"by {server.url}"
     prices = client_settings(params.clients, server)
@@ -258,23 +282,21 @@ def _judged(params: Params, made: Rollouts) -> str:
     return f"by {server.url}, {read:,.0f} prompt tokens" + (f", at most {cost:,.2f} by its prices" if cost else "")
 
 
-def _rationales(params: Params, verdicts: float, stored: int) -> float:
+def _rationales(judge: RewardModelSection, verdicts: float, stored: int) -> float:
     """Bytes of the judges' rationales: `stored` times in an output, and once in .swirl/answers if a server wrote it."""
-    if packs(params):
+    if packs(judge):
         return 0.0
-    kept = stored + isinstance(params.reward_model, EndpointReward)
-    return verdicts * kept * int(getattr(params.reward_model, "max_tokens", 0)) * CHARACTERS_A_TOKEN
+    kept = stored + isinstance(judge, EndpointReward)
+    return verdicts * kept * int(getattr(judge, "max_tokens", 0)) * CHARACTERS_A_TOKEN
 
 
 def _searches(params: Params, benchmark: str) -> bool:
     return "search" in params.tasks[task_of(benchmark, params.download.benchmarks[benchmark])].tools
 
 
-def packs(params: Params) -> bool:
+def packs(judge: RewardModelSection) -> bool:
     """Whether a verdict is read from one token of the judge, for all steps of a trajectory in one forward pass."""
-    return getattr(params.reward_model, "verdict", "token") == "token" and not isinstance(
-        params.reward_model, EndpointReward
-    )
+    return getattr(judge, "verdict", "token") == "token" and not isinstance(judge, EndpointReward)
 
 
 def _where(server: Served | None, params: Params) -> str:
@@ -287,9 +309,9 @@ def _here(params: Params, size: Size, where: str) -> float | None:
     return None if where.startswith("by ") else size.parameters * _width(params)
 
 
-def _judge_here(params: Params, judge: Size) -> float:
+def _judge_here(judge: RewardModelSection, size: Size, params: Params) -> float:
     """Bytes of the judge's weights in this process; 0 for a judge behind a server."""
-    return 0.0 if isinstance(params.reward_model, EndpointReward) else judge.parameters * _width(params)
+    return 0.0 if isinstance(judge, EndpointReward) else size.parameters * _width(params)
 
 
 def _width(params: Params) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from swirl.benchmarks.hub import HUB
 from swirl.config.base_model import EmbeddedBase, EndpointBase, Pretrained
-from swirl.config.params import Params
+from swirl.config.params import Params, label_judge_section
 from swirl.config.reward_model import EndpointReward
 from swirl.config.served import Served
 from swirl.core.errors import ModelError
@@ -43,7 +43,9 @@ def _asked(params: Params) -> Iterator[tuple[str, Served]]:
     base, reward = params.base_model, params.reward_model
     policy = base.server if isinstance(base, EndpointBase) else None
     judge = reward.server if isinstance(reward, EndpointReward) else None
-    grader = params.judge.grader if params.judge.outcome == "model" else None
+    labels = label_judge_section(params)
+    labelling = labels.server if isinstance(labels, EndpointReward) else None
+    grader = (params.judge.grader or judge) if params.judge.outcome == "model" else None
     ceiling = ["ceiling"] if isinstance(base, EmbeddedBase) else []
     wanted: list[tuple[str, Served | None]] = [("synthesize", params.synthesize.server or policy)]
     wanted += [("judge", judge), ("judge", grader)]
@@ -51,7 +53,8 @@ def _asked(params: Params) -> Iterator[tuple[str, Served]]:
     for model in (*ceiling, "base", *(method for method in ("sft", "swirl") if method in params.train.methods)):
         own = next((server for name, server in params.evaluate.servers.items() if name == model), None)
         wanted += [
-            (f"evaluate@{model}", server) for server in (own or (policy if model == "base" else None), judge, grader)
+            (f"evaluate@{model}", server)
+            for server in (own or (policy if model == "base" else None), labelling, grader)
         ]
     yield from ((stage, server) for stage, server in wanted if server is not None)
 
@@ -91,6 +94,8 @@ def _models(params: Params) -> Iterator[tuple[str, str]]:
             yield stage, model.model
         elif isinstance(model, EndpointBase):
             yield stage, model.tokenizer
+    if isinstance(params.evaluate.judge, Pretrained):
+        yield "evaluate@base", params.evaluate.judge.model
 
 
 def check_keys(params: Params) -> None:

@@ -68,6 +68,33 @@ class Rollouts:
         return Rollouts(*(getattr(self, name) * number for name in self.__slots__))
 
 
+STEPS_TAKEN = 0.45
+"""Of the steps that trajectories may take, those that they take: the share in the embedded default's run."""
+TRAJECTORIES_KEPT = {"none": 1.0, "process": 0.4, "outcome": 0.4, "both": 0.35}
+"""Of the trajectories, those that each filter keeps: the shares in the embedded default's run."""
+
+
+def expected_states(params: Params, synthesised: Rollouts) -> float:
+    """About how many states the filter keeps; NaN where the number of questions is not known."""
+    if not synthesised.trajectories:
+        return 0
+    limit = params.filter.max_trajectories
+    filters = [params.filter.strategy, *(limit if isinstance(limit, list) else ())]
+    kept = synthesised.trajectories * min(TRAJECTORIES_KEPT[name] for name in filters)
+    if isinstance(limit, int) and limit:
+        kept = min(kept, limit)
+    return kept * STEPS_TAKEN * synthesised.calls / synthesised.trajectories
+
+
+def rl_updates(params: Params, states: float) -> float:
+    """Updates of step-wise RL when the filter keeps so many states; NaN where these are not known."""
+    swirl = params.train.swirl
+    if swirl.updates is not None:
+        return swirl.updates
+    batch = max(1, min(swirl.states, states))
+    return -(-(swirl.passes or 0) * states // batch)
+
+
 def rollouts(params: Params, root: Path, split: str, samples: int) -> Rollouts:
     """Rollouts of a split with tools, `samples` trajectories per question."""
     made = Rollouts()

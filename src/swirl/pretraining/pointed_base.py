@@ -12,7 +12,7 @@ from swirl.wiring.servers import write_server
 
 
 def pretrained(params: Params, layout: Layout) -> None:
-    """Make models/base a pointer to a model on the hub or in a folder."""
+    """Make models/base a pointer to a model on the hub, in a folder or in a GGUF file."""
     settings = params.base_model
     assert isinstance(settings, Pretrained)
     point("base", settings, layout)
@@ -28,10 +28,9 @@ def endpoint(params: Params, layout: Layout) -> None:
 
 
 def point(name: str, settings: Pretrained, layout: Layout) -> None:
-    """Make models/`name` a pointer to a model on the hub or in a folder."""
-    lock = layout.root / "models/hub.lock.json"
+    """Make models/`name` a pointer to a model on the hub, in a folder or in a GGUF file."""
     trusted = settings.trust_remote_code
-    write_locked_pointer(layout.model(name), settings.model, settings.revision, trusted, layout.root, lock)
+    write_locked_pointer(layout.model(name), settings.model, settings.revision, trusted, layout.root, layout.hub_lock)
 
 
 def _finish_base(layout: Layout) -> None:

@@ -14,6 +14,7 @@ from swirl.core.errors import DataError
 from swirl.core.layout import Layout
 from swirl.core.types import Prediction, Score, Strategy
 from swirl.evaluation.statistics import by_question, mcnemar, paired, relative_gain, wilson
+from swirl.reporting import coverage
 from swirl.reporting.paper import paper_order, published
 
 MODELS = ("ceiling", "base", "sft", "swirl")
@@ -22,6 +23,7 @@ MODELS = ("ceiling", "base", "sft", "swirl")
 LABELS = {"ceiling": "Ceiling", "base": "Base", "sft": "SFT", "swirl": "SWiRL"}
 
 _OPTIONAL_NUMBERS = ("p_vs_base", "process_label_judge", "process_label_oracle")
+_TEXTS = ("benchmark", "model", "with_tools", "judge", "judge_role")
 _FRACTIONS = ("accuracy", "ci_low", "ci_high", "em", "f1", "precision", "recall")
 
 
@@ -67,11 +69,14 @@ class Results:
     scores: tuple[Score, ...]
     filters: Funnel
     reward_model: dict[str, float]
+    """How often it errs on held-out steps, with verdicts at `heldout.threshold`; empty where it was not measured."""
     memory: dict[str, float]
     retrieval: dict[str, float] = dataclasses.field(default_factory=dict)
     """`BENCHMARK.SPLIT.recall@k` and `.all@k`, for questions whose supporting passages are known."""
     by_hops: tuple[ByHops, ...] = ()
     """Rows of the benchmarks whose questions differ in their number of hops; the mean is the last row of each."""
+    coverage: dict[str, coverage.Coverage] = dataclasses.field(default_factory=dict)
+    """What `sft` and `swirl` saw of the kept states; a model that was not trained is missing."""
 
     @property
     def benchmarks(self) -> list[str]:
@@ -95,6 +100,20 @@ class Results:
         base, other = self.score(benchmark, "base", with_tools), self.score(benchmark, model, with_tools)
         return relative_gain(base.accuracy, other.accuracy) if base and other else None
 
+    def labels(self, benchmark: str) -> tuple[float | None, float | None, bool]:
+        """Mean process labels of base and SWiRL, and whether they are the oracle's; else they are the judge's."""
+        pair = [self.score(benchmark, model) for model in ("base", "swirl")]
+        base, swirl = (score.process_label_oracle if score else None for score in pair)
+        if base is not None or swirl is not None:
+            return base, swirl, True
+        base, swirl = (score.process_label_judge if score else None for score in pair)
+        return base, swirl, False
+
+    @property
+    def label_judge(self) -> str:
+        """Who gave the process labels that are not the oracle's, and whether it was the reward too."""
+        return f'the judge "{self.scores[0].judge}", {self.scores[0].judge_role}'
+
     def trained_on(self, benchmark: str) -> bool:
         """Whether trajectories were synthesised from this benchmark."""
         return self.filters.arms[Strategy.NONE].by_benchmark.get(benchmark, 0) > 0
@@ -116,16 +135,18 @@ def gather(layout: Layout, predictions: Mapping[str, Sequence[Prediction]], hops
     Raises `DataError` naming an input that is missing, broken or contradicts another.
     """
     scores = [score for model in predictions for score in _read_scores(layout.evaluation(model), model)]
+    _require_one_judge(scores, layout)
     scores.sort(key=lambda score: (paper_order(score.benchmark), not score.with_tools, MODELS.index(score.model)))
     outcomes = {model: _outcomes(rows) for model, rows in predictions.items()}  # of questions, over their samples
-    base_metrics = _read_numbers(layout.metrics("base_model"))
+    base_metrics, judged = (_read_numbers(layout.metrics(stage)) for stage in ("base_model", "judge"))
     return Results(
         scores=tuple(_tested(score, outcomes, layout) for score in scores),
         filters=read_funnel(records.load_json(layout.filters), layout.filters),
-        reward_model=_read_numbers(layout.metrics("reward_model")),
+        reward_model={key: value for key, value in judged.items() if key.startswith("heldout.")},
         memory={key.removeprefix("memory."): base_metrics[key] for key in base_metrics if key.startswith("memory.")},
         retrieval={key: value for key, value in _read_numbers(layout.metrics("index")).items() if "@" in key},
         by_hops=tuple(_by_hops(predictions, hops)),
+        coverage=coverage.found({item: _read_numbers(layout.metrics(f"train-{item}")) for item in ("sft", "swirl")}),
     )
 
 
@@ -156,6 +177,7 @@ def load(path: Path) -> Results:
         memory=content["memory"],
         retrieval=content.get("retrieval", {}),
         by_hops=tuple(_hops_row(row, path, number) for number, row in enumerate(content.get("by_hops", ()))),
+        coverage=coverage.loaded(content.get("coverage", {})),
     )
 
 
@@ -197,14 +219,28 @@ def _score(row: Any, path: Path, number: int) -> Score:
     where = f"{path}, entry {number}"
     names = [field.name for field in dataclasses.fields(Score)]
     _require(row, [name for name in names if name != "p_vs_base"], where)
-    score = records.from_dict(Score, {"p_vs_base": None, **row})
-    for name in names[3:]:
+    try:
+        score = records.from_dict(Score, {"p_vs_base": None, **row})
+    except ValueError as error:
+        raise DataError(f"{where}: {error}") from error
+    for name in names:
         value = getattr(score, name)
-        if value is None and name in _OPTIONAL_NUMBERS:
+        if name in _TEXTS or (value is None and name in _OPTIONAL_NUMBERS):
             continue
         if not _is_number(value) or value < 0 or (name in _FRACTIONS and value > 1):
             raise DataError(f"{where} ({score.benchmark}): {name} is {value!r}, expected a number, fractions in [0, 1]")
     return score
+
+
+def _require_one_judge(scores: Sequence[Score], layout: Layout) -> None:
+    """Raise `DataError` unless one judge gave all process labels, without which base and SWiRL cannot be compared."""
+    by = {score.model: f"{score.judge!r}, {score.judge_role}" for score in scores}
+    for model, judge in by.items():
+        if judge != by["base"]:
+            raise DataError(
+                f"{layout.evaluation(model)}: the judge is {judge}, but in {layout.evaluation('base')} it is "
+                f"{by['base']}; run evaluate again for both, with one evaluate.judge"
+            )
 
 
 def _hops_row(row: Any, path: Path, number: int) -> ByHops:

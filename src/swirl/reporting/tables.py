@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from swirl.core.types import Score
+from swirl.core.types import JudgeRole, Score
 from swirl.reporting import charts
+from swirl.reporting.coverage import sentence
 from swirl.reporting.format import gain, interval, number, p_value, percent, rates
 from swirl.reporting.markup import Child, Html, tag
 from swirl.reporting.paper import PAPER_GAINS, published
@@ -37,6 +38,12 @@ def text(*children: Child) -> Html:
     return tag("p", children)
 
 
+def seen(results: Results) -> Html | None:
+    """What RL and SFT saw of the kept states, which belongs beside their comparison; None where neither was trained."""
+    words = sentence(results.coverage)
+    return text(words) if words else None
+
+
 def headline(results: Results) -> Html:
     """Accuracy of each model, SWiRL's relative gain over base and the paper's, and the paired test."""
     models = results.models
@@ -63,7 +70,7 @@ def headline(results: Results) -> Html:
         PAPER_GAINS,
     )
     shown = [charts.legend(models), tag("figure", charts.accuracy_bars(results), class_="scroll")]
-    return section("results", "Accuracy", shown, table(head, rows), note)
+    return section("results", "Accuracy", shown, table(head, rows), seen(results), note)
 
 
 def tools(results: Results) -> Html | None:
@@ -87,7 +94,7 @@ def tools(results: Results) -> Html | None:
         return None
     head = ["Benchmark, tools", *(LABELS[model] for model in models), "SWiRL over base", "McNemar p"]
     words = "The same questions with tools and without (one answer from the question alone)."
-    return section("tools", "With and without tools", text(words), table(head, rows))
+    return section("tools", "With and without tools", text(words), table(head, rows), seen(results))
 
 
 def by_hops(results: Results) -> Html | None:
@@ -107,7 +114,7 @@ def by_hops(results: Results) -> Html | None:
         "them, in which each number of hops weighs the same; CofCA's score in the paper is such a mean."
     )
     head = ["Benchmark, hops", "n", *(LABELS[model] for model in results.models)]
-    return section("hops", "Accuracy by hops", text(words), table(head, rows))
+    return section("hops", "Accuracy by hops", text(words), table(head, rows), seen(results))
 
 
 def measures(results: Results) -> Html:
@@ -129,16 +136,16 @@ def measures(results: Results) -> Html:
         "Word overlap with the best accepted answer by HotPotQA's rules; mean steps and malformed actions a question."
     )
     fold = tag("details", tag("summary", f"All {len(rows)} rows"), table(head, rows))
-    return section("measures", "Exact match, F1, precision and recall", text(words), fold)
+    return section("measures", "Exact match, F1, precision and recall", text(words), fold, seen(results))
 
 
 def labels(results: Results) -> Html:
-    """Mean process label of base and SWiRL by the reward model, by the oracle, and in the paper's Table 3."""
+    """Mean process label of base and SWiRL by the judge, by the oracle, and in the paper's Table 3."""
     head = [
         "Benchmark",
-        "Reward model: base",
+        "By the judge: base",
         "SWiRL",
-        "Oracle: base",
+        "By the oracle: base",
         "SWiRL",
         "Paper's Table 3: base",
         "trained on HotPotQA",
@@ -151,12 +158,17 @@ def labels(results: Results) -> Html:
         judged = [percent(score.process_label_judge if score else None) for score in pair]
         oracle = [percent(score.process_label_oracle if score else None) for score in pair]
         rows.append([benchmark, *judged, *oracle, *(percent(value) for value in table_3)])
+    flattered = (
+        "It is what training maximises, so its own word on the tuned policy is flattered"
+        if results.scores[0].judge_role is JudgeRole.REWARD
+        else "Training did not maximise its word"
+    )
     words = (
-        "The share of good steps, averaged within a trajectory and then over trajectories. The reward model is what "
-        "training maximises, so its own word on the tuned policy is flattered; the oracle compares each step with the "
-        "golden derivation, and step-wise RL never asks it (a reward model that was made here learned from its labels)."
-        " The paper's Table 3 is of a model trained on HotPotQA alone, so its GSM8K is transfer; SWiRL here is one "
-        "model, trained on all that trajectories were made from."
+        "The share of good steps, averaged within a trajectory and then over trajectories, by "
+        f"{results.label_judge}, and by the oracle where there is one. {flattered}; the oracle compares each step with "
+        "the golden derivation, and step-wise RL never asks it (a reward model that was made here learned from its "
+        "labels). The paper's Table 3 is of a model trained on HotPotQA alone, so its GSM8K is transfer; SWiRL here is "
+        "one model, trained on all that trajectories were made from."
     )
     return section("labels", "Process labels", text(words), table(head, rows))
 
@@ -193,7 +205,10 @@ def reward_model(results: Results) -> Html:
     if not rows_by_kind:
         return section("reward-model", "Reward model", text("No labels to measure this reward model against."))
     rows = [[kind, *(_rate(name, measured.get(name)) for name, _ in _RATES)] for kind, measured in rows_by_kind.items()]
-    words = "The reward model against the oracle on held-out steps that the base model sampled."
+    words = (
+        "The reward model against the oracle on held-out steps that the base model sampled. A verdict is GOOD from "
+        f"P(GOOD) = {results.reward_model['heldout.threshold']:g} on (judge.threshold)."
+    )
     return section("reward-model", "Reward model", text(words), table(["Steps", *(w for _, w in _RATES)], rows))
 
 

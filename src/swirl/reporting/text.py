@@ -10,6 +10,7 @@ from swirl.core import records
 from swirl.core.layout import Layout
 from swirl.evaluation.comparison import Compared, Estimate
 from swirl.pipeline.stages import STAGES
+from swirl.reporting.coverage import sentence
 from swirl.reporting.format import NONE, gain, p_value, percent, rates
 from swirl.reporting.markup import printable
 from swirl.reporting.paper import PAPER_GAINS, published
@@ -70,12 +71,14 @@ def render(layout: Layout) -> Group:
         _accuracy(results),
         _note(
             "± is half of the 95% Wilson interval; gain is SWiRL's over base, relative; p is McNemar's, exact, against "
-            "base; process is the oracle's mean process label, base to SWiRL (the reward model's where there is "
-            f"no oracle). {PAPER_GAINS}"
+            f"base; process is the mean process label, base to SWiRL, by {_labelled_by(results)}. {PAPER_GAINS}"
         ),
     ]
+    seen = sentence(results.coverage)
+    said = [_note(seen)] if seen else []
     tools = _without_tools(results)
-    parts += [Text(), *([tools] if tools else []), *([_by_hops(results)] if results.by_hops else [])]
+    parts += [*said, Text(), *([tools, *said] if tools else [])]
+    parts += [_by_hops(results), *said] if results.by_hops else []
     parts += [_funnel(results), _reward_model(results)]
     if memory_at_chance(results.memory):
         parts.append(_note("Closed-book recall of the memorised world is at chance: mini-cofca tests no memory."))
@@ -146,11 +149,12 @@ def _funnel(results: Results) -> Table:
 
 
 def _reward_model(results: Results) -> Any:
-    """The reward model's error rates against the oracle, or a sentence when there are none."""
+    """The reward model's error rates on held-out steps, or a sentence when there are none."""
     measured = rates(results.reward_model)
     if not measured:
         return _note("No labels to measure the reward model against.")
-    title = "Reward model against the oracle, steps sampled from base"
+    threshold = results.reward_model["heldout.threshold"]
+    title = f"Reward model against the oracle, GOOD from P(GOOD) = {threshold:g} on"
     table = _table(title, ["steps"], ["accuracy", "true positives", "false positives", "n"])
     for kind, row in measured.items():
         shares = [percent(row.get(name)) for name in ("accuracy", "tpr", "fpr")]
@@ -182,10 +186,18 @@ def _cell(results: Results, benchmark: str, model: str, with_tools: bool = True)
 
 
 def _labels(results: Results, benchmark: str) -> str:
-    pair = [results.score(benchmark, model) for model in ("base", "swirl")]
-    oracle = [score.process_label_oracle if score else None for score in pair]
-    judge = [score.process_label_judge if score else None for score in pair]
-    return " → ".join(percent(value, 0) for value in (judge if None in oracle else oracle))
+    base, swirl, _ = results.labels(benchmark)
+    return f"{percent(base, 0)} → {percent(swirl, 0)}"
+
+
+def _labelled_by(results: Results) -> str:
+    """Who gave the process labels that are shown: the oracle, the judge, or on which benchmarks which of them."""
+    judged = [benchmark for benchmark in results.benchmarks if not results.labels(benchmark)[2]]
+    if not judged:
+        return "the oracle"
+    if len(judged) == len(results.benchmarks):
+        return results.label_judge
+    return f"the oracle, but on {', '.join(judged)} by {results.label_judge}"
 
 
 def _table(title: str | Text, left: list[str], right: list[str]) -> Table:
@@ -210,4 +222,4 @@ def _name(data: str) -> Text:
 def _note(words: str) -> Any:
     from rich.text import Text
 
-    return Text(words, style="dim")
+    return Text(printable(words), style="dim")

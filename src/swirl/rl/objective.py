@@ -1,8 +1,16 @@
-"""The objective of step-wise RL: J(theta) = E_{s ~ T, a ~ pi_theta(s)}[R(a | s)] - beta KL(pi_theta || pi_ref).
+"""The objective of step-wise RL: J(theta) = E_{s ~ T}[E_{a ~ pi(s)}[R(a | s)] - beta KL(pi(s) || pi_ref(s))].
 
 Paper: arXiv 2504.04736, section 3.2; it does not publish the estimator, the KL coefficient or how rewards are
-normalised. Ours: REINFORCE with a leave-one-out baseline over the G actions of a state (RLOO), KL in the loss, no
-normalisation by the index of the step.
+normalised. Ours: REINFORCE with a leave-one-out baseline over the G actions of a state (RLOO), no normalisation by the
+index of the step. Both distributions are over whole actions, at the sampling temperature and over the whole vocabulary.
+
+The divergence of an action's tokens a_1..a_T is a sum over positions, KL(pi || pi_ref) = E_a[sum_t K_t], where K_t is
+the exact divergence of the next token's distributions after a_1..a_{t-1}. Its gradient has two parts,
+
+    E_a[sum_t (grad K_t + (sum_{u > t} K_u) grad log pi(a_t | a_<t))],
+
+because the policy chooses where the later positions are. tests/rl/test_enumeration.py compares the expectation of all
+this, over every action of a small model, with autograd through J.
 """
 
 from __future__ import annotations
@@ -14,6 +22,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Estimator = Literal["reinforce", "rloo", "grpo"]
+"""How rewards become advantages; see `advantages`."""
+
+KlGradient = Literal["sequence", "token"]
+"""Which gradient KL has; see `surrogate`."""
 
 
 def advantages(rewards: Tensor, estimator: Estimator) -> Tensor:
@@ -21,28 +33,80 @@ def advantages(rewards: Tensor, estimator: Estimator) -> Tensor:
 
     With the n valid rewards r_1..r_n of one state and their mean m:
 
-    - reinforce: A_i = r_i - (mean over all states and actions), one baseline for the batch;
+    - reinforce: A_i = r_i - (mean of all other valid rewards of the batch), one baseline for all states;
     - rloo: A_i = r_i - (1/(n-1)) sum_{j != i} r_j = (n/(n-1)) (r_i - m) (Kool et al. 2019; Ahmadian et al. 2024);
     - grpo: A_i = (r_i - m) / (s + 1e-4) with s the standard deviation of r_1..r_n (Shao et al. 2024).
 
-    A state with fewer than two valid rewards has no baseline and gives 0 (rloo, grpo).
+    The first two are unbiased: no reward is in its own baseline, so E[A_i grad log pi(a_i)] = grad E[R]. grpo is not.
+    Its own reward in m shrinks the gradient by 1 - 1/n, and the division by s, which depends on the rewards, weights
+    states by how much their samples differ: for rewards of 0 and 1, P(GOOD) = p and many samples, by
+    1 / sqrt(p (1 - p)). It thus follows another objective than J, and beta means something else beside it.
+
+    Where rloo and grpo find all valid rewards of a state equal, or fewer than two of them, every advantage is exactly
+    0: the state has no signal. Where an action has no verdict, the others' expectation is that of actions with one.
     """
     import torch
 
     if rewards.ndim != 2:
         raise ValueError(f"rewards must be (states, actions), not {tuple(rewards.shape)}")
     valid = ~rewards.isnan()
-    known = torch.where(valid, rewards, torch.zeros_like(rewards))
-    count = valid.sum(1, keepdim=True)
+    nothing = torch.zeros_like(rewards)
+    known = torch.where(valid, rewards, nothing)
     if estimator == "reinforce":
-        mean = known.sum() / valid.sum().clamp_min(1)
-        return torch.where(valid, rewards - mean, torch.zeros_like(rewards))
+        others = (valid.sum() - 1).clamp_min(1)
+        baseline = (known.sum() - known) / others
+        return torch.where(valid & (valid.sum() > 1), rewards - baseline, nothing)
+    count = valid.sum(1, keepdim=True)
+    highest = torch.where(valid, rewards, -torch.inf).amax(1, keepdim=True)
+    lowest = torch.where(valid, rewards, torch.inf).amin(1, keepdim=True)
     mean = known.sum(1, keepdim=True) / count.clamp_min(1)
-    centred = torch.where(valid & (count > 1), rewards - mean, torch.zeros_like(rewards))
+    centred = torch.where(valid & (highest > lowest), rewards - mean, nothing)
     if estimator == "rloo":
         return centred * count / (count - 1).clamp_min(1)
     deviation = (centred.square().sum(1, keepdim=True) / (count - 1).clamp_min(1)).sqrt()
     return centred / (deviation + 1e-4)
+
+
+def surrogate(
+    logprob: Tensor,
+    kl: Tensor,
+    weight: Tensor,
+    count: Tensor,
+    state: Tensor,
+    kl_coefficient: float,
+    kl_gradient: KlGradient,
+    before: Tensor | None = None,
+) -> Tensor:
+    """A scalar whose gradient is the estimate of -grad J, summed over all draws of the different actions of states.
+
+    `logprob` and `kl` are (actions, longest), log pi(a_t) and K_t, 0 after an action's end. `weight` (actions,) are the
+    advantages of an action summed over its draws, `count` (actions,) how often it was drawn, and `state` (actions,) the
+    number of its state, from 0.
+
+    With `kl_gradient` sequence, a token's return has the divergence of the later positions in it, less a baseline: the
+    mean, position by position, of the state's other draws (equal ones too, since they were drawn on their own; 0 after
+    their end). This is the gradient of J. With token, only K_t itself is differentiated, as if the policy did not
+    choose where the later positions are. That is what losses of language models often do, has less variance, and is no
+    gradient of J: it can have the opposite sign.
+
+    `before` (actions, longest) are the log pi(a_t) of the policy that drew the actions, where that is not this one. The
+    estimate is then weighted by the ratios of the two policies, whole ones for rewards and those of the tokens before
+    each position for KL, and stays unbiased; ratios are not clipped.
+    """
+    import torch
+
+    upto = torch.ones_like(logprob) if before is None else (logprob.detach() - before).cumsum(1).exp()
+    earlier = torch.cat([torch.ones_like(upto[:, :1]), upto[:, :-1]], 1)
+    loss = (kl_coefficient * count[:, None] * earlier * kl).sum() - (weight * upto[:, -1] * logprob.sum(1)).sum()
+    if kl_gradient == "token" or not kl_coefficient:
+        return loss
+    known, groups = kl.detach(), int(state.max()) + 1
+    total = known.new_zeros(groups, known.shape[1]).index_add(0, state, count[:, None] * known)
+    draws = known.new_zeros(groups).index_add(0, state, count)
+    baseline = (total[state] - known) / (draws[state] - 1).clamp_min(1)[:, None]
+    excess = earlier * (known - baseline)
+    later = torch.nn.functional.pad(excess.flip(1).cumsum(1).flip(1)[:, 1:], (0, 1))
+    return loss + (kl_coefficient * count[:, None] * later * logprob).sum()
 
 
 def token_statistics(

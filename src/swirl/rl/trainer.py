@@ -11,28 +11,36 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from swirl.comb.combs import Comb, group_by_budget, pack, split_teeth
+from swirl.comb.combs import Comb, group_by_budget, pack, split_states, tokens_of
 from swirl.comb.gradients import accumulate, recomputing
-from swirl.comb.logprobs import action_logprobs, project, tooth_states, unflatten
+from swirl.comb.logprobs import project, tooth_states, unflatten
 from swirl.comb.sampling import Sampled, Sampling
 from swirl.comb.teeth import UnsampledComb, sample_teeth
 from swirl.core.distributed import ALONE, Processes
-from swirl.core.seeds import derive, generator
+from swirl.core.seeds import derive
 from swirl.core.threads import spread
 from swirl.core.types import SubTrajectory
 from swirl.models import adapters
 from swirl.models.flops import Work, matrix_flops
+from swirl.rl.drawn_actions import (
+    Group,
+    Ids,
+    chosen_of,
+    combs_of,
+    groups_of,
+    reward_metrics,
+    states_of,
+    tooth_metrics,
+    weights_of,
+)
 from swirl.rl.masters import Masters
-from swirl.rl.objective import Estimator, advantages, token_statistics
+from swirl.rl.objective import Estimator, KlGradient, advantages, surrogate, token_statistics
 from swirl.rollout.engine import Policy
 from swirl.rollout.reading import Reader
 from swirl.tools.actions import DEFAULT_TAGS
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-Ids = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +64,22 @@ class Settings:
     recompute: bool = False
     """Whether layers recompute their activations in the backward pass, to save memory."""
     cut_actions: Literal["ignore", "penalise"] = "penalise"
-    """Sampled actions that are cut at `sampling.max_tokens`: left out of the gradient, or of reward 0; never judged."""
+    """Sampled actions that are cut at `sampling.max_tokens`: left out of the gradient, or of reward 0; never judged.
+
+    What is then left follows the objective of the actions that are not cut.
+    """
+    kl_gradient: KlGradient = "sequence"
+    iterations: int = 1
+    """Optimiser's steps on each batch's actions; after the first, the actions are those of an older policy."""
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for sampling that the gradient is not for."""
+        drawn = self.sampling
+        if drawn.temperature <= 0 or drawn.top_p < 1 or drawn.top_k:
+            raise ValueError(
+                f"temperature {drawn.temperature}, top_p {drawn.top_p}, top_k {drawn.top_k}: the gradient, KL and "
+                "entropy are of the whole distribution at a temperature above 0, and actions must be drawn from that"
+            )
 
 
 class ActionScorer(Protocol):
@@ -64,34 +87,6 @@ class ActionScorer(Protocol):
 
     def scores(self, combs: Sequence[Comb]) -> list[list[float]]:
         """R for every tooth of every comb; each tooth is just an action, without the judge's question."""
-
-
-def by_trajectory(steps: Sequence[SubTrajectory]) -> list[list[SubTrajectory]]:
-    """Sub-trajectories grouped by trajectory, in the order of first appearance, steps ascending."""
-    groups: dict[str, list[SubTrajectory]] = {}
-    for step in steps:
-        groups.setdefault(step.trajectory_id, []).append(step)
-    return [sorted(group, key=lambda step: step.step) for group in groups.values()]
-
-
-def state_batches(groups: Sequence[list[SubTrajectory]], states: int, seed: int) -> Iterator[list[list[SubTrajectory]]]:
-    """Batches without end: whole trajectories with at least `states` states together, reshuffled every epoch.
-
-    Trajectories left over from an epoch start the next one's first batch. In that epoch's own order they come last, so
-    that they are not in this batch twice.
-    """
-    batch: list[int] = []
-    epoch = 0
-    while True:
-        order = list(range(len(groups)))
-        generator(seed, "epoch", epoch).shuffle(order)
-        order.sort(key=batch.__contains__)
-        for index in order:
-            batch.append(index)
-            if sum(len(groups[i]) for i in batch) >= states:
-                yield [groups[i] for i in batch]
-                batch = []
-        epoch += 1
 
 
 class Trainer:
@@ -119,50 +114,67 @@ class Trainer:
             raise ValueError("an adapter cannot be switched off in one thread alone: workers must be 1")
         self.policy, self.reference, self.reward_model, self.settings = policy, reference, reward_model, settings
         self.masters, self.processes, self._tags_of = Masters(policy.model), processes, tags_of
-        self.drawn: list[list[list[Sampled]]] = []
-        """Actions of the last update in this process's share: trajectory -> state -> G actions."""
+        self.drawn: list[list[Group]] = []
+        """What the last update drew in this process's share: trajectory -> state."""
         self.work = Work()
         """Tokens and FLOPs of the last update, all processes together."""
         self.optimizer = torch.optim.Adam(self.masters.tensors(), lr=settings.lr, betas=(0.9, 0.95))
 
     def update(self, number: int, batch: Sequence[list[SubTrajectory]]) -> dict[str, float]:
-        """Sample, judge, and take one optimiser step on `batch`; returns its label-free metrics."""
+        """Sample, judge, and take the optimiser's steps on `batch`; returns its label-free metrics."""
         import torch
 
         settings, processes = self.settings, self.processes
         mine = processes.mine(batch)
         actions = self._sample(number, mine)
         sizes = [len(group) for group in mine]
-        states = iter(actions)
-        self.drawn = [[next(states) for _ in range(size)] for size in sizes]
         unique = [list(dict.fromkeys(drawn.ids for drawn in of_state)) for of_state in actions]
-        combs = _combs(mine, unique)
+        combs = combs_of(mine, unique)
         cut = self._cut(mine, unique)
         judged = self._rewards(combs, unique, actions, cut)
         # Every process gets all rewards (the baseline may be the batch's), and keeps its own states' advantages.
         rewards, halves = torch.cat(processes.merge(judged.split(sizes))).unbind(-1)
+        every = advantages(rewards, settings.estimator)
         rows = processes.mine(torch.arange(len(rewards)).split([len(group) for group in batch]))
-        advantage = advantages(rewards, settings.estimator)[[int(row) for of_group in rows for row in of_group]]
+        advantage = every[[int(row) for of_group in rows for row in of_group]]
+        self.drawn = groups_of(mine, actions, judged, advantage)
         left_out = cut if settings.cut_actions == "ignore" else [frozenset[Ids]() for _ in cut]
-        weight, count = _weights(unique, actions, advantage, left_out)
-        statistics = self._gradients(combs, weight, count, float(rewards.numel()))
-        norm = self._step(number)
+        weight, count = weights_of(unique, actions, advantage, left_out)
+        read = (weight != 0) | bool(settings.kl_coefficient)  # without KL, the rest has no gradient
+        combs = chosen_of(combs, read.tolist())
+        statistics, norm = self._learn(number, combs, weight[read], count[read], float(rewards.numel()))
         self.work = sum(processes.gather(self._work(mine, combs, actions)), Work())
-        known = torch.stack([weight, count, *statistics]).split([len(comb.teeth) for comb in combs], 1)
-        weight, count, logprob, kl, entropies, lengths = torch.cat(processes.merge(known), 1)
-        drawn = max(1.0, float(count.sum()))
-        # A reward of NaN means that there was no verdict.
-        return {
-            "reward": float(rewards.nanmean()),
-            "unjudged": float((rewards.isnan() & (halves == 0)).float().mean()),
-            "cut": float(halves.mean()),
-            "kl": float((kl * count).sum()) / drawn,
-            "entropy": float((entropies * count).sum() / (lengths * count).sum().clamp_min(1)),
-            "action_tokens": float((lengths * count).sum()) / drawn,
-            "different_actions": len(count) / len(rewards),
-            "loss": float((settings.kl_coefficient * kl * count - weight * logprob).sum()) / drawn,
-            "gradient_norm": norm,
-        }
+        lengths = torch.tensor([float(len(ids)) for of_state in unique for ids in of_state]).double()
+        known = torch.full((6, len(weight)), math.nan, dtype=torch.float64)
+        known[:3] = torch.stack([weight, count, lengths])
+        known[3:, read] = torch.stack(statistics).to(known)
+        of_group = iter(unique)
+        split = [sum(len(next(of_group)) for _ in group) for group in mine]
+        known = torch.cat(processes.merge(known.split(split, 1)), 1)
+        different = {"different_actions": known.shape[1] / len(rewards), "gradient_norm": norm}
+        return {**tooth_metrics(known, settings.kl_coefficient), **reward_metrics(rewards, halves, every), **different}
+
+    def _learn(
+        self, number: int, combs: Sequence[Comb], weight: Tensor, count: Tensor, drawn: float
+    ) -> tuple[list[Tensor], float]:
+        """Take the optimiser's steps; returns the statistics of the first, of the policy that drew the actions.
+
+        They are sums over each tooth's tokens of log pi, KL to the reference and entropy, (teeth,) each, at the
+        sampling temperature: the distribution that the actions were drawn from. Also returns the mean gradient norm.
+        """
+        import torch
+
+        combs = combs if self.settings.packed else split_states(combs)
+        norms: list[float] = []
+        first: list[list[Tensor]] = []
+        for _ in range(self.settings.iterations):
+            before = [logprob for logprob, *_ in first] if first else None
+            made = self._gradients(combs, weight, count, drawn, before)
+            first = first or made
+            norms.append(self._step(number))
+        sums = [[statistic.sum(1) for statistic in of_comb] for of_comb in first]
+        statistics = [torch.cat(column) for column in zip(*sums, strict=True)] or [torch.zeros(0)] * 3
+        return statistics, sum(norms) / len(norms)
 
     def _sample(self, number: int, batch: Sequence[list[SubTrajectory]]) -> list[list[Sampled]]:
         """G actions for each state; each trajectory is read once, whatever the number of its states and actions."""
@@ -222,23 +234,25 @@ class Trainer:
         for of_state, halves, drawn in zip(unique, cut, actions, strict=True):
             table = {ids: without if ids in halves else next(scores) for ids in of_state}
             rows.append([(table[one.ids], float(one.ids in halves)) for one in drawn])
-        return torch.tensor(rows).view(len(rows), self.settings.samples, 2)
+        return torch.tensor(rows, dtype=torch.float64).view(len(rows), self.settings.samples, 2)
 
-    def _gradients(self, combs: Sequence[Comb], weight: Tensor, count: Tensor, drawn: float) -> list[Tensor]:
+    def _gradients(
+        self, combs: Sequence[Comb], weight: Tensor, count: Tensor, drawn: float, before: Sequence[Tensor] | None
+    ) -> list[list[Tensor]]:
         """Set the policy's gradients; `weight` is each tooth's summed advantage and `count` how often it was drawn.
 
-        The loss is the mean over the `drawn` actions of all processes; each process adds the part of its own teeth.
+        The loss is the mean over the `drawn` actions of all processes; each process adds the part of its own teeth. All
+        teeth of a state must stand in one comb. `before` is log pi of each comb under the policy that drew the actions,
+        if that was another one.
 
-        Returns sums over each tooth's tokens of log pi, KL to the reference, entropy and token counts, (teeth,) each,
-        at the sampling temperature: the distribution that the actions were drawn from.
+        Returns log pi, KL to the reference and entropy of each comb's tokens, (teeth, longest) each, 0 where padded.
         """
         import torch
 
         settings, model = self.settings, self.policy.model
-        combs = combs if settings.packed else split_teeth(combs)
         sizes = [comb.packed_size if settings.packed else comb.plain_size for comb in combs]
         shares = group_by_budget(sizes, settings.token_budget, settings.workers)
-        bounds = torch.tensor([len(comb.teeth) for comb in combs]).cumsum(0).tolist()
+        weights, counts = (values.split([len(comb.teeth) for comb in combs]) for values in (weight, count))
         found: dict[int, list[Tensor]] = {}
 
         def loss_of(share: Sequence[int]) -> Tensor:
@@ -249,24 +263,23 @@ class Trainer:
             temperature = settings.sampling.temperature
             models = [(model, hidden), (other, reference)]
             per_token = project(models, targets, lambda p, q, token: token_statistics(p, q, token, temperature))
-            rows = [unflatten(values, chosen) for values in (*per_token, torch.ones_like(per_token[0]))]
-            sums = [[of_comb.sum(1) for of_comb in statistic] for statistic in rows]
-            loss = hidden.new_zeros((), dtype=per_token[0].dtype)
+            rows = [unflatten(values, chosen) for values in per_token]
             for place, i in enumerate(share):
-                logprob, kl = sums[0][place], sums[1][place]
-                mine = slice(bounds[i] - len(combs[i].teeth), bounds[i])
-                w, c = weight[mine].to(logprob), count[mine].to(logprob)
-                loss = loss + (settings.kl_coefficient * c * kl - w * logprob).sum() / drawn
-                found[i] = [statistic[place].detach().cpu() for statistic in sums]
-            return loss
+                found[i] = [statistic[place].detach().cpu() for statistic in rows]
+            losses = []
+            for place, i in enumerate(share):
+                logprob, kl, _ = (statistic[place] for statistic in rows)
+                w, c = weights[i].to(logprob), counts[i].to(logprob)
+                old = None if before is None else before[i].to(logprob)
+                state = states_of(combs[i]).to(logprob.device)
+                losses.append(surrogate(logprob, kl, w, c, state, settings.kl_coefficient, settings.kl_gradient, old))
+            return torch.stack(losses).sum() / drawn
 
         masters = self.masters
         with recomputing(model, settings.recompute):
             accumulate(masters.parameters, shares, loss_of, settings.workers, masters.tensors())
         masters.add_up(self.processes)
-        if not combs:
-            return [torch.zeros(0)] * 4
-        return [torch.cat([found[i][k] for i in range(len(combs))]) for k in range(4)]
+        return [found[i] for i in range(len(combs))]
 
     def _work(
         self, batch: Sequence[list[SubTrajectory]], combs: Sequence[Comb], actions: Sequence[list[Sampled]]
@@ -274,10 +287,10 @@ class Trainer:
         """Work of sampling from each trajectory's longest state, of the reference's forward pass and of the update."""
         model, packed = self.policy.model, self.settings.packed
         drawn = float(sum(len(action.ids) for of_state in actions for action in of_state))
-        read, predicted = _tokens(combs, packed)
+        read, predicted = tokens_of(combs, packed)
         flops = matrix_flops(model, sum(len(group[-1].state_ids) for group in batch) + drawn, drawn, training=False)
-        flops += matrix_flops(model, read, predicted, training=False) + matrix_flops(model, read, predicted, True)
-        return Work(read, flops)
+        once = matrix_flops(model, read, predicted, training=False) + matrix_flops(model, read, predicted, True)
+        return Work(self.settings.iterations * read, flops + self.settings.iterations * once)
 
     @contextmanager
     def _as_reference(self) -> Iterator[Any]:
@@ -302,103 +315,3 @@ class Trainer:
         self.optimizer.step()
         self.masters.publish()
         return float(norm)
-
-
-def _combs(batch: Sequence[list[SubTrajectory]], unique: Sequence[list[tuple[int, ...]]]) -> list[Comb]:
-    """One comb per trajectory: its longest state as the trunk, every distinct action of every state as a tooth."""
-    of_state = iter(unique)
-    combs = []
-    for group in batch:
-        teeth = [(len(state.state_ids), ids) for state in group for ids in next(of_state)]
-        combs.append(pack(group[-1].state_ids, teeth))
-    return combs
-
-
-def _weights(
-    unique: Sequence[list[Ids]],
-    actions: Sequence[list[Sampled]],
-    advantage: Tensor,
-    left_out: Sequence[frozenset[Ids]],
-) -> tuple[Tensor, Tensor]:
-    """For every tooth, the summed advantages and the number of the draws that gave it; (teeth,) each.
-
-    Both are 0 for the actions of a state that are `left_out`.
-    """
-    import torch
-
-    weights: list[float] = []
-    counts: list[int] = []
-    for of_state, drawn, row, out in zip(unique, actions, advantage.tolist(), left_out, strict=True):
-        totals = dict.fromkeys(of_state, 0.0)
-        for action, value in zip(drawn, row, strict=True):
-            totals[action.ids] += value
-        weights += totals.values()
-        counts += [0 if ids in out else sum(action.ids == ids for action in drawn) for ids in of_state]
-    return torch.tensor(weights), torch.tensor(counts, dtype=torch.float32)
-
-
-def comb_of(group: Sequence[SubTrajectory]) -> Comb:
-    """A trajectory's stored actions as teeth on its longest state."""
-    return pack(group[-1].state_ids, [(len(step.state_ids), step.action_ids) for step in group])
-
-
-def supervised_loss(model: Any, batch: Sequence[list[SubTrajectory]], packed: bool) -> tuple[Tensor, float]:
-    """Summed negative log-likelihood of the stored actions' tokens given their states, and their number (for SFT)."""
-    import torch
-
-    combs = [comb_of(group) for group in batch]
-    total = -torch.stack([rows.sum() for rows in action_logprobs(model, combs, packed)]).sum()
-    return total, float(sum(len(tooth.ids) for comb in combs for tooth in comb.teeth))
-
-
-def _tokens(combs: Sequence[Comb], packed: bool) -> tuple[float, float]:
-    """How many tokens a model reads for these combs, and how many it predicts."""
-    read = sum(comb.packed_size if packed else comb.plain_size for comb in combs)
-    return float(read), float(sum(len(tooth.ids) for comb in combs for tooth in comb.teeth))
-
-
-def supervised_work(model: Any, batch: Sequence[list[SubTrajectory]], packed: bool) -> Work:
-    """Tokens and FLOPs of `supervised_gradients`, all processes together."""
-    read, predicted = _tokens([comb_of(group) for group in batch], packed)
-    return Work(read, matrix_flops(model, read, predicted, training=True))
-
-
-def supervised_gradients(
-    model: Any,
-    masters: Masters,
-    batch: Sequence[list[SubTrajectory]],
-    packed: bool,
-    token_budget: int,
-    workers: int,
-    processes: Processes = ALONE,
-) -> float:
-    """Set the gradients to those of the mean negative log-likelihood per token of `batch`, and return this mean."""
-    mine = processes.mine(batch)
-    combs = [comb_of(group) for group in mine]
-    count = _deal([comb.packed_size if packed else comb.plain_size for comb in combs], token_budget, workers)
-    tokens: dict[int, float] = {}
-
-    def loss_of(number: int) -> Tensor:
-        total, tokens[number] = supervised_loss(model, mine[number::count], packed)
-        return total
-
-    shares = range(min(count, len(mine)))
-    total = accumulate(masters.parameters, shares, loss_of, workers, masters.tensors())
-    masters.add_up(processes)
-    losses, numbers = zip(*processes.gather((total, sum(tokens.values()))), strict=True)
-    weight = sum(numbers)
-    for master in masters.tensors():
-        if master.grad is not None:
-            master.grad /= weight
-    return float(sum(losses) / weight)
-
-
-def _deal(sizes: Sequence[int], token_budget: int, workers: int) -> int:
-    """The smallest multiple of `workers` shares, dealt out in turn, that keeps each share within the token budget.
-
-    A share of a single item may exceed it.
-    """
-    count = workers
-    while any(len(dealt := sizes[n::count]) > 1 and sum(dealt) > token_budget for n in range(count)):
-        count += workers
-    return count

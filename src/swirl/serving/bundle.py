@@ -31,7 +31,7 @@ from swirl.core.records import load_json, save_json
 from swirl.models.adapters import name_base
 from swirl.models.loading import is_adapter
 from swirl.models.pointers import NAME as POINTER
-from swirl.models.pointers import follow, read_pointer, write_pointer
+from swirl.models.pointers import files_of, follow, read_pointer, write_pointer
 from swirl.models.skipped import why_skipped
 from swirl.pipeline import environment
 from swirl.serving.agent import Agent, Kind
@@ -184,7 +184,8 @@ def _put_model(folder: Path, model: Path, max_mb: float) -> bool:
         write_pointer(here, str(model.resolve()))
         return False
     shutil.copytree(model, here)
-    source, _ = follow(model, weights=False)
+    follow(model, weights=False)  # refuses what has changed
+    source, file = files_of(model)
     size = megabytes(model) + sum((source / name).stat().st_size for name in pointer.files) / 1e6
     copied = _fits(size, max_mb)
     if copied:
@@ -192,9 +193,9 @@ def _put_model(folder: Path, model: Path, max_mb: float) -> bool:
         weights.mkdir(parents=True)
         for name in pointer.files:
             shutil.copyfile(source / name, weights / name)
-        pointer = replace(pointer, model=os.path.relpath(weights, here), revision="")
+        pointer = replace(pointer, model=os.path.relpath(weights / file, here), revision="")
     elif not pointer.revision:
-        pointer = replace(pointer, model=str(source.resolve()))
+        pointer = replace(pointer, model=str(source.resolve() / file))
     save_json({"source": "pretrained", **asdict(pointer)}, here / POINTER)
     if is_adapter(here):
         name_base(here, folder)
@@ -223,7 +224,7 @@ def _put_params(path: Path, params: Params) -> None:
     """Write the params with the bundle's folders, and without servers: the model runs where the bundle is opened."""
     tree = params.model_dump()
     tree["prompts"]["policy"], tree["tools"]["folder"] = "prompts", "tools"
-    tree["evaluate"]["servers"] = {}
+    tree["evaluate"]["servers"], tree["evaluate"]["judge"] = {}, "same"
     path.write_text(dump(tree), encoding="utf-8")
 
 

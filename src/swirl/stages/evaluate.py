@@ -16,7 +16,7 @@ from swirl.core.layout import Layout
 from swirl.core.records import save, save_json, to_dict
 from swirl.core.seeds import derive
 from swirl.core.threads import spread
-from swirl.core.types import ActionKind, Prediction, Question, Score, Trajectory, Verdict
+from swirl.core.types import ActionKind, JudgeRole, Prediction, Question, Score, Trajectory, Verdict
 from swirl.evaluation.scoring import predict, score
 from swirl.judging.rationale import RationaleJudge
 from swirl.models.skipped import why_skipped
@@ -25,7 +25,7 @@ from swirl.pipeline.source import digest
 from swirl.rollout.engine import Attempt
 from swirl.wiring.attempts import attempts, blocks, check_rollouts, sampling
 from swirl.wiring.graders import graded, load_grader
-from swirl.wiring.judges import load_reward_model
+from swirl.wiring.label_judges import load_label_judge
 from swirl.wiring.policies import AnyPolicy, load_policy, roll_out_any
 from swirl.wiring.prompts import user_input_folders
 from swirl.wiring.questions import derivations_of, questions_of
@@ -40,8 +40,8 @@ def run(params: Params, layout: Layout, item: str) -> None:
         return
     servers = {str(name): server for name, server in params.evaluate.servers.items()}
     policy = load_policy(params, layout.model(item), item, servers.get(item))
-    judge, derivations = load_reward_model(params, layout), derivations_of(layout)
-    grader = load_grader(params, layout, judge)
+    (judge, role), derivations = load_label_judge(params, layout), derivations_of(layout)
+    grader = load_grader(params, layout, judge if role is JudgeRole.REWARD else None)
     everything = questions_of(layout, "evaluation")
     arms = _arms(params, everything)
     made: list[Trajectory] = []
@@ -64,7 +64,7 @@ def run(params: Params, layout: Layout, item: str) -> None:
             judged = judge.process_verdicts(trajectories, texts)
             predicted = predict(item, trajectories, table, derivations, judged, with_tools, outcomes)
             for _, arm in groupby(predicted, key=lambda prediction: prediction.benchmark):
-                scores.append(score(list(arm)))
+                scores.append(score(list(arm), judge.name, role))
             predictions += predicted
             if with_tools:
                 made, verdicts = trajectories, judged
@@ -84,9 +84,8 @@ def run(params: Params, layout: Layout, item: str) -> None:
 def _journals(params: Params, layout: Layout, item: str) -> dict[bool, Journal]:
     """Journals of this model's rollouts, with tools (True) and without (False)."""
     sections = [params.seed, dict(params.tasks)]
-    sections += [
-        part.model_dump() for part in (params.runtime, params.tools, params.rollout, params.actions, params.evaluate)
-    ]
+    sections += [part.model_dump() for part in (params.runtime, params.tools, params.rollout, params.actions)]
+    sections += [params.evaluate.model_dump(exclude={"judge"})]  # which judges the rollouts, and makes none
     models = dict.fromkeys((layout.model("base"), layout.model(item)))
     inputs = [layout.questions, layout.root / "data/index", *models, *user_input_folders(params, layout)]
     mark = fingerprint(digest("evaluate"), sections, inputs)

@@ -1,4 +1,8 @@
-"""judge: a verdict on every step of every trajectory and on every outcome, made once for all filter strategies."""
+"""judge: a verdict on every step of every trajectory and on every outcome, made once for all filter strategies.
+
+How often the reward model errs is counted here too, on the steps that `reward_model` held out: its errors are those of
+verdicts at `judge.threshold`.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,8 @@ from swirl.core.grading import grade
 from swirl.core.journal import Journal, fingerprint
 from swirl.core.layout import Layout
 from swirl.core.records import load, save, save_json
-from swirl.core.types import OUTCOME, Question, Stop, Trajectory, Verdict
+from swirl.core.types import OUTCOME, HeldOutStep, Question, Stop, Trajectory, Verdict
+from swirl.judging.heldout import error_rates
 from swirl.judging.rationale import RationaleJudge
 from swirl.judging.reward import RewardModel
 from swirl.pipeline.progress import Progress
@@ -60,7 +65,8 @@ def run(params: Params, layout: Layout) -> None:
     for one, count in asked.items():
         one.check_failures(limit, count)
     save(verdicts, Verdict, layout.verdicts)
-    save_json(_metrics(verdicts), layout.metrics("judge"))
+    errors = error_rates(load(HeldOutStep, layout.heldout), params.judge.threshold)
+    save_json({**_metrics(verdicts), **errors}, layout.metrics("judge"))
     journal.finish()
     print_usage()
 

@@ -9,7 +9,7 @@ from swirl.core.layout import Layout
 
 
 def run(params: Params, layout: Layout) -> None:
-    """Make models/reward: a model with its measured error rates, a pointer to one, or the address of one."""
+    """Make models/reward: a model with its scores of held-out steps, a pointer to one, or the address of one."""
     from swirl.judge_training import annotated_judge, embedded_judge, pointed_judge
 
     makers = {

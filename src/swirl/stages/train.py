@@ -8,42 +8,39 @@ from __future__ import annotations
 import dataclasses
 import math
 import shutil
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from swirl.comb.gradients import recomputing
 from swirl.comb.logprobs import check_packing
+from swirl.comb.sampling import Sampling
 from swirl.config.params import Params
 from swirl.core.checkpoints import EVERY, Checkpoints
 from swirl.core.distributed import Processes, join, rank_and_count
 from swirl.core.errors import DataError
 from swirl.core.journal import fingerprint
 from swirl.core.layout import Layout
-from swirl.core.records import load, save_json, save_series
+from swirl.core.records import from_dict, load, save, save_json, save_series, to_dict
 from swirl.core.seeds import derive, generator
-from swirl.core.types import SubTrajectory
+from swirl.core.types import Draw, SubTrajectory
 from swirl.judging.reward import RewardModel
 from swirl.models import adapters
 from swirl.models.flops import matmul_flops
-from swirl.models.loading import load_model, load_tokenizer, save
+from swirl.models.loading import load_model, load_tokenizer
+from swirl.models.loading import save as save_model
 from swirl.models.skipped import mark_skipped
 from swirl.pipeline.progress import Progress
 from swirl.pipeline.source import digest
+from swirl.rl.batches import by_trajectory, shortage, state_batches, updates_of, visited
+from swirl.rl.draws import chosen, draws_of
 from swirl.rl.guard import Limits, Look, stop_reason
 from swirl.rl.masters import Masters
 from swirl.rl.pace import Pace
-from swirl.rl.trainer import (
-    Settings,
-    Trainer,
-    by_trajectory,
-    comb_of,
-    state_batches,
-    supervised_gradients,
-    supervised_work,
-)
+from swirl.rl.supervised import comb_of, supervised_gradients, supervised_work
+from swirl.rl.trainer import Settings, Trainer
 from swirl.rollout.engine import Policy
-from swirl.wiring.attempts import sampling
 from swirl.wiring.development import Development
 from swirl.wiring.policies import load_local_policy
 from swirl.wiring.prompts import user_input_folders
@@ -60,6 +57,7 @@ def run(params: Params, layout: Layout, item: str) -> None:
             return
         shutil.rmtree(layout.model(item), ignore_errors=True)
         mark_skipped(layout.model(item), f"train.methods does not name {item}")
+        save([], Draw, layout.draws(item))
         save_series([], layout.series(f"train-{item}"))
         save_json({}, layout.metrics(f"train-{item}"))
         return
@@ -81,13 +79,15 @@ def run(params: Params, layout: Layout, item: str) -> None:
     if processes.main:
         peak = matmul_flops(policy.model.device, policy.model.dtype, params.runtime.workers) * processes.count
         pace = Pace(layout.pace(f"train-{item}"), peak)
-    series = train(params, layout, policy, groups, development, checkpoints, processes, pace)
+    series, draws = train(params, layout, policy, groups, development, checkpoints, processes, pace)
     if processes.main:
         shutil.rmtree(layout.model(item), ignore_errors=True)  # left by another run, when the stage runs without DVC
         base = layout.model("base")
-        save(policy.model, load_tokenizer(base), layout.model(item), base, layout.root)
+        save_model(policy.model, load_tokenizer(base), layout.model(item), base, layout.root)
+        save(draws, Draw, layout.draws(item))
         save_series(series, layout.series(f"train-{item}"))
-        save_json(_final(series), layout.metrics(f"train-{item}"))
+        last = _final(series)
+        save_json(last | _seen(params, item, groups, int(last["step"])), layout.metrics(f"train-{item}"))
         checkpoints.finish()
     processes.wait()
     processes.leave()
@@ -102,8 +102,11 @@ def train_swirl(
     checkpoints: Checkpoints,
     processes: Processes,
     pace: Pace | None,
-) -> Series:
-    """Step-wise RL until the updates are done or the guard objects; leaves the last good weights in the policy."""
+) -> tuple[Series, list[Draw]]:
+    """Step-wise RL until the updates are done or the guard objects; leaves the last good weights in the policy.
+
+    Returns the metrics of every update, and a sample of what was drawn.
+    """
     settings = params.train.swirl
     reference = None
     if params.train.lora is None:
@@ -113,11 +116,11 @@ def train_swirl(
     judge = development.judge
     if isinstance(judge, RewardModel):
         judge = dataclasses.replace(judge, packed=params.train.packed, token_budget=params.train.token_budget)
-    seed = derive(params.seed, "train", "swirl")
+    seed = _seed(params)
     options = Settings(
         settings.states,
         settings.samples,
-        sampling(params, settings.temperature),
+        Sampling(settings.temperature, max_tokens=params.rollout.max_action_tokens),
         settings.lr,
         settings.warmup,
         settings.estimator,
@@ -129,31 +132,42 @@ def train_swirl(
         seed,
         params.train.gradient_checkpointing,
         settings.cut_actions,
+        settings.kl_gradient,
+        settings.iterations,
     )
     trainer = Trainer(policy, reference, judge, options, processes, _tags(params, layout))
+    if processes.main and (few := shortage(groups, settings.states)):
+        print(f"warning: {few}", file=sys.stderr, flush=True)
     batches = state_batches(groups, settings.states, seed)
+    updates = settings.updates
+    if updates is None:
+        assert settings.passes is not None
+        updates = updates_of(settings.passes, groups, settings.states, seed)
     masters, optimizer = trainer.masters, trainer.optimizer
-    series, start = _resume(checkpoints, masters, optimizer, processes)
+    record, start = _resume(checkpoints, masters, optimizer, processes)
+    series, draws = record["series"], [from_dict(Draw, row) for row in record["draws"]]
     for _ in range(start):
         next(batches)
     if not series:
-        series = [{"step": 0, "recent_kl": 0.0, "recent_unjudged": 0.0, **development.look()}]
-        _commit(checkpoints, 0, masters, optimizer, series, processes)
-    with Progress(settings.updates, "train swirl") as bar:
+        series.append({"step": 0, "recent_kl": 0.0, "recent_unjudged": 0.0, **development.look()})
+        _commit(checkpoints, 0, masters, optimizer, series, draws, processes)
+    with Progress(updates, "train swirl") as bar:
         bar.update(start)
-        for number in range(start, settings.updates):
+        for number in range(start, updates):
             began = time.perf_counter()
             batch = next(batches)
             row: dict[str, float] = {"step": number + 1, **trainer.update(number, batch)}
             if pace:
                 pace.note(number + 1, time.perf_counter() - began, trainer.work)
-            row |= development.sampled(batch, trainer.drawn)
+            row |= development.sampled(trainer.drawn)
             series.append(row)
-            bar.update(1, reward=row["reward"], kl=row["kl"])
-            if (number + 1) % settings.check_every and number + 1 < settings.updates:
+            keep = chosen(batch, settings.kept_states, seed, number + 1)
+            kept = [draws_of(groups, keep, number + 1, policy.chat) for groups in trainer.drawn]
+            draws += [draw for of_group in processes.merge(kept) for draw in of_group]
+            bar.update(1, reward=row["reward"], kl=row.get("kl", math.nan))
+            if (number + 1) % settings.check_every and number + 1 < updates:
                 continue
-            recent = [past for past in series[-settings.check_every :] if "kl" in past]
-            row |= {f"recent_{key}": sum(past[key] for past in recent) / len(recent) for key in ("kl", "unjudged")}
+            row |= {f"recent_{key}": _recent(series, key, settings.check_every) for key in ("kl", "unjudged")}
             row |= development.look()
             looks = _looks(series)
             reason = stop_reason(looks, Limits(**settings.guard.model_dump())) if looks else ""
@@ -166,9 +180,29 @@ def train_swirl(
                 _restore(checkpoints, good, masters, optimizer)
                 processes.wait()  # the first one deletes the checkpoints, which all must have read by then
                 row |= {"stopped": 1.0, "kept_step": good}
-                return series
-            _commit(checkpoints, number + 1, masters, optimizer, series, processes)
-    return series
+                return series, draws
+            _commit(checkpoints, number + 1, masters, optimizer, series, draws, processes)
+    return series, draws
+
+
+def _recent(series: Series, key: str, updates: int) -> float:
+    """The mean of a metric over the last updates; over none (no action was read), what it was before."""
+    values = [row[key] for row in series[-updates:] if key in row]
+    before = [row[f"recent_{key}"] for row in series if f"recent_{key}" in row]
+    return sum(values) / len(values) if values else before[-1]
+
+
+def _seed(params: Params) -> int:
+    return derive(params.seed, "train", "swirl")
+
+
+def _seen(params: Params, item: str, groups: Sequence[list[SubTrajectory]], updates: int) -> dict[str, float]:
+    """How many states the filter kept, how many of them shaped the saved weights, and how often on average."""
+    kept = sum(map(len, groups))
+    if item == "sft":
+        return {"states_kept": kept, "states_visited": kept, "passes": params.train.sft.epochs}
+    visits, different = visited(groups, params.train.swirl.states, _seed(params), updates)
+    return {"states_kept": kept, "states_visited": different, "passes": visits / kept}
 
 
 def _tags(params: Params, layout: Layout) -> Callable[[str], Mapping[str, str]]:
@@ -208,14 +242,18 @@ def train_sft(
     checkpoints: Checkpoints,
     processes: Processes,
     pace: Pace | None,
-) -> Series:
-    """Maximum likelihood of the stored actions, with a checkpoint every `EVERY` batches and after every epoch."""
+) -> tuple[Series, list[Draw]]:
+    """Maximum likelihood of the stored actions, with a checkpoint every `EVERY` batches and after every epoch.
+
+    Returns the metrics of every batch, and nothing drawn.
+    """
     import torch
 
     settings = params.train.sft
     masters = Masters(policy.model)
     optimizer = torch.optim.AdamW(masters.tensors(), lr=settings.lr, betas=(0.9, 0.95), weight_decay=0.0)
-    series, done = _resume(checkpoints, masters, optimizer, processes)
+    record, done = _resume(checkpoints, masters, optimizer, processes)
+    series = record["series"]
     size = settings.batch_size
     rounds = (len(groups) + size - 1) // size
     with Progress(settings.epochs * rounds, "train sft") as bar:
@@ -238,8 +276,8 @@ def train_sft(
             if place + 1 == rounds:
                 series[-1] |= development.look()
             if place + 1 == rounds or (number + 1) % EVERY == 0:
-                _commit(checkpoints, number + 1, masters, optimizer, series, processes)
-    return series
+                _commit(checkpoints, number + 1, masters, optimizer, series, [], processes)
+    return series, []
 
 
 def _supervise(
@@ -255,14 +293,16 @@ def _set_rate(optimizer: Any, rate: float) -> None:
         group["lr"] = rate
 
 
-def _resume(checkpoints: Checkpoints, masters: Masters, optimizer: Any, processes: Processes) -> tuple[Series, int]:
-    """Restore weights and moments, and return the metrics so far and the last checkpoint's step (0: none)."""
+def _resume(
+    checkpoints: Checkpoints, masters: Masters, optimizer: Any, processes: Processes
+) -> tuple[dict[str, Any], int]:
+    """Restore weights and moments, and return the record so far and the last checkpoint's step (0: none)."""
     step = _newest(checkpoints, processes)
     if step is None:
-        return [], 0
+        return {"series": [], "draws": []}, 0
     if processes.main:
         print(f"resuming after {step}")
-    return list(_restore(checkpoints, step, masters, optimizer)["series"]), step
+    return _restore(checkpoints, step, masters, optimizer), step
 
 
 def _newest(checkpoints: Checkpoints, processes: Processes) -> int | None:
@@ -276,11 +316,18 @@ def _restore(checkpoints: Checkpoints, step: int, masters: Masters, optimizer: A
 
 
 def _commit(
-    checkpoints: Checkpoints, step: int, masters: Masters, optimizer: Any, series: Series, processes: Processes
+    checkpoints: Checkpoints,
+    step: int,
+    masters: Masters,
+    optimizer: Any,
+    series: Series,
+    draws: Sequence[Draw],
+    processes: Processes,
 ) -> None:
     """Save a checkpoint, and wait until every process can read it."""
     if processes.main:
-        checkpoints.save(step, masters.named, [optimizer], {"series": series})
+        record = {"series": series, "draws": [to_dict(draw) for draw in draws]}
+        checkpoints.save(step, masters.named, [optimizer], record)
     processes.wait()
 
 

@@ -13,6 +13,7 @@ from swirl.core.checksums import checksum
 from swirl.core.layout import Layout
 from swirl.core.records import load_json
 from swirl.pipeline.dvc_file import DvcStage
+from swirl.reporting import coverage
 
 
 @dataclass(slots=True)
@@ -114,7 +115,8 @@ def _add_report(contents: Contents, path: Path, stage: DvcStage, layout: Layout)
         for score in results.get("scores", []):
             contents.headline.update(_scores([score], f"{score['model']}."))
         contents.headline.update(numbers(results.get("reward_model", {}), "reward_model."))
-        contents.note = _note(results.get("scores", []))
+        parts = (_note(results.get("scores", [])), coverage.sentence(coverage.loaded(results.get("coverage", {}))))
+        contents.note = "\n\n".join(part for part in parts if part)
 
 
 def _add_gate(contents: Contents, path: Path) -> None:

@@ -7,12 +7,12 @@ from collections import Counter
 from collections.abc import Sequence
 
 from swirl.benchmarks.oracle import label_steps, label_trajectory
-from swirl.comb.sampling import Sampled
 from swirl.config.params import Params
 from swirl.core.distributed import Processes
 from swirl.core.grading import grade
 from swirl.core.layout import Layout
-from swirl.core.types import ActionKind, SubTrajectory, Trajectory
+from swirl.core.types import ActionKind, Trajectory
+from swirl.rl.drawn_actions import Group
 from swirl.rollout.engine import Policy
 from swirl.rollout.reading import Reader
 from swirl.tools.actions import DEFAULT_TAGS
@@ -52,32 +52,31 @@ class Development:
             **(self._golden(made, judged) if self._processes.main else {}),  # only the main process logs
         }
 
-    def sampled(self, batch: Sequence[list[SubTrajectory]], drawn: Sequence[list[list[Sampled]]]) -> dict[str, float]:
+    def sampled(self, drawn: Sequence[list[Group]]) -> dict[str, float]:
         """The share of an update's sampled actions that the oracle calls GOOD, for the log only.
 
-        `batch` is the update's whole batch, `drawn` this process's share of the sampled actions (`Trainer.drawn`).
-        Empty without derivations.
+        `drawn` is this process's share of the update (`Trainer.drawn`). Empty without derivations.
         """
-        mine = [self._labels(*pair) for pair in zip(self._processes.mine(batch), drawn, strict=True)]
+        mine = [self._labels(groups) for groups in drawn]
         labels = [label for of_group in self._processes.merge(mine) for label in of_group]
         return {"golden.sampled_label": sum(labels) / len(labels)} if labels else {}
 
-    def _labels(self, group: list[SubTrajectory], drawn: list[list[Sampled]]) -> list[bool]:
-        """The oracle's label of each sampled action, for the states whose earlier actions are all in the group."""
-        derivation = self._derivations.get(group[0].question_id)
+    def _labels(self, groups: list[Group]) -> list[bool]:
+        """The oracle's label of each sampled action, for the states whose earlier actions are all in the groups."""
+        derivation = self._derivations.get(groups[0].state.question_id)
         if derivation is None:
             return []
         tool = ActionKind.SEARCH if derivation.kind == ActionKind.SEARCH else ActionKind.CALCULATE
         tags = {tag: kind for tag, kind in DEFAULT_TAGS.items() if kind == tool}  # as in a rollout of this question
         read = Reader(self._policy.chat, tags, self._params.actions.thought_only == "allow").read
-        before = [read(state.action_ids) for state in group]
+        before = [read(group.state.action_ids) for group in groups]
         labels = []
-        for k, (state, of_state) in enumerate(zip(group, drawn, strict=True)):
-            if state.step != k:
+        for k, group in enumerate(groups):
+            if group.state.step != k:
                 continue
-            different = {one.ids: read(one.ids) for one in of_state}
+            different = {ids: read(ids) for ids in group.actions}
             good = {ids: label_steps(derivation, [*before[:k], action])[-1] for ids, action in different.items()}
-            labels += [good[one.ids] for one in of_state]
+            labels += [good[ids] for ids in group.actions]
         return labels
 
     def _golden(self, made: list[Trajectory], judged: list[list[float]]) -> dict[str, float]:

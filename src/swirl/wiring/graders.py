@@ -12,17 +12,18 @@ from swirl.judging.rationale import RationaleJudge
 from swirl.wiring.judges import Judge, endpoint_judge, load_reward_model
 
 
-def load_grader(params: Params, layout: Layout, judge: Judge) -> RationaleJudge | None:
+def load_grader(params: Params, layout: Layout, reward: Judge | None) -> RationaleJudge | None:
     """The judge that compares answers with the golden ones; None for `judge.outcome: match`, which needs no judge.
 
-    `judge` is the reward model, which also grades answers if no `judge.grader` is named. Raises `ModelError` when it
-    cannot.
+    The reward model also grades answers if no `judge.grader` is named; `reward` is None where it is not loaded yet.
+    Raises `ModelError` when it cannot.
     """
     settings = params.judge
     if settings.outcome == "match":
         return None
     if settings.grader is not None:
         return endpoint_judge(settings.grader, settings, params, layout)
+    judge = reward or load_reward_model(params, layout)
     if not isinstance(judge, RationaleJudge):
         raise ModelError(
             "judge.outcome is model, but the reward model reads verdicts from one token and grades no answer; name a "

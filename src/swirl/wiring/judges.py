@@ -1,10 +1,12 @@
-"""From params and the layout to the judge of steps, the reward model."""
+"""From params and the layout to judges of steps: the reward model, and any that is described as it is."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from swirl.comb.sampling import Sampling
 from swirl.config.params import Params
-from swirl.config.reward_model import EndpointReward, PretrainedReward
+from swirl.config.reward_model import EndpointReward, PretrainedReward, RewardModelSection
 from swirl.config.served import Served
 from swirl.core.errors import ModelError
 from swirl.core.layout import Layout
@@ -32,7 +34,21 @@ def load_reward_model(params: Params, layout: Layout, text_only: bool = False) -
 
     With `text_only` it judges texts only, so models/base is not needed.
     """
-    settings, folder = params.reward_model, layout.model("reward")
+    return load_judge("reward", params.reward_model, layout.model("reward"), params, layout, text_only)
+
+
+def load_judge(
+    name: str,
+    settings: RewardModelSection,
+    folder: Path,
+    params: Params,
+    layout: Layout,
+    text_only: bool = False,
+) -> Judge:
+    """The judge of a section: behind its server, or else the model in `folder`, called `name`.
+
+    Raises `ModelError` and takes `text_only` as `load_reward_model` does.
+    """
     make_deterministic(params.runtime.threads)
     if isinstance(settings, EndpointReward):
         return endpoint_judge(settings.server, settings, params, layout, text_only)
@@ -43,14 +59,14 @@ def load_reward_model(params: Params, layout: Layout, text_only: bool = False) -
         policy, prompts = _policy_chat(layout, text_only), read_judge_prompts(params, layout)
         sampling, seed = _sampling(settings), derive(params.seed, "judge")
         judge = LocalRationaleJudge(
-            "reward", model, chat, context, prompts, policy, sampling, settings.votes, seed, workers=run.workers
+            name, model, chat, context, prompts, policy, sampling, settings.votes, seed, workers=run.workers
         )
         judge.again = params.judge.retry_failed
         return judge
     if isinstance(settings, PretrainedReward) and not text_only:
-        _check_same_tokens(chat, load_chat(layout.model("base")))
+        _check_same_tokens(name, chat, load_chat(layout.model("base")))
     question = judge_question(params, layout)
-    return RewardModel("reward", model, chat, question, workers=run.workers, threshold=params.judge.threshold)
+    return RewardModel(name, model, chat, question, workers=run.workers, threshold=params.judge.threshold)
 
 
 def endpoint_judge(
@@ -74,11 +90,11 @@ def _sampling(settings: object) -> Sampling:
     return Sampling(getattr(settings, "temperature", 0.0), 1.0, 0, getattr(settings, "max_tokens", 1024))
 
 
-def _check_same_tokens(judge: object, policy: object) -> None:
+def _check_same_tokens(name: str, judge: object, policy: object) -> None:
     """Raise `ModelError` unless both vocabularies are equal, because the judge reads the policy's own tokens."""
     ours, theirs = (chat.tokenizer.get_vocab() for chat in (judge, policy))  # type: ignore[attr-defined]
     if ours != theirs:
         raise ModelError(
-            "the reward model has another tokenizer than the base, so it cannot read the base's tokens; set "
-            "reward_model.verdict to rationale, which reads text, or take a reward model of the same family"
+            f"the judge {name} has another tokenizer than the base, so it cannot read the base's tokens; set its "
+            "verdict to rationale, which reads text, or take a judge of the same family"
         )

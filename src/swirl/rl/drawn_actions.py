@@ -1,0 +1,122 @@
+"""The drawn actions of a batch: from states and samples to combs, weights and metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from swirl.comb.combs import Comb, pack
+from swirl.comb.sampling import Sampled
+from swirl.core.types import SubTrajectory
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Ids = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A state and the G actions that an update drew there."""
+
+    state: SubTrajectory
+    actions: tuple[Ids, ...]
+    rewards: tuple[float, ...]
+    """NaN without a verdict."""
+    cut: tuple[bool, ...]
+    advantages: tuple[float, ...]
+    logprobs: tuple[float, ...]
+    """log pi(action | state) of the policy that drew them, at temperature 1."""
+
+
+def combs_of(batch: Sequence[list[SubTrajectory]], unique: Sequence[list[Ids]]) -> list[Comb]:
+    """One comb per trajectory: its longest state as the trunk, every distinct action of every state as a tooth."""
+    of_state = iter(unique)
+    combs = []
+    for group in batch:
+        teeth = [(len(state.state_ids), ids) for state in group for ids in next(of_state)]
+        combs.append(pack(group[-1].state_ids, teeth))
+    return combs
+
+
+def weights_of(
+    unique: Sequence[list[Ids]],
+    actions: Sequence[list[Sampled]],
+    advantage: Tensor,
+    left_out: Sequence[frozenset[Ids]],
+) -> tuple[Tensor, Tensor]:
+    """For every tooth, the summed advantages and the number of the draws that gave it; (teeth,) each.
+
+    Both are 0 for the actions of a state that are `left_out`.
+    """
+    import torch
+
+    weights: list[float] = []
+    counts: list[int] = []
+    for of_state, drawn, row, out in zip(unique, actions, advantage.tolist(), left_out, strict=True):
+        totals = dict.fromkeys(of_state, 0.0)
+        for action, value in zip(drawn, row, strict=True):
+            totals[action.ids] += value
+        weights += totals.values()
+        counts += [0 if ids in out else sum(action.ids == ids for action in drawn) for ids in of_state]
+    return torch.tensor(weights, dtype=torch.float64), torch.tensor(counts, dtype=torch.float64)
+
+
+def chosen_of(combs: Sequence[Comb], read: Sequence[bool]) -> list[Comb]:
+    """The combs with the teeth that are `read` alone; a comb without any is left out."""
+    chosen = iter(read)
+    kept = [(comb.trunk, [(tooth.sees, tooth.ids) for tooth in comb.teeth if next(chosen)]) for comb in combs]
+    return [pack(trunk, teeth) for trunk, teeth in kept if teeth]
+
+
+def states_of(comb: Comb) -> Tensor:
+    """(teeth,) number of each tooth's state in its comb, from 0."""
+    import torch
+
+    seen = {sees: number for number, sees in enumerate(dict.fromkeys(tooth.sees for tooth in comb.teeth))}
+    return torch.tensor([seen[tooth.sees] for tooth in comb.teeth])
+
+
+def groups_of(
+    batch: Sequence[list[SubTrajectory]], actions: Sequence[list[Sampled]], judged: Tensor, advantage: Tensor
+) -> list[list[Group]]:
+    """The drawn actions of every state, by trajectory."""
+    rows = zip(actions, judged.tolist(), advantage.tolist(), strict=True)
+    groups = []
+    for group in batch:
+        of_group = []
+        for state in group:
+            drawn, scores, values = next(rows)
+            rewards, cut = zip(*scores, strict=True)
+            ids, logprobs = zip(*((one.ids, sum(one.logprobs)) for one in drawn), strict=True)
+            of_group.append(Group(state, ids, rewards, tuple(map(bool, cut)), tuple(values), logprobs))
+        groups.append(of_group)
+    return groups
+
+
+def tooth_metrics(known: Tensor, kl_coefficient: float) -> dict[str, float]:
+    """Metrics of the teeth of all processes; `known` are their weight, count, length, log pi, KL and entropy.
+
+    The last three are NaN for teeth that were not read, (6, teeth); KL and entropy are missing where none was.
+    """
+    weight, count, lengths = known[:3]
+    drawn = max(1.0, float(count.sum()))
+    found = {"action_tokens": float((lengths * count).sum()) / drawn, "loss": 0.0}
+    read = known[:, ~known[3].isnan() & (count > 0)]
+    if read.shape[1]:
+        weight, count, lengths, logprob, kl, entropy = read
+        found["kl"] = float((kl * count).sum() / count.sum())
+        found["entropy"] = float((entropy * count).sum() / (lengths * count).sum())
+        found["loss"] = float((kl_coefficient * kl * count - weight * logprob).sum()) / drawn
+    return found
+
+
+def reward_metrics(rewards: Tensor, halves: Tensor, advantage: Tensor) -> dict[str, float]:
+    """Metrics of the rewards of all processes, (states, G); `halves` is 1 for actions that are cut."""
+    return {
+        "reward": float(rewards.nanmean()),  # NaN: no verdict
+        "unjudged": float((rewards.isnan() & (halves == 0)).float().mean()),
+        "cut": float(halves.mean()),
+        "no_signal": float((advantage == 0).all(1).float().mean()),
+    }

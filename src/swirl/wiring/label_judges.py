@@ -1,0 +1,41 @@
+"""From params and the layout to the judge whose verdicts are the process labels of an evaluation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from swirl.config.params import Params
+from swirl.config.reward_model import PretrainedReward
+from swirl.core.errors import ModelError
+from swirl.core.layout import Layout
+from swirl.core.types import JudgeRole
+from swirl.models.pointers import read_pointer, write_locked_pointer
+from swirl.wiring.judges import Judge, load_judge, load_reward_model
+
+
+def load_label_judge(params: Params, layout: Layout) -> tuple[Judge, JudgeRole]:
+    """The judge of `evaluate.judge`, and whether it is the reward model or a second one.
+
+    A second judge is called by its server's model, or by its hub id and commit or its folder. Raises `ModelError` when
+    it does not exist, or cannot judge the base's tokens.
+    """
+    settings = params.evaluate.judge
+    if settings == "same":
+        return load_reward_model(params, layout), JudgeRole.REWARD
+    if not isinstance(settings, PretrainedReward):
+        return load_judge("", settings, layout.root, params, layout), JudgeRole.SECOND
+    with TemporaryDirectory() as place:
+        folder = Path(place)
+        return load_judge(_point(settings, folder, layout), settings, folder, params, layout), JudgeRole.SECOND
+
+
+def _point(settings: PretrainedReward, folder: Path, layout: Layout) -> str:
+    """Make `folder` a pointer to the judge's model, whose name is returned."""
+    model, revision, trusted = settings.model, settings.revision, settings.trust_remote_code
+    try:
+        write_locked_pointer(folder, model, revision, trusted, layout.root, layout.hub_lock)
+    except ModelError as error:
+        raise ModelError(f"evaluate.judge: {error}") from None
+    made = read_pointer(folder)
+    return f"{model}@{made.revision[:12]}" if made and made.revision else model
