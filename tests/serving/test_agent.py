@@ -32,6 +32,7 @@ from swirl.models.pointers import point_to_same, write_pointer
 from swirl.rollout.engine import Policy
 from swirl.serving.agent import MAX_QUESTION, Acted, Agent, Ended, Observed, as_dict, result, thought
 from swirl.serving.bundle import benchmarks_of, open_bundle, project_agent, weights_digest, write_bundle
+from swirl.serving.endpoint import TextChat
 from swirl.wiring.attempts import attempts, roll_out_all
 from tests import asked, gguf_writer, taught
 from tests.families import smollm2
@@ -308,6 +309,37 @@ def test_an_endpoint_that_is_none_is_refused(layout: Layout, model: str, message
         ask("x", "mini", model, asked.params_of(layout), layout, out=io.StringIO())
     assert message in str(caught.value)
     assert "pw" not in str(caught.value)
+
+
+def test_two_threads_that_encode_at_the_same_time_get_texts_of_their_own() -> None:
+    """The second one comes while the first is between storing its text and numbering it."""
+    chat, inner, came, ids = TextChat(), threading.Lock(), threading.Event(), {}
+
+    class Lock:
+        def __enter__(self) -> None:
+            came.set()
+            inner.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            inner.release()
+
+    class Texts(list[str]):
+        def append(self, text: str) -> None:
+            super().append(text)
+            if text == "first":
+                came.clear()
+                second.start()
+                assert came.wait(300)
+
+    def encode_second() -> None:
+        ids["second"] = chat.encode("second")
+        came.set()
+
+    second = threading.Thread(target=encode_second)
+    chat._texts, chat._lock = Texts([""]), Lock()  # type: ignore[assignment]
+    ids["first"] = chat.encode("first")
+    second.join()
+    assert {name: chat.text(found) for name, found in ids.items()} == {"first": "first", "second": "second"}
 
 
 def answers(folder: Path) -> str:

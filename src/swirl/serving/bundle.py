@@ -80,13 +80,17 @@ def benchmarks_of(layout: Layout) -> dict[str, Kind]:
 
 
 def project_agent(model: Path, params: Params, layout: Layout, benchmarks: Mapping[str, Kind]) -> Agent:
-    """The agent of a model's folder, with the project's own data. Raises `DataError` when there is no model."""
+    """The agent of a model's folder, with the project's own data. Raises `DataError` when there is no model.
+
+    A model of the project that params.yaml names a server for answers there.
+    """
     from swirl.wiring.policies import load_policy
 
     if why := why_skipped(model):
         raise DataError(f"there is no model in {model}: {why}")
-    servers = {str(name): server for name, server in params.evaluate.servers.items()}
-    policy = load_policy(params, model, model.name, servers.get(model.name))
+    known = params.evaluate.servers.items()
+    server = next((server for name, server in known if layout.model(name).resolve() == model.resolve()), None)
+    policy = load_policy(params, model, model.name, server)
     return Agent(policy, params, layout, benchmarks)
 
 

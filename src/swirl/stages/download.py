@@ -25,6 +25,7 @@ from swirl.core.layout import Layout
 from swirl.core.records import save, save_json
 from swirl.core.splits import counts, files_of
 from swirl.core.types import Annotation, Derivation, Passage, Question, Support, WrittenSolution
+from swirl.wiring.questions import with_tools
 
 SHOWN_ROWS = 20
 """How many bad rows of a file sources.json lists."""
@@ -89,7 +90,7 @@ def run(params: Params, layout: Layout) -> None:
             _make_embedded(name, benchmark, params, layout, made)
         else:
             _make_real(name, benchmark, files, drawn, layout, made)
-    save([_with_tools(question, params) for question in made.questions], Question, layout.questions)
+    save([with_tools(question, params) for question in made.questions], Question, layout.questions)
     save(made.derivations, Derivation, layout.derivations)
     save(made.memory, Derivation, layout.memory)
     save(made.support, Support, layout.support)
@@ -99,16 +100,6 @@ def run(params: Params, layout: Layout) -> None:
         save(made.annotations, Annotation, layout.annotations)
     save_json(files.sources, layout.sources)
     save_json(made.metrics, layout.metrics("download"))
-
-
-def _with_tools(question: Question, params: Params) -> Question:
-    """The question with the tools of its task. Raises `ParamsError` for a task that params.yaml does not have."""
-    if question.task not in params.tasks:
-        raise ParamsError(
-            f"tasks has no {question.task!r}, which download.benchmarks.{question.benchmark} needs; it has "
-            f"{', '.join(params.tasks)}"
-        )
-    return replace(question, tools=tuple(params.tasks[question.task].tools))
 
 
 def _check_name(name: str, benchmark: Benchmark) -> None:
