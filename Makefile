@@ -4,6 +4,7 @@
 # make test-slow  the tests that continuous integration does not need on every change
 # make smoke   the whole pipeline at its smallest (presets/smoke.yaml), in a temporary copy
 # make smoke-prefect  the same, then once more as a scheduled Prefect run
+# make weights SmolLM2-135M-Instruct, a real model of 98 MB, into data/weights
 # make mlflow  MLflow's pages about the runs so far, at http://127.0.0.1:5000; MLFLOW_PORT=5001: at another port
 # make TORCH=cpu|cuda|skip ...  chooses the build of torch; .ci/install says how it is chosen otherwise
 # make prefect  a Prefect server at http://127.0.0.1:4200, a worker and the deployments of prefect.yaml, until Ctrl-C
@@ -31,7 +32,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export OMP_WAIT_POLICY := PASSIVE
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: again repository demo test test-slow check lint smoke smoke-prefect mlflow prefect prefect-demo clean venv
+.PHONY: again repository demo test test-slow check lint smoke smoke-prefect weights mlflow prefect prefect-demo clean venv
 .DEFAULT_GOAL := demo
 
 venv: $(VENV)/.installed
@@ -80,6 +81,9 @@ smoke: repository venv
 
 smoke-prefect: repository venv
 	python -m tests.smoke --schedule
+
+weights: venv
+	python .ci/weights.py
 
 mlflow: venv
 	@python -c 'import socket; socket.create_server(("127.0.0.1", $(MLFLOW_PORT)))' 2>/dev/null || { echo "port $(MLFLOW_PORT) is taken; choose another: make mlflow MLFLOW_PORT=$$(($(MLFLOW_PORT) + 1))"; exit 1; }

@@ -19,7 +19,7 @@ def asks_network(stage: str, params: Mapping[str, Any]) -> bool:
     if name == "download":
         return True
     if name in ("base_model", "reward_model"):
-        return _get(params, name, "source") in ("pretrained", "endpoint")
+        return _get(params, name, "source") in ("pretrained", "cold_start", "endpoint")
     if name == "synthesize":
         return policy_served or _get(params, "synthesize", "server") is not None
     if name == "judge":

@@ -86,6 +86,12 @@ MISTRAL = (
     '{%- if message["role"] == "user" %}{{- "[INST] " + message["content"] + "[/INST]" }}'
     '{%- elif message["role"] == "assistant" %}{{- " " + message["content"]|trim + eos_token}}{%- endif %}{%- endfor %}'
 )
+SMOLLM2 = (
+    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\n"
+    "You are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n' }}{% endif %}"
+    "{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
 
 
 @cache
@@ -144,4 +150,28 @@ def qwen3() -> Any:
     return tokenizer
 
 
-FAMILIES = {"gemma2": gemma2, "llama3": llama3, "qwen3": qwen3, "mistral": mistral}
+@cache
+def smollm2() -> Any:
+    """PreTrainedTokenizerFast: byte-level, every digit apart; its template begins with a system turn of its own."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    names = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    tokenizer = Tokenizer(models.BPE())
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), byte_level])
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=400, initial_alphabet=alphabet, special_tokens=names)
+    tokenizer.train_from_iterator(CORPUS, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        unk_token=names[0],
+        bos_token=names[1],
+        eos_token=names[2],
+        pad_token=names[2],
+        chat_template=SMOLLM2,
+    )
+
+
+FAMILIES = {"gemma2": gemma2, "llama3": llama3, "qwen3": qwen3, "mistral": mistral, "smollm2": smollm2}

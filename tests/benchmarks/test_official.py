@@ -14,7 +14,7 @@ from swirl.benchmarks import cofca
 from swirl.benchmarks.official import OFFICIAL, Loaded, load, read, select
 from swirl.core.errors import DataError
 from swirl.core.grading import same_number
-from swirl.core.types import Passage, Question
+from swirl.core.types import Annotation, Passage, Question
 
 DATA = Path(__file__).parents[3] / "shared/data"
 
@@ -126,6 +126,7 @@ def test_hotpotqa_in_both_shapes(row: dict[str, Any], as_list: Write) -> None:
         ],
         support={"hotpotqa/sample/h1": ["hotpotqa/sample/0", "hotpotqa/sample/2"]},
         solutions={},
+        annotations={},
         skipped=[],
         unanswerable=0,
         dropped_easy=0,
@@ -169,6 +170,16 @@ def test_hotpotqa_titles_may_be_composed_or_not(as_list: Write) -> None:
         "hotpotqa", supporting_facts=[["Cafe\u0301", 0]], context=[["Caf\u00e9", ["It is red."]], ["Orrin", ["No."]]]
     )
     assert read("hotpotqa", "sample", as_list(row)).support == {"hotpotqa/sample/h1": ["hotpotqa/sample/0"]}
+
+
+def test_musiques_sub_questions_are_kept_with_their_answers_if_all_are_there(as_lines: Write) -> None:
+    hops = [{"question": "Tove >> country", "answer": "Velda"}, {"question": "Who leads #1?", "answer": "Ada Drake"}]
+    loaded = read("musique", "sample", as_lines(changed("musique", question_decomposition=hops)))
+    name = "musique/sample/2hop__1_2"
+    steps = ("Tove >> country", "Who leads #1?")
+    assert loaded.annotations == {name: Annotation(name, steps, ("Velda", "Ada Drake"))}
+    hops = [{"question": "Tove >> country", "answer": "Velda"}, {"id": 2}]
+    assert read("musique", "sample", as_lines(changed("musique", question_decomposition=hops))).annotations == {}
 
 
 @pytest.mark.parametrize("answerable", [..., None], ids=["left out", "null"])
@@ -383,7 +394,7 @@ def test_a_file_that_is_not_there_or_wraps_no_rows(tmp_path: Path) -> None:
 
 def test_arguments_that_make_no_sense_are_refused(as_lines: Write) -> None:
     path = as_lines(COFCA)
-    with pytest.raises(DataError, match="benchmark 'mini-cofca' has no official files; those with are gsm8k, hotpotqa"):
+    with pytest.raises(DataError, match="benchmark 'mini-cofca' .*are gsm8k, .*; did you mean cofca\\?"):
         read("mini-cofca", "test", path)
     with pytest.raises(DataError, match="split 'a/b': expected a name without '/'"):
         read("cofca", "a/b", path)

@@ -11,7 +11,7 @@ import pytest
 
 from swirl.benchmarks.own import FILE_BYTES, Corpus, read, read_corpus, split_text
 from swirl.core.errors import DataError
-from swirl.core.types import Passage, Question
+from swirl.core.types import Annotation, Passage, Question
 
 PASSAGES: list[dict[str, Any]] = [
     {"id": "p1", "title": "Leave", "text": "Staff have 30 days of leave."},
@@ -63,6 +63,17 @@ def test_questions_with_their_support(corpus: Corpus, tmp_path: Path) -> None:
     assert (loaded.passages, loaded.rows) == (corpus.passages, 3)
 
 
+def test_a_demonstration_is_kept_as_it_is_written(corpus: Corpus, tmp_path: Path) -> None:
+    actions = [
+        "It says <b>so</b>. <lookup> leave </lookup>",
+        "<lookup> leave </lookup>",
+        "So <answer> Thirty </answer>",
+    ]
+    rows = [{**QUESTIONS[0], "demonstration": actions}, QUESTIONS[1], {**QUESTIONS[2], "demonstration": None}]
+    loaded = read_questions(lines(tmp_path / "q.jsonl", rows), corpus)
+    assert loaded.annotations == {"staff/train/q1": Annotation("staff/train/q1", tuple(actions), ())}
+
+
 def test_a_task_without_a_corpus(tmp_path: Path) -> None:
     loaded = read_questions(lines(tmp_path / "q.jsonl", QUESTIONS[2:]), None)
     assert ([q.id for q in loaded.questions], loaded.passages, loaded.support) == (["staff/train/q3"], [], {})
@@ -97,6 +108,24 @@ def test_a_passage_that_comes_twice_is_kept_once_under_both_ids(tmp_path: Path) 
             "field 'support': expected the id or the title of a passage of the corpus, got 'p9'",
         ),
         ({**QUESTIONS[0], "support": "p1"}, "field 'support': expected a list, got 'p1'"),
+        (
+            {**QUESTIONS[0], "demonstration": "<answer> 30 </answer>"},
+            "field 'demonstration': expected a list of at least 1, got '<answer> 30 </answer>'",
+        ),
+        ({**QUESTIONS[0], "demonstration": [" "]}, "field 'demonstration': expected a text that is not blank, got ' '"),
+        (
+            {**QUESTIONS[0], "demonstration": ["<search_query> leave </search_query>"]},
+            r"field 'demonstration': expected <answer> the answer </answer> in the last action, and in no other "
+            r"\(this is action 1 of 1\), got '<search_quer",
+        ),
+        (
+            {**QUESTIONS[0], "demonstration": ["<answer> 30 </answer>", "<answer> 30 </answer>"]},
+            r"field 'demonstration': .* \(this is action 1 of 2\), got '<answer> 30 </answer>'",
+        ),
+        (
+            {**QUESTIONS[0], "demonstration": ["<answer> 29 </answer>"]},
+            "field 'demonstration': expected one of the answers in the last action: 30, thirty, got '<answer> 29",
+        ),
         (["id"], r"expected an object with fields, got \['id'\]"),
     ],
 )

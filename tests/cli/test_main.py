@@ -56,7 +56,7 @@ def project(tmp_path: Path) -> Layout:
 def test_help_names_every_command(swirl: Swirl) -> None:
     done = swirl("--help")
     assert done.returncode == 0
-    for command in ("ask", "judge", "params", "plan", "preset", "report", "show", "stage"):
+    for command in ("ask", "evaluate", "judge", "params", "plan", "preset", "report", "show", "stage"):
         assert f" {command} " in done.stdout
 
 
@@ -92,7 +92,7 @@ def test_show_prints_steps_observations_and_verdicts(swirl: Swirl, project: Layo
         (("stage", "train", "--item", "base"), "stage train needs --item sft or --item swirl, not 'base'"),
         (
             ("ask", "Why?", "--benchmark", "mini-gsm8k", "--model", "models/swirl"),
-            "there is no model folder models/swirl; `dvc repro` makes models/swirl\n",
+            "there is no model folder models/swirl; `dvc repro` makes models/swirl; a model is a folder, ",
         ),
         (("stage", "judge", "--item", "base"), "stage judge has no items; leave out --item base"),
     ],

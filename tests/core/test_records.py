@@ -24,6 +24,7 @@ from swirl.core.records import (
 from swirl.core.types import (
     SCHEMAS,
     Action,
+    Annotation,
     Derivation,
     Draw,
     HeldOutStep,
@@ -60,6 +61,7 @@ RECORDS: dict[type, list[Any]] = {
         Question("r", "mini-gsm8k", "train", "", (), 0, (), "staff"),
     ],
     Derivation: [Derivation("q", "calculate", ("2 + 3",), ("5",)), Derivation("r", "search", (), ())],
+    Annotation: [Annotation("q", ("Who leads #1?",), ("Ada",)), Annotation("r", ("<answer> 5 </answer>",), ())],
     Passage: [Passage("p", "", "Text with\nlines, “quotes” and 漢字.")],
     Support: [Support("q", ("p", "r")), Support("r", ())],
     WrittenSolution: [WrittenSolution("q", "2 + 3 = <<2+3=5>>5\n#### 5")],

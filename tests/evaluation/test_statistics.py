@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from swirl.evaluation.statistics import mcnemar, paired, relative_gain, wilson
+from swirl.evaluation.statistics import bootstrap, mcnemar, paired, relative_gain, wilson
 
 # Newcombe 1998 (Statistics in Medicine 17, p. 857), table I, method 3: the score interval without correction.
 NEWCOMBE = [
@@ -103,3 +103,19 @@ def test_relative_gain_of_the_papers_table_2() -> None:
 def test_relative_gain_refuses_what_is_no_accuracy(base: float, other: float) -> None:
     with pytest.raises(ValueError, match=r"\[0, 1\]"):
         relative_gain(base, other)
+
+
+def test_bootstrap_holds_what_can_be_worked_out() -> None:
+    """Of equal values there is one mean; of a fair coin the mean of 100 lies within 1.96 * 0.05 of one half."""
+    assert bootstrap([0.25] * 7, seed=3) == (0.25, 0.25)
+    low, high = bootstrap([0.0, 1.0] * 50, seed=0, draws=20_000)
+    assert (low, high) == (pytest.approx(0.402, abs=0.011), pytest.approx(0.598, abs=0.011))
+    assert bootstrap([0.0, 1.0] * 50, seed=0, draws=20_000) == (low, high)
+    many = [i * i / 10_000 for i in range(100)]
+    assert bootstrap(many, seed=0) != bootstrap(many, seed=1)
+
+
+@pytest.mark.parametrize(("values", "draws"), [([], 2000), ([1.0], 39)])
+def test_bootstrap_refuses_what_has_no_interval(values: list[float], draws: int) -> None:
+    with pytest.raises(ValueError, match=f"got {len(values)} values and {draws} draws"):
+        bootstrap(values, 0, draws)

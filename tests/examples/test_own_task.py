@@ -26,8 +26,9 @@ from swirl.core.records import load, load_json
 from swirl.core.types import Question, Score, Trajectory
 from swirl.judging.reward import RewardModel
 from swirl.models.chat import Chat
-from swirl.models.loading import save
+from swirl.models.loading import load_chat, save
 from swirl.pretraining.architectures import random_qwen3
+from swirl.pretraining.cold_start_base import demonstrations
 from swirl.pretraining.word_tokenizer import build_tokenizer
 from swirl.rollout.engine import Attempt, observe
 from swirl.wiring.attempts import attempts
@@ -36,6 +37,7 @@ from swirl.wiring.judge_prompts import judge_question
 from swirl.wiring.judges import read_judge_prompts
 from swirl.wiring.questions import questions_of
 from swirl.wiring.tools import Toolbox
+from tests import made_up
 from tests.stages.conftest import run_stages
 
 ROOT = Path(__file__).parents[2]
@@ -256,3 +258,23 @@ def test_the_database_refuses_what_is_no_bounded_reading(query: str, message: st
     seconds = 0.2 if "longer than" in message else 600.0  # on a busy machine the others may be slow
     with pytest.raises(ToolError, match=message):
         database(seconds=seconds).run(query)
+
+
+def test_the_demonstrations_are_played_with_both_tools(tmp_path: Path) -> None:
+    """The preset's project with a cold start's split: the shown results hold what each answer says."""
+    preset = presets.tree(ROOT, str(ROOT / EXAMPLE / "preset.yaml"))
+    staff = preset["download"]["benchmarks"]["staff"]
+    staff |= {"files": {**staff["files"], "pretrain": "demonstrations.jsonl"}, "pretrain": "all"}
+    params, layout = validate(preset, "demonstrations"), Layout(tmp_path)
+    shutil.copytree(ROOT / EXAMPLE, tmp_path / EXAMPLE)
+    run_stages(params, layout, "download", "check_questions", "index")
+    rows = (tmp_path / EXAMPLE / "data/demonstrations.jsonl").read_text(encoding="utf-8").splitlines()
+    made_up.pretrained(tmp_path / "tiny", rows)
+    played, counts = demonstrations(params, layout, load_chat(tmp_path / "tiny"), 4096)
+    assert counts == {"demonstrations.staff": 12.0}
+    assert len(rows) == 12
+    for trajectory in played:
+        *calls, answer = trajectory.steps
+        assert {step.action.kind for step in calls} in ({"search"}, {"search", "sql"})
+        assert answer.action.payload in calls[-1].observation
+        assert not any(step.tool_error for step in trajectory.steps)

@@ -170,7 +170,7 @@ def test_further_ends_end_a_reply() -> None:
     assert Chat(tokenizer, [5, 7]).end_ids == Chat(tokenizer).end_ids | {5, 7}
 
 
-APPENDING = {name: FAMILIES[name] for name in ("gemma2", "llama3", "mistral")} | {
+APPENDING = {name: FAMILIES[name] for name in ("gemma2", "llama3", "mistral", "smollm2")} | {
     "llama3.2": lambda: families.llama3(families.LLAMA32)
 }
 
@@ -215,6 +215,7 @@ def test_qwen3_keeps_the_empty_thoughts_that_its_template_drops_from_past_turns(
         ("llama3", ["<|begin_of_text|>", "<|start_header_id|>"], 1, {"<|eot_id|>", "<|end_of_text|>"}),
         ("qwen3", ["<|im_start|>"], 6, {"<|im_end|>"}),
         ("mistral", ["<s>", "[INST]"], 1, {"</s>"}),
+        ("smollm2", ["<|im_start|>", "s", "y", "st", "e", "m"], 7, {"<|im_end|>"}),
     ],
 )
 def test_the_families_begin_and_end_a_turn_with(family: str, begins: list[str], times: int, ends: set[str]) -> None:

@@ -19,8 +19,14 @@ from swirl.rollout.engine import Attempt, Policy, roll_out
 from swirl.tools import Calculator
 from tests import families, tiny
 
-ENDS = {"gemma2": ["<eos>", "<end_of_turn>"], "llama3": ["<|end_of_text|>", "<|eot_id|>"], "qwen3": [], "mistral": []}
-MODELS = {"gemma2": tiny.gemma2, "llama3": tiny.llama, "qwen3": tiny.qwen3, "mistral": tiny.mistral}
+ENDS = {"gemma2": ["<eos>", "<end_of_turn>"], "llama3": ["<|end_of_text|>", "<|eot_id|>"]}
+MODELS = {
+    "gemma2": tiny.gemma2,
+    "llama3": tiny.llama,
+    "qwen3": tiny.qwen3,
+    "mistral": tiny.mistral,
+    "smollm2": tiny.llama,
+}
 
 
 @pytest.fixture(scope="module", params=families.FAMILIES)
@@ -29,7 +35,7 @@ def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     folder = tmp_path_factory.mktemp(request.param)
     tokenizer = families.FAMILIES[request.param]()
     model = MODELS[request.param](len(tokenizer)).float()
-    ends = tokenizer.convert_tokens_to_ids(ENDS[request.param]) or tokenizer.eos_token_id
+    ends = tokenizer.convert_tokens_to_ids(ENDS.get(request.param, [])) or tokenizer.eos_token_id
     model.generation_config.eos_token_id = model.config.eos_token_id = ends
     model.save_pretrained(folder / request.param)
     tokenizer.save_pretrained(folder / request.param)

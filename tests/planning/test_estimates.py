@@ -227,3 +227,26 @@ def test_what_is_off_is_said_to_be_off() -> None:
     assert stages["train@sft"].does == "off (train.methods)"
     assert stages["evaluate@sft"].calls is None
     assert stages["train@swirl"].calls == 60 * 33 * 8 + 7 * 1500
+
+
+@pytest.mark.parametrize("rank", [None, 4])
+def test_a_cold_start_by_hand(rank: int | None, tmp_path: Path) -> None:
+    """A Llama of two layers of 8, 40 questions shown three times."""
+    shape = {"hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 2, "intermediate_size": 16}
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m/config.json").write_text(json.dumps({**shape, "vocab_size": 100, "tie_word_embeddings": True}))
+    base = {
+        "source": "cold_start", "model": "m", "revision": "", "epochs": 3, "batch_size": 8, "token_budget": 4096,
+        "lora": {"rank": rank, "alpha": 8, "targets": ["all-linear"]} if rank else None, "lr": 1e-4, "warmup": 0,
+        "weight_decay": 0.0, "clip": 1.0, "gradient_checkpointing": False, "mixed_precision": "bf16",
+    }  # fmt: skip
+    judge = {"source": "pretrained", "model": "m", "revision": "", "trust_remote_code": False, "verdict": "token"}
+    judge |= {"max_tokens": 8, "votes": 1, "temperature": 0.0}
+    data = {"benchmarks": {"hotpotqa": {"source": "file", "files": {"train": "h"}, "pretrain": 40, "evaluation": 9}}}
+    stage = planned(params(base_model=base, reward_model=judge, download=data), tmp_path)["base_model"]
+    assert stage.tokens == 3 * 40 * (250 + 5 * (32 + 250))
+    weights = 100 * 8 + 2 * (4 * 8 * 8 + 3 * 8 * 16)
+    adapter = 4 * 2 * (4 * (8 + 8) + 3 * (8 + 16))
+    trained = adapter if rank else weights
+    assert stage.disk == 4 * weights + 3 * 12 * trained
+    assert stage.memory == (4 * weights if rank else 0) + trained * (16 + 4 * 2)

@@ -64,6 +64,7 @@ TARGETS = {
     "lint": ["ruff|check|.|", "ruff|format|--check|.|", "mypy|", "lint-imports|"],
     "smoke": ["python|-m|tests.smoke|"],
     "smoke-prefect": ["python|-m|tests.smoke|--schedule|"],
+    "weights": ["python|.ci/weights.py|"],
     "prefect": ["python|flows/server.py|up|--port|4200|"],
     "prefect-demo": ["python|flows/server.py|demo|--port|4200|"],
     "clean": [],

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import huggingface_hub.constants
 import pytest
 import torch
 import yaml
@@ -27,11 +28,14 @@ from swirl.core.types import Action, Observation, Question, Step, Stop, Trajecto
 from swirl.models.adapters import add
 from swirl.models.loading import load_model, load_tokenizer, save
 from swirl.models.pointers import NAME as POINTER
-from swirl.models.pointers import point_to_same
+from swirl.models.pointers import point_to_same, write_pointer
+from swirl.rollout.engine import Policy
 from swirl.serving.agent import MAX_QUESTION, Acted, Agent, Ended, Observed, as_dict, result, thought
 from swirl.serving.bundle import benchmarks_of, open_bundle, project_agent, weights_digest, write_bundle
+from swirl.serving.endpoint import TextChat
 from swirl.wiring.attempts import attempts, roll_out_all
-from tests import asked, taught
+from tests import asked, gguf_writer, taught
+from tests.families import smollm2
 from tests.servers import THE_KEY, said, scripted
 
 SLOW_TOOL = """
@@ -307,6 +311,37 @@ def test_an_endpoint_that_is_none_is_refused(layout: Layout, model: str, message
     assert "pw" not in str(caught.value)
 
 
+def test_two_threads_that_encode_at_the_same_time_get_texts_of_their_own() -> None:
+    """The second one comes while the first is between storing its text and numbering it."""
+    chat, inner, came, ids = TextChat(), threading.Lock(), threading.Event(), {}
+
+    class Lock:
+        def __enter__(self) -> None:
+            came.set()
+            inner.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            inner.release()
+
+    class Texts(list[str]):
+        def append(self, text: str) -> None:
+            super().append(text)
+            if text == "first":
+                came.clear()
+                second.start()
+                assert came.wait(300)
+
+    def encode_second() -> None:
+        ids["second"] = chat.encode("second")
+        came.set()
+
+    second = threading.Thread(target=encode_second)
+    chat._texts, chat._lock = Texts([""]), Lock()  # type: ignore[assignment]
+    ids["first"] = chat.encode("first")
+    second.join()
+    assert {name: chat.text(found) for name, found in ids.items()} == {"first": "first", "second": "second"}
+
+
 def answers(folder: Path) -> str:
     """The answer of a bundle's agent to `asked.QUESTION`."""
     last = told(open_bundle(folder), asked.QUESTION)[-1]
@@ -372,6 +407,29 @@ def test_a_pointer_is_followed_into_the_bundle(layout: Layout, tmp_path: Path) -
     shutil.rmtree(copy.root)
     assert answers(folder) == "Oslo"
     assert weights_digest(folder / "models/swirl") == before
+
+
+def test_a_gguf_file_is_copied_into_the_bundle_as_it_is(
+    layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_ASSETS_CACHE", str(tmp_path / "assets"))
+    copy, folder = asked.copy(layout, tmp_path / "copy"), tmp_path / "bundle"
+    file = gguf_writer.write(copy.root / "data/weights/tiny.gguf", gguf_writer.model(len(smollm2())))
+    shutil.rmtree(copy.model("swirl"))
+    write_pointer(copy.model("swirl"), "data/weights/tiny.gguf", root=copy.root)
+    before, content = weights_digest(copy.model("swirl")), file.read_bytes()
+    assert write_bundle(folder, asked.params_of(copy), copy, 100.0)
+    assert [path.name for path in (folder / "models/weights").iterdir()] == ["tiny.gguf"]
+    assert load_json(folder / f"models/swirl/{POINTER}")["model"] == "../weights/tiny.gguf"
+    small = tmp_path / "small"
+    assert not write_bundle(small, asked.params_of(copy), copy, 0.001)
+    assert Path(load_json(small / f"models/swirl/{POINTER}")["model"]) == file.resolve()
+    shutil.rmtree(copy.root)
+    assert (folder / "models/weights/tiny.gguf").read_bytes() == content
+    assert weights_digest(folder / "models/swirl") == before
+    agent = open_bundle(folder)
+    assert isinstance(agent.policy, Policy)
+    assert agent.policy.chat.end_ids == {2}
 
 
 def test_an_adapter_in_a_bundle_names_the_base_beside_it(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import random
 import shutil
 from collections import Counter
@@ -21,9 +22,13 @@ from swirl.core.layout import Layout
 from swirl.core.records import load, load_json
 from swirl.core.seeds import derive
 from swirl.core.types import Action, Prediction, Question, Step, Stop, Trajectory, Verdict
+from swirl.evaluation.comparison import compare
 from swirl.judging.reward import RewardModel
+from swirl.serving.bundle import project_agent
+from swirl.serving.measuring import Drawing, measure
 from swirl.stages.evaluate import cut_rates
 from swirl.wiring.attempts import attempts, roll_out_all
+from swirl.wiring.given_rows import GivenRows
 from swirl.wiring.judges import load_judge
 from swirl.wiring.policies import load_policy
 from swirl.wiring.questions import questions_of
@@ -265,3 +270,45 @@ def test_the_blocks_of_other_rollouts_are_not_used(
         path.write_bytes(path.read_bytes() + b"more")
     kept = evaluate._journals(params, layout, "base")[True].read(0, Trajectory)
     assert kept == ([] if change == "judge" else None)
+
+
+def test_swirl_evaluate_makes_the_trajectories_and_scores_of_this_stage(
+    params: Params, project: Layout, tmp_path: Path
+) -> None:
+    """On the same file of rows, at a temperature: prompts, index, seeds, rollout and grading are the same."""
+    layout = clone(project, tmp_path / "root")
+    lines = []
+    for i in range(8):
+        pages = [[f"Place {i}", [f"Oslo was {i} once."]], [f"Ship {i}", [f"It sank in {i}."]]]
+        row = {"_id": f"h{i}", "question": f"Where was {i}?", "answer": "7" if i % 2 else "8", "context": pages}
+        lines.append(json.dumps({**row, "level": "hard", "supporting_facts": [[f"Place {i}", 0]]}))
+    path = layout.root / "data/official/rows.jsonl"
+    path.parent.mkdir(parents=True)
+    path.write_text("\n".join(lines), encoding="utf-8")
+    file = {"source": "file", "files": {"evaluation": "rows.jsonl"}, "evaluation": "all"}
+    tree = params.model_dump()
+    tree["download"]["benchmarks"] = {"hotpotqa": file}
+    chosen = validate(laid_over(tree, {"evaluate": {"samples": 2, "temperature": 1.0}}), "tests")
+    for stage in ("download", "index"):
+        import_module(f"swirl.stages.{stage}").run(chosen, layout)
+    import_module("swirl.stages.evaluate").run(chosen, layout, "base")
+
+    agent = project_agent(layout.model("base"), chosen, layout, {})
+    rows = GivenRows("hotpotqa", path, None, chosen.seed, tmp_path / "indices")
+    made, predicted = measure(agent, "base", rows, Drawing(2, 1.0, chosen.seed), None, lambda count: None)
+
+    def said(trajectories: list[Trajectory]) -> dict[str, tuple[object, ...]]:
+        return {
+            t.id: (t.prompt_ids, t.seed, t.stop, *((s.token_ids, s.observations) for s in t.steps))
+            for t in trajectories
+        }
+
+    stored = load(Trajectory, layout.prediction_trajectories("base"))
+    assert len(set(said(stored).values())) > 8
+    assert said(made) == said(stored)
+    (scored,) = [one for one in load_json(layout.evaluation("base")) if one["with_tools"]]
+    row = compare("base", predicted, made, None, 0)
+    assert 0 < row.accuracy.value < 1
+    assert [row.accuracy.value, row.accuracy.low, row.accuracy.high, row.em.value, row.f1.value] == pytest.approx(
+        [scored[name] for name in ("accuracy", "ci_low", "ci_high", "em", "f1")]
+    )

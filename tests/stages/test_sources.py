@@ -9,10 +9,12 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub.constants
 import pytest
 
 from swirl.config.params import Params, validate
 from swirl.config.presets import laid_over
+from swirl.core.checksums import checksum
 from swirl.core.errors import DataError, ModelError
 from swirl.core.layout import Layout
 from swirl.core.records import load, load_json, save, save_json
@@ -26,6 +28,8 @@ from swirl.reporting import text
 from swirl.stages import evaluate, train
 from swirl.wiring.policies import load_policy
 from swirl.wiring.servers import SERVER
+from tests import gguf_writer
+from tests.families import smollm2
 from tests.servers import Reply, Scripted, refused, said, scripted, serving
 from tests.stages.conftest import clone, run_stages
 
@@ -175,6 +179,32 @@ def test_a_pointed_base_and_judge_train(params: Params, copy: Layout) -> None:
     assert (copy.model("swirl") / "model.safetensors").exists()
     evaluate.run(near, copy, "swirl")
     assert load_json(copy.evaluation("swirl"))
+
+
+def test_a_gguf_file_is_a_base_and_a_judge(
+    params: Params, copy: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_ASSETS_CACHE", str(tmp_path / "assets"))
+    file = gguf_writer.write(copy.root / "data/weights/tiny.gguf", gguf_writer.model(len(smollm2())))
+    pointed = pointer("data/weights/tiny.gguf")
+    near = changed(
+        params,
+        base_model=pointed,
+        reward_model={**pointed, "verdict": "token", **WRITES},
+        synthesize={"samples": 1},
+        rollout={"max_malformed": 0},
+    )
+    run_stages(near, copy, "base_model", "reward_model", "synthesize", "judge")
+    for name in ("base", "reward"):
+        assert [path.name for path in copy.model(name).iterdir() if path.name != "ceiling"] == ["model.json"]
+        tree = load_json(copy.model(name) / "model.json")
+        assert tree["model"] == "../../data/weights/tiny.gguf"
+        assert tree["files"] == {"tiny.gguf": checksum(file).sha256}
+    opening = load_chat(copy.model("base")).prompt("")[:10]
+    made = load(Trajectory, copy.trajectories)
+    assert made and all(trajectory.prompt_ids[:10] == opening for trajectory in made)
+    asked = [v for v in load(Verdict, copy.verdicts) if v.step != OUTCOME and not v.rationale]  # not cut off
+    assert asked and all(v.score is not None and 0 < v.score < 1 for v in asked)
 
 
 def test_a_judge_that_says_nothing_gives_null_and_no_reward(params: Params, copy: Layout) -> None:

@@ -27,7 +27,7 @@ from swirl.core.layout import Layout
 from swirl.core.records import load, load_json, save
 from swirl.core.types import Action, ActionKind, Derivation, Draw, Question, Step, Stop, SubTrajectory, Trajectory
 from swirl.models.pointers import follow, write_pointer
-from swirl.rl.groups import Group
+from swirl.rl.drawn_actions import Group
 from swirl.rl.objective import advantages
 from swirl.stages import evaluate, train
 from swirl.tools.actions import render

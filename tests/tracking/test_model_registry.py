@@ -12,6 +12,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from swirl.core.errors import DataError
 from swirl.core.layout import Layout
 from swirl.models.skipped import mark_skipped
 from swirl.tracking.mlflow_runs import Store
-from swirl.tracking.model_registry import NAME, fetch, promote, read_outcomes
+from swirl.tracking.model_registry import NAME, _requirements, fetch, promote, read_outcomes
 from swirl.tracking.sync import sync
 from tests import asked
 from tests.servers import answers, held_port
@@ -59,6 +60,14 @@ def test_without_a_tuned_and_evaluated_policy_nothing_is_registered(tmp_path: Pa
     mark_skipped(layout.model("swirl"), "train.methods does not name it")
     unused: Any = None
     assert promote(unused, layout, "run") is None
+
+
+def test_a_registered_agent_needs_the_package_gguf_where_its_weights_are_such_a_file(tmp_path: Path) -> None:
+    layout = asked.project(tmp_path)
+    assert not any(line.startswith("gguf") for line in _requirements(asked.params_of(layout), layout))
+    pointer = {"source": "pretrained", "model": "../x.gguf", "revision": "", "files": {}, "trust_remote_code": False}
+    (layout.model("swirl") / "model.json").write_text(json.dumps(pointer), encoding="utf-8")
+    assert f"gguf=={version('gguf')}" in _requirements(asked.params_of(layout), layout)
 
 
 def test_outcomes_are_those_with_tools_of_these_very_questions(tmp_path: Path) -> None:

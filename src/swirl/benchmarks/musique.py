@@ -36,14 +36,25 @@ def parse(row: Fields, number: int) -> Row | None:
     bodies = [any_text(p.get("paragraph_text", NOTHING), "paragraph_text") for p in paragraphs]
     context = list(zip(titles, bodies, strict=True))
     supporting = [flag(p, "is_supporting") for p in paragraphs]
+    decomposition = items(row, "question_decomposition", least=1)
+    steps = [_step(hop) for hop in decomposition]
     return Row(
         id=text(row, "id"),
         text=text(row, "question"),
         answers=tuple(dict.fromkeys((text(row, "answer"), *texts(row, "answer_aliases")))),
-        hops=len(items(row, "question_decomposition", least=1)),
+        hops=len(decomposition),
         context=filled(context, "paragraphs"),
         support=tuple(pair for pair, supports in zip(context, supporting, strict=True) if supports),
+        steps=tuple(asked for asked, _ in steps) if all(map(all, steps)) else (),
+        results=tuple(answer for _, answer in steps) if all(map(all, steps)) else (),
     )
+
+
+def _step(hop: object) -> tuple[str, str]:
+    """The question and the answer of one hop of the decomposition, each empty where the row does not say it."""
+    fields = fields_of(hop, "question_decomposition")
+    asked, answer = (any_text(fields.get(name, ""), "question_decomposition") for name in ("question", "answer"))
+    return asked, answer
 
 
 FORMAT = Format(parse, ("search",), "search", {"train": 19_938, "dev": 2417, "evaluation": 2417})

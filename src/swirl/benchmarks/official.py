@@ -6,6 +6,7 @@ Wikipedia, so finding a passage is easier.
 
 from __future__ import annotations
 
+import difflib
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from pathlib import Path
 from swirl.benchmarks import beerqa, cofca, gsm8k, hotpotqa, musique
 from swirl.benchmarks.rows import Format, Pair, Parsed, Row, Skipped, composed, parse_rows
 from swirl.core.errors import DataError
-from swirl.core.types import Passage, Question
+from swirl.core.types import Annotation, Passage, Question
 
 OFFICIAL: Mapping[str, Format] = {
     "gsm8k": gsm8k.FORMAT,
@@ -39,6 +40,8 @@ class Loaded:
     """Question id -> ids of its supporting passages; without the questions whose supporting passages are incomplete."""
     solutions: dict[str, str]
     """Question id -> its written golden solution, where the file has one (GSM8K)."""
+    annotations: dict[str, Annotation]
+    """Question id -> the way to its answer, where the file has one (MuSiQue, own tasks)."""
     skipped: list[Skipped]
     unanswerable: int
     """Rows left out, with their passages, because no answer exists (MuSiQue)."""
@@ -49,15 +52,22 @@ class Loaded:
 
 
 def read(
-    name: str, split: str, path: Path | Sequence[Path], *, drop_easy: bool = True, on_bad_row: str = "raise"
+    name: str,
+    split: str,
+    path: Path | Sequence[Path],
+    *,
+    drop_easy: bool = True,
+    on_bad_row: str = "raise",
+    whole: bool = True,
 ) -> Loaded:
     """Read an official file of benchmark `name` (or its parts); ids and the expected row count depend on `split`.
 
     Ids are `<name>/<split>/<official id>` and, of passages, `<name>/<split>/<number>`. `drop_easy` leaves out
-    HotPotQA's easy questions where the split is `train`. `on_bad_row` is `raise` or `skip`.
+    HotPotQA's easy questions where the split is `train`. `on_bad_row` is `raise` or `skip`. `whole` says that the file
+    is meant to be all of an official split.
 
-    Warns when an official split does not have the expected number of rows with an answer, when rows are skipped, and
-    when easy questions are to be left out but rows do not say how hard they are: those stay.
+    Warns when a `whole` official split does not have the expected number of rows with an answer, when rows are skipped,
+    and when easy questions are to be left out but rows do not say how hard they are: those stay.
     Raises `DataError`: for a bad row, naming file, row, field, value and what is expected; for a file that cannot be
     read at all or that leaves no question; and for arguments that are not known.
     """
@@ -65,7 +75,8 @@ def read(
     paths = [path] if isinstance(path, Path) else list(path)
     parsed = parse_rows(form.parse, paths, on_bad_row, form.wrapper)
     where = " and ".join(str(part) for part in paths)
-    _check_count(form.counts.get(split), parsed, where, f"{name} {split}")
+    if whole:
+        _check_count(form.counts.get(split), parsed, where, f"{name} {split}")
     unsaid = sum(row.easy is None for row in parsed.rows) if drop_easy and split == "train" else 0
     if unsaid:
         warnings.warn(f"{where}: rows without a level: {unsaid}; they stay, although some may be easy", stacklevel=2)
@@ -87,6 +98,7 @@ def read(
             if row.support and all(pair in ids for pair in row.support)
         },
         solutions={f"{prefix}/{row.id}": row.solution for row in kept if row.solution},
+        annotations=annotated(kept, prefix),
         skipped=parsed.skipped,
         unanswerable=parsed.unanswerable,
         dropped_easy=len(dropped),
@@ -103,6 +115,12 @@ def load(
     """
     loaded = read(name, split, path, drop_easy=drop_easy, on_bad_row=on_bad_row)
     return loaded.questions, loaded.passages
+
+
+def annotated(rows: Sequence[Row], prefix: str) -> dict[str, Annotation]:
+    """The rows' ways to their answers, by question id (`prefix`/official id)."""
+    ids = {f"{prefix}/{row.id}": row for row in rows if row.steps}
+    return {name: Annotation(name, row.steps, row.results) for name, row in ids.items()}
 
 
 def check_rest(where: str, parsed: Parsed[Row], kept: Sequence[Row], easy: int = 0) -> None:
@@ -151,7 +169,9 @@ def select(questions: Sequence[Question], path: Path) -> tuple[list[Question], l
 def _format(name: str, split: str, on_bad_row: str) -> Format:
     """The benchmark's format. Raises `DataError` for arguments that make no sense."""
     if name not in OFFICIAL:
-        raise DataError(f"benchmark {name!r} has no official files; those with are {', '.join(OFFICIAL)}")
+        close = difflib.get_close_matches(name, OFFICIAL, 1)
+        meant = f"; did you mean {close[0]}?" if close else ""
+        raise DataError(f"benchmark {name!r} has no official files; those with are {', '.join(OFFICIAL)}{meant}")
     if not split or "/" in split:
         raise DataError(f"split {split!r}: expected a name without '/', because it becomes part of the ids")
     if on_bad_row not in ("raise", "skip"):

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from swirl.benchmarks.official import Loaded, check_rest
+from swirl.benchmarks.official import Loaded, annotated, check_rest
 from swirl.benchmarks.rows import (
     NOTHING,
     BadRow,
@@ -22,12 +22,17 @@ from swirl.benchmarks.rows import (
     Skipped,
     any_text,
     composed,
+    items,
+    missing,
     parse_rows,
+    some_text,
     text,
     texts,
 )
 from swirl.core.errors import DataError
-from swirl.core.types import Passage, Question
+from swirl.core.grading import grade
+from swirl.core.types import ActionKind, Passage, Question
+from swirl.tools.actions import parse
 
 PASSAGE_CHARACTERS = 1000
 """Maximum number of characters of a passage that is cut from a text file."""
@@ -59,7 +64,7 @@ def read(
     tools: tuple[str, ...],
     on_bad_row: str = "raise",
 ) -> Loaded:
-    """Questions of an own task: JSON lines (or a JSON list, or Parquet) of id, question, answers[, hops][, support].
+    """Questions of an own task: JSON lines (or a JSON list, or Parquet), docs/benchmarks.md says of which fields.
 
     Warns when rows are skipped. Raises `DataError` for a bad row, naming file, row, field, value and what is expected;
     for a file that cannot be read at all or that leaves no question.
@@ -80,6 +85,7 @@ def read(
             if row.support
         },
         solutions={},
+        annotations=annotated(parsed.rows, f"{name}/{split}"),
         skipped=parsed.skipped,
         unanswerable=0,
         dropped_easy=0,
@@ -114,7 +120,20 @@ def _question(row: Fields, known: Mapping[str, tuple[str, ...]]) -> Row:
             raise BadRow("support", entry, "the id or the title of a passage of the corpus")
         support += [(entry, passage) for passage in known[composed(entry)]]
     identifier, answers = composed(text(row, "id")), texts(row, "answers", least=1)
-    return Row(identifier, text(row, "question"), answers, hops, support=tuple(support))
+    steps = () if missing(row, "demonstration") else _demonstration(row, answers)
+    return Row(identifier, text(row, "question"), answers, hops, support=tuple(support), steps=steps)
+
+
+def _demonstration(row: Fields, answers: tuple[str, ...]) -> tuple[str, ...]:
+    """The actions that lead to the answer, as the model should write them; the last one, and no other, answers."""
+    actions = tuple(some_text(action, "demonstration") for action in items(row, "demonstration", least=1))
+    for number, action in enumerate(actions, 1):
+        if (parse(action, {}).kind == ActionKind.ANSWER) != (number == len(actions)):
+            wanted = "<answer> the answer </answer> in the last action, and in no other"
+            raise BadRow("demonstration", action, f"{wanted} (this is action {number} of {len(actions)})")
+    if not grade(parse(actions[-1], {}).payload, answers):
+        raise BadRow("demonstration", actions[-1], f"one of the answers in the last action: {', '.join(answers)}")
+    return actions
 
 
 def _passage(row: Fields, number: int) -> Passage:

@@ -54,6 +54,10 @@ class Row:
     """None where the benchmark has easy questions and the row does not say whether it is one."""
     solution: str = ""
     """The written golden solution, where the file has one."""
+    steps: tuple[str, ...] = ()
+    """The way to the answer, where the file has one, see `Annotation`."""
+    results: tuple[str, ...] = ()
+    """The result of each of the `steps`, if the file says them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,14 +9,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TextIO
 
+from swirl.cli.models import is_registered, opener
 from swirl.config.params import Params
 from swirl.core.errors import DataError
 from swirl.core.layout import Layout
 from swirl.core.types import ActionKind
 from swirl.reporting.markup import printable
 from swirl.serving.agent import MAX_QUESTION, Acted, Agent, Ended, Event, Observed, as_dict, unknown
-from swirl.serving.bundle import benchmarks_of, open_bundle, project_agent
-from swirl.serving.endpoint import endpoint_policy
+from swirl.serving.bundle import benchmarks_of
 
 _BOLD, _DIM, _RED = "1", "2", "31"
 
@@ -33,8 +33,8 @@ def ask(
 ) -> None:
     """Print the answer of `model` to `text` ("-": standard input): steps as they happen, or one JSON object.
 
-    `model` is a folder (as `Path`), or one of the strings `models:/NAME@ALIAS`, `models:/NAME/VERSION` and `URL#MODEL`.
-    `benchmark` may be None where there is only one. Raises `SwirlError`, whose message says what to do.
+    `model` is as `swirl.cli.models.source` gives it. `benchmark` may be None where there is only one. Raises
+    `SwirlError`, whose message says what to do.
     """
     out = out or sys.stdout
     question = (sys.stdin.read(MAX_QUESTION + 1) if text == "-" else text).strip()
@@ -52,16 +52,12 @@ def ask(
 
 def _agent(model: Path | str, benchmark: str | None, params: Params, layout: Layout, key_env: str) -> tuple[Agent, str]:
     """The agent, and the benchmark whose tools it uses. Checks that cost no time come first."""
-    if isinstance(model, str) and not model.startswith("http"):
-        from swirl.tracking.model_registry import fetch
-
-        agent = open_bundle(fetch(model, layout))
+    if is_registered(model):
+        agent = opener(model, params, layout, {})()
         return agent, _chosen(benchmark, agent.benchmarks)
     benchmarks = benchmarks_of(layout)
     name = _chosen(benchmark, benchmarks)
-    if isinstance(model, str):
-        return Agent(endpoint_policy(model, key_env), params, layout, benchmarks), name
-    return project_agent(model.resolve(), params, layout, benchmarks), name
+    return opener(model, params, layout, benchmarks, key_env)(), name
 
 
 def _chosen(benchmark: str | None, known: Iterable[str]) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from swirl.cli import judge, track
+from swirl.cli import evaluate, judge, models, track
 from swirl.cli.project import project_layout
 from swirl.core.errors import SwirlError
 from swirl.pipeline import environment
@@ -26,6 +26,7 @@ app = typer.Typer(
 )
 app.add_typer(track.app, name="track")
 app.add_typer(judge.app, name="judge")
+app.command()(evaluate.evaluate)
 
 
 def main() -> None:
@@ -148,8 +149,8 @@ def ask(
     model: Annotated[
         str | None,
         typer.Option(
-            help="A model's folder, a registered agent (models:/swirl-policy@champion), or an OpenAI-compatible server "
-            "(http://127.0.0.1:8000/v1#NAME).",
+            help="A model's folder, a .gguf file, a registered agent (models:/swirl-policy@champion), or an "
+            "OpenAI-compatible server (http://127.0.0.1:8000/v1#NAME).",
             show_default="models/swirl",
         ),
     ] = None,
@@ -160,11 +161,7 @@ def ask(
 ) -> None:
     """Let the tuned model answer a question step by step, with a benchmark's tools."""
     layout = project_layout()
-    source: Path | str = model or layout.model("swirl")
-    if isinstance(source, str) and not source.startswith(("models:", "http:", "https:")):
-        source = Path(source)
-    if isinstance(source, Path) and not source.is_dir():
-        raise SwirlError(f"there is no model folder {model or 'models/swirl'}; `dvc repro` makes models/swirl")
+    source = models.source(model, layout)
     from swirl.config import params
 
     resolved = params.load(layout.root / "params.yaml")

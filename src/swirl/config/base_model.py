@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from swirl.config.section import Count, Positive, Section, Share, Word
 from swirl.config.served import Served
+from swirl.config.train import Lora
 
 Hops = Annotated[Mapping[Count, Positive], Field(min_length=1)]
 Calculations = Annotated[Mapping[Annotated[int, Field(ge=2, le=8)], Positive], Field(min_length=1)]
@@ -47,13 +48,41 @@ class DesignedFlaws(Section):
     anywhere: Share = Field(description="probability of an untriggered flaw in a step")
 
 
-class Pretrained(Section):
+class Weights(Section):
+    """Where a model is that was trained elsewhere."""
+
+    model: str = Field(description="hub id, as Qwen/Qwen3-0.6B, or a folder, or a .gguf file")
+    revision: str = Field(description="commit of the hub repository; '' for a folder or file")
+
+
+class Pretrained(Weights):
     """A model that was trained elsewhere: models/X holds a pointer to it, never a copy."""
 
-    source: Literal["pretrained"] = Field(description="a model of the Hugging Face hub, or a folder")
-    model: str = Field(description="hub id, as Qwen/Qwen3-0.6B, or a folder")
-    revision: str = Field(description="commit of the hub repository; '' for a folder")
+    source: Literal["pretrained"] = Field(description="a model of the Hugging Face hub, or a folder, or a GGUF file")
     trust_remote_code: bool = Field(description="run code that comes with the model: only if you have read it")
+
+
+class ColdStart(Weights):
+    """A model that was trained elsewhere, taught our format and the habit of using tools by demonstrations.
+
+    These are written from the annotations of the pretrain split's questions, and played with the real tools.
+    """
+
+    source: Literal["cold_start"] = Field(
+        description="a model of the hub, a folder or a GGUF file, taught by demonstrations"
+    )
+    lora: Lora | None = Field(
+        description="teach an adapter, which is merged into the base, and kept; null: all weights"
+    )
+    epochs: Count = Field(description="passes over the demonstrations")
+    batch_size: Count = Field(description="demonstrations an optimiser step")
+    token_budget: Count = Field(description="tokens that one forward reads at most, if one demonstration has not more")
+    lr: Positive = Field(description="peak learning rate of AdamW, which decays by half a cosine")
+    warmup: Annotated[int, Field(ge=0)] = Field(description="steps of linear warm-up; 0: none")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(description="AdamW's weight decay; 0: none")
+    clip: Positive = Field(description="largest gradient norm")
+    gradient_checkpointing: bool = Field(description="compute activations twice to hold fewer in memory; same numbers")
+    mixed_precision: Literal["no", "bf16"] = Field(description="bf16 autocast in training; what trains is float32")
 
 
 class EndpointBase(Section):
@@ -124,4 +153,6 @@ class AnnotatedBase(Section):
         return self
 
 
-BaseModelSection = Annotated[EmbeddedBase | AnnotatedBase | Pretrained | EndpointBase, Field(discriminator="source")]
+BaseModelSection = Annotated[
+    EmbeddedBase | AnnotatedBase | ColdStart | Pretrained | EndpointBase, Field(discriminator="source")
+]

@@ -53,6 +53,11 @@ class Layout:
         return self.root / "data/questions/solutions.parquet"
 
     @property
+    def annotations(self) -> Path:
+        """The ways to the answers of the pretrain split that files give (`Annotation`); no file if there are none."""
+        return self.root / "data/questions/annotations.parquet"
+
+    @property
     def support(self) -> Path:
         """The supporting passages of each question, for benchmarks that name them (`Support`)."""
         return self.root / "data/questions/support.parquet"

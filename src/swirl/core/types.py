@@ -107,6 +107,17 @@ class WrittenSolution:
 
 
 @dataclass(frozen=True, slots=True)
+class Annotation:
+    """The way to an answer as a file gives it, for demonstrations. A golden label: see `Derivation`."""
+
+    question_id: str
+    steps: tuple[str, ...]
+    """MuSiQue: sub-questions, in which `#1` stands for the first one's answer. An own task: the actions."""
+    results: tuple[str, ...]
+    """MuSiQue: the answers of the sub-questions; empty for an own task."""
+
+
+@dataclass(frozen=True, slots=True)
 class Passage:
     """One passage of the search corpus."""
 
@@ -380,6 +391,7 @@ SCHEMAS: dict[type, pa.Schema] = {
         [("question_id", pa.string()), ("kind", pa.string()), ("calls", _strings), ("results", _strings)]
     ),
     WrittenSolution: pa.schema([("question_id", pa.string()), ("text", pa.string())]),
+    Annotation: pa.schema([("question_id", pa.string()), ("steps", _strings), ("results", _strings)]),
     Passage: pa.schema([("id", pa.string()), ("title", pa.string()), ("text", pa.string())]),
     Support: pa.schema([("question_id", pa.string()), ("passage_ids", _strings)]),
     Trajectory: pa.schema(

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
+from swirl.core.seeds import generator
 from swirl.core.types import Prediction
 
 Z95 = 1.959963984540054
 """The 97.5% point of the standard normal distribution: a two-sided 95% interval."""
 
 
-def by_question(predictions: Iterable[Prediction]) -> dict[str, float]:
-    """Question id -> the share of its samples that are right, in the order of the first sample of each."""
-    right: dict[str, list[bool]] = {}
+def by_question(predictions: Iterable[Prediction], measure: str = "correct") -> dict[str, float]:
+    """Question id -> the share of its samples that are right, in the order of the first sample of each.
+
+    With another `measure`, a numeric field of `Prediction` such as `f1`: its mean over the question's samples.
+    """
+    values: dict[str, list[float]] = {}
     for prediction in predictions:
-        right.setdefault(prediction.question_id, []).append(prediction.correct)
-    return {question: sum(samples) / len(samples) for question, samples in right.items()}
+        values.setdefault(prediction.question_id, []).append(getattr(prediction, measure))
+    return {question: sum(samples) / len(samples) for question, samples in values.items()}
 
 
 def wilson(successes: float, n: int, z: float = Z95) -> tuple[float, float]:
@@ -38,6 +42,20 @@ def wilson(successes: float, n: int, z: float = Z95) -> tuple[float, float]:
     low = 0.0 if successes == 0 else max(0.0, centre - half)
     high = 1.0 if successes == n else min(1.0, centre + half)
     return low, high
+
+
+def bootstrap(values: Sequence[float], seed: int, draws: int = 2000) -> tuple[float, float]:
+    """95% interval (low, high) of the mean of `values`, one a question: the percentile bootstrap (Efron 1979).
+
+    The bounds are the 2.5% and the 97.5% point of the means of `draws` samples of as many values, drawn with
+    replacement from `seed`. Raises `ValueError` without values, and for fewer than 40 draws.
+    """
+    if not values or draws < 40:
+        raise ValueError(f"bootstrap needs a value and 40 draws, got {len(values)} values and {draws} draws")
+    rng, n = generator(seed, "bootstrap"), len(values)
+    means = sorted(math.fsum(rng.choices(values, k=n)) / n for _ in range(draws))
+    cut = draws // 40
+    return means[cut], means[-1 - cut]
 
 
 def mcnemar(a_only: int, b_only: int) -> float:

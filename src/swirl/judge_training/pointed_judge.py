@@ -11,7 +11,7 @@ from swirl.pretraining.pointed_base import point, write_empty_reports
 
 
 def pretrained(params: Params, layout: Layout) -> None:
-    """Make models/reward a pointer to a model on the hub or in a folder."""
+    """Make models/reward a pointer to a model on the hub, in a folder or in a GGUF file."""
     settings = params.reward_model
     assert isinstance(settings, PretrainedReward)
     point("reward", settings, layout)

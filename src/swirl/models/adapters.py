@@ -124,6 +124,17 @@ def load(model: Any, folder: Path) -> None:
     model.requires_grad_(False)
 
 
+def merge(model: Any) -> None:
+    """Add the adapter to the weights below it and take it off, so that the model is an ordinary one again."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for name, layer in [(name, layer) for name, layer in model.named_modules() if isinstance(layer, BaseTunerLayer)]:
+        layer.merge()
+        parent, _, last = name.rpartition(".")
+        setattr(model.get_submodule(parent), last, layer.get_base_layer())
+    del model.peft_config
+
+
 def _inject(model: Any, config: Any) -> None:
     from peft import inject_adapter_in_model
 

@@ -16,7 +16,8 @@ _OPTIONS = {"enable_thinking": False, "date_string": "26 Jul 2024"}
 class Chat:
     """A tokenizer's chat template taken apart into the pieces that token-exact rollouts append.
 
-    Conversations start with a user turn and alternate; there is no system turn, since not every model family has one.
+    Conversations start with a user turn and alternate. No system turn is given, since not every model family has one;
+    one that the template itself puts first (SmolLM2) is part of what precedes the question.
     Raises `ModelError` when the tokenizer has no chat template, when its template rewrites earlier turns (states would
     not be prefixes of one sequence), and when no special token closes a model turn.
 

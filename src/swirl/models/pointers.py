@@ -1,4 +1,7 @@
-"""Model folders without weights: `model.json` names a pretrained model, its exact version and its files' checksums."""
+"""Model folders without weights: `model.json` names a pretrained model, its exact version and its files' checksums.
+
+The model is on the hub, in a folder, or in a GGUF file.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from pathlib import Path
 
 from swirl.core.checksums import checksum
 from swirl.core.errors import ModelError
+from swirl.models.gguf_files import converted, is_gguf
 
 NAME = "model.json"
 _PATTERNS = ("*.safetensors", "*.json", "*.model", "*.txt", "*.jinja")
@@ -23,12 +27,12 @@ _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 @dataclass(frozen=True, slots=True)
 class Pointer:
-    """A pretrained model on the Hugging Face hub or in a local folder."""
+    """A pretrained model on the Hugging Face hub, in a local folder or in a GGUF file."""
 
     model: str
-    """Hub id, or a folder: absolute, or relative to the folder that the pointer is in."""
+    """Hub id, or a folder or GGUF file: absolute, or relative to the folder that the pointer is in."""
     revision: str
-    """The commit on the hub; empty for a local folder."""
+    """The commit on the hub; empty for what is local."""
     files: Mapping[str, str]
     """SHA-256 of every file that loading reads."""
     trust_remote_code: bool
@@ -40,26 +44,33 @@ def write_pointer(
 ) -> Path:
     """Resolve `model`, write `folder`/model.json, and return where the weights are.
 
-    `model` is a folder (absolute, or relative to `root`, by default the current folder) or else a hub id; `revision`
-    is a branch, tag or commit on the hub ("": main) and is stored as a commit. Files from the hub go to its own cache,
-    downloaded with the environment's HF_TOKEN. Raises `ModelError`, saying what to do, when the model does not exist,
-    is gated, cannot be reached, or has no safetensors weights or configuration.
+    `model` is a folder or a GGUF file (absolute, or relative to `root`, by default the current folder) or else a hub
+    id; `revision` is a branch, tag or commit on the hub ("": main) and is stored as a commit. Files from the hub go to
+    its own cache, downloaded with the environment's HF_TOKEN. Raises `ModelError`, saying what to do, when the model
+    does not exist, is gated, cannot be reached, has no safetensors weights or configuration, or is a GGUF file that
+    `gguf_files.converted` refuses.
     """
-    place = ((root or Path.cwd()) / Path(model).expanduser()).resolve()
-    if place.is_dir():
-        if revision:
-            raise ModelError(f"{model} is a folder, which has no revisions; leave out {revision!r}")
-        source, commit = place, ""
-        given = Path(model).expanduser()
-        name = str(given) if given.is_absolute() else os.path.relpath(source, folder.resolve())
+    given = Path(model).expanduser()
+    place = ((root or Path.cwd()) / given).resolve()
+    local = place.is_dir() or is_gguf(place)
+    if local and revision:
+        what = "folder" if place.is_dir() else "file"
+        raise ModelError(f"{model} is a {what}, which has no revisions; leave out {revision!r}")
+    if local:
+        commit = ""
+        name = str(given) if given.is_absolute() else os.path.relpath(place, folder.resolve())
     elif Path(model).is_absolute() or model.startswith((".", "~")) or not _HUB_ID.fullmatch(model):
-        raise ModelError(f"{model!r} is neither a folder ({place}) nor a hub id such as google/gemma-2-2b-it")
+        raise ModelError(f"{model!r} is neither a folder ({place}), a .gguf file nor a hub id such as Qwen/Qwen3-0.6B")
     else:
-        source = _snapshot(model, revision or "main", trust_remote_code)
-        name, commit = model, source.name
-    check_complete(source, model)
-    pointer = Pointer(name, commit, _checksums(_files(source, trust_remote_code)), trust_remote_code)
-    _write(pointer, folder)
+        place = _snapshot(model, revision or "main", trust_remote_code)
+        name, commit = model, place.name
+    if is_gguf(place):
+        files = _checksums([_existing(place)])
+        source = converted(place, files[place.name])
+    else:
+        check_complete(place, model)
+        source, files = place, _checksums(_files(place, trust_remote_code))
+    _write(Pointer(name, commit, files, trust_remote_code), folder)
     return source
 
 
@@ -137,23 +148,55 @@ def read_pointer(folder: Path) -> Pointer | None:
 
 
 def follow(folder: Path, weights: bool = True) -> tuple[Path, bool]:
-    """Where the weights of a model's folder are, and whether code that comes with them may run.
+    """The folder of a model's weights and tokenizer, and whether code that comes with them may run.
 
-    A folder without a pointer holds its own weights. Raises `ModelError` when a file that the pointer names is missing
-    or has changed (without `weights`, the weights themselves are not hashed), and, as `write_pointer` does, when files
-    must be downloaded again and cannot be.
+    A folder without a pointer holds its own weights; those of a GGUF file are in a cache (`gguf_files`). Raises
+    `ModelError` when a file that the pointer names is missing or has changed (without `weights`, the weights themselves
+    are not hashed), and, as `write_pointer` does, when files must be downloaded again and cannot be.
     """
     pointer = read_pointer(folder)
     if pointer is None:
         return folder, False
-    if not pointer.revision:
-        source = (folder / pointer.model).resolve()
-        if not source.is_dir():
-            raise ModelError(f"{folder / NAME} points to {source}, which is not there; put the model back")
-    else:
-        source = _snapshot(pointer.model, pointer.revision, pointer.trust_remote_code)
-    _check(source, pointer, folder, weights)
-    return source, pointer.trust_remote_code
+    place = _place(pointer, folder)
+    if is_gguf(place):
+        (digest,) = pointer.files.values()
+        if weights and checksum(place).sha256 != digest:
+            raise _changed([place.name], place.parent, folder)
+        return converted(place, digest, weights), pointer.trust_remote_code
+    _check(place, pointer, folder, weights)
+    return place, pointer.trust_remote_code
+
+
+def points_to_gguf(folder: Path) -> bool:
+    """Whether a model's folder points to a GGUF file."""
+    pointer = read_pointer(folder)
+    return pointer is not None and not pointer.revision and is_gguf(folder / pointer.model)
+
+
+def files_of(folder: Path) -> tuple[Path, str]:
+    """The folder of the files that the pointer in `folder` names, and the GGUF file's name ("": it names others)."""
+    pointer = read_pointer(folder)
+    if pointer is None:
+        raise ModelError(f"{folder} has no pointer ({NAME}) to a model")
+    place = _place(pointer, folder)
+    return (place.parent, place.name) if is_gguf(place) else (place, "")
+
+
+def _place(pointer: Pointer, folder: Path) -> Path:
+    """The folder or the GGUF file that a pointer in `folder` names."""
+    if pointer.revision:
+        return _snapshot(pointer.model, pointer.revision, pointer.trust_remote_code)
+    place = (folder / pointer.model).resolve()
+    if not place.is_dir() and not (is_gguf(place) and place.is_file()):
+        raise ModelError(f"{folder / NAME} points to {place}, which is not there; put the model back")
+    return place
+
+
+def _existing(file: Path) -> Path:
+    """The GGUF file itself. Raises `ModelError` when there is none."""
+    if not file.is_file():
+        raise ModelError(f"{file} is not there; `make weights` puts SmolLM2-135M-Instruct into data/weights")
+    return file
 
 
 def check_complete(source: Path, name: str) -> None:
@@ -190,10 +233,14 @@ def _check(source: Path, pointer: Pointer, folder: Path, weights: bool) -> None:
     found = _checksums(path for path in files if weights or path.suffix != ".safetensors")
     changed = [name for name, digest in found.items() if pointer.files.get(name) != digest]
     if changed:
-        raise ModelError(
-            f"{', '.join(changed)} in {source} is not what it was when {folder / NAME} was written; put the old files "
-            "back, or take the new ones with `dvc repro -f -s base_model reward_model`"
-        )
+        raise _changed(changed, source, folder)
+
+
+def _changed(names: Iterable[str], source: Path, folder: Path) -> ModelError:
+    return ModelError(
+        f"{', '.join(names)} in {source} is not what it was when {folder / NAME} was written; put the old files "
+        "back, or take the new ones with `dvc repro -f -s base_model reward_model`"
+    )
 
 
 def _snapshot(model: str, revision: str, code: bool) -> Path:

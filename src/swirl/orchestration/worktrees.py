@@ -86,6 +86,7 @@ def worktree(root: Path, overrides: Mapping[str, Any]) -> Iterator[Worktree]:
             os.replace(base / f"{key}.kept", copy.root / ".swirl")
         _share_tracking(root, copy.root)
         _bring_files(root, copy.root)
+        _bring_weights(root, copy.root)
         command = [sys.executable, "-m", "dvc", "checkout", "--quiet", "--allow-missing"]
         subprocess.run(command, cwd=copy.root, capture_output=True, check=False)  # what is missing is made again
         yield copy
@@ -194,6 +195,19 @@ def _bring_files(root: Path, copy: Path) -> None:
             if file.is_file() and not (target.exists() or target.is_symlink()) and "__pycache__" not in file.parts:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(file, target, follow_symlinks=file.resolve() not in inside)
+
+
+def _bring_weights(root: Path, copy: Path) -> None:
+    """Link, or else copy, the GGUF files of data/weights into the copy, where pointers to models look for them."""
+    for file in (root / "data/weights").glob("*.gguf"):
+        target = copy / file.relative_to(root)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.exists():
+            continue
+        try:
+            os.link(file.resolve(), target)
+        except OSError:  # another file system
+            shutil.copyfile(file, target)
 
 
 def _git(folder: Path, *arguments: str, env: Mapping[str, str] | None = None) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from swirl.benchmarks.hub import HUB
-from swirl.config.base_model import EmbeddedBase, EndpointBase, Pretrained
+from swirl.config.base_model import ColdStart, EmbeddedBase, EndpointBase, Pretrained
 from swirl.config.params import Params, label_judge_section, task_of
 from swirl.config.reward_model import EndpointReward, RewardModelSection
 from swirl.config.served import Served, client_settings
@@ -149,6 +149,14 @@ def _models(params: Params, root: Path, base: Size, judge: Size) -> Iterator[Pla
         known = "" if math.isnan(size.parameters) else f", about {_short(size.parameters)} parameters"
         if isinstance(model, EndpointBase | EndpointReward):
             yield Planned(stage, f"writes down the server {model.server.url}, model {model.server.model}")
+        elif isinstance(model, ColdStart):
+            shown = rollouts(params, root, "pretrain", model.epochs)
+            does = f"teaches {model.model}{known} by demonstrations: {shown.trajectories:,.0f}, passes counted"
+            trained = size.adapter(model.lora.rank, model.lora.targets) if model.lora else size.parameters
+            written = size.parameters * _width(params) + (KEPT + 1) * trained * CHECKPOINT
+            frozen = size.parameters * _width(params) if model.lora else 0.0
+            memory = frozen + trained * (16 + 4 * params.runtime.workers)
+            yield Planned(stage, does, tokens=shown.tokens, disk=written, memory=memory)
         elif isinstance(model, Pretrained):
             shared = stage == "reward_model" and model.model == getattr(params.base_model, "model", "")
             here = (root / Path(model.model).expanduser()).is_dir()

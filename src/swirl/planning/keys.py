@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from swirl.benchmarks.hub import HUB
-from swirl.config.base_model import EmbeddedBase, EndpointBase, Pretrained
+from swirl.config.base_model import EmbeddedBase, EndpointBase, Weights
 from swirl.config.params import Params, label_judge_section
 from swirl.config.reward_model import EndpointReward
 from swirl.config.served import Served
@@ -90,11 +90,11 @@ def _models(params: Params) -> Iterator[tuple[str, str]]:
     if params.index.embedding_model and params.index.retriever != "bm25":
         yield "index", params.index.embedding_model
     for stage, model in (("base_model", params.base_model), ("reward_model", params.reward_model)):
-        if isinstance(model, Pretrained):
+        if isinstance(model, Weights):
             yield stage, model.model
         elif isinstance(model, EndpointBase):
             yield stage, model.tokenizer
-    if isinstance(params.evaluate.judge, Pretrained):
+    if isinstance(params.evaluate.judge, Weights):
         yield "evaluate@base", params.evaluate.judge.model
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from swirl.config.base_model import AnnotatedBase, EmbeddedBase, Pretrained
+from swirl.config.base_model import AnnotatedBase, EmbeddedBase, Weights
 from swirl.config.params import Params
 from swirl.config.reward_model import AnnotatedReward, EmbeddedReward
 from swirl.core.errors import ModelError
@@ -93,7 +93,7 @@ def size_of(model: object, params: Params, root: Path) -> Size:
         words = getattr(made, "vocabulary", EMBEDDED_VOCABULARY)
         shape = Shape(made.hidden, made.layers, made.feed_forward, made.hidden, made.hidden, words)
         return Size(shape.parameters, shape)
-    if not isinstance(model, Pretrained):
+    if not isinstance(model, Weights):
         return Size(UNKNOWN)
     known = _configured(root / Path(model.model).expanduser())
     known = known or PUBLISHED.get(re.sub(r"-(it|base)$", "", model.model.lower()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from swirl.config.base_model import EndpointBase, Pretrained
+from swirl.config.base_model import EndpointBase, Pretrained, Weights
 from swirl.config.params import Params
 from swirl.core.layout import Layout
 from swirl.core.records import save_json, save_series
@@ -12,7 +12,7 @@ from swirl.wiring.servers import write_server
 
 
 def pretrained(params: Params, layout: Layout) -> None:
-    """Make models/base a pointer to a model on the hub or in a folder."""
+    """Make models/base a pointer to a model on the hub, in a folder or in a GGUF file."""
     settings = params.base_model
     assert isinstance(settings, Pretrained)
     point("base", settings, layout)
@@ -27,9 +27,9 @@ def endpoint(params: Params, layout: Layout) -> None:
     _finish_base(layout)
 
 
-def point(name: str, settings: Pretrained, layout: Layout) -> None:
-    """Make models/`name` a pointer to a model on the hub or in a folder."""
-    trusted = settings.trust_remote_code
+def point(name: str, settings: Weights, layout: Layout) -> None:
+    """Make models/`name` a pointer to a model on the hub, in a folder or in a GGUF file."""
+    trusted = isinstance(settings, Pretrained) and settings.trust_remote_code
     write_locked_pointer(layout.model(name), settings.model, settings.revision, trusted, layout.root, layout.hub_lock)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from swirl.core import records
 from swirl.core.layout import Layout
+from swirl.evaluation.comparison import Compared, Estimate
 from swirl.pipeline.stages import STAGES
 from swirl.reporting.coverage import sentence
 from swirl.reporting.format import NONE, gain, p_value, percent, rates
@@ -17,6 +19,7 @@ from swirl.reporting.results import LABELS, Results, load, memory_at_chance
 if TYPE_CHECKING:
     from rich.console import Group
     from rich.table import Table
+    from rich.text import Text
 
 WIDTH = 100
 """Columns of a piped report; a terminal has its own width."""
@@ -28,6 +31,34 @@ def show(layout: Layout) -> None:
 
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
     console.print(render(layout))
+
+
+def show_comparison(title: str, results: Sequence[Compared]) -> None:
+    """Print models side by side to standard output, in at most `WIDTH` columns."""
+    from rich.console import Console
+
+    console = Console()
+    console.width = min(console.width, WIDTH) if sys.stdout.isatty() else WIDTH
+    table = _table(_name(title), [], [])
+    table.add_column("model", overflow="fold")
+    for head in ("accuracy", "EM", "F1", "answered", "malformed", "p"):
+        table.add_column(head, justify="right", no_wrap=True)
+    for row in results:
+        means = [_estimate(value) for value in (row.accuracy, row.em, row.f1)]
+        shares = [percent(value) for value in (row.answered, row.malformed)]
+        table.add_row(_name(row.model), *means, *shares, p_value(row.p_vs_first))
+    console.print(table)
+    console.print(
+        _note(
+            "Accuracy, EM and F1 in percent; ± is half of the 95% interval (Wilson's; for F1 a bootstrap's over "
+            "questions). Malformed: of all actions, those that are malformed or cut. p: McNemar's, exact, of accuracy "
+            "against the first model."
+        )
+    )
+
+
+def _estimate(mean: Estimate) -> str:
+    return f"{100 * mean.value:.1f} ±{50 * (mean.high - mean.low):.1f}"
 
 
 def render(layout: Layout) -> Group:
@@ -169,7 +200,7 @@ def _labelled_by(results: Results) -> str:
     return f"the oracle, but on {', '.join(judged)} by {results.label_judge}"
 
 
-def _table(title: str, left: list[str], right: list[str]) -> Table:
+def _table(title: str | Text, left: list[str], right: list[str]) -> Table:
     from rich import box
     from rich.table import Table
 
@@ -181,7 +212,7 @@ def _table(title: str, left: list[str], right: list[str]) -> Table:
     return table
 
 
-def _name(data: str) -> Any:
+def _name(data: str) -> Text:
     """A name from a file, shown literally: no console markup, no escape sequences."""
     from rich.text import Text
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from swirl.core.seeds import generator
 from swirl.core.types import Draw, SubTrajectory
 from swirl.models.chat import Chat
-from swirl.rl.groups import Group
+from swirl.rl.drawn_actions import Group
 
 
 def chosen(batch: Sequence[list[SubTrajectory]], states: int, seed: int, update: int) -> set[tuple[str, int]]:

@@ -23,7 +23,7 @@ from swirl.core.threads import spread
 from swirl.core.types import SubTrajectory
 from swirl.models import adapters
 from swirl.models.flops import Work, matrix_flops
-from swirl.rl.groups import (
+from swirl.rl.drawn_actions import (
     Group,
     Ids,
     chosen_of,

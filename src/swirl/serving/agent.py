@@ -88,7 +88,7 @@ class Agent:
         """`benchmarks` are those whose tools are available; for a search task, `layout` has the evaluation index."""
         self.benchmarks = benchmarks
         self.policy = policy
-        self._params, self._layout = params, layout
+        self.params, self.layout = params, layout
         self._toolbox = Toolbox(params, layout)
         self._room = threading.Semaphore(params.runtime.workers)
 
@@ -113,16 +113,16 @@ class Agent:
 
     def stream_of(self, question: Question) -> Iterator[Event]:
         """`stream` for a question record; the trajectory is, byte for byte, that of an evaluation at temperature 0."""
-        [attempt] = attempts_with(self._params, self._layout, [question], 1, self._toolbox.tools)
+        [attempt] = attempts_with(self.params, self.layout, [question], 1, self._toolbox.tools)
         return _told(lambda tell: self._roll_out(attempt, tell))
 
     def _roll_out(self, attempt: Attempt, tell: Callable[[Event], None]) -> Ended:
         chat = cast("Chat", _Listening(self.policy.chat, attempt, tell))
         listened = dataclasses.replace(self.policy, chat=chat)
-        loop, seed = self._params.rollout, derive(self._params.seed, "evaluate", "True")
+        loop, seed = self.params.rollout, derive(self.params.seed, "evaluate", "True")
         with self._room:
             started, used = time.monotonic(), self._counted()
-            drawn = sampling(self._params, 0.0)
+            drawn = sampling(self.params, 0.0)
             [made] = roll_out_any(listened, [attempt], drawn, seed, loop.max_malformed, 1)
             seconds = time.monotonic() - started
         if isinstance(self.policy, RemotePolicy):

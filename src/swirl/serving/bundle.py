@@ -31,7 +31,7 @@ from swirl.core.records import load_json, save_json
 from swirl.models.adapters import name_base
 from swirl.models.loading import is_adapter
 from swirl.models.pointers import NAME as POINTER
-from swirl.models.pointers import follow, read_pointer, write_pointer
+from swirl.models.pointers import files_of, follow, read_pointer, write_pointer
 from swirl.models.skipped import why_skipped
 from swirl.pipeline import environment
 from swirl.serving.agent import Agent, Kind
@@ -80,13 +80,17 @@ def benchmarks_of(layout: Layout) -> dict[str, Kind]:
 
 
 def project_agent(model: Path, params: Params, layout: Layout, benchmarks: Mapping[str, Kind]) -> Agent:
-    """The agent of a model's folder, with the project's own data. Raises `DataError` when there is no model."""
+    """The agent of a model's folder, with the project's own data. Raises `DataError` when there is no model.
+
+    A model of the project that params.yaml names a server for answers there.
+    """
     from swirl.wiring.policies import load_policy
 
     if why := why_skipped(model):
         raise DataError(f"there is no model in {model}: {why}")
-    servers = {str(name): server for name, server in params.evaluate.servers.items()}
-    policy = load_policy(params, model, model.name, servers.get(model.name))
+    known = params.evaluate.servers.items()
+    server = next((server for name, server in known if layout.model(name).resolve() == model.resolve()), None)
+    policy = load_policy(params, model, model.name, server)
     return Agent(policy, params, layout, benchmarks)
 
 
@@ -180,7 +184,8 @@ def _put_model(folder: Path, model: Path, max_mb: float) -> bool:
         write_pointer(here, str(model.resolve()))
         return False
     shutil.copytree(model, here)
-    source, _ = follow(model, weights=False)
+    follow(model, weights=False)  # refuses what has changed
+    source, file = files_of(model)
     size = megabytes(model) + sum((source / name).stat().st_size for name in pointer.files) / 1e6
     copied = _fits(size, max_mb)
     if copied:
@@ -188,9 +193,9 @@ def _put_model(folder: Path, model: Path, max_mb: float) -> bool:
         weights.mkdir(parents=True)
         for name in pointer.files:
             shutil.copyfile(source / name, weights / name)
-        pointer = replace(pointer, model=os.path.relpath(weights, here), revision="")
+        pointer = replace(pointer, model=os.path.relpath(weights / file, here), revision="")
     elif not pointer.revision:
-        pointer = replace(pointer, model=str(source.resolve()))
+        pointer = replace(pointer, model=str(source.resolve() / file))
     save_json({"source": "pretrained", **asdict(pointer)}, here / POINTER)
     if is_adapter(here):
         name_base(here, folder)

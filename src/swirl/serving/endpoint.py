@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Iterable, Mapping, Sequence
 from typing import cast
 
 from swirl.config.served import DEFAULT, ClientSettings, Served
@@ -27,11 +28,11 @@ _CLIENTS = {
 _END = 0
 
 
-def endpoint_policy(address: str, key_env: str = "") -> RemotePolicy:
-    """The policy at `URL#MODEL`, such as http://127.0.0.1:8000/v1#Qwen/Qwen3-0.6B.
+def endpoint_policy(address: str, key_env: str = "", clients: Mapping[str, ClientSettings] = _CLIENTS) -> RemotePolicy:
+    """The policy at `URL#MODEL`, such as http://127.0.0.1:8000/v1#Qwen/Qwen3-0.6B. Sends nothing yet.
 
-    `key_env` names the environment variable that holds the key; "" sends none. Raises `ModelError` for an address
-    without a model, or with an invalid URL.
+    `key_env` names the environment variable that holds the key; "" sends none. `clients` says how requests are sent.
+    Raises `ModelError` for an address without a model, or with an invalid URL.
     """
     url, _, model = address.partition("#")
     if not model:
@@ -49,11 +50,14 @@ def endpoint_policy(address: str, key_env: str = "") -> RemotePolicy:
             "an endpoint is URL#MODEL: http:// or https://, a host and a path such as /v1, no key or query, and then # "
             "and the name that the server knows the model by; --key-env is the NAME of the variable that holds the key"
         ) from None
-    return RemotePolicy(model, client_of(served, _CLIENTS), cast("Chat", TextChat()), _NO_LIMIT)
+    return RemotePolicy(model, client_of(served, clients), cast("Chat", TextChat()), _NO_LIMIT)
 
 
 class TextChat:
-    """Stands in for an unknown tokenizer: each text is one token. The server decides how much fits into its context."""
+    """Stands in for an unknown tokenizer: each text is one token. The server decides how much fits into its context.
+
+    Any threads may use it.
+    """
 
     end_id = _END
     end_ids: frozenset[int] = frozenset()
@@ -61,13 +65,15 @@ class TextChat:
 
     def __init__(self) -> None:
         self._texts = [""]
+        self._lock = threading.Lock()
 
     def encode(self, text: str) -> tuple[int, ...]:
         """The text as one token; no token for an empty text."""
         if not text:
             return ()
-        self._texts.append(text)
-        return (len(self._texts) - 1,)
+        with self._lock:
+            self._texts.append(text)
+            return (len(self._texts) - 1,)
 
     def prompt(self, text: str) -> tuple[int, ...]:
         """The opening of a conversation."""

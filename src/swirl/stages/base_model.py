@@ -10,11 +10,12 @@ from swirl.core.layout import Layout
 
 def run(params: Params, layout: Layout) -> None:
     """Make models/base: a model, a pointer to one, or the address of one; and models/base/ceiling."""
-    from swirl.pretraining import annotated_base, embedded_base, pointed_base
+    from swirl.pretraining import annotated_base, cold_start_base, embedded_base, pointed_base
 
     makers = {
         "embedded": embedded_base.make,
         "annotations": annotated_base.make,
+        "cold_start": cold_start_base.make,
         "pretrained": pointed_base.pretrained,
         "endpoint": pointed_base.endpoint,
     }

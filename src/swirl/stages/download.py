@@ -24,7 +24,8 @@ from swirl.core.errors import DataError, ParamsError
 from swirl.core.layout import Layout
 from swirl.core.records import save, save_json
 from swirl.core.splits import counts, files_of
-from swirl.core.types import Derivation, Passage, Question, Support, WrittenSolution
+from swirl.core.types import Annotation, Derivation, Passage, Question, Support, WrittenSolution
+from swirl.wiring.questions import with_tools
 
 SHOWN_ROWS = 20
 """How many bad rows of a file sources.json lists."""
@@ -41,6 +42,7 @@ class Made:
     memory: list[Derivation] = field(default_factory=list)
     support: list[Support] = field(default_factory=list)
     solutions: list[WrittenSolution] = field(default_factory=list)
+    annotations: list[Annotation] = field(default_factory=list)
     metrics: dict[str, float] = field(default_factory=dict)
 
 
@@ -88,23 +90,16 @@ def run(params: Params, layout: Layout) -> None:
             _make_embedded(name, benchmark, params, layout, made)
         else:
             _make_real(name, benchmark, files, drawn, layout, made)
-    save([_with_tools(question, params) for question in made.questions], Question, layout.questions)
+    save([with_tools(question, params) for question in made.questions], Question, layout.questions)
     save(made.derivations, Derivation, layout.derivations)
     save(made.memory, Derivation, layout.memory)
     save(made.support, Support, layout.support)
     save(made.solutions, WrittenSolution, layout.solutions)
+    layout.annotations.unlink(missing_ok=True)
+    if made.annotations:
+        save(made.annotations, Annotation, layout.annotations)
     save_json(files.sources, layout.sources)
     save_json(made.metrics, layout.metrics("download"))
-
-
-def _with_tools(question: Question, params: Params) -> Question:
-    """The question with the tools of its task. Raises `ParamsError` for a task that params.yaml does not have."""
-    if question.task not in params.tasks:
-        raise ParamsError(
-            f"tasks has no {question.task!r}, which download.benchmarks.{question.benchmark} needs; it has "
-            f"{', '.join(params.tasks)}"
-        )
-    return replace(question, tools=tuple(params.tasks[question.task].tools))
 
 
 def _check_name(name: str, benchmark: Benchmark) -> None:
@@ -239,6 +234,8 @@ def _make_real(name: str, benchmark: Benchmark, files: Files, drawn: Drawn, layo
                     made.derivations.append(solved.derivation(identifier))
                     hops = len(made.derivations[-1].calls)
             made.questions.append(replace(question, id=identifier, split=split, hops=hops))
+            if split == "pretrain" and question.id in loaded.annotations:
+                made.annotations.append(replace(loaded.annotations[question.id], question_id=identifier))
             if question.id in loaded.support:
                 made.support.append(Support(identifier, tuple(loaded.support[question.id])))
         if loaded.passages:

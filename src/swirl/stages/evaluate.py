@@ -24,7 +24,7 @@ from swirl.pipeline.progress import Progress
 from swirl.pipeline.source import digest
 from swirl.rollout.engine import Attempt
 from swirl.wiring.attempts import attempts, blocks, check_rollouts, sampling
-from swirl.wiring.graders import load_grader
+from swirl.wiring.graders import graded, load_grader
 from swirl.wiring.label_judges import load_label_judge
 from swirl.wiring.policies import AnyPolicy, load_policy, roll_out_any
 from swirl.wiring.prompts import user_input_folders
@@ -59,7 +59,7 @@ def run(params: Params, layout: Layout, item: str) -> None:
             seed = derive(params.seed, "evaluate", str(with_tools))
             todo = attempts(params, layout, asked, params.evaluate.samples, with_tools)
             trajectories = _roll_out(params, policy, todo, seed, journals[with_tools], bar)
-            outcomes = _graded(grader, trajectories, table) if grader else {}
+            outcomes = graded(grader, trajectories, table) if grader else {}
             ungraded += len(trajectories) - len(outcomes) if grader else 0
             judged = judge.process_verdicts(trajectories, texts)
             predicted = predict(item, trajectories, table, derivations, judged, with_tools, outcomes)
@@ -142,14 +142,6 @@ def _arms(params: Params, questions: list[Question]) -> list[tuple[list[Question
     if params.evaluate.without_tools:
         arms += [(group, False) for group in by_benchmark.values() if "search" in group[0].tools]
     return arms
-
-
-def _graded(
-    grader: RationaleJudge, trajectories: list[Trajectory], questions: Mapping[str, Question]
-) -> dict[str, bool]:
-    """Trajectory id -> the grader's verdict; those without a verdict are missing, and are graded by text and number."""
-    verdicts = grader.outcome_verdicts(trajectories, questions)
-    return {verdict.trajectory_id: verdict.good for verdict in verdicts if verdict.good is not None}
 
 
 def by_hops(predictions: list[Prediction], questions: Mapping[str, Question]) -> dict[str, float]:

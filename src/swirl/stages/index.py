@@ -7,15 +7,13 @@ from swirl.core.layout import Layout
 from swirl.core.records import load, save_json
 from swirl.core.types import Passage, Question, Support
 from swirl.tools.recall import recall
-from swirl.tools.search import Embedding, Search, build
+from swirl.tools.search import Search
+from swirl.wiring.indices import build_index
 
 
 def run(params: Params, layout: Layout) -> None:
     """Index every corpus in data/corpus; measure recall@k where questions have known supporting passages."""
-    settings, device = params.index, params.runtime.device
-    embedding = None
-    if settings.embedding_model:
-        embedding = Embedding(settings.embedding_model, settings.embedding_revision or None, layout.root, device)
+    device = params.runtime.device
     support = {row.question_id: row.passage_ids for row in load(Support, layout.support)}
     questions = [question for question in load(Question, layout.questions) if question.id in support]
     metrics: dict[str, float] = {}
@@ -23,7 +21,7 @@ def run(params: Params, layout: Layout) -> None:
     for path in sorted((layout.root / "data/corpus").glob("*.parquet")):
         benchmark, split = path.stem.rsplit(".", 1)
         passages, index = load(Passage, path), layout.index(benchmark, split)
-        build(passages, index, settings.stopwords, settings.retriever, embedding)
+        build_index(passages, index, params, layout.root)
         metrics[f"{path.stem}.passages"] = len(passages)
         asked = [question for question in questions if (question.benchmark, question.split) == (benchmark, split)]
         if asked:

@@ -30,6 +30,7 @@ from swirl.core.records import load, load_json, save_json
 from swirl.core.types import Prediction, Question
 from swirl.evaluation.statistics import by_question, mcnemar, paired
 from swirl.models.loading import is_adapter
+from swirl.models.pointers import points_to_gguf
 from swirl.models.skipped import why_skipped
 from swirl.serving import bundle
 
@@ -354,6 +355,8 @@ def _requirements(settings: parameters.Params, layout: Layout) -> list[str]:
         needed.append("mcp")
     if is_adapter(layout.model(bundle.MODEL)):
         needed.append("peft")
+    if points_to_gguf(layout.model(bundle.MODEL)):
+        needed.append("gguf")
     return [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in needed]
 
 

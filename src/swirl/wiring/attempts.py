@@ -55,11 +55,15 @@ def roll_out_all(
     todo: Sequence[Attempt],
     temperature: float,
     seed: int,
+    done: Callable[[int], None] = lambda count: None,
 ) -> list[Trajectory]:
-    """Roll out all attempts on `runtime.workers` threads; trajectories come in the order of `todo`."""
+    """Roll out all attempts on `runtime.workers` threads; trajectories come in the order of `todo`.
+
+    `done(1)` is called after each trajectory, from any of the threads.
+    """
     loop, drawn, workers = params.rollout, sampling(params, temperature), params.runtime.workers
     shares = spread(
-        lambda first: roll_out_any(policy, todo[first::workers], drawn, seed, loop.max_malformed, loop.in_flight),
+        lambda first: roll_out_any(policy, todo[first::workers], drawn, seed, loop.max_malformed, loop.in_flight, done),
         range(workers),
         workers,
     )
@@ -80,13 +84,23 @@ def blocks(items: Sequence[Attempt], size: int) -> list[Sequence[Attempt]]:
 
 def check_rollouts(blocks: Sequence[Sequence[Trajectory]], params: Params, journal: Journal) -> None:
     """Raise `DataError` if more trajectories failed than the gate permits; `journal` then drops the blocks with any."""
-    made = [trajectory for block in blocks for trajectory in block]
+    try:
+        refuse_failures(
+            [trajectory for block in blocks for trajectory in block],
+            params,
+            "; nothing is written, and the next run makes only the blocks that hold those again",
+        )
+    except DataError:
+        journal.drop(number for number, block in enumerate(blocks) if any(trajectory.error for trajectory in block))
+        raise
+
+
+def refuse_failures(made: Sequence[Trajectory], params: Params, what_now: str = "") -> None:
+    """Raise `DataError` if more trajectories failed than the gate permits; `what_now` is part of its message."""
     failed = [trajectory for trajectory in made if trajectory.error]
     limit = params.check_trajectories.max_failed_rate
     if len(failed) > limit * len(made):
-        journal.drop(number for number, block in enumerate(blocks) if any(trajectory.error for trajectory in block))
         raise DataError(
             f"{len(failed)} of {len(made)} trajectories failed at the server, more than "
-            f"check_trajectories.max_failed_rate {limit:.1%}; nothing is written, and the next run makes only the "
-            f"blocks that hold those again. The first: {failed[0].error}"
+            f"check_trajectories.max_failed_rate {limit:.1%}{what_now}. The first: {failed[0].error}"
         )

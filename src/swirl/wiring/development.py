@@ -12,7 +12,7 @@ from swirl.core.distributed import Processes
 from swirl.core.grading import grade
 from swirl.core.layout import Layout
 from swirl.core.types import ActionKind, Trajectory
-from swirl.rl.groups import Group
+from swirl.rl.drawn_actions import Group
 from swirl.rollout.engine import Policy
 from swirl.rollout.reading import Reader
 from swirl.tools.actions import DEFAULT_TAGS

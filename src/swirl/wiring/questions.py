@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
+from swirl.config.params import Params
+from swirl.core.errors import ParamsError
 from swirl.core.layout import Layout
 from swirl.core.records import load
 from swirl.core.types import Derivation, Question
@@ -21,3 +24,13 @@ def derivations_of(layout: Layout) -> Mapping[str, Derivation]:
     Golden labels: for logging and evaluation, and for a reward model that is set to learn from annotations.
     """
     return {derivation.question_id: derivation for derivation in load(Derivation, layout.derivations)}
+
+
+def with_tools(question: Question, params: Params) -> Question:
+    """The question with the tools of its task. Raises `ParamsError` for a task that params.yaml does not have."""
+    if question.task not in params.tasks:
+        raise ParamsError(
+            f"tasks has no {question.task!r}, which the questions of {question.benchmark} need; it has "
+            f"{', '.join(params.tasks)}"
+        )
+    return replace(question, tools=tuple(params.tasks[question.task].tools))

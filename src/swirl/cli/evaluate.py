@@ -1,0 +1,149 @@
+"""`swirl evaluate`: any models side by side, on any file of rows in a benchmark's official format."""
+
+from __future__ import annotations
+
+import gc
+import json
+import math
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from swirl.cli import models as naming
+from swirl.cli.project import project_layout
+from swirl.core.errors import ParamsError
+from swirl.pipeline import environment
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from swirl.config.params import Params
+    from swirl.core.layout import Layout
+    from swirl.evaluation.comparison import Compared
+    from swirl.serving.measuring import Drawing
+    from swirl.wiring.given_rows import GivenRows
+
+
+def evaluate(
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL",
+            help="What --model of `swirl ask` takes: a model's folder, a .gguf file, a registered agent "
+            "(models:/swirl-policy@champion), or an OpenAI-compatible server (http://127.0.0.1:8000/v1#NAME).",
+            show_default=False,
+        ),
+    ],
+    benchmark: Annotated[
+        str, typer.Option(help="Whose official format the rows have: gsm8k, hotpotqa, musique, cofca or beerqa.")
+    ],
+    file: Annotated[Path, typer.Option(help="The rows: JSON lines, a JSON document or Parquet.")],
+    questions: Annotated[
+        int | None, typer.Option(min=1, help="How many of the rows are drawn, the same for every model. Default: all.")
+    ] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Trajectories a question.")] = 1,
+    temperature: Annotated[float, typer.Option(min=0.0, help="Of sampling; 0: greedy.")] = 0.0,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Draws questions and samples. Default: that of the settings.")
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="A preset's settings instead of params.yaml; or a YAML file of your own.")
+    ] = None,
+    key_env: Annotated[
+        str, typer.Option(help="The environment variable that holds the servers' key.", show_default=False)
+    ] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
+) -> None:
+    """Measure models on a file of rows, each against the first: accuracy, exact match, F1, with tools.
+
+    Prompts, tools, step limits and grading are those of stage `evaluate`; the search index is made from the passages
+    of the file. Nothing in the project is changed.
+    """
+    layout = project_layout()
+    sources = [naming.source(model, layout) for model in models]
+    if not math.isfinite(temperature):
+        raise ParamsError(f"--temperature is {temperature}; it is a finite number, 0 or more")
+    if samples > 1 and temperature == 0:
+        raise ParamsError(f"{samples} greedy samples of a question are all the same; add --temperature 1.0, or such")
+    from swirl.config import params, presets
+
+    root = layout.root
+    settings = params.validate(presets.tree(root, preset), preset) if preset else params.load(root / "params.yaml")
+    environment.set_up_process(settings.runtime.threads)
+    from swirl.reporting.text import show_comparison
+    from swirl.serving.measuring import Drawing
+    from swirl.wiring.given_rows import GivenRows
+    from swirl.wiring.servers import print_usage
+
+    drawing = Drawing(samples, temperature, settings.seed if seed is None else seed)
+    with tempfile.TemporaryDirectory(prefix="swirl-evaluate-") as folder:
+        rows = GivenRows(benchmark, file, questions, drawing.seed, Path(folder))
+        results = compare_all(list(zip(models, sources, strict=True)), rows, drawing, settings, layout, key_env)
+    if as_json:
+        print(json.dumps(as_dict(benchmark, len(rows.drawn), results), ensure_ascii=False))
+        return
+    how = f"{samples} a question at temperature {temperature:g}" if temperature else "greedy"
+    show_comparison(f"{benchmark}: {len(rows.drawn):,} of {rows.total:,} questions of {file.name}, {how}", results)
+    print_usage()
+
+
+def compare_all(
+    models: Sequence[tuple[str, Path | str]],
+    rows: GivenRows,
+    drawing: Drawing,
+    params: Params,
+    layout: Layout,
+    key_env: str,
+) -> list[Compared]:
+    """The results of each model, by the order given; one of them is in memory at a time.
+
+    A model is what the user called it, and its `swirl.cli.models.source`. All are looked at before the first is asked.
+    """
+    from swirl.evaluation.comparison import compare
+    from swirl.evaluation.statistics import by_question
+    from swirl.pipeline.progress import Progress
+    from swirl.serving.measuring import measure
+    from swirl.wiring.graders import load_text_grader
+
+    rows.questions(params)
+    openers = [naming.opener(source, params, layout, {}, key_env, params.clients) for _, source in models]
+    grader = load_text_grader(params, layout)
+    results: list[Compared] = []
+    first: dict[str, float] | None = None
+    for (name, _), opened in zip(models, openers, strict=True):
+        agent = opened()
+        with Progress(len(rows.drawn) * drawing.samples, f"evaluate {_short(name)}") as bar:
+            made, predicted = measure(agent, name, rows, drawing, grader, bar.update)
+        del agent
+        gc.collect()
+        results.append(compare(name, predicted, made, first, drawing.seed))
+        first = by_question(predicted) if first is None else first
+    if grader:
+        grader.check_failures(params.check_steps.max_null_rate, grader.asked)
+    return results
+
+
+def _short(name: str) -> str:
+    """The end of a long name, for the progress bar."""
+    return name if len(name) <= 40 else f"…{name[-39:]}"
+
+
+def as_dict(benchmark: str, n: int, results: Sequence[Compared]) -> dict[str, Any]:
+    """What `--json` prints: shares and means in [0, 1], the interval that of accuracy; `n` counts questions."""
+    models = [
+        {
+            "model": row.model,
+            "accuracy": row.accuracy.value,
+            "ci_low": row.accuracy.low,
+            "ci_high": row.accuracy.high,
+            "em": row.em.value,
+            "f1": row.f1.value,
+            "answered": row.answered,
+            "malformed": row.malformed,
+            "p_vs_first": row.p_vs_first,
+        }
+        for row in results
+    ]
+    return {"benchmark": benchmark, "n": n, "models": models}

@@ -1,0 +1,102 @@
+"""The models that a command line can name: a folder, a file of weights, a registered agent, a server."""
+
+from __future__ import annotations
+
+import atexit
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from swirl.core.errors import ModelError, SwirlError
+from swirl.core.layout import Layout
+from swirl.models.gguf_files import is_gguf
+
+if TYPE_CHECKING:
+    from swirl.config.params import Params
+    from swirl.config.served import ClientSettings
+    from swirl.serving.agent import Agent, Kind
+
+_SERVER = ("http:", "https:")
+_REGISTERED = "models:"
+
+
+def source(given: str | None, layout: Layout) -> Path | str:
+    """The model that a user names: a folder or a .gguf file as a `Path`, or a string for `opener`.
+
+    A string is one of `models:/NAME@ALIAS`, `models:/NAME/VERSION` and `URL#MODEL`. None is the project's models/swirl.
+    Raises `SwirlError` when there is no such folder or file.
+    """
+    if given and given.startswith((_REGISTERED, *_SERVER)):
+        return given
+    path = Path(given) if given else layout.model("swirl")
+    if not path.is_dir() and not _is_gguf(path):
+        raise SwirlError(
+            f"there is no model folder {given or 'models/swirl'}; `dvc repro` makes models/swirl; a model is a folder, "
+            "a .gguf file, models:/NAME@ALIAS, models:/NAME/VERSION, or a server's URL#MODEL"
+        )
+    return path
+
+
+def is_registered(model: Path | str) -> bool:
+    """Whether it is an agent of the registry, which brings its own settings, prompts and tools."""
+    return isinstance(model, str) and model.startswith(_REGISTERED)
+
+
+def opener(
+    model: Path | str,
+    params: Params,
+    layout: Layout,
+    benchmarks: Mapping[str, Kind],
+    key_env: str = "",
+    clients: Mapping[str, ClientSettings] | None = None,
+) -> Callable[[], Agent]:
+    """A function that loads `model`, which is as `source` gives it; what costs little is checked at once.
+
+    `benchmarks`, `params` and `layout` are those of the agent, unless it is registered with its own. `clients` says how
+    a server is asked; by default for one person who waits. Raises `SwirlError` for what is no model.
+    """
+    from swirl.serving.agent import Agent
+    from swirl.serving.bundle import open_bundle, project_agent
+
+    if isinstance(model, Path):
+        _check(model)
+        place = _folder_of(model) if _is_gguf(model) else model.resolve()
+        return lambda: project_agent(place, params, layout, benchmarks)
+    if is_registered(model):
+        from swirl.tracking.model_registry import fetch
+
+        folder = fetch(model, layout)
+        return lambda: open_bundle(folder)
+    from swirl.serving.endpoint import endpoint_policy
+
+    policy = endpoint_policy(model, key_env, clients) if clients else endpoint_policy(model, key_env)
+    return lambda: Agent(policy, params, layout, benchmarks)
+
+
+def _is_gguf(model: Path) -> bool:
+    return is_gguf(model) and model.is_file()
+
+
+def _folder_of(file: Path) -> Path:
+    """A model's folder that points to a file of weights; removed when this process ends."""
+    from swirl.models.pointers import write_pointer
+
+    place = Path(tempfile.mkdtemp(prefix="swirl-pointer-"))
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    folder = place / file.stem
+    write_pointer(folder, str(file.resolve()))
+    return folder
+
+
+def _check(model: Path) -> None:
+    """Raise `ModelError` for a folder that holds no model, without reading weights."""
+    from swirl.models.pointers import NAME as POINTER
+    from swirl.models.skipped import why_skipped
+    from swirl.wiring.servers import SERVER
+
+    if why := why_skipped(model):
+        raise ModelError(f"there is no model in {model}: {why}")
+    if not _is_gguf(model) and not any((model / name).exists() for name in ("config.json", POINTER, SERVER)):
+        raise ModelError(f"{model} holds no model; run `dvc repro` to make it, or give the folder of one")
