@@ -9,13 +9,22 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from swirl.bench import measure, report, rl_step
+from swirl.bench import measure, report, rl_step, states, synthesis
 from swirl.cli.main import app
 from swirl.comb.combs import pack
-from swirl.core.errors import SwirlError
+from swirl.config import presets
+from swirl.config.presets import laid_over
+from swirl.core.errors import DataError, SwirlError
+from swirl.core.layout import Layout
+from swirl.core.records import load, save
+from swirl.core.types import SubTrajectory
+from swirl.models.loading import save as save_model
+from tests import tiny
+
+ROOT = Path(__file__).parents[2]
 
 SIDE = {"bench": "rl-step", "model": "embedded", "kl": 0.04, "source": "2", "repeats": 2, "threads": 1}
-SIDE |= {"workers": 1, "attention": "eager"}
+SIDE |= {"workers": 1, "attention": "eager", "dtype": "float32", "length": 12, "warmup": 2}
 
 
 @pytest.mark.parametrize("packed", [True, False])
@@ -63,11 +72,83 @@ def test_ratios_of_an_rl_step() -> None:
         {**common, "name": "trl", "seconds": 4.0},
     ]
     assert report.ratios({"bench": "rl-step", "rows": rows}) == [
-        "m, KL 0.0: the packed step is 8.0 times as fast as TRL's and 3.0 times as fast as the plain one; "
-        "the update alone 5.0 times, 3.0 times where equal actions are read once",
+        "m, KL 0.0: the packed step is 8.0 times as fast as TRL's, 3.0 times as fast as the plain one (the update "
+        "alone 5.0 times), 2.0 times as fast as plain where equal actions are read once (the update alone 3.0 times)",
         "the whole gradient of KL takes +4.2% of a step",
     ]
     assert "| m | 0.000 | packed | 0.500 | 0.200 |" in report.text({"bench": "rl-step", "rows": rows})
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
+    """A run of a tiny model in bfloat16 with an adapter: 25 steps of actions of 3 tokens on 10 trajectories."""
+    monkeypatch.chdir(tmp_path)
+    changes = {"runtime": {"dtype": "bfloat16"}, "train": {"lora": {"rank": 2, "alpha": 4, "targets": ["q_proj"]}}}
+    presets.write(tmp_path, laid_over(presets.tree(ROOT, "mini"), changes), "test")
+    layout, chat = Layout(tmp_path), tiny.chat()
+    save_model(tiny.qwen3(len(chat.tokenizer)).float(), chat.tokenizer, tmp_path / "models/base")
+    trunk = chat.prompt("what is born")
+    steps = [
+        SubTrajectory(str(name), "q", "b", k, (*trunk, *range(5, 5 + 2 * k)), (6, 7, 8), 0.5)
+        for name in range(10)
+        for k in range(3 if name % 2 else 2)
+    ]
+    save(steps, SubTrajectory, layout.steps)
+    return layout
+
+
+def test_the_sides_of_a_run_do_a_step_of_its_own(run: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On its first 24 states, in its number format, with its adapter; TRL's side is another program's."""
+    done: list[dict[str, Any]] = []
+
+    def here(root: Path, sides: list[dict[str, Any]], rounds: int) -> list[dict[str, Any]]:
+        for side in sides[:3]:
+            done.append({**side, **rl_step.run_side(side)})
+        return [{**row, "seconds": row["seconds"][0]} for row in done] + [{**sides[3], "seconds": 9.0}]
+
+    monkeypatch.setattr(rl_step, "interleave", here)
+    monkeypatch.setattr(rl_step.trl, "check_installed", lambda: None)
+    result = rl_step.rl_step(run.root, 2, 1, 1, "models/base")
+    assert [row["name"] for row in result["rows"]] == ["as configured", "packed", "plain, equal once", "trl"]
+    natural, packed, plain = done
+    assert {(row["dtype"], row["lora"]["rank"], row["length"]) for row in done} == {("bfloat16", 2, 3)}
+    groups = states.groups_of(run.root, "first")
+    assert [len(group) for group in groups] == [2, 3] * 4 + [2, 2]
+    trunks = sum(len(group[-1].state_ids) for group in groups)
+    assert trunks < packed["tokens"] <= trunks + 24 * 8 * 3 < plain["tokens"]
+    assert natural["longest"] == 32 and natural["tokens"] > packed["tokens"]
+    assert all(row["process_mb"] > row["peak_mb"] >= 0 and row["flops"] > 0 for row in done)
+
+
+def test_a_model_that_is_not_there_is_no_benchmark_s(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="there is no model 'models/other' to measure: it is a model's folder"):
+        rl_step.rl_step(tmp_path, 1, 1, 1, "models/other")
+    with pytest.raises(DataError, match="there is no model 'models/other' to measure: it is a model's folder"):
+        synthesis.synthesis(tmp_path, 1, 1, 1, "models/other")
+
+
+def test_too_few_states_for_a_step_are_said(run: Layout) -> None:
+    save(load(SubTrajectory, run.steps)[:23], SubTrajectory, run.steps)
+    with pytest.raises(DataError, match="has only 23 steps; the benchmark needs 24"):
+        states.groups_of(run.root, "first")
+
+
+def test_the_floor_of_synthesis_reads_each_token_once(run: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """1,000 tokens of prompts and results at 500 a second, 300 of actions at 100 a second: 5 s."""
+    common = {"peak_mb": 1.0, "trajectories": 10}
+    ours = {**common, "name": "ours", "seconds": 6.0, "action_tokens": 300.0, "read_tokens": 1000.0}
+    batched = {**common, "name": "batched", "seconds": 12.0, "action_tokens": 310.0}
+    rates = {**common, "name": "floor", "seconds": 0.0, "read_rate": 500.0, "action_rate": 100.0}
+    monkeypatch.setattr(synthesis, "interleave", lambda *_: [ours, batched, rates])
+    result = synthesis.synthesis(run.root, 2, 1, 1, "models/base")
+    assert result["rows"][2]["seconds"] == 5.0
+    assert report.ratios(result) == [
+        "ours makes 2.00 times the trajectories of: batched",
+        "ours makes 0.83 times the trajectories of: floor",
+    ]
+    side = {"bench": "synthesis", "name": "floor", "model": "models/base", "threads": 1, "questions": 4, "repeats": 1}
+    measured = synthesis.run_side(side)
+    assert measured["read_rate"] > 0 and measured["action_rate"] > 0
 
 
 def test_without_trl_the_rl_step_says_so_before_it_measures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -55,10 +55,12 @@ def _joined(side: Mapping[str, Any], results: Sequence[Result]) -> Result:
     seconds = [value for result in results for value in result["seconds"]]
     joined: Result = {"name": side["name"], "seconds": statistics.median(seconds), "repeats": len(seconds)}
     joined |= {"fastest": min(seconds), "slowest": max(seconds), "peak_mb": max(r["peak_mb"] for r in results)}
+    if "process_mb" in results[0]:
+        joined["process_mb"] = max(r["process_mb"] for r in results)
     for key in results[0].get("parts", {}):
         joined[f"{key}_seconds"] = statistics.median([v for r in results for v in r["parts"][key]])
     joined["matmul_gflops"] = statistics.median([result["matmul_gflops"] for result in results])
-    for key in ("tokens", "flops", "trajectories", "action_tokens"):
+    for key in ("tokens", "flops", "trajectories", "action_tokens", "read_tokens", "read_rate", "action_rate"):
         if key in results[0]:
             joined[key] = statistics.median([result[key] for result in results])
     if "flops" in joined:

@@ -21,6 +21,7 @@ _COLUMNS = {
         "sample_seconds",
         "tokens",
         "peak_mb",
+        "process_mb",
         "mfu",
         "token_budget",
         "rows",
@@ -57,7 +58,7 @@ def ratios(result: Result) -> list[str]:
     if result["bench"] == "synthesis":
         ours, *others = rows
         rate = "trajectories_per_minute"
-        return [f"ours makes {ours[rate] / row[rate]:.1f} times the trajectories of: {row['name']}" for row in others]
+        return [f"ours makes {ours[rate] / row[rate]:.2f} times the trajectories of: {row['name']}" for row in others]
     if result["bench"] == "retrieval":
         return []
     if result["bench"] == "scaling":
@@ -65,16 +66,21 @@ def ratios(result: Result) -> list[str]:
     said = []
     for packed in (row for row in rows if row["name"] == "packed"):
         others = {r["name"]: r for r in rows if (r["model"], r["kl"]) == (packed["model"], packed["kl"])}
-        plain, once, trl = others["plain"], others["plain, equal once"], others["trl"]
-        said.append(
-            f"{packed['model']}, KL {packed['kl']}: the packed step is {trl['seconds'] / packed['seconds']:.1f} times "
-            f"as fast as TRL's and {plain['seconds'] / packed['seconds']:.1f} times as fast as the plain one; the "
-            f"update alone {plain['update_seconds'] / packed['update_seconds']:.1f} times, "
-            f"{once['update_seconds'] / packed['update_seconds']:.1f} times where equal actions are read once"
-        )
-        part = others["packed, KL by token"]["seconds"]
-        said.append(f"the whole gradient of KL takes {packed['seconds'] / part - 1:+.1%} of a step")
+        said.append(f"{packed['model']}, KL {packed['kl']}: the packed step is {_compared(packed, others)}")
+        if by_token := others.get("packed, KL by token"):
+            part = packed["seconds"] / by_token["seconds"] - 1
+            said.append(f"the whole gradient of KL takes {part:+.1%} of a step")
     return said
+
+
+def _compared(packed: Result, others: dict[str, Result]) -> str:
+    """How much faster the packed step is than TRL's, and than the plain ones that were measured."""
+    parts = [f"{others['trl']['seconds'] / packed['seconds']:.1f} times as fast as TRL's"]
+    for name, how in (("plain", "the plain one"), ("plain, equal once", "plain where equal actions are read once")):
+        if other := others.get(name):
+            step, update = (other[key] / packed[key] for key in ("seconds", "update_seconds"))
+            parts.append(f"{step:.1f} times as fast as {how} (the update alone {update:.1f} times)")
+    return ", ".join(parts)
 
 
 def _scaling(rows: Sequence[Result]) -> list[str]:

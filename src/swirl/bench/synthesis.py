@@ -8,7 +8,9 @@ All sides work through questions of the default run with the same base model, pr
   step;
 - one at a time: `generate` on one conversation after another; it reads the whole prefix at every step.
 
-A slow side works on fewer questions of the same mix.
+A slow side works on fewer questions of the same mix. Of a given model, only the first two are run, and the floor: the
+time in which the model's own forward pass reads every token of ours once, prompts and results 512 at a time and the
+tokens of actions as many at a time as there are conversations in flight, at the rates that it has here.
 """
 
 from __future__ import annotations
@@ -25,20 +27,38 @@ Say = Callable[[Sequence[tuple[int, ...]]], list[list[int]]]
 """Samples one action in each of the given states; states and actions are token ids."""
 
 
-def synthesis(root: Path, cores: int, rounds: int, repeats: int) -> Result:
-    """Run all four sides."""
-    common = {"bench": "synthesis", "repeats": repeats}
+def synthesis(
+    root: Path, cores: int, rounds: int, repeats: int, model: str | None = None, questions: int = 400
+) -> Result:
+    """Run the sides: all four with the run's own base, or with the model in the folder `model` ours and batched."""
+    if model is not None and not (root / model).is_dir():
+        raise DataError(f"there is no model {model!r} to measure: it is a model's folder, as models/base")
+    common = {"bench": "synthesis", "repeats": repeats, "model": model or "models/base", "questions": questions}
     sides = [
-        {**common, "name": "ours", "threads": 1, "workers": cores, "questions": 400},
-        {**common, "name": "batched", "threads": cores, "questions": 400},
-        {**common, "name": "generate_batch", "threads": cores, "questions": 40},
-        {**common, "name": "one at a time", "threads": cores, "questions": 6},
+        {**common, "name": "ours", "threads": 1, "workers": cores},
+        {**common, "name": "batched", "threads": cores},
     ]
+    if model is None:
+        sides += [
+            {**common, "name": "generate_batch", "threads": cores, "questions": min(40, questions)},
+            {**common, "name": "one at a time", "threads": cores, "questions": min(6, questions)},
+        ]
+    else:
+        sides.append({**common, "name": "floor", "threads": cores})
     rows = interleave(root, sides, rounds)
+    if model is not None:
+        rows[-1] |= _floor(rows[0], rows[-1])
     for row in rows:
         row["trajectories_per_minute"] = 60 * row["trajectories"] / row["seconds"]
         row["action_tokens_per_second"] = row["action_tokens"] / row["seconds"]
     return {"bench": "synthesis", "cores": cores, "rows": rows}
+
+
+def _floor(ours: Result, rates: Result) -> Result:
+    """How long the forward pass takes to read each token of ours once."""
+    seconds = ours["read_tokens"] / rates["read_rate"] + ours["action_tokens"] / rates["action_rate"]
+    same = {key: ours[key] for key in ("trajectories", "action_tokens", "read_tokens")}
+    return {**same, "seconds": seconds, "fastest": seconds, "slowest": seconds}
 
 
 def run_side(side: Result) -> Result:
@@ -53,10 +73,13 @@ def run_side(side: Result) -> Result:
 
     root = Path.cwd()
     params, layout = params_module.load(root / "params.yaml"), Layout(root)
-    if not layout.model("base").exists():
-        raise DataError(f"{layout.model('base')} does not exist; the benchmark reads a run: `dvc repro` first")
-    policy = load_policy(params, layout.model("base"), "base")
+    folder = root / side["model"]
+    if not folder.exists():
+        raise DataError(f"{folder} does not exist; the benchmark reads a run: `dvc repro` first")
+    policy = load_policy(params, folder, "base")
     torch.set_num_threads(side["threads"])
+    if side["name"] == "floor":
+        return _rates(policy, params.rollout.in_flight)
     questions = questions_of(layout, "train")
     names = list(dict.fromkeys(question.benchmark for question in questions))
     share = side["questions"] // len(names)
@@ -64,12 +87,14 @@ def run_side(side: Result) -> Result:
     todo = attempts(params, layout, chosen, 1)
     before = resident_mb()
     forget_peak()
-    made: list[tuple[int, int]] = []
+    made: list[tuple[int, int, int]] = []
     if side["name"] == "ours":
 
         def once(number: int) -> None:
             done = roll_out_all(params, policy, todo, 1.0, number)
-            made.append((len(done), sum(len(step.token_ids) for t in done for step in t.steps)))
+            acted = sum(len(step.token_ids) for t in done for step in t.steps)
+            seen = sum(len(t.prompt_ids) + sum(len(step.observation_ids) for step in t.steps) for t in done)
+            made.append((len(done), acted, seen))
 
     else:
         say = _sayer(side["name"], policy, params.rollout.max_action_tokens)
@@ -78,17 +103,36 @@ def run_side(side: Result) -> Result:
             torch.manual_seed(number)
             width = 1 if side["name"] == "one at a time" else len(todo)
             counts = [_rounds(policy, todo[i : i + width], say, params) for i in range(0, len(todo), width)]
-            made.append((len(todo), sum(counts)))
+            made.append((len(todo), sum(counts), 0))
 
     seconds = repeat(once, 1, side["repeats"])
     peak = resident_mb("VmHWM") - before
     return {
         "seconds": seconds,
         "trajectories": made[-1][0],
-        "action_tokens": sum(tokens for _, tokens in made[1:]) / len(made[1:]),
+        "action_tokens": sum(acted for _, acted, _ in made[1:]) / len(made[1:]),
+        "read_tokens": sum(seen for _, _, seen in made[1:]) / len(made[1:]),
         "peak_mb": peak,
         "matmul_gflops": matmul_flops("cpu", torch.float32, side.get("workers", 1)) / 1e9,
     }
+
+
+def _rates(policy: Any, in_flight: int) -> Result:
+    """Tokens a second of the model's own forward pass, over 512 tokens of one row and over one token of many rows."""
+    import torch
+
+    def rate(rows: int, columns: int) -> float:
+        ids = torch.randint(10, 1000, (rows, columns), generator=torch.Generator().manual_seed(0))
+
+        def once(_: int) -> None:
+            with torch.no_grad():
+                policy.model(input_ids=ids, use_cache=False, logits_to_keep=1)
+
+        return rows * columns / min(repeat(once, 1, 5))
+
+    found = {"read_rate": rate(1, 512), "action_rate": rate(in_flight, 1)}
+    nothing = {"trajectories": 0, "action_tokens": 0, "peak_mb": 0.0, "matmul_gflops": 0.0}
+    return {"seconds": [0.0], **nothing, **found}
 
 
 def _rounds(policy: Any, todo: Sequence[Any], say: Say, params: Any) -> int:

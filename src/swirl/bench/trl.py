@@ -25,9 +25,10 @@ def check_installed() -> None:
 def library() -> Any:
     """Import the classes that `steps` needs; separate from it, so that memory is measured after the imports."""
     from datasets import Dataset
+    from peft import LoraConfig
     from trl import GRPOConfig, GRPOTrainer
 
-    return SimpleNamespace(Dataset=Dataset, GRPOConfig=GRPOConfig, GRPOTrainer=GRPOTrainer)
+    return SimpleNamespace(Dataset=Dataset, GRPOConfig=GRPOConfig, GRPOTrainer=GRPOTrainer, LoraConfig=LoraConfig)
 
 
 def steps(
@@ -35,7 +36,6 @@ def steps(
     model: Any,
     groups: list[list[SubTrajectory]],
     side: Result,
-    length: int,
     reward: Callable[[Sequence[int]], float],
 ) -> Result:
     """Seconds, tokens and FLOPs of the side's `repeats` steps on the states of `groups`."""
@@ -44,8 +44,8 @@ def steps(
     from swirl.models.loading import load_tokenizer
 
     states = [list(step.state_ids) for group in groups for step in group]
-    tokenizer = load_tokenizer(Path.cwd() / "models/base")
-    warmup = 2
+    tokenizer = load_tokenizer(Path.cwd() / (side["model"] if side["source"] == "first" else "models/base"))
+    warmup, length, lora = side["warmup"], side["length"], side.get("lora")
 
     class Clock(TrainerCallback):
         def __init__(self) -> None:
@@ -67,7 +67,7 @@ def steps(
             output_dir=folder,
             per_device_train_batch_size=side["rows"],
             gradient_accumulation_steps=len(states) * 8 // side["rows"],
-            model_init_kwargs={"attn_implementation": side["attention"], "dtype": "float32"},
+            model_init_kwargs={"attn_implementation": side["attention"], "dtype": side["dtype"]},
             num_generations=8,
             max_completion_length=length,
             generation_kwargs={"min_new_tokens": length},
@@ -90,6 +90,7 @@ def steps(
             train_dataset=library.Dataset.from_dict({"prompt": [str(number) for number in range(len(states))]}),
             processing_class=tokenizer,
             callbacks=[clock],
+            peft_config=lora and _adapter(library, lora),
         )
         # A prompt is just the number of a state, whose token ids are used as they are.
         trainer._tokenize_prompts = lambda prompts: ([states[int(prompt)] for prompt in prompts], None, {})
@@ -99,3 +100,9 @@ def steps(
     flops = matrix_flops(model, read, predicted, False) + matrix_flops(model, read, predicted, True)
     flops += matrix_flops(model, read, predicted, False) if side["kl"] else 0.0
     return {"seconds": clock.seconds[warmup:], "tokens": read, "flops": flops}
+
+
+def _adapter(library: Any, lora: Result) -> Any:
+    """The adapter as peft describes it."""
+    targets = "all-linear" if lora["targets"] == ["all-linear"] else lora["targets"]
+    return library.LoraConfig(r=lora["rank"], lora_alpha=lora["alpha"], target_modules=targets)

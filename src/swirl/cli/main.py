@@ -199,8 +199,13 @@ def bench(
     repeats: Annotated[int, typer.Option(min=1, help="Steps timed in each process, after the warm-up.")] = 5,
     cores: Annotated[int, typer.Option(min=1, help="CPU cores that each side may use.")] = 2,
     model: Annotated[
-        str, typer.Option(help="For rl-step: embedded, or 30m (random, 30 million parameters).")
-    ] = "embedded",
+        str | None,
+        typer.Option(
+            help="For rl-step and synthesis: a model's folder, as models/base; for rl-step also 30m (random).",
+            show_default="the embedded default's",
+        ),
+    ] = None,
+    questions: Annotated[int, typer.Option(min=1, help="For synthesis: how many questions.")] = 400,
     kl: Annotated[
         float, typer.Option(min=0, help="For rl-step: the KL coefficient; 0 leaves the reference out.")
     ] = 0.04,
@@ -222,9 +227,9 @@ def bench(
 
     root = project_layout().root
     benches = {
-        "rl-step": lambda: rl_step.rl_step(root, cores, rounds or 2, repeats, model, kl),
+        "rl-step": lambda: rl_step.rl_step(root, cores, rounds or 2, repeats, model or "embedded", kl),
         "scaling": lambda: rl_step.scaling(root, cores, rounds or 2, repeats),
-        "synthesis": lambda: synthesis.synthesis(root, cores, rounds or 2, repeats),
+        "synthesis": lambda: synthesis.synthesis(root, cores, rounds or 2, repeats, model, questions),
         "retrieval": lambda: retrieval.retrieval(root),
         "overhead": lambda: overhead.last_run(root) if last else overhead.overhead(root, preset, rounds or 1),
     }
