@@ -126,8 +126,13 @@ def attended(query: Tensor, key: Tensor, value: Tensor, scoring: Scoring, mask: 
 
 
 def _fused(query: Tensor, scoring: Scoring) -> bool:
-    """Whether torch's fused attention can do it and is the fastest: in half precision on a CPU, products are."""
-    return scoring.softcap is None and (query.device.type != "cpu" or query.dtype.itemsize >= 4)
+    """Whether torch's fused attention can do it and is the fastest way."""
+    return scoring.softcap is None and not copied(query)
+
+
+def copied(query: Tensor) -> bool:
+    """Whether products copy operands with gaps between their rows, and are faster than torch's fused attention."""
+    return query.device.type == "cpu" and query.dtype.itemsize < 4
 
 
 def _weighed(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scoring: Scoring) -> Tensor:

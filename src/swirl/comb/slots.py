@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from swirl.comb.attention import Scoring, additive, head, read
+from swirl.comb.attention import Scoring, additive, attended, copied, head, read
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -114,19 +114,25 @@ class _SlotPlan:
         for number, mask in enumerate(masks, self._single):
             slot, size, end = self._numbers[number], self._sizes[number], self._ends[number]
             q = query[:, :, first : first + size]
-            scores = scoring.scores(q.flatten(1, 2), keys[slot, :, :end]).unflatten(1, q.shape[1:3]) + mask
-            weights = torch.softmax(scores, -1)
-            outs.append((weights.flatten(1, 2) @ values[slot, :, :end]).unflatten(1, q.shape[1:3]))
+            outs.append(attended(q, keys[slot, :, :end], values[slot, :, :end], scoring, mask, causal=True))
             first += size
         return torch.cat(outs, 2) if len(outs) > 1 else outs[0]
 
     def _singles(self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scoring: Scoring) -> Tensor:
-        """Attention of slots with a single new token, in one product over all slots; the others' results are unused."""
+        """Attention of slots with a single new token, in one product.
+
+        It is over all slots, and the others' results are unused; but where the product would copy what it reads, in
+        half precision on a CPU, only over these.
+        """
         import torch
 
         slots, width = self._slots[: self._single], mask.shape[-1]
+        new = query.permute(2, 0, 1, 3)
+        if copied(query):
+            scores = scoring.scores(new, keys[slots, :, :width]) + mask[slots][:, None, None]
+            return (torch.softmax(scores, -1) @ values[slots, :, :width]).permute(1, 2, 0, 3)
         whole = query.new_zeros(self._count, *query.shape[:2], query.shape[3])
-        whole[slots] = query.permute(2, 0, 1, 3)
+        whole[slots] = new
         scores = scoring.scores(whole, keys[: self._count, :, :width]) + mask[:, None, None]
         out = torch.softmax(scores, -1) @ values[: self._count, :, :width]
         return out[slots].permute(1, 2, 0, 3)
