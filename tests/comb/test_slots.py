@@ -219,6 +219,46 @@ def test_slots_go_on_are_cleared_and_moved(family: Make) -> None:
     check({2: c, 0: (10,)}, {2: c, 0: (*a, 9, 10)})
 
 
+@FAMILIES
+def test_what_conversations_begin_with_is_read_once(family: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one forward pass, from a slot in use, and from the conversation that a slot had before."""
+    model, slots = family(), Slots(family(), 128)
+    begin, other = (tuple(2 + (n * n + k) % 37 for n in range(40)) for k in (0, 5))
+    states: dict[int, Prompt] = {}
+    counts: list[int] = []
+
+    def counted(model: Any, ids: torch.Tensor, *rest: Any) -> torch.Tensor:
+        counts.append(len(ids))
+        return read(model, ids, *rest)
+
+    monkeypatch.setattr("swirl.comb.slots.read", counted)
+
+    def check(new: dict[int, Prompt], count: int) -> None:
+        """Reading `new` reads `count` tokens, and gives what reading whole conversations gives."""
+        logits = slots.read(list(new.items()))
+        for row, (slot, tokens) in zip(logits, new.items(), strict=True):
+            states[slot] = (*states.get(slot, ()), *tokens)
+            expected = tiny.naive_logits(model, states[slot])[-1].detach().float()
+            torch.testing.assert_close(row, expected, rtol=1e-4, atol=1e-4)
+        assert counts.pop() == count
+
+    for _ in range(5):
+        slots.open()
+    check({0: (*begin, 5, 6), 1: (*begin, 5, 7, 8), 2: other, 3: begin}, 42 + 2 + 40 + 1)
+    check({0: (9,), 1: (9, 9), 3: (4,), 2: (4,)}, 5)
+    slots.clear(2)
+    del states[2]
+    check({4: (*begin, 5, 7, 8, 9, 9, 3), 0: (3,), 2: (*other[:38], 3, 4)}, 1 + 1 + 2)
+    for slot in (0, 2):
+        slots.clear(slot)
+        del states[slot]
+    check({0: (*begin, 5, 7), 2: begin[:31], 3: (7,)}, 1 + 31 + 1)
+    slots.keep([4, 0])
+    states = {0: states[4], 1: states[0]}
+    assert slots.open() == 2
+    check({2: (*begin, 5, 7, 8, 1), 0: (2,), 1: (2,)}, 1 + 2)
+
+
 @WAYS
 def test_an_action_ends_with_its_end_token_or_at_the_limit(act: Act) -> None:
     model = tiny.llama()

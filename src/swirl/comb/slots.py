@@ -12,6 +12,9 @@ from swirl.comb.attention import Scoring, additive, attended, copied, head, read
 if TYPE_CHECKING:
     from torch import Tensor
 
+LEAST_SHARED = 32
+"""The fewest tokens that conversations begin with alike and that are read once."""
+
 
 class Slots:
     """Conversations in flight: one slot each, whose keys and values are kept from one forward pass to the next."""
@@ -20,12 +23,15 @@ class Slots:
         """`context` is the maximum length of a conversation in tokens."""
         self._model, self._context = model, context
         self._lengths: list[int] = []
+        self._said: list[list[int]] = []
+        """The tokens whose keys and values a slot holds: its conversation's, or those of the one before."""
         self._cache: dict[int, tuple[Tensor, Tensor]] = {}
         """Layer -> keys and values, (slots, KV heads, capacity, D)."""
 
     def open(self) -> int:
         """Add an empty slot and return its number."""
         self._lengths.append(0)
+        self._said.append([])
         return len(self._lengths) - 1
 
     def clear(self, slot: int) -> None:
@@ -38,22 +44,25 @@ class Slots:
 
         index = torch.tensor(slots, device=self._model.device)
         self._lengths = [self._lengths[slot] for slot in slots]
+        self._said = [self._said[slot] for slot in slots]
         self._cache = {layer: (keys[index], values[index]) for layer, (keys, values) in self._cache.items()}
 
     def read(self, new: Sequence[tuple[int, Sequence[int]]]) -> Tensor:
         """Append new tokens (at least one each) to some slots, and return the next-token logits, (len(new), V).
 
-        This is one forward pass over just these tokens; slots with a single new token attend together, the others one
-        by one.
+        This is one forward pass over just these tokens, less those that a conversation begins with as another one does;
+        slots with a single new token attend together, the others one by one.
         """
         import torch
 
+        new, alike = self._begin(new)
         order = sorted(range(len(new)), key=lambda i: len(new[i][1]) > 1)
         rows = [new[i] for i in order]
         single = sum(len(tokens) == 1 for _, tokens in rows)
         starts = [self._lengths[slot] for slot, _ in rows]
         for slot, tokens in rows:
             self._lengths[slot] += len(tokens)
+            self._said[slot] += tokens
         sizes = [len(tokens) for _, tokens in rows]
         device = self._model.device
         plan = _SlotPlan(
@@ -64,6 +73,7 @@ class Slots:
             single=single,
             count=len(self._lengths),
             context=self._context,
+            alike=alike,
         )
         ids = torch.tensor([token for _, tokens in rows for token in tokens])
         with torch.no_grad():
@@ -72,6 +82,41 @@ class Slots:
             back = torch.tensor(np.argsort(order), device=device)
             logits: Tensor = head(self._model, hidden[last[back]]).float()
         return logits
+
+    def _begin(
+        self, new: Sequence[tuple[int, Sequence[int]]]
+    ) -> tuple[list[tuple[int, Sequence[int]]], list[tuple[int, int, int]]]:
+        """Leave out of new conversations what a slot has read or reads now: the rest, and (from, to, tokens) to copy.
+
+        A slot that is used again knows the conversation before; otherwise it is a slot in use that is copied.
+        """
+        rest: list[tuple[int, Sequence[int]]] = []
+        alike: list[tuple[int, int, int]] = []
+        begun: dict[int, Sequence[int]] = {}
+        for slot, tokens in new:
+            shared = 0
+            if not self._lengths[slot]:
+                known = {
+                    slot: self._said[slot],
+                    **{n: s for n, s in enumerate(self._said) if self._lengths[n]},
+                    **begun,
+                }
+                shared, source = max((_common(said, tokens), -other) for other, said in known.items())
+                shared = shared if shared >= LEAST_SHARED else 0
+                if shared and -source != slot:
+                    alike.append((-source, slot, shared))
+                self._lengths[slot], self._said[slot] = shared, list(tokens[:shared])
+                begun[slot] = tokens
+            rest.append((slot, tokens[shared:]))
+        return rest, alike
+
+
+def _common(said: Sequence[int], tokens: Sequence[int]) -> int:
+    """With how many of the same tokens both begin; the last of `tokens` is not counted, since it has to be read."""
+    if tuple(said[:LEAST_SHARED]) != tuple(tokens[:LEAST_SHARED]):
+        return 0
+    pairs = enumerate(zip(said, tokens[:-1], strict=False))
+    return next((n for n, (one, other) in pairs if one != other), min(len(said), len(tokens) - 1))
 
 
 class _SlotPlan:
@@ -86,9 +131,11 @@ class _SlotPlan:
         single: int,
         count: int,
         context: int,
+        alike: Sequence[tuple[int, int, int]],
     ) -> None:
         import torch
 
+        self._alike = alike
         self._cache, self._slots, self._single, self._count = cache, slots, single, count
         self._context, self._numbers = context, slots.tolist()
         self._slot = slots.repeat_interleave(sizes)
@@ -106,6 +153,8 @@ class _SlotPlan:
         keys, values = self._stored(layer, key)
         keys[self._slot, :, self.columns] = key.transpose(0, 1)
         values[self._slot, :, self.columns] = value.transpose(0, 1)
+        for source, slot, count in self._alike:
+            keys[slot, :, :count], values[slot, :, :count] = keys[source, :, :count], values[source, :, :count]
         single_mask, masks = self._mask(scoring.window, query)
         outs = []
         if self._single:
