@@ -37,8 +37,9 @@ def test_the_default_by_hand() -> None:
     # a prompt of 250 tokens; each step an action of 32 and a result of 1000 characters
     assert stages["synthesize"].tokens == 800 * (250 + 5 * (32 + 250)) + 800 * (250 + 10 * (32 + 250))
     assert stages["judge"].verdicts == 12_000
-    # up to 24 states and 9 more of a last trajectory of ten; seven looks at 100 + 100 development questions
-    assert stages["train@swirl"].calls == 60 * 33 * 8 + 7 * (100 * 5 + 100 * 10)
+    # at most 12,000 / 24 updates of up to 24 states and 9 more of a last trajectory of ten; a look before the first and
+    # after every tenth at 100 + 100 development questions
+    assert stages["train@swirl"].calls == 500 * 33 * 8 + 51 * (100 * 5 + 100 * 10)
     assert stages["train@swirl"].verdicts == stages["train@swirl"].calls
     assert stages["train@sft"].calls == 2 * (100 * 5 + 100 * 10)  # one look per epoch
     # four layers of 128, and at most 2000 words; the base and the ceiling in float32
@@ -61,7 +62,8 @@ def test_the_default_by_hand() -> None:
 
 
 def test_what_rl_visits_of_the_expected_states() -> None:
-    does = planned(params())["train@swirl"].does
+    short = params(train={"swirl": {"updates": 60, "passes": None}})
+    does = planned(short)["train@swirl"].does
     # of the 12,000 steps allowed 45% are taken, and of the trajectories 40% are kept
     assert does.startswith("60 updates of 24 states x 8 actions, 67% of about 2,160 kept states; looks")
     assert planned(params())["train@sft"].does.startswith("2 passes over the kept steps")
@@ -142,10 +144,11 @@ def test_what_is_not_known_is_said_to_be_so() -> None:
     assert is_unknown(stages["train@sft"].tokens)
     assert is_unknown(stages["synthesize"].calls)
     assert is_unknown(stages["judge"].verdicts)
-    assert stages["train@swirl"].calls == 60 * 33 * 8  # no looks: there are no development questions
-    assert stages["train@swirl"].does.startswith("60 updates of 24 states x 8 actions; looks")
-    passes = params(download={"benchmarks": {"staff": own}}, train={"swirl": {"updates": None, "passes": 1.0}})
-    assert planned(passes)["train@swirl"].does.startswith("? updates (at most ?) of 24 states x 8 actions; looks")
+    assert stages["train@swirl"].does.startswith("? updates (at most ?) of 24 states x 8 actions; looks")
+    short = params(download={"benchmarks": {"staff": own}}, train={"swirl": {"updates": 60, "passes": None}})
+    updates = planned(short)["train@swirl"]
+    assert updates.calls == 60 * 33 * 8  # no looks: there are no development questions
+    assert updates.does.startswith("60 updates of 24 states x 8 actions; looks")
     shown = {line.split()[0]: line.split() for line in estimates.text(list(stages.values())).splitlines() if line}
     assert shown["synthesize"][1:4] == ["?", "?", "?"]
     assert shown["index"][1] == "?"
@@ -226,7 +229,7 @@ def test_what_is_off_is_said_to_be_off() -> None:
     stages = planned(params(train={"methods": ["swirl"]}))
     assert stages["train@sft"].does == "off (train.methods)"
     assert stages["evaluate@sft"].calls is None
-    assert stages["train@swirl"].calls == 60 * 33 * 8 + 7 * 1500
+    assert stages["train@swirl"].calls == planned(params())["train@swirl"].calls
 
 
 @pytest.mark.parametrize("rank", [None, 4])
