@@ -60,7 +60,7 @@ def put(old: str, new: str) -> Callable[[Path], None]:
         lambda root: None,
         later("prompts/search.txt"),  # saved again as it was
         write("prompts/__pycache__/a.pyc", "made by an import"),
-        put("kl_coefficient: 0.1", "kl_coefficient: 0.2"),  # of another stage
+        put("kl_coefficient: 0.2", "kl_coefficient: 0.3"),  # of another stage
         write("data/b.bin", "no dependency"),
     ],
     ids=["nothing", "saved again", "pyc", "another stage's params", "another file"],
