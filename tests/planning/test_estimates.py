@@ -115,7 +115,7 @@ def test_the_papers_run() -> None:
     asked = stages["train@swirl"].verdicts
     assert asked is not None
     answers = asked * 512 * 4  # what the judge writes is kept
-    assert stages["train@swirl"].disk == 4 * adapter + 3 * 12 * adapter + answers
+    assert stages["train@swirl"].disk == 2 * adapter + 3 * 12 * adapter + answers
     assert stages["train@swirl"].memory == pytest.approx(54.5e9 + 20 * adapter, rel=0.001)
 
 

@@ -174,7 +174,7 @@ def _ours(model: Any, reference: Any | None, groups: list[list[SubTrajectory]], 
     settings = Settings(
         states=sum(map(len, groups)),
         samples=8,
-        sampling=Sampling(max_tokens=side["longest"] if "longest" in side else side["length"]),
+        sampling=Sampling(max_tokens=side["longest" if "longest" in side else "length"]),
         lr=1e-5,
         warmup=0,
         estimator="rloo",

@@ -178,8 +178,9 @@ class _SlotPlan:
         slots, width = self._slots[: self._single], mask.shape[-1]
         new = query.permute(2, 0, 1, 3)
         if copied(query):
-            scores = scoring.scores(new, keys[slots, :, :width]) + mask[slots][:, None, None]
-            return (torch.softmax(scores, -1) @ values[slots, :, :width]).permute(1, 2, 0, 3)
+            k, v = (each[:, :, :width].index_select(0, slots) for each in (keys, values))
+            scores = scoring.scores(new, k) + mask[slots][:, None, None]
+            return (torch.softmax(scores, -1) @ v).permute(1, 2, 0, 3)
         whole = query.new_zeros(self._count, *query.shape[:2], query.shape[3])
         whole[slots] = new
         scores = scoring.scores(whole, keys[: self._count, :, :width]) + mask[:, None, None]

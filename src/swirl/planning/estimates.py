@@ -197,7 +197,7 @@ def _training(params: Params, root: Path, base: Size, judge: Size) -> Iterator[P
     synthesised = rollouts(params, root, "train", params.synthesize.samples)
     look = rollouts(params, root, "development", 1)
     trained = base.parameters if train.lora is None else base.adapter(train.lora.rank, train.lora.targets)
-    saved = base.parameters * _width(params) if train.lora is None else trained * 4
+    saved = trained * _width(params)
     for method in ("sft", "swirl"):
         if method not in train.methods:
             yield Planned(f"train@{method}", "off (train.methods)")
@@ -330,11 +330,10 @@ def _width(params: Params) -> int:
 def _memory(params: Params, method: str, base: Size, trained: float) -> float:
     """Bytes of a policy in training and its reference; with an adapter, the base model below it is the reference."""
     width, workers = _width(params), params.runtime.workers
-    if params.train.lora is not None:  # in float32: weights, gradients, Adam's two moments, each worker's gradients
-        return base.parameters * width + trained * (4 + 4 + 8 + 4 * workers)
     masters = 4 if width == 2 else 0
-    reference = width if method == "swirl" else 0
-    return trained * (width + masters + 4 + 8 + width * workers + reference)
+    memory = trained * (width + masters + 4 + 8 + width * workers)  # gradients, Adam's two moments, each worker's
+    shared = params.train.lora is not None or method == "swirl"
+    return memory + (base.parameters * width if shared else 0.0)
 
 
 def _short(size: float) -> str:
