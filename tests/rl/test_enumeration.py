@@ -188,7 +188,7 @@ WIDE, DEEP, SHORT = Actions(4, 3), Actions(3, 4), Actions(3, 2)
     ("states", "actions", "samples", "estimator", "kl_coefficient"),
     [
         (ONE, DEEP, 3, "rloo", BETA),
-        (TWO, SHORT, 2, "rloo", 0.0),
+        pytest.param(TWO, SHORT, 2, "rloo", 0.0, marks=pytest.mark.slow),
         (TWO, SHORT, 2, "reinforce", BETA),
         pytest.param(ONE, DEEP, 3, "rloo", 0.0, marks=pytest.mark.slow),
         pytest.param(ONE, WIDE, 2, "rloo", BETA, marks=pytest.mark.slow),

@@ -67,6 +67,7 @@ def url(project: Layout) -> Iterator[str]:
         yield address
 
 
+@pytest.mark.slow
 def test_greedy_synthesis_on_a_server_is_synthesis_here(params: Params, copy: Layout, url: str) -> None:
     here = {"samples": 1, "temperature": 0.0}
     run_stages(changed(params, synthesize=here), copy, "synthesize")
@@ -86,6 +87,7 @@ def test_greedy_synthesis_on_a_server_is_synthesis_here(params: Params, copy: La
             assert other.state_ids(k) == mine.state_ids(k)
 
 
+@pytest.mark.slow
 def test_everything_behind_servers(
     params: Params, project: Layout, url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -164,6 +166,7 @@ def test_a_folder_of_a_model_behind_a_server_that_lacks_a_field_is_named(params:
         load_policy(params, copy.model("base"), "base")
 
 
+@pytest.mark.slow
 def test_a_pointed_base_and_judge_train(params: Params, copy: Layout) -> None:
     for name in ("base", "reward"):
         copy.model(name).rename(copy.root / name)
@@ -237,6 +240,7 @@ def test_training_on_no_verdict_ends_with_metrics_and_without_a_reward(params: P
     assert "development.reward" not in metrics
 
 
+@pytest.mark.slow
 def test_training_whose_judge_goes_away_ends_there_and_goes_on_from_its_checkpoint(
     params: Params, copy: Layout, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -369,6 +373,7 @@ class Killed(BaseException):
     """What stands for a SIGKILL at a place in the code."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("benchmark", ["mini-hotpotqa", "mini-gsm8k"], ids=["in the middle", "at the end"])
 def test_what_is_refused_for_good_is_counted_over_the_whole_stage_however_often_it_is_killed(
     benchmark: str, params: Params, copy: Layout, monkeypatch: pytest.MonkeyPatch
