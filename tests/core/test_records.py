@@ -70,7 +70,10 @@ RECORDS: dict[type, list[Any]] = {
         Trajectory("u", "q", "mini-gsm8k", 0, "base", 0, (), (), Stop.TOOL_FAILED, "the index is gone", True),
     ],
     Verdict: [Verdict("t", -1, None, None, "", "judge"), Verdict("t", 0, False, 0.25, "why", "judge")],
-    HeldOutStep: [HeldOutStep("search", True, 0.1), HeldOutStep("annotated", False, 1.0)],
+    HeldOutStep: [
+        HeldOutStep("search", "search", True, 0.1, -0.5),
+        HeldOutStep("calculate", "answer", False, 1.0, -2.0),
+    ],
     SubTrajectory: [
         SubTrajectory("t", "q", "mini-gsm8k", 0, (1, 2), (5, 6), None),
         SubTrajectory("t", "q", "mini-gsm8k", 1, (), (), 0.5),

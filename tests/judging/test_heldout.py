@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 
 from swirl.core.types import HeldOutStep
-from swirl.judging.heldout import error_rates
+from swirl.judging.heldout import auc, error_rates
 
 STEPS = [
-    HeldOutStep("search", True, 0.9),
-    HeldOutStep("search", True, 0.6),
-    HeldOutStep("search", False, 0.7),
-    HeldOutStep("calculate", True, 0.3),
-    HeldOutStep("calculate", False, 0.2),
-    HeldOutStep("annotated", False, 0.5),
+    HeldOutStep("search", "search", True, 0.9, -0.4),
+    HeldOutStep("search", "search", True, 0.6, -0.1),
+    HeldOutStep("search", "answer", False, 0.7, -0.3),
+    HeldOutStep("calculate", "answer", True, 0.3, -0.2),
+    HeldOutStep("calculate", "calculate", False, 0.2, -0.9),
+    HeldOutStep("own", "lookup", False, 0.5, -0.5),
 ]
 
 
@@ -28,14 +28,34 @@ def test_a_verdict_is_good_from_the_threshold_on(threshold: float, accuracy: flo
     assert (rates["heldout.accuracy"], rates["heldout.tpr"], rates["heldout.fpr"]) == (accuracy, tpr, fpr)
 
 
-def test_rates_by_kind_of_task() -> None:
-    assert error_rates(STEPS[:4], 0.65) == {
-        "heldout.threshold": 0.65,
-        "heldout.n": 4, "heldout.accuracy": 0.25, "heldout.tpr": 1 / 3, "heldout.fpr": 1.0,
-        "heldout.search.n": 3, "heldout.search.accuracy": 1 / 3, "heldout.search.tpr": 0.5, "heldout.search.fpr": 1.0,
-        "heldout.calculate.n": 1, "heldout.calculate.accuracy": 0.0, "heldout.calculate.tpr": 0.0,
-        "heldout.calculate.fpr": 0.0,
+def test_rows_are_tasks_and_what_is_done_in_them() -> None:
+    rates = error_rates(STEPS[:4], 0.65)
+    assert {key.rpartition(".")[0] for key in rates} == {
+        "heldout", "heldout.search", "heldout.calculate", "heldout.search.search", "heldout.search.answer",
+        "heldout.calculate.answer",
     }  # fmt: skip
+    assert {key: value for key, value in rates.items() if key.startswith("heldout.search.search.")} == {
+        "heldout.search.search.n": 2, "heldout.search.search.good": 1.0, "heldout.search.search.accuracy": 0.5,
+        "heldout.search.search.tpr": 0.5, "heldout.search.search.fpr": 0.0, "heldout.search.search.auc": 0.5,
+        "heldout.search.search.logprob_accuracy": 0.5, "heldout.search.search.logprob_auc": 0.5,
+        "heldout.search.search.chance_accuracy": 0.5,
+    }  # fmt: skip
+    search = {key: rates[f"heldout.search.{key}"] for key in ("n", "accuracy", "tpr", "fpr")}
+    assert search == {"n": 3, "accuracy": 1 / 3, "tpr": 0.5, "fpr": 1.0}
+
+
+def test_beside_it_stand_the_policys_log_probability_and_chance() -> None:
+    rates = error_rates(STEPS, 0.65)  # GOOD: the first and the third step; most probable: the second and the fourth
+    assert rates["heldout.accuracy"] == 3 / 6
+    assert rates["heldout.logprob_accuracy"] == 5 / 6
+    assert rates["heldout.auc"] == 6 / 9  # over 0.7, 0.5, 0.2: 0.9 wins three, 0.6 two, 0.3 one
+    assert rates["heldout.logprob_auc"] == 8 / 9  # -0.4 loses against -0.3 alone
+    assert rates["heldout.chance_accuracy"] == pytest.approx(1 / 3 * 1 / 2 + 2 / 3 * 1 / 2)
+
+
+def test_auc_counts_ties_half_and_says_one_half_without_a_pair() -> None:
+    assert auc([0.5, 0.9], [0.5, 0.1]) == 3.5 / 4
+    assert auc([0.5], []) == auc([], [0.5]) == 0.5
 
 
 def test_without_steps_nothing_was_measured() -> None:

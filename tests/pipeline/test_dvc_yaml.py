@@ -202,12 +202,20 @@ def params_read(stage: str, package: Path = PACKAGE) -> set[str]:
     """The keys of params.yaml, as `train.swirl.lr`, that follow `params` or `self._params` in the source of `stage`.
 
     A name may go on after the key, as in `filter.strategy.upper`. What a function is given by another name is not
-    seen, so pass sections on, not pieces of an alias.
+    seen, so pass sections on, not pieces of an alias. A property of Params counts as the keys that it reads.
     """
     read = set()
     for name in modules(stage, package):
         read |= _after_params(ast.parse((package / name).read_text(encoding="utf-8")))
-    return read
+    return {key for name in read for key in PROPERTIES.get(name, {name})}
+
+
+PROPERTIES = {"shared_seed": {"seed", "base_seed"}}
+"""Properties of Params, with the keys that they read."""
+
+
+def test_the_properties_of_params_are_known() -> None:
+    assert {name for name, value in vars(Params).items() if isinstance(value, property)} == set(PROPERTIES)
 
 
 def _after_params(tree: ast.AST) -> set[str]:

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import torch
 
+from swirl.benchmarks.oracle import label_trajectory
 from swirl.config.params import Params
 from swirl.core.layout import Layout
 from swirl.core.records import load, load_json
 from swirl.core.types import Action, Derivation, HeldOutStep, Observation, Step, Stop, Trajectory
-from swirl.judge_training.teaching import Labelled, label_trajectory, verdict_loss, write_heldout
+from swirl.judge_training.teaching import Labelled, Sampled, sampled, verdict_loss, write_heldout
 from swirl.judging.reward import RewardModel
 from swirl.pretraining import training
 from swirl.stages import reward_model
@@ -66,20 +67,20 @@ def test_it_is_trained_from_the_ceiling_and_no_other_model_moves(params: Params,
 
 def test_held_out_steps_of_both_kinds_are_scored(project: Layout) -> None:
     steps, metrics = load(HeldOutStep, project.heldout), load_json(project.metrics("reward_model"))
-    assert {step.kind for step in steps} == {"search", "calculate"}
-    assert all(0.0 < step.score < 1.0 for step in steps)
+    assert {step.task for step in steps} == {"search", "calculate"}
+    assert all(0.0 < step.score < 1.0 and step.logprob < 0.0 for step in steps)
     assert metrics["heldout.n"] == len(steps)
     assert metrics["heldout.brier"] == pytest.approx(sum((step.score - step.good) ** 2 for step in steps) / len(steps))
 
 
-def labelled(kind: str, *good: bool) -> Labelled:
+def labelled(*good: bool) -> Labelled:
     ids = list(CHAT.prompt("what is " + " ".join(["Ada"] * len(good))))
     ends = []
     for number in range(len(good)):
         ids += CHAT.reply("Oslo is born" if number % 2 else "Rome")
         ends.append(len(ids))
         ids += CHAT.turn("Ada", closed=True)
-    return Labelled(kind, tuple(ids), tuple(ends), good)
+    return Labelled(tuple(ids), tuple(ends), good)
 
 
 class Always:
@@ -108,19 +109,22 @@ SURE = 1 / (1 + math.exp(-1))
 def test_held_out_scores_of_a_judge_that_says_one_thing(word: str, score: float, tmp_path: Path) -> None:
     judge, layout = judge_of(), Layout(tmp_path)
     judge = RewardModel("reward", Always(judge.model, CHAT.reply(word)[0]), CHAT, judge.question)
-    write_heldout(judge, [labelled("search", True, True, False), labelled("calculate", True)], layout)
+    searched = Sampled("search", ("search", "search", "answer"), (-1.0, -0.5, -2.0), labelled(True, True, False))
+    calculated = Sampled("calculate", ("answer",), (-0.25,), labelled(True))
+    write_heldout(judge, [searched, calculated], layout, further=7)
     steps = load(HeldOutStep, layout.heldout)
-    assert [(step.kind, step.good) for step in steps] == [
-        ("search", True), ("search", True), ("search", False), ("calculate", True)
+    assert [(step.task, step.kind, step.good, step.logprob) for step in steps] == [
+        ("search", "search", True, -1.0), ("search", "search", True, -0.5), ("search", "answer", False, -2.0),
+        ("calculate", "answer", True, -0.25),
     ]  # fmt: skip
     assert [step.score for step in steps] == pytest.approx([score] * 4, abs=1e-6)
     brier = pytest.approx((3 * (1 - score) ** 2 + score**2) / 4, abs=1e-6)
-    assert load_json(layout.metrics("reward_model")) == {"heldout.n": 4, "heldout.brier": brier}
+    assert load_json(layout.metrics("reward_model")) == {"further": 7, "heldout.n": 4, "heldout.brier": brier}
 
 
 @pytest.mark.parametrize("packed", [True, False])
 def test_verdict_loss_is_the_naive_cross_entropy(packed: bool) -> None:
-    judge, batch = judge_of(packed), [labelled("search", True, False), labelled("calculate", False)]
+    judge, batch = judge_of(packed), [labelled(True, False), labelled(False)]
     losses = []
     for item in batch:
         for end, good in zip(item.ends, item.good, strict=True):
@@ -136,9 +140,15 @@ def test_labels_are_the_oracles_and_ends_are_the_actions() -> None:
     between = CHAT.turn("Oslo", closed=True)
     ids = CHAT.reply("Ada")
     seen = (Observation("Oslo", error=False),)
-    steps = tuple(Step(k, a, seen, ids, (0.0, 0.0), between if k < 2 else ()) for k, a in enumerate(actions))
+    steps = tuple(
+        Step(k, a, seen, ids, (-1.5, 0.0) if k == 0 else (0.0, 0.0), between if k < 2 else ())
+        for k, a in enumerate(actions)
+    )
     made = Trajectory("t", "q", "b", 0, "m", 0, (5, 6, 7), steps, Stop.ANSWERED, "")
-    item = label_trajectory(made, Derivation("q", "search", ("born Ada",), ("Oslo",)))
+    derivation = Derivation("q", "search", ("born Ada",), ("Oslo",))
+    whole = sampled(made, "search", label_trajectory(derivation, made))
+    assert (whole.task, whole.kinds, whole.logprobs) == ("search", ("search", "search", "answer"), (-0.75, 0.0, 0.0))
+    item = whole.labelled
     assert item.good == (True, False, True)
     assert item.ids == (5, 6, 7, *ids, *between, *ids, *between, *ids)
     assert [item.ids[:end][-2:] for end in item.ends] == [ids] * 3

@@ -36,7 +36,7 @@ def label_steps(derivation: Derivation, actions: Sequence[Action]) -> list[bool]
     done, labels = 0, []
     for before, action in zip((None, *actions), actions, strict=False):
         if action.kind == ActionKind.THINK:
-            labels.append(_first_thought(before))
+            labels.append(first_thought(before))
             continue
         if action.kind == ActionKind.ANSWER:
             labels.append(done == len(derivation.calls) and grade(action.payload, derivation.results[-1:]))
@@ -72,7 +72,7 @@ def _by_value(derivation: Derivation, actions: Sequence[Action]) -> list[bool]:
     labels = []
     for before, action in zip((None, *actions), actions, strict=False):
         if action.kind == ActionKind.THINK:
-            labels.append(_first_thought(before))
+            labels.append(first_thought(before))
             continue
         if action.kind == ActionKind.ANSWER:
             labels.append(grade(action.payload, derivation.results[-1:]))
@@ -85,7 +85,7 @@ def _by_value(derivation: Derivation, actions: Sequence[Action]) -> list[bool]:
     return labels
 
 
-def _first_thought(before: Action | None) -> bool:
+def first_thought(before: Action | None) -> bool:
     """Whether a thought does not follow another one, so that a model gains nothing by thinking on and on."""
     return before is None or before.kind != ActionKind.THINK
 

@@ -62,27 +62,31 @@ class Pretrained(Weights):
     trust_remote_code: bool = Field(description="run code that comes with the model: only if you have read it")
 
 
-class ColdStart(Weights):
-    """A model that was trained elsewhere, taught our format and the habit of using tools by demonstrations.
+class FineTuning(Weights):
+    """Supervised training of a model that was trained elsewhere, on conversations."""
 
-    These are written from the annotations of the pretrain split's questions, and played with the real tools.
-    """
-
-    source: Literal["cold_start"] = Field(
-        description="a model of the hub, a folder or a GGUF file, taught by demonstrations"
-    )
-    lora: Lora | None = Field(
-        description="teach an adapter, which is merged into the base, and kept; null: all weights"
-    )
-    epochs: Count = Field(description="passes over the demonstrations")
-    batch_size: Count = Field(description="demonstrations an optimiser step")
-    token_budget: Count = Field(description="tokens that one forward reads at most, if one demonstration has not more")
+    lora: Lora | None = Field(description="train an adapter, which is then merged into the weights; null: all weights")
+    epochs: Count = Field(description="passes over the conversations")
+    batch_size: Count = Field(description="conversations an optimiser step")
+    token_budget: Count = Field(description="tokens that one forward reads at most, if one conversation has not more")
     lr: Positive = Field(description="peak learning rate of AdamW, which decays by half a cosine")
     warmup: Annotated[int, Field(ge=0)] = Field(description="steps of linear warm-up; 0: none")
     weight_decay: Annotated[float, Field(ge=0)] = Field(description="AdamW's weight decay; 0: none")
     clip: Positive = Field(description="largest gradient norm")
     gradient_checkpointing: bool = Field(description="compute activations twice to hold fewer in memory; same numbers")
     mixed_precision: Literal["no", "bf16"] = Field(description="bf16 autocast in training; what trains is float32")
+
+
+class ColdStart(FineTuning):
+    """A model that was trained elsewhere, taught our format and the habit of using tools by demonstrations.
+
+    These are written from the annotations of the pretrain split's questions, and played with the real tools. An adapter
+    that it was taught by is kept beside the merged weights.
+    """
+
+    source: Literal["cold_start"] = Field(
+        description="a model of the hub, a folder or a GGUF file, taught by demonstrations"
+    )
 
 
 class EndpointBase(Section):

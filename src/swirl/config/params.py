@@ -26,6 +26,9 @@ class Params(Section):
     """All of params.yaml."""
 
     seed: Annotated[int, Field(ge=0)] = Field(description="every random draw derives from it")
+    base_seed: Annotated[int, Field(ge=0)] | None = Field(
+        description="seed of the splits and of base_model, which runs of several seeds may share; null: seed"
+    )
     runtime: Runtime
     prompts: Prompts
     tasks: Annotated[Mapping[str, Task], Field(min_length=1)]
@@ -47,6 +50,11 @@ class Params(Section):
     report: Report
     clients: Clients
     tracking: Tracking
+
+    @property
+    def shared_seed(self) -> int:
+        """The seed of the splits and of the base."""
+        return self.seed if self.base_seed is None else self.base_seed
 
     @model_validator(mode="after")
     def _fits(self) -> Params:

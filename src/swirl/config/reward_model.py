@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from swirl.config.base_model import DesignedFlaws, Pretrained
+from swirl.config.base_model import DesignedFlaws, FineTuning, Pretrained
 from swirl.config.section import Count, Positive, Section, Share
 from swirl.config.served import Served
 
@@ -44,6 +44,20 @@ class EmbeddedReward(Section):
     batch_size: Count = Field(description="trajectories a step; every step of each is judged")
     adam_lr: Positive = Field(description="peak learning rate of embeddings and norms")
     muon_lr: Positive = Field(description="peak learning rate of weight matrices")
+
+
+class FineTunedReward(FineTuning):
+    """A model that was trained elsewhere, taught to judge the base's own steps by annotations of the reward split.
+
+    Pages that a question rests on (HotPotQA, MuSiQue) and calculator annotations (GSM8K) say which steps are GOOD.
+    """
+
+    source: Literal["fine_tuned"] = Field(
+        description="a model of the hub, a folder or a GGUF file, taught here on steps that the base samples"
+    )
+    heldout: Count = Field(description="questions of each benchmark in the reward split to measure error rates on")
+    samples: Count = Field(description="trajectories that the base makes of each question")
+    temperature: Positive = Field(description="sampling temperature of the base")
 
 
 class PretrainedReward(Pretrained):
@@ -84,7 +98,8 @@ def _check_votes_can_differ(votes: int, temperature: float) -> None:
 
 
 RewardModelSection = Annotated[
-    EmbeddedReward | AnnotatedReward | PretrainedReward | EndpointReward, Field(discriminator="source")
+    EmbeddedReward | AnnotatedReward | FineTunedReward | PretrainedReward | EndpointReward,
+    Field(discriminator="source"),
 ]
 
 

@@ -263,12 +263,16 @@ class HeldOutStep:
     Golden labels: read only to report how often the reward model errs.
     """
 
+    task: str
+    """The task of the step's question."""
     kind: str
-    """How the step's question is worked out, as `Derivation.kind`."""
+    """What the step does, as `Action.kind`."""
     good: bool
     """The oracle's label."""
     score: float
     """The reward model's P(GOOD), in [0, 1]."""
+    logprob: float
+    """The policy's own log-probability of the action, the mean over its tokens, in nats."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -419,7 +423,15 @@ SCHEMAS: dict[type, pa.Schema] = {
             ("judge", pa.string()),
         ]
     ),
-    HeldOutStep: pa.schema([("kind", pa.string()), ("good", pa.bool_()), ("score", pa.float64())]),
+    HeldOutStep: pa.schema(
+        [
+            ("task", pa.string()),
+            ("kind", pa.string()),
+            ("good", pa.bool_()),
+            ("score", pa.float64()),
+            ("logprob", pa.float64()),
+        ]
+    ),
     SubTrajectory: pa.schema(
         [
             ("trajectory_id", pa.string()),

@@ -8,6 +8,7 @@ memory: step-wise RL still sees only its verdicts, but these come from golden la
 
 from __future__ import annotations
 
+from swirl.benchmarks.oracle import label_trajectory
 from swirl.config.base_model import AnnotatedBase
 from swirl.config.params import Params
 from swirl.config.reward_model import AnnotatedReward
@@ -17,7 +18,7 @@ from swirl.core.records import save_series
 from swirl.core.seeds import derive, generator
 from swirl.core.types import Question
 from swirl.judge_training.judge_checkpoints import open_checkpoints
-from swirl.judge_training.teaching import Labelled, label_trajectory, label_written, teach, write_heldout
+from swirl.judge_training.teaching import Labelled, Sampled, label_written, sampled, teach, write_heldout
 from swirl.judging.reward import RewardModel
 from swirl.models.loading import load_model, load_tokenizer, save
 from swirl.pretraining.annotated_base import solved
@@ -46,7 +47,7 @@ def make(params: Params, layout: Layout) -> None:
     heldout, learned = questions[: settings.heldout], questions[settings.heldout :]
     for split in settings.further_splits:
         learned += [question for question in questions_of(layout, split) if question.id in known]
-    labelled = _sampled(params, layout, settings, base, learned, "train")
+    labelled = [one.labelled for one in _sampled(params, layout, settings, base, learned, "train")]
     labelled += _written(params, layout, settings, base, learned)
     tested = _sampled(params, layout, settings, base, heldout, "heldout")
     model = load_model(layout.model("base"), run.device, run.attention)
@@ -63,11 +64,12 @@ def make(params: Params, layout: Layout) -> None:
 
 def _sampled(
     params: Params, layout: Layout, settings: AnnotatedReward, base: Policy, questions: list[Question], part: str
-) -> list[Labelled]:
+) -> list[Sampled]:
     """Trajectories of the base on these questions, labelled by the oracle."""
     todo, known = attempts(params, layout, questions, settings.samples), derivations_of(layout)
     made = roll_out_all(params, base, todo, settings.temperature, derive(params.seed, "reward model", part))
-    return [label_trajectory(trajectory, known[trajectory.question_id]) for trajectory in made if trajectory.steps]
+    task = questions[0].task
+    return [sampled(one, task, label_trajectory(known[one.question_id], one)) for one in made if one.steps]
 
 
 def _written(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from swirl.benchmarks.embedded.demonstrations import Flaws
 from swirl.benchmarks.embedded.miniatures import build
+from swirl.benchmarks.oracle import label_trajectory
 from swirl.config.base_model import EmbeddedBase
 from swirl.config.params import Params
 from swirl.config.reward_model import EmbeddedReward
@@ -17,7 +18,7 @@ from swirl.core.records import save_series
 from swirl.core.seeds import derive, generator
 from swirl.core.types import Question
 from swirl.judge_training.judge_checkpoints import open_checkpoints
-from swirl.judge_training.teaching import Labelled, label_trajectory, label_written, teach, write_heldout
+from swirl.judge_training.teaching import Labelled, Sampled, label_written, sampled, teach, write_heldout
 from swirl.judging.reward import RewardModel
 from swirl.models.loading import load_model, load_tokenizer, save
 from swirl.pretraining.embedded_base import demonstrator
@@ -40,11 +41,11 @@ def make(params: Params, layout: Layout) -> None:
     settings, base_settings = params.reward_model, params.base_model
     assert isinstance(settings, EmbeddedReward) and isinstance(base_settings, EmbeddedBase)
     base = load_local_policy(params, layout.model("base"), "base")
-    sampled = _sampled(params, layout, settings, base, settings.questions, "train")
+    learned = _sampled(params, layout, settings, base, settings.questions, "train")
     heldout = _sampled(params, layout, settings, base, settings.heldout, "heldout")
     model = load_model(layout.model("ceiling"), params.runtime.device, params.runtime.attention)
     judge = RewardModel("reward", model, base.chat, judge_question(params, layout), workers=params.runtime.workers)
-    labelled = [*sampled, *_written(params, layout, settings, base_settings, base)]
+    labelled = [*(item.labelled for item in learned), *_written(params, layout, settings, base_settings, base)]
     schedule, rng = Schedule(settings.steps, settings.adam_lr, settings.muon_lr), generator(params.seed, _BATCHES)
     checkpoints = open_checkpoints(params, layout)
     series = teach(judge, labelled, schedule, settings.batch_size, base_settings.mixed_precision, rng, checkpoints)
@@ -56,10 +57,10 @@ def make(params: Params, layout: Layout) -> None:
 
 def _sampled(
     params: Params, layout: Layout, settings: EmbeddedReward, base: Policy, count: int, part: str
-) -> list[Labelled]:
+) -> list[Sampled]:
     """Trajectories of the base on questions of the reward split, labelled by the oracle."""
     seed = derive(params.seed, "reward model", part)
-    labelled = []
+    made_of_all = list[Sampled]()
     for name, share in SOURCES.items():
         built = build(name, "reward", max(1, round(count * share)), 2, 0.0, seed)
         tool = Search.over(built.passages, params.tools.search_results) if built.passages else Calculator()
@@ -70,8 +71,10 @@ def _sampled(
         derivations = {derivation.question_id: derivation for derivation in built.derivations}
         todo = attempts_with(params, layout, built.questions, settings.samples, tools_of)
         made = roll_out_all(params, base, todo, settings.temperature, derive(seed, name))
-        labelled += [label_trajectory(t, derivations[t.question_id]) for t in made if t.steps]
-    return labelled
+        for one in (trajectory for trajectory in made if trajectory.steps):
+            derivation = derivations[one.question_id]
+            made_of_all.append(sampled(one, derivation.kind, label_trajectory(derivation, one)))
+    return made_of_all
 
 
 def _written(

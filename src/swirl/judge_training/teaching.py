@@ -13,7 +13,7 @@ from swirl.comb.logprobs import final_logits
 from swirl.core.checkpoints import Checkpoints
 from swirl.core.layout import Layout
 from swirl.core.records import save, save_json
-from swirl.core.types import Derivation, HeldOutStep, Trajectory
+from swirl.core.types import HeldOutStep, Trajectory
 from swirl.judging.reward import RewardModel
 from swirl.models.chat import Chat
 from swirl.pipeline.progress import Progress
@@ -29,17 +29,29 @@ if TYPE_CHECKING:
 class Labelled:
     """A conversation: its tokens, where each action ends, and whether the oracle calls that action GOOD."""
 
-    kind: str
     ids: tuple[int, ...]
     ends: tuple[int, ...]
     good: tuple[bool, ...]
 
 
-def label_trajectory(trajectory: Trajectory, derivation: Derivation) -> Labelled:
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """A conversation that the base made: its task, and what each step does and how probable it was."""
+
+    task: str
+    kinds: tuple[str, ...]
+    logprobs: tuple[float, ...]
+    """Mean natural-log probability of each action's tokens."""
+    labelled: Labelled
+
+
+def sampled(trajectory: Trajectory, task: str, labels: Sequence[bool]) -> Sampled:
     """A trajectory with the oracle's labels of its steps."""
-    labels = oracle.label_trajectory(derivation, trajectory)
-    ends = [len(trajectory.state_ids(k)) + len(step.token_ids) for k, step in enumerate(trajectory.steps)]
-    return Labelled(derivation.kind, trajectory.state_ids(len(trajectory.steps)), tuple(ends), tuple(labels))
+    steps = trajectory.steps
+    ends = tuple(len(trajectory.state_ids(k)) + len(step.token_ids) for k, step in enumerate(steps))
+    means = tuple(sum(step.logprobs) / max(1, len(step.logprobs)) for step in steps)
+    labelled = Labelled(trajectory.state_ids(len(steps)), ends, tuple(labels))
+    return Sampled(task, tuple(step.action.kind for step in steps), means, labelled)
 
 
 def label_written(demonstration: Demonstration, chat: Chat) -> Labelled:
@@ -50,7 +62,7 @@ def label_written(demonstration: Demonstration, chat: Chat) -> Labelled:
         ends.append(len(ids))
         ids += chat.turn(turn.observation, closed=True) if turn.observation else ()
     labels = oracle.label_steps(demonstration.derivation, [parse(turn.action) for turn in demonstration.turns])
-    return Labelled(demonstration.derivation.kind, tuple(ids), tuple(ends), tuple(labels))
+    return Labelled(tuple(ids), tuple(ends), tuple(labels))
 
 
 def teach(
@@ -93,10 +105,15 @@ def _epochs(count: int, draws: int, rng: random.Random) -> list[int]:
     return order
 
 
+def questions_of(judge: RewardModel, item: Labelled) -> list[tuple[int, tuple[int, ...]]]:
+    """For each step, where its action ends in the conversation, and the turn that asks for the verdict."""
+    return [(end, judge.question_ids(item.ids[end - 1] in judge.chat.end_ids)) for end in item.ends]
+
+
 def _comb(judge: RewardModel, item: Labelled) -> Comb:
     """The conversation as the trunk, and for each action a tooth with the judge's turn and a verdict."""
-    questions = {c: (*judge.question_ids(c), judge.verdict_ids[0]) for c in (True, False)}
-    return pack(item.ids, [(end, questions[item.ids[end - 1] in judge.chat.end_ids]) for end in item.ends])
+    good, _ = judge.verdict_ids
+    return pack(item.ids, [(end, (*question, good)) for end, question in questions_of(judge, item)])
 
 
 def verdict_loss(judge: RewardModel, batch: Sequence[Labelled]) -> tuple[Tensor, float]:
@@ -109,18 +126,18 @@ def verdict_loss(judge: RewardModel, batch: Sequence[Labelled]) -> tuple[Tensor,
     return torch.nn.functional.cross_entropy(logits, targets.to(logits.device), reduction="sum"), float(len(targets))
 
 
-def write_heldout(judge: RewardModel, heldout: Sequence[Labelled], layout: Layout) -> None:
+def write_heldout(judge: RewardModel, heldout: Sequence[Sampled], layout: Layout, **metrics: float) -> None:
     """Write what judge and oracle make of held-out steps, from which stage `judge` counts the errors.
 
-    The metrics are those that need no threshold: how many steps, and the Brier score, the mean squared distance
-    between P(GOOD) and the oracle's label (0: always sure and right; 0.25: always one half).
+    The stage's metrics are `metrics` and those that need no threshold: how many steps, and the Brier score, the mean
+    squared distance between P(GOOD) and the oracle's label (0: always sure and right; 0.25: always one half).
     """
-    scores = judge.read([_comb(judge, item) for item in heldout])
+    scores = judge.read([_comb(judge, item.labelled) for item in heldout])
     steps = [
-        HeldOutStep(item.kind, label, score)
+        HeldOutStep(item.task, kind, good, score, logprob)
         for item, of_item in zip(heldout, scores, strict=True)
-        for label, score in zip(item.good, of_item, strict=True)
+        for kind, good, score, logprob in zip(item.kinds, item.labelled.good, of_item, item.logprobs, strict=True)
     ]
     brier = sum((step.score - step.good) ** 2 for step in steps) / max(1, len(steps))
     save(steps, HeldOutStep, layout.heldout)
-    save_json({"heldout.n": len(steps), "heldout.brier": brier}, layout.metrics("reward_model"))
+    save_json({**metrics, "heldout.n": len(steps), "heldout.brier": brier}, layout.metrics("reward_model"))

@@ -2,33 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from swirl.core.types import ActionKind, HeldOutStep
+from swirl.core.types import HeldOutStep
 
 
 def error_rates(steps: Sequence[HeldOutStep], threshold: float) -> dict[str, float]:
-    """Accuracy, true- and false-positive rates against the oracle, over all steps and by kind of task.
+    """How well the reward model tells GOOD from BAD: `heldout.RATE` over all steps, `heldout.ROW.RATE` over some.
 
-    A verdict is GOOD from P(GOOD) = `threshold` on, as those of stage `judge` are. Empty without steps.
+    Rows are tasks, and what is done in one (`search.answer`). A verdict is GOOD from P(GOOD) = `threshold` on, as those
+    of stage `judge` are. Beside it stand two that know nothing of the question: the policy's own log-probability of the
+    action, which calls as many steps GOOD (`logprob_...`), and chance, which draws as many (`chance_accuracy`; its
+    AUC is one half). Empty without steps.
     """
     if not steps:
         return {}
     metrics = {"heldout.threshold": threshold}
-    for kind in ("", ActionKind.SEARCH, ActionKind.CALCULATE):
-        rows = [(step.good, step.score >= threshold) for step in steps if kind in ("", step.kind)]
-        name = f"heldout.{kind}." if kind else "heldout."
-        metrics |= {f"{name}{key}": value for key, value in _rates(rows).items()}
+    tasks = dict.fromkeys(step.task for step in steps)
+    kinds = dict.fromkeys((step.task, step.kind) for step in steps)
+    rows = {"": list(steps), **{task: [step for step in steps if step.task == task] for task in tasks}}
+    rows |= {f"{task}.{kind}": [s for s in steps if (s.task, s.kind) == (task, kind)] for task, kind in sorted(kinds)}
+    for row, chosen in rows.items():
+        prefix = f"heldout.{row}." if row else "heldout."
+        metrics |= {f"{prefix}{key}": value for key, value in _rates(chosen, threshold).items()}
     return metrics
 
 
-def _rates(rows: Sequence[tuple[bool, bool]]) -> dict[str, float]:
-    """Count, accuracy, true- and false-positive rate of (label, verdict) pairs; a rate over no pairs is 0."""
-    good = [verdict for label, verdict in rows if label]
-    bad = [verdict for label, verdict in rows if not label]
+def auc(good: Sequence[float], bad: Sequence[float]) -> float:
+    """Area under the ROC curve: how often a GOOD step has the higher score, ties counted half; 0.5 without a pair."""
+    import pandas as pd
+
+    if not good or not bad:
+        return 0.5
+    ranks = pd.Series([*good, *bad]).rank()[: len(good)].sum()
+    return float((ranks - len(good) * (len(good) + 1) / 2) / (len(good) * len(bad)))
+
+
+def _rates(steps: Sequence[HeldOutStep], threshold: float) -> dict[str, float]:
+    labels = [step.good for step in steps]
+    verdicts = [step.score >= threshold for step in steps]
+    # As many verdicts GOOD as the reward model gives, on the most probable actions.
+    ranked = sorted(range(len(steps)), key=lambda place: -steps[place].logprob)
+    probable = set(ranked[: sum(verdicts)])
+    share, right = sum(verdicts) / len(steps), sum(labels) / len(steps)
     return {
-        "n": len(rows),
-        "accuracy": sum(label == verdict for label, verdict in rows) / max(1, len(rows)),
-        "tpr": sum(good) / max(1, len(good)),
-        "fpr": sum(bad) / max(1, len(bad)),
+        "n": len(steps),
+        "good": right,
+        "accuracy": _accuracy(labels, verdicts),
+        "tpr": _share(verdict for label, verdict in zip(labels, verdicts, strict=True) if label),
+        "fpr": _share(verdict for label, verdict in zip(labels, verdicts, strict=True) if not label),
+        "auc": auc([step.score for step in steps if step.good], [step.score for step in steps if not step.good]),
+        "logprob_accuracy": _accuracy(labels, [place in probable for place in range(len(steps))]),
+        "logprob_auc": auc([s.logprob for s in steps if s.good], [s.logprob for s in steps if not s.good]),
+        "chance_accuracy": share * right + (1 - share) * (1 - right),
     }
+
+
+def _accuracy(labels: Sequence[bool], verdicts: Sequence[bool]) -> float:
+    return _share(label == verdict for label, verdict in zip(labels, verdicts, strict=True))
+
+
+def _share(verdicts: Iterable[bool]) -> float:
+    """The share that is true; 0 of none."""
+    kept = list(verdicts)
+    return sum(kept) / max(1, len(kept))

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from swirl.benchmarks.hub import HUB
-from swirl.config.base_model import ColdStart, EmbeddedBase, EndpointBase, Pretrained
+from swirl.config.base_model import EmbeddedBase, EndpointBase, FineTuning, Pretrained
 from swirl.config.params import Params, label_judge_section, task_of
-from swirl.config.reward_model import EndpointReward, RewardModelSection
+from swirl.config.reward_model import EndpointReward, FineTunedReward, RewardModelSection
 from swirl.config.served import Served, client_settings
 from swirl.core.checkpoints import KEPT
 from swirl.core.splits import counts, files_of
@@ -149,9 +149,11 @@ def _models(params: Params, root: Path, base: Size, judge: Size) -> Iterator[Pla
         known = "" if math.isnan(size.parameters) else f", about {_short(size.parameters)} parameters"
         if isinstance(model, EndpointBase | EndpointReward):
             yield Planned(stage, f"writes down the server {model.server.url}, model {model.server.model}")
-        elif isinstance(model, ColdStart):
-            shown = rollouts(params, root, "pretrain", model.epochs)
-            does = f"teaches {model.model}{known} by demonstrations: {shown.trajectories:,.0f}, passes counted"
+        elif isinstance(model, FineTuning):
+            sampled = model.samples if isinstance(model, FineTunedReward) else 0
+            split, what = ("reward", "to judge the base's steps") if sampled else ("pretrain", "by demonstrations")
+            shown = rollouts(params, root, split, model.epochs * (sampled or 1))
+            does = f"teaches {model.model}{known} {what}: {shown.trajectories:,.0f} conversations, passes counted"
             trained = size.adapter(model.lora.rank, model.lora.targets) if model.lora else size.parameters
             written = size.parameters * _width(params) + (KEPT + 1) * trained * CHECKPOINT
             frozen = size.parameters * _width(params) if model.lora else 0.0

@@ -62,13 +62,13 @@ def make(params: Params, layout: Layout) -> None:
         shape.context,
         shape.window,
         run.attention,
-        derive(params.seed, "weights") % 2**32,
+        derive(params.shared_seed, "weights") % 2**32,
     )
     model.to(run.device)
     blend = Blend(
         settings.other_weight, settings.thought_weight, settings.judged, settings.copying, settings.changed_numbers
     )
-    rng = generator(params.seed, "mixture", "annotations")
+    rng = generator(params.shared_seed, "mixture", "annotations")
     rows = examples(kept, known, chat, prompt, judge, task.max_steps, blend, rng)
     phases = [(settings.drill_steps, drills(chat, blend.other, rng)), (settings.steps, rows)]
     kept_states = open_checkpoints(params, layout, ["drills", "solutions"])

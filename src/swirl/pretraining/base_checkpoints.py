@@ -24,7 +24,7 @@ def open_checkpoints(
     saved and measured) is done again after a kill.
     """
     parts = (params.runtime, params.prompts, params.tools, params.rollout, params.actions, params.base_model)
-    sections = [params.seed, dict(params.tasks), *(part.model_dump() for part in parts)]
+    sections = [params.shared_seed, dict(params.tasks), *(part.model_dump() for part in parts)]
     inputs = [layout.questions.parent, layout.root / params.prompts.judge, *user_input_folders(params, layout)]
     mark = fingerprint(digest("base_model"), sections, [*inputs, *further])
     folder = layout.root / ".swirl/checkpoints"

@@ -25,10 +25,9 @@ from swirl.models.chat import Chat
 from swirl.models.loading import context_of, load_chat, load_model, make_deterministic, save
 from swirl.models.pointers import NAME as POINTER
 from swirl.models.skipped import mark_skipped
-from swirl.pipeline.progress import Progress
 from swirl.pretraining.base_checkpoints import open_checkpoints
 from swirl.pretraining.demonstrated import example_of, play
-from swirl.pretraining.fine_tuning import Course, fine_tune
+from swirl.pretraining.fine_tuning import fine_tune
 from swirl.pretraining.pointed_base import point
 from swirl.pretraining.search_scripts import NoScript, by_pages, by_questions
 from swirl.pretraining.training import Example
@@ -51,18 +50,11 @@ def make(params: Params, layout: Layout) -> None:
     chat = load_chat(folder)
     shown, metrics = demonstrations(params, layout, chat, context_of(model, run.context))
     if lora := settings.lora:
-        adapters.add(model, lora.rank, lora.alpha, lora.targets, derive(params.seed, "lora", "base"))
-    course = _course(settings, run.workers, derive(params.seed, "cold start"))
+        adapters.add(model, lora.rank, lora.alpha, lora.targets, derive(params.shared_seed, "lora", "base"))
     (checkpoints,) = open_checkpoints(params, layout, ["cold start"], [layout.root / "data/index", folder / POINTER])
     examples = [example_of(trajectory) for trajectory in shown]
-    series: list[dict[str, float]] = []
-    with Progress(course.steps(len(examples)), "base_model, cold start") as bar:
-
-        def report(step: int, row: dict[str, float], tokens_per_second: float) -> None:
-            series.append({"step": step, **row})
-            bar.update(1, loss=row["loss"], tokens_per_second=tokens_per_second)
-
-        fine_tune(model, examples, course, checkpoints, report)
+    seed, alone = derive(params.shared_seed, "cold start"), [(example,) for example in examples]
+    series = fine_tune("base_model, cold start", model, alone, settings, run.workers, seed, checkpoints)
     trained = [parameter.numel() for parameter in model.parameters() if parameter.requires_grad]
     _save(model, chat.tokenizer, layout, run.dtype)
     metrics |= {"trained_parameters": sum(trained), "parameters": sum(p.numel() for p in model.parameters())}
@@ -70,22 +62,6 @@ def make(params: Params, layout: Layout) -> None:
     save_series(series, layout.series("base_model"))
     save_json(metrics, layout.metrics("base_model"))
     checkpoints.finish()
-
-
-def _course(settings: ColdStart, workers: int, seed: int) -> Course:
-    return Course(
-        settings.epochs,
-        settings.batch_size,
-        settings.token_budget,
-        settings.lr,
-        settings.warmup,
-        settings.weight_decay,
-        settings.clip,
-        settings.mixed_precision,
-        settings.gradient_checkpointing,
-        workers,
-        seed,
-    )
 
 
 def demonstrations(
@@ -128,7 +104,7 @@ class _Writer:
     """Demonstrates how a question is answered, by what is annotated of it."""
 
     def __init__(self, params: Params, layout: Layout) -> None:
-        self._seed = params.seed
+        self._seed = params.shared_seed
         ways = load(Annotation, layout.annotations) if layout.annotations.exists() else []
         self._ways = {way.question_id: way for way in ways}
         self._support = {row.question_id: row.passage_ids for row in load(Support, layout.support)}

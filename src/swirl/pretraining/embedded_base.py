@@ -45,7 +45,7 @@ def make(params: Params, layout: Layout) -> None:
     tokenizer = _tokenizer(params, layout, settings)
     chat = Chat(tokenizer)
     shape, attention = settings.shape, params.runtime.attention
-    seed = derive(params.seed, "weights") % 2**32
+    seed = derive(params.shared_seed, "weights") % 2**32
     model = random_qwen3(
         tokenizer, shape.hidden, shape.layers, shape.heads, shape.feed_forward, shape.context, attention, seed
     )
@@ -70,11 +70,11 @@ def make(params: Params, layout: Layout) -> None:
 
 def demonstrator(params: Params, layout: Layout, split: str, *purpose: str) -> Demonstrator:
     """Written demonstrations of one split of the embedded world, from a random stream of their own."""
-    rng = generator(params.seed, "demonstrations", split, *purpose)
+    rng = generator(params.shared_seed, "demonstrations", split, *purpose)
     limits = {name: task.max_steps for name, task in params.tasks.items()}
     k = params.tools.search_results
     prompts, judge = demonstration_prompts(params, layout), judge_question(params, layout)
-    return Demonstrator(split, memory_world(params.seed), prompts, judge, limits, k, rng)
+    return Demonstrator(split, memory_world(params.shared_seed), prompts, judge, limits, k, rng)
 
 
 def _tokenizer(params: Params, layout: Layout, settings: EmbeddedBase) -> Any:
@@ -117,7 +117,7 @@ def _train_phase(
         settings.steps,
     )
     source = demonstrator(params, layout, "pretrain", name)
-    stream = examples(source, mixture, chat, settings.other_weight, generator(params.seed, "mixture", name))
+    stream = examples(source, mixture, chat, settings.other_weight, generator(params.shared_seed, "mixture", name))
     start = int(series[-1]["step"]) + 1 if series else 0
     with Progress(phase.steps, f"base_model, {name} phase") as bar:
 
@@ -145,7 +145,7 @@ def _memory(params: Params, layout: Layout, policy: Policy, prefix: str) -> dict
     if not questions:
         return {}
     todo: list[Attempt] = attempts(params, layout, questions, 1, with_tools=False)
-    made = roll_out_all(params, policy, todo, 0.0, derive(params.seed, "memory"))
+    made = roll_out_all(params, policy, todo, 0.0, derive(params.shared_seed, "memory"))
     answers = {question.id: question.answers for question in questions}
     count = len(made)
     commonest = Counter(before.values()).most_common(1)[0][1]

@@ -15,7 +15,7 @@ from enum import StrEnum
 from swirl.core.grading import normalize
 from swirl.core.types import ActionKind, Passage
 from swirl.tools.actions import render
-from swirl.tools.search import Search, shown
+from swirl.tools.search import Search, shown, shows
 
 _FIRST = ("First the page on {name}.", "Start with the page on {name}.", "I look up {name} first.")
 _ABOUT = ("First a search for {names}.", "Start with what is known: {names}.", "I look for {names} first.")
@@ -45,8 +45,6 @@ _OPENING = frozenset(
 _YEAR = re.compile(r"(?<!\d)1[0-9]{3}(?!\d)|(?<!\d)20[0-9]{2}(?!\d)")
 _EARLIER = re.compile(r"\b(first|earlier|earliest|older|oldest|before)\b", re.I)
 _LATER = re.compile(r"\b(later|latest|younger|youngest|newer|newest|last|recently|after)\b", re.I)
-_SEEN = 80
-"""Characters at the start of a passage by which it is recognised in a result, which may be cut."""
 
 
 class NoScript(StrEnum):
@@ -75,13 +73,13 @@ class _Script:
 
     def sees(self, page: Passage) -> bool:
         """Whether the results show the beginning of a page."""
-        return any(shown(page)[:_SEEN] in result for result in self.results)
+        return any(shows(result, page) for result in self.results)
 
     def find(self, queries: Iterable[str], wanted: Sequence[Passage], needed: str, thought: str) -> bool:
         """Add the first query whose result shows a `wanted` page and says what is `needed`; False without one."""
         for query in queries:
             result = self.search.run(query) if query.strip() else ""
-            if any(shown(page)[:_SEEN] in result for page in wanted) and (not needed or _within(needed, result)):
+            if any(shows(result, page) for page in wanted) and (not needed or _within(needed, result)):
                 self.actions.append(_action(thought, ActionKind.SEARCH, query))
                 self.results.append(result)
                 return True

@@ -16,6 +16,11 @@ _RATES = (
     ("accuracy", "agrees with the oracle"),
     ("tpr", "good steps called GOOD"),
     ("fpr", "bad steps called GOOD"),
+    ("auc", "AUC"),
+    ("logprob_accuracy", "the policy's log-probability agrees"),
+    ("logprob_auc", "its AUC"),
+    ("chance_accuracy", "chance agrees"),
+    ("good", "good steps"),
     ("n", "steps"),
 )
 
@@ -207,7 +212,10 @@ def reward_model(results: Results) -> Html:
     rows = [[kind, *(_rate(name, measured.get(name)) for name, _ in _RATES)] for kind, measured in rows_by_kind.items()]
     words = (
         "The reward model against the oracle on held-out steps that the base model sampled. A verdict is GOOD from "
-        f"P(GOOD) = {results.reward_model['heldout.threshold']:g} on (judge.threshold)."
+        f"P(GOOD) = {results.reward_model['heldout.threshold']:g} on (judge.threshold). AUC: how often a good step has "
+        "the higher P(GOOD) than a bad one. Two judges that know nothing of the question stand beside it: the policy's "
+        "own log-probability of the action (the mean over its tokens), which calls as many steps GOOD, and chance, "
+        "which draws as many, and whose AUC is 0.5."
     )
     return section("reward-model", "Reward model", text(words), table(["Steps", *(w for _, w in _RATES)], rows))
 
@@ -258,4 +266,6 @@ def _accuracy(score: Score | None, model: str) -> Child:
 
 
 def _rate(name: str, value: float | None) -> str:
+    if name in ("auc", "logprob_auc"):
+        return number(value)
     return number(value, 0) if name == "n" else percent(value)

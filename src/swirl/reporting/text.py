@@ -11,7 +11,7 @@ from swirl.core.layout import Layout
 from swirl.evaluation.comparison import Compared, Estimate
 from swirl.pipeline.stages import STAGES
 from swirl.reporting.coverage import sentence
-from swirl.reporting.format import NONE, gain, p_value, percent, rates
+from swirl.reporting.format import NONE, gain, number, p_value, percent, rates
 from swirl.reporting.markup import printable
 from swirl.reporting.paper import PAPER_GAINS, published
 from swirl.reporting.results import LABELS, Results, load, memory_at_chance
@@ -155,10 +155,11 @@ def _reward_model(results: Results) -> Any:
         return _note("No labels to measure the reward model against.")
     threshold = results.reward_model["heldout.threshold"]
     title = f"Reward model against the oracle, GOOD from P(GOOD) = {threshold:g} on"
-    table = _table(title, ["steps"], ["accuracy", "true positives", "false positives", "n"])
+    table = _table(title, ["steps"], ["accuracy", "true positives", "false positives", "AUC", "log-prob's AUC", "n"])
     for kind, row in measured.items():
         shares = [percent(row.get(name)) for name in ("accuracy", "tpr", "fpr")]
-        table.add_row(_name(kind), *shares, f"{row['n']:.0f}" if "n" in row else NONE)
+        areas = [number(row.get(name)) for name in ("auc", "logprob_auc")]
+        table.add_row(_name(kind), *shares, *areas, f"{row['n']:.0f}" if "n" in row else NONE)
     return table
 
 

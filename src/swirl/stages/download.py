@@ -116,7 +116,7 @@ def _check_name(name: str, benchmark: Benchmark) -> None:
 def _make_embedded(name: str, benchmark: Benchmark, params: Params, layout: Layout, made: Made) -> None:
     settings = params.download
     for split, count in counts(benchmark).items():
-        built = build(name, split, int(count), settings.worlds, settings.changed_facts, params.seed)
+        built = build(name, split, int(count), settings.worlds, settings.changed_facts, params.shared_seed)
         made.questions += built.questions
         made.derivations += built.derivations
         made.memory += built.memory
@@ -209,7 +209,7 @@ def _draw(params: Params, files: Files) -> Drawn:
             file = _file_of(name, benchmark, split)
             wishes.append(Wish(name, split, file, None if count == "all" else count, listed))
     pools = {key: _short(params.download.benchmarks[key[0]], loaded.questions) for key, loaded in files.loaded.items()}
-    return draw(wishes, pools, params.seed)
+    return draw(wishes, pools, params.shared_seed)
 
 
 def _short(benchmark: Benchmark, questions: Sequence[Question]) -> list[Question]:

@@ -10,11 +10,12 @@ from swirl.core.layout import Layout
 
 def run(params: Params, layout: Layout) -> None:
     """Make models/reward: a model with its scores of held-out steps, a pointer to one, or the address of one."""
-    from swirl.judge_training import annotated_judge, embedded_judge, pointed_judge
+    from swirl.judge_training import annotated_judge, embedded_judge, fine_tuned_judge, pointed_judge
 
     makers = {
         "embedded": embedded_judge.make,
         "annotations": annotated_judge.make,
+        "fine_tuned": fine_tuned_judge.make,
         "pretrained": pointed_judge.pretrained,
         "endpoint": pointed_judge.endpoint,
     }

@@ -9,12 +9,10 @@ from swirl.core.journal import Journal, fingerprint
 from swirl.core.layout import Layout
 from swirl.core.records import save, save_json
 from swirl.core.seeds import derive
-from swirl.core.threads import spread
 from swirl.core.types import ActionKind, Stop, Trajectory
-from swirl.pipeline.progress import Progress
 from swirl.pipeline.source import digest
-from swirl.wiring.attempts import attempts, blocks, check_rollouts, sampling
-from swirl.wiring.policies import load_policy, roll_out_any
+from swirl.wiring.attempts import attempts, check_rollouts, roll_out_in_blocks
+from swirl.wiring.policies import load_policy
 from swirl.wiring.prompts import user_input_folders
 from swirl.wiring.questions import questions_of
 from swirl.wiring.servers import print_usage
@@ -22,8 +20,8 @@ from swirl.wiring.servers import print_usage
 
 def run(params: Params, layout: Layout) -> None:
     """Roll out every training question, a journalled block at a time."""
-    settings, loop = params.synthesize, params.rollout
-    todo = blocks(attempts(params, layout, questions_of(layout, "train"), settings.samples), loop.block_size)
+    settings = params.synthesize
+    todo = attempts(params, layout, questions_of(layout, "train"), settings.samples)
     sections = [params.seed, dict(params.tasks)]
     sections += [
         part.model_dump() for part in (params.runtime, params.tools, params.rollout, params.actions, params.synthesize)
@@ -32,20 +30,7 @@ def run(params: Params, layout: Layout) -> None:
     journal = Journal(layout.trajectories_journal, fingerprint(digest("synthesize"), sections, inputs))
     policy = load_policy(params, layout.model("base"), "base", params.synthesize.server)
     seed = derive(params.seed, "synthesize")
-    drawn = sampling(params, settings.temperature)
-    with Progress(sum(map(len, todo)), "synthesize") as bar:
-
-        def block_of(number: int) -> list[Trajectory]:
-            block = todo[number]
-            made = journal.block(
-                number,
-                Trajectory,
-                lambda: roll_out_any(policy, block, drawn, seed, loop.max_malformed, loop.in_flight),
-            )
-            bar.update(len(block), answered=_share(made, Stop.ANSWERED))
-            return made
-
-        done = spread(block_of, range(len(todo)), params.runtime.workers)
+    done = roll_out_in_blocks(params, policy, todo, settings.temperature, seed, journal, "synthesize")
     check_rollouts(done, params, journal)
     made = [trajectory for block in done for trajectory in block]
     save(made, Trajectory, layout.trajectories)
@@ -70,7 +55,3 @@ def summary(trajectories: list[Trajectory]) -> dict[str, float]:
         "tool_error_rate": sum(step.tool_error for step in steps) / max(1, len(steps)),
         **{f"stop.{stop}": stops[stop] / max(1, len(trajectories)) for stop in Stop},
     }
-
-
-def _share(trajectories: list[Trajectory], stop: Stop) -> float:
-    return sum(trajectory.stop is stop for trajectory in trajectories) / max(1, len(trajectories))

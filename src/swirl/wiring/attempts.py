@@ -10,8 +10,9 @@ from swirl.core.errors import DataError
 from swirl.core.journal import Journal
 from swirl.core.layout import Layout
 from swirl.core.threads import spread
-from swirl.core.types import Question, Trajectory
+from swirl.core.types import Question, Stop, Trajectory
 from swirl.models.prompts import fill
+from swirl.pipeline.progress import Progress
 from swirl.rollout.engine import Attempt
 from swirl.tools.base import Tool, listed
 from swirl.wiring.policies import AnyPolicy, roll_out_any
@@ -69,6 +70,33 @@ def roll_out_all(
     )
     made = {trajectory.id: trajectory for share in shares for trajectory in share}
     return [made[f"{attempt.question.id}/{attempt.sample}"] for attempt in todo]
+
+
+def roll_out_in_blocks(
+    params: Params,
+    policy: AnyPolicy,
+    todo: Sequence[Attempt],
+    temperature: float,
+    seed: int,
+    journal: Journal,
+    label: str,
+) -> list[list[Trajectory]]:
+    """Roll out all attempts, a journalled block at a time, under a progress bar; returns the blocks in order."""
+    loop, parts, drawn = params.rollout, blocks(todo, params.rollout.block_size), sampling(params, temperature)
+    with Progress(len(todo), label) as bar:
+
+        def block_of(number: int) -> list[Trajectory]:
+            block = parts[number]
+            made = journal.block(
+                number,
+                Trajectory,
+                lambda: roll_out_any(policy, block, drawn, seed, loop.max_malformed, loop.in_flight),
+            )
+            answered = sum(trajectory.stop is Stop.ANSWERED for trajectory in made)
+            bar.update(len(block), answered=answered / max(1, len(made)))
+            return made
+
+        return spread(block_of, range(len(parts)), params.runtime.workers)
 
 
 def sampling(params: Params, temperature: float) -> Sampling:

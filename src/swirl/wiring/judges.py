@@ -6,7 +6,7 @@ from pathlib import Path
 
 from swirl.comb.sampling import Sampling
 from swirl.config.params import Params
-from swirl.config.reward_model import EndpointReward, PretrainedReward, RewardModelSection
+from swirl.config.reward_model import EndpointReward, FineTunedReward, PretrainedReward, RewardModelSection
 from swirl.config.served import Served
 from swirl.core.errors import ModelError
 from swirl.core.layout import Layout
@@ -63,7 +63,7 @@ def load_judge(
         )
         judge.again = params.judge.retry_failed
         return judge
-    if isinstance(settings, PretrainedReward) and not text_only:
+    if isinstance(settings, PretrainedReward | FineTunedReward) and not text_only:
         _check_same_tokens(name, chat, load_chat(layout.model("base")))
     question = judge_question(params, layout)
     return RewardModel(name, model, chat, question, workers=run.workers, threshold=params.judge.threshold)

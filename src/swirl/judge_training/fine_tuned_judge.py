@@ -1,0 +1,162 @@
+"""`source: fine_tuned`: a pretrained model taught to judge the base's own steps by annotations of the reward split.
+
+The base is sampled on annotated questions of that split. Each step is labelled: by the passages that a question rests
+on (`swirl.benchmarks.supporting`), or by calculator annotations (`swirl.benchmarks.oracle`). The model learns the
+verdict after each step of most of these questions; its errors are counted on the others, which it has not read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from swirl.benchmarks.oracle import label_trajectory
+from swirl.benchmarks.supporting import label_by_passages
+from swirl.config.params import Params
+from swirl.config.reward_model import FineTunedReward
+from swirl.core.errors import DataError
+from swirl.core.journal import Journal, fingerprint
+from swirl.core.layout import Layout
+from swirl.core.records import load, save_series
+from swirl.core.seeds import derive
+from swirl.core.types import ActionKind, Derivation, Passage, Question, Support, Trajectory
+from swirl.judge_training.judge_checkpoints import open_checkpoints
+from swirl.judge_training.teaching import Labelled, Sampled, questions_of, sampled, write_heldout
+from swirl.judging.reward import RewardModel
+from swirl.models import adapters
+from swirl.models.loading import load_chat, load_model, save
+from swirl.models.pointers import NAME as POINTER
+from swirl.pipeline.source import digest
+from swirl.pretraining.fine_tuning import fine_tune
+from swirl.pretraining.pointed_base import point
+from swirl.pretraining.training import Example
+from swirl.tools.search import Search
+from swirl.wiring import questions as asked
+from swirl.wiring.attempts import attempts, check_rollouts, roll_out_in_blocks
+from swirl.wiring.judge_prompts import judge_question
+from swirl.wiring.policies import load_policy
+from swirl.wiring.prompts import user_input_folders
+from swirl.wiring.tools import Toolbox
+
+Labels = Callable[[Trajectory], list[bool]]
+"""The oracle of one question."""
+
+
+def make(params: Params, layout: Layout) -> None:
+    """Sample the base, teach the model on most questions, and score the steps of the others."""
+    import torch
+
+    settings, run, folder = params.reward_model, params.runtime, layout.model("reward")
+    assert isinstance(settings, FineTunedReward)
+    oracles = _oracles(params, layout)
+    learned, heldout = _split(asked.questions_of(layout, "reward"), oracles, settings.heldout)
+    journal = _journal(params, layout, settings)
+    made = _sampled(params, layout, [*learned, *heldout], oracles, journal)
+    point("reward", settings, layout)
+    model = load_model(folder, run.device, run.attention, run.dtype if settings.lora else "float32")
+    chat = load_chat(folder)
+    judge = RewardModel("reward", model, chat, judge_question(params, layout), workers=run.workers)
+    if lora := settings.lora:
+        adapters.add(model, lora.rank, lora.alpha, lora.targets, derive(params.seed, "lora", "reward"))
+    taught = [one for question in learned for one in made[question.id]]
+    conversations = [verdicts(judge, one.labelled) for one in taught]
+    checkpoints, seed = open_checkpoints(params, layout), derive(params.seed, "reward model", "batches")
+    series = fine_tune("reward_model", model, conversations, settings, run.workers, seed, checkpoints)
+    if settings.lora:
+        adapters.merge(model)
+    (folder / POINTER).unlink()
+    save(model.to(getattr(torch, run.dtype)), chat.tokenizer, folder)
+    save_series(series, layout.series("reward_model"))
+    steps = sum(len(one.kinds) for one in taught)
+    tested = [one for question in heldout for one in made[question.id]]
+    write_heldout(judge, tested, layout, **{"taught.questions": len(learned), "taught.steps": steps})
+    checkpoints.finish()
+    journal.finish()
+
+
+def verdicts(judge: RewardModel, item: Labelled) -> list[Example]:
+    """For each step the conversation up to it, the judge's question and the right verdict, which alone has weight."""
+    good, bad = judge.verdict_ids
+    made = []
+    for (end, question), label in zip(questions_of(judge, item), item.good, strict=True):
+        ids = (*item.ids[:end], *question, good if label else bad)
+        made.append(Example(ids, (*[0.0] * (len(ids) - 1), 1.0)))
+    return made
+
+
+def _oracles(params: Params, layout: Layout) -> Mapping[str, Labels]:
+    """How steps are labelled, by question id, for every annotated question of the reward split."""
+    derivations = asked.derivations_of(layout)
+    support = {row.question_id: row.passage_ids for row in load(Support, layout.support)}
+    tools = Toolbox(params, layout)
+    passages: dict[int, dict[str, Passage]] = {}
+    oracles: dict[str, Labels] = {}
+    for question in asked.questions_of(layout, "reward"):
+        if question.id in derivations:
+            oracles[question.id] = _by_derivation(derivations[question.id])
+        elif question.id in support:
+            search = tools.tools(question).get(ActionKind.SEARCH)
+            if not isinstance(search, Search):
+                continue
+            if id(search) not in passages:
+                passages[id(search)] = {passage.id: passage for passage in search.passages}
+            pages = [passages[id(search)][name] for name in support[question.id]]
+            oracles[question.id] = _by_passages(pages, question.answers)
+    return oracles
+
+
+def _by_derivation(derivation: Derivation) -> Labels:
+    return lambda trajectory: label_trajectory(derivation, trajectory)
+
+
+def _by_passages(passages: Sequence[Passage], answers: Sequence[str]) -> Labels:
+    return lambda trajectory: label_by_passages(trajectory, passages, answers)
+
+
+def _split(
+    questions: Sequence[Question], oracles: Mapping[str, Labels], heldout: int
+) -> tuple[list[Question], list[Question]]:
+    """The annotated questions to learn from, and the first `heldout` of each benchmark, to measure error rates on."""
+    learned, tested = list[Question](), list[Question]()
+    for name in dict.fromkeys(question.benchmark for question in questions):
+        annotated = [question for question in questions if question.benchmark == name and question.id in oracles]
+        if 0 < len(annotated) <= heldout:
+            raise DataError(
+                f"split reward has {len(annotated)} annotated questions of {name}, and reward_model.heldout keeps "
+                f"{heldout} of each benchmark; more are needed: raise download.benchmarks.{name}.reward"
+            )
+        tested += annotated[:heldout]
+        learned += annotated[heldout:]
+    if not learned:
+        raise DataError(
+            "split reward has no annotated question, and reward_model.source is fine_tuned; give "
+            "download.benchmarks.NAME.reward a number for hotpotqa, musique or gsm8k"
+        )
+    return learned, tested
+
+
+def _journal(params: Params, layout: Layout, settings: FineTunedReward) -> Journal:
+    """Where sampling goes on after a kill: valid whatever is set of the training after it."""
+    parts = (params.runtime, params.tools, params.rollout, params.actions)
+    sections = [params.seed, dict(params.tasks), *(part.model_dump() for part in parts)]
+    sections += [settings.samples, settings.temperature, settings.heldout]
+    inputs = [layout.questions, layout.root / "data/index", layout.model("base"), *user_input_folders(params, layout)]
+    return Journal(layout.root / ".swirl/journals/reward_model", fingerprint(digest("reward_model"), sections, inputs))
+
+
+def _sampled(
+    params: Params, layout: Layout, questions: Sequence[Question], oracles: Mapping[str, Labels], journal: Journal
+) -> dict[str, list[Sampled]]:
+    """Labelled trajectories of the base, by question id."""
+    settings = params.reward_model
+    assert isinstance(settings, FineTunedReward)
+    todo = attempts(params, layout, questions, settings.samples)
+    base, seed = load_policy(params, layout.model("base"), "base", None), derive(params.seed, "reward model", "sampled")
+    label = "reward_model, steps to learn from"
+    made = roll_out_in_blocks(params, base, todo, settings.temperature, seed, journal, label)
+    check_rollouts(made, params, journal)
+    found: dict[str, list[Sampled]] = {question.id: [] for question in questions}
+    tasks = {question.id: question.task for question in questions}
+    for trajectory in (one for block in made for one in block if one.steps):
+        name = trajectory.question_id
+        found[name].append(sampled(trajectory, tasks[name], oracles[name](trajectory)))
+    return found

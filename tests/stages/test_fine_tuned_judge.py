@@ -1,0 +1,115 @@
+"""`reward_model.source: fine_tuned`: a pretrained model learns to judge the steps that the base samples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from swirl.config.params import Params, validate
+from swirl.config.presets import laid_over
+from swirl.core.errors import DataError
+from swirl.core.layout import Layout
+from swirl.core.records import load, load_json
+from swirl.core.types import HeldOutStep
+from swirl.judge_training.fine_tuned_judge import verdicts
+from swirl.judge_training.teaching import Labelled
+from swirl.judging.reward import RewardModel
+from swirl.models.loading import load_model
+from swirl.pretraining import fine_tuning
+from swirl.stages import reward_model
+from swirl.wiring.judges import load_reward_model
+from tests import tiny
+from tests.stages.conftest import clone, interrupted_after
+from tests.stages.test_cold_start import SETTINGS, adapted, params, ready
+
+__all__ = ["adapted", "params", "ready"]
+
+CHAT = tiny.chat()
+JUDGE: dict[str, Any] = {
+    "reward_model": {
+        "source": "fine_tuned", "model": "models/tiny", "revision": "", "lora": None, "epochs": 3, "batch_size": 4,
+        "token_budget": 4096, "lr": 3.0e-3, "warmup": 2, "weight_decay": 0.0, "clip": 1.0,
+        "gradient_checkpointing": False, "mixed_precision": "bf16", "heldout": 2, "samples": 3, "temperature": 1.0,
+    },
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def judged(adapted: tuple[Params, Layout], tmp_path_factory: pytest.TempPathFactory) -> tuple[Params, Layout]:
+    """A project with such a reward model, whose base was taught in two passes."""
+    params, layout = adapted[0], clone(adapted[1], tmp_path_factory.mktemp("judged") / "root")
+    with_judge = validate(laid_over(params.model_dump(), JUDGE), "judged")
+    reward_model.run(with_judge, layout)
+    return with_judge, layout
+
+
+def labelled(*good: bool) -> Labelled:
+    ids, ends = list(CHAT.prompt("what is " + " ".join(["Ada"] * len(good)))), []
+    for number in range(len(good)):
+        ids += CHAT.reply("Oslo is born" if number % 2 else "Rome")
+        ends.append(len(ids))
+        ids += CHAT.turn("Ada", closed=True)
+    return Labelled(tuple(ids), tuple(ends), good)
+
+
+def test_it_learns_the_verdict_alone_after_each_step() -> None:
+    judge = RewardModel("reward", tiny.qwen3(len(CHAT.tokenizer)), CHAT, "is what right ?")
+    items = [labelled(True, False), labelled(False)]
+    losses = []
+    for item in items:
+        for end, good in zip(item.ends, item.good, strict=True):
+            logits = tiny.naive_logits(judge.model, [*item.ids[:end], *CHAT.prompt(judge.question)])[-1]
+            losses.append(-torch.log_softmax(logits, -1)[CHAT.reply("GOOD" if good else "BAD")[0]])
+    examples = [example for item in items for example in verdicts(judge, item)]
+    assert [sum(example.weights) for example in examples] == [1.0] * 3
+    found = fine_tuning.summed_loss(judge.model, examples)
+    assert float(found.detach()) == pytest.approx(float(torch.stack(losses).sum().detach()), rel=1e-5)
+
+
+def test_errors_are_counted_on_questions_that_it_did_not_learn(judged: tuple[Params, Layout]) -> None:
+    _, layout = judged
+    metrics, steps = load_json(layout.metrics("reward_model")), load(HeldOutStep, layout.heldout)
+    assert metrics["taught.questions"] == 4  # of 4 each of hotpotqa and gsm8k, 2 are held out
+    assert metrics["heldout.n"] == len(steps) >= 12  # 4 questions, 3 trajectories each, a step at least
+    assert {step.task for step in steps} == {"search", "calculate"}
+    assert all(0 < step.score < 1 and step.logprob < 0 for step in steps)
+    series = load_json(layout.series("reward_model"))
+    assert len(series) == 9  # 12 trajectories in batches of 4, three times
+    assert series[-1]["loss"] < series[0]["loss"]
+
+
+def test_models_reward_is_whole_weights_that_judge(judged: tuple[Params, Layout]) -> None:
+    params, layout = judged
+    taught, before = (load_model(layout.root / f"models/{name}", "cpu", "eager") for name in ("reward", "tiny"))
+    moved = [float((a - b).abs().max()) for a, b in zip(taught.parameters(), before.parameters(), strict=True)]
+    assert max(moved) > 0
+    assert isinstance(load_reward_model(params, layout), RewardModel)
+
+
+def test_interrupted_it_goes_on_to_the_same_bytes(
+    judged: tuple[Params, Layout], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params, made = judged
+    layout = clone(made, tmp_path / "root")
+    monkeypatch.setattr(fine_tuning, "EVERY", 2)
+    with pytest.raises(KeyboardInterrupt), interrupted_after(4):
+        reward_model.run(params, layout)
+    with interrupted_after(1000) as count:
+        reward_model.run(params, layout)
+    assert count() == 5
+    for path in (made.model("reward") / "model.safetensors", made.heldout, made.series("reward_model")):
+        assert (layout.root / path.relative_to(made.root)).read_bytes() == path.read_bytes()
+
+
+def test_too_few_annotated_questions_are_refused_with_the_number(judged: tuple[Params, Layout], tmp_path: Path) -> None:
+    params, made = judged
+    greedy = validate(laid_over(params.model_dump(), {"reward_model": {"heldout": 4}}), "greedy")
+    with pytest.raises(DataError, match=r"4 annotated questions of hotpotqa, and reward_model.heldout keeps 4"):
+        reward_model.run(greedy, clone(made, tmp_path / "root"))
+
+
+def test_settings_are_those_of_a_fine_tuning() -> None:
+    assert set(SETTINGS["base_model"]) < set(JUDGE["reward_model"])
