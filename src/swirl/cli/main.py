@@ -115,16 +115,28 @@ def preset(
 @app.command()
 def plan(
     name: Annotated[str | None, typer.Option("--preset", help="A preset instead of params.yaml.")] = None,
+    time: Annotated[
+        bool, typer.Option("--time", help="Measure the policy here for about half a minute: how long stages take.")
+    ] = False,
 ) -> None:
-    """Show what a run would do, stage by stage, and the servers and keys it needs. Loads no model, asks no server."""
+    """Show what a run would do, stage by stage, and the servers and keys it needs.
+
+    It loads no model, unless `--time` asks how long the stages take, and asks no server.
+    """
     from swirl.config import params, presets
     from swirl.planning import estimates, keys, signal
 
     root = project_layout().root
     resolved = params.validate(presets.tree(root, name), name) if name else params.load(root / "params.yaml")
+    if time:
+        environment.set_up_process(resolved.runtime.threads)
     stages = estimates.plan(resolved, root)
     names = [one.stage for one in stages]
-    print(estimates.text(stages, keys.lines(resolved, root, names), signal.lines(resolved, names)))
+    print(estimates.text(stages, keys.lines(resolved, root, names), signal.lines(resolved, names)), flush=True)
+    if time:
+        from swirl.planning import durations
+
+        print("\n".join(["", *durations.lines(resolved, root)]))
 
 
 @app.command()

@@ -78,12 +78,16 @@ def expected_states(params: Params, synthesised: Rollouts) -> float:
     """About how many states the filter keeps; NaN where the number of questions is not known."""
     if not synthesised.trajectories:
         return 0
+    kept = kept_trajectories(params, synthesised.trajectories)
+    return kept * STEPS_TAKEN * synthesised.calls / synthesised.trajectories
+
+
+def kept_trajectories(params: Params, synthesised: float) -> float:
+    """About how many of so many trajectories the filter keeps; NaN where it is not known how many there are."""
     limit = params.filter.max_trajectories
     filters = [params.filter.strategy, *(limit if isinstance(limit, list) else ())]
-    kept = synthesised.trajectories * min(TRAJECTORIES_KEPT[name] for name in filters)
-    if isinstance(limit, int) and limit:
-        kept = min(kept, limit)
-    return kept * STEPS_TAKEN * synthesised.calls / synthesised.trajectories
+    kept = synthesised * min(TRAJECTORIES_KEPT[name] for name in filters)
+    return min(kept, limit) if isinstance(limit, int) and limit else kept
 
 
 def rl_updates(params: Params, states: float) -> float:

@@ -1,0 +1,85 @@
+"""`swirl plan --time`: about how long each stage takes, from the work that it is expected to do and measured speeds."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from math import isnan
+from pathlib import Path
+
+from swirl.config.params import Params
+from swirl.core.errors import ModelError
+from swirl.planning.earlier import Earlier, earlier
+from swirl.planning.expected import Expected, Talk, Work, count, mean
+from swirl.planning.speeds import Speeds, load, measure, weights
+
+SPLITS = ("train", "evaluation", "pretrain", "reward", "development")
+
+
+def lines(params: Params, root: Path) -> list[str]:
+    """Measure this machine, and say how long the stages take, or in a sentence why that is not known."""
+    try:
+        folder = weights(params, root)
+        policy, started = load(params, folder)
+    except ModelError as error:
+        return [f"Time: not known, because it is measured with the policy: {error}"]
+    found = earlier(params, root)
+    expected = Expected(params, root, policy.chat, found)
+    asked = next((talks for split in SPLITS if count(talks := expected.talks(split)) > 0), ())
+    if not asked:
+        return ["Time: not known, because the number of questions is not known; `dvc repro download` brings them"]
+    speeds = measure(params, policy, folder, mean(asked), started)
+    return text(durations(params, expected.stages(), speeds), speeds, params.runtime.workers, mean(asked), found)
+
+
+def durations(params: Params, stages: Mapping[str, Work], speeds: Speeds) -> dict[str, float]:
+    """Seconds of each stage that has work to do, NaN where they are not known.
+
+    The processes that train together share their stage's work.
+    """
+    taken = {}
+    for name, work in stages.items():
+        if work != Work():
+            processes = params.runtime.processes if name.startswith("train@") else 1
+            taken[name] = speeds.start + seconds(work, speeds, params.runtime.workers) / processes
+    return taken
+
+
+def seconds(work: Work, speeds: Speeds, workers: int) -> float:
+    """How long some work takes, with workers that are all busy."""
+    further = max(0.0, speeds.full - speeds.alone) / max(1, speeds.in_flight - 1)
+    parts = [
+        (work.read, 1 / speeds.read),
+        (work.passes, speeds.alone),
+        (work.written, further / workers),
+        (work.taught, 1 / speeds.taught),
+        (work.tuned, 1 / speeds.tuned),
+    ]
+    return sum(amount * each for amount, each in parts if amount)
+
+
+def text(taken: Mapping[str, float], speeds: Speeds, workers: int, talk: Talk, found: Earlier) -> list[str]:
+    """The stages' durations in seconds and their sum, what was measured, and what was assumed."""
+    width = max(len(name) for name in (*taken, "together"))
+    known = [value for value in taken.values() if not isnan(value)]
+    less = " and what is marked ?" if len(known) < len(taken) else ""
+    drawn, alone = workers * speeds.in_flight / speeds.full, workers / speeds.alone
+    rates = [f"{speeds.read:,.0f} read", f"{drawn:,.0f} drawn in batches of {speeds.in_flight}", f"{alone:,.0f} singly"]
+    learned = {"taught (base_model, reward_model)": speeds.taught, "trained on": speeds.tuned}
+    rates += [f"{rate:,.0f} {name}" for name, rate in learned.items() if not isnan(rate)]
+    where = "as in an earlier run" if found.steps else "assumed"
+    asked = "those of data/questions" if found.questions else f"assumed, {talk.question:.0f} tokens each"
+    return [
+        f"Time, about, at this machine's present speed (load average {speeds.load:.1f}, {os.cpu_count()} cores):",
+        *(f"  {name.ljust(width)}  {_time(value)}" for name, value in taken.items()),
+        f"  {'together'.ljust(width)}  {_time(sum(known))}{less}",
+        f"Measured, in tokens a second: {', '.join(rates)}; {speeds.start:.0f} s to start a stage.",
+        f"Expected: {talk.steps:.1f} steps a trajectory and {talk.action:.0f} tokens an action, {where}; "
+        f"{talk.seen:.0f} tokens a result; questions: {asked}. Tools, gates, saving and tracking come on top.",
+    ]
+
+
+def _time(seconds: float) -> str:
+    if isnan(seconds):
+        return "?"
+    return f"{seconds / 3600:.1f} h" if seconds >= 5400 else f"{seconds / 60:.1f} min"

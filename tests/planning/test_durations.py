@@ -1,0 +1,264 @@
+"""`swirl plan --time`: the arithmetic by hand with scripted speeds, and a tiny model that is really measured."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from swirl.config import presets
+from swirl.config.params import Params, validate
+from swirl.config.presets import laid_over
+from swirl.core.layout import Layout
+from swirl.core.records import save
+from swirl.core.types import Passage, Question
+from swirl.planning import speeds as measuring
+from swirl.planning.durations import durations, lines, seconds, text
+from swirl.planning.earlier import Earlier, earlier, made_with
+from swirl.planning.expected import NOT_KNOWN, Expected, Talk, Work
+from swirl.planning.speeds import Speeds
+from tests import made_up
+
+ROOT = Path(__file__).parents[2]
+SEARCH, CALCULATE = Talk(100, 40, 3, 30, 180), Talk(100, 40, 4.3, 30, 17)
+"""With prompts of 100 tokens, turns of 5, actions of at most 90, and results of 700 characters."""
+
+
+class Scripted:
+    """A chat whose lengths are these."""
+
+    def prompt(self, text: str) -> tuple[int, ...]:
+        return (0,) * 100
+
+    def turn(self, text: str, closed: bool) -> tuple[int, ...]:
+        return (0,) * (14 if text else 5)
+
+    def count(self, text: str) -> int:
+        return len(text.split())
+
+
+def params(name: str = "smollm2-135m", **changes: Any) -> Params:
+    short = {"rollout": {"max_action_tokens": 90}, **changes} if name == "smollm2-135m" else changes
+    return validate(laid_over(presets.tree(ROOT, name), short), name)
+
+
+def expected(chosen: Params, found: Earlier | None = None) -> Expected:
+    chat: Any = Scripted()
+    return Expected(chosen, ROOT, chat, found or Earlier())
+
+
+def work(chosen: Params, stage: str, found: Earlier | None = None) -> Work:
+    return expected(chosen, found).stages()[stage]
+
+
+def numbers(work: Work) -> list[float]:
+    return [work.read, work.written, work.passes, work.taught, work.tuned]
+
+
+def test_seconds_by_hand() -> None:
+    speeds = Speeds(start=5.0, read=1000.0, alone=0.05, full=0.36, in_flight=32, taught=400.0, tuned=500.0, load=0.0)
+    # 0.01 s for each further conversation of a pass, on each of two workers
+    every = Work(read=2000, written=600, passes=40, taught=800, tuned=1500)
+    assert seconds(every, speeds, 2) == pytest.approx(2.0 + 600 * 0.01 / 2 + 40 * 0.05 + 2.0 + 3.0)
+    untaught = Speeds(5.0, 1000.0, 0.05, 0.36, 32, math.nan, math.nan, 0.0)
+    assert seconds(Work(read=2000), untaught, 2) == 2.0  # a speed that nothing needs was not measured
+    stages = {"synthesize": Work(read=2000), "judge": NOT_KNOWN, "train@sft": Work(tuned=1000), "evaluate@sft": Work()}
+    two = params(runtime={"processes": 2})
+    assert durations(two, stages, speeds) == {
+        "synthesize": 7.0,
+        "judge": pytest.approx(math.nan, nan_ok=True),
+        "train@sft": 5.0 + 2.0 / 2,  # two processes
+    }
+
+
+def test_a_cold_start_by_hand() -> None:
+    chosen = params()
+    assert expected(chosen).talks("pretrain") == [(SEARCH, 330), (CALCULATE, 1900)]
+    assert SEARCH.size == 100 + 40 + 3 * 30 + 2 * 180
+    # three passes over 330 conversations of 590 tokens and 1,900 of 100 + 40 + 4.3 x 30 + 3.3 x 17
+    assert work(chosen, "base_model").taught == pytest.approx(3 * (330 * 590 + 1900 * 325.1))
+
+
+def test_a_judge_that_is_taught_by_hand() -> None:
+    found = numbers(work(params(), "reward_model"))
+    # 60 and 300 questions three times, of which 15 each are held out; a verdict takes 14 tokens and its own
+    rolled = 3 * (60 * (40 + 2 * 180) + 300 * (40 + 3.3 * 17))
+    heldout = 3 * 15 * ((590 - 100 + 3 * 15) + (325.1 - 100 + 4.3 * 15))
+    written = 3 * (60 * 90 + 300 * 129)
+    # each worker has 540 trajectories in 17 blocks of 32; the last of each block take as long again
+    passes = written / 1080 * 17 * 2
+    taught = 3 * (45 * (590 + 3 * 15) + 285 * (325.1 + 4.3 * 15))
+    assert found == pytest.approx([rolled + heldout, written, passes, taught, 0])
+
+
+def test_synthesis_and_judging_by_hand() -> None:
+    chosen = params()
+    written = 2 * (150 * 90 + 600 * 129)
+    given = 2 * (150 * 400 + 600 * 96.1)
+    assert numbers(work(chosen, "synthesize")) == pytest.approx([given, written, written / 1500 * 24 * 2, 0, 0])
+    verdicts = 2 * (150 * 3 + 600 * 4.3) * 15
+    assert numbers(work(chosen, "judge")) == pytest.approx([given + written + verdicts, 0, 0, 0, 0])
+    served = {"url": "http://127.0.0.1:8000/v1", "model": "m", "api": "completions", "key_env": ""}
+    elsewhere = work(params(synthesize={"server": {**served, "chat_template_kwargs": {}}}), "synthesize")
+    assert math.isnan(elsewhere.read)  # the server's time
+
+
+def test_training_by_hand() -> None:
+    chosen = params(train={"swirl": {"updates": 60, "passes": None, "states": 24, "samples": 8, "check_every": 20}})
+    steps, size = (150 * 3 + 600 * 4.3) / 750, (150 * 590 + 600 * 325.1) / 750
+    given, written, verdicts = 60 * 400 + 100 * 96.1, 60 * 90 + 100 * 129, (60 * 3 + 100 * 4.3) * 15
+    # 80 development questions a worker, 32 at a time, and as long again
+    look = Work(2 * given + written + verdicts, written, written / 160 * (80 / 32 + 1))
+    looks = numbers(look)
+    kept = 0.4 * 1500
+    sft = [2 * one for one in looks]
+    assert numbers(work(chosen, "train@sft")) == pytest.approx([*sft[:4], 2 * kept * size])
+    trunks, different = 24 / steps * size, 24 * 3  # three of eight actions differ
+    learned = trunks + different * 30
+    # (trunks + 24 x 8 x 90 tokens) in forwards of 4 x 2,048: two for each of two workers, of twice an action's passes
+    update = Work(trunks + (learned + different * 15) + learned, different * 30, 2 * 2 * 30, 0, learned)
+    rl = [60 * one + 4 * each for one, each in zip(numbers(update), looks, strict=True)]
+    assert numbers(work(chosen, "train@swirl")) == pytest.approx(rl)
+    assert work(params(train={"methods": ["sft"]}), "train@swirl") == Work()
+
+
+def test_evaluation_by_hand() -> None:
+    alone = params(evaluate={"without_tools": True})
+    written, given = 450 * 90 + 400 * 129, 450 * 400 + 400 * 96.1
+    verdicts = (450 * 3 + 400 * 4.3) * 15
+    # 425 questions a worker, in 14 blocks of 32; and 225 closed-book, one action each, in 8
+    both = [given + given + written + verdicts, written, written / 850 * 14 * 2, 0, 0]
+    closed = [450 * 40 + 450 * (40 + 30 + 15), 450 * 30, 30 * 8 * 2, 0, 0]
+    assert numbers(work(params(), "evaluate@base")) == pytest.approx(both)
+    assert numbers(work(alone, "evaluate@base")) == pytest.approx([a + b for a, b in zip(both, closed, strict=True)])
+    assert work(alone, "evaluate@ceiling") == Work()
+
+
+def test_what_cannot_be_measured_is_not_known() -> None:
+    made = expected(params("mini")).stages()
+    assert math.isnan(made["base_model"].read)  # trained from scratch
+    assert not math.isnan(made["synthesize"].read)
+    own = {"source": "own", "files": {"train": "a.jsonl"}, "corpus": "c", "task": "search", "train": "all"}
+    unknown = expected(params("mini", download={"benchmarks": {"staff": own}})).stages()
+    assert all(math.isnan(unknown[name].read) for name in ("synthesize", "train@swirl"))
+    assert math.isnan(unknown["train@sft"].tuned)
+
+
+def test_an_earlier_run_is_believed_where_it_had_the_same_settings(tmp_path: Path) -> None:
+    chosen, layout = params(), Layout(tmp_path)
+    locked = chosen.model_dump()
+    names = {
+        "download": {"download": locked["download"]},
+        "base_model": {"base_model": locked["base_model"]},
+        "synthesize": {
+            "prompts.policy": locked["prompts"]["policy"],
+            **{name: locked[name] for name in ("tasks", "tools", "rollout", "actions", "synthesize")},
+        },
+    }
+    stages = {name: {"params": {"params.yaml": values}} for name, values in names.items()}
+    (tmp_path / "dvc.lock").write_text(yaml.safe_dump({"stages": json.loads(json.dumps(stages))}))
+    questions = [Question(f"h{n}", "hotpotqa", "train", "one two three", ("a",), 2, ()) for n in range(7)]
+    save(questions, Question, layout.questions)
+    save([Passage("p", "ab", "c" * 198)], Passage, layout.corpus("hotpotqa", "train"))
+    layout.metrics("synthesize").parent.mkdir(parents=True)
+    layout.metrics("synthesize").write_text('{"steps_per_trajectory": 2.02, "tokens_per_action": 25.0}')
+    found = earlier(chosen, tmp_path)
+    assert (found.steps, found.action, found.different) == (2.02, 25.0, None)
+    # half of the 4.04 steps assumed on average; two passages of 200 characters
+    (search, number), (calculate, planned) = expected(chosen, found).talks("train")
+    assert (search.question, search.action, search.seen, number) == (3, 25.0, 5 + 100, 7)
+    assert (search.steps, calculate.steps) == (pytest.approx(1.5), pytest.approx(2.15))
+    assert (calculate.question, planned) == (40, 600)  # not among the stored ones
+    more = params(synthesize={"samples": 5})
+    assert earlier(more, tmp_path) == found
+    longer = params(tasks={"search": {"tools": ["search"], "max_steps": 5}, "calculate": locked["tasks"]["calculate"]})
+    assert earlier(longer, tmp_path).steps is None
+    others = params(download={"benchmarks": {"gsm8k": locked["download"]["benchmarks"]["gsm8k"]}})
+    assert earlier(others, tmp_path).questions == {}
+    assert not made_with(chosen, tmp_path, "judge", "judge")
+
+
+def test_the_lines_by_hand() -> None:
+    speeds = Speeds(4.0, 900.0, 0.1, 0.4, 32, math.nan, 450.0, 0.25)
+    said = text({"synthesize": 90.0, "judge": math.nan, "train@sft": 7200.0}, speeds, 2, SEARCH, Earlier())
+    assert said[0].startswith("Time, about, at this machine's present speed (load average 0.2, ")
+    assert said[1:5] == [
+        "  synthesize  1.5 min",
+        "  judge       ?",
+        "  train@sft   2.0 h",
+        "  together    2.0 h and what is marked ?",
+    ]
+    assert said[5] == (
+        "Measured, in tokens a second: 900 read, 160 drawn in batches of 32, 20 singly, 450 trained on; 4 s to start a "
+        "stage."
+    )
+    assert said[6].startswith(
+        "Expected: 3.0 steps a trajectory and 30 tokens an action, assumed; 180 tokens a result; questions: assumed, "
+        "40 tokens each."
+    )
+
+
+@pytest.mark.parametrize("lora", [None, {"rank": 2, "alpha": 4, "targets": ["all-linear"]}])
+def test_a_tiny_model_is_measured(lora: dict[str, Any] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measuring, "LONG_ENOUGH_S", 0.0)
+    shutil.copytree(ROOT / "src/swirl/prompts", tmp_path / "src/swirl/prompts")
+    made_up.pretrained(tmp_path / "tiny", ["what is the capital of the country"])
+    taught = {"model": "tiny", "lora": lora}
+    chosen = params(
+        runtime={"dtype": "bfloat16" if lora else "float32"},
+        rollout={"in_flight": 3},
+        base_model=taught,
+        reward_model=taught,
+        train={"lora": lora},
+    )
+    said = lines(chosen, tmp_path)
+    rows = {line.split()[0]: line.split()[1:] for line in said[1:10]}
+    assert list(rows) == [
+        "base_model", "reward_model", "synthesize", "judge", "train@sft", "train@swirl", "evaluate@base",
+        "evaluate@sft", "evaluate@swirl",
+    ]  # fmt: skip
+    assert all(float(number) > 0 and unit in ("min", "h") for number, unit in rows.values())
+    assert "drawn in batches of 3," in said[11]
+    assert "taught" in said[11]
+    assert "trained on" in said[11]
+
+
+def test_without_the_weights_the_time_is_not_known(
+    swirl: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
+    shutil.copytree(ROOT / "presets", tmp_path / "presets")
+    done = swirl("plan", "--preset", "smollm2-135m", "--time")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == (
+        "Time: not known, because it is measured with the policy: the weights of base_model.model, "
+        "data/weights/SmolLM2-135M-Instruct.Q4_1.gguf, are not here; get them (a GGUF file: `make weights`; from the "
+        "hub: `dvc repro base_model`), or name a folder that has them"
+    )
+    assert "Time" not in swirl("plan", "--preset", "smollm2-135m").stdout
+
+
+def test_a_policy_elsewhere_or_not_made_yet_is_not_measured(tmp_path: Path) -> None:
+    served = {"url": "http://127.0.0.1:8000/v1", "model": "m", "api": "completions", "key_env": ""}
+    base = {"source": "endpoint", "tokenizer": "t", "revision": "", "context": 100}
+    remote = params(
+        "mini",
+        base_model={**base, "server": {**served, "chat_template_kwargs": {}}},
+        reward_model={
+            "source": "endpoint",
+            "max_tokens": 8,
+            "votes": 1,
+            "temperature": 0.0,
+            "server": {**served, "chat_template_kwargs": {}},
+        },
+        train={"methods": []},
+    )
+    assert lines(remote, tmp_path)[0].endswith("the policy is on the server http://127.0.0.1:8000/v1")
+    assert lines(params("mini"), tmp_path)[0].endswith("is not made yet; `dvc repro base_model` makes it")
