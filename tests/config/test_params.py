@@ -90,7 +90,7 @@ def test_a_typo_is_refused_with_the_keys_there_are() -> None:
         "search_output_unit",
     ]
     (_, line) = refusal(changed("filtre", {}))
-    assert line.startswith("  filtre: no such key; the keys here are seed, runtime, prompts, tasks, tools,")
+    assert line.startswith("  filtre: no such key; the keys here are seed, base_seed, runtime, prompts, tasks, tools,")
 
 
 def test_sampling_settings_that_the_gradient_is_not_for_are_refused_with_the_reason() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from swirl.core import records
 from swirl.core.errors import DataError
 from swirl.core.layout import Layout
-from swirl.core.types import Prediction, Score, Strategy
+from swirl.core.types import JudgeRole, Prediction, Score, Strategy
 from swirl.evaluation.statistics import by_question, mcnemar, paired, relative_gain, wilson
 from swirl.reporting import coverage
 from swirl.reporting.paper import paper_order, published
@@ -112,7 +112,8 @@ class Results:
     @property
     def label_judge(self) -> str:
         """Who gave the process labels that are not the oracle's, and whether it was the reward too."""
-        return f'the judge "{self.scores[0].judge}", {self.scores[0].judge_role}'
+        first = self.scores[0]
+        return "no judge" if first.judge_role is JudgeRole.NONE else f'the judge "{first.judge}", {first.judge_role}'
 
     def trained_on(self, benchmark: str) -> bool:
         """Whether trajectories were synthesised from this benchmark."""

@@ -163,17 +163,17 @@ def labels(results: Results) -> Html:
         judged = [percent(score.process_label_judge if score else None) for score in pair]
         oracle = [percent(score.process_label_oracle if score else None) for score in pair]
         rows.append([benchmark, *judged, *oracle, *(percent(value) for value in table_3)])
-    flattered = (
-        "It is what training maximises, so its own word on the tuned policy is flattered"
-        if results.scores[0].judge_role is JudgeRole.REWARD
-        else "Training did not maximise its word"
-    )
+    flattered = {
+        JudgeRole.REWARD: "It is what training maximises, so its own word on the tuned policy is flattered; the",
+        JudgeRole.SECOND: "Training did not maximise its word; the",
+        JudgeRole.NONE: "The",
+    }[results.scores[0].judge_role]
     words = (
         "The share of good steps, averaged within a trajectory and then over trajectories, by "
-        f"{results.label_judge}, and by the oracle where there is one. {flattered}; the oracle compares each step with "
-        "the golden derivation, and step-wise RL never asks it (a reward model that was made here learned from its "
-        "labels). The paper's Table 3 is of a model trained on HotPotQA alone, so its GSM8K is transfer; SWiRL here is "
-        "one model, trained on all that trajectories were made from."
+        f"{results.label_judge}, and by the oracle where there is one. {flattered} oracle compares each step with "
+        "the golden derivation or the supporting passages, and step-wise RL never asks it (a reward model that was "
+        "made here learned from its labels). The paper's Table 3 is of a model trained on HotPotQA alone, so its GSM8K "
+        "is transfer; SWiRL here is one model, trained on all that trajectories were made from."
     )
     return section("labels", "Process labels", text(words), table(head, rows))
 
