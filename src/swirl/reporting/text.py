@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from swirl.core import records
@@ -77,7 +77,7 @@ def render(layout: Layout) -> Group:
     seen = sentence(results.coverage)
     said = [_note(seen)] if seen else []
     tools = _without_tools(results)
-    parts += [*said, Text(), *([tools, *said] if tools else [])]
+    parts += [*said, *([tools, *said] if tools else [])]
     parts += [_by_hops(results), *said] if results.by_hops else []
     parts += [_funnel(results), _reward_model(results)]
     if memory_at_chance(results.memory):
@@ -88,7 +88,18 @@ def render(layout: Layout) -> Group:
         Text("Runs, curves and gates in MLflow:  make mlflow"),
         Text(f"The whole report:  {layout.page.relative_to(layout.root)}"),
     ]
-    return Group(*parts)
+    return Group(*_spaced(parts))
+
+
+def _spaced(parts: Sequence[Any]) -> Iterator[Any]:
+    """The parts with an empty line between text and a table; a table ends with one of its own."""
+    from rich.table import Table
+    from rich.text import Text
+
+    for before, part in zip([None, *parts], parts, strict=False):
+        if isinstance(before, Text) and isinstance(part, Table):
+            yield Text()
+        yield part
 
 
 def _accuracy(results: Results) -> Table:
