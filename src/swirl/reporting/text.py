@@ -79,6 +79,7 @@ def render(layout: Layout) -> Group:
     tools = _without_tools(results)
     parts += [*said, *([tools, *said] if tools else [])]
     parts += [_by_hops(results), *said] if results.by_hops else []
+    parts += [_searches(results), *said] if results.searches else []
     parts += [_funnel(results), _reward_model(results)]
     if memory_at_chance(results.memory):
         parts.append(_note("Closed-book recall of the memorised world is at chance: mini-cofca tests no memory."))
@@ -144,6 +145,15 @@ def _by_hops(results: Results) -> Table:
         shown = [NONE if value is None else f"{100 * value:.1f}" for value in cells]
         hops = "mean" if row.hops is None else str(row.hops)
         table.add_row(_name(row.benchmark), hops, str(row.n), *shown, end_section=row.hops is None)
+    return table
+
+
+def _searches(results: Results) -> Table:
+    """The share of searches that bring a supporting page which was not shown before."""
+    table = _table("Searches that bring a new supporting page, %", ["benchmark"], [LABELS[m] for m in results.models])
+    for row in results.searches:
+        cells = [row.new_support.get(model) for model in results.models]
+        table.add_row(_name(row.benchmark), *(NONE if value is None else f"{100 * value:.1f}" for value in cells))
     return table
 
 
