@@ -17,9 +17,11 @@ from swirl.reporting.paper import PAPER_GAINS, published
 from swirl.reporting.results import LABELS, Results, load, memory_at_chance
 
 if TYPE_CHECKING:
-    from rich.console import Group
+    from rich.console import Console, Group
     from rich.table import Table
     from rich.text import Text
+
+    from swirl.reporting.pooled_runs import PooledRuns
 
 WIDTH = 100
 """Columns of a piped report; a terminal has its own width."""
@@ -35,10 +37,7 @@ def show(layout: Layout) -> None:
 
 def show_comparison(title: str, results: Sequence[Compared]) -> None:
     """Print models side by side to standard output, in at most `WIDTH` columns."""
-    from rich.console import Console
-
-    console = Console()
-    console.width = min(console.width, WIDTH) if sys.stdout.isatty() else WIDTH
+    console = _console()
     table = _table(_name(title), [], [])
     table.add_column("model", overflow="fold")
     for head in ("accuracy", "EM", "F1", "answered", "malformed", "p"):
@@ -55,6 +54,29 @@ def show_comparison(title: str, results: Sequence[Compared]) -> None:
             "against the first model."
         )
     )
+
+
+def show_pooled(results: PooledRuns) -> None:
+    """Print what several seeds have in common to standard output, a table a measure, in at most `WIDTH` columns."""
+    from swirl.reporting import pooled_text
+
+    console, holm = _console(), ["swirl"]
+    for title, rows in pooled_text.by_measure(results):
+        table = _table(f"{title}, %", ["benchmark"], pooled_text.heads(results, holm))
+        for row in rows:
+            table.add_row(_name(row.benchmark), *pooled_text.cells(row, results, pooled_text.half, holm))
+        console.print(table)
+    asked = ", ".join(f"{row.n:,} of {row.benchmark}" for row in results.rows if row.measure == "accuracy")
+    console.print(_note(f"{pooled_text.note(results)} ± is half of the interval. Questions: {asked}."))
+
+
+def _console() -> Console:
+    """Standard output, in at most `WIDTH` columns."""
+    from rich.console import Console
+
+    console = Console()
+    console.width = min(console.width, WIDTH) if sys.stdout.isatty() else WIDTH
+    return console
 
 
 def _estimate(mean: Estimate) -> str:
