@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from swirl.cli import evaluate, judge, models, track
+from swirl.cli import evaluate, judge, models, pool, track
 from swirl.cli.project import project_layout
 from swirl.core.errors import SwirlError
 from swirl.pipeline import environment
@@ -27,6 +27,7 @@ app = typer.Typer(
 app.add_typer(track.app, name="track")
 app.add_typer(judge.app, name="judge")
 app.command()(evaluate.evaluate)
+app.command()(pool.seeds)
 
 
 def main() -> None:

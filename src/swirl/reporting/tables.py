@@ -234,6 +234,25 @@ def retrieval(results: Results) -> Html | None:
     return section("retrieval", "Search", text(words), table(["Benchmark, split", *columns], rows))
 
 
+def searches(results: Results) -> Html | None:
+    """The share of searches that bring a new supporting page, by model; None where no such page is known."""
+    if not results.searches:
+        return None
+    models = results.models
+    rows: list[Sequence[Child]] = [
+        [row.benchmark, *((percent(row.new_support.get(m)), tag("small", f"of {row.searches[m]:,}")) for m in models)]
+        for row in results.searches
+    ]
+    words = (
+        "The share of all searches on evaluation questions whose result shows a supporting page that no earlier result "
+        "of the trajectory showed, of the questions whose supporting pages are known. Small print: how many searches."
+    )
+    head = ["Benchmark", *(LABELS[model] for model in models)]
+    return section(
+        "searches", "Searches that bring a new supporting page", text(words), table(head, rows), seen(results)
+    )
+
+
 def memory(results: Results) -> Html | None:
     """Closed-book accuracy on the memorised world, and what mini-cofca can therefore show; None when not measured."""
     at_chance = memory_at_chance(results.memory)
