@@ -15,7 +15,7 @@ from swirl.core.errors import DataError
 from swirl.core.layout import Layout
 from swirl.core.types import ActionKind
 from swirl.reporting.markup import printable
-from swirl.serving.agent import MAX_QUESTION, Acted, Agent, Ended, Event, Observed, as_dict, unknown
+from swirl.serving.agent import MAX_QUESTION, Acted, Agent, Ended, Event, Kind, Observed, as_dict, unknown
 from swirl.serving.bundle import benchmarks_of
 
 _BOLD, _DIM, _RED = "1", "2", "31"
@@ -55,7 +55,9 @@ def _agent(model: Path | str, benchmark: str | None, params: Params, layout: Lay
     if is_registered(model):
         agent = opener(model, params, layout, {})()
         return agent, _chosen(benchmark, agent.benchmarks)
-    benchmarks = benchmarks_of(layout)
+    tasks = params.tasks  # which may be the model's own
+    kinds = {name: kind.task for name, kind in benchmarks_of(layout).items() if kind.task in tasks}
+    benchmarks = {name: Kind(tuple(tasks[task].tools), task) for name, task in kinds.items()}
     name = _chosen(benchmark, benchmarks)
     return opener(model, params, layout, benchmarks, key_env)(), name
 
