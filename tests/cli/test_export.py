@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from swirl.cli import ask as asking
+from swirl.config.shared import Task
+from swirl.core.errors import DataError
 from swirl.core.layout import Layout
 from swirl.models import adapters
 from swirl.models.loading import load_model, load_tokenizer, save
@@ -110,3 +113,14 @@ def test_a_mistake_gets_one_sentence(arguments: tuple[str, ...], said: str, made
     assert done.stderr.startswith(f"swirl: {said}")
     assert done.stderr.count("\n") == 1
     assert not (made.root / "out").exists()
+
+
+def test_a_model_is_asked_with_the_tools_of_its_own_tasks(made: Layout) -> None:
+    """Whatever the project's questions were downloaded with; and not at all where it knows none of their tasks."""
+    params, task = asked.params_of(made), Task(tools=["search"], max_steps=5)
+    own, strange = (params.model_copy(update={"tasks": {name: task}}) for name in ("search", "films"))
+    agent, name = asking._agent(made.model("swirl"), "mini", own, made, "")
+    assert agent.question(asked.QUESTION, name).tools == ("search",)
+    said = "the model is asked in tasks films; the project's benchmarks are of search"
+    with pytest.raises(DataError, match=said):
+        asking.ask(asked.QUESTION, None, made.model("swirl"), strange, made)
