@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from swirl.cli import evaluate, judge, models, pool, track
+from swirl.cli import evaluate, export, judge, models, pool, track
 from swirl.cli.project import project_layout
 from swirl.core.errors import SwirlError
 from swirl.pipeline import environment
@@ -28,6 +28,7 @@ app.add_typer(track.app, name="track")
 app.add_typer(judge.app, name="judge")
 app.command()(evaluate.evaluate)
 app.command()(pool.seeds)
+app.command()(export.export)
 
 
 def main() -> None:
@@ -118,11 +119,11 @@ def plan(
     name: Annotated[str | None, typer.Option("--preset", help="A preset instead of params.yaml.")] = None,
 ) -> None:
     """Show what a run would do, stage by stage, and the servers and keys it needs. Loads no model, asks no server."""
-    from swirl.config import params, presets
+    from swirl.config import presets
     from swirl.planning import estimates, keys, signal
 
     root = project_layout().root
-    resolved = params.validate(presets.tree(root, name), name) if name else params.load(root / "params.yaml")
+    resolved = presets.settings(root, name)
     stages = estimates.plan(resolved, root)
     names = [one.stage for one in stages]
     print(estimates.text(stages, keys.lines(resolved, root, names), signal.lines(resolved, names)))
@@ -130,15 +131,21 @@ def plan(
 
 @app.command()
 def show(
-    trajectory_id: Annotated[str, typer.Argument(help="The id of a synthesised or evaluated trajectory.")],
+    what: Annotated[
+        str, typer.Argument(help="The id of a synthesised or evaluated trajectory, or an exported model's folder.")
+    ],
     model: Annotated[
         str | None, typer.Option(help="Whose evaluation to look in: ceiling, base, sft or swirl. Default: any.")
     ] = None,
 ) -> None:
-    """Print a trajectory: its question, every action and observation, and what the judge said."""
-    from swirl.cli.show import show as as_text
+    """Print a trajectory: its question, every action and observation, and what the judge said.
 
-    print(as_text(trajectory_id, project_layout(), model))
+    Of an exported model it prints what it stands on and the settings that it brings along.
+    """
+    from swirl.cli import show as showing
+
+    layout = project_layout()
+    print(showing.show_model(Path(what)) if Path(what).is_dir() else showing.show(what, layout, model))
 
 
 @app.command()
@@ -169,7 +176,7 @@ def ask(
     environment.set_up_process(resolved.runtime.threads)
     from swirl.cli import ask as asking
 
-    asking.ask(question, benchmark, source, resolved, layout, as_json, key_env)
+    asking.ask(question, benchmark, source, models.settings_of(source, resolved), layout, as_json, key_env)
 
 
 @app.command()

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from swirl.benchmarks.oracle import label_trajectory
-from swirl.benchmarks.supporting import label_by_passages
+from swirl.benchmarks.passage_oracle import label_by_passages
 from swirl.core.layout import Layout
 from swirl.core.records import load
 from swirl.core.types import Derivation, Passage, Question, Support, Trajectory
