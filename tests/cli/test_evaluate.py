@@ -86,8 +86,9 @@ def compared(
     params: Params | None = None,
 ) -> list[Compared]:
     rows = GivenRows(benchmark, path, None, drawing.seed, folder / "indices")
-    named = [(model, naming.source(model, layout)) for model in models]
-    return compare_all(named, rows, drawing, params or asked.params_of(layout), layout, "")
+    settings = params or asked.params_of(layout)
+    named = [(model, naming.source(model, layout), settings) for model in models]
+    return compare_all(named, rows, drawing, settings, layout, "")
 
 
 def test_the_score_of_a_scripted_model_is_what_its_script_earns(layout: Layout, tmp_path: Path) -> None:

@@ -56,7 +56,9 @@ def project(tmp_path: Path) -> Layout:
 def test_help_names_every_command(swirl: Swirl) -> None:
     done = swirl("--help")
     assert done.returncode == 0
-    for command in ("ask", "evaluate", "judge", "params", "plan", "preset", "report", "show", "stage"):
+    for command in (
+        "ask", "evaluate", "export", "judge", "params", "plan", "preset", "report", "seeds", "show", "stage",
+    ):  # fmt: skip
         assert f" {command} " in done.stdout
 
 

@@ -90,7 +90,7 @@ def test_a_typo_is_refused_with_the_keys_there_are() -> None:
         "search_output_unit",
     ]
     (_, line) = refusal(changed("filtre", {}))
-    assert line.startswith("  filtre: no such key; the keys here are seed, runtime, prompts, tasks, tools,")
+    assert line.startswith("  filtre: no such key; the keys here are seed, base_seed, runtime, prompts, tasks, tools,")
 
 
 def test_sampling_settings_that_the_gradient_is_not_for_are_refused_with_the_reason() -> None:
@@ -277,7 +277,7 @@ def test_the_judge_of_an_evaluation_is_named_or_described() -> None:
         more = presets.laid_over(tree, {"evaluate": {"judge": {"votes": 3}}})
         assert more["evaluate"]["judge"] == judge | {"votes": 3}
     choices = (
-        "  evaluate.judge: expected same, which is the reward model itself, or a second judge: a section as that of "
+        "  evaluate.judge: expected same, which is the reward model itself, none, or a second judge: a section as that of "
         "reward_model with source pretrained or endpoint"
     )
     for wrong in ("reward", None, {"source": "embedded"}, {"url": "http://u:secret@127.0.0.1"}):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 
 import pytest
 
+from swirl.benchmarks.oracle import label_trajectory
 from swirl.core.types import Action, Derivation, JudgeRole, Prediction, Question, Step, Stop, Trajectory, Verdict
 from swirl.evaluation.scoring import mean, predict, score
 from swirl.judging.reward import RewardModel
@@ -32,7 +34,9 @@ def answer(text: str) -> Action:
 def predicted(made: Trajectory, threshold: float = 0.0, with_tools: bool = True) -> Prediction:
     judge = dataclasses.replace(JUDGE, threshold=threshold)
     verdicts = judge.process_verdicts([made], {"q1": QUESTION.text})
-    (row,) = predict("swirl", [made], {"q1": QUESTION}, {"q1": DERIVATION}, verdicts, with_tools)
+    (row,) = predict(
+        "swirl", [made], {"q1": QUESTION}, {"q1": partial(label_trajectory, DERIVATION)}, verdicts, with_tools
+    )
     return row
 
 

@@ -27,6 +27,35 @@ from swirl.planning.speeds import Speeds
 from tests import made_up
 
 ROOT = Path(__file__).parents[2]
+GSM8K = {"source": "file", "files": {"train": "gsm8k/train.jsonl"}}
+HOTPOTQA = {"source": "file", "files": {"train": "hotpotqa/train.jsonl", "evaluation": "hotpotqa/dev.jsonl"}}
+SETTINGS: dict[str, Any] = {
+    "runtime": {"dtype": "bfloat16", "workers": 2, "processes": 1, "context": 1024},
+    "tasks": {"search": {"tools": ["search"], "max_steps": 4}, "calculate": {"tools": ["calculator"], "max_steps": 8}},
+    "tools": {"search_results": 2, "search_output_limit": 700, "search_output_unit": "characters"},
+    "rollout": {"max_action_tokens": 90, "block_size": 32, "in_flight": 32},
+    "download": {
+        "benchmarks": {
+            "hotpotqa": {**HOTPOTQA, "pretrain": 330, "reward": 60, "train": 150, "development": 60, "evaluation": 450},
+            "gsm8k": {**GSM8K, "pretrain": 1900, "reward": 300, "train": 600, "development": 100, "evaluation": 400},
+        }
+    },
+    "base_model": {"epochs": 3},
+    "reward_model": {"epochs": 1, "heldout": 15, "samples": 3},
+    "synthesize": {"samples": 2},
+    "filter": {"strategy": "process"},
+    "train": {
+        "methods": ["sft", "swirl"],
+        "token_budget": 2048,
+        "swirl": {"updates": 60, "passes": None, "states": 24, "samples": 8, "check_every": 20, "iterations": 1},
+        "sft": {"epochs": 2},
+    },
+    "evaluate": {"samples": 1, "without_tools": False, "block_size": 32, "judge": "same"},
+}
+"""A base and a judge that are fine-tuned, and all that their work depends on."""
+SERVER = {
+    "url": "http://127.0.0.1:8000/v1", "model": "m", "api": "completions", "key_env": "", "chat_template_kwargs": {},
+}  # fmt: skip
 SEARCH, CALCULATE = Talk(100, 40, 3, 30, 180), Talk(100, 40, 4.3, 30, 17)
 """With prompts of 100 tokens, turns of 5, actions of at most 90, and results of 700 characters."""
 
@@ -44,9 +73,13 @@ class Scripted:
         return len(text.split())
 
 
-def params(name: str = "smollm2-135m", **changes: Any) -> Params:
-    short = {"rollout": {"max_action_tokens": 90}, **changes} if name == "smollm2-135m" else changes
-    return validate(laid_over(presets.tree(ROOT, name), short), name)
+def params(**changes: Any) -> Params:
+    settings = laid_over(laid_over(presets.tree(ROOT, "smollm2-135m"), SETTINGS), changes)
+    return validate(settings, "these settings")
+
+
+def mini(**changes: Any) -> Params:
+    return validate(laid_over(presets.tree(ROOT, "mini"), changes), "mini")
 
 
 def expected(chosen: Params, found: Earlier | None = None) -> Expected:
@@ -105,13 +138,12 @@ def test_synthesis_and_judging_by_hand() -> None:
     assert numbers(work(chosen, "synthesize")) == pytest.approx([given, written, written / 1500 * 24 * 2, 0, 0])
     verdicts = 2 * (150 * 3 + 600 * 4.3) * 15
     assert numbers(work(chosen, "judge")) == pytest.approx([given + written + verdicts, 0, 0, 0, 0])
-    served = {"url": "http://127.0.0.1:8000/v1", "model": "m", "api": "completions", "key_env": ""}
-    elsewhere = work(params(synthesize={"server": {**served, "chat_template_kwargs": {}}}), "synthesize")
+    elsewhere = work(params(synthesize={"server": SERVER}), "synthesize")
     assert math.isnan(elsewhere.read)  # the server's time
 
 
 def test_training_by_hand() -> None:
-    chosen = params(train={"swirl": {"updates": 60, "passes": None, "states": 24, "samples": 8, "check_every": 20}})
+    chosen = params()
     steps, size = (150 * 3 + 600 * 4.3) / 750, (150 * 590 + 600 * 325.1) / 750
     given, written, verdicts = 60 * 400 + 100 * 96.1, 60 * 90 + 100 * 129, (60 * 3 + 100 * 4.3) * 15
     # 80 development questions a worker, 32 at a time, and as long again
@@ -139,14 +171,16 @@ def test_evaluation_by_hand() -> None:
     assert numbers(work(params(), "evaluate@base")) == pytest.approx(both)
     assert numbers(work(alone, "evaluate@base")) == pytest.approx([a + b for a, b in zip(both, closed, strict=True)])
     assert work(alone, "evaluate@ceiling") == Work()
+    unjudged = work(params(evaluate={"judge": "none"}), "evaluate@base")
+    assert numbers(unjudged) == pytest.approx([given, *both[1:]])
 
 
 def test_what_cannot_be_measured_is_not_known() -> None:
-    made = expected(params("mini")).stages()
+    made = expected(mini()).stages()
     assert math.isnan(made["base_model"].read)  # trained from scratch
     assert not math.isnan(made["synthesize"].read)
     own = {"source": "own", "files": {"train": "a.jsonl"}, "corpus": "c", "task": "search", "train": "all"}
-    unknown = expected(params("mini", download={"benchmarks": {"staff": own}})).stages()
+    unknown = expected(mini(download={"benchmarks": {"staff": own}})).stages()
     assert all(math.isnan(unknown[name].read) for name in ("synthesize", "train@swirl"))
     assert math.isnan(unknown["train@sft"].tuned)
 
@@ -246,19 +280,8 @@ def test_without_the_weights_the_time_is_not_known(
 
 
 def test_a_policy_elsewhere_or_not_made_yet_is_not_measured(tmp_path: Path) -> None:
-    served = {"url": "http://127.0.0.1:8000/v1", "model": "m", "api": "completions", "key_env": ""}
-    base = {"source": "endpoint", "tokenizer": "t", "revision": "", "context": 100}
-    remote = params(
-        "mini",
-        base_model={**base, "server": {**served, "chat_template_kwargs": {}}},
-        reward_model={
-            "source": "endpoint",
-            "max_tokens": 8,
-            "votes": 1,
-            "temperature": 0.0,
-            "server": {**served, "chat_template_kwargs": {}},
-        },
-        train={"methods": []},
-    )
+    base = {"source": "endpoint", "tokenizer": "t", "revision": "", "context": 100, "server": SERVER}
+    judge = {"source": "endpoint", "max_tokens": 8, "votes": 1, "temperature": 0.0, "server": SERVER}
+    remote = mini(base_model=base, reward_model=judge, train={"methods": []})
     assert lines(remote, tmp_path)[0].endswith("the policy is on the server http://127.0.0.1:8000/v1")
-    assert lines(params("mini"), tmp_path)[0].endswith("is not made yet; `dvc repro base_model` makes it")
+    assert lines(mini(), tmp_path)[0].endswith("is not made yet; `dvc repro base_model` makes it")

@@ -230,3 +230,21 @@ def test_the_terminal_report_leaves_out_what_is_absent_and_adds_times(
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert "download 2.2 225" in lines
     assert "sum, highest 62.2 6000" in lines
+
+
+def test_an_empty_line_stands_before_every_table_of_the_terminal_report(
+    results: Results, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where a sentence stands before it, as on what RL and SFT saw, or that there are no labels."""
+    without = [dataclasses.replace(one, with_tools=False) for one in results.scores]
+    seen = {"swirl": Coverage(50, 50, 1.0), "sft": Coverage(50, 50, 1)}
+    more = dataclasses.replace(results, scores=(*results.scores, *without), coverage=seen)
+    layout = Layout(tmp_path)
+    save_json(to_json(more), layout.results)
+    save_json({"seconds": 1.0, "peak_rss_mb": 100.0, "started": 1.0}, layout.timing("download"))
+    text.show(layout)
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    titles = ["Accuracy without tools, %", "Accuracy with tools by hops, %", "Filters over 8 trajectories"]
+    for title in [*titles, "Time and memory, last runs here"]:
+        at = lines.index(title)
+        assert lines[at - 1] == "" and lines[at - 2] != "", title

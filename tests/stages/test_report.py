@@ -17,7 +17,19 @@ from swirl.config.params import Params
 from swirl.core import records
 from swirl.core.errors import DataError
 from swirl.core.layout import Layout
-from swirl.core.types import Action, JudgeRole, Observation, Prediction, Question, Score, Step, Stop, Trajectory
+from swirl.core.types import (
+    Action,
+    JudgeRole,
+    Observation,
+    Passage,
+    Prediction,
+    Question,
+    Score,
+    Step,
+    Stop,
+    Support,
+    Trajectory,
+)
 from swirl.evaluation.statistics import wilson
 from swirl.reporting import text
 from swirl.stages import report
@@ -53,6 +65,7 @@ def made_up_run(root: Path) -> Layout:
         records.save(tried, Trajectory, layout.prediction_trajectories(model))
     asked = [_question(benchmark, i) for benchmark in RIGHT for i in range(N)]
     records.save(asked, Question, layout.questions)
+    records.save([], Support, layout.support)
     _write_metrics(layout)
     return layout
 
@@ -524,3 +537,51 @@ def test_recall_of_the_search_is_reported(run: Layout) -> None:
     words = _parsed(run.page.read_text(encoding="utf-8")).text
     assert "mini-hotpotqa.train" in words
     assert "77.5" in words
+
+
+def _searched(model: str, number: int, *results: str) -> Trajectory:
+    """A trajectory on a question of mini-hotpotqa that searches once for each result, and calculates once."""
+    seen = [Observation(result, False, "search", "x") for result in results]
+    seen.append(Observation("Ada was born in Oslo.", False, "calculate", "1"))
+    steps = tuple(Step(i, Action(one.kind, "look", "x"), (one,), (5,), (-0.1,), (7,)) for i, one in enumerate(seen))
+    name = f"mini-hotpotqa-{number:02}"
+    return Trajectory(f"{model}-{name}", name, "mini-hotpotqa", 0, model, 1, (1,), steps, Stop.STEP_LIMIT, "")
+
+
+def test_the_share_of_searches_that_bring_a_new_supporting_page(
+    run: Layout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ada and Oslo support question 0, Oslo question 1; none is known of question 2."""
+    ada, oslo, other = "Ada was born in Oslo.", f"Oslo is a city. {'It is in Norway. ' * 20}", "Rome is a city."
+    assert "searches" not in json.loads(run.results.read_text(encoding="utf-8"))
+    corpus = [Passage("p0", "Ada", ada), Passage("p1", "Oslo", oslo), Passage("p2", "Rome", other)]
+    records.save(corpus, Passage, run.corpus("mini-hotpotqa", "evaluation"))
+    support = [Support("mini-hotpotqa-00", ("p0", "p1")), Support("mini-hotpotqa-01", ("p1",))]
+    records.save(support, Support, run.support)
+    made = {
+        "ceiling": [],
+        "base": [_searched("base", 0, other, f"{other} | {ada}", ada, "no result"), _searched("base", 2, ada)],
+        "sft": [_searched("sft", 0, f"{ada} | {oslo}"), _searched("sft", 1, ada, oslo, oslo)],
+        "swirl": [_searched("swirl", 0, ada, f"{ada} | Oslo: {oslo[:90]}"), _searched("swirl", 1, oslo[:60], oslo)],
+    }
+    for model, rows in made.items():
+        records.save(rows, Trajectory, run.prediction_trajectories(model))
+    words = _parsed(_rerun(run, 0)).text
+    assert json.loads(run.results.read_text(encoding="utf-8"))["searches"] == [
+        {
+            "benchmark": "mini-hotpotqa",
+            "searches": {"ceiling": 0, "base": 4, "sft": 4, "swirl": 4},
+            "new_support": {"base": 0.25, "sft": 0.5, "swirl": 0.75},
+        }
+    ]
+    assert "Searches that bring a new supporting page" in words
+    assert "mini-hotpotqa–of 025.0%of 450.0%of 475.0%of 4" in words
+    text.show(run)
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    at = lines.index("Searches that bring a new supporting page, %")
+    assert lines[at + 2] == "benchmark Ceiling Base SFT SWiRL"
+    assert lines[at + 4] == "mini-hotpotqa – 25.0 50.0 75.0"
+    run.corpus("mini-hotpotqa", "evaluation").unlink()
+    records.save(corpus[:1], Passage, run.corpus("mini-hotpotqa", "evaluation"))
+    with pytest.raises(DataError, match=r"mini-hotpotqa.evaluation.parquet: it has no passage 'p1', which .*support"):
+        _rerun(run)

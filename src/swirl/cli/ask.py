@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TextIO
 
@@ -15,7 +15,7 @@ from swirl.core.errors import DataError
 from swirl.core.layout import Layout
 from swirl.core.types import ActionKind
 from swirl.reporting.markup import printable
-from swirl.serving.agent import MAX_QUESTION, Acted, Agent, Ended, Event, Observed, as_dict, unknown
+from swirl.serving.agent import MAX_QUESTION, Acted, Agent, Ended, Event, Kind, Observed, as_dict, unknown
 from swirl.serving.bundle import benchmarks_of
 
 _BOLD, _DIM, _RED = "1", "2", "31"
@@ -55,9 +55,22 @@ def _agent(model: Path | str, benchmark: str | None, params: Params, layout: Lay
     if is_registered(model):
         agent = opener(model, params, layout, {})()
         return agent, _chosen(benchmark, agent.benchmarks)
-    benchmarks = benchmarks_of(layout)
+    benchmarks = _with_tools(benchmarks_of(layout), params)
     name = _chosen(benchmark, benchmarks)
     return opener(model, params, layout, benchmarks, key_env)(), name
+
+
+def _with_tools(benchmarks: Mapping[str, Kind], params: Params) -> dict[str, Kind]:
+    """The benchmarks of tasks that `params` has, which may be the model's own, with the tools that it gives them.
+
+    Raises `DataError` when there are none.
+    """
+    tasks = params.tasks
+    known = {name: kind.task for name, kind in benchmarks.items() if kind.task in tasks}
+    if not known:
+        others = ", ".join(dict.fromkeys(kind.task for kind in benchmarks.values()))
+        raise DataError(f"the model is asked in tasks {', '.join(tasks)}; the project's benchmarks are of {others}")
+    return {name: Kind(tuple(tasks[task].tools), task) for name, task in known.items()}
 
 
 def _chosen(benchmark: str | None, known: Iterable[str]) -> str:

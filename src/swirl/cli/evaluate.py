@@ -49,7 +49,8 @@ def evaluate(
         int | None, typer.Option(min=0, help="Draws questions and samples. Default: that of the settings.")
     ] = None,
     preset: Annotated[
-        str | None, typer.Option(help="A preset's settings instead of params.yaml; or a YAML file of your own.")
+        str | None,
+        typer.Option(help="A preset's settings for every model instead of params.yaml; or a YAML file of your own."),
     ] = None,
     key_env: Annotated[
         str, typer.Option(help="The environment variable that holds the servers' key.", show_default=False)
@@ -58,8 +59,9 @@ def evaluate(
 ) -> None:
     """Measure models on a file of rows, each against the first: accuracy, exact match, F1, with tools.
 
-    Prompts, tools, step limits and grading are those of stage `evaluate`; the search index is made from the passages
-    of the file. Nothing in the project is changed.
+    Prompts, tools, step limits and grading are those of stage `evaluate`; an exported model has its own prompts and
+    settings, unless --preset is given. The search index is made from the passages of the file. Nothing in the project
+    is changed.
     """
     layout = project_layout()
     sources = [naming.source(model, layout) for model in models]
@@ -67,11 +69,11 @@ def evaluate(
         raise ParamsError(f"--temperature is {temperature}; it is a finite number, 0 or more")
     if samples > 1 and temperature == 0:
         raise ParamsError(f"{samples} greedy samples of a question are all the same; add --temperature 1.0, or such")
-    from swirl.config import params, presets
+    from swirl.config import presets
 
-    root = layout.root
-    settings = params.validate(presets.tree(root, preset), preset) if preset else params.load(root / "params.yaml")
+    settings = presets.settings(layout.root, preset)
     environment.set_up_process(settings.runtime.threads)
+    each = [settings if preset else naming.settings_of(source, settings) for source in sources]
     from swirl.reporting.text import show_comparison
     from swirl.serving.measuring import Drawing
     from swirl.wiring.given_rows import GivenRows
@@ -80,7 +82,7 @@ def evaluate(
     drawing = Drawing(samples, temperature, settings.seed if seed is None else seed)
     with tempfile.TemporaryDirectory(prefix="swirl-evaluate-") as folder:
         rows = GivenRows(benchmark, file, questions, drawing.seed, Path(folder))
-        results = compare_all(list(zip(models, sources, strict=True)), rows, drawing, settings, layout, key_env)
+        results = compare_all(list(zip(models, sources, each, strict=True)), rows, drawing, settings, layout, key_env)
     if as_json:
         print(json.dumps(as_dict(benchmark, len(rows.drawn), results), ensure_ascii=False))
         return
@@ -90,7 +92,7 @@ def evaluate(
 
 
 def compare_all(
-    models: Sequence[tuple[str, Path | str]],
+    models: Sequence[tuple[str, Path | str, Params]],
     rows: GivenRows,
     drawing: Drawing,
     params: Params,
@@ -99,7 +101,8 @@ def compare_all(
 ) -> list[Compared]:
     """The results of each model, by the order given; one of them is in memory at a time.
 
-    A model is what the user called it, and its `swirl.cli.models.source`. All are looked at before the first is asked.
+    A model is what the user called it, its `swirl.cli.models.source`, and the settings that it is asked with; `params`
+    says how answers are graded and servers are asked. All are looked at before the first is asked.
     """
     from swirl.evaluation.comparison import compare
     from swirl.evaluation.statistics import by_question
@@ -107,12 +110,13 @@ def compare_all(
     from swirl.serving.measuring import measure
     from swirl.wiring.graders import load_text_grader
 
-    rows.questions(params)
-    openers = [naming.opener(source, params, layout, {}, key_env, params.clients) for _, source in models]
+    for _, _, settings in models:
+        rows.questions(settings)
+    openers = [naming.opener(source, own, layout, {}, key_env, params.clients) for _, source, own in models]
     grader = load_text_grader(params, layout)
     results: list[Compared] = []
     first: dict[str, float] | None = None
-    for (name, _), opened in zip(models, openers, strict=True):
+    for (name, *_), opened in zip(models, openers, strict=True):
         agent = opened()
         with Progress(len(rows.drawn) * drawing.samples, f"evaluate {_short(name)}") as bar:
             made, predicted = measure(agent, name, rows, drawing, grader, bar.update)

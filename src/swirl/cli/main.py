@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from swirl.cli import evaluate, judge, models, track
+from swirl.cli import evaluate, export, judge, models, pool, track
 from swirl.cli.project import project_layout
 from swirl.core.errors import SwirlError
 from swirl.pipeline import environment
@@ -27,6 +27,8 @@ app = typer.Typer(
 app.add_typer(track.app, name="track")
 app.add_typer(judge.app, name="judge")
 app.command()(evaluate.evaluate)
+app.command()(pool.seeds)
+app.command()(export.export)
 
 
 def main() -> None:
@@ -123,11 +125,11 @@ def plan(
 
     It loads no model, unless `--time` asks how long the stages take, and asks no server.
     """
-    from swirl.config import params, presets
+    from swirl.config import presets
     from swirl.planning import estimates, keys, signal
 
     root = project_layout().root
-    resolved = params.validate(presets.tree(root, name), name) if name else params.load(root / "params.yaml")
+    resolved = presets.settings(root, name)
     if time:
         environment.set_up_process(resolved.runtime.threads)
     stages = estimates.plan(resolved, root)
@@ -141,15 +143,21 @@ def plan(
 
 @app.command()
 def show(
-    trajectory_id: Annotated[str, typer.Argument(help="The id of a synthesised or evaluated trajectory.")],
+    what: Annotated[
+        str, typer.Argument(help="The id of a synthesised or evaluated trajectory, or an exported model's folder.")
+    ],
     model: Annotated[
         str | None, typer.Option(help="Whose evaluation to look in: ceiling, base, sft or swirl. Default: any.")
     ] = None,
 ) -> None:
-    """Print a trajectory: its question, every action and observation, and what the judge said."""
-    from swirl.cli.show import show as as_text
+    """Print a trajectory: its question, every action and observation, and what the judge said.
 
-    print(as_text(trajectory_id, project_layout(), model))
+    Of an exported model it prints what it stands on and the settings that it brings along.
+    """
+    from swirl.cli import show as showing
+
+    layout = project_layout()
+    print(showing.show_model(Path(what)) if Path(what).is_dir() else showing.show(what, layout, model))
 
 
 @app.command()
@@ -180,7 +188,7 @@ def ask(
     environment.set_up_process(resolved.runtime.threads)
     from swirl.cli import ask as asking
 
-    asking.ask(question, benchmark, source, resolved, layout, as_json, key_env)
+    asking.ask(question, benchmark, source, models.settings_of(source, resolved), layout, as_json, key_env)
 
 
 @app.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -44,6 +45,19 @@ def is_registered(model: Path | str) -> bool:
     return isinstance(model, str) and model.startswith(_REGISTERED)
 
 
+def settings_of(model: Path | str, params: Params) -> Params:
+    """The settings that a model is asked with: its own, if its folder brings some, which is said; otherwise `params`.
+
+    Raises `ParamsError` for a swirl.yaml that is wrong.
+    """
+    from swirl.config.own_settings import NAME, brings_settings, with_own
+
+    if isinstance(model, str) or not brings_settings(model):
+        return params
+    print(f"swirl: {model} is asked with its own prompts and settings ({NAME}), not params.yaml's", file=sys.stderr)
+    return with_own(params, model)
+
+
 def opener(
     model: Path | str,
     params: Params,
@@ -61,7 +75,7 @@ def opener(
     from swirl.serving.bundle import open_bundle, project_agent
 
     if isinstance(model, Path):
-        _check(model)
+        check(model)
         place = _folder_of(model) if _is_gguf(model) else model.resolve()
         return lambda: project_agent(place, params, layout, benchmarks)
     if is_registered(model):
@@ -90,9 +104,10 @@ def _folder_of(file: Path) -> Path:
     return folder
 
 
-def _check(model: Path) -> None:
-    """Raise `ModelError` for a folder that holds no model, without reading weights."""
+def check(model: Path) -> None:
+    """Raise `ModelError` for a folder that holds no model, or stands on a missing file, without reading weights."""
     from swirl.models.pointers import NAME as POINTER
+    from swirl.models.pointers import points_to_gguf, read_pointer
     from swirl.models.skipped import why_skipped
     from swirl.wiring.servers import SERVER
 
@@ -100,3 +115,8 @@ def _check(model: Path) -> None:
         raise ModelError(f"there is no model in {model}: {why}")
     if not _is_gguf(model) and not any((model / name).exists() for name in ("config.json", POINTER, SERVER)):
         raise ModelError(f"{model} holds no model; run `dvc repro` to make it, or give the folder of one")
+    pointer = read_pointer(model)
+    if pointer and points_to_gguf(model) and not (file := (model / pointer.model).resolve()).is_file():
+        raise ModelError(
+            f"{model} stands on {file}, which is not there; `make weights` puts SmolLM2-135M-Instruct into data/weights"
+        )

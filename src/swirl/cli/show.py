@@ -1,10 +1,10 @@
-"""One trajectory as text: what `swirl show` prints."""
+"""One trajectory, or one exported model, as text: what `swirl show` prints."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from swirl.core.errors import DataError
+from swirl.core.errors import DataError, ModelError
 from swirl.core.layout import Layout
 from swirl.core.types import OUTCOME, Question, Trajectory, Verdict
 from swirl.reporting.markup import printable
@@ -35,6 +35,29 @@ def show(trajectory_id: str, layout: Layout, model: str | None = None) -> str:
     lines.append(f"\nended       {trajectory.stop.value}" + (f": {trajectory.error}" if trajectory.error else ""))
     lines.append(f"answer      {trajectory.answer or '(none)'}{_verdict(verdicts.get(OUTCOME))}")
     return printable("\n".join(lines))
+
+
+def show_model(folder: Path) -> str:
+    """What an exported model stands on, and its settings. Raises `ModelError` for a folder that is none."""
+    from swirl.config.own_settings import NAME, brings_settings
+    from swirl.core.records import load_json
+    from swirl.models.adapters import CONFIG, WEIGHTS
+    from swirl.models.loading import is_adapter
+    from swirl.models.pointers import read_pointer
+
+    pointer = read_pointer(folder)
+    if pointer is None or not is_adapter(folder) or not brings_settings(folder):
+        raise ModelError(
+            f"{folder} is no exported model, which has an adapter, a pointer and {NAME}: see `swirl export`"
+        )
+    config, size = load_json(folder / CONFIG), (folder / WEIGHTS).stat().st_size
+    missing = not pointer.revision and not (folder / pointer.model).exists()
+    lines = [f"model       {folder}", f"adapter     LoRA of rank {config['r']}, {size / 1e6:.1f} MB"]
+    lines.append(
+        f"stands on   {config['base_model_name_or_path']}" + (" (not there: `make weights`)" if missing else "")
+    )
+    lines += [f"  {name}  SHA-256 {digest}" for name, digest in pointer.files.items()]
+    return printable("\n".join([*lines, "", (folder / NAME).read_text(encoding="utf-8").rstrip()]))
 
 
 def _steps(trajectory: Trajectory, verdicts: dict[int, Verdict]) -> list[str]:

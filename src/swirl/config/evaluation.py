@@ -12,24 +12,25 @@ from swirl.config.reward_model import EndpointReward, PretrainedReward
 from swirl.config.section import Count, Section
 from swirl.config.served import Served
 
-SAME = "same"
-"""`evaluate.judge` for the reward model itself."""
+SAME, NONE = "same", "none"
+"""`evaluate.judge` for the reward model itself, and for no judge."""
 
 
 def _which(judge: Any) -> str | None:
     source = judge.get("source") if isinstance(judge, Mapping) else getattr(judge, "source", None)
-    return SAME if judge == SAME else source if source in ("pretrained", "endpoint") else None
+    return str(judge) if judge in (SAME, NONE) else source if source in ("pretrained", "endpoint") else None
 
 
 LabelJudge = Annotated[
     Annotated[Literal["same"], Tag(SAME)]
+    | Annotated[Literal["none"], Tag(NONE)]
     | Annotated[PretrainedReward, Tag("pretrained")]
     | Annotated[EndpointReward, Tag("endpoint")],
     Discriminator(
         _which,
         custom_error_type=NO_SUCH_CHOICE,
-        custom_error_message="expected same, which is the reward model itself, or a second judge: a section as that of "
-        "reward_model with source pretrained or endpoint",
+        custom_error_message="expected same, which is the reward model itself, none, or a second judge: a section as "
+        "that of reward_model with source pretrained or endpoint",
     ),
 ]
 
@@ -47,7 +48,7 @@ class Evaluate(Section):
         description="servers that have a model, by its name; a model without one runs here"
     )
     judge: LabelJudge = Field(
-        description="whose verdicts are the process labels: same, the reward model itself, or a second judge's section"
+        description="whose verdicts are the process labels: same, the reward model; none; or a second judge's section"
     )
 
     @model_validator(mode="after")

@@ -101,9 +101,10 @@ def task_of(name: str, benchmark: Benchmark) -> str:
     return benchmark.task or ("calculate" if name in ("gsm8k", "mini-gsm8k") else "search")
 
 
-def label_judge_section(params: Params) -> RewardModelSection:
-    """The section of the judge whose verdicts `evaluate` reports as process labels."""
-    return params.reward_model if params.evaluate.judge == "same" else params.evaluate.judge
+def label_judge_section(params: Params) -> RewardModelSection | None:
+    """The section of the judge whose verdicts `evaluate` reports as process labels; None for no judge."""
+    judge = params.evaluate.judge
+    return params.reward_model if judge == "same" else None if judge == "none" else judge
 
 
 def load(path: Path) -> Params:

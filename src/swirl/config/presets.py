@@ -11,7 +11,7 @@ from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
 from swirl.config.messages import chosen_by_source
-from swirl.config.params import Params, validate
+from swirl.config.params import Params, load, validate
 from swirl.config.section import Section
 from swirl.config.yaml_text import dump, read
 from swirl.core.errors import ParamsError
@@ -38,6 +38,11 @@ def tree(root: Path, name: str) -> dict[str, Any]:
     settings = complete if path == root / f"presets/{COMPLETE}.yaml" else laid_over(complete, _read(path))
     validate(settings, str(path))
     return settings
+
+
+def settings(root: Path, name: str | None) -> Params:
+    """The params of a preset, as `tree` finds it, or those of the project's params.yaml. Raises `ParamsError`."""
+    return validate(tree(root, name), name) if name else load(root / "params.yaml")
 
 
 def laid_over(base: Mapping[str, Any], changes: Mapping[str, Any], kind: Any = Params) -> dict[str, Any]:

@@ -51,6 +51,7 @@ class JudgeRole(StrEnum):
 
     REWARD = "the same that was the reward"
     SECOND = "a second judge, not the reward"
+    NONE = "no judge"
 
 
 class Strategy(StrEnum):

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
-from swirl.benchmarks.oracle import label_trajectory
 from swirl.core.grading import exact_match, f1, grade
 from swirl.core.types import (
     ActionKind,
-    Derivation,
     JudgeRole,
     Prediction,
     Question,
@@ -27,15 +25,16 @@ def predict(
     model: str,
     trajectories: Sequence[Trajectory],
     questions: Mapping[str, Question],
-    derivations: Mapping[str, Derivation],
+    oracles: Mapping[str, Callable[[Trajectory], Sequence[bool]]],
     verdicts: Sequence[Verdict],
     with_tools: bool,
     graded: Mapping[str, bool] = MappingProxyType({}),
 ) -> list[Prediction]:
     """One prediction per trajectory; its process labels are the shares of its steps that judge and oracle call GOOD.
 
-    `verdicts` are the judge's, on all steps; those with `good` None do not count. `graded` maps trajectory id to a
-    grader's decision on the answer; an answer without one is compared as text or number.
+    `oracles` label the steps of a trajectory, by question id. `verdicts` are the judge's, on all steps; those whose
+    `good` is None do not count. `graded` maps trajectory id to a grader's decision on the answer; an answer without one
+    is compared as text or number.
     """
     labels: dict[str, list[bool]] = {}
     for verdict in verdicts:
@@ -43,8 +42,8 @@ def predict(
             labels.setdefault(verdict.trajectory_id, []).append(verdict.good)
     made = []
     for t in trajectories:
-        derivation = derivations.get(t.question_id)
-        made.append(_prediction(model, t, questions[t.question_id], derivation, labels.get(t.id, []), with_tools))
+        oracle = oracles.get(t.question_id) if with_tools else None
+        made.append(_prediction(model, t, questions[t.question_id], oracle, labels.get(t.id, []), with_tools))
     return [dataclasses.replace(row, correct=graded.get(row.trajectory_id, row.correct)) for row in made]
 
 
@@ -52,7 +51,7 @@ def _prediction(
     model: str,
     trajectory: Trajectory,
     question: Question,
-    derivation: Derivation | None,
+    oracle: Callable[[Trajectory], Sequence[bool]] | None,
     judged: Sequence[bool],
     with_tools: bool,
 ) -> Prediction:
@@ -70,7 +69,7 @@ def _prediction(
         precision=precision,
         recall=recall,
         process_label_judge=mean(judged),
-        process_label_oracle=mean(label_trajectory(derivation, trajectory)) if derivation and with_tools else None,
+        process_label_oracle=mean(oracle(trajectory)) if oracle else None,
         steps=len(actions),
         malformed=sum(action.kind == ActionKind.MALFORMED for action in actions),
         stop=trajectory.stop,

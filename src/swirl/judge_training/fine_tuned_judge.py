@@ -1,24 +1,22 @@
 """`source: fine_tuned`: a pretrained model taught to judge the base's own steps by annotations of the reward split.
 
-The base is sampled on annotated questions of that split. Each step is labelled: by the passages that a question rests
-on (`swirl.benchmarks.supporting`), or by calculator annotations (`swirl.benchmarks.oracle`). The model learns the
-verdict after each step of most of these questions; its errors are counted on the others, which it has not read.
+The base is sampled on annotated questions of that split, whose oracles (`swirl.wiring.oracles`) label each step. The
+model learns the verdict after each step of most of these questions; its errors are counted on the others, which it has
+not read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-from swirl.benchmarks.oracle import label_trajectory
-from swirl.benchmarks.supporting import label_by_passages
 from swirl.config.params import Params
 from swirl.config.reward_model import FineTunedReward
 from swirl.core.errors import DataError
 from swirl.core.journal import Journal, fingerprint
 from swirl.core.layout import Layout
-from swirl.core.records import load, save_series
+from swirl.core.records import save_series
 from swirl.core.seeds import derive
-from swirl.core.types import ActionKind, Derivation, Passage, Question, Support, Trajectory
+from swirl.core.types import Question
 from swirl.judge_training.judge_checkpoints import open_checkpoints
 from swirl.judge_training.teaching import Labelled, Sampled, questions_of, sampled, write_heldout
 from swirl.judging.reward import RewardModel
@@ -29,16 +27,12 @@ from swirl.pipeline.source import digest
 from swirl.pretraining.fine_tuning import fine_tune
 from swirl.pretraining.pointed_base import point
 from swirl.pretraining.training import Example
-from swirl.tools.search import Search
 from swirl.wiring import questions as asked
 from swirl.wiring.attempts import attempts, check_rollouts, roll_out_in_blocks
 from swirl.wiring.judge_prompts import judge_question
+from swirl.wiring.oracles import Oracle, oracles_of
 from swirl.wiring.policies import load_policy
 from swirl.wiring.prompts import user_input_folders
-from swirl.wiring.tools import Toolbox
-
-Labels = Callable[[Trajectory], list[bool]]
-"""The oracle of one question."""
 
 
 def make(params: Params, layout: Layout) -> None:
@@ -47,8 +41,9 @@ def make(params: Params, layout: Layout) -> None:
 
     settings, run, folder = params.reward_model, params.runtime, layout.model("reward")
     assert isinstance(settings, FineTunedReward)
-    oracles = _oracles(params, layout)
-    learned, heldout = _split(asked.questions_of(layout, "reward"), oracles, settings.heldout)
+    questions = asked.questions_of(layout, "reward")
+    oracles = oracles_of(layout, questions)
+    learned, heldout = _split(questions, oracles, settings.heldout)
     journal = _journal(params, layout, settings)
     made = _sampled(params, layout, [*learned, *heldout], oracles, journal)
     point("reward", settings, layout)
@@ -83,37 +78,8 @@ def verdicts(judge: RewardModel, item: Labelled) -> list[Example]:
     return made
 
 
-def _oracles(params: Params, layout: Layout) -> Mapping[str, Labels]:
-    """How steps are labelled, by question id, for every annotated question of the reward split."""
-    derivations = asked.derivations_of(layout)
-    support = {row.question_id: row.passage_ids for row in load(Support, layout.support)}
-    tools = Toolbox(params, layout)
-    passages: dict[int, dict[str, Passage]] = {}
-    oracles: dict[str, Labels] = {}
-    for question in asked.questions_of(layout, "reward"):
-        if question.id in derivations:
-            oracles[question.id] = _by_derivation(derivations[question.id])
-        elif question.id in support:
-            search = tools.tools(question).get(ActionKind.SEARCH)
-            if not isinstance(search, Search):
-                continue
-            if id(search) not in passages:
-                passages[id(search)] = {passage.id: passage for passage in search.passages}
-            pages = [passages[id(search)][name] for name in support[question.id]]
-            oracles[question.id] = _by_passages(pages, question.answers)
-    return oracles
-
-
-def _by_derivation(derivation: Derivation) -> Labels:
-    return lambda trajectory: label_trajectory(derivation, trajectory)
-
-
-def _by_passages(passages: Sequence[Passage], answers: Sequence[str]) -> Labels:
-    return lambda trajectory: label_by_passages(trajectory, passages, answers)
-
-
 def _split(
-    questions: Sequence[Question], oracles: Mapping[str, Labels], heldout: int
+    questions: Sequence[Question], oracles: Mapping[str, Oracle], heldout: int
 ) -> tuple[list[Question], list[Question]]:
     """The annotated questions to learn from, and the first `heldout` of each benchmark, to measure error rates on."""
     learned, tested = list[Question](), list[Question]()
@@ -144,7 +110,7 @@ def _journal(params: Params, layout: Layout, settings: FineTunedReward) -> Journ
 
 
 def _sampled(
-    params: Params, layout: Layout, questions: Sequence[Question], oracles: Mapping[str, Labels], journal: Journal
+    params: Params, layout: Layout, questions: Sequence[Question], oracles: Mapping[str, Oracle], journal: Journal
 ) -> dict[str, list[Sampled]]:
     """Labelled trajectories of the base, by question id."""
     settings = params.reward_model

@@ -265,8 +265,10 @@ def _evaluation(params: Params, root: Path, base: Size) -> Iterator[Planned]:
             yield Planned(f"evaluate@{model}", does, made.calls, made.tokens, verdicts, disk, memory or None)
 
 
-def _asks(judge: RewardModelSection, params: Params) -> int:
+def _asks(judge: RewardModelSection | None, params: Params) -> int:
     """Upper bound on requests per verdict: one per vote, and all of them once more with `judge.retry_failed`."""
+    if judge is None:
+        return 0
     again = not packs(judge) and params.judge.retry_failed
     return int(getattr(judge, "votes", 1)) * (2 if again else 1)
 
@@ -292,9 +294,9 @@ def _judged(params: Params, made: Rollouts) -> str:
     return f"by {server.url}, {read:,.0f} prompt tokens" + (f", at most {cost:,.2f} by its prices" if cost else "")
 
 
-def _rationales(judge: RewardModelSection, verdicts: float, stored: int) -> float:
+def _rationales(judge: RewardModelSection | None, verdicts: float, stored: int) -> float:
     """Bytes of the judges' rationales: `stored` times in an output, and once in .swirl/answers if a server wrote it."""
-    if packs(judge):
+    if judge is None or packs(judge):
         return 0.0
     kept = stored + isinstance(judge, EndpointReward)
     return verdicts * kept * int(getattr(judge, "max_tokens", 0)) * CHARACTERS_A_TOKEN
@@ -319,9 +321,9 @@ def _here(params: Params, size: Size, where: str) -> float | None:
     return None if where.startswith("by ") else size.parameters * _width(params)
 
 
-def _judge_here(judge: RewardModelSection, size: Size, params: Params) -> float:
+def _judge_here(judge: RewardModelSection | None, size: Size, params: Params) -> float:
     """Bytes of the judge's weights in this process; 0 for a judge behind a server."""
-    return 0.0 if isinstance(judge, EndpointReward) else size.parameters * _width(params)
+    return 0.0 if judge is None or isinstance(judge, EndpointReward) else size.parameters * _width(params)
 
 
 def _width(params: Params) -> int:

@@ -195,8 +195,10 @@ class Expected:
         passes = written / number * ceil(share / size) * tail(size, params.rollout.in_flight)
         return Work(given, written, passes)
 
-    def judged(self, talks: Talks, judge: RewardModelSection) -> Work:
-        """A verdict on every step of one trajectory a question."""
+    def judged(self, talks: Talks, judge: RewardModelSection | None) -> Work:
+        """A verdict on every step of one trajectory a question; none without a judge."""
+        if judge is None:
+            return Work()
         if not packs(judge):
             return NOT_KNOWN
         read = total(talks, "given") + total(talks, "written") + total(talks, "steps") * self._asks

@@ -28,6 +28,7 @@ def page(results: Results, evidence: shown.Evidence, samples: int) -> str:
         shown.curves(evidence),
         shown.stops(evidence, results),
         tables.retrieval(results),
+        tables.searches(results),
         tables.memory(results),
         shown.samples(evidence, results, samples) if samples else None,
         tables.measures(results),

@@ -12,9 +12,9 @@ from typing import Any
 from swirl.core import records
 from swirl.core.errors import DataError
 from swirl.core.layout import Layout
-from swirl.core.types import Prediction, Score, Strategy
+from swirl.core.types import JudgeRole, Prediction, Question, Score, Strategy
 from swirl.evaluation.statistics import by_question, mcnemar, paired, relative_gain, wilson
-from swirl.reporting import coverage
+from swirl.reporting import coverage, searches
 from swirl.reporting.paper import paper_order, published
 
 MODELS = ("ceiling", "base", "sft", "swirl")
@@ -77,6 +77,8 @@ class Results:
     """Rows of the benchmarks whose questions differ in their number of hops; the mean is the last row of each."""
     coverage: dict[str, coverage.Coverage] = dataclasses.field(default_factory=dict)
     """What `sft` and `swirl` saw of the kept states; a model that was not trained is missing."""
+    searches: tuple[searches.Brought, ...] = ()
+    """What searches bring, for the benchmarks that say which pages support an answer."""
 
     @property
     def benchmarks(self) -> list[str]:
@@ -112,7 +114,8 @@ class Results:
     @property
     def label_judge(self) -> str:
         """Who gave the process labels that are not the oracle's, and whether it was the reward too."""
-        return f'the judge "{self.scores[0].judge}", {self.scores[0].judge_role}'
+        first = self.scores[0]
+        return "no judge" if first.judge_role is JudgeRole.NONE else f'the judge "{first.judge}", {first.judge_role}'
 
     def trained_on(self, benchmark: str) -> bool:
         """Whether trajectories were synthesised from this benchmark."""
@@ -129,8 +132,10 @@ def evaluated(layout: Layout) -> list[str]:
     return [model for model in MODELS if model == "base" or records.load_json(layout.evaluation(model))]
 
 
-def gather(layout: Layout, predictions: Mapping[str, Sequence[Prediction]], hops: Mapping[str, int]) -> Results:
-    """Join the stages' outputs and test every model against base; `hops` is by question id, 0 when not known.
+def gather(
+    layout: Layout, predictions: Mapping[str, Sequence[Prediction]], questions: Mapping[str, Question]
+) -> Results:
+    """Join the stages' outputs and test every model against base; `questions` is by id.
 
     Raises `DataError` naming an input that is missing, broken or contradicts another.
     """
@@ -145,8 +150,9 @@ def gather(layout: Layout, predictions: Mapping[str, Sequence[Prediction]], hops
         reward_model={key: value for key, value in judged.items() if key.startswith("heldout.")},
         memory={key.removeprefix("memory."): base_metrics[key] for key in base_metrics if key.startswith("memory.")},
         retrieval={key: value for key, value in _read_numbers(layout.metrics("index")).items() if "@" in key},
-        by_hops=tuple(_by_hops(predictions, hops)),
+        by_hops=tuple(_by_hops(predictions, {name: question.hops for name, question in questions.items()})),
         coverage=coverage.found({item: _read_numbers(layout.metrics(f"train-{item}")) for item in ("sft", "swirl")}),
+        searches=searches.found(layout, list(predictions), questions),
     )
 
 
@@ -163,6 +169,8 @@ def to_json(results: Results) -> dict[str, Any]:
         }
     content = dataclasses.asdict(results)
     content["filters"]["strategies"] = content["filters"].pop("arms")
+    if not results.searches:
+        del content["searches"]
     return {**content, "scores": list(content["scores"]), "relative_gain": gains}
 
 
@@ -178,6 +186,7 @@ def load(path: Path) -> Results:
         retrieval=content.get("retrieval", {}),
         by_hops=tuple(_hops_row(row, path, number) for number, row in enumerate(content.get("by_hops", ()))),
         coverage=coverage.loaded(content.get("coverage", {})),
+        searches=searches.loaded(content.get("searches", ())),
     )
 
 
@@ -249,7 +258,10 @@ def _hops_row(row: Any, path: Path, number: int) -> ByHops:
 
 
 def _by_hops(predictions: Mapping[str, Sequence[Prediction]], hops: Mapping[str, int]) -> list[ByHops]:
-    """The numbers that stage `evaluate` has as its metrics `hops_N.accuracy` and `mean_of_hops.accuracy`."""
+    """The numbers that stage `evaluate` has as its metrics `hops_N.accuracy` and `mean_of_hops.accuracy`.
+
+    `hops` is by question id, 0 when not known.
+    """
     cells: dict[str, dict[int, dict[str, list[float]]]] = {}
     for model, rows in predictions.items():
         for (benchmark, with_tools), right in _outcomes(rows).items():

@@ -163,17 +163,17 @@ def labels(results: Results) -> Html:
         judged = [percent(score.process_label_judge if score else None) for score in pair]
         oracle = [percent(score.process_label_oracle if score else None) for score in pair]
         rows.append([benchmark, *judged, *oracle, *(percent(value) for value in table_3)])
-    flattered = (
-        "It is what training maximises, so its own word on the tuned policy is flattered"
-        if results.scores[0].judge_role is JudgeRole.REWARD
-        else "Training did not maximise its word"
-    )
+    flattered = {
+        JudgeRole.REWARD: "It is what training maximises, so its own word on the tuned policy is flattered; the",
+        JudgeRole.SECOND: "Training did not maximise its word; the",
+        JudgeRole.NONE: "The",
+    }[results.scores[0].judge_role]
     words = (
         "The share of good steps, averaged within a trajectory and then over trajectories, by "
-        f"{results.label_judge}, and by the oracle where there is one. {flattered}; the oracle compares each step with "
-        "the golden derivation, and step-wise RL never asks it (a reward model that was made here learned from its "
-        "labels). The paper's Table 3 is of a model trained on HotPotQA alone, so its GSM8K is transfer; SWiRL here is "
-        "one model, trained on all that trajectories were made from."
+        f"{results.label_judge}, and by the oracle where there is one. {flattered} oracle compares each step with "
+        "the golden derivation or the supporting passages, and step-wise RL never asks it (a reward model that was "
+        "made here learned from its labels). The paper's Table 3 is of a model trained on HotPotQA alone, so its GSM8K "
+        "is transfer; SWiRL here is one model, trained on all that trajectories were made from."
     )
     return section("labels", "Process labels", text(words), table(head, rows))
 
@@ -232,6 +232,25 @@ def retrieval(results: Results) -> Html | None:
         "first k, mean over questions; all@k: questions with all of them there. A model may search again."
     )
     return section("retrieval", "Search", text(words), table(["Benchmark, split", *columns], rows))
+
+
+def searches(results: Results) -> Html | None:
+    """The share of searches that bring a new supporting page, by model; None where no such page is known."""
+    if not results.searches:
+        return None
+    models = results.models
+    rows: list[Sequence[Child]] = [
+        [row.benchmark, *((percent(row.new_support.get(m)), tag("small", f"of {row.searches[m]:,}")) for m in models)]
+        for row in results.searches
+    ]
+    words = (
+        "The share of all searches on evaluation questions whose result shows a supporting page that no earlier result "
+        "of the trajectory showed, of the questions whose supporting pages are known. Small print: how many searches."
+    )
+    head = ["Benchmark", *(LABELS[model] for model in models)]
+    return section(
+        "searches", "Searches that bring a new supporting page", text(words), table(head, rows), seen(results)
+    )
 
 
 def memory(results: Results) -> Html | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from swirl.core import records
@@ -17,9 +17,11 @@ from swirl.reporting.paper import PAPER_GAINS, published
 from swirl.reporting.results import LABELS, Results, load, memory_at_chance
 
 if TYPE_CHECKING:
-    from rich.console import Group
+    from rich.console import Console, Group
     from rich.table import Table
     from rich.text import Text
+
+    from swirl.reporting.pooled_runs import PooledRuns
 
 WIDTH = 100
 """Columns of a piped report; a terminal has its own width."""
@@ -35,10 +37,7 @@ def show(layout: Layout) -> None:
 
 def show_comparison(title: str, results: Sequence[Compared]) -> None:
     """Print models side by side to standard output, in at most `WIDTH` columns."""
-    from rich.console import Console
-
-    console = Console()
-    console.width = min(console.width, WIDTH) if sys.stdout.isatty() else WIDTH
+    console = _console()
     table = _table(_name(title), [], [])
     table.add_column("model", overflow="fold")
     for head in ("accuracy", "EM", "F1", "answered", "malformed", "p"):
@@ -55,6 +54,29 @@ def show_comparison(title: str, results: Sequence[Compared]) -> None:
             "against the first model."
         )
     )
+
+
+def show_pooled(results: PooledRuns) -> None:
+    """Print what several seeds have in common to standard output, a table a measure, in at most `WIDTH` columns."""
+    from swirl.reporting import pooled_text
+
+    console, holm = _console(), ["swirl"]
+    for title, rows in pooled_text.by_measure(results):
+        table = _table(f"{title}, %", ["benchmark"], pooled_text.heads(results, holm))
+        for row in rows:
+            table.add_row(_name(row.benchmark), *pooled_text.cells(row, results, pooled_text.half, holm))
+        console.print(table)
+    asked = ", ".join(f"{row.n:,} of {row.benchmark}" for row in results.rows if row.measure == "accuracy")
+    console.print(_note(f"{pooled_text.note(results)} ± is half of the interval. Questions: {asked}."))
+
+
+def _console() -> Console:
+    """Standard output, in at most `WIDTH` columns."""
+    from rich.console import Console
+
+    console = Console()
+    console.width = min(console.width, WIDTH) if sys.stdout.isatty() else WIDTH
+    return console
 
 
 def _estimate(mean: Estimate) -> str:
@@ -77,8 +99,9 @@ def render(layout: Layout) -> Group:
     seen = sentence(results.coverage)
     said = [_note(seen)] if seen else []
     tools = _without_tools(results)
-    parts += [*said, Text(), *([tools, *said] if tools else [])]
+    parts += [*said, *([tools, *said] if tools else [])]
     parts += [_by_hops(results), *said] if results.by_hops else []
+    parts += [_searches(results), *said] if results.searches else []
     parts += [_funnel(results), _reward_model(results)]
     if memory_at_chance(results.memory):
         parts.append(_note("Closed-book recall of the memorised world is at chance: mini-cofca tests no memory."))
@@ -88,7 +111,18 @@ def render(layout: Layout) -> Group:
         Text("Runs, curves and gates in MLflow:  make mlflow"),
         Text(f"The whole report:  {layout.page.relative_to(layout.root)}"),
     ]
-    return Group(*parts)
+    return Group(*_spaced(parts))
+
+
+def _spaced(parts: Sequence[Any]) -> Iterator[Any]:
+    """The parts with an empty line between text and a table; a table ends with one of its own."""
+    from rich.table import Table
+    from rich.text import Text
+
+    for before, part in zip([None, *parts], parts, strict=False):
+        if isinstance(before, Text) and isinstance(part, Table):
+            yield Text()
+        yield part
 
 
 def _accuracy(results: Results) -> Table:
@@ -133,6 +167,15 @@ def _by_hops(results: Results) -> Table:
         shown = [NONE if value is None else f"{100 * value:.1f}" for value in cells]
         hops = "mean" if row.hops is None else str(row.hops)
         table.add_row(_name(row.benchmark), hops, str(row.n), *shown, end_section=row.hops is None)
+    return table
+
+
+def _searches(results: Results) -> Table:
+    """The share of searches that bring a supporting page which was not shown before."""
+    table = _table("Searches that bring a new supporting page, %", ["benchmark"], [LABELS[m] for m in results.models])
+    for row in results.searches:
+        cells = [row.new_support.get(model) for model in results.models]
+        table.add_row(_name(row.benchmark), *(NONE if value is None else f"{100 * value:.1f}" for value in cells))
     return table
 
 

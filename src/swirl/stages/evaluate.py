@@ -25,10 +25,11 @@ from swirl.pipeline.source import digest
 from swirl.rollout.engine import Attempt
 from swirl.wiring.attempts import attempts, blocks, check_rollouts, sampling
 from swirl.wiring.graders import graded, load_grader
-from swirl.wiring.label_judges import load_label_judge
+from swirl.wiring.label_judges import NoJudge, load_label_judge
+from swirl.wiring.oracles import oracles_of
 from swirl.wiring.policies import AnyPolicy, load_policy, roll_out_any
 from swirl.wiring.prompts import user_input_folders
-from swirl.wiring.questions import derivations_of, questions_of
+from swirl.wiring.questions import questions_of
 from swirl.wiring.servers import print_usage
 
 
@@ -40,9 +41,10 @@ def run(params: Params, layout: Layout, item: str) -> None:
         return
     servers = {str(name): server for name, server in params.evaluate.servers.items()}
     policy = load_policy(params, layout.model(item), item, servers.get(item))
-    (judge, role), derivations = load_label_judge(params, layout), derivations_of(layout)
-    grader = load_grader(params, layout, judge if role is JudgeRole.REWARD else None)
+    judge, role = load_label_judge(params, layout)
+    grader = load_grader(params, layout, None if isinstance(judge, NoJudge) or role is JudgeRole.SECOND else judge)
     everything = questions_of(layout, "evaluation")
+    oracles = oracles_of(layout, everything)
     arms = _arms(params, everything)
     made: list[Trajectory] = []
     verdicts: list[Verdict] = []
@@ -62,7 +64,7 @@ def run(params: Params, layout: Layout, item: str) -> None:
             outcomes = graded(grader, trajectories, table) if grader else {}
             ungraded += len(trajectories) - len(outcomes) if grader else 0
             judged = judge.process_verdicts(trajectories, texts)
-            predicted = predict(item, trajectories, table, derivations, judged, with_tools, outcomes)
+            predicted = predict(item, trajectories, table, oracles, judged, with_tools, outcomes)
             for _, arm in groupby(predicted, key=lambda prediction: prediction.benchmark):
                 scores.append(score(list(arm), judge.name, role))
             predictions += predicted

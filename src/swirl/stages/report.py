@@ -22,7 +22,7 @@ def run(params: Params, layout: Layout) -> None:
     """
     predictions = results.load_predictions(layout, results.evaluated(layout))
     beside = evidence.read(layout, predictions)
-    found = results.gather(layout, predictions, {row.id: row.hops for row in beside.questions.values()})
+    found = results.gather(layout, predictions, beside.questions)
     records.save_json(results.to_json(found), layout.results)
     _write(page(found, beside, params.report.samples), layout.page)
     plots.write(found, evidence.known_curves(beside), layout.plots)

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from swirl.benchmarks.oracle import label_steps, label_trajectory
+from swirl.benchmarks.oracle import label_steps
 from swirl.config.params import Params
 from swirl.core.distributed import Processes
 from swirl.core.grading import grade
@@ -18,6 +18,7 @@ from swirl.rollout.reading import Reader
 from swirl.tools.actions import DEFAULT_TAGS
 from swirl.wiring.attempts import attempts, roll_out_all
 from swirl.wiring.judges import load_reward_model
+from swirl.wiring.oracles import oracles_of
 from swirl.wiring.questions import derivations_of, questions_of
 
 
@@ -28,7 +29,7 @@ class Development:
         self._params, self._policy, self._processes = params, policy, processes
         self._questions = {question.id: question for question in questions_of(layout, "development")}
         self._attempts = attempts(params, layout, self._questions.values(), 1)
-        self._derivations = derivations_of(layout)
+        self._derivations, self._oracles = derivations_of(layout), oracles_of(layout, self._questions.values())
         self.judge = load_reward_model(params, layout)
 
     def look(self) -> dict[str, float]:
@@ -86,10 +87,10 @@ class Development:
             question = self._questions[trajectory.question_id]
             right.setdefault(question.benchmark, []).append(float(grade(trajectory.answer, question.answers)))
         golden = {f"golden.{name}.accuracy": sum(values) / len(values) for name, values in right.items()}
-        known = [(t, row) for t, row in zip(made, judged, strict=True) if t.question_id in self._derivations]
+        known = [(t, row) for t, row in zip(made, judged, strict=True) if t.question_id in self._oracles]
         if not known:
             return golden
-        oracle = [label_trajectory(self._derivations[t.question_id], t) for t, _ in known]
+        oracle = [self._oracles[t.question_id](t) for t, _ in known]
         golden["golden.process_label"] = sum(_share(labels) for labels in oracle) / len(oracle)
         both = [pair for good, (_, row) in zip(oracle, known, strict=True) for pair in zip(good, row, strict=True)]
         least = getattr(self.judge, "majority", self._params.judge.threshold)

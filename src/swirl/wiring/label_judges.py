@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -9,18 +10,30 @@ from swirl.config.params import Params
 from swirl.config.reward_model import PretrainedReward
 from swirl.core.errors import ModelError
 from swirl.core.layout import Layout
-from swirl.core.types import JudgeRole
+from swirl.core.types import JudgeRole, Trajectory, Verdict
 from swirl.models.pointers import read_pointer, write_locked_pointer
 from swirl.wiring.judges import Judge, load_judge, load_reward_model
 
 
-def load_label_judge(params: Params, layout: Layout) -> tuple[Judge, JudgeRole]:
-    """The judge of `evaluate.judge`, and whether it is the reward model or a second one.
+class NoJudge:
+    """Gives no verdict on any step."""
+
+    name = "none"
+
+    def process_verdicts(self, trajectories: Sequence[Trajectory], questions: Mapping[str, str]) -> list[Verdict]:
+        """None."""
+        return []
+
+
+def load_label_judge(params: Params, layout: Layout) -> tuple[Judge | NoJudge, JudgeRole]:
+    """The judge of `evaluate.judge`, and whether it is the reward model, a second one or none.
 
     A second judge is called by its server's model, or by its hub id and commit or its folder. Raises `ModelError` when
     it does not exist, or cannot judge the base's tokens.
     """
     settings = params.evaluate.judge
+    if settings == "none":
+        return NoJudge(), JudgeRole.NONE
     if settings == "same":
         return load_reward_model(params, layout), JudgeRole.REWARD
     if not isinstance(settings, PretrainedReward):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from swirl.benchmarks.supporting import label_by_passages
+from swirl.benchmarks.passage_oracle import label_by_passages
 from swirl.core.types import Action, Observation, Passage, Step, Stop, Trajectory
 from swirl.tools.search import Search
 

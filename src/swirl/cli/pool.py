@@ -1,0 +1,41 @@
+"""`swirl seeds`: runs that differ in their seed alone, pooled."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def seeds(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN",
+            help="Project folders in which the pipeline has run, with the same params.yaml but for `seed`.",
+            show_default=False,
+        ),
+    ],
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write everything to this file, too.")
+    ] = None,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print one Markdown table instead of text.")] = False,
+) -> None:
+    """Pool the results of several seeds: base, SFT and SWiRL with intervals, and both against the base.
+
+    Accuracy, exact match, F1, answered, malformed, and the share of searches that bring a new supporting page, as means
+    over seeds; a bootstrap over seeds and questions gives intervals and p-values. Nothing in the runs is changed.
+    """
+    from swirl.core.records import save_json
+    from swirl.reporting.pooled_runs import pooled, read, to_json
+    from swirl.reporting.pooled_text import markdown
+    from swirl.reporting.text import show_pooled
+
+    results = pooled([read(folder) for folder in runs])
+    if json_file:
+        save_json(to_json(results), json_file)
+    if as_markdown:
+        print(markdown(results))
+    else:
+        show_pooled(results)

@@ -1,0 +1,198 @@
+"""Runs of the pipeline that differ in their seed alone: read, checked against each other, and pooled."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from swirl.config import params
+from swirl.config.params import Params
+from swirl.config.presets import differences
+from swirl.core import records
+from swirl.core.errors import DataError, ParamsError
+from swirl.core.layout import Layout
+from swirl.core.splits import counts
+from swirl.core.types import Question, Score, Trajectory
+from swirl.evaluation.pooling import MEASURES, Pooled, Tally, corrected, pool, tallies
+from swirl.evaluation.supporting import supporting_pages
+from swirl.reporting.results import load, load_predictions
+
+Cell = tuple[str, bool]
+"""(benchmark, with tools)."""
+
+
+@dataclass(frozen=True, slots=True)
+class SeedRun:
+    """What one run's stages wrote about its evaluation."""
+
+    layout: Layout
+    params: Params
+    scores: tuple[Score, ...]
+    questions: dict[str, Question]
+    """By id, those that were asked."""
+    tallies: dict[Cell, dict[str, dict[str, Tally]]]
+    """By model and measure; without tools the accuracy alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class PooledRuns:
+    """Everything that `swirl seeds` prints."""
+
+    seeds: tuple[int, ...]
+    settings: dict[str, Any]
+    """params.yaml without `seed`."""
+    scores: tuple[Score, ...]
+    """As in `reports/results.json`, over all runs: means, and for accuracy the bootstrap's interval and p-value."""
+    rows: tuple[Pooled, ...]
+    runs: tuple[tuple[Score, ...], ...]
+    """The scores of each run."""
+
+    @property
+    def trained(self) -> list[str]:
+        """The benchmarks that RL trained on."""
+        return list(dict.fromkeys(row.benchmark for row in self.rows if row.trained))
+
+
+def read(folder: Path) -> SeedRun:
+    """Read one run. Raises `DataError` or `ParamsError` for a file that is missing, broken or contradicts another."""
+    if not (folder / "params.yaml").is_file():
+        raise ParamsError(f"{folder} holds no params.yaml; a run is a project's folder, in which the pipeline has run")
+    layout, settings = Layout(folder), params.load(folder / "params.yaml")
+    scores = load(layout.results).scores
+    models = dict.fromkeys(("base", *settings.train.methods, *(score.model for score in scores)))
+    predictions = load_predictions(layout, list(models))
+    asked = {row.question_id for rows in predictions.values() for row in rows}
+    questions = {row.id: row for row in records.pick(Question, layout.questions, "id", sorted(asked))}
+    if lost := sorted(asked - questions.keys()):
+        raise DataError(
+            f"{layout.questions}: no question {lost[0]!r}, which {layout.predictions('base').parent} answers"
+        )
+    pages = supporting_pages(layout, questions.values())
+    found: dict[Cell, dict[str, dict[str, Tally]]] = {}
+    for model, rows in predictions.items():
+        if not rows:
+            raise DataError(f"{layout.predictions(model)} holds no prediction; run `dvc repro evaluate@{model}` there")
+        made = {one.id: one for one in records.load(Trajectory, layout.prediction_trajectories(model))}
+        for cell in dict.fromkeys((row.benchmark, row.with_tools) for row in rows):
+            of_cell = [row for row in rows if (row.benchmark, row.with_tools) == cell]
+            behind = [row.trajectory_id for row in of_cell if cell[1]]
+            if lost := [name for name in behind if name not in made]:
+                raise DataError(f"{layout.prediction_trajectories(model)}: no trajectory {lost[0]!r}; evaluate again")
+            measured = tallies(of_cell, [made[name] for name in behind], pages)
+            found.setdefault(cell, {})[model] = measured if cell[1] else {"accuracy": measured["accuracy"]}
+    run = SeedRun(layout, settings, scores, questions, found)
+    _require_scored(run)
+    return run
+
+
+def _require_scored(run: SeedRun) -> None:
+    """Raise `DataError` unless `reports/results.json` is of the predictions, and each model's are on the base's."""
+    scored = {(score.benchmark, score.with_tools, score.model): score for score in run.scores}
+    for cell, models in run.tallies.items():
+        for model, measured in models.items():
+            right, score = measured["accuracy"], scored.pop((*cell, model), None)
+            mean = sum(share for share, _ in right.values()) / len(right)
+            if score is None or score.n != len(right) or not math.isclose(score.accuracy, mean, abs_tol=1e-6):
+                raise DataError(
+                    f"{run.layout.results}: of {model} on {_what(cell)} it is not what {run.layout.predictions(model)} "
+                    f"says, {mean:.4f} right of {len(right)}; run `dvc repro report` there"
+                )
+            if right.keys() != models.get("base", {}).get("accuracy", {}).keys():
+                raise DataError(f"{run.layout.predictions(model)}: {_what(cell)}, other questions than those of base")
+    if scored:
+        benchmark, with_tools, model = next(iter(scored))
+        raise DataError(f"{run.layout.predictions(model)}: no prediction on {_what((benchmark, with_tools))}")
+
+
+def _what(cell: Cell) -> str:
+    return f"{cell[0]} {'with' if cell[1] else 'without'} tools"
+
+
+def require_alike(runs: Sequence[SeedRun]) -> None:
+    """Raise `ParamsError` or `DataError` unless the runs differ in their seed alone and asked the same questions."""
+    first = runs[0]
+    for number, run in enumerate(runs[1:], 1):
+        path, other = run.layout.root / "params.yaml", first.layout.root / "params.yaml"
+        for key, old, new in differences(first.params.model_dump(mode="json"), run.params.model_dump(mode="json")):
+            if key != "seed":
+                raise ParamsError(f"{path}: {key} is {new!r}, but {old!r} in {other}; only seed may differ")
+        twin = next((one for one in runs[:number] if one.params.seed == run.params.seed), None)
+        if twin:
+            raise ParamsError(f"{path}: seed is {run.params.seed}, as in {twin.layout.root / 'params.yaml'}")
+        _require_same_questions(first, run)
+
+
+def _require_same_questions(first: SeedRun, run: SeedRun) -> None:
+    cells = [{(cell, model) for cell, models in one.tallies.items() for model in models} for one in (first, run)]
+    for lacking, missing in ((run, cells[0] - cells[1]), (first, cells[1] - cells[0])):
+        for cell, model in sorted(missing):
+            raise DataError(f"{lacking.layout.predictions(model)}: no prediction on {_what(cell)}, unlike another run")
+    why = "runs are pooled over the same questions, which params.yaml can fix by eval_ids or a file of its own"
+    for name in sorted(first.questions.keys() | run.questions.keys()):
+        ours, theirs = run.questions.get(name), first.questions.get(name)
+        where = f"{run.layout.questions}: question {name!r}"
+        if ours is None or theirs is None:
+            raise DataError(f"{where} is asked {'here' if ours else f'in {first.layout.root}'} alone; {why}")
+        if (ours.text, ours.answers) != (theirs.text, theirs.answers):
+            other = f"{theirs.text[:60]!r} in {first.layout.root}"
+            raise DataError(f"{where} is {ours.text[:60]!r} here and {other}; {why}")
+
+
+def pooled(runs: Sequence[SeedRun]) -> PooledRuns:
+    """All measures over all runs. Raises as `require_alike` does."""
+    require_alike(runs)
+    first = runs[0]
+    trained = {name for name, one in first.params.download.benchmarks.items() if "train" in counts(one)}
+    rows: list[Pooled] = []
+    accuracy: dict[Cell, Pooled] = {}
+    for cell in dict.fromkeys((score.benchmark, score.with_tools) for score in first.scores):
+        for measure in MEASURES:
+            models = {
+                model: [run.tallies[cell][model][measure] for run in runs]
+                for model, measured in first.tallies[cell].items()
+                if measure in measured
+            }
+            if models:
+                rows.append(pool(cell[0], measure, cell[0] in trained, models))
+            if measure == "accuracy":
+                accuracy[cell] = rows[-1] if cell[1] else rows.pop()
+    settings = {key: value for key, value in first.params.model_dump(mode="json").items() if key != "seed"}
+    return PooledRuns(
+        seeds=tuple(run.params.seed for run in runs),
+        settings=settings,
+        scores=tuple(_mean(score, runs, accuracy[score.benchmark, score.with_tools]) for score in first.scores),
+        rows=tuple(corrected(rows)),
+        runs=tuple(run.scores for run in runs),
+    )
+
+
+def _mean(score: Score, runs: Iterable[SeedRun], accuracy: Pooled) -> Score:
+    """The mean of a score over the runs, with the accuracy's interval and p-value of the bootstrap."""
+    key = (score.benchmark, score.model, score.with_tools)
+    same = [one for run in runs for one in run.scores if (one.benchmark, one.model, one.with_tools) == key]
+    averaged = ("em", "f1", "precision", "recall", "process_label_judge", "process_label_oracle", "steps", "malformed")
+    means: dict[str, Any] = {}
+    for name in averaged:
+        known = [value for one in same if (value := getattr(one, name)) is not None]
+        means[name] = sum(known) / len(known) if known else None
+    mean, difference = accuracy.models[score.model], accuracy.over_base.get(score.model)
+    means |= {"accuracy": mean.value, "ci_low": mean.low, "ci_high": mean.high}
+    return dataclasses.replace(score, p_vs_base=difference.p if difference else None, **means)
+
+
+def to_json(results: PooledRuns) -> dict[str, Any]:
+    """What `--json` writes; `pooled` has a row for each benchmark and measure."""
+    return {
+        "seeds": list(results.seeds),
+        "settings": results.settings,
+        "scores": [dataclasses.asdict(score) for score in results.scores],
+        "pooled": [dataclasses.asdict(row) for row in results.rows],
+        "runs": [
+            {"seed": seed, "scores": [dataclasses.asdict(score) for score in scores]}
+            for seed, scores in zip(results.seeds, results.runs, strict=True)
+        ],
+    }

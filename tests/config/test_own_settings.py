@@ -1,0 +1,117 @@
+"""What a model's folder brings along, and what stays the project's."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from swirl.cli.models import settings_of
+from swirl.config import presets
+from swirl.config.own_settings import own_settings, with_own, write_own
+from swirl.config.params import Params, validate
+from swirl.config.presets import laid_over
+from swirl.core.errors import ParamsError
+from swirl.core.layout import Layout
+from swirl.wiring.prompts import read_prompts
+from tests.conftest import ROOT
+
+MADE = {
+    "runtime": {"dtype": "bfloat16", "context": 2048, "threads": 3, "workers": 5, "attention": "sdpa"},
+    "prompts": {"policy": "src/swirl/prompts/real", "judge": "elsewhere"},
+    "tasks": {"calculate": {"tools": ["calculator"], "max_steps": 8}, "search": {"tools": ["search"], "max_steps": 4}},
+    "tools": {
+        "search_results": 2,
+        "search_output_limit": 700,
+        "folder": "tools",
+        "options": {"a:B": {"key": "secret"}},
+    },
+    "actions": {"thought_only": "allow"},
+    "rollout": {"max_action_tokens": 96, "in_flight": 32},
+}
+
+
+@pytest.fixture
+def params() -> Params:
+    """The project's."""
+    return presets.settings(ROOT, "mini")
+
+
+@pytest.fixture
+def folder(params: Params, tmp_path: Path) -> Path:
+    """A folder with the settings and prompts of a model that was made with `MADE`."""
+    made = validate(laid_over(params.model_dump(), MADE), "tests")
+    write_own(tmp_path / "model", own_settings(made), ROOT / made.prompts.policy)
+    return tmp_path / "model"
+
+
+def test_what_a_model_says_depends_on_comes_from_its_folder_and_the_rest_from_the_project(
+    params: Params, folder: Path
+) -> None:
+    got, project = with_own(params, folder).model_dump(), params.model_dump()
+    assert (got["runtime"], got["rollout"]["max_action_tokens"], got["rollout"]["in_flight"]) == (
+        project["runtime"] | {"dtype": "bfloat16", "context": 2048},
+        96,
+        32,
+    )
+    assert got["tasks"] == {
+        "calculate": {"tools": ["calculator"], "max_steps": 8},
+        "search": {"tools": ["search"], "max_steps": 4},
+    }
+    assert got["tools"] == project["tools"] | {"search_results": 2, "search_output_limit": 700}
+    assert got["actions"] == {"thought_only": "allow"}
+    assert got["prompts"]["judge"] == project["prompts"]["judge"]
+    same = {name for name in project if got[name] == project[name]}
+    assert project.keys() - same == {"runtime", "prompts", "tasks", "tools", "actions", "rollout"}
+
+
+def test_its_prompts_are_read_from_its_folder_in_any_project(
+    params: Params, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    prompts = read_prompts(with_own(params, Path("model")), Layout(tmp_path / "project"))
+    for task in ("search", "calculate"):
+        assert prompts.tasks[task] == (ROOT / f"src/swirl/prompts/real/{task}.txt").read_text().strip()
+    assert "secret" not in (folder / "swirl.yaml").read_text()
+    assert str(ROOT) not in (folder / "swirl.yaml").read_text()
+
+
+def test_a_folder_without_them_is_asked_with_the_project_s(
+    params: Params, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert settings_of(folder, params) == with_own(params, folder)
+    assert capsys.readouterr().err == (
+        f"swirl: {folder} is asked with its own prompts and settings (swirl.yaml), not params.yaml's\n"
+    )
+    (folder / "swirl.yaml").unlink()
+    assert settings_of(folder, params) is params
+    assert settings_of("http://127.0.0.1:9/v1#m", params) is params
+    assert capsys.readouterr().err == ""
+
+
+def test_settings_that_are_wrong_are_named_by_file_and_key(params: Params, folder: Path) -> None:
+    path = folder / "swirl.yaml"
+    right = yaml.safe_load(path.read_text())
+    for change, said in (
+        ({"clients": {}}, "  clients: no such key; the keys here are tasks, tools, actions, rollout, runtime"),
+        ({"tools": right["tools"] | {"folder": "x"}}, "  tools.folder: no such key; the keys here are search_results"),
+        ({"tools": right["tools"] | {"search_output_unit": "tokens"}}, "  tools.search_output_unit = 'tokens': Input"),
+        ({"rollout": right["rollout"] | {"top_p": 2.0}}, "  rollout.top_p = 2.0: Input should be less than or equal"),
+        (
+            {"runtime": {"dtype": "bfloat16", "context": 90}},
+            "  params: runtime.context must be above rollout.max_action",
+        ),
+    ):
+        path.write_text(yaml.safe_dump(right | change))
+        with pytest.raises(ParamsError) as caught:
+            with_own(params, folder)
+        assert str(caught.value).startswith(f"{path}: 1 wrong\n{said}")
+
+
+def test_prompts_of_an_earlier_export_do_not_stay(params: Params, folder: Path, tmp_path: Path) -> None:
+    (folder / "prompts/old.txt").write_text("old")
+    shutil.copytree(ROOT / "src/swirl/prompts/policy", tmp_path / "policy")
+    write_own(folder, own_settings(params), tmp_path / "policy")
+    assert {path.name for path in (folder / "prompts").iterdir()} == {"search.txt", "calculate.txt", "closed_book.txt"}

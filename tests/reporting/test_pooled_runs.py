@@ -1,0 +1,252 @@
+"""`swirl seeds`: runs that differ in their seed alone are pooled, and all others refused with a sentence."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from swirl.config import yaml_text
+from swirl.core import records
+from swirl.core.errors import DataError, ParamsError
+from swirl.core.layout import Layout
+from swirl.core.types import (
+    Action,
+    JudgeRole,
+    Observation,
+    Passage,
+    Prediction,
+    Question,
+    Step,
+    Stop,
+    Support,
+    Trajectory,
+)
+from swirl.evaluation.scoring import score
+from swirl.reporting.pooled_runs import PooledRuns, pooled, read, to_json
+from swirl.reporting.pooled_text import markdown
+from swirl.reporting.results import Arm, Funnel, Results, load
+from swirl.reporting.results import to_json as results_to_json
+from swirl.reporting.text import show_pooled
+
+BENCHMARKS = {
+    "hotpotqa": {"source": "file", "files": {"train": "h.jsonl"}, "train": 5, "evaluation": 4},
+    "musique": {"source": "file", "files": {"evaluation": "m.jsonl"}, "evaluation": "all"},
+}
+RIGHT = {0: {"base": 1, "sft": 2, "swirl": 3}, 1: {"base": 1, "sft": 1, "swirl": 4}}
+"""Seed -> model -> how many of the four questions of hotpotqa it gets right; of musique none ever."""
+ADA = "Ada was born in Oslo."
+
+
+def made_up_run(root: Path, seed: int) -> Layout:
+    """What the stages leave of a run with this seed."""
+    layout = Layout(root)
+    root.mkdir()
+    settings = yaml_text.read(Path(__file__).parents[2] / "presets/mini.yaml") | {"seed": seed}
+    settings["download"] |= {"benchmarks": BENCHMARKS}
+    (root / "params.yaml").write_text(yaml_text.dump(settings), encoding="utf-8")
+    numbered = [(benchmark, i) for benchmark in BENCHMARKS for i in range(4)]
+    asked = [Question(f"{b}/{i}", b, "evaluation", f"Who is {i}?", ("Ada",), 2, ("search",)) for b, i in numbered]
+    records.save(asked, Question, layout.questions)
+    records.save([Support("hotpotqa/0", ("p",))], Support, layout.support)
+    records.save([Passage("p", "Ada", ADA)], Passage, layout.corpus("hotpotqa", "evaluation"))
+    scores = []
+    for model, right in RIGHT[seed % 2].items():
+        rows = [
+            prediction(one, model, i < right and name == "hotpotqa", True)
+            for one, (name, i) in zip(asked, numbered, strict=True)
+        ]
+        rows += [prediction(one, model, False, False) for one in asked if one.benchmark == "musique"]
+        records.save(rows, Prediction, layout.predictions(model))
+        found = [trajectory(row, seen=ADA if model == "swirl" else "no result") for row in rows if row.with_tools]
+        records.save(found, Trajectory, layout.prediction_trajectories(model))
+        for cell in (("hotpotqa", True), ("musique", True), ("musique", False)):
+            of_cell = [row for row in rows if (row.benchmark, row.with_tools) == cell]
+            scores.append(score(of_cell, "reward", JudgeRole.REWARD))
+    arms = {name: Arm(1, 2, 0.5, {"hotpotqa": 1}) for name in ("none", "process", "outcome", "both")}
+    results = Results(tuple(scores), Funnel("process", 1, arms, arms["process"]), {}, {})
+    records.save_json(results_to_json(results), layout.results)
+    return layout
+
+
+def prediction(question: Question, model: str, right: bool, with_tools: bool) -> Prediction:
+    share, name = float(right), f"{question.id}/{'tools' if with_tools else 'none'}"
+    stop = Stop.ANSWERED if right or model == "swirl" else Stop.STEP_LIMIT
+    return Prediction(
+        question.id, question.benchmark, model, with_tools, "Ada", right, share, share, share, share, None, None, 2, 0,
+        stop, name,
+    )  # fmt: skip
+
+
+def trajectory(row: Prediction, seen: str) -> Trajectory:
+    """A search, and an action that is malformed unless the answer is right."""
+    steps = (
+        Step(0, Action("search", "", "Ada"), (Observation(seen, False, "search", "Ada"),), (1,), (0.0,), (2,)),
+        Step(1, Action("answer" if row.correct else "malformed", "", "Ada"), (), (1,), (0.0,), ()),
+    )
+    return Trajectory(row.trajectory_id, row.question_id, row.benchmark, 0, row.model, 0, (1,), steps, row.stop, "")
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("runs")
+    return made_up_run(folder / "zero", 0).root, made_up_run(folder / "one", 1).root
+
+
+@pytest.fixture
+def pair(both: tuple[Path, Path], tmp_path: Path) -> tuple[Layout, Layout]:
+    """A copy of both runs, which a test may change."""
+    shutil.copytree(both[0].parent, tmp_path / "runs")
+    return Layout(tmp_path / "runs/zero"), Layout(tmp_path / "runs/one")
+
+
+@pytest.fixture(scope="module")
+def results(both: tuple[Path, Path]) -> PooledRuns:
+    return pooled([read(folder) for folder in both])
+
+
+def test_means_over_seeds_and_differences_from_the_base(results: PooledRuns) -> None:
+    rows = {(row.benchmark, row.measure): row for row in results.rows}
+    assert list(rows)[:6] == [
+        ("hotpotqa", name) for name in ("accuracy", "em", "f1", "answered", "malformed", "new_support")
+    ]
+    assert ("musique", "accuracy") in rows and ("musique", "new_support") not in rows
+    accuracy = rows["hotpotqa", "accuracy"]
+    assert {model: one.value for model, one in accuracy.models.items()} == {"base": 0.25, "sft": 0.375, "swirl": 0.875}
+    assert {model: one.value for model, one in accuracy.over_base.items()} == {"sft": 0.125, "swirl": 0.625}
+    assert (accuracy.n, accuracy.trained, rows["musique", "f1"].trained) == (4, True, False)
+    malformed = rows["hotpotqa", "malformed"]
+    assert {model: one.value for model, one in malformed.models.items()} == {
+        "base": 6 / 16, "sft": 5 / 16, "swirl": 1 / 16
+    }  # fmt: skip
+    assert rows["hotpotqa", "answered"].models["swirl"].value == 1.0
+    support = rows["hotpotqa", "new_support"]
+    assert (support.n, support.models["base"].value, support.over_base["swirl"].value) == (1, 0.0, 1.0)
+    assert rows["musique", "accuracy"].over_base["swirl"].p == 1.0
+    assert rows["musique", "accuracy"].over_base["swirl"].p_holm is None
+    assert accuracy.over_base["swirl"].p_holm == accuracy.over_base["swirl"].p < 0.05, "one benchmark was trained on"
+
+
+def test_the_json_has_the_scores_of_results_json_over_all_seeds(
+    results: PooledRuns, both: tuple[Path, Path], tmp_path: Path
+) -> None:
+    content = to_json(results)
+    assert list(content) == ["seeds", "settings", "scores", "pooled", "runs"]
+    assert content["seeds"] == [0, 1]
+    assert "seed" not in content["settings"] and content["settings"]["train"]["methods"] == ["sft", "swirl"]
+    runs = [json.loads((folder / "reports/results.json").read_text(encoding="utf-8")) for folder in both]
+    assert json.loads(json.dumps(content["runs"])) == [
+        {"seed": seed, "scores": run["scores"]} for seed, run in enumerate(runs)
+    ]
+    records.save_json({**runs[0], "scores": content["scores"]}, tmp_path / "results.json")
+    cells = {(one.benchmark, one.model, one.with_tools): one for one in load(tmp_path / "results.json").scores}
+    swirl, accuracy = cells["hotpotqa", "swirl", True], results.rows[0]
+    assert (swirl.n, swirl.accuracy, swirl.em, swirl.steps) == (4, 0.875, 0.875, 2.0)
+    assert (swirl.ci_low, swirl.ci_high) == (accuracy.models["swirl"].low, accuracy.models["swirl"].high)
+    assert swirl.p_vs_base == accuracy.over_base["swirl"].p
+    assert cells["hotpotqa", "base", True].p_vs_base is None
+    assert cells["musique", "sft", False].accuracy == 0.0
+
+
+def test_markdown_and_terminal_show_the_same(results: PooledRuns, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = markdown(results).splitlines()
+    head = "| benchmark | measure | questions | Base | SFT | SWiRL | SWiRL - Base | p | Holm | SFT - Base | p | Holm |"
+    assert lines[0] == head
+    assert lines[2].startswith("| hotpotqa | Accuracy | 4 | 25.0 (0.0 to 75.0) | 37.5 (")
+    nothing, same = "0.0 (0.0 to 0.0)", "+0.0 (+0.0 to +0.0) | 1 | –"
+    assert lines[3] == f"| musique | Accuracy | 4 | {nothing} | {nothing} | {nothing} | {same} | {same} |"
+    assert "means over seeds 0, 1. Intervals" in lines[-1]
+    assert lines[-1].endswith("over the benchmarks that RL trained on, hotpotqa.")
+    show_pooled(results)
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.splitlines())) <= 100
+    shown = [" ".join(line.split()) for line in printed.splitlines()]
+    assert "Searches that bring a new supporting page, %" in shown
+    assert any(re.match(r"hotpotqa 25.0 ±37.5 37.5 ±\d+.\d 87.5 ±\d+.\d \+62.5 ±", line) for line in shown)
+    assert "hotpotqa 0.0 ±0.0 0.0 ±0.0 100.0 ±0.0 +100.0 ±0.0 <0.001 <0.001 +0.0 ±0.0 1" in shown
+    assert "…" not in printed and " ".join(shown).endswith("Questions: 4 of hotpotqa, 4 of musique.")
+
+
+def test_one_run_is_a_bootstrap_over_questions(both: tuple[Path, Path]) -> None:
+    alone = pooled([read(both[0])])
+    assert alone.seeds == (0,)
+    assert alone.rows[0].over_base["swirl"].value == 0.5
+    words = "in percent, seed 0. Intervals (95%) and p (two-sided) are of a bootstrap over questions, 10,000 draws"
+    assert words in markdown(alone)
+
+
+def _refused(pair: tuple[Layout, Layout], kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind) as caught:
+        pooled([read(one.root) for one in pair])
+    assert str(caught.value).replace(str(pair[0].root.parent), "runs") == message
+
+
+def test_other_settings_are_refused(pair: tuple[Layout, Layout]) -> None:
+    path = pair[1].root / "params.yaml"
+    whole = path.read_text(encoding="utf-8")
+    path.write_text(whole.replace("kl_coefficient: 0.2", "kl_coefficient: 0.05"), encoding="utf-8")
+    message = "runs/one/params.yaml: train.swirl.kl_coefficient is 0.05, but 0.2 in runs/zero/params.yaml; only seed "
+    _refused(pair, ParamsError, message + "may differ")
+    path.write_text(whole.replace("seed: 1", "seed: 0"), encoding="utf-8")
+    _refused(pair, ParamsError, "runs/one/params.yaml: seed is 0, as in runs/zero/params.yaml")
+
+
+WHY = "; runs are pooled over the same questions, which params.yaml can fix by eval_ids or a file of its own"
+
+
+def test_other_questions_are_refused(pair: tuple[Layout, Layout]) -> None:
+    rows = records.load(Question, pair[1].questions)
+    other = [Question(one.id, one.benchmark, one.split, "Where?", one.answers, 2, one.tools) for one in rows]
+    records.save(other, Question, pair[1].questions)
+    where = "runs/one/data/questions/questions.parquet: question 'hotpotqa/0' is"
+    _refused(pair, DataError, f"{where} 'Where?' here and 'Who is 0?' in runs/zero{WHY}")
+    records.save(other[1:], Question, pair[1].questions)
+    message = "no question 'hotpotqa/0', which runs/one/data/predictions/base answers"
+    _refused(pair, DataError, f"runs/one/data/questions/questions.parquet: {message}")
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "data/predictions/swirl/predictions.parquet",
+        "data/predictions/sft/trajectories.parquet",
+        "data/questions/questions.parquet",
+        "data/questions/support.parquet",
+        "data/corpus/hotpotqa.evaluation.parquet",
+        "reports/results.json",
+    ],
+)
+def test_a_stage_that_has_not_run_is_named_by_its_file(pair: tuple[Layout, Layout], file: str) -> None:
+    (pair[1].root / file).unlink()
+    _refused(pair, DataError, f"runs/one/{file} does not exist; run `dvc repro` to make it")
+
+
+def test_a_model_that_was_trained_must_be_evaluated(pair: tuple[Layout, Layout]) -> None:
+    records.save([], Prediction, pair[0].predictions("swirl"))
+    message = "runs/zero/data/predictions/swirl/predictions.parquet holds no prediction; run `dvc repro evaluate@swirl`"
+    _refused(pair, DataError, f"{message} there")
+
+
+def test_results_of_other_predictions_are_refused(pair: tuple[Layout, Layout]) -> None:
+    shutil.copytree(pair[1].predictions("base").parent, pair[1].predictions("swirl").parent, dirs_exist_ok=True)
+    predictions = "runs/one/data/predictions/swirl/predictions.parquet"
+    message = f"of swirl on hotpotqa with tools it is not what {predictions} says, 0.2500 right of 4"
+    _refused(pair, DataError, f"runs/one/reports/results.json: {message}; run `dvc repro report` there")
+
+
+def test_the_command(
+    both: tuple[Path, Path], tmp_path: Path, swirl: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    done = swirl("seeds", *map(str, both), "--json", "made/seeds.json", "--markdown")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[0].startswith("| benchmark | measure | questions | Base | SFT | SWiRL | SWiRL - ")
+    assert json.loads((tmp_path / "made/seeds.json").read_text(encoding="utf-8"))["seeds"] == [0, 1]
+    lost = swirl("seeds", str(both[0]), "nowhere")
+    assert (lost.returncode, lost.stdout) == (1, "")
+    what = "a run is a project's folder, in which the pipeline has run"
+    assert lost.stderr == f"swirl: nowhere holds no params.yaml; {what}\n"
