@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from math import isnan
 from pathlib import Path
@@ -14,6 +13,10 @@ from swirl.planning.expected import Expected, Talk, Work, count, mean
 from swirl.planning.speeds import Speeds, load, measure, weights
 
 SPLITS = ("train", "evaluation", "pretrain", "reward", "development")
+
+
+ENOUGH = 0.9
+"""The share of its cores with which a process is not slowed by others."""
 
 
 def lines(params: Params, root: Path) -> list[str]:
@@ -29,7 +32,7 @@ def lines(params: Params, root: Path) -> list[str]:
     if not asked:
         return ["Time: not known, because the number of questions is not known; `dvc repro download` brings them"]
     speeds = measure(params, policy, folder, mean(asked), started)
-    return text(durations(params, expected.stages(), speeds), speeds, params.runtime.workers, mean(asked), found)
+    return text(durations(params, expected.stages(), speeds), speeds, params, mean(asked), found)
 
 
 def durations(params: Params, stages: Mapping[str, Work], speeds: Speeds) -> dict[str, float]:
@@ -58,11 +61,12 @@ def seconds(work: Work, speeds: Speeds, workers: int) -> float:
     return sum(amount * each for amount, each in parts if amount)
 
 
-def text(taken: Mapping[str, float], speeds: Speeds, workers: int, talk: Talk, found: Earlier) -> list[str]:
+def text(taken: Mapping[str, float], speeds: Speeds, params: Params, talk: Talk, found: Earlier) -> list[str]:
     """The stages' durations in seconds and their sum, what was measured, and what was assumed."""
     width = max(len(name) for name in (*taken, "together"))
     known = [value for value in taken.values() if not isnan(value)]
     less = " and what is marked ?" if len(known) < len(taken) else ""
+    workers, most = params.runtime.workers, params.runtime.workers * params.runtime.threads
     drawn, alone = workers * speeds.in_flight / speeds.full, workers / speeds.alone
     rates = [f"{speeds.read:,.0f} read", f"{drawn:,.0f} drawn in batches of {speeds.in_flight}", f"{alone:,.0f} singly"]
     learned = {"taught (base_model, reward_model)": speeds.taught, "trained on": speeds.tuned}
@@ -70,13 +74,22 @@ def text(taken: Mapping[str, float], speeds: Speeds, workers: int, talk: Talk, f
     where = "as in an earlier run" if found.steps else "assumed"
     asked = "those of data/questions" if found.questions else f"assumed, {talk.question:.0f} tokens each"
     return [
-        f"Time, about, at this machine's present speed (load average {speeds.load:.1f}, {os.cpu_count()} cores):",
+        "Time, about, if the machine stays as busy as it is:",
         *(f"  {name.ljust(width)}  {_time(value)}" for name, value in taken.items()),
         f"  {'together'.ljust(width)}  {_time(sum(known))}{less}",
+        *_idle(sum(known), speeds.cores, most),
         f"Measured, in tokens a second: {', '.join(rates)}; {speeds.start:.0f} s to start a stage.",
         f"Expected: {talk.steps:.1f} steps a trajectory and {talk.action:.0f} tokens an action, {where}; "
         f"{talk.seen:.0f} tokens a result; questions: {asked}. Tools, gates, saving and tracking come on top.",
     ]
+
+
+def _idle(taken: float, cores: float, most: int) -> list[str]:
+    """What other work on the machine may cost, if this process did not have the cores that it can use."""
+    if isnan(cores) or cores > ENOUGH * most:
+        return []
+    least = _time(taken * cores / most)
+    return [f"  (not under {least} if it were idle: the process had {cores:.1f} of the {most} cores that it can use)"]
 
 
 def _time(seconds: float) -> str:

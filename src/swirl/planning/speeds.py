@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -49,8 +48,8 @@ class Speeds:
     """Tokens a second, read forward and backward as `base_model` and `reward_model` do."""
     tuned: float
     """Tokens a second, read forward and backward as `train` does."""
-    load: float
-    """The machine's load average when this was measured."""
+    cores: float
+    """How many cores this process had meanwhile; NaN on a GPU."""
 
 
 def weights(params: Params, root: Path) -> Path:
@@ -87,28 +86,42 @@ def load(params: Params, folder: Path) -> tuple[Policy, float]:
 
 def measure(params: Params, policy: Policy, folder: Path, talk: Talk, started: float) -> Speeds:
     """The speeds of a loaded policy, for conversations like `talk`, on the machine as busy as it is now."""
-    busy, size = os.getloadavg()[0], min(round(talk.size), policy.context - 1)
+    watch, size = Watch(), min(round(talk.size), policy.context - 1)
     in_flight = min(params.rollout.in_flight, params.rollout.block_size)
-    read = _reading(params, policy.model, policy.context, size)
-    full, alone = _drawing(params, policy.model, policy.context, size, in_flight)
+    read = _reading(watch, params, policy.model, policy.context, size)
+    full, alone = _drawing(watch, params, policy.model, policy.context, size, in_flight)
     sections = [one for one in (params.base_model, params.reward_model) if isinstance(one, FineTuning)]
-    taught = _learning(params, folder, talk, sections[0]) if sections else UNKNOWN
-    tuned = _learning(params, folder, talk, None) if params.train.methods else UNKNOWN
-    return Speeds(started, read, alone, full, in_flight, taught, tuned, busy)
+    taught = _learning(watch, params, folder, talk, sections[0]) if sections else UNKNOWN
+    tuned = _learning(watch, params, folder, talk, None) if params.train.methods else UNKNOWN
+    cores = watch.cores if policy.model.device.type == "cpu" else UNKNOWN
+    return Speeds(started, read, alone, full, in_flight, taught, tuned, cores)
 
 
-def seconds_of(work: Callable[[], object]) -> float:
-    """Mean seconds of a call, called for a second; the first call does not count if there are more."""
-    taken, began = list[float](), time.perf_counter()
-    while not taken or time.perf_counter() - began < LONG_ENOUGH_S:
-        start = time.perf_counter()
+class Watch:
+    """Times calls, and adds up how long they took and the processor time of this process."""
+
+    def __init__(self) -> None:
+        self._seconds = self._processor = 0.0
+
+    @property
+    def cores(self) -> float:
+        """Processor seconds a second: how many cores the timed calls had."""
+        return self._processor / self._seconds
+
+    def seconds_of(self, work: Callable[[], object]) -> float:
+        """Mean seconds of a call, called for a second and at least once; one before, which warms up, does not count."""
         work()
-        taken.append(time.perf_counter() - start)
-    counted = taken[1:] or taken
-    return sum(counted) / len(counted)
+        began, processor, calls = time.perf_counter(), time.process_time(), 0
+        while not calls or time.perf_counter() - began < LONG_ENOUGH_S:
+            work()
+            calls += 1
+        taken = time.perf_counter() - began
+        self._seconds += taken
+        self._processor += time.process_time() - processor
+        return taken / calls
 
 
-def _reading(params: Params, model: Any, context: int, size: int) -> float:
+def _reading(watch: Watch, params: Params, model: Any, context: int, size: int) -> float:
     from swirl.comb.slots import Slots
 
     workers, rows = params.runtime.workers, _random(model, params.runtime.workers, size)
@@ -117,10 +130,10 @@ def _reading(params: Params, model: Any, context: int, size: int) -> float:
         slots = Slots(model, context)
         return float(slots.read([(slots.open(), rows[worker])])[0, 0])  # waits for the device
 
-    return workers * size / seconds_of(lambda: spread(read, range(workers), workers))
+    return workers * size / watch.seconds_of(lambda: spread(read, range(workers), workers))
 
 
-def _drawing(params: Params, model: Any, context: int, size: int, in_flight: int) -> tuple[float, float]:
+def _drawing(watch: Watch, params: Params, model: Any, context: int, size: int, in_flight: int) -> tuple[float, float]:
     """Seconds of a pass over one token each of `in_flight` conversations, and of one, on every worker."""
     import torch
 
@@ -141,14 +154,14 @@ def _drawing(params: Params, model: Any, context: int, size: int, in_flight: int
     for slots in going:
         for _ in range(in_flight):
             slots.read([(slots.open(), begun)])  # all but the first copy what it has read
-    full = seconds_of(lambda: spread(draw, range(workers), workers))
+    full = watch.seconds_of(lambda: spread(draw, range(workers), workers))
     for worker, slots in enumerate(going):
         slots.keep([0])
         ids[worker] = ids[worker][:1]
-    return full, seconds_of(lambda: spread(draw, range(workers), workers))
+    return full, watch.seconds_of(lambda: spread(draw, range(workers), workers))
 
 
-def _learning(params: Params, folder: Path, talk: Talk, teaching: FineTuning | None) -> float:
+def _learning(watch: Watch, params: Params, folder: Path, talk: Talk, teaching: FineTuning | None) -> float:
     """Tokens a second of the gradients of `LEARNED` conversations a worker, as `teaching` has it, or else `train`."""
     import torch
 
@@ -182,7 +195,7 @@ def _learning(params: Params, folder: Path, talk: Talk, teaching: FineTuning | N
         return float(held[0].grad.sum())  # waits for the device
 
     with recomputing(model, recompute):
-        seconds = seconds_of(learn)
+        seconds = watch.seconds_of(learn)
     return sum(len(example.ids) for example in examples) / seconds
 
 
