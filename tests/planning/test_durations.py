@@ -8,8 +8,10 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import huggingface_hub.constants
 import pytest
 import yaml
 
@@ -24,7 +26,8 @@ from swirl.planning.durations import durations, lines, seconds, text
 from swirl.planning.earlier import Earlier, earlier, made_with
 from swirl.planning.expected import NOT_KNOWN, Expected, Talk, Work
 from swirl.planning.speeds import Speeds
-from tests import made_up
+from tests import gguf_writer, made_up
+from tests.families import smollm2
 
 ROOT = Path(__file__).parents[2]
 GSM8K = {"source": "file", "files": {"train": "gsm8k/train.jsonl"}}
@@ -266,6 +269,37 @@ def test_a_tiny_model_is_measured(lora: dict[str, Any] | None, tmp_path: Path, m
     assert "drawn in batches of 3," in measured
     assert "taught" in measured
     assert "trained on" in measured
+
+
+def test_what_is_measured_is_the_base_of_these_settings_else_what_it_is_made_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_ASSETS_CACHE", str(tmp_path / "assets"))
+    gguf_writer.write(tmp_path / "tiny.gguf", gguf_writer.model(len(smollm2())))
+    chosen = params(base_model={"model": "tiny.gguf"})
+    found = measuring.weights(chosen, tmp_path)
+    assert found.is_relative_to(tmp_path / "assets")
+    assert (found / "config.json").exists()
+    base = Layout(tmp_path).model("base")
+    base.mkdir(parents=True)
+    assert measuring.weights(chosen, tmp_path) == found  # models/base may be another preset's
+    stages = {"base_model": {"params": {"params.yaml": {"base_model": chosen.model_dump()["base_model"]}}}}
+    (tmp_path / "dvc.lock").write_text(yaml.safe_dump({"stages": json.loads(json.dumps(stages))}))
+    assert measuring.weights(chosen, tmp_path) == base
+
+
+def test_the_first_call_warms_up_and_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, taken = [0.0], iter([10.0, 0.4, 0.6, 0.5])
+    monkeypatch.setattr(
+        measuring, "time", SimpleNamespace(perf_counter=lambda: clock[0], process_time=lambda: 1.5 * clock[0])
+    )
+
+    def work() -> None:
+        clock[0] += next(taken)
+
+    watch = measuring.Watch()
+    assert watch.seconds_of(work) == pytest.approx(0.5)  # a second was over after two calls
+    assert watch.cores == pytest.approx(1.5)
 
 
 def test_without_the_weights_the_time_is_not_known(
