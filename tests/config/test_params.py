@@ -277,8 +277,8 @@ def test_the_judge_of_an_evaluation_is_named_or_described() -> None:
         more = presets.laid_over(tree, {"evaluate": {"judge": {"votes": 3}}})
         assert more["evaluate"]["judge"] == judge | {"votes": 3}
     choices = (
-        "  evaluate.judge: expected same, which is the reward model itself, none, or a second judge: a section as that of "
-        "reward_model with source pretrained or endpoint"
+        "  evaluate.judge: expected same, which is the reward model itself, none, or a second judge: a section as that "
+        "of reward_model with source pretrained or endpoint"
     )
     for wrong in ("reward", None, {"source": "embedded"}, {"url": "http://u:secret@127.0.0.1"}):
         assert refusal(changed("evaluate.judge", wrong)) == ["params.yaml: 1 wrong", choices]

@@ -17,8 +17,8 @@ from swirl.comb.teeth import UnsampledComb, sample_teeth
 from swirl.core.checkpoints import Checkpoints
 from swirl.core.types import SubTrajectory
 from swirl.models.flops import Work, matrix_flops
+from swirl.models.masters import Masters
 from swirl.rl.guard import Limits, Look, stop_reason
-from swirl.rl.masters import Masters
 from swirl.rl.objective import advantages
 from swirl.rl.supervised import _deal, supervised_gradients, supervised_loss
 from swirl.rl.trainer import Settings, Trainer

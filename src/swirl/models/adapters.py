@@ -1,8 +1,8 @@
 """LoRA adapters (peft) inside a causal LM: only the adapter is trained, the base stays as it is.
 
 A fresh adapter is float32, whatever the base's dtype, so that small updates are not lost to rounding; training may keep
-that as a master and compute in the base's dtype (`swirl.rl.masters`). A loaded one has the base's dtype. There is no
-dropout, since training must see the log-probabilities that actions were sampled with.
+that as a master and compute in the base's dtype (`swirl.models.masters`). A loaded one has the base's dtype. There is
+no dropout, since training must see the log-probabilities that actions were sampled with.
 """
 
 from __future__ import annotations

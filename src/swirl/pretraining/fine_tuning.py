@@ -13,7 +13,9 @@ from swirl.comb.logprobs import project
 from swirl.comb.trunks import Trunks
 from swirl.config.base_model import FineTuning
 from swirl.core.checkpoints import EVERY, Checkpoints
+from swirl.core.memory import give_back
 from swirl.core.seeds import generator
+from swirl.models.masters import Masters
 from swirl.pipeline.progress import Progress
 from swirl.pretraining import training
 from swirl.pretraining.training import Example
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 PATIENCE_S = 240.0
 """Seconds of training after which there is a checkpoint, however few the steps: a kill loses five minutes at most."""
 
+
+TIDIED = 20
+"""Steps after which memory that was freed is given back to the system."""
 
 Conversation = Sequence[Example]
 """What is dealt out as one: a conversation, or several that share most of it (one for each step that is judged)."""
@@ -38,7 +43,7 @@ def fine_tune(
     seed: int,
     checkpoints: Checkpoints,
 ) -> list[dict[str, float]]:
-    """Train what is trainable in `model`, which is float32, on shuffled passes over the conversations.
+    """Train what is trainable in `model` on shuffled passes over the conversations, with float32 masters.
 
     The loss of a step is the mean negative log-likelihood over its batch's weights. The learning rate warms up and
     decays by half a cosine. Returns for each step its number from 0, `loss`, `gradient_norm`, `tokens` (with what
@@ -47,14 +52,13 @@ def fine_tune(
     """
     import torch
 
-    weights = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    parameters = list(weights.values())
-    decay = settings.weight_decay
-    optimizer = torch.optim.AdamW(parameters, lr=settings.lr, betas=(0.9, 0.95), weight_decay=decay)
+    masters, decay = Masters(model), settings.weight_decay
+    optimizer = torch.optim.AdamW(masters.tensors(), lr=settings.lr, betas=(0.9, 0.95), weight_decay=decay)
     series: list[dict[str, float]] = []
     total = settings.epochs * _steps_a_pass(conversations, settings)
     if newest := checkpoints.newest():
-        series = checkpoints.restore(newest, weights, [optimizer])["series"]
+        series = checkpoints.restore(newest, masters.named, [optimizer])["series"]
+        masters.publish()
         print(f"resuming after {newest} of {total} steps")
     started = saved = time.monotonic()
     read_so_far = 0.0
@@ -65,16 +69,19 @@ def fine_tune(
             for group in optimizer.param_groups:
                 group["lr"] = settings.lr * training.cosine(step, total, settings.warmup)
             with recomputing(model, settings.gradient_checkpointing):
-                loss, own = _gradients(model, parameters, batch, settings, workers)
-            norm = torch.nn.utils.clip_grad_norm_(parameters, settings.clip)
+                loss, own = _gradients(model, masters, batch, settings, workers)
+            norm = torch.nn.utils.clip_grad_norm_(masters.tensors(), settings.clip)
             optimizer.step()
+            masters.publish()
             tokens = float(sum(len(example.ids) for conversation in batch for example in conversation))
             row = {"loss": loss, "gradient_norm": float(norm), "tokens": tokens, "own_tokens": own}
             series.append({"step": step, **row})
             read_so_far += tokens
             bar.update(1, loss=loss, tokens_per_second=read_so_far / (time.monotonic() - started))
+            if (step + 1) % TIDIED == 0:
+                give_back()
             if (step + 1) % EVERY == 0 or step + 1 == total or time.monotonic() - saved > PATIENCE_S:
-                checkpoints.save(step + 1, weights, [optimizer], {"series": series})
+                checkpoints.save(step + 1, masters.named, [optimizer], {"series": series})
                 saved = time.monotonic()
     optimizer.zero_grad()
     return series
@@ -92,9 +99,9 @@ def _batch(conversations: Sequence[Conversation], settings: FineTuning, seed: in
 
 
 def _gradients(
-    model: Any, parameters: Sequence[Any], batch: Sequence[Conversation], settings: FineTuning, workers: int
+    model: Any, masters: Masters, batch: Sequence[Conversation], settings: FineTuning, workers: int
 ) -> tuple[float, float]:
-    """Set the gradients to those of the batch's mean loss; returns this loss and the weight that it is a mean over."""
+    """Set the masters' gradients to those of the batch's mean loss; returns it, and the weight that it is over."""
     import torch
 
     def loss_of(share: Sequence[int]) -> Tensor:
@@ -103,11 +110,11 @@ def _gradients(
 
     sizes = [len(Trunks([example.ids for example in conversation]).ids) for conversation in batch]
     shares = group_by_budget(sizes, settings.token_budget, workers)
-    total = accumulate(parameters, shares, loss_of, workers)
+    total = accumulate(masters.parameters, shares, loss_of, workers, masters.tensors())
     weight = sum(sum(example.weights[1:]) for conversation in batch for example in conversation)
-    for parameter in parameters:
-        if parameter.grad is not None:
-            parameter.grad /= weight
+    for master in masters.tensors():
+        if master.grad is not None:
+            master.grad /= weight
     return total / weight, weight
 
 

@@ -11,7 +11,7 @@ from swirl.comb.logprobs import action_logprobs
 from swirl.core.distributed import ALONE, Processes
 from swirl.core.types import SubTrajectory
 from swirl.models.flops import Work, matrix_flops
-from swirl.rl.masters import Masters
+from swirl.models.masters import Masters
 
 if TYPE_CHECKING:
     from torch import Tensor

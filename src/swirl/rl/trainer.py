@@ -23,6 +23,7 @@ from swirl.core.threads import spread
 from swirl.core.types import SubTrajectory
 from swirl.models import adapters
 from swirl.models.flops import Work, matrix_flops
+from swirl.models.masters import Masters
 from swirl.rl.drawn_actions import (
     Group,
     Ids,
@@ -34,7 +35,6 @@ from swirl.rl.drawn_actions import (
     tooth_metrics,
     weights_of,
 )
-from swirl.rl.masters import Masters
 from swirl.rl.objective import Estimator, KlGradient, advantages, surrogate, token_statistics
 from swirl.rollout.engine import Policy
 from swirl.rollout.reading import Reader

@@ -30,13 +30,13 @@ from swirl.models import adapters
 from swirl.models.flops import matmul_flops
 from swirl.models.loading import load_model, load_tokenizer
 from swirl.models.loading import save as save_model
+from swirl.models.masters import Masters
 from swirl.models.skipped import mark_skipped
 from swirl.pipeline.progress import Progress
 from swirl.pipeline.source import digest
 from swirl.rl.batches import by_trajectory, shortage, state_batches, updates_of, visited
 from swirl.rl.draws import chosen, draws_of
 from swirl.rl.guard import Limits, Look, stop_reason
-from swirl.rl.masters import Masters
 from swirl.rl.pace import Pace
 from swirl.rl.supervised import comb_of, supervised_gradients, supervised_work
 from swirl.rl.trainer import Settings, Trainer
