@@ -168,19 +168,15 @@ def _learning(watch: Watch, params: Params, folder: Path, talk: Talk, teaching: 
     from swirl.comb.gradients import accumulate, recomputing
     from swirl.models import adapters
     from swirl.models.loading import load_model
+    from swirl.models.masters import Masters
     from swirl.pretraining.fine_tuning import summed_loss
-    from swirl.rl.masters import Masters
 
     run, train = params.runtime, params.train
     lora: Lora | None = teaching.lora if teaching else train.lora
     model = load_model(folder, run.device, run.attention, "float32" if teaching and not lora else run.dtype)
     if lora:
         adapters.add(model, lora.rank, lora.alpha, lora.targets, 0)
-    if teaching:
-        held = trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    else:
-        masters = Masters(model)
-        trained, held = masters.parameters, masters.tensors()
+    masters = Masters(model)
     examples = _examples(model, talk, LEARNED * run.workers)
     shares = [examples[worker :: run.workers] for worker in range(run.workers)]
     half = bool(teaching and teaching.mixed_precision == "bf16")
@@ -191,8 +187,9 @@ def _learning(watch: Watch, params: Params, folder: Path, talk: Talk, teaching: 
             return summed_loss(model, share)
 
     def learn() -> float:
-        accumulate(trained, shares, loss_of, run.workers, held)
-        return float(held[0].grad.sum())  # waits for the device
+        accumulate(masters.parameters, shares, loss_of, run.workers, masters.tensors())
+        first: Any = masters.tensors()[0]
+        return float(first.grad.sum())  # waits for the device
 
     with recomputing(model, recompute):
         seconds = watch.seconds_of(learn)
