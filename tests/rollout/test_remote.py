@@ -98,7 +98,10 @@ def test_token_ids_and_log_probabilities_are_the_local_engines(manners: str, url
             assert a == pytest.approx(b, abs=1e-4)
 
 
-@pytest.mark.parametrize(("manners", "api"), [("text", "completions"), ("llama", "chat"), ("vllm", "chat")])
+@pytest.mark.parametrize(
+    ("manners", "api"),
+    [("text", "completions"), ("python", "completions"), ("python", "chat"), ("llama", "chat"), ("vllm", "chat")],
+)
 def test_without_token_ids_the_text_is_the_same_and_the_trajectory_says_so(
     manners: str, api: str, url: str, local: list[Trajectory]
 ) -> None:
@@ -154,7 +157,7 @@ def test_a_wrong_key_and_a_wrong_model_end_it_all(url: str, monkeypatch: pytest.
     assert "not-the-right-one" not in str(caught.value)
     monkeypatch.setenv("POLICY_KEY", THE_KEY)
     assert remote(url, "locked", key_env="POLICY_KEY")[0].stop is Stop.ANSWERED
-    with pytest.raises(UnavailableError, match="`gemma` does not exist.; it serves llama, locked, older, short, text"):
+    with pytest.raises(UnavailableError, match="`gemma` does not exist.; it serves llama, locked, older, pyth"):
         remote(url, "gemma")
 
 
