@@ -12,7 +12,8 @@ the code:
 - short: as vllm, with a context of `SHORT` tokens
 - locked: as vllm, but requires the key `THE_KEY`
 - older: a vLLM that does not know `return_token_ids` yet
-- llama: llama.cpp's `logprobs.content`, which leaves the end of turn out; its text leaves the stop string out
+- llama: llama.cpp's `logprobs.content`, which leaves the end of turn out, and as many tokens as the stop string has;
+  its text leaves the stop string out
 - python: llama-cpp-python: text alone, which leaves the stop string out; its refusals are of status 500 and in
   pydantic's words; it takes no `top_k` below 0, and punishes repetition unless `repeat_penalty` says otherwise
 - text: text in, text out, and refuses every field beyond that, as `transformers serve` does
@@ -276,7 +277,9 @@ class _Model:
         if manners == "llama" and "logprobs" in body:
             shown = zip(made, names, logprobs, strict=True)
             content = [{"id": i, "token": name, "logprob": p} for i, name, p in shown]
-            choice["logprobs"] = {"content": content[:-1] if ended else content}
+            words = [stop for stop in stops if stop in self._text(made)]
+            unsaid = len(self._tokenizer(words[0], add_special_tokens=False)["input_ids"]) if words else int(ended)
+            choice["logprobs"] = {"content": content[: len(content) - unsaid]}
         usage = {"prompt_tokens": len(ids), "completion_tokens": len(made), "total_tokens": len(ids) + len(made)}
         return Reply({"id": "cmpl-1", "object": "text_completion", "choices": [choice], "usage": usage})
 
