@@ -12,7 +12,10 @@ the code:
 - short: as vllm, with a context of `SHORT` tokens
 - locked: as vllm, but requires the key `THE_KEY`
 - older: a vLLM that does not know `return_token_ids` yet
-- llama: llama.cpp's `logprobs.content`, which leaves the end of turn out; its text leaves the stop string out
+- llama: llama.cpp's `logprobs.content`, which leaves the end of turn out, and as many tokens as the stop string has;
+  its text leaves the stop string out
+- python: llama-cpp-python: text alone, which leaves the stop string out; its refusals are of status 500 and in
+  pydantic's words; it takes no `top_k` below 0, and punishes repetition unless `repeat_penalty` says otherwise
 - text: text in, text out, and refuses every field beyond that, as `transformers serve` does
 """
 
@@ -34,8 +37,10 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 SHORT = 50
+HARSH = 11.0
+"""A repetition penalty that changes what even a model says that is sure of itself; llama-cpp-python's own is 1.1."""
 THE_KEY = "the-right-one-0123456789"
-MANNERS = ("llama", "locked", "older", "short", "text", "vllm")
+MANNERS = ("llama", "locked", "older", "python", "short", "text", "vllm")
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,20 @@ def said(text: str, **more: Any) -> Reply:
 def refused(status: int, message: str, **headers: str) -> Reply:
     """An error as OpenAI's servers word it."""
     return Reply({"error": {"message": message, "type": "error"}}, status, dict(headers))
+
+
+def invalid(body: dict[str, Any]) -> str:
+    """What llama-cpp-python's FastAPI says of a request with token ids, or a `top_k` below 0; empty for a valid one."""
+    found = []
+    if isinstance(prompt := body.get("prompt", ""), list):
+        what = {"type": "string_type", "msg": "Input should be a valid string"}
+        found.append({**what, "loc": ("body", "prompt", "str"), "input": prompt})
+        found += [{**what, "loc": ("body", "prompt", "list[str]", i), "input": t} for i, t in enumerate(prompt)]
+    if body.get("top_k", 40) < 0:
+        wrong = {"type": "greater_than_equal", "loc": ("body", "top_k"), "input": body["top_k"], "ctx": {"ge": 0}}
+        found.append({**wrong, "msg": "Input should be greater than or equal to 0"})
+    where = '\n  File "llama_cpp/server/app.py", line 1, in create_completion\n    POST /v1/completions'
+    return f"{len(found)} validation errors:\n  " + "\n  ".join(map(str, found)) + where if found else ""
 
 
 class _Server(ThreadingHTTPServer):
@@ -196,6 +215,8 @@ class _Model:
         known = {"model", "prompt", "messages", "max_tokens", "temperature", "top_p", "seed"}
         if manners == "text" and set(body) - known:
             return Reply({"detail": f"Unexpected fields in the request: {set(body) - known}"}, 422)
+        if manners == "python" and (wrong := invalid(body)):
+            return refused(500, wrong)
         if path.endswith("/chat/completions"):
             prompt = self._tokenizer.apply_chat_template(body["messages"], tokenize=False, add_generation_prompt=True)
         else:
@@ -210,17 +231,21 @@ class _Model:
             message = f"This model's maximum context length is {SHORT} tokens, your prompt has {len(ids)}."
             return refused(400, message)
         with self._lock:
-            made, logprobs = self._decode(ids, body["max_tokens"], body.get("stop", []))
+            penalty = body.get("repeat_penalty", HARSH) if manners == "python" else 1.0
+            made, logprobs = self._decode(ids, body["max_tokens"], body.get("stop", []), penalty)
         return self._worded("chat" in path, body, ids, made, logprobs)
 
-    def _decode(self, ids: list[int], limit: int, stops: list[str]) -> tuple[list[int], list[float]]:
+    def _decode(self, ids: list[int], limit: int, stops: list[str], penalty: float) -> tuple[list[int], list[float]]:
         import torch
 
         made: list[int] = []
         logprobs: list[float] = []
         with torch.no_grad():
             while len(made) < limit and not self._ended(made, stops):
-                last = torch.log_softmax(self._model(input_ids=torch.tensor([ids + made])).logits[0, -1], -1)
+                logits = self._model(input_ids=torch.tensor([ids + made])).logits[0, -1]
+                said = torch.tensor((ids + made)[-64:])
+                logits[said] = torch.where(logits[said] > 0, logits[said] / penalty, logits[said] * penalty)
+                last = torch.log_softmax(logits, -1)
                 made.append(int(last.argmax()))
                 logprobs.append(float(last[made[-1]]))
         return made, logprobs
@@ -237,13 +262,13 @@ class _Model:
     ) -> Reply:
         ended, text, stops = made[-1] == self._tokenizer.eos_token_id, self._text(made), body.get("stop", [])
         stopped = self._ended(made, stops)
-        if body["model"] == "llama":
+        if body["model"] in ("llama", "python"):
             text = min((text.partition(stop)[0] for stop in stops), key=len, default=text)
         choice: dict[str, Any] = {"index": 0, "finish_reason": "stop" if stopped else "length"}
         choice |= {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
         names = [self._tokenizer.convert_ids_to_tokens(i) for i in made]
         manners = body["model"]
-        if manners not in ("llama", "text") and "logprobs" in body:
+        if manners not in ("llama", "python", "text") and "logprobs" in body:
             if body.get("return_tokens_as_token_ids"):
                 names = [f"token_id:{i}" for i in made]
             choice["logprobs"] = {"tokens": names, "token_logprobs": logprobs, "top_logprobs": [], "text_offset": []}
@@ -252,7 +277,9 @@ class _Model:
         if manners == "llama" and "logprobs" in body:
             shown = zip(made, names, logprobs, strict=True)
             content = [{"id": i, "token": name, "logprob": p} for i, name, p in shown]
-            choice["logprobs"] = {"content": content[:-1] if ended else content}
+            words = [stop for stop in stops if stop in self._text(made)]
+            unsaid = len(self._tokenizer(words[0], add_special_tokens=False)["input_ids"]) if words else int(ended)
+            choice["logprobs"] = {"content": content[: len(content) - unsaid]}
         usage = {"prompt_tokens": len(ids), "completion_tokens": len(made), "total_tokens": len(ids) + len(made)}
         return Reply({"id": "cmpl-1", "object": "text_completion", "choices": [choice], "usage": usage})
 

@@ -28,7 +28,7 @@ from swirl.endpoints.client import (
     RefusedError,
     UnavailableError,
 )
-from tests.servers import Reply, Scripted, held_port, refused, said, scripted
+from tests.servers import Reply, Scripted, held_port, invalid, refused, said, scripted
 
 KEY = "sk-0123456789abcdef-secret"
 ASK = Ask((Message("user", "hello"),), 8, text="hello")
@@ -68,6 +68,7 @@ def test_an_answer_and_what_was_sent() -> None:
             "top_k": -1,
             "min_p": 0.0,
             "repetition_penalty": 1.0,
+            "repeat_penalty": 1.0,
             "seed": 0,
         }
     ]
@@ -276,6 +277,49 @@ def test_a_server_that_takes_only_text() -> None:
         assert client.complete(IDS).text == "Hi."
         assert "prompt" in client.refused
     assert len(server.bodies) == 4
+
+
+def test_refusals_of_status_500_are_heeded_and_top_k_is_0_where_it_may_not_be_below() -> None:
+    """llama-cpp-python: left out, `top_k` would be 40 there. Who takes only text is asked for nothing about ids."""
+
+    def answer(body: dict[str, Any]) -> Reply:
+        wrong = invalid(body)
+        return refused(500, wrong) if wrong else said("Hi.")
+
+    asks = [dataclasses.replace(IDS, seed=seed) for seed in range(5)]
+    with Scripted(answer) as server, Client(endpoint(server, api="completions", retries=9)) as client:
+        assert [getattr(answer, "text", answer) for answer in client.complete_many(asks)] == ["Hi."] * 5
+        assert client.refused == {"top_k = -1", "prompt"}
+        assert (client.counts.requests, client.counts.retries) == (5, 2)
+        client.complete(dataclasses.replace(ASK, top_k=7))
+    assert len(server.bodies) == 8
+    assert [body["top_k"] for body in server.bodies] == [-1, *[0] * 6, 7]
+    assert all(body["prompt"] == "hello" and "logprobs" not in body for body in server.bodies[2:])
+
+
+@pytest.mark.parametrize("message", ["top_k must be -1 (disable), or at least 1, got 0.", "Unknown field top_k"])
+def test_a_top_k_that_is_refused_whatever_it_is_is_left_out(message: str) -> None:
+    """A refusal of the value 0 is none of a wish: nothing was wished for."""
+    wrong = "top_k must be at least 1, got -1"
+    replies = [refused(400, wrong), refused(400, message), said("Hi.")]
+    with scripted(*replies) as server, Client(endpoint(server)) as client:
+        assert client.complete(ASK).text == "Hi."
+    assert [body.get("top_k") for body in server.bodies] == [-1, 0, None]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "2 validation errors for Response: choices",  # of the server's own answer
+        "CUDA error: top_k kernel failed",
+        "no JSON",
+    ],
+)
+def test_a_failure_of_status_500_is_none_of_a_field(message: str) -> None:
+    reply = Reply(b"oh", 500) if message == "no JSON" else refused(500, message)
+    with scripted(reply) as server:
+        assert "answered 500, tried 3 times: " in str(failure(server))
+    assert {body["top_k"] for body in server.bodies} == {-1}
 
 
 def test_a_wish_that_cannot_be_left_out() -> None:

@@ -69,6 +69,17 @@ def test_a_second_judge_is_asked_by_evaluations_alone() -> None:
     assert [line.partition(";")[0] for line in lines(hub)] == ["the Hugging Face hub: org/second"]
 
 
+def test_a_gguf_file_is_none_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    server = presets.tree(ROOT, "gemma-2-9b")["synthesize"]["server"]
+    pointed = {"source": "pretrained", "model": "data/weights/tiny.gguf", "revision": "", "trust_remote_code": False}
+    judge = {**pointed, "verdict": "rationale", **SECOND}
+    assert lines(params("mini", base_model=pointed, reward_model=judge)) == []
+    far = {"source": "endpoint", "tokenizer": "data/weights/tiny.gguf", "revision": "", "context": 64, "server": server}
+    chosen = params("mini", base_model=far, reward_model=judge, train={"methods": []})
+    assert [line.partition(",")[0] for line in lines(chosen)] == ["http://127.0.0.1:8000/v1"]
+
+
 def test_a_key_is_named_and_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GEMINI_API_KEY", raising=False)
     monkeypatch.delenv("HF_TOKEN", raising=False)

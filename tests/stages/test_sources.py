@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+import shutil
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
@@ -208,6 +209,35 @@ def test_a_gguf_file_is_a_base_and_a_judge(
     assert made and all(trajectory.prompt_ids[:10] == opening for trajectory in made)
     asked = [v for v in load(Verdict, copy.verdicts) if v.step != OUTCOME and not v.rationale]  # not cut off
     assert asked and all(v.score is not None and 0 < v.score < 1 for v in asked)
+
+
+def test_a_gguf_file_is_the_tokenizer_of_a_base_behind_a_server(
+    params: Params, copy: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_ASSETS_CACHE", str(tmp_path / "assets"))
+    gguf_writer.write(copy.root / "data/weights/tiny.gguf", gguf_writer.model(len(smollm2())))
+    with scripted(said("<answer> 7 </answer>")) as server:
+        far = changed(
+            params,
+            base_model={
+                "source": "endpoint", "tokenizer": "data/weights/tiny.gguf", "revision": "", "context": 4096,
+                "server": served(server.url),
+            },
+            reward_model=pointer("unused", verdict="token", **WRITES),
+            synthesize={"samples": 1},
+            train={"methods": []},
+        )  # fmt: skip
+        shutil.rmtree(copy.model("base"))
+        run_stages(far, copy, "base_model", "synthesize")
+    assert not list(copy.model("base").glob("*.safetensors"))
+    system = "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
+    opening, answer = (smollm2()(text)["input_ids"] for text in (system, "<answer> 7 </answer><|im_end|>"))
+    assert all(body["prompt"][: len(opening)] == opening for body in server.bodies)
+    made = load(Trajectory, copy.trajectories)
+    assert {trajectory.steps[0].token_ids for trajectory in made} == {tuple(answer)}
+    missing = far.model_copy(update={"base_model": far.base_model.model_copy(update={"tokenizer": "none.gguf"})})
+    with pytest.raises(DataError, match=r"none.gguf cannot be read: No such file"):
+        run_stages(missing, copy, "base_model")
 
 
 def test_a_judge_that_says_nothing_gives_null_and_no_reward(params: Params, copy: Layout) -> None:

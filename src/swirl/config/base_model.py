@@ -93,8 +93,8 @@ class EndpointBase(Section):
     """A policy behind a server: it can synthesise trajectories and be evaluated, but not be trained."""
 
     source: Literal["endpoint"] = Field(description="a server")
-    tokenizer: str = Field(description="hub id or folder of the model's tokenizer, for prompts and token counts")
-    revision: str = Field(description="commit of the tokenizer's hub repository; '' for a folder")
+    tokenizer: str = Field(description="hub id, folder or .gguf file of the tokenizer, for prompts and token counts")
+    revision: str = Field(description="commit of the tokenizer's hub repository; '' for a folder or file")
     context: Annotated[int, Field(ge=64)] = Field(description="longest conversation in tokens")
     server: Served
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from swirl.endpoints import wire
 from swirl.endpoints.cache import Cache
-from swirl.endpoints.failures import BadRequest, Failures
+from swirl.endpoints.failures import REFUSAL, BadRequest, Failures
 from swirl.endpoints.in_flight import InFlight
 from swirl.endpoints.request_pace import Pace
 from swirl.endpoints.requests import (
@@ -98,7 +98,10 @@ class Client:
 
     @property
     def refused(self) -> frozenset[str]:
-        """Optional request fields that the server has refused; `prompt` among them when it takes no token ids."""
+        """Optional request fields that the server has refused.
+
+        `prompt` is among them when it takes no token ids, and `top_k = -1` when it wants 0 instead.
+        """
         return self._refused if self._ids_work else self._refused | {"prompt"}
 
     def complete(self, ask: Ask) -> Answer:
@@ -184,12 +187,20 @@ class Client:
         response.stream = Bounded(cast("httpx2.AsyncByteStream", response.stream), MAX_ANSWER, deadline)
 
     async def _find_junk(self, response: httpx2.Response) -> None:
-        """Raise `Junk` for an answer that is none, so that it is tried again as an answer of 500 is."""
+        """Raise `Junk` for an answer that is none, so that it is tried again as an answer of 500 is.
+
+        An answer of 500 that refuses a field is marked as a refusal, and is not tried again.
+        """
         from swirl.endpoints.bounded import Junk
 
-        if response.request.method != "POST" or not response.is_success:
+        if response.request.method != "POST" or not (response.is_success or response.status_code == 500):
             return
         payload = await response.aread()
+        if response.status_code == 500:
+            if wire.refuses(payload, response.request.content):
+                response.headers["x-should-retry"] = "false"  # which the openai package obeys
+                response.extensions[REFUSAL] = True
+            return
         if self._holds_key(payload):
             return  # `_send` refuses it
         try:
@@ -273,13 +284,13 @@ class Client:
             except BadRequest as refusal:
                 if new := wire.newly_refused(refusal.message, refusal.parameter, sent):
                     for name, other in wire.WISHES.items():
-                        if name in new and sent[name] != wire.NEUTRAL.get(name):
+                        if name in new and sent[name] not in (wire.NEUTRAL.get(name), 0):
                             text = f"refuses {name} = {sent[name]}: set {name} to {other}"
                             raise UnavailableError(self._failures.about(text)) from None
                     dropped |= new
                     self._count(retries=1)
                     continue
-                if isinstance(sent.get("prompt"), list) and "string" in refusal.message and not refusal.context:
+                if wire.refuses_ids(refusal.message, sent) and not refusal.context:
                     ids_work, reason = False, refusal  # try text; if that is refused too, report this refusal
                     self._count(retries=1)
                     continue
@@ -297,7 +308,7 @@ class Client:
             print(f"warning: {self._failures.about(text)}", file=sys.stderr, flush=True)
 
     async def _send(self, sent: dict[str, Any]) -> bytes:
-        """The body of a successful response. Raises `BadRequest` for 400, 413 and 422, else `EndpointError`."""
+        """The body of a successful response. Raises `BadRequest` for a refusal, else `EndpointError`."""
         import httpx2
         import openai
 

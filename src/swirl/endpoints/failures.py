@@ -12,12 +12,14 @@ if TYPE_CHECKING:
     import httpx2
     import openai
 
+REFUSAL = "swirl_refusal"
+"""Extension of a response of status 500 that is a refusal of the request."""
 _NAMED = 10
 """Maximum number of models that a message lists."""
 
 
 class BadRequest(Exception):
-    """The server refuses a request for what is in it (400, 413, 422)."""
+    """The server refuses a request for what is in it (400, 413, 422, and 500 where it says so)."""
 
     def __init__(self, status: int, message: str, parameter: str) -> None:
         super().__init__(status)
@@ -60,7 +62,7 @@ class Failures:
             shown = ", ".join(served[:_NAMED]) + ", ..." * (len(served) > _NAMED)
             mend = f"it serves {shown}" if served else "is the path, such as /v1, right?"
             return UnavailableError(self.about(f"knows no such model (404): {said}; {mend}"))
-        if status in (400, 413, 422):
+        if status in (400, 413, 422) or REFUSAL in error.response.extensions:
             return BadRequest(status, message, error.param if isinstance(error.param, str) else "")
         return EndpointError(self.about(f"answered {status}, {_attempts(error.request)}: {said}"))
 

@@ -16,8 +16,13 @@ from typing import Any
 
 from swirl.endpoints.requests import Answer, Ask, Endpoint, EndpointError
 
-NEUTRAL = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
-"""Values that switch these rules off, as in local sampling; without them, servers use the model's generation config."""
+NEUTRAL = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0, "repeat_penalty": 1.0}
+"""Values that switch these rules off, as in local sampling; without them, servers use the model's generation config,
+or rules of their own: llama-cpp-python punishes repetition, which it calls `repeat_penalty`, at temperature 0 as well.
+"""
+
+TOP_K_FROM_0 = "top_k = -1"
+"""Stands among the refused fields where a server switches `top_k` off by 0 (llama.cpp) and refuses -1 (vLLM)."""
 
 OPTIONAL = (*NEUTRAL, "seed", "stop_token_ids", "return_token_ids", "return_tokens_as_token_ids", "logprobs")
 OPTIONAL += ("add_special_tokens", "stop", "include_stop_str_in_output")
@@ -43,14 +48,15 @@ def body(endpoint: Endpoint, ask: Ask, refused: Collection[str], ids_work: bool)
         fields["prompt"] = list(ask.ids) if ask.ids and ids_work else ask.text
     fields["max_completion_tokens" if "max_tokens" in refused else "max_tokens"] = ask.max_tokens
     fields |= {"temperature": ask.temperature, "top_p": ask.top_p, **NEUTRAL, "seed": ask.seed % MAX_SEED}
-    if ask.top_k:
+    if ask.top_k or TOP_K_FROM_0 in refused:
         fields["top_k"] = ask.top_k
     if endpoint.chat_template_kwargs:
         fields["chat_template_kwargs"] = dict(endpoint.chat_template_kwargs)
     if ask.stops:
         fields |= {"stop": list(ask.stops), "include_stop_str_in_output": True}
     if endpoint.api == "completions" and ask.ids:
-        fields |= {"return_token_ids": True, "return_tokens_as_token_ids": True, "logprobs": 1}
+        if ids_work:  # who takes no ids gives none, and log-probabilities are of no use without ids
+            fields |= {"return_token_ids": True, "return_tokens_as_token_ids": True, "logprobs": 1}
         fields |= {"add_special_tokens": False}
         if ask.stop_ids:
             fields["stop_token_ids"] = list(ask.stop_ids)
@@ -66,11 +72,36 @@ def newly_refused(message: str, parameter: str, sent: Mapping[str, Any]) -> set[
     if "max_tokens" in sent and "max_completion_tokens" in message:
         return {"max_tokens"}
     optional = {name for name in (*OPTIONAL, "chat_template_kwargs") if _names(message, name) and name in sent}
-    if optional or not _UNSUPPORTED.search(message) or _RANGE.search(message):
+    unsupported, out_of_range = _UNSUPPORTED.search(message), _RANGE.search(message)
+    if "top_k" in optional and sent["top_k"] == NEUTRAL["top_k"] and out_of_range and not unsupported:
+        return {*optional - {"top_k"}, TOP_K_FROM_0}
+    if optional or not unsupported or out_of_range:
         return optional
     sampling = [name for name in SAMPLING if name in sent]
     blamed = [name for name in sampling if (name == parameter if parameter else _names(message, name))]
     return set(blamed[:1])
+
+
+def refuses_ids(message: str, sent: Mapping[str, Any]) -> bool:
+    """Whether a refusal says that a prompt has to be text."""
+    return isinstance(sent.get("prompt"), list) and "string" in message
+
+
+def refuses(payload: bytes, sent: bytes) -> bool:
+    """Whether an answer of status 500 to a request is the refusal of a field, so that another request is answered.
+
+    llama-cpp-python answers so, in pydantic's words, where others answer 400 or 422.
+    """
+    try:
+        message, fields = message_of(json.loads(payload)), json.loads(sent)
+    except (ValueError, RecursionError):
+        return False
+    return _INVALID.search(message) is not None and (
+        refuses_ids(message, fields) or bool(newly_refused(message, "", fields))
+    )
+
+
+_INVALID = re.compile(r"\bvalidation errors?\b")
 
 
 def _names(message: str, field: str) -> bool:

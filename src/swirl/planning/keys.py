@@ -13,6 +13,7 @@ from swirl.config.params import Params, label_judge_section
 from swirl.config.reward_model import EndpointReward
 from swirl.config.served import Served
 from swirl.core.errors import ModelError
+from swirl.models.gguf_files import is_gguf
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ def lines(params: Params, root: Path, stages: Collection[str]) -> list[str]:
             said.append(f"{need.server.url}, model {need.server.model}: asked by {', '.join(asking)}; {key}")
     data = [part for name, one in params.download.benchmarks.items() if one.source == "hub" for part in _remote(name)]
     wanted = {place: "download" for place, page in data if not page}
-    wanted |= {model: stage for stage, model in _models(params) if not (root / Path(model).expanduser()).is_dir()}
+    wanted |= {model: stage for stage, model in _models(params) if not _is_local(root / Path(model).expanduser())}
     if names := [name for name, stage in wanted.items() if stage in stages]:
         state = "set" if os.environ.get("HF_TOKEN", "").strip() else "not set"
         said.append(
@@ -86,7 +87,7 @@ def _remote(benchmark: str) -> Iterator[tuple[str, bool]]:
 
 
 def _models(params: Params) -> Iterator[tuple[str, str]]:
-    """(stage, hub id or folder) of every model or tokenizer that may come from the hub."""
+    """(stage, hub id, folder or file) of every model or tokenizer that may come from the hub."""
     if params.index.embedding_model and params.index.retriever != "bm25":
         yield "index", params.index.embedding_model
     for stage, model in (("base_model", params.base_model), ("reward_model", params.reward_model)):
@@ -96,6 +97,10 @@ def _models(params: Params) -> Iterator[tuple[str, str]]:
             yield stage, model.tokenizer
     if isinstance(params.evaluate.judge, Weights):
         yield "evaluate@base", params.evaluate.judge.model
+
+
+def _is_local(path: Path) -> bool:
+    return path.is_dir() or is_gguf(path)
 
 
 def check_keys(params: Params) -> None:

@@ -51,6 +51,10 @@ class Reader:
         """The action at the start of `text`, without what follows a call or an answer."""
         return text[: self._end(text)]
 
+    def whole(self, text: str) -> bool:
+        """Whether there is a whole call or answer in `text`."""
+        return self._end(text) is not None
+
     def closed(self, text: str) -> str:
         """`text`, with its closing tag if that alone is missing: some servers do not return the string they stop at."""
         for closing in (end for tag in self.stops for end in (tag, f"{tag}>", ">")):

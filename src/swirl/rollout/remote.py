@@ -171,7 +171,8 @@ class _Attempt:
         given = answer.text.removeprefix(ask.text).split(chat.end_text)[0]
         text = reader.written(given if answer.finish == "length" else reader.closed(given))
         goes_on = given[len(text) :].strip() != ""
-        said = ids or chat.encode(text)[:limit]
+        # llama.cpp's server leaves the tokens of the string that it stopped at out of its ids, too.
+        said = ids if ids and not reader.whole(text) else chat.encode(text)[:limit]
         # A server that stopped at the limit may have sampled the end of turn as the last token, unseen in the text.
         cut = answer.finish == "length" and not len(said) == limit - 1 == answer.completion_tokens - 1
         if not (cut or goes_on) and len(said) < limit:

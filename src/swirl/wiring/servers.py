@@ -8,12 +8,14 @@ from pathlib import Path
 
 from swirl.config.base_model import EndpointBase
 from swirl.config.served import ClientSettings, Served, client_settings
+from swirl.core.checksums import checksum
 from swirl.core.distributed import rank_and_count
 from swirl.core.errors import ModelError
 from swirl.core.layout import Layout
 from swirl.core.records import save_json
 from swirl.endpoints.client import Client, Endpoint
 from swirl.models.chat import Chat
+from swirl.models.gguf_files import converted, is_gguf
 
 SERVER = "server.json"
 """File in the folder of a model behind a server: says which server, and how many tokens its context has."""
@@ -59,18 +61,22 @@ def print_usage() -> None:
 def write_server(folder: Path, settings: EndpointBase, root: Path) -> None:
     """Write the folder of a model behind a server: which server that is, and the model's tokenizer.
 
-    Raises `ModelError` when there is no such tokenizer, or its chat template cannot be used.
+    Raises `ModelError` when there is no such tokenizer, or its chat template cannot be used, and for a GGUF file that
+    `gguf_files.converted` refuses.
     """
     from transformers import AutoTokenizer
 
     place = root / settings.tokenizer
-    source = str(place) if place.is_dir() else settings.tokenizer
+    if is_gguf(place):
+        source = str(converted(place, checksum(place).sha256, weights=False))
+    else:
+        source = str(place) if place.is_dir() else settings.tokenizer
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, revision=settings.revision or "main")
     except (OSError, ValueError) as error:
         raise ModelError(
-            f"base_model.tokenizer {settings.tokenizer!r} is neither a folder with a tokenizer ({place}) nor one of "
-            f"the hub that can be had here: {str(error).splitlines()[0]}"
+            f"base_model.tokenizer {settings.tokenizer!r} is neither a folder with a tokenizer ({place}), a .gguf file "
+            f"nor one of the hub that can be had here: {str(error).splitlines()[0]}"
         ) from None
     Chat(tokenizer)  # refuses an unusable template now, not in the middle of synthesis
     tokenizer.save_pretrained(folder)
