@@ -48,7 +48,7 @@ TIE = 0.5
 POINTED = {"source": "pretrained", "model": str(GGUF), "revision": "", "trust_remote_code": False}
 SETTINGS: dict[str, Any] = {
     "runtime": {"threads": 1, "workers": 1, "context": 2000},
-    "prompts": {"policy": "prompts"},
+    "prompts": {"policy": "prompts", "judge": "prompts"},
     "tasks": {
         "search": {"tools": ["search"], "max_steps": 3},
         "calculate": {"tools": ["calculator"], "max_steps": 3},
@@ -67,6 +67,10 @@ SETTINGS: dict[str, Any] = {
     "train": {"methods": []},
     "evaluate": {"without_tools": False},
 }
+ASKED = (
+    "Is the step GOOD or BAD? Write one short sentence, and then the word alone on the last line, as here:\n\n"
+    "It asks what the question asks.\nGOOD"
+)
 # Untaught, the model seldom follows the preset's instructions, but it repeats an example, its call included.
 PROMPTS = {
     "search": (
@@ -79,6 +83,9 @@ PROMPTS = {
         "Words: What is 7 - 2?\nTags: <math_exp> 7 - 2 </math_exp>\n\nWords: How much is 9 * 3?\nTags:"
     ),
     "closed_book": "{question}",
+    "process": f"{{question}}\n{{conversation}}\n\nStep: {{action}}\n\n{ASKED}",
+    "reward": f"{{conversation}}\n\nStep: {{action}}\n\n{ASKED}",
+    "outcome": "{question} {answer} {golden}",
 }
 
 
@@ -240,6 +247,7 @@ def test_the_server_judges_every_step_in_writing(there: Layout, capsys: pytest.C
     written = [v for v in verdicts if v.rationale != NOT_JUDGED]
     assert len(written) >= 5
     assert all(len(v.rationale.split()) > 1 for v in written)
+    assert any(v.good is not None for v in written)
     assert {v.judge for v in verdicts} == {"endpoint:smollm2"}
     with capsys.disabled():
         print(f"\nverdicts of {len(written)} steps: {dict(Counter(str(v.good) for v in written))}")
