@@ -154,6 +154,8 @@ def _write_metrics(layout: Layout) -> None:
     funnel = {"strategy": "process", "strategies": arms, "trajectories": 800, "kept": arm(70, 80, 0.6)}
     records.save_json(funnel, layout.filters)
     measured = {"heldout.accuracy": 0.865, "heldout.tpr": 0.96, "heldout.fpr": 0.22, "heldout.n": 1200}
+    measured |= {"heldout.auc": 0.93, "heldout.logprob_accuracy": 0.62, "heldout.logprob_auc": 0.58}
+    measured |= {"heldout.chance_accuracy": 0.51, "heldout.good": 0.44}
     measured |= {"heldout.threshold": 0.35, "steps": 2000, "steps_good": 0.8}
     for kind in ("search", "calculate"):
         measured |= {f"heldout.{kind}.accuracy": 0.85, f"heldout.{kind}.tpr": 0.97, f"heldout.{kind}.fpr": 0.25}
@@ -307,7 +309,7 @@ def test_page_shows_the_numbers_of_every_part(finished: Layout) -> None:
         "process (used)17021.2%51064.0%8090",
         "after the cap 150 trajectories with 450 steps",
         "A verdict is GOOD from P(GOOD) = 0.35 on (judge.threshold).",
-        "all86.5%96.0%22.0%1200",
+        "all86.5%96.0%22.0%0.9362.0%0.5851.0%44.0%1200",
         "the base model gives 41.0% of the answers of before some facts were changed, and 2.0% of those of after; "
         "the ceiling 60.0% of the answers",
         "There is a memory to contradict",

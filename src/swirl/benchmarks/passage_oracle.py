@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 from swirl.benchmarks.oracle import first_thought
 from swirl.core.grading import grade
+from swirl.core.showing import shows
 from swirl.core.types import Action, ActionKind, Passage, Step, Trajectory
-from swirl.tools.search import shows
 
 
 def label_by_passages(trajectory: Trajectory, passages: Sequence[Passage], answers: Sequence[str]) -> list[bool]:

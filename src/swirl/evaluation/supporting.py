@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from swirl.core import records
 from swirl.core.errors import DataError
 from swirl.core.layout import Layout
+from swirl.core.showing import shows
 from swirl.core.types import ActionKind, Passage, Question, Support, Trajectory
-from swirl.tools.search import shows
 
 
 def supporting_pages(layout: Layout, questions: Iterable[Question]) -> dict[str, list[Passage]]:

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from swirl.core.grading import normalize
+from swirl.core.showing import shown, shows
 from swirl.core.types import ActionKind, Passage
 from swirl.tools.actions import render
-from swirl.tools.search import Search, shown, shows
+from swirl.tools.search import Search
 
 _FIRST = ("First the page on {name}.", "Start with the page on {name}.", "I look up {name} first.")
 _ABOUT = ("First a search for {names}.", "Start with what is known: {names}.", "I look for {names} first.")

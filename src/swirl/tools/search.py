@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from swirl.core import records
 from swirl.core.errors import DataError
+from swirl.core.showing import shown
 from swirl.core.types import ActionKind, Passage
 from swirl.tools.bm25 import BM25
 from swirl.tools.words import words
@@ -30,8 +31,6 @@ _QUERY_LIMIT = 1000
 """Maximum number of characters of a query that are read."""
 _WIDEST = 32
 """Maximum number of characters per unit (such as a token) of a `size` other than `len`."""
-_TOLD_BY = 80
-"""Characters at the start of a passage by which it is recognised in an observation, which may be cut."""
 _FUSED = 100
 """Number of passages that fusion takes from each ranking."""
 _RRF = 60
@@ -212,16 +211,6 @@ class Search:
         while whole and not self._fits(whole):  # a shorter text may have more tokens
             whole = whole.rpartition(" ")[0]
         return whole or start
-
-
-def shown(passage: Passage) -> str:
-    """`title: text`, or the text alone where it contains the title."""
-    return passage.text if passage.title in passage.text else f"{passage.title}: {passage.text}"
-
-
-def shows(observation: str, passage: Passage) -> bool:
-    """Whether an observation shows a passage, whole or cut: its first characters tell it from others."""
-    return shown(passage)[:_TOLD_BY] in observation
 
 
 def fuse(rankings: Sequence[Sequence[int]], k: int) -> list[int]:
