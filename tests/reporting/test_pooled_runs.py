@@ -196,7 +196,7 @@ def test_other_settings_are_refused(pair: tuple[Layout, Layout]) -> None:
     _refused(pair, ParamsError, "runs/one/params.yaml: seed is 0, as in runs/zero/params.yaml")
 
 
-WHY = "; runs are pooled over the same questions, which params.yaml can fix by eval_ids or a file of its own"
+WHY = "; runs are pooled over the same questions, which the same base_seed draws"
 
 
 def test_other_questions_are_refused(pair: tuple[Layout, Layout]) -> None:

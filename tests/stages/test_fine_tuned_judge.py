@@ -15,6 +15,7 @@ from swirl.core.layout import Layout
 from swirl.core.records import load, load_json
 from swirl.core.types import HeldOutStep
 from swirl.judge_training.fine_tuned_judge import verdicts
+from swirl.judge_training.judge_checkpoints import open_checkpoints
 from swirl.judge_training.teaching import Labelled
 from swirl.judging.reward import RewardModel
 from swirl.models.loading import load_model
@@ -102,6 +103,24 @@ def test_interrupted_it_goes_on_to_the_same_bytes(
     assert count() == 5
     for path in (made.model("reward") / "model.safetensors", made.heldout, made.series("reward_model")):
         assert (layout.root / path.relative_to(made.root)).read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("changed", ["data/index", "models/reward/model.json", "actions"])
+def test_checkpoints_are_not_those_of_other_inputs(judged: tuple[Params, Layout], tmp_path: Path, changed: str) -> None:
+    params, layout = judged[0], clone(judged[1], tmp_path / "root")
+    pointer = layout.model("reward") / "model.json"
+    pointer.write_text("{}")
+    further = [layout.root / "data/index", pointer]
+    open_checkpoints(params, layout, further)
+    (folder,) = (layout.root / ".swirl/checkpoints/reward_model").iterdir()
+    if changed == "actions":
+        params = validate(laid_over(params.model_dump(), {"actions": {"thought_only": "allow"}}), "others")
+    elif changed == "data/index":
+        (layout.root / changed / "another.json").write_text("{}")
+    else:
+        pointer.write_text('{"model": "another"}')
+    open_checkpoints(params, layout, further)
+    assert [path for path in folder.parent.iterdir() if path != folder]
 
 
 def test_too_few_annotated_questions_are_refused_with_the_number(judged: tuple[Params, Layout], tmp_path: Path) -> None:

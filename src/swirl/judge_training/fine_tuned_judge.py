@@ -54,7 +54,8 @@ def make(params: Params, layout: Layout) -> None:
         adapters.add(model, lora.rank, lora.alpha, lora.targets, derive(params.seed, "lora", "reward"))
     taught = [one for question in learned for one in made[question.id]]
     conversations = [verdicts(judge, one.labelled) for one in taught]
-    checkpoints, seed = open_checkpoints(params, layout), derive(params.seed, "reward model", "batches")
+    checkpoints = open_checkpoints(params, layout, [layout.root / "data/index", folder / POINTER])
+    seed = derive(params.seed, "reward model", "batches")
     series = fine_tune("reward_model", model, conversations, settings, run.workers, seed, checkpoints)
     if settings.lora:
         adapters.merge(model)

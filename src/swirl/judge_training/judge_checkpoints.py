@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 from swirl.config.params import Params
 from swirl.core.checkpoints import Checkpoints
 from swirl.core.journal import fingerprint
@@ -10,11 +13,14 @@ from swirl.pipeline.source import digest
 from swirl.wiring.prompts import user_input_folders
 
 
-def open_checkpoints(params: Params, layout: Layout) -> Checkpoints:
-    """The checkpoints of the reward model's training, valid for its source, params and inputs only."""
-    parts = (params.runtime, params.prompts, params.tools, params.rollout, params.base_model, params.reward_model)
-    sections = [params.seed, dict(params.tasks), *(part.model_dump() for part in parts)]
+def open_checkpoints(params: Params, layout: Layout, further: Sequence[Path] = ()) -> Checkpoints:
+    """The checkpoints of the reward model's training, valid for its source, params and inputs only.
+
+    `further` are inputs beside questions, the base, prompts and tools.
+    """
+    parts = (params.runtime, params.prompts, params.tools, params.rollout, params.actions, params.base_model)
+    sections = [params.seed, dict(params.tasks), *(part.model_dump() for part in (*parts, params.reward_model))]
     inputs = [layout.questions.parent, layout.model("base"), layout.root / params.prompts.judge]
     inputs += user_input_folders(params, layout)
-    mark = fingerprint(digest("reward_model"), sections, inputs)
+    mark = fingerprint(digest("reward_model"), sections, [*inputs, *further])
     return Checkpoints(layout.root / ".swirl/checkpoints/reward_model", mark)

@@ -131,7 +131,7 @@ def _require_same_questions(first: SeedRun, run: SeedRun) -> None:
     for lacking, missing in ((run, cells[0] - cells[1]), (first, cells[1] - cells[0])):
         for cell, model in sorted(missing):
             raise DataError(f"{lacking.layout.predictions(model)}: no prediction on {_what(cell)}, unlike another run")
-    why = "runs are pooled over the same questions, which params.yaml can fix by eval_ids or a file of its own"
+    why = "runs are pooled over the same questions, which the same base_seed draws"
     for name in sorted(first.questions.keys() | run.questions.keys()):
         ours, theirs = run.questions.get(name), first.questions.get(name)
         where = f"{run.layout.questions}: question {name!r}"
