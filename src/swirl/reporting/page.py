@@ -75,7 +75,8 @@ def what_this_is(results: Results) -> Html:
     if "ceiling" not in results.models:
         words = (
             "There is no ceiling: only the embedded default has a sound model before designed flaws. A reward model "
-            "that was made here, rather than pointed to, learned from golden labels, though of no evaluation question."
+            "that was made here, rather than pointed to, learned from golden labels, though of no evaluation question, "
+            "and is a small model, too. The paper's is far stronger than its policy, and saw no label."
         )
         return tables.section("what", "What this is", tables.text(words))
     points = [

@@ -1,0 +1,35 @@
+"""docs/method.md: the functions and pictures that it names are there, and its arithmetic is right."""
+
+from __future__ import annotations
+
+import ast
+import re
+
+import pytest
+import torch
+
+from swirl.rl.objective import advantages
+from tests.conftest import ROOT
+
+PAGE = (ROOT / "docs/method.md").read_text()
+
+
+@pytest.mark.parametrize("place", sorted(set(re.findall(r"`([\w/]+\.py)::(\w+)`", PAGE))), ids="::".join)
+def test_what_it_names_is_there(place: tuple[str, str]) -> None:
+    file, name = place
+    tree = ast.parse((ROOT / "src/swirl" / file).read_text())
+    assert name in {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+
+
+def test_its_pictures_are_there_and_hold_no_script() -> None:
+    pictures = re.findall(r"\]\((images/[\w.-]+)\)", PAGE)
+    assert len(pictures) == 3
+    for picture in pictures:
+        assert "<script" not in (ROOT / "docs" / picture).read_text()
+
+
+def test_its_advantages_are_those_of_the_code() -> None:
+    found = advantages(torch.tensor([[0.585905] * 5 + [0.027344] * 3]), "rloo")[0]
+    assert f"{found[0]:+.3f}" == "+0.239"
+    assert f"{found[7]:+.3f}" == "-0.399"
+    assert "+.239" in PAGE and "−.399" in PAGE
