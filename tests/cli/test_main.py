@@ -57,9 +57,13 @@ def test_help_names_every_command(swirl: Swirl) -> None:
     done = swirl("--help")
     assert done.returncode == 0
     for command in (
-        "ask", "evaluate", "export", "judge", "params", "plan", "preset", "report", "seeds", "show", "stage",
+        "ask", "compare", "evaluate", "export", "judge", "params", "plan", "preset", "report", "seeds", "show", "stage",
     ):  # fmt: skip
         assert f" {command} " in done.stdout
+
+
+def test_the_version_is_said(swirl: Swirl) -> None:
+    assert re.fullmatch(r"swirl \d+\.\d+\.\d+\n", swirl("--version").stdout)
 
 
 def test_show_prints_steps_observations_and_verdicts(swirl: Swirl, project: Layout) -> None:
@@ -90,6 +94,7 @@ def test_show_prints_steps_observations_and_verdicts(swirl: Swirl, project: Layo
     [
         (("show", "t2"), "no trajectory 't2' in data/trajectories/trajectories.parquet; an id looks like 't1'"),
         (("stage", "trian"), "there is no stage 'trian'; there are download, check_questions, "),
+        (("preset", "smolm"), "there is no preset 'smolm'; there are "),
         (("stage", "train"), "stage train needs --item sft or --item swirl\n"),
         (("stage", "train", "--item", "base"), "stage train needs --item sft or --item swirl, not 'base'"),
         (
@@ -250,7 +255,10 @@ def test_preset_writes_params_and_keeps_the_old_ones(swirl: Swirl, root: Path, t
     shutil.copytree(root / "presets", tmp_path / "presets")
     shutil.copy(root / "params.yaml", tmp_path)
     (tmp_path / "dvc.yaml").write_text("stages: {}\n")
-    assert swirl("preset", cwd=tmp_path).stdout.splitlines()[0] == "mini"
+    listed = swirl("preset", cwd=tmp_path).stdout.splitlines()
+    assert listed[0].startswith("mini          Every setting of the pipeline: ")
+    assert [line.split()[0] for line in listed] == ["mini", *sorted(line.split()[0] for line in listed[1:])]
+    assert all(line.endswith(".") for line in listed)
     dry = swirl("preset", "smoke", "--dry-run", cwd=tmp_path).stdout
     assert "download.worlds: 3 -> 1\n" in dry
     assert (tmp_path / "params.yaml").read_bytes() == (root / "params.yaml").read_bytes()

@@ -6,7 +6,6 @@ Wikipedia, so finding a passage is easier.
 
 from __future__ import annotations
 
-import difflib
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pathlib import Path
 from swirl.benchmarks import beerqa, cofca, gsm8k, hotpotqa, musique
 from swirl.benchmarks.rows import Format, Pair, Parsed, Row, Skipped, composed, parse_rows
 from swirl.core.errors import DataError
+from swirl.core.suggestions import meant
 from swirl.core.types import Annotation, Passage, Question
 
 OFFICIAL: Mapping[str, Format] = {
@@ -169,9 +169,8 @@ def select(questions: Sequence[Question], path: Path) -> tuple[list[Question], l
 def _format(name: str, split: str, on_bad_row: str) -> Format:
     """The benchmark's format. Raises `DataError` for arguments that make no sense."""
     if name not in OFFICIAL:
-        close = difflib.get_close_matches(name, OFFICIAL, 1)
-        meant = f"; did you mean {close[0]}?" if close else ""
-        raise DataError(f"benchmark {name!r} has no official files; those with are {', '.join(OFFICIAL)}{meant}")
+        known = ", ".join(OFFICIAL)
+        raise DataError(f"benchmark {name!r} has no official files; those with are {known}{meant(name, OFFICIAL)}")
     if not split or "/" in split:
         raise DataError(f"split {split!r}: expected a name without '/', because it becomes part of the ids")
     if on_bad_row not in ("raise", "skip"):

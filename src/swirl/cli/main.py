@@ -9,9 +9,10 @@ from typing import Annotated
 
 import typer
 
-from swirl.cli import evaluate, export, judge, models, pool, track
+from swirl.cli import compare, evaluate, export, judge, models, pool, track
 from swirl.cli.project import project_layout
 from swirl.core.errors import SwirlError
+from swirl.core.suggestions import meant
 from swirl.pipeline import environment
 from swirl.pipeline.stages import STAGES
 
@@ -24,9 +25,29 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"swirl {version('swirl')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and stop.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Options of `swirl` itself."""
+
+
 app.add_typer(track.app, name="track")
 app.add_typer(judge.app, name="judge")
 app.command()(evaluate.evaluate)
+app.command()(compare.compare)
 app.command()(pool.seeds)
 app.command()(export.export)
 
@@ -101,7 +122,9 @@ def preset(
 
     root = project_layout().root
     if name is None:
-        print("\n".join(presets.names(root)))
+        names = presets.names(root)
+        width = max(map(len, names))
+        print("\n".join(f"{one:{width}}  {presets.summary(root, one)}" for one in names))
         return
     settings = presets.tree(root, name)
     path = root / "params.yaml"
@@ -144,11 +167,29 @@ def plan(
 @app.command()
 def show(
     what: Annotated[
-        str, typer.Argument(help="The id of a synthesised or evaluated trajectory, or an exported model's folder.")
-    ],
-    model: Annotated[
-        str | None, typer.Option(help="Whose evaluation to look in: ceiling, base, sft or swirl. Default: any.")
+        str | None,
+        typer.Argument(
+            help="The id of a synthesised or evaluated trajectory, or an exported model's folder. Without one, a "
+            "random evaluated trajectory."
+        ),
     ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Whose evaluation to look in: ceiling, base, sft or swirl. Default: of an id, every model that has "
+            "it; else swirl."
+        ),
+    ] = None,
+    benchmark: Annotated[str | None, typer.Option(help="A random one of this benchmark.")] = None,
+    wrong: Annotated[bool, typer.Option("--wrong", help="A random one whose answer is wrong.")] = False,
+    diff: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            metavar="A B",
+            help="A random question that model B answers right and model A does not, as both answer it: base swirl.",
+        ),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Draw the same one again. Default: another each time.")] = None,
 ) -> None:
     """Print a trajectory: its question, every action and observation, and what the judge said.
 
@@ -157,7 +198,15 @@ def show(
     from swirl.cli import show as showing
 
     layout = project_layout()
-    print(showing.show_model(Path(what)) if Path(what).is_dir() else showing.show(what, layout, model))
+    if what and (benchmark or wrong or diff):
+        raise SwirlError("--benchmark, --wrong and --diff draw one at random; leave them out, or the id")
+    if what and Path(what).is_dir():
+        print(showing.show_model(Path(what)))
+    elif what:
+        print(showing.show(what, layout, model))
+    else:
+        pair = diff or (model or "swirl",)
+        print(showing.show_random(layout, pair, benchmark, wrong, seed))
 
 
 @app.command()
@@ -254,7 +303,7 @@ def bench(
         "overhead": lambda: overhead.last_run(root) if last else overhead.overhead(root, preset, rounds or 1),
     }
     if name not in benches:
-        raise SwirlError(f"there is no benchmark {name!r}; there are {', '.join(benches)}")
+        raise SwirlError(f"there is no benchmark {name!r}; there are {', '.join(benches)}{meant(name, benches)}")
     result = benches[name]()
     print(json.dumps(result, indent=1) if as_json else report.text(result))
 
@@ -288,7 +337,7 @@ def _warn_of_other_versions(stage: str, file: Path) -> None:
 def _check_stage(name: str, item: str | None) -> None:
     """Raise `SwirlError` unless dvc.yaml can have a stage of that name and item."""
     if name not in STAGES:
-        raise SwirlError(f"there is no stage {name!r}; there are {', '.join(STAGES)}")
+        raise SwirlError(f"there is no stage {name!r}; there are {', '.join(STAGES)}{meant(name, STAGES)}")
     items = STAGES[name].items
     if items and item not in items:
         given = f", not {item!r}" if item else ""

@@ -2,30 +2,72 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Sequence
 from pathlib import Path
 
 from swirl.core.errors import DataError, ModelError
 from swirl.core.layout import Layout
-from swirl.core.types import OUTCOME, Question, Trajectory, Verdict
+from swirl.core.suggestions import meant
+from swirl.core.types import OUTCOME, Prediction, Question, Trajectory, Verdict
 from swirl.reporting.markup import printable
 
 
 def show(trajectory_id: str, layout: Layout, model: str | None = None) -> str:
     """The trajectory with its question, actions, observations and verdicts, safe for a terminal.
 
-    `model` names an evaluated model; None looks at the synthesised trajectories first, then at every model's. Raises
-    `DataError` when no trajectory has that id.
+    `model` names an evaluated model; None shows the trajectory of every file that has the id, the synthesised ones
+    first. Raises `DataError` when no trajectory has that id.
+    """
+    found = _find(trajectory_id, layout, model)
+    return "\n\n\n".join(_shown(trajectory, path, layout) for trajectory, path in found)
+
+
+def show_random(layout: Layout, models: Sequence[str], benchmark: str | None, wrong: bool, seed: int | None) -> str:
+    """A random evaluated trajectory with tools, as `show` prints it; of two models, the same question by both.
+
+    With two models the question is one that the second answers right and the first does not. Raises `DataError` where
+    there is none.
     """
     from swirl.core import records
 
-    trajectory, path = _find(trajectory_id, layout, model)
+    right: list[dict[str, bool]] = []
+    for model in models:
+        path = layout.predictions(model)
+        if not path.exists():
+            there = sorted(one.parent.name for one in layout.root.glob("data/predictions/*/predictions.parquet"))
+            raise DataError(
+                f"there is no evaluation of {model!r}; there are {', '.join(there) or 'none: run `dvc repro`'}"
+                f"{meant(model, there)}"
+            )
+        rows = [row for row in records.load(Prediction, path) if row.with_tools]
+        if benchmark and benchmark not in (known := dict.fromkeys(row.benchmark for row in rows)):
+            raise DataError(
+                f"{path}: no benchmark {benchmark!r}; there are {', '.join(known)}{meant(benchmark, known)}"
+            )
+        right.append({row.trajectory_id: row.correct for row in rows if benchmark in (None, row.benchmark)})
+    wanted = [
+        one
+        for one, last in right[-1].items()
+        if (not right[0].get(one, True) and last if len(models) > 1 else not (wrong and last))
+    ]
+    if not wanted:
+        what = "a question that only the second answers right" if len(models) > 1 else "such a trajectory"
+        raise DataError(f"the evaluation of {' and '.join(models)} has no {what.removeprefix('a ')}")
+    chosen = random.Random(seed).choice(sorted(wanted))
+    return "\n\n\n".join(show(chosen, layout, model) for model in models)
+
+
+def _shown(trajectory: Trajectory, path: Path, layout: Layout) -> str:
+    from swirl.core import records
+
     asked = [trajectory.question_id]
     questions = records.pick(Question, layout.questions, "id", asked) if layout.questions.exists() else []
     question = questions[0] if questions else None
     verdicts: dict[int, Verdict] = {}
     of_steps = layout.verdicts if path == layout.trajectories else layout.prediction_verdicts(path.parent.name)
     if of_steps.exists():
-        verdicts = {v.step: v for v in records.pick(Verdict, of_steps, "trajectory_id", [trajectory_id])}
+        verdicts = {v.step: v for v in records.pick(Verdict, of_steps, "trajectory_id", [trajectory.id])}
     lines = [f"trajectory  {trajectory.id}  ({path.relative_to(layout.root)})"]
     lines.append(f"benchmark   {trajectory.benchmark}, model {trajectory.model}, sample {trajectory.sample}")
     if question is not None:
@@ -84,18 +126,19 @@ def _verdict(verdict: Verdict | None) -> str:
     return f"  [{'good' if verdict.good else 'bad'} {verdict.score:.2f}]"
 
 
-def _find(trajectory_id: str, layout: Layout, model: str | None) -> tuple[Trajectory, Path]:
-    """The trajectory of that id and the file it is in: a synthesised one, or one behind a prediction."""
+def _find(trajectory_id: str, layout: Layout, model: str | None) -> list[tuple[Trajectory, Path]]:
+    """The trajectories of that id and the files they are in: a synthesised one, or those behind predictions."""
     from swirl.core import records
 
     paths = [layout.trajectories, *sorted(layout.root.glob("data/predictions/*/trajectories.parquet"))]
     if model:
         paths = [layout.prediction_trajectories(model)]
     paths = [path for path in paths if path.exists()]
+    found = [(one, path) for path in paths for one in records.pick(Trajectory, path, "id", [trajectory_id])]
+    if found:
+        return found
     example = ""
     for path in paths:
-        if found := records.pick(Trajectory, path, "id", [trajectory_id]):
-            return found[0], path
         ids = records.read_table(Trajectory, path, ["id"])["id"]
         example = example or (f"; an id looks like {ids[0].as_py()!r}" if len(ids) else "")
     if not paths:

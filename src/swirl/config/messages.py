@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, get_args, get_origin
 
 from swirl.config.section import Section
+from swirl.core.suggestions import meant
 
 NO_SUCH_CHOICE = "no_such_choice"
 """Type of an error whose message names the choices; the value is not shown: it may hold a key."""
@@ -22,7 +23,8 @@ def explain(item: Mapping[str, Any], root: type[Section]) -> str:
     if kind == "extra_forbidden":
         if why := section.refused.get(shown[-1]):
             return f"{where} = {item['input']!r}: {why}"
-        return f"{where}: no such key; the keys here are {', '.join(section.model_fields)}"
+        known = list(section.model_fields)
+        return f"{where}: no such key; the keys here are {', '.join(known)}{meant(shown[-1], known)}"
     if kind == "missing":
         return f"{where}: missing"
     if kind == NO_SUCH_CHOICE:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
-from itertools import count
+from itertools import count, takewhile
 from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
@@ -15,6 +16,7 @@ from swirl.config.params import Params, load, validate
 from swirl.config.section import Section
 from swirl.config.yaml_text import dump, read
 from swirl.core.errors import ParamsError
+from swirl.core.suggestions import meant
 
 COMPLETE = "mini"
 """The preset that holds every key; the others are laid over it."""
@@ -26,6 +28,13 @@ def names(root: Path) -> list[str]:
     return sorted(found, key=lambda name: name != COMPLETE)
 
 
+def summary(root: Path, name: str) -> str:
+    """What a preset is: the first sentence of the comment that its file begins with."""
+    lines = (root / f"presets/{name}.yaml").read_text(encoding="utf-8").splitlines()
+    comment = [line.removeprefix("#").strip() for line in takewhile(lambda line: line.startswith("#"), lines)]
+    return re.split(r"(?<=\.)\s", " ".join(comment))[0]
+
+
 def tree(root: Path, name: str) -> dict[str, Any]:
     """All settings of a preset: one of `names`, or a user's own YAML file, laid over the complete one.
 
@@ -33,7 +42,10 @@ def tree(root: Path, name: str) -> dict[str, Any]:
     """
     path = Path(name) if name.endswith((".yaml", ".yml")) else root / f"presets/{name}.yaml"
     if not path.is_file():
-        raise ParamsError(f"there is no preset {name!r}; there are {', '.join(names(root))}, or give a YAML file")
+        known = names(root)
+        raise ParamsError(
+            f"there is no preset {name!r}; there are {', '.join(known)}, or give a YAML file{meant(name, known)}"
+        )
     complete = _read(root / f"presets/{COMPLETE}.yaml")
     settings = complete if path == root / f"presets/{COMPLETE}.yaml" else laid_over(complete, _read(path))
     validate(settings, str(path))

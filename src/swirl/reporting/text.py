@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
+    from swirl.reporting.compared_runs import Row
     from swirl.reporting.pooled_runs import PooledRuns
 
 WIDTH = 100
@@ -68,6 +69,36 @@ def show_pooled(results: PooledRuns) -> None:
         console.print(table)
     asked = ", ".join(f"{row.n:,} of {row.benchmark}" for row in results.rows if row.measure == "accuracy")
     console.print(_note(f"{pooled_text.note(results)} ± is half of the interval. Questions: {asked}."))
+
+
+def show_runs(names: tuple[str, str], changed: Sequence[tuple[str, Any, Any]], rows: Sequence[Row]) -> None:
+    """Print two runs side by side to standard output, in at most `WIDTH` columns."""
+    console = _console()
+    if changed:
+        table = _table("Settings that differ", [], [])
+        for head, ratio in (("key", 3), (names[0], 2), (names[1], 2)):
+            table.add_column(_name(head), overflow="fold", ratio=ratio)
+        for key, *values in changed:
+            table.add_row(_name(key), *(_name(NONE if value is None else str(value)) for value in values))
+        console.print(table)
+    else:
+        console.print(_note("Their settings are the same.\n"))
+    table = _table("Accuracy with tools, %", ["benchmark", "model"], [])
+    for head in (*names, "difference (95%)", "p", "questions"):
+        table.add_column(_name(head), justify="right", overflow="fold")
+    for row in rows:
+        model = LABELS[row.models[0]] if len(set(row.models)) == 1 else " / ".join(LABELS[one] for one in row.models)
+        more = NONE
+        if row.difference is not None and row.low is not None and row.high is not None:
+            more = f"{100 * row.difference:+.1f} ({100 * row.low:+.1f} to {100 * row.high:+.1f})"
+        table.add_row(_name(row.benchmark), model, *map(percent, row.accuracy), more, p_value(row.p), str(row.shared))
+    console.print(table)
+    console.print(
+        _note(
+            "Difference: the second less the first, over the questions that both asked (their number is on the right), "
+            "with the interval of a paired bootstrap. p: McNemar's, exact. None where the runs asked other questions."
+        )
+    )
 
 
 def _console() -> Console:

@@ -16,6 +16,7 @@ from swirl.core.errors import DataError
 from swirl.core.layout import Layout
 from swirl.core.records import to_dict
 from swirl.core.seeds import derive
+from swirl.core.suggestions import meant
 from swirl.core.types import Question, Step, Trajectory
 from swirl.models.chat import Chat
 from swirl.rollout.engine import Attempt
@@ -142,7 +143,7 @@ class Agent:
 
 def unknown(benchmark: str, known: Mapping[str, Any]) -> str:
     """The error message for an unknown benchmark."""
-    return f"there is no benchmark {benchmark!r} here; there are {', '.join(known) or 'none'}"
+    return f"there is no benchmark {benchmark!r} here; there are {', '.join(known) or 'none'}{meant(benchmark, known)}"
 
 
 class _Abandoned(Exception):

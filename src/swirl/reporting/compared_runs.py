@@ -1,0 +1,143 @@
+"""Two runs side by side: the settings that differ, and the models' accuracy on the questions that both asked."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from swirl.config.presets import differences
+from swirl.config.yaml_text import read as read_yaml
+from swirl.core import records
+from swirl.core.errors import DataError, ParamsError
+from swirl.core.layout import Layout
+from swirl.core.seeds import derive
+from swirl.core.types import Prediction, Question
+from swirl.evaluation.statistics import bootstrap, by_question, mcnemar, paired
+from swirl.reporting.paper import paper_order
+from swirl.reporting.results import MODELS
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What is compared of one run."""
+
+    name: str
+    settings: Mapping[str, Any]
+    right: Mapping[tuple[str, str], Mapping[str, float]]
+    """By benchmark and model, with tools: the share of each question's samples that are right.
+
+    Questions go by id and text, because other seeds make other questions under the same id.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One model of each run on one benchmark."""
+
+    benchmark: str
+    models: tuple[str, str]
+    accuracy: tuple[float, float]
+    """Of each run, over all the questions that it asked."""
+    shared: int
+    """The number of questions that both asked."""
+    difference: float | None
+    """Accuracy of the second less that of the first over the shared questions; None without any."""
+    low: float | None
+    high: float | None
+    """95% interval of the paired bootstrap over the shared questions."""
+    p: float | None
+    """Of the exact McNemar test on the shared questions."""
+
+
+def read(run: str, root: Path, models: Sequence[str] = MODELS) -> Run:
+    """A run in a project's folder, or as a git revision of the project `root` knows it (DVC has to have its outputs).
+
+    Raises `ParamsError` for what is neither, and `DataError` where the run's evaluation is not there.
+    """
+    if (Path(run) / "params.yaml").is_file():
+        return _read(run, Layout(Path(run)), models)
+    commit = subprocess.run(
+        ["git", "rev-parse", "--verify", "--quiet", "--end-of-options", f"{run}^{{commit}}"],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if commit.returncode:
+        raise ParamsError(f"{run} is neither a project's folder (with a params.yaml) nor a git revision of this one")
+    with tempfile.TemporaryDirectory() as folder:
+        _fetch(commit.stdout.strip(), run, root, Path(folder))
+        return _read(run, Layout(Path(folder)), models)
+
+
+def _fetch(commit: str, run: str, root: Path, folder: Path) -> None:
+    """Put settings, questions and predictions of a commit into `folder`, from git and DVC's cache."""
+    from dvc.api import DVCFileSystem
+
+    files = DVCFileSystem(str(root), rev=commit)
+    for path in ("params.yaml", "data/questions", "data/predictions"):
+        try:
+            files.get(path, str(folder / path), recursive=not path.endswith(".yaml"))
+        except FileNotFoundError:
+            raise DataError(
+                f"{run} ({commit[:10]}): {path} is not in git and not in DVC's cache; `dvc pull` or `dvc repro` there, "
+                "or name a folder where it ran"
+            ) from None
+
+
+def _read(name: str, layout: Layout, models: Sequence[str]) -> Run:
+    rows = [
+        row
+        for model in models
+        if layout.predictions(model).exists()
+        for row in records.load(Prediction, layout.predictions(model))
+        if row.with_tools
+    ]
+    if not rows:
+        raise DataError(f"{name} has no evaluation of {', '.join(models)}; run `dvc repro` there")
+    texts = {question.id: question.text for question in records.load(Question, layout.questions)}
+    cells: dict[tuple[str, str], list[Prediction]] = {}
+    for row in rows:
+        cells.setdefault((row.benchmark, row.model), []).append(row)
+    right = {
+        cell: {f"{one} {texts[one]}": share for one, share in by_question(made).items()} for cell, made in cells.items()
+    }
+    return Run(name, read_yaml(layout.root / "params.yaml"), right)
+
+
+def compare(first: Run, second: Run, models: tuple[str, str] | None = None) -> list[Row]:
+    """The rows of every benchmark and model that both runs evaluated, in the order of the report.
+
+    With `models`, the first run's first model against the second run's second.
+    """
+    rows = []
+    pairs = [models] if models else [(model, model) for model in MODELS]
+    benchmarks = {benchmark for benchmark, _ in first.right} & {benchmark for benchmark, _ in second.right}
+    for benchmark in sorted(benchmarks, key=paper_order):
+        for pair in pairs:
+            ours, theirs = first.right.get((benchmark, pair[0])), second.right.get((benchmark, pair[1]))
+            if ours and theirs:
+                rows.append(_row(benchmark, pair, ours, theirs))
+    if not rows:
+        raise DataError(f"{first.name} and {second.name} have evaluated no model on the same benchmark")
+    return rows
+
+
+def _row(benchmark: str, models: tuple[str, str], ours: Mapping[str, float], theirs: Mapping[str, float]) -> Row:
+    accuracy = (sum(ours.values()) / len(ours), sum(theirs.values()) / len(theirs))
+    shared = [one for one in ours if one in theirs]
+    if not shared:
+        return Row(benchmark, models, accuracy, 0, None, None, None, None)
+    more = [theirs[one] - ours[one] for one in shared]
+    low, high = bootstrap(more, derive(0, "compare", benchmark, *models))
+    p = mcnemar(*paired({i: ours[i] for i in shared}, {i: theirs[i] for i in shared}))
+    return Row(benchmark, models, accuracy, len(shared), sum(more) / len(more), low, high, p)
+
+
+def changed(first: Run, second: Run) -> list[tuple[str, Any, Any]]:
+    """(dotted key, the first run's value, the second's) wherever the settings differ."""
+    return list(differences(first.settings, second.settings))

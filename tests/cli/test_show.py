@@ -1,0 +1,84 @@
+"""`swirl show` without an id: a random trajectory, a wrong one, one question by two models."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from swirl.cli.show import show, show_random
+from swirl.core import records
+from swirl.core.errors import DataError
+from swirl.core.layout import Layout
+from swirl.core.types import Action, Prediction, Question, Step, Stop, Trajectory
+
+Swirl = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def evaluated(tmp_path: Path) -> Layout:
+    """Two models on two benchmarks: base has q1 right, swirl q0 and q1."""
+    layout = Layout(tmp_path)
+    (layout.root / "dvc.yaml").write_text("stages: {}\n")
+    kinds = {"q0": "mini-gsm8k", "q1": "mini-gsm8k", "q2": "mini-hotpotqa"}
+    records.save(
+        [Question(one, kind, "evaluation", f"What is {one}?", ("5",), 1, ()) for one, kind in kinds.items()],
+        Question,
+        layout.questions,
+    )
+    for model, right in (("base", {"q1"}), ("swirl", {"q0", "q1"})):
+        made, rows = [], []
+        for one, kind in kinds.items():
+            said = "5" if one in right else "6"
+            step = Step(0, Action("answer", f"<answer>{said}</answer>", said), (), (4,), (-0.3,), ())
+            made.append(Trajectory(f"{one}/0", one, kind, 0, model, 7, (9,), (step,), Stop.ANSWERED, ""))
+            rows.append(
+                Prediction(
+                    one, kind, model, True, said, one in right, 0.0, 0.0, 0.0, 0.0, None, None, 1, 0, Stop.ANSWERED,
+                    f"{one}/0",
+                )
+            )  # fmt: skip
+        records.save(made, Trajectory, layout.prediction_trajectories(model))
+        records.save(rows, Prediction, layout.predictions(model))
+    return layout
+
+
+def test_an_id_alone_shows_every_model_that_has_it(evaluated: Layout) -> None:
+    said = show("q0/0", evaluated)
+    assert [line.split("model ")[1].split(",")[0] for line in said.splitlines() if line.startswith("benchmark")] == [
+        "base",
+        "swirl",
+    ]
+
+
+def test_diff_shows_what_the_second_model_mended(evaluated: Layout) -> None:
+    said = show_random(evaluated, ("base", "swirl"), None, False, None)  # there is but one
+    assert said.index("answer      6") < said.index("answer      5")
+    assert said.count("question    What is q0?") == 2
+    with pytest.raises(DataError, match=r"^the evaluation of swirl and base has no question that only the second ans"):
+        show_random(evaluated, ("swirl", "base"), None, False, None)
+
+
+def test_wrong_and_benchmark_choose_among_those(evaluated: Layout) -> None:
+    assert "What is q2?" in show_random(evaluated, ("swirl",), None, True, None)
+    assert "What is q2?" in show_random(evaluated, ("base",), "mini-hotpotqa", False, None)
+    with pytest.raises(
+        DataError, match=r"no benchmark 'gsm8k'; there are mini-gsm8k, mini-hotpotqa; did you mean"
+    ):
+        show_random(evaluated, ("base",), "gsm8k", False, None)
+    with pytest.raises(DataError, match=r"there is no evaluation of 'sft'; there are base, swirl"):
+        show_random(evaluated, ("sft",), None, False, None)
+
+
+def test_a_seed_draws_the_same_one_again(evaluated: Layout) -> None:
+    drawn = {show_random(evaluated, ("base",), None, False, seed) for seed in range(20)}
+    assert len(drawn) == 3
+    assert show_random(evaluated, ("base",), None, False, 4) == show_random(evaluated, ("base",), None, False, 4)
+
+
+def test_on_the_command_line(evaluated: Layout, swirl: Swirl) -> None:
+    done = swirl("show", "--diff", "base", "swirl", cwd=evaluated.root)
+    assert done.stderr == "" and done.stdout.startswith("trajectory  q0/0  (data/predictions/base/")
+    assert "swirl: --benchmark, --wrong and --diff draw one at random" in swirl("show", "q0/0", "--wrong").stderr

@@ -1,0 +1,118 @@
+"""`swirl compare`: two runs in folders or git revisions, paired by the questions that both asked."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from swirl.core import records
+from swirl.core.errors import DataError, ParamsError
+from swirl.core.layout import Layout
+from swirl.core.types import Prediction, Question, Stop
+from swirl.reporting.compared_runs import changed, compare, read
+from tests.conftest import ROOT
+
+Swirl = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def _run(folder: Path, right: dict[str, str], texts: dict[str, str] | None = None, seed: int = 0) -> Path:
+    """A run's folder: by model, which of four questions are right, as `1101`."""
+    layout = Layout(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    text = (ROOT / "params.yaml").read_text()
+    (folder / "params.yaml").write_text(text.replace("\nseed: 0\n", f"\nseed: {seed}\n"))
+    (folder / "dvc.yaml").write_text("stages: {}\n")
+    names = [f"q{number}" for number in range(4)]
+    asked = [
+        Question(one, "mini-gsm8k", "evaluation", (texts or {}).get(one, f"What is {one}?"), ("5",), 1, ("calculate",))
+        for one in names
+    ]
+    records.save(asked, Question, layout.questions)
+    for model, marks in right.items():
+        made = [
+            Prediction(
+                one, "mini-gsm8k", model, True, "5", mark == "1", 0.0, 0.0, 0.0, 0.0, None, None, 2, 0, Stop.ANSWERED,
+                f"{one}/0",
+            )
+            for one, mark in zip(names, marks, strict=True)
+        ]  # fmt: skip
+        records.save(made, Prediction, layout.predictions(model))
+    return folder
+
+
+def test_the_same_model_of_two_runs_is_paired_by_question(tmp_path: Path) -> None:
+    one = read(str(_run(tmp_path / "a", {"base": "1000", "swirl": "1100"})), tmp_path)
+    other = read(str(_run(tmp_path / "b", {"base": "1000", "swirl": "1111"}, seed=3)), tmp_path)
+    base, swirl = compare(one, other)
+    assert (base.accuracy, base.difference, base.p, base.shared) == ((0.25, 0.25), 0.0, 1.0, 4)
+    assert (swirl.accuracy, swirl.difference, swirl.p) == ((0.5, 1.0), 0.5, 0.5)
+    assert swirl.low is not None and swirl.high is not None and 0.0 <= swirl.low < 0.5 < swirl.high <= 1.0
+    assert changed(one, other) == [("seed", 0, 3)]
+
+
+def test_two_models_of_one_run(tmp_path: Path) -> None:
+    folder = str(_run(tmp_path / "a", {"base": "1000", "swirl": "0111"}))
+    (row,) = compare(read(folder, tmp_path, ["base"]), read(folder, tmp_path, ["swirl"]), ("base", "swirl"))
+    assert (row.models, row.accuracy, row.difference) == (("base", "swirl"), (0.25, 0.75), 0.5)
+
+
+def test_questions_with_the_same_id_and_another_text_are_not_paired(tmp_path: Path) -> None:
+    one = read(str(_run(tmp_path / "a", {"base": "1000"})), tmp_path)
+    other = read(str(_run(tmp_path / "b", {"base": "1110"}, {"q0": "Another?", "q1": "Another?"})), tmp_path)
+    (row,) = compare(one, other)
+    assert (row.accuracy, row.shared, row.difference) == ((0.25, 0.75), 2, 0.5)
+    none = read(str(_run(tmp_path / "c", {"base": "1110"}, {f"q{n}": "Another?" for n in range(4)})), tmp_path)
+    (row,) = compare(one, none)
+    assert (row.shared, row.difference, row.low, row.p) == (0, None, None, None)
+
+
+def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    with pytest.raises(ParamsError, match=r"^nothing is neither a project's folder \(with a params.yaml\) nor a git"):
+        read("nothing", tmp_path)
+    folder = _run(tmp_path / "a", {})
+    with pytest.raises(DataError, match=r"has no evaluation of ceiling, base, sft, swirl; run `dvc repro` there$"):
+        read(str(folder), tmp_path)
+
+
+def test_the_command_prints_tables_and_json(tmp_path: Path, swirl: Swirl) -> None:
+    _run(tmp_path / "a", {"base": "1000", "swirl": "0111"})
+    other = _run(tmp_path / "b", {"base": "1100", "swirl": "1111"}, seed=1)
+    done = swirl("compare", str(tmp_path / "a"), ".", cwd=other)
+    assert done.stderr == ""
+    assert "seed" in done.stdout and "+25.0 (" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 100
+    found = json.loads(swirl("compare", ".", ".", "--models", "base", "swirl", "--json", cwd=other).stdout)
+    assert found["settings"] == []
+    assert [row["accuracy"] for row in found["scores"]] == [[0.5, 1.0]]
+    wrong = swirl("compare", ".", ".", "--models", "base", "swril", cwd=other)
+    assert (
+        wrong.stderr == "swirl: there is no model 'swril'; there are ceiling, base, sft, swirl; did you mean swirl?\n"
+    )
+
+
+def test_a_git_revision_is_read_from_git_and_the_cache_of_dvc(tmp_path: Path, swirl: Swirl) -> None:
+    folder = _run(tmp_path / "project", {"base": "1000"})
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b"]
+    for command in (
+        ["git", "init", "-q"], ["dvc", "init", "-q"], ["dvc", "add", "-q", "data/questions", "data/predictions"],
+        ["git", "add", "-A"], [*git, "commit", "-qm", "first"],
+    ):  # fmt: skip
+        subprocess.run(command, cwd=folder, check=True, env={**os.environ, "DVC_NO_ANALYTICS": "1"})
+    shutil.rmtree(folder / "data/predictions")
+    _run(folder, {"base": "1110"}, seed=2)
+    done = swirl("compare", "HEAD", ".", "--json", cwd=folder)
+    assert done.stderr == ""
+    found = json.loads(done.stdout)
+    assert found["settings"] == [{"key": "seed", "values": [0, 2]}]
+    assert [row["accuracy"] for row in found["scores"]] == [[0.25, 0.75]]
+    shutil.rmtree(folder / ".dvc/cache")
+    lost = swirl("compare", "HEAD", ".", cwd=folder)
+    assert lost.returncode == 1
+    assert "is not in git and not in DVC's cache; `dvc pull` or `dvc repro` there" in lost.stderr
