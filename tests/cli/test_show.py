@@ -64,9 +64,7 @@ def test_diff_shows_what_the_second_model_mended(evaluated: Layout) -> None:
 def test_wrong_and_benchmark_choose_among_those(evaluated: Layout) -> None:
     assert "What is q2?" in show_random(evaluated, ("swirl",), None, True, None)
     assert "What is q2?" in show_random(evaluated, ("base",), "mini-hotpotqa", False, None)
-    with pytest.raises(
-        DataError, match=r"no benchmark 'gsm8k'; there are mini-gsm8k, mini-hotpotqa; did you mean"
-    ):
+    with pytest.raises(DataError, match=r"no benchmark 'gsm8k'; there are mini-gsm8k, mini-hotpotqa; did you mean"):
         show_random(evaluated, ("base",), "gsm8k", False, None)
     with pytest.raises(DataError, match=r"there is no evaluation of 'sft'; there are base, swirl"):
         show_random(evaluated, ("sft",), None, False, None)

@@ -131,11 +131,13 @@ def test_a_measure_of_all_benchmarks_is_a_group() -> None:
     assert by_measure("parameters") == "parameters"
 
 
-def test_a_sample_has_every_benchmark_and_every_outcome() -> None:
-    rows = [(f"a{n}", "a", "answered", True) for n in range(9)]
-    rows += [("a9", "a", "answered", False), ("b1", "b", "step_limit", None)]
-    assert _choose(rows, 3) == ["a9", "b1", "a0"]
-    assert _choose(rows, 99) == ["a9", "b1", "a0", "a1", "a2", "a3", "a4", "a5", "a6", "a7", "a8"]
+def test_a_sample_is_drawn_from_every_benchmark_by_ids_alone() -> None:
+    rows = [(f"a{n}", "a") for n in range(9)] + [("b1", "b"), ("b2", "b")]
+    drawn = _choose(rows, 5)
+    assert [one[0] for one in drawn] == ["a", "b", "a", "b", "a"]
+    assert drawn == _choose(rows[::-1], 5) == _choose(rows, 99)[:5]
+    assert [one for one in drawn if one[0] == "a"] != ["a0", "a1", "a2"]
+    assert sorted(_choose(rows, 99)) == sorted(one for one, _ in rows)
 
 
 def test_a_trace_and_a_transcript_show_every_call_of_a_step() -> None:
@@ -148,7 +150,7 @@ def test_a_trace_and_a_transcript_show_every_call_of_a_step() -> None:
     assert (span["inputs"], span["outputs"]) == (asked, {"observation": "7\nerror: no"})
     assert span["failed"] == "the tool answered with an error"
     transcript = json.loads(table_of([sample]))["data"][0][-1]
-    assert transcript == "0. So <math_exp>6/0</math_exp>\n   -> 7\n   -> error: no\n1. <answer>42</answer>"
+    assert transcript == "1. So <math_exp>6/0</math_exp>\n   -> 7\n   -> error: no\n2. <answer>42</answer>"
 
 
 def test_synthesised_trajectories_become_traces_when_they_are_judged(layout: Layout) -> None:
@@ -165,8 +167,13 @@ def test_synthesised_trajectories_become_traces_when_they_are_judged(layout: Lay
     assert len(mlflow.search_traces(locations=where)) == 3
     assert [trace.info.tags["trajectory"] for trace in traces] == ["mini-gsm8k/0"]
     root, call, answer = traces[0].data.spans
-    assert (root.span_type, root.inputs, root.outputs) == (SpanType.AGENT, {"question": "What is 0?"}, {"answer": "42"})
-    assert (call.parent_id, call.span_type, call.name) == (root.span_id, SpanType.TOOL, "step 0: calculate")
+    assert (root.span_type, root.inputs) == (SpanType.AGENT, {"messages": [{"role": "user", "content": "What is 0?"}]})
+    assert root.outputs == {"choices": [{"message": {"role": "assistant", "content": "42"}}]}
+    assert (call.parent_id, call.span_type, call.name) == (root.span_id, SpanType.TOOL, "calculate")
+    assert (root.start_time_ns, call.start_time_ns, answer.start_time_ns) == tuple(
+        root.start_time_ns + n for n in range(3)
+    )
+    assert all(one.end_time_ns == one.start_time_ns for one in (root, call, answer))
     assert call.inputs == {"action": "So <math_exp>6/0</math_exp>", "tool": "calculate", "call": "6/0"}
     assert call.outputs == {"observation": "error: division by zero"}
     assert call.attributes["verdict.good"] is False
@@ -206,7 +213,8 @@ def test_a_trace_sent_twice_is_one(layout: Layout) -> None:
     assert (journal.send(store), journal.given_up) == (4, [])
     (trace,) = client(layout).search_traces(locations=[store.experiment])
     assert (len(trace.data.spans), len(trace.info.assessments)) == (3, 2)
-    assert (trace.info.request_time, trace.info.execution_duration) == (1_000_000, 5)  # 1 ms per token, 2 + 3
+    assert (trace.info.request_time, trace.info.execution_duration) == (1_000_000, 0)
+    assert trace.info.token_usage == {"input_tokens": 8, "output_tokens": 5, "total_tokens": 13}
 
 
 def test_evaluated_trajectories_become_traces_with_their_correctness(layout: Layout) -> None:

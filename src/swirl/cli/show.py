@@ -105,7 +105,7 @@ def show_model(folder: Path) -> str:
 def _steps(trajectory: Trajectory, verdicts: dict[int, Verdict]) -> list[str]:
     lines = []
     for step in trajectory.steps:
-        lines.append(f"\nstep {step.index}  {step.action.kind}{_verdict(verdicts.get(step.index))}")
+        lines.append(f"\nstep {step.index + 1}  {step.action.kind}{_verdict(verdicts.get(step.index))}")
         lines.append(_indented("model  ", step.action.text))
         for seen in step.observations:
             lines.append(_indented("error  " if seen.error else "result ", seen.text))

@@ -1,7 +1,7 @@
 """A sample of a stage's trajectories, as traces and as a table. Knows nothing of MLflow.
 
-The pipeline does not time single steps. A trace starts when its stage did, and a step is as many milliseconds long
-as its action has tokens, so that the timeline shows where a trajectory spends its tokens.
+The pipeline does not time single steps, so traces and their spans take no time: a trace starts when its stage did, and
+its steps follow one another by a nanosecond, which keeps their order.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ class Sample:
     """By step index; the verdict on the outcome under `OUTCOME`."""
     labels: dict[str, float]
     """Numbers for the whole trajectory: its prediction's EM, F1 and process labels."""
+    part: str = ""
+    """How many of the stage's trajectories were drawn, as `20 of 2000`."""
 
     @property
     def outcome(self) -> str:
@@ -40,8 +42,8 @@ class Sample:
 def read_samples(stage: str, layout: Layout, count: int) -> list[Sample]:
     """At most `count` of the trajectories of stage `judge` or `evaluate@MODEL`; none for other stages.
 
-    They are spread evenly over the benchmarks and, within each, over the combinations of correctness and stop reason;
-    of each combination, the first ones by id are taken.
+    They are drawn at random, as many of each benchmark, and by their ids alone: of every evaluated model the same
+    questions, so that two models' traces can be laid side by side.
     """
     name, _, item = stage.partition("@")
     if count <= 0 or name not in ("judge", "evaluate"):
@@ -61,7 +63,7 @@ def read_samples(stage: str, layout: Layout, count: int) -> list[Sample]:
         predictions = records.load(Prediction, layout.predictions(item))
         graded = {row.trajectory_id: row for row in predictions if row.with_tools}
         correct = {key: row.correct for key, row in graded.items()}
-    chosen = _choose([(one, benchmark, stop, correct.get(one)) for one, benchmark, stop in ids], count)
+    chosen = _choose(ids, count)
     made = {trajectory.id: trajectory for trajectory in records.pick(Trajectory, path, "id", chosen)}
     return [
         Sample(
@@ -70,6 +72,7 @@ def read_samples(stage: str, layout: Layout, count: int) -> list[Sample]:
             correct.get(one),
             verdicts.get(one, {}),
             _labels(graded.get(one)),
+            f"{len(chosen)} of {len(ids)}",
         )
         for one in chosen
     ]
@@ -86,12 +89,11 @@ def sampled_tokens(path: Path) -> int:
 def trace_of(sample: Sample, stage: str, record: str, started: float) -> dict[str, Any]:
     """A trajectory as plain values, ready for a journal: id, times (nanoseconds), texts, tags, spans, verdicts."""
     trajectory, question = sample.trajectory, sample.question
-    clock = int(started * 1e9)
+    clock, read = int(started * 1e9), len(trajectory.prompt_ids)
     spans = []
-    for step in trajectory.steps:
-        ends = clock + 1_000_000 * max(1, len(step.token_ids))
-        spans.append(_span(step, clock, ends, sample.verdicts.get(step.index)))
-        clock = ends
+    for number, step in enumerate(trajectory.steps, start=1):
+        spans.append(_span(step, clock + number, read, sample.verdicts.get(step.index)))
+        read += len(step.token_ids) + len(step.observation_ids)
     tags = {
         "benchmark": trajectory.benchmark,
         "stop": str(trajectory.stop),
@@ -99,17 +101,17 @@ def trace_of(sample: Sample, stage: str, record: str, started: float) -> dict[st
         "model": trajectory.model,
         "stage": stage,
         "trajectory": trajectory.id,
+        "sample": sample.part,
     }
     outcome = _verdict(sample.verdicts.get(OUTCOME))
     return {
         "id": hashlib.sha256(f"{record}/{trajectory.id}".encode()).hexdigest()[:32],
         "name": trajectory.benchmark,
-        "start": int(started * 1e9),
-        "end": max(clock, int(started * 1e9) + 1_000_000),
-        "failed": trajectory.error or ("" if trajectory.stop is Stop.ANSWERED else f"stopped: {trajectory.stop}"),
+        "start": clock,
+        "failed": trajectory.error,
         "question": question.text if question else trajectory.question_id,
         "accepted": list(question.answers) if question else [],
-        "answer": trajectory.answer,
+        "answer": trajectory.answer if trajectory.stop is Stop.ANSWERED else f"(no answer: {trajectory.stop})",
         "tags": tags,
         "labels": sample.labels,
         "outcome": outcome or {"good": sample.correct, "rationale": "", "judge": "evaluation"},
@@ -137,8 +139,12 @@ def table_of(samples: Sequence[Sample]) -> str:
     return json.dumps({"columns": columns, "data": data}, ensure_ascii=False)
 
 
-def _span(step: Step, starts: int, ends: int, verdict: Verdict | None) -> dict[str, Any]:
-    """One step as a span: the whole action, the tool calls in it, the observations, and the judge's verdict."""
+def _span(step: Step, starts: int, read: int, verdict: Verdict | None) -> dict[str, Any]:
+    """One step as a span: the whole action, the tool calls in it, the observations, and the judge's verdict.
+
+    It has the name of what the action does, so that a tool's calls are one row of MLflow's page about tools. `read` is
+    the number of tokens of its state.
+    """
     kind = step.action.kind
     calls = kind not in (ActionKind.ANSWER, ActionKind.THINK) and not step.action.faulty
     asked = {
@@ -147,15 +153,15 @@ def _span(step: Step, starts: int, ends: int, verdict: Verdict | None) -> dict[s
     }
     failed = f"{kind} action" if step.action.faulty else "the tool answered with an error"
     return {
-        "name": f"step {step.index}: {kind}",
+        "name": str(kind),
         "type": "TOOL" if calls else "LLM",
         "start": starts,
-        "end": ends,
         "failed": failed if step.tool_error or step.action.faulty else "",
         "inputs": {"action": step.action.text, **(asked if calls else {})},
         "outputs": {"observation": step.observation} if step.observation else {"answer": step.action.payload},
         "verdict": _verdict(verdict),
-        "attributes": {"step": step.index, "kind": str(kind), "tokens": len(step.token_ids)},
+        "attributes": {"step": step.index + 1, "kind": str(kind)},
+        "tokens": (read, len(step.token_ids)),
     }
 
 
@@ -170,7 +176,7 @@ def _transcript(sample: Sample) -> list[str]:
     for step in sample.trajectory.steps:
         verdict = sample.verdicts.get(step.index)
         said = "" if verdict is None else f"  [{_word(verdict.good)}] {verdict.rationale}".rstrip()
-        lines.append(f"{step.index}. {step.action.text.strip()}{said}")
+        lines.append(f"{step.index + 1}. {step.action.text.strip()}{said}")
         lines.extend(f"   -> {seen.text.strip()}" for seen in step.observations)
     return lines
 
@@ -186,20 +192,19 @@ def _labels(prediction: Prediction | None) -> dict[str, float]:
     return {name: value for name in names if (value := getattr(prediction, name)) is not None}
 
 
-def _choose(rows: Sequence[tuple[str, str, str, bool | None]], count: int) -> list[str]:
-    """Up to `count` ids, in turn from each benchmark and, within it, in turn from each (correct, stop) group."""
-    groups: dict[str, dict[tuple[str, str], list[str]]] = {}
-    for one, benchmark, stop, correct in sorted(rows, key=lambda row: row[0]):
-        groups.setdefault(benchmark, {}).setdefault((str(correct), stop), []).append(one)
-    by_benchmark = [_in_turn([inner[key] for key in sorted(inner)]) for _, inner in sorted(groups.items())]
-    return _in_turn(by_benchmark)[:count]
+def _choose(rows: Sequence[tuple[str, str]], count: int) -> list[str]:
+    """Up to `count` of the (id, benchmark) at random, in turn from each benchmark; the draw depends on ids alone."""
+    groups: dict[str, list[str]] = {}
+    for one, benchmark in sorted(rows, key=lambda row: hashlib.sha256(row[0].encode()).digest()):
+        groups.setdefault(benchmark, []).append(one)
+    return _in_turn([groups[name] for name in sorted(groups)])[:count]
 
 
 def _in_turn(lists: Sequence[list[str]]) -> list[str]:
     return [one for turn in itertools.zip_longest(*lists) for one in turn if one is not None]
 
 
-def _ids(path: Path) -> list[tuple[str, str, str]]:
-    names = ("id", "benchmark", "stop")
+def _ids(path: Path) -> list[tuple[str, str]]:
+    names = ("id", "benchmark")
     columns = records.read_table(Trajectory, path, names)
     return list(zip(*(columns.column(name).to_pylist() for name in names), strict=True))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mlflow.entities import Assessment, Feedback, TraceInfo
+    from mlflow.entities import Assessment, Expectation, Feedback, TraceInfo
     from mlflow.entities.span import Span
 
 SHOWN = 1000
@@ -27,17 +27,18 @@ def trace_info(trace: Mapping[str, Any], experiment: str, run_id: str) -> TraceI
         trace_id=f"tr-{trace['id']}",
         trace_location=TraceLocation.from_experiment_id(experiment),
         request_time=trace["start"] // 1_000_000,
-        execution_duration=(trace["end"] - trace["start"]) // 1_000_000,
+        execution_duration=0,  # the pipeline does not time trajectories
         state=TraceState.ERROR if trace["failed"] else TraceState.OK,
         request_preview=trace["question"][:SHOWN],
         response_preview=trace["answer"][:SHOWN],
         trace_metadata={
             TraceMetadataKey.SOURCE_RUN: run_id,
-            TraceMetadataKey.INPUTS: json.dumps({"question": trace["question"][:SHOWN]}),
-            TraceMetadataKey.OUTPUTS: json.dumps(trace["answer"][:SHOWN]),
+            TraceMetadataKey.INPUTS: json.dumps(_asked(trace["question"][:SHOWN])),
+            TraceMetadataKey.OUTPUTS: json.dumps(_said(trace["answer"][:SHOWN])),
+            TraceMetadataKey.TOKEN_USAGE: json.dumps(_usage([span["tokens"] for span in trace["spans"]])),
         },
         tags={TraceTagKey.TRACE_NAME: trace["name"], **trace["tags"]},
-        assessments=_feedback(trace),
+        assessments=_assessments(trace),
     )
 
 
@@ -49,10 +50,9 @@ def trace_spans(trace: Mapping[str, Any]) -> list[Span]:
         "name": trace["name"],
         "type": "AGENT",
         "start": trace["start"],
-        "end": trace["end"],
         "failed": trace["failed"],
-        "inputs": {"question": trace["question"]},
-        "outputs": {"answer": trace["answer"]},
+        "inputs": _asked(trace["question"]),
+        "outputs": _said(trace["answer"]),
         "attributes": {"accepted": trace["accepted"], **trace["tags"], **trace["labels"]},
         "verdict": trace["outcome"],
     }
@@ -71,24 +71,62 @@ def _span(trace: Mapping[str, Any], span: Mapping[str, Any], number: int) -> dic
         **span["attributes"],
         **verdict,
     }
+    if "tokens" in span:
+        attributes["mlflow.chat.tokenUsage"] = _usage([span["tokens"]])
     return {
         "trace_id": f"tr-{trace['id']}",
         "span_id": _span_id(trace, number),
         "parent_span_id": None if number < 0 else _span_id(trace, -1),
         "name": span["name"],
         "start_time_unix_nano": span["start"],
-        "end_time_unix_nano": span["end"],
+        "end_time_unix_nano": span["start"],
         "status": {"code": "STATUS_CODE_ERROR" if span["failed"] else "STATUS_CODE_OK", "message": span["failed"]},
         "attributes": {key: json.dumps(value, ensure_ascii=False) for key, value in attributes.items()},
         "events": [],
     }
 
 
-def _feedback(trace: Mapping[str, Any]) -> list[Assessment]:
-    """Feedback `correct` on the answer and `good` on each judged step, with the judge's rationale."""
-    found = [_one_feedback(trace, "correct", trace["outcome"], -1)]
+def _asked(question: str) -> dict[str, Any]:
+    """The question as MLflow shows a chat's."""
+    return {"messages": [{"role": "user", "content": question}]}
+
+
+def _said(answer: str) -> dict[str, Any]:
+    """The answer as MLflow shows a chat's."""
+    return {"choices": [{"message": {"role": "assistant", "content": answer}}]}
+
+
+def _usage(tokens: Sequence[tuple[int, int]]) -> dict[str, int]:
+    """Tokens read and drawn, summed over steps: each step reads its whole state."""
+    read, drawn = (sum(column) for column in zip(*tokens, strict=True)) if tokens else (0, 0)
+    return {"input_tokens": read, "output_tokens": drawn, "total_tokens": read + drawn}
+
+
+def _assessments(trace: Mapping[str, Any]) -> list[Assessment]:
+    """The golden answers as an expectation; feedback `correct` on the answer and `good` on each judged step."""
+    found: list[Assessment | None] = [_expectation(trace)]
+    found += [_one_feedback(trace, "correct", trace["outcome"], -1)]
     found += [_one_feedback(trace, "good", span["verdict"], number) for number, span in enumerate(trace["spans"])]
     return [one for one in found if one is not None]
+
+
+def _expectation(trace: Mapping[str, Any]) -> Expectation | None:
+    from mlflow.entities import AssessmentSource, Expectation
+
+    if not trace["accepted"]:
+        return None
+    when = trace["start"] // 1_000_000
+    made = Expectation(
+        name="answer",
+        value=" | ".join(trace["accepted"]),
+        source=AssessmentSource("CODE", "golden answers"),
+        trace_id=f"tr-{trace['id']}",
+        span_id=_span_id(trace, -1),
+        create_time_ms=when,
+        last_update_time_ms=when,
+    )
+    made.assessment_id = f"e-{_span_id(trace, -1)}{trace['id'][:16]}"
+    return made
 
 
 def _one_feedback(
@@ -106,8 +144,8 @@ def _one_feedback(
         trace_id=f"tr-{trace['id']}",
         span_id=_span_id(trace, number),
         metadata=None if score is None else {"score": f"{score:.4f}"},
-        create_time_ms=trace["end"] // 1_000_000,
-        last_update_time_ms=trace["end"] // 1_000_000,
+        create_time_ms=trace["start"] // 1_000_000,
+        last_update_time_ms=trace["start"] // 1_000_000,
         rationale=verdict["rationale"] or None,
     )
     made.assessment_id = f"a-{_span_id(trace, number)}{trace['id'][:16]}"  # the same whenever it is sent again
