@@ -170,9 +170,7 @@ def test_synthesised_trajectories_become_traces_when_they_are_judged(layout: Lay
     assert (root.span_type, root.inputs) == (SpanType.AGENT, {"messages": [{"role": "user", "content": "What is 0?"}]})
     assert root.outputs == {"choices": [{"message": {"role": "assistant", "content": "42"}}]}
     assert (call.parent_id, call.span_type, call.name) == (root.span_id, SpanType.TOOL, "calculate")
-    assert (root.start_time_ns, call.start_time_ns, answer.start_time_ns) == tuple(
-        root.start_time_ns + n for n in range(3)
-    )
+    assert [one.start_time_ns - root.start_time_ns for one in (root, call, answer)] == [0, 1, 2]
     assert all(one.end_time_ns == one.start_time_ns for one in (root, call, answer))
     assert call.inputs == {"action": "So <math_exp>6/0</math_exp>", "tool": "calculate", "call": "6/0"}
     assert call.outputs == {"observation": "error: division by zero"}
@@ -185,6 +183,7 @@ def test_synthesised_trajectories_become_traces_when_they_are_judged(layout: Lay
     assert (answer.outputs, answer.attributes["verdict.good"]) == ({"answer": "42"}, None)
     said = {one.name: (one.value, one.rationale, one.span_id) for one in traces[0].info.assessments}
     assert said == {
+        "answer": ("42", None, root.span_id),
         "correct": (True, None, root.span_id),
         "good": (False, "nobody divides by zero", call.span_id),
     }
@@ -195,7 +194,7 @@ def test_synthesised_trajectories_become_traces_when_they_are_judged(layout: Lay
         Path(mlflow.download_artifacts(found["judge"].info.run_id, "samples/trajectories.json")).read_text()
     )
     assert [row[:2] for row in table["data"]] == [
-        [name, name[:-2]] for name in ("mini-gsm8k/1", "mini-hotpotqa/2", "mini-gsm8k/0")
+        [name, name[:-2]] for name in ("mini-gsm8k/0", "mini-hotpotqa/2", "mini-gsm8k/1")
     ]
 
 
@@ -212,9 +211,9 @@ def test_a_trace_sent_twice_is_one(layout: Layout) -> None:
     store = Store(layout, PARAMS)
     assert (journal.send(store), journal.given_up) == (4, [])
     (trace,) = client(layout).search_traces(locations=[store.experiment])
-    assert (len(trace.data.spans), len(trace.info.assessments)) == (3, 2)
+    assert (len(trace.data.spans), len(trace.info.assessments)) == (3, 3)
     assert (trace.info.request_time, trace.info.execution_duration) == (1_000_000, 0)
-    assert trace.info.token_usage == {"input_tokens": 8, "output_tokens": 5, "total_tokens": 13}
+    assert trace.info.token_usage == {"input_tokens": 4, "output_tokens": 5, "total_tokens": 9}
 
 
 def test_evaluated_trajectories_become_traces_with_their_correctness(layout: Layout) -> None:
