@@ -26,9 +26,8 @@ if TYPE_CHECKING:
 PATIENCE_S = 240.0
 """Seconds of training after which there is a checkpoint, however few the steps: a kill loses five minutes at most."""
 
-
-TIDIED = 20
-"""Steps after which memory that was freed is given back to the system."""
+TIDIED = 5
+"""Steps after which memory that was freed is given back to the system; with 20 a process of 4 GB grew to 12 between."""
 
 Conversation = Sequence[Example]
 """What is dealt out as one: a conversation, or several that share most of it (one for each step that is judged)."""
