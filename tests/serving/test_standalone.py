@@ -183,7 +183,11 @@ def test_an_adapter_on_a_commit_of_the_hub_names_it(layout: Layout) -> None:
         tree = json.loads(path.read_text())
         path.write_text(json.dumps(tree | {"model": "org/tiny", "revision": commit} if "source" in tree else tree))
     assert export(layout, "swirl").weights == "org/tiny"
-    assert "base_model: org/tiny" in (layout.root / "examples/tiny/swirl/README.md").read_text()
+    card = (layout.root / "examples/tiny/swirl/README.md").read_text()
+    assert "base_model: org/tiny\n" in card
+    assert (
+        f"vllm serve org/tiny --revision {commit} --enable-lora --max-lora-rank 8 --lora-modules swirl=swirl\n" in card
+    )
     folder = layout.root / "examples/tiny/swirl"
     pointer, config = (json.loads((folder / name).read_text()) for name in ("model.json", "adapter_config.json"))
     assert (pointer["model"], pointer["revision"]) == ("org/tiny", commit)

@@ -19,6 +19,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 
 from swirl.cli.show import show_model
 from swirl.config.own_settings import brings_settings
+from swirl.config.params import validate
+from swirl.config.presets import laid_over
 from swirl.core.errors import ModelError
 from swirl.core.layout import Layout
 from swirl.core.records import save_json
@@ -27,7 +29,7 @@ from swirl.models.loading import load_chat, load_model, load_tokenizer, save
 from swirl.models.pointers import write_pointer
 from swirl.serving.standalone import export_adapter
 from swirl.serving.whole import CONVERTER, Written, export_gguf, export_merged, find_converter
-from tests import asked, gguf_writer
+from tests import asked, gguf_writer, tiny
 from tests.families import smollm2
 from tests.serving.test_standalone import moved
 
@@ -73,6 +75,14 @@ def spoken(words: Any) -> list[int]:
 def logprobs(model: Any, ids: list[int]) -> torch.Tensor:
     with torch.no_grad():
         return torch.log_softmax(model.float()(input_ids=torch.tensor([ids])).logits, -1)
+
+
+def exact(model: Any, ids: list[int]) -> torch.Tensor:
+    """The log-probability of each token but the first, given those before it, in float64."""
+    model = model.double()
+    with torch.no_grad(), tiny.Exact():
+        found = torch.log_softmax(model(input_ids=torch.tensor([ids])).logits, -1)
+    return found[0, :-1].gather(1, torch.tensor(ids[1:])[:, None])[:, 0]
 
 
 def ours(folder: Path) -> tuple[list[int], torch.Tensor]:
@@ -222,26 +232,33 @@ def test_a_missing_converter_says_how_to_get_it(tmp_path: Path, monkeypatch: pyt
 @pytest.mark.skipif(not REAL.is_file(), reason=f"{REAL.name} is not in data/weights: `make weights`")
 @pytest.mark.parametrize("form", ["merged", "adapter", "gguf"])
 def test_smollm2_exported(form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The real model of 135 million parameters: 30 layers, tied embeddings, a base that is a GGUF file."""
-    found = shutil.which(CONVERTER)
-    if form == "gguf" and not found:
+    """The real model of 135 million parameters: 30 layers, tied embeddings, a base that is a GGUF file.
+
+    Computed in float64: in float32 two kernels of attention alone differ by 2e-5 on it, and the weights are what is
+    tested, which are float32.
+    """
+    if form == "gguf" and not shutil.which(CONVERTER):
         pytest.skip(f"{CONVERTER} is not on PATH: llama.cpp is not installed")
     layout = asked.project(tmp_path / "project")
     shutil.rmtree(layout.model("swirl"))
     base = layout.model("base")
     write_pointer(base, str(REAL), root=layout.root)
     tuned = moved(load_model(base, "cpu", "eager"), 4, ["all-linear"], seed=2)
+    for name, weight in tuned.named_parameters():
+        if ".lora_B." in name:
+            weight.data *= 0.1  # as much as training moves it: more would be noise, and magnify rounding
     save(tuned, load_tokenizer(base), layout.model("swirl"), base, layout.root)
     del tuned
-    ids, wanted = ours(layout.model("swirl"))
+    ids = spoken(load_tokenizer(layout.model("swirl")))
+    wanted = exact(load_model(layout.model("swirl"), "cpu", "eager"), ids)
     params, out = asked.params_of(layout), tmp_path / "out"
     model: Any
     if form == "merged":
         export_merged(layout.model("swirl"), out, params, layout)
-        model = AutoModelForCausalLM.from_pretrained(out)
+        model = AutoModelForCausalLM.from_pretrained(out, attn_implementation="eager")
     elif form == "adapter":
         export_adapter(layout.model("swirl"), out, params, layout)
-        model = AutoPeftModelForCausalLM.from_pretrained(out)
+        model = AutoPeftModelForCausalLM.from_pretrained(out, attn_implementation="eager")
     else:
         monkeypatch.setattr(huggingface_hub.constants, "HF_ASSETS_CACHE", str(tmp_path / "assets"))
         export_gguf(layout.model("swirl"), out, params, layout, "float32", None)
@@ -250,8 +267,8 @@ def test_smollm2_exported(form: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
         place = converted(out / "out.gguf", checksum(out / "out.gguf").sha256)
         assert spoken(load_tokenizer(place)) == ids
         model = load_model(place, "cpu", "eager")
-    print(form, float((logprobs(model, ids) - wanted).abs().max()))
-    torch.testing.assert_close(logprobs(model, ids), wanted, rtol=1e-5, atol=1e-5)
+    assert model.dtype == torch.float32
+    torch.testing.assert_close(exact(model, ids), wanted, rtol=0, atol=1e-5)
 
 
 def test_the_card_says_base_data_method_scores_and_what_was_not_tested(tmp_path: Path) -> None:
@@ -283,6 +300,12 @@ def test_the_card_says_base_data_method_scores_and_what_was_not_tested(tmp_path:
         "- Anything but mini-beerqa, mini-cofca, mini-gsm8k, mini-hotpotqa, mini-musique, with the tools and prompts",
     ):
         assert line in card, line
+    assert "Reward: a judge of source embedded.\n" in card
+    own = [{"name": "judge", "weight": 3.0, "options": {}}, {"name": "mine:Own", "weight": 1.0, "options": {}}]
+    mixed = validate(laid_over(params.model_dump(), {"judge": {"rewards": own}}), "tests")
+    export_merged(model, out, mixed, layout)
+    said = "Reward: the mean by weights of a judge of source embedded (weight 3) and `mine:Own` (weight 1).\n"
+    assert said in (out / "README.md").read_text()
     lock = "stages: {evaluate@swirl: {deps: [{path: models/swirl, md5: 0123.dir}]}}\n"
     (layout.root / "dvc.lock").write_text(lock)
     export_merged(model, out, params, layout)

@@ -81,26 +81,30 @@ def _loading(folder: Path, form: Form, rank: int) -> Iterator[str]:
         )
     elif form == "gguf":
         yield f"```bash\nllama-server -m {name}/{name}.gguf\n```\n"
-    else:
-        least = next((limit for limit in _RANKS if limit >= rank), None)
-        server = "BASE"
+    elif (folder / "base").is_dir():
         yield f'```python\nmodel = AutoPeftModelForCausalLM.from_pretrained("{name}")\n```\n'
-        if (folder / "base").is_dir():
-            server = f"{name}/base"
-            yield (
-                "`adapter_config.json` names the folder `base` where it was written. In another place, load both:\n\n"
-                f'```python\nbase = AutoModelForCausalLM.from_pretrained("{name}/base")\n'
-                f'model = PeftModel.from_pretrained(base, "{name}")\n```\n'
-            )
-        else:
-            yield "It stands on the weights that `model.json` names; a path there counts from this folder.\n"
-        if least:
-            yield (
-                f"```bash\nvllm serve {server} --enable-lora --max-lora-rank {least} --lora-modules {name}={name}\n"
-                "```\n"
-            )
-        else:
-            yield f"vLLM serves ranks up to {_RANKS[-1]}; this one has {rank}: export it as merged for vLLM.\n"
+        yield (
+            "`adapter_config.json` names the folder `base` where it was written. In another place, load both:\n\n"
+            f'```python\nbase = AutoModelForCausalLM.from_pretrained("{name}/base")\n'
+            f'model = PeftModel.from_pretrained(base, "{name}")\n```\n'
+        )
+        yield _vllm(f"{name}/base", name, rank)
+    elif (pointer := read_pointer(folder)) and pointer.revision:
+        yield f'```python\nmodel = AutoPeftModelForCausalLM.from_pretrained("{name}")\n```\n'
+        yield _vllm(f"{pointer.model} --revision {pointer.revision}", name, rank)
+    else:
+        yield (
+            "It stands on the weights that `model.json` names, by a path from this folder. `swirl evaluate`, `swirl "
+            "ask` and `swirl.models.loading.load_model` take it.\n"
+        )
+
+
+def _vllm(base: str, name: str, rank: int) -> str:
+    least = next((limit for limit in _RANKS if limit >= rank), None)
+    if least is None:
+        return f"vLLM serves ranks up to {_RANKS[-1]}; this one has {rank}: export it as merged for vLLM.\n"
+    command = f"vllm serve {base} --enable-lora --max-lora-rank {least} --lora-modules {name}={name}"
+    return f"```bash\n{command}\n```\n"
 
 
 def _base(params: Params, commit: str) -> str:
@@ -155,7 +159,11 @@ def _method(params: Params, layout: Layout, item: str | None) -> Iterator[str]:
 def _judge(params: Params) -> str:
     judge = params.reward_model
     named = getattr(judge, "model", None) or getattr(getattr(judge, "server", None), "model", "")
-    return f"a judge of source {judge.source}" + (f", {named}" if named else "")
+    asked = f"a judge of source {judge.source}" + (f", {named}" if named else "")
+    if not (parts := params.judge.rewards):
+        return asked
+    listed = [f"{asked if part.name == 'judge' else f'`{part.name}`'} (weight {part.weight:g})" for part in parts]
+    return f"the mean by weights of {' and '.join(listed)}"
 
 
 def _scores(model: Path, layout: Layout, item: str | None) -> Iterator[str]:
