@@ -45,7 +45,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Layout:
 def layout(made: Layout, swirl: Swirl, tmp_path: Path) -> Layout:
     """A copy after `swirl export`, whose params.yaml and prompts have become others since, as in somebody's clone."""
     layout = asked.copy(made, tmp_path / "clone")
-    done = swirl("export", "models/swirl", FOLDER, "--as", "adapter", "--dtype", "float32", cwd=layout.root)
+    done = swirl("export", "models/swirl", FOLDER, "--no-base", "--dtype", "float32", cwd=layout.root)
     assert done.stderr == ""
     said = rf"{FOLDER}: a LoRA adapter of rank 2, [\d,]+ parameters in float32, 0\.\d MB, on data/weights/taught\n"
     assert re.fullmatch(said, done.stdout)
@@ -104,6 +104,15 @@ def test_an_exported_model_answers_and_is_shown(layout: Layout, swirl: Swirl) ->
         (("data/weights/taught", "out"), "data/weights/taught holds whole weights that were made here, so there is no"),
         (("models/base", "out"), "models/base only points to weights, and nothing was taught here"),
         (("models/swirl", "words"), "words holds something else than an exported model"),
+        (
+            ("models/swirl", "out", "--as", "merged", "--base"),
+            "--base and --no-base are for --as adapter; merged",
+        ),
+        (("models/swirl", "out", "--converter", "x"), "--converter is for --as gguf, not for adapter"),
+        (
+            ("models/swirl", "out", "--as", "gguf", "--converter", "x"),
+            "x is not llama.cpp's converter; get it with",
+        ),
         (("http://127.0.0.1:9/v1#m", "out"), "http://127.0.0.1:9/v1#m is no model's folder"),
     ],
 )

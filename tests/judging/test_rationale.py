@@ -182,7 +182,50 @@ def test_what_got_no_verdict_is_asked_about_once_more_if_so_wished() -> None:
     assert server.bodies[0]["seed"] != server.bodies[1]["seed"]
 
 
+def graded(text: str, **chances: float) -> Reply:
+    """A reply whose last token is its verdict, with the probabilities of the alternatives there."""
+    *_, last = text.split(" ")
+    content = [{"token": text.removesuffix(last), "logprob": 0.0, "top_logprobs": []}]
+    top = [{"token": word, "logprob": math.log(p)} for word, p in chances.items()]
+    return said(text, logprobs={"content": [*content, {"token": last, "logprob": 0.0, "top_logprobs": top}]})
+
+
+def test_where_the_server_gives_log_probabilities_the_score_is_that_of_the_word(tmp_path: Path) -> None:
+    server = Server(("Oslo", graded("so GOOD", GOOD=0.6, BAD=0.2)), ("Ada", "so BAD"))
+    for _ in range(2):  # the second time out of the cache
+        with server, Client(Endpoint(server.url, "m", "chat", retries=0), tmp_path) as client:
+            verdicts = server.judge(client).process_verdicts([TRAJECTORY], ASKED)
+        assert [(v.good, v.score) for v in verdicts] == [(False, 0.0), (True, pytest.approx(0.75))]
+    assert {(body["logprobs"], body["top_logprobs"]) for body in server.bodies} == {(True, 5)}
+    assert len(server.bodies) == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (400, "This model does not support logprobs"),
+        (400, "top_logprobs: 5 is greater than max allowed: 0"),
+        (500, "logprobs is not supported for models created with logits_all=False"),
+    ],
+)
+def test_a_server_that_refuses_log_probabilities_is_asked_for_the_word_alone(status: int, message: str) -> None:
+    def answer(body: dict[str, Any]) -> Reply:
+        return refused(status, message) if "top_logprobs" in body else said("so GOOD")
+
+    with Scripted(answer) as server, Client(Endpoint(server.url, "m", "chat", retries=0)) as client:
+        judge = EndpointJudge("judge", client, PROMPTS, CHAT, ONE, 1, 7)
+        verdicts = judge.process_verdicts([TRAJECTORY], ASKED)
+    assert [(verdict.good, verdict.score) for verdict in verdicts] == [(True, 1.0), (True, 1.0)]
+    assert sum("top_logprobs" in body for body in server.bodies) == 1
+
+
 def test_counting() -> None:
+    likely, unlikely = (Said("so GOOD", chances=((3, chance),)) for chance in (0.9, 0.2))
+    assert count([likely, unlikely], ("GOOD", "BAD")) == Judgement(True, pytest.approx(0.55), "so GOOD")
+    assert count([unlikely], ("GOOD", "BAD")) == Judgement(False, 0.2, "so GOOD")  # its word was drawn, not likely
+    assert count([likely, Said("so BAD")], ("GOOD", "BAD")).score == pytest.approx(0.45)
+    elsewhere = Said("GOOD idea, so BAD", chances=((0, 0.9),))
+    assert count([elsewhere], ("GOOD", "BAD")).score == 0.0
     good, bad, none = Said("so GOOD"), Said("so BAD"), Said("", "failed")
     assert count([bad, good], ("GOOD", "BAD")) == Judgement(False, 0.5, "so BAD")  # a tie is not a majority
     assert count([none, good], ("GOOD", "BAD")) == Judgement(True, 1.0, "so GOOD")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swirl.judging.verdicts import YES_NO, parse
+from swirl.judging.verdicts import YES_NO, find, parse
 
 
 @pytest.mark.parametrize(
@@ -107,6 +107,16 @@ def test_of_a_text_that_was_cut_only_a_labelled_line_counts(text: str, verdict: 
 def test_parse_is_total(text: str) -> None:
     assert parse(text) in (True, False, None)
     assert parse(text + "\nGOOD") is True
+
+
+@pytest.mark.parametrize(
+    "text", ["Verdict: **GOOD**", "a\r\nb\n\n<b>good</b>\n", "GOOD?</think>\n GOOD", "x" * 5000 + "\nit is GOOD."]
+)
+def test_where_the_verdict_stands(text: str) -> None:
+    found = find(text)
+    assert found is not None
+    assert text[found[1] :].upper().startswith("GOOD")
+    assert found[1] > text.rfind("</think>")
 
 
 @pytest.mark.parametrize(

@@ -246,4 +246,4 @@ def test_nothing_depends_on_how_servers_are_asked_or_what_is_tracked(stages: dic
 
 def test_training_does_not_depend_on_how_answers_are_graded(stages: dict[str, Any]) -> None:
     judging = [name for name in stages["train"]["params"] if name.partition(".")[0] == "judge"]
-    assert judging == ["judge.threshold", "judge.retry_failed"]
+    assert judging == ["judge.threshold", "judge.retry_failed", "judge.rewards"]

@@ -5,12 +5,16 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from swirl.core.errors import DataError, ModelError
 from swirl.core.layout import Layout
 from swirl.core.suggestions import meant
 from swirl.core.types import OUTCOME, Prediction, Question, Trajectory, Verdict
 from swirl.reporting.markup import printable
+
+if TYPE_CHECKING:
+    from swirl.models.pointers import Pointer
 
 
 def show(trajectory_id: str, layout: Layout, model: str | None = None) -> str:
@@ -80,26 +84,36 @@ def _shown(trajectory: Trajectory, path: Path, layout: Layout) -> str:
 
 
 def show_model(folder: Path) -> str:
-    """What an exported model stands on, and its settings. Raises `ModelError` for a folder that is none."""
+    """What an exported model is and stands on, and its settings. Raises `ModelError` for a folder that is none."""
     from swirl.config.own_settings import NAME, brings_settings
-    from swirl.core.records import load_json
-    from swirl.models.adapters import CONFIG, WEIGHTS
     from swirl.models.loading import is_adapter
     from swirl.models.pointers import read_pointer
 
     pointer = read_pointer(folder)
-    if pointer is None or not is_adapter(folder) or not brings_settings(folder):
-        raise ModelError(
-            f"{folder} is no exported model, which has an adapter, a pointer and {NAME}: see `swirl export`"
-        )
+    if not brings_settings(folder) or is_adapter(folder) != (pointer is not None):
+        raise ModelError(f"{folder} is no exported model with settings ({NAME}): see `swirl export`")
+    lines = [f"model       {folder}"]
+    if pointer is not None:
+        lines += _adapter(folder, pointer)
+    else:
+        weights = [file for pattern in ("*.safetensors", "*.gguf") for file in sorted(folder.glob(pattern))]
+        lines += [f"weights     {file.name}, {file.stat().st_size / 1e6:.1f} MB" for file in weights]
+    return printable("\n".join([*lines, "", (folder / NAME).read_text(encoding="utf-8").rstrip()]))
+
+
+def _adapter(folder: Path, pointer: Pointer) -> list[str]:
+    """The lines that say what an adapter is and what it stands on."""
+    from swirl.core.records import load_json
+    from swirl.models.adapters import CONFIG, WEIGHTS
+
     config, size = load_json(folder / CONFIG), (folder / WEIGHTS).stat().st_size
     missing = not pointer.revision and not (folder / pointer.model).exists()
-    lines = [f"model       {folder}", f"adapter     LoRA of rank {config['r']}, {size / 1e6:.1f} MB"]
-    lines.append(
-        f"stands on   {config['base_model_name_or_path']}" + (" (not there: `make weights`)" if missing else "")
-    )
-    lines += [f"  {name}  SHA-256 {digest}" for name, digest in pointer.files.items()]
-    return printable("\n".join([*lines, "", (folder / NAME).read_text(encoding="utf-8").rstrip()]))
+    lacking = " (not there: `make weights`)" if missing else ""
+    return [
+        f"adapter     LoRA of rank {config['r']}, {size / 1e6:.1f} MB",
+        f"stands on   {config['base_model_name_or_path']}{lacking}",
+        *(f"  {name}  SHA-256 {digest}" for name, digest in pointer.files.items()),
+    ]
 
 
 def _steps(trajectory: Trajectory, verdicts: dict[int, Verdict]) -> list[str]:

@@ -7,7 +7,7 @@ folder that somebody else made runs no code of its own here.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -73,13 +73,15 @@ def brings_settings(folder: Path) -> bool:
     return (folder / NAME).is_file()
 
 
-def write_own(folder: Path, own: OwnSettings, prompts: Path) -> None:
-    """Write settings into a model's folder, and copy the prompts of its tasks from the folder `prompts`."""
+def write_own(folder: Path, own: OwnSettings | None, tasks: Iterable[str], prompts: Path) -> None:
+    """Write settings, if there are some, into a model's folder; copy the prompts of tasks from the folder `prompts`."""
     shutil.rmtree(folder / PROMPTS, ignore_errors=True)
     (folder / PROMPTS).mkdir(parents=True)
-    for name in (*own.tasks, "closed_book"):
+    for name in (*tasks, "closed_book"):
         shutil.copyfile(prompts / f"{name}.txt", folder / PROMPTS / f"{name}.txt")
-    (folder / NAME).write_text(_HEAD + dump(own.model_dump()), encoding="utf-8")
+    (folder / NAME).unlink(missing_ok=True)
+    if own is not None:
+        (folder / NAME).write_text(_HEAD + dump(own.model_dump()), encoding="utf-8")
 
 
 def with_own(params: Params, folder: Path) -> Params:

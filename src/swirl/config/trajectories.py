@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, get_args
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import Field, PlainValidator
+from pydantic import Field, PlainValidator, model_validator
 
-from swirl.config.section import Count, Section, Share
+from swirl.config.section import Count, Positive, Section, Share
 from swirl.config.served import Served
 
 
@@ -28,6 +29,20 @@ class CheckTrajectories(Section):
     min_benchmark_share: Share = Field(description="least share of each synthesised benchmark; 0: no limit")
 
 
+class RewardPart(Section):
+    """One of several rewards that are mixed."""
+
+    name: str = Field(description="judge, which is the reward model, or module:Class of your own in tools.folder")
+    weight: Positive = Field(description="its share of the reward, relative to the others' weights")
+    options: Mapping[str, Any] = Field(description="keyword arguments that the class is made with; {}: none")
+
+    @model_validator(mode="after")
+    def _judge_has_none(self) -> Self:
+        if self.name == "judge" and self.options:
+            raise ValueError("the judge takes no options here: its settings are reward_model's")
+        return self
+
+
 class Judge(Section):
     """Step and outcome verdicts."""
 
@@ -37,6 +52,14 @@ class Judge(Section):
     )
     grader: Served | None = Field(description="a server that grades answers; null: the reward model, if it writes")
     retry_failed: bool = Field(description="ask once more where a written answer holds no verdict")
+    rewards: list[RewardPart] = Field(description="what is mixed into the reward of a step; []: the judge alone")
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        names = [part.name for part in self.rewards]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"rewards names {twice[0]} twice; give it once, with the sum of the weights")
+        return self
 
 
 def _limit(value: object) -> object:

@@ -55,6 +55,8 @@ class Cache:
         asked = dataclasses.asdict(ask)
         if not ask.stops:  # the key that such a request has always had
             del asked["stops"]
+        if not ask.words:
+            del asked["words"]
         said: list[Any] = [endpoint.url.rstrip("/"), endpoint.model, endpoint.api, asked]
         if endpoint.chat_template_kwargs:
             said.append(dict(endpoint.chat_template_kwargs))
@@ -73,4 +75,7 @@ def _checked(stored: dict[str, object]) -> Answer:
     fine_ids, fine_logprobs = token_ids(ids), log_probabilities(logprobs)
     if (fine_ids is None) != (ids is None) or (fine_logprobs is None) != (logprobs is None):
         raise ValueError("ids or log-probabilities are of another shape")
-    return Answer(text, finish, fine_ids, fine_logprobs, prompt_tokens, completion_tokens)
+    chances = [(place, share) for place, share in stored.get("chances", [])]  # type: ignore[attr-defined]
+    if not all(type(place) is int and type(share) is float and 0 <= share <= 1 for place, share in chances):
+        raise ValueError("chances are pairs of a place and a share")
+    return Answer(text, finish, fine_ids, fine_logprobs, prompt_tokens, completion_tokens, tuple(chances))

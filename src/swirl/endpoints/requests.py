@@ -135,6 +135,8 @@ class Ask:
     """Strings that end an answer, and are a part of it where the server returns them."""
     vote: int = 0
     """Number of this vote among several on the same question: the cache keeps an answer for each."""
+    words: tuple[str, ...] = ()
+    """Two words, in capitals, that the answer decides between: the server is asked how likely each was; (): neither."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +153,11 @@ class Answer:
     prompt_tokens: int
     completion_tokens: int
     """Both as the server counts them; 0 when it gives no count."""
+    chances: tuple[tuple[int, float], ...] = ()
+    """Where one of `Ask.words` begins: its place in `text`, and P(first word) / (P(first word) + P(second word)) there.
+
+    Empty when the server gives no log-probabilities of the alternatives.
+    """
 
 
 @dataclass(frozen=True, slots=True)

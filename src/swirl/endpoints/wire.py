@@ -14,6 +14,7 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from swirl.endpoints.alternatives import ALTERNATIVES, chances
 from swirl.endpoints.requests import Answer, Ask, Endpoint, EndpointError
 
 NEUTRAL = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0, "repeat_penalty": 1.0}
@@ -25,7 +26,7 @@ TOP_K_FROM_0 = "top_k = -1"
 """Stands among the refused fields where a server switches `top_k` off by 0 (llama.cpp) and refuses -1 (vLLM)."""
 
 OPTIONAL = (*NEUTRAL, "seed", "stop_token_ids", "return_token_ids", "return_tokens_as_token_ids", "logprobs")
-OPTIONAL += ("add_special_tokens", "stop", "include_stop_str_in_output")
+OPTIONAL += ("add_special_tokens", "stop", "include_stop_str_in_output", "top_logprobs")
 """Fields that a server may refuse: the request is then sent without them."""
 
 SAMPLING = ("top_p", "temperature")
@@ -52,6 +53,9 @@ def body(endpoint: Endpoint, ask: Ask, refused: Collection[str], ids_work: bool)
         fields["top_k"] = ask.top_k
     if endpoint.chat_template_kwargs:
         fields["chat_template_kwargs"] = dict(endpoint.chat_template_kwargs)
+    if ask.words:
+        chat = endpoint.api == "chat"
+        fields |= {"logprobs": True, "top_logprobs": ALTERNATIVES} if chat else {"logprobs": ALTERNATIVES}
     if ask.stops:
         fields |= {"stop": list(ask.stops), "include_stop_str_in_output": True}
     if endpoint.api == "completions" and ask.ids:
@@ -72,6 +76,8 @@ def newly_refused(message: str, parameter: str, sent: Mapping[str, Any]) -> set[
     if "max_tokens" in sent and "max_completion_tokens" in message:
         return {"max_tokens"}
     optional = {name for name in (*OPTIONAL, "chat_template_kwargs") if _names(message, name) and name in sent}
+    if "logprobs" in optional and "top_logprobs" in sent:
+        optional.add("top_logprobs")  # which has no meaning alone
     unsupported, out_of_range = _UNSUPPORTED.search(message), _RANGE.search(message)
     if "top_k" in optional and sent["top_k"] == NEUTRAL["top_k"] and out_of_range and not unsupported:
         return {*optional - {"top_k"}, TOP_K_FROM_0}
@@ -90,7 +96,7 @@ def refuses_ids(message: str, sent: Mapping[str, Any]) -> bool:
 def refuses(payload: bytes, sent: bytes) -> bool:
     """Whether an answer of status 500 to a request is the refusal of a field, so that another request is answered.
 
-    llama-cpp-python answers so, in pydantic's words, where others answer 400 or 422.
+    llama-cpp-python answers so, in pydantic's words or its own, where others answer 400 or 422.
     """
     try:
         message, fields = message_of(json.loads(payload)), json.loads(sent)
@@ -101,7 +107,7 @@ def refuses(payload: bytes, sent: bytes) -> bool:
     )
 
 
-_INVALID = re.compile(r"\bvalidation errors?\b")
+_INVALID = re.compile(r"\bvalidation errors?\b|\blogprobs is not supported\b")
 
 
 def _names(message: str, field: str) -> bool:
@@ -186,6 +192,7 @@ def answer(endpoint: Endpoint, ask: Ask, payload: bytes) -> Answer:
         logprobs=logprobs,
         prompt_tokens=_count(usage.get("prompt_tokens")),
         completion_tokens=_count(usage.get("completion_tokens")),
+        chances=chances(ask.words, text, choice.get("logprobs")) if ask.words else (),
     )
 
 

@@ -41,7 +41,9 @@ class LocalRationaleJudge(RationaleJudge):
         self._model, self._judge_chat, self._context = model, judge_chat, context
         self._sampling, self._token_budget, self._workers = sampling, token_budget, workers
 
-    def say(self, prompts: Sequence[str], seeds: Sequence[Sequence[int]], warmth: float = 0.0) -> list[list[Said]]:
+    def say(
+        self, prompts: Sequence[str], seeds: Sequence[Sequence[int]], warmth: float, words: tuple[str, str]
+    ) -> list[list[Said]]:
         """See `RationaleJudge.say`."""
         sampling = dataclasses.replace(self._sampling, temperature=max(self._sampling.temperature, warmth))
         longest = sampling.max_tokens

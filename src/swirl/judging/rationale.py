@@ -16,7 +16,7 @@ from swirl.comb.combs import Comb
 from swirl.core.errors import DataError, ModelError
 from swirl.core.seeds import derive
 from swirl.core.types import NOT_JUDGED, OUTCOME, ActionKind, Question, Stop, Trajectory, Verdict
-from swirl.judging.verdicts import GOOD_BAD, YES_NO, parse
+from swirl.judging.verdicts import GOOD_BAD, YES_NO, find
 from swirl.models.chat import Chat
 
 MAX_RATIONALE = 4000
@@ -73,6 +73,8 @@ class Said:
     """Whether the server gave no answer: it failed, or it refuses the request for a reason other than its length."""
     refused: bool = False
     """Whether the server refuses the request for what is in it, and would again; otherwise it may succeed later."""
+    chances: tuple[tuple[int, float], ...] = ()
+    """Places of the text where a word of the verdict stands, and P(first) / (P(first) + P(second)); see `Answer`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +82,14 @@ class Judgement:
     """The combined votes on one step or answer."""
 
     good: bool | None
-    """The majority's verdict; a tie counts as BAD (or NO). None when no vote has a verdict."""
+    """Whether `score` is above one half; a tie counts as BAD (or NO). None when no vote has a verdict."""
     score: float | None
-    """Share of GOOD (or YES) among the votes that have a verdict; None when none has."""
+    """Mean over the votes that have a verdict: P(GOOD) (or YES) where it stands, if that is known, else 1 or 0.
+
+    None when no vote has a verdict.
+    """
     rationale: str
-    """Text of the first vote with the majority's verdict; if `good` is None, the first vote's error or text."""
+    """Text of the first vote with that verdict, or with any; if `good` is None, the first vote's error or text."""
     failed: bool = False
     """Whether every vote failed at the server."""
     refused: bool = False
@@ -138,8 +143,13 @@ class RationaleJudge(ABC):
             self.check_failures(limit, of)
 
     @abstractmethod
-    def say(self, prompts: Sequence[str], seeds: Sequence[Sequence[int]], warmth: float = 0.0) -> list[list[Said]]:
-        """The replies to each prompt, one per seed, at the judge's temperature or at `warmth` if that is higher."""
+    def say(
+        self, prompts: Sequence[str], seeds: Sequence[Sequence[int]], warmth: float, words: tuple[str, str]
+    ) -> list[list[Said]]:
+        """The replies to each prompt, one per seed, at the judge's temperature or at `warmth` if that is higher.
+
+        `words` are the two of the verdict.
+        """
 
     def process_verdicts(self, trajectories: Sequence[Trajectory], questions: Mapping[str, str]) -> list[Verdict]:
         """One verdict per step; `questions` maps id to text. The judge sees the conversation up to the step.
@@ -214,20 +224,20 @@ class RationaleJudge(ABC):
         self, prompts: Sequence[str], votes: Sequence[int], words: tuple[str, str], warmth: float = 0.0
     ) -> list[Judgement]:
         seeds = [[derive(self._seed, "judge", prompt, vote) for vote in votes] for prompt in prompts]
-        return [count(said, words) for said in self.say(prompts, seeds, warmth)]
+        return [count(said, words) for said in self.say(prompts, seeds, warmth, words)]
 
 
 def count(votes: Sequence[Said], words: tuple[str, str]) -> Judgement:
     """Combine the votes on one prompt."""
-    verdicts = [None if vote.error else parse(vote.text, words, vote.ended) for vote in votes]
-    given = [verdict for verdict in verdicts if verdict is not None]
+    verdicts = [None if vote.error else find(vote.text, words, vote.ended) for vote in votes]
+    given = [(vote, *verdict) for vote, verdict in zip(votes, verdicts, strict=True) if verdict is not None]
     if not given:
         said = next((_bounded(vote.error or vote.text) + _CUT * (not vote.ended) for vote in votes), "")
         failed, refused = all(vote.failed for vote in votes), all(vote.refused for vote in votes)
         return Judgement(None, None, said, failed, refused)
-    score = sum(given) / len(given)
+    score = sum(dict(vote.chances).get(place, float(first)) for vote, first, place in given) / len(given)
     good = score > 0.5
-    agreeing = next(vote for vote, verdict in zip(votes, verdicts, strict=True) if verdict is good)
+    agreeing = next((vote for vote, first, _ in given if first is good), given[0][0])
     return Judgement(good, score, _bounded(agreeing.text))
 
 

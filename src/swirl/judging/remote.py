@@ -1,4 +1,7 @@
-"""A judge behind an endpoint: reasons and a verdict over HTTP, as many requests at a time as the endpoint allows."""
+"""A judge behind an endpoint: reasons and a verdict over HTTP, as many requests at a time as the endpoint allows.
+
+Where the server gives log-probabilities, a vote is P(GOOD) at the verdict's word; elsewhere it is the word, 1 or 0.
+"""
 
 from __future__ import annotations
 
@@ -35,17 +38,19 @@ class EndpointJudge(RationaleJudge):
         check_votes_can_differ(votes, sampling)
         self._client, self._sampling = client, sampling
 
-    def say(self, prompts: Sequence[str], seeds: Sequence[Sequence[int]], warmth: float = 0.0) -> list[list[Said]]:
+    def say(
+        self, prompts: Sequence[str], seeds: Sequence[Sequence[int]], warmth: float, words: tuple[str, str]
+    ) -> list[list[Said]]:
         """See `RationaleJudge.say`."""
         asks = [
-            self._ask(prompt, seed, vote, warmth)
+            self._ask(prompt, seed, vote, warmth, words)
             for prompt, its_seeds in zip(prompts, seeds, strict=True)
             for vote, seed in enumerate(its_seeds)
         ]
         said = iter(_said(answer) for answer in self._client.complete_many(asks))
         return [[next(said) for _ in its_seeds] for its_seeds in seeds]
 
-    def _ask(self, prompt: str, seed: int, vote: int, warmth: float) -> Ask:
+    def _ask(self, prompt: str, seed: int, vote: int, warmth: float, words: tuple[str, str]) -> Ask:
         sampling = self._sampling
         return Ask(
             messages=(Message("user", prompt),),
@@ -56,12 +61,13 @@ class EndpointJudge(RationaleJudge):
             top_k=sampling.top_k,
             seed=seed,
             vote=vote,
+            words=words,
         )
 
 
 def _said(answer: Answer | EndpointError) -> Said:
     if isinstance(answer, Answer):
-        return Said(answer.text, ended=answer.finish not in _CUT)
+        return Said(answer.text, ended=answer.finish not in _CUT, chances=answer.chances)
     refused = isinstance(answer, RefusedError)
     return Said("", str(answer), failed=not isinstance(answer, ContextError), refused=refused)
 

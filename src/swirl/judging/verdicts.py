@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import accumulate
 
 from swirl.core.types import BAD, GOOD
 
@@ -44,7 +45,15 @@ _SAID = re.compile(r"\b(?:is|are|was|be|as)(?:\s+[^\W_]+)?[\W_]*$", re.IGNORECAS
 
 
 def parse(text: str, words: tuple[str, str] = GOOD_BAD, ended: bool = True) -> bool | None:
-    """Whether the verdict is the first of `words`, None if there is no verdict; `ended` is False for a text cut off.
+    """Whether the verdict is the first of `words`, None if there is no verdict: see `find`."""
+    found = find(text, words, ended)
+    return None if found is None else found[0]
+
+
+def find(text: str, words: tuple[str, str] = GOOD_BAD, ended: bool = True) -> tuple[bool, int] | None:
+    """Whether the verdict is the first of `words`, and its place in `text`; None if there is no verdict.
+
+    `ended` is False for a text cut off.
 
     The verdict is the last of the two words, in upper or lower case, that stands alone on a line (a label such as
     `Verdict:` may precede it), or that ends the text in a sentence which states it: in capitals, emphasised, or as in
@@ -55,9 +64,12 @@ def parse(text: str, words: tuple[str, str] = GOOD_BAD, ended: bool = True) -> b
     thoughts = list(_THOUGHT_ENDS.finditer(text))
     if not thoughts and _THOUGHT.match(text):
         return None
-    said = text[thoughts[-1].end() if thoughts else 0 :]
-    lines = [line for line in _TAG.sub(" ", said[-_READ:]).splitlines() if _WORD.search(line)]
-    for number, line in enumerate(reversed(lines)):
+    start = max(thoughts[-1].end() if thoughts else 0, len(text) - _READ)
+    said = _TAG.sub(lambda tag: " " * len(tag[0]), text[start:])
+    whole = said.splitlines(keepends=True)
+    starts = accumulate(map(len, whole), initial=start)
+    lines = [(at, line.rstrip("\r\n")) for at, line in zip(starts, whole, strict=False) if _WORD.search(line)]
+    for number, (at, line) in enumerate(reversed(lines)):
         word = list(_WORD.finditer(line))[-1]
         if word.group().upper() not in words:
             continue
@@ -69,9 +81,9 @@ def parse(text: str, words: tuple[str, str] = GOOD_BAD, ended: bool = True) -> b
             continue
         label = _LABEL.fullmatch(before) is not None
         if label and (_VERDICT.search(before) or (ended and (number == 0 or not _WORD.search(before)))):
-            return word.group().upper() == words[0]
+            return word.group().upper() == words[0], at + word.start()
         if ended and number == 0 and _gives(clause, word.group(), after):
-            return word.group().upper() == words[0]
+            return word.group().upper() == words[0], at + word.start()
     return None
 
 

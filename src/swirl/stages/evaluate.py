@@ -30,6 +30,7 @@ from swirl.wiring.oracles import oracles_of
 from swirl.wiring.policies import AnyPolicy, load_policy, roll_out_any
 from swirl.wiring.prompts import user_input_folders
 from swirl.wiring.questions import questions_of
+from swirl.wiring.rewards import judge_of
 from swirl.wiring.servers import print_usage
 
 
@@ -42,7 +43,8 @@ def run(params: Params, layout: Layout, item: str) -> None:
     servers = {str(name): server for name, server in params.evaluate.servers.items()}
     policy = load_policy(params, layout.model(item), item, servers.get(item))
     judge, role = load_label_judge(params, layout)
-    grader = load_grader(params, layout, None if isinstance(judge, NoJudge) or role is JudgeRole.SECOND else judge)
+    asker = None if isinstance(judge, NoJudge) else judge_of(judge)
+    grader = load_grader(params, layout, None if role is JudgeRole.SECOND else asker)
     everything = questions_of(layout, "evaluation")
     oracles = oracles_of(layout, everything)
     arms = _arms(params, everything)
@@ -70,7 +72,7 @@ def run(params: Params, layout: Layout, item: str) -> None:
             predictions += predicted
             if with_tools:
                 made, verdicts = trajectories, judged
-    for one in {one for one in (judge, grader) if isinstance(one, RationaleJudge)}:
+    for one in {one for one in (asker, grader) if isinstance(one, RationaleJudge)}:
         one.check_failures(params.check_steps.max_null_rate, one.asked)
     metrics = {**_metrics(scores, predictions), **by_hops(predictions, table), **cut_rates(made)}
     if ungraded:

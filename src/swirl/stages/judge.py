@@ -23,7 +23,8 @@ from swirl.judging.reward import RewardModel
 from swirl.pipeline.progress import Progress
 from swirl.pipeline.source import digest
 from swirl.wiring.graders import load_grader
-from swirl.wiring.judges import Judge, load_reward_model
+from swirl.wiring.judges import Judge
+from swirl.wiring.rewards import judge_of, load_reward
 from swirl.wiring.servers import print_usage
 
 
@@ -32,7 +33,8 @@ def run(params: Params, layout: Layout) -> None:
     trajectories = load(Trajectory, layout.trajectories)
     questions = {question.id: question for question in load(Question, layout.questions)}
     texts = {name: question.text for name, question in questions.items()}
-    judge = load_reward_model(params, layout)
+    reward = load_reward(params, layout)
+    judge = judge_of(reward)
     grader = load_grader(params, layout, judge)
     journal, size = _journal(params, layout), params.rollout.block_size
 
@@ -42,7 +44,7 @@ def run(params: Params, layout: Layout) -> None:
             outcomes = [outcome_verdict(trajectory, questions[trajectory.question_id].answers) for trajectory in block]
         else:
             outcomes = grader.outcome_verdicts(block, questions)
-        made = [*judge.process_verdicts(block, texts), *outcomes]
+        made = [*reward.process_verdicts(block, texts), *outcomes]
         if sum(one.failed for one in asked) > before:
             raise _IncompleteError(made)
         return made
@@ -74,7 +76,8 @@ def run(params: Params, layout: Layout) -> None:
 def _journal(params: Params, layout: Layout) -> Journal:
     sections: list[Any] = [params.seed, params.rollout.block_size]
     sections += [part.model_dump() for part in (params.runtime, params.judge, params.reward_model, params.actions)]
-    inputs = [layout.trajectories, layout.questions, layout.model("reward"), layout.root / params.prompts.judge]
+    inputs = [layout.trajectories, layout.questions, layout.model("reward")]
+    inputs += [layout.root / params.prompts.judge, layout.root / params.tools.folder]
     return Journal(layout.root / ".swirl/journals/judge", fingerprint(digest("judge"), sections, inputs))
 
 
@@ -86,7 +89,9 @@ class _IncompleteError(Exception):
         self.verdicts = verdicts
 
 
-def _asked(judge: Judge, grader: RationaleJudge | None, trajectories: Sequence[Trajectory]) -> Counter[RationaleJudge]:
+def _asked(
+    judge: Judge | None, grader: RationaleJudge | None, trajectories: Sequence[Trajectory]
+) -> Counter[RationaleJudge]:
     """How many questions each judge that writes is asked by the whole stage, whichever process asks them."""
     asked: Counter[RationaleJudge] = Counter()
     if isinstance(judge, RationaleJudge):

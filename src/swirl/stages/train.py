@@ -5,7 +5,6 @@ Under `accelerate launch`, several processes train one model together; the first
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import shutil
 import sys
@@ -25,7 +24,6 @@ from swirl.core.layout import Layout
 from swirl.core.records import from_dict, load, save, save_json, save_series, to_dict
 from swirl.core.seeds import derive, generator
 from swirl.core.types import Draw, SubTrajectory
-from swirl.judging.reward import RewardModel
 from swirl.models import adapters
 from swirl.models.flops import matmul_flops
 from swirl.models.loading import load_model, load_tokenizer
@@ -45,6 +43,7 @@ from swirl.wiring.development import Development
 from swirl.wiring.policies import load_local_policy
 from swirl.wiring.prompts import user_input_folders
 from swirl.wiring.questions import questions_of
+from swirl.wiring.rewards import fitted
 from swirl.wiring.tools import Toolbox
 
 Series = list[dict[str, float]]
@@ -113,9 +112,7 @@ def train_swirl(
         runtime = params.runtime
         reference = load_model(layout.model("base"), runtime.device, runtime.attention, runtime.dtype)
         reference.requires_grad_(False)
-    judge = development.judge
-    if isinstance(judge, RewardModel):
-        judge = dataclasses.replace(judge, packed=params.train.packed, token_budget=params.train.token_budget)
+    judge = fitted(development.judge, params.train.packed, params.train.token_budget)
     seed = _seed(params)
     options = Settings(
         settings.states,
@@ -337,6 +334,7 @@ def _fingerprint(params: Params, layout: Layout, item: str) -> str:
     sections: list[Any] = [params.seed, item, dict(params.tasks), rank_and_count()[1]]
     sections += [part.model_dump() for part in (params.runtime, params.rollout, params.actions, params.tools)]
     sections += [params.judge.threshold, params.judge.retry_failed]
+    sections += [part.model_dump() for part in params.judge.rewards]
     sections += [params.train.packed, params.train.token_budget, params.train.gradient_checkpointing]
     sections += [method.model_dump(), adapter.model_dump() if adapter else None, params.reward_model.model_dump()]
     inputs = [layout.steps, layout.model("base"), layout.model("reward"), layout.questions, layout.derivations]

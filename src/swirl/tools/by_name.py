@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 import re
-import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from swirl.core.errors import ParamsError
+from swirl.core.own_class import OWN_NAME, make_own
 from swirl.core.types import ActionKind
 from swirl.tools.actions import ANSWER_TAG
 from swirl.tools.base import Tool
@@ -24,7 +23,6 @@ BUILT_IN = {"search": ActionKind.SEARCH, "calculator": ActionKind.CALCULATE}
 MIN_OUTPUT = 20
 """Smallest `output_limit` of a tool, in characters: leaves room for the note that an observation was cut."""
 
-_OWN = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 _MCP = re.compile(r"mcp:(?P<server>[A-Za-z0-9_.-]+)/(?P<tool>\S+)", re.ASCII)
 _TAG = re.compile(r"[a-z][a-z0-9_]*", re.ASCII)
 
@@ -54,9 +52,9 @@ def open_tool(name: str, options: Mapping[str, object], root: Path) -> Tool:
         from swirl.tools.mcp import open_server
 
         return open_server(match["server"], options, root).tool(match["tool"])
-    if name.startswith("mcp:") or not _OWN.fullmatch(name):
+    if name.startswith("mcp:") or not OWN_NAME.fullmatch(name):
         raise ParamsError(f"there is no tool {name!r}; a tool is {NAMES}")
-    tool = _own(name, options, root)
+    tool: Tool = make_own("tool", name, options, root)
     check(tool, name)
     return tool
 
@@ -109,33 +107,6 @@ def check(tool: Tool, name: str) -> None:
     limited = isinstance(limit, int) and not isinstance(limit, bool) and limit >= MIN_OUTPUT
     _expect(name, said, "output_limit", f"a number of characters, at least {MIN_OUTPUT}", limited)
     _expect(name, said, "run", "a method: run(payload: str) -> str", callable(said.run))
-
-
-def _own(name: str, options: Mapping[str, object], root: Path) -> Tool:
-    """An instance of the class `package.module:Class`."""
-    module_name, _, class_name = name.partition(":")
-    if str(root) not in sys.path:
-        sys.path.insert(0, str(root))
-        importlib.invalidate_caches()
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name and f"{module_name}.".startswith(f"{error.name}."):
-            raise ParamsError(f"tool {name}: there is no module {module_name} in {root} or installed") from None
-        raise ParamsError(f"tool {name}: importing {module_name} failed: {error}") from error
-    except Exception as error:  # a user's module may raise anything while it is imported
-        raise ParamsError(f"tool {name}: importing {module_name} failed: {type(error).__name__}: {error}") from error
-    kind = getattr(module, class_name, None)
-    if not isinstance(kind, type):
-        where = getattr(module, "__file__", None) or module_name
-        raise ParamsError(f"tool {name}: {where} has no class {class_name}")
-    try:
-        tool: Tool = kind(**{str(key): value for key, value in options.items()})
-    except Exception as error:  # a user's class may raise anything while it is made
-        given = ", ".join(map(str, options)) or "none"
-        why = f"{type(error).__name__}: {error}"
-        raise ParamsError(f"tool {name}: {class_name} cannot be made with its options ({given}): {why}") from error
-    return tool
 
 
 def _expect(name: str, tool: Any, attribute: str, what: str, holds: bool) -> None:

@@ -17,9 +17,9 @@ from swirl.rollout.engine import Policy
 from swirl.rollout.reading import Reader
 from swirl.tools.actions import DEFAULT_TAGS
 from swirl.wiring.attempts import attempts, roll_out_all
-from swirl.wiring.judges import load_reward_model
 from swirl.wiring.oracles import oracles_of
 from swirl.wiring.questions import derivations_of, questions_of
+from swirl.wiring.rewards import load_reward
 
 
 class Development:
@@ -30,7 +30,7 @@ class Development:
         self._questions = {question.id: question for question in questions_of(layout, "development")}
         self._attempts = attempts(params, layout, self._questions.values(), 1)
         self._derivations, self._oracles = derivations_of(layout), oracles_of(layout, self._questions.values())
-        self.judge = load_reward_model(params, layout)
+        self.judge = load_reward(params, layout)
 
     def look(self) -> dict[str, float]:
         """Roll out the development questions greedily and judge the steps; empty if there are no questions.

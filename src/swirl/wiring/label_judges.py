@@ -12,7 +12,8 @@ from swirl.core.errors import ModelError
 from swirl.core.layout import Layout
 from swirl.core.types import JudgeRole, Trajectory, Verdict
 from swirl.models.pointers import read_pointer, write_locked_pointer
-from swirl.wiring.judges import Judge, load_judge, load_reward_model
+from swirl.wiring.judges import load_judge
+from swirl.wiring.rewards import Reward, load_reward
 
 
 class NoJudge:
@@ -25,8 +26,8 @@ class NoJudge:
         return []
 
 
-def load_label_judge(params: Params, layout: Layout) -> tuple[Judge | NoJudge, JudgeRole]:
-    """The judge of `evaluate.judge`, and whether it is the reward model, a second one or none.
+def load_label_judge(params: Params, layout: Layout) -> tuple[Reward | NoJudge, JudgeRole]:
+    """The judge of `evaluate.judge`, and whether it is the reward, a second one or none.
 
     A second judge is called by its server's model, or by its hub id and commit or its folder. Raises `ModelError` when
     it does not exist, or cannot judge the base's tokens.
@@ -35,7 +36,7 @@ def load_label_judge(params: Params, layout: Layout) -> tuple[Judge | NoJudge, J
     if settings == "none":
         return NoJudge(), JudgeRole.NONE
     if settings == "same":
-        return load_reward_model(params, layout), JudgeRole.REWARD
+        return load_reward(params, layout), JudgeRole.REWARD
     if not isinstance(settings, PretrainedReward):
         return load_judge("", settings, layout.root, params, layout), JudgeRole.SECOND
     with TemporaryDirectory() as place:

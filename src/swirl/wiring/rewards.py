@@ -1,0 +1,64 @@
+"""From params and the layout to the reward: the judge, or a mixture of it with rewards of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from swirl.config.params import Params
+from swirl.core.errors import ParamsError
+from swirl.core.layout import Layout
+from swirl.core.own_class import OWN_NAME, make_own
+from swirl.judging.mixed import MixedReward, Part
+from swirl.judging.own_reward import OwnReward
+from swirl.judging.reward import RewardModel
+from swirl.models.chat import Chat
+from swirl.models.loading import load_chat
+from swirl.wiring.judges import Judge, load_reward_model
+
+Reward = Judge | MixedReward
+
+
+def load_reward(params: Params, layout: Layout) -> Reward:
+    """The reward of `judge.rewards`; the reward model alone where that is empty, which is not loaded if it is no part.
+
+    Raises `ParamsError` for a class that does not exist or has no method `scores`, and as `load_reward_model` does.
+    """
+    if not params.judge.rewards:
+        return load_reward_model(params, layout)
+    chat = load_chat(layout.model("base"))
+    parts = []
+    for entry in params.judge.rewards:
+        if entry.name == "judge":
+            parts.append(Part(entry.weight, load_reward_model(params, layout)))
+        else:
+            parts.append(Part(entry.weight, _own(entry.name, entry.options, params, layout, chat)))
+    return MixedReward(tuple(parts), params.judge.threshold)
+
+
+def judge_of(reward: Reward) -> Judge | None:
+    """The judge in a reward; None for rewards of one's own alone."""
+    return reward.judge if isinstance(reward, MixedReward) else reward
+
+
+def fitted(reward: Reward, packed: bool, token_budget: int) -> Reward:
+    """The reward with a judge that reads as many tokens at once as training does."""
+
+    def fit(judge: Judge) -> Judge:
+        return replace(judge, packed=packed, token_budget=token_budget) if isinstance(judge, RewardModel) else judge
+
+    if not isinstance(reward, MixedReward):
+        return fit(reward)
+    given = [(part, part.reward) for part in reward.parts]
+    parts = [part if isinstance(one, OwnReward) else replace(part, reward=fit(one)) for part, one in given]
+    return replace(reward, parts=tuple(parts))
+
+
+def _own(name: str, options: Mapping[str, object], params: Params, layout: Layout, chat: Chat) -> OwnReward:
+    if not OWN_NAME.fullmatch(name):
+        raise ParamsError(f"judge.rewards: there is no reward {name!r}; a reward is judge, or package.module:Class")
+    scorer = make_own("reward", name, options, layout.root / params.tools.folder)
+    if not callable(getattr(scorer, "scores", None)):
+        kind = f"{type(scorer).__module__}.{type(scorer).__name__}"
+        raise ParamsError(f"reward {name}: {kind} has no method scores(states, actions)")
+    return OwnReward(name, scorer, chat)
