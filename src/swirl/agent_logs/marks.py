@@ -1,0 +1,46 @@
+"""Signs in a text that it is not what was said: cut by a logger, masked, an error of the client, a summary."""
+
+from __future__ import annotations
+
+import re
+
+_CUT = re.compile(
+    r"litellm_truncated"
+    r"|<truncated due to size exceeding limit>"
+    r"|\[base64_data truncated: [^\]]*\]"
+    r"|(?:\.\.\.|…) ?(?:\[|\(|<)?truncated(?:\]|\)|>)?\s*$"
+    r"|\[TRUNCATED\]\s*$",
+    re.IGNORECASE,
+)
+_LABEL = (
+    r"(?:EMAIL|E_MAIL|EMAIL_ADDRESS|PHONE|PHONE_NUMBER|NAME|FIRST_NAME|LAST_NAME|PERSON|ADDRESS|STREET_ADDRESS|LOCATION"
+    r"|SSN|US_SSN|CREDIT_CARD|CARD_NUMBER|IBAN|IBAN_CODE|IP|IP_ADDRESS|DATE_OF_BIRTH|ACCOUNT_NUMBER|ACCOUNT_ID|USERNAME"
+    r"|PASSWORD|API_KEY|SECRET|TOKEN|PII|REDACTED|MASKED)(?:_\d+)?"
+)
+_MASKED = re.compile(rf"\[{_LABEL}\]|<{_LABEL}>|\{{\{{{_LABEL}\}}\}}|\[(?:email|phone|first_name|last_name|redacted)\]")
+_CLIENT = re.compile(r"\s*(?:API Error:? \d{3}|Error code: \d{3} - |Agent stopped due to (?:max iterations|iteration))")
+_SUMMARY = re.compile(
+    r"summary of (?:the |our |this )?(?:conversation|session|previous|earlier|above)"
+    r"|(?:conversation|session|history) summary|continued from a previous conversation|<summary>",
+    re.IGNORECASE,
+)
+
+
+def cut_by_logger(text: str) -> bool:
+    """Whether the text bears the mark of a logger that cut it, so that the model saw something else."""
+    return ("runcated" in text or "RUNCATED" in text) and _CUT.search(text) is not None
+
+
+def masked(text: str) -> bool:
+    """Whether the text holds a value that was masked before it was logged, such as `[EMAIL]`."""
+    return _MASKED.search(text) is not None
+
+
+def client_error(text: str) -> bool:
+    """Whether an assistant's text is the client's own report of an error."""
+    return _CLIENT.match(text) is not None
+
+
+def summary(text: str) -> bool:
+    """Whether a text begins like a summary that stands for an earlier part of the conversation."""
+    return _SUMMARY.search(text[:400]) is not None
