@@ -67,6 +67,7 @@ class LineFault(StrEnum):
     NO_JSON = "no JSON"
     NO_TEXT = "not UTF-8"
     SHAPE = "no format that is known"
+    TYPES = "a format that is known, with values of other types"
     NO_RESPONSE = "a request without a response"
     JUDGE = "a trace of a judge, not of the agent"
     NO_CHAT = "a trace without a request to a chat model"

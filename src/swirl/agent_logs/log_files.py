@@ -86,4 +86,7 @@ def _exchanges(data: bytes, tools: Sequence[LoggedTool]) -> list[Exchange]:
         raise LineLeftOut(LineFault.NO_TEXT) from None
     except (ValueError, RecursionError):
         raise LineLeftOut(LineFault.NO_JSON) from None
-    return shapes.read(value, tools)
+    try:
+        return shapes.read(value, tools)
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
+        raise LineLeftOut(LineFault.TYPES) from None

@@ -76,8 +76,8 @@ class Logs:
                 if not self._tree.add(exchange, piece, number):
                     waiting.append((piece, number))
         for piece, number in self._in_turn(waiting):
-            for turn in self._files.exchange(piece, number).responses:
-                self._lost.append((piece, turn.number, "step", Fault.CHAIN))
+            answers = self._files.exchange(piece, number).responses
+            self._lost.extend((piece, answer.number, "step", Fault.CHAIN) for answer in answers)
         self._outcomes = decide(self._tree)
         self._noted, self._claimed = bytearray(len(self._tree)), bytearray(len(self._tree))
         for piece, turn in self._tree.again:

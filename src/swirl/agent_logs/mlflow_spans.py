@@ -104,8 +104,9 @@ def own_trajectory(trace: Json) -> Json | None:
 def _exchange(span: Json) -> tuple[Json, Any] | None:
     """The request and response of a chat span; None where it has none that can be read."""
     given = _attribute(span, "mlflow.spanInputs")
+    response = _attribute(span, "mlflow.spanOutputs")
     if isinstance(given, list):
-        given = _as_request(given)
+        given = _as_request(given, _are_items(response))
     if isinstance(given, str):
         given = {"input": given}
     if not isinstance(given, Mapping) or not ("messages" in given or "input" in given):
@@ -117,7 +118,6 @@ def _exchange(span: Json) -> tuple[Json, Any] | None:
     for key in ("previous_response_id", "model"):
         if request.get(key) is None and isinstance(value := _attribute(span, key), str):
             request[key] = value
-    response = _attribute(span, "mlflow.spanOutputs")
     if not _says_something(response):
         response = _streamed(span)
     if isinstance(response, list) and "input" in request:
@@ -127,11 +127,16 @@ def _exchange(span: Json) -> tuple[Json, Any] | None:
     return (request, response) if isinstance(response, Mapping) else None
 
 
-def _as_request(given: Sequence[Any]) -> Json:
-    """A list of messages or of items as the request that has it."""
+def _as_request(given: Sequence[Any], answered: bool) -> Json:
+    """A list of messages or of items as the request that has it; `answered`: it was answered with items."""
     flat = given[0] if len(given) == 1 and isinstance(given[0], list) else given
-    items = any(isinstance(one, Mapping) and not ("role" in one or "content" in one) for one in flat)
-    return {"input": flat} if items else {"messages": flat}
+    return {"input": flat} if answered or _are_items(flat) else {"messages": flat}
+
+
+def _are_items(values: Any) -> bool:
+    """Whether a list holds items of Responses."""
+    kinds = [one.get("type") for one in values if isinstance(one, Mapping)] if isinstance(values, list) else []
+    return any(kind in ("message", "function_call", "function_call_output", "reasoning") for kind in kinds)
 
 
 def _as_message(response: Any) -> Any:

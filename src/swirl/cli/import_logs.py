@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 import typer
 
 from swirl.cli import models
-from swirl.core.errors import DataError
+from swirl.cli.project import project_layout
+from swirl.core.errors import DataError, SwirlError
 from swirl.pipeline import environment
 
 if TYPE_CHECKING:
@@ -89,7 +90,11 @@ def _file(name: str, folder: Path, number: int) -> Path:
         return Path(name)
     from swirl.tracking.trace_files import fetch_traces
 
-    return fetch_traces(name.removeprefix("mlflow:"), folder / f"traces-{number}.jsonl")
+    try:
+        layout = project_layout()
+    except SwirlError:
+        layout = None
+    return fetch_traces(name.removeprefix("mlflow:"), folder / f"traces-{number}.jsonl", layout)
 
 
 def _tools(path: Path) -> tuple[LoggedTool, ...]:
@@ -128,14 +133,21 @@ def as_dict(found: Summary) -> dict[str, Any]:
 def _text(found: Summary) -> str:
     """The counts, the changes, and what is left out by reason with the first place of each."""
     lines = [
-        f"{found.conversations:,} conversations, {found.trajectories:,} trajectories with {found.steps:,} steps "
-        f"in {found.groups:,} groups; {found.near_duplicates:,} near-duplicates"
+        f"{_several(found.conversations, 'conversation')}, {_several(found.trajectories, 'trajectory')} with "
+        f"{_several(found.steps, 'step')} in {_several(found.groups, 'group')}; "
+        f"{_several(found.near_duplicates, 'near-duplicate')}"
     ]
-    lines += [f"changed   {count:>7,}  {change}" for change, count in sorted(found.changed.items())]
+    lines += [f"changed   {count:>7,}         {change}" for change, count in sorted(found.changed.items())]
     counts = Counter((one.unit, one.reason) for one in found.left_out)
     first = {(one.unit, one.reason): one.place for one in reversed(found.left_out)}
     lines += [
-        f"left out  {count:>7,}  {unit}{'s' if count > 1 else ''}: {reason} (first: {first[unit, reason]})"
+        f"left out  {_several(count, unit):>15}: {reason} (first: {first[unit, reason]})"
         for (unit, reason), count in counts.most_common()
     ]
     return "\n".join(lines)
+
+
+def _several(count: int, what: str) -> str:
+    """A count with its noun."""
+    plural = what[:-1] + "ies" if what.endswith("y") else what + "s"
+    return f"{count:,} {what if count == 1 else plural}"
