@@ -28,7 +28,7 @@ class Change(StrEnum):
     TWICE = "a call logged as a block and in tool_calls: read once"
     JOINED = "a turn on several lines: joined by its message id"
     CHAINED = "only new items logged: joined to those of previous_response_id"
-    SEGMENT = "a history that was rewritten (summary, trimming): a new segment"
+    SEGMENT = "a history sent otherwise (summary, trimming, other system turn or tools): a new segment"
     TOOLS_GIVEN = "tools not logged: those given are used"
     TOOLS_SEEN = "tools not logged: known by their calls alone"
     AGAIN = "an action logged again on the same state: read once"
