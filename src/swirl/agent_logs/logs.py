@@ -14,7 +14,7 @@ from swirl.agent_logs.conversation import Call, LoggedConversation, LoggedTool, 
 from swirl.agent_logs.exchanges import Change, Exchange, Fault, LineFault, Turn
 from swirl.agent_logs.log_files import LogFiles
 from swirl.agent_logs.near_duplicates import Signature, near_duplicates, signature
-from swirl.agent_logs.outcomes import Outcomes, decide
+from swirl.agent_logs.outcomes import Outcomes, decide, first_turns
 from swirl.agent_logs.request_tree import Is, RequestTree, Source, chained, read_pieces
 from swirl.agent_logs.unions import Unions
 
@@ -66,6 +66,7 @@ class Logs:
         self._lost: list[tuple[int, int, str, str]] = []
         self._outcomes: Outcomes | None = None
         self._noted = self._claimed = bytearray()
+        self._first: Sequence[int] = ()
         self._groups, self._conversations = Unions(), Unions()
 
     def read(self) -> None:
@@ -80,13 +81,14 @@ class Logs:
             self._lost.extend((piece, answer.number, "step", Fault.CHAIN) for answer in answers)
         self._outcomes = decide(self._tree)
         self._noted, self._claimed = bytearray(len(self._tree)), bytearray(len(self._tree))
+        self._first = first_turns(self._tree)
         for piece, turn in self._tree.again:
             self._note(Change.AGAIN, self._files.place(piece, turn))
         for node, reason in self._outcomes.lost:
             source = self._tree.sources(node)[0]
             self._lost.append((source.line, self._tree.turn[node], "step", reason))
         for first, origin in self._outcomes.segments.items():
-            self._conversations.join(self._root(origin), self._root(first))
+            self._conversations.join(self._first[origin], self._first[first])
         self._sum_up()
 
     def conversations(self) -> Iterator[LoggedConversation]:
@@ -184,8 +186,7 @@ class Logs:
 
     def _group(self, number: int, end: int, conversation: LoggedConversation) -> None:
         """Join a trajectory with its session, its first user turn and its conversation."""
-        root = self._root(end)
-        self._groups.join(("conversation", self._conversations.find(root)), number)
+        self._groups.join(("conversation", self._conversations.find(self._first[end])), number)
         if conversation.session:
             self._groups.join(("session", conversation.session), number)
         if conversation.question:
@@ -201,21 +202,10 @@ class Logs:
         found.group_of = [numbers.setdefault(self._groups.find(one), len(numbers)) for one in range(len(signatures))]
         found.near_duplicates, found.groups = len(apart), len(numbers)
 
-    def _root(self, node: int) -> int:
-        """The node of the first real user turn on the path to `node`; its first node where there is none."""
-        path = self._tree.path(node)
-        return next((one for one in path if self._tree.flags[one] & Is.USER), path[0])
-
     def _sum_up(self) -> None:
         """Count conversations, and put what is left out into the order of the log."""
-        tree = self._tree
-        has_end = [node for node in range(len(tree)) if tree.flags[node] & Is.ACTION]
-        roots = dict[int, int]()
-        for node in has_end:
-            roots[node] = roots.get(tree.parent[node], -1)
-            if roots[node] < 0:
-                roots[node] = self._root(node)
-        self.summary.conversations = len({self._conversations.find(root) for root in roots.values()})
+        acted = [node for node in range(len(self._tree)) if self._tree.flags[node] & Is.ACTION]
+        self.summary.conversations = len({self._conversations.find(self._first[node]) for node in acted})
         self.summary.left_out = [
             LeftOut(self._files.place(piece, turn), unit, str(reason))
             for piece, turn, unit, reason in sorted(self._lost)

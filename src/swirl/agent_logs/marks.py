@@ -8,20 +8,21 @@ _CUT = re.compile(
     r"litellm_truncated"
     r"|<truncated due to size exceeding limit>"
     r"|\[base64_data truncated: [^\]]*\]"
-    r"|(?:\.\.\.|…) ?(?:\[|\(|<)?truncated(?:\]|\)|>)?\s*$"
-    r"|\[TRUNCATED\]\s*$",
+    r"|(?:(?:\.\.\.|…) ?[\[(<]?|[\[(<])truncated[^\])>\n\"]{0,40}[\])>]?[\"}\]\s]*$",
     re.IGNORECASE,
 )
-_LABEL = (
-    r"(?:EMAIL|E_MAIL|EMAIL_ADDRESS|PHONE|PHONE_NUMBER|NAME|FIRST_NAME|LAST_NAME|PERSON|ADDRESS|STREET_ADDRESS|LOCATION"
-    r"|SSN|US_SSN|CREDIT_CARD|CARD_NUMBER|IBAN|IBAN_CODE|IP|IP_ADDRESS|DATE_OF_BIRTH|ACCOUNT_NUMBER|ACCOUNT_ID|USERNAME"
-    r"|PASSWORD|API_KEY|SECRET|TOKEN|PII|REDACTED|MASKED)(?:_\d+)?"
+_KINDS = (
+    "EMAIL|E_MAIL|PHONE|PERSON|SSN|CREDIT_CARD|CARD_NUMBER|IBAN|IP_ADDRESS|DATE_OF_BIRTH|STREET_ADDRESS|ACCOUNT_NUMBER"
+    "|PASSWORD|API_KEY|REDACTED|MASKED"
 )
+_WHOLE = "NAME|FIRST_NAME|LAST_NAME|FULL_NAME|ADDRESS|LOCATION|IP|SECRET|PII"
+_LABEL = rf"(?:[A-Z_]*(?:{_KINDS})[A-Z_]*|{_WHOLE})(?:_?\d+)?"
 _MASKED = re.compile(rf"\[{_LABEL}\]|<{_LABEL}>|\{{\{{{_LABEL}\}}\}}|\[(?:email|phone|first_name|last_name|redacted)\]")
 _CLIENT = re.compile(r"\s*(?:API Error:? \d{3}|Error code: \d{3} - |Agent stopped due to (?:max iterations|iteration))")
 _SUMMARY = re.compile(
     r"summary of (?:the |our |this )?(?:conversation|session|previous|earlier|above)"
-    r"|(?:conversation|session|history) summary|continued from a previous conversation|<summary>",
+    r"|(?:conversation|session|history) summary|continued from a previous conversation|<summary>"
+    r"|^\W*(?:here is )?(?:a |the )?summary\b",
     re.IGNORECASE,
 )
 

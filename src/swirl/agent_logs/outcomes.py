@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import dataclass
 
 from swirl.agent_logs.canonical import hash_of
@@ -62,6 +63,16 @@ def decide(tree: RequestTree) -> Outcomes:
     return Outcomes(_ends(tree, usable), usable, lost, segments)
 
 
+def first_turns(tree: RequestTree) -> array[int]:
+    """By node, the first real user turn on the path to it; the first node of the path where there is none."""
+    first = array("i")
+    for node in range(len(tree)):
+        above = first[tree.parent[node]] if tree.parent[node] >= 0 else node
+        begins = tree.flags[node] & Is.USER and not tree.flags[above] & Is.USER
+        first.append(node if begins else above)
+    return first
+
+
 def _cuts(tree: RequestTree) -> dict[int, tuple[Fault, int]]:
     """Each node at or below a fault -> the fault and its node."""
     cut: dict[int, tuple[Fault, int]] = {}
@@ -88,17 +99,17 @@ def _parting(tree: RequestTree, node: int, other: int) -> int:
 
 
 def _summaries(tree: RequestTree, known: dict[int, int]) -> dict[int, int]:
-    """Histories that begin with a summary, in a session with an earlier one under the same system turn."""
+    """Histories that begin with a summary, in a session with an earlier one under the same first system turn."""
     found: dict[int, int] = {}
     first: dict[tuple[int, int], int] = {}
     for node in range(len(tree)):
-        parent = tree.parent[node]
-        if not tree.flags[node] & Is.USER or (parent >= 0 and not tree.flags[parent] & Is.SYSTEM):
+        path = tree.path(node) if tree.flags[node] & (Is.USER | Is.SUMMARY) else []
+        if not path or not all(tree.flags[above] & Is.SYSTEM for above in path[:-1]):
             continue
-        system = tree.message[parent] if parent >= 0 else 0
+        system = tree.message[path[0]] if len(path) > 1 else 0
         earlier = first.setdefault((tree.session[node], system), node)
         rewritten = tree.flags[node] & Is.SUMMARY and tree.session[node] != _NO_SESSION
-        if earlier != node and rewritten and not any(one in known for one in (node, parent)):
+        if earlier != node and rewritten and not any(one in known or one in found for one in path):
             found[node] = earlier
     return found
 

@@ -243,7 +243,7 @@ def tools_of(request: Json) -> tuple[LoggedTool, ...] | None:
 
 def _offered(request: Json) -> list[tuple[Json, Json]] | None:
     """Each tool that a request offers, and the schema of its arguments as it was logged; None where it names none."""
-    given = _opened(request.get("tools") or request.get("functions"))
+    given = _opened(request.get("functions") if request.get("tools") is None else request["tools"])
     if not isinstance(given, list):
         return None
     found = []
