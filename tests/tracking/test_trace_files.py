@@ -51,7 +51,7 @@ def test_a_real_agent_that_mlflow_autologged_is_imported(tmp_path: Path, monkeyp
         mlflow.flush_trace_async_logging()
     finally:
         mlflow.openai.autolog(disable=True)
-    logs = Logs([fetch_traces("agent", tmp_path / "traces.jsonl", None)])
+    logs = Logs([fetch_traces("agent", tmp_path / "traces.jsonl", None)], names=["mlflow:agent"])
     logs.read()
     (found,) = logs.conversations()
     assert [(message.role, message.text) for message in found.messages] == [
@@ -59,7 +59,7 @@ def test_a_real_agent_that_mlflow_autologged_is_imported(tmp_path: Path, monkeyp
     ]  # fmt: skip
     assert found.actions == (1, 3) and found.messages[1].calls[0].arguments == '{"city": "Oslo"}'
     assert [tool.name for tool in found.tools] == ["weather"]
-    assert logs.summary.left_out == []
+    assert logs.summary.left_out == [] and str(found.places[3]) == "mlflow:agent, line 2, turn 4"
     with pytest.raises(DataError, match="no experiment 'other'"):
         fetch_traces("other", tmp_path / "none.jsonl", Layout(tmp_path))
 

@@ -21,9 +21,10 @@ KEPT = 16
 class LogFiles:
     """Pieces of files by their number. A piece takes 24 bytes; its text is read when it is asked for."""
 
-    def __init__(self, files: Sequence[Path], tools: Sequence[LoggedTool] = ()) -> None:
-        """`tools` are used where a request names none."""
-        self.files, self._tools = list(files), tuple(tools)
+    def __init__(self, files: Sequence[Path], tools: Sequence[LoggedTool] = (), names: Sequence[str] = ()) -> None:
+        """`tools` are used where a request names none; `names` are what files are called, by default paths."""
+        self._files, self._tools = list(files), tuple(tools)
+        self._names = list(names) or [str(file) for file in files]
         self._file, self._line = array("i"), array("q")
         self._offset, self._size = array("q"), array("q")
         self._kept: OrderedDict[int, list[Exchange]] = OrderedDict()
@@ -31,14 +32,14 @@ class LogFiles:
 
     def place(self, piece: int, turn: int = 0) -> Place:
         """Where a piece stands."""
-        return Place(str(self.files[self._file[piece]]), self._line[piece], turn)
+        return Place(self._names[self._file[piece]], self._line[piece], turn)
 
     def read_all(self, left_out: Callable[[int, LineFault], None]) -> Iterator[tuple[int, list[Exchange]]]:
         """Every piece, by its number, with its exchanges; a piece without any is reported to `left_out`.
 
         Raises `DataError` for a file that cannot be read.
         """
-        for number, file in enumerate(self.files):
+        for number, file in enumerate(self._files):
             for piece in lines.pieces(file):
                 at = len(self._file)
                 for column, value in (
@@ -68,7 +69,7 @@ class LogFiles:
         number = self._file[piece]
         if self._open is None or self._open[0] != number:
             self.close()
-            self._open = (number, self.files[number].open("rb"))
+            self._open = (number, self._files[number].open("rb"))
         return os.pread(self._open[1].fileno(), self._size[piece], self._offset[piece])
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ from swirl.agent_logs.canonical import hash_of
 from swirl.agent_logs.conversation import Call, LoggedConversation, LoggedTool, Message, Place, Role
 from swirl.agent_logs.exchanges import Change, Exchange, Fault, LineFault, Turn
 from swirl.agent_logs.log_files import LogFiles
-from swirl.agent_logs.near_duplicates import Signature, near_duplicates, signature
+from swirl.agent_logs.near_duplicates import near_duplicates, signature
 from swirl.agent_logs.outcomes import Outcomes, decide, first_turns
 from swirl.agent_logs.request_tree import Is, RequestTree, Source, chained, read_pieces
 from swirl.agent_logs.unions import Unions
@@ -55,13 +55,14 @@ class Logs:
         tools: Sequence[LoggedTool] = (),
         models: Sequence[str] = (),
         changed: Callable[[Change, Place], None] = lambda change, place: None,
+        names: Sequence[str] = (),
     ) -> None:
         """`tools`: those of requests that name none. `models`: only what these wrote is an action; none: all.
 
-        `changed` is told of every change, with its place.
+        `changed` is told of every change, with its place. `names`: what places call the files, by default their paths.
         """
         self.summary = Summary()
-        self._files, self._given, self._changed = LogFiles(files, tools), tuple(tools), changed
+        self._files, self._given, self._changed = LogFiles(files, tools, names), tuple(tools), changed
         self._tree = RequestTree(self._turn_at, frozenset(models))
         self._lost: list[tuple[int, int, str, str]] = []
         self._outcomes: Outcomes | None = None
@@ -97,10 +98,10 @@ class Logs:
         Of an action that several share, the first one has it as an action, the others as a part of their state.
         """
         assert self._outcomes is not None, "read comes first"
-        signatures: list[Signature] = []
+        signatures = bytearray()
         for number, end in enumerate(self._outcomes.ends):
             conversation = self._conversation(end)
-            signatures.append(signature(conversation))
+            signatures += signature(conversation).tobytes()
             self._group(number, end, conversation)
             self.summary.trajectories += 1
             self.summary.steps += len(conversation.actions)
@@ -192,14 +193,15 @@ class Logs:
         if conversation.question:
             self._groups.join(("question", hash_of(conversation.question)), number)
 
-    def _join_near_duplicates(self, signatures: Sequence[Signature]) -> None:
+    def _join_near_duplicates(self, signatures: bytearray) -> None:
         pairs = near_duplicates(signatures)
         apart = [pair for pair in pairs if self._groups.find(pair[0]) != self._groups.find(pair[1])]
         for later, earlier in apart:
             self._groups.join(earlier, later)
         numbers: dict[object, int] = {}
         found = self.summary
-        found.group_of = [numbers.setdefault(self._groups.find(one), len(numbers)) for one in range(len(signatures))]
+        joined = (self._groups.find(one) for one in range(found.trajectories))
+        found.group_of = [numbers.setdefault(one, len(numbers)) for one in joined]
         found.near_duplicates, found.groups = len(apart), len(numbers)
 
     def _sum_up(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +14,7 @@ NEARLY = 0.8
 LENGTH = 4000
 """Bytes of a conversation that are compared."""
 SIZE, BANDS = 64, 16
-"""Hashes of a signature; bands of equal hashes by which candidates are found (4 hashes each: half of them at 0.64)."""
+"""Hashes of a signature; bands of equal hashes by which candidates are found (of two at 0.8, 9,998 in 10,000)."""
 
 Signature = npt.NDArray[np.uint32]
 
@@ -45,11 +44,14 @@ def of_text(text: str) -> Signature:
     return np.asarray(hashed.min(axis=0), dtype=np.uint32)
 
 
-def near_duplicates(signatures: Sequence[Signature]) -> list[tuple[int, int]]:
-    """Pairs (later, earlier) of near-duplicates; each later one is in one pair, with the earliest that was found."""
-    if len(signatures) < 2:
+def near_duplicates(signatures: bytes | bytearray) -> list[tuple[int, int]]:
+    """Pairs (later, earlier) of near-duplicates; each later one is in one pair, with the earliest that was found.
+
+    `signatures` are the bytes of all, one after the other: they may be millions.
+    """
+    table = np.frombuffer(signatures, np.uint32).reshape(-1, SIZE)
+    if len(table) < 2:
         return []
-    table = np.stack(signatures)
     found: dict[int, int] = {}
     for band in np.split(table, BANDS, axis=1):
         order = np.lexsort(band.T[::-1])

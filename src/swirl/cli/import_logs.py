@@ -57,16 +57,21 @@ def import_logs(
         paths = [_file(name, Path(folder), number) for number, name in enumerate(files)]
         if changes:
             with changes.open("w", encoding="utf-8") as written:
-                found = _read(paths, model, given, by or (), written)
+                found = _read(paths, files, model, given, by or (), written)
         else:
-            found = _read(paths, model, given, by or (), None)
+            found = _read(paths, files, model, given, by or (), None)
     print(json.dumps(as_dict(found), ensure_ascii=False) if as_json else _text(found))
 
 
 def _read(
-    paths: Sequence[Path], model: Path, tools: Sequence[LoggedTool], by: Sequence[str], changes: TextIO | None
+    paths: Sequence[Path],
+    names: Sequence[str],
+    model: Path,
+    tools: Sequence[LoggedTool],
+    by: Sequence[str],
+    changes: TextIO | None,
 ) -> Summary:
-    """Import the files and render every conversation."""
+    """Import the files, which places call by `names`, and render every conversation."""
     from swirl.agent_logs.logs import Logs
     from swirl.agent_logs.tagged import TaggedRenderer
     from swirl.models.loading import load_chat
@@ -77,7 +82,7 @@ def _read(
             print(json.dumps(row, ensure_ascii=False), file=changes)
 
     renderer = TaggedRenderer(load_chat(model))
-    logs = Logs(paths, tools, by, changed)
+    logs = Logs(paths, tools, by, changed, names)
     logs.read()
     for conversation in logs.conversations():
         renderer.render(conversation)
