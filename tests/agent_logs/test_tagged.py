@@ -38,13 +38,13 @@ ACTION = 'I look.\n<weather> {"city": "Oslo"} </weather>\n<weather> {"city": "Ro
 
 
 def test_a_conversation_is_turns_that_alternate() -> None:
-    assert turns_of(CONVERSATION) == [
-        ("user", "<weather> ... </weather>: The weather. arguments: {}\n\nBe brief.\n\nOslo and Rome?"),
-        ("assistant", ACTION),
-        ("user", "4\n\n20"),
-        ("assistant", "Rome."),
-        ("user", "go on"),
-        ("assistant", "By far."),
+    assert [(turn.message, turn.text) for turn in turns_of(CONVERSATION)] == [
+        (-1, "<weather> ... </weather>: The weather. arguments: {}\n\nBe brief.\n\nOslo and Rome?"),
+        (2, ACTION),
+        (-1, "4\n\n20"),
+        (5, "Rome."),
+        (-1, "go on"),
+        (6, "By far."),
     ]
 
 

@@ -6,6 +6,7 @@ A call is `<name> arguments </name>`; system turns, tools and results are part o
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from swirl.agent_logs.conversation import LoggedConversation, LoggedTool, Message, Role
 from swirl.core.errors import ModelError
@@ -30,7 +31,8 @@ class TaggedRenderer:
         Raises `ModelError`, naming file, line and turn, when a text, call, argument or result is lost in it, or in the
         tokens of a tokenizer that cannot write every text.
         """
-        rendered = self._chat.markup(turns_of(conversation))
+        turns = turns_of(conversation)
+        rendered = self._chat.markup([("user" if turn.message < 0 else "assistant", turn.text) for turn in turns])
         if not self._complete:
             rendered = self._written(rendered)
         at = 0
@@ -52,23 +54,30 @@ class TaggedRenderer:
         return str(tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
 
-def turns_of(conversation: LoggedConversation) -> list[tuple[str, str]]:
-    """(role, text) of turns that alternate, the user's first.
+@dataclass(frozen=True, slots=True)
+class TaggedTurn:
+    """One turn; user and assistant alternate, the user first."""
+
+    text: str
+    message: int
+    """Which message the assistant's turn is; -1 for a turn of the user, which may be several messages."""
+
+
+def turns_of(conversation: LoggedConversation) -> list[TaggedTurn]:
+    """The turns of a conversation.
 
     Between two turns of the assistant the user says what our own rollout says after a thought.
     """
-    turns: list[tuple[str, list[str]]] = []
-    if conversation.tools:
-        turns.append(("user", ["\n".join(map(_listed, conversation.tools))]))
-    for message in conversation.messages:
-        role = "assistant" if message.role is Role.ASSISTANT else "user"
-        if role == "assistant" and (not turns or turns[-1][0] == "assistant"):
-            turns.append(("user", [THINK_REPLY]))
-        if role == "user" and turns and turns[-1][0] == "user":
-            turns[-1][1].append(message.text)
-        else:
-            turns.append((role, [action_of(message) if role == "assistant" else message.text]))
-    return [(role, "\n\n".join(text for text in texts if text)) for role, texts in turns]
+    turns: list[TaggedTurn] = []
+    said = ["\n".join(map(_listed, conversation.tools))]
+    for index, message in enumerate(conversation.messages):
+        if message.role is not Role.ASSISTANT:
+            said.append(message.text)
+            continue
+        turns.append(TaggedTurn("\n\n".join(filter(None, said)) or THINK_REPLY, -1))
+        turns.append(TaggedTurn(action_of(message), index))
+        said = []
+    return [*turns, TaggedTurn("\n\n".join(filter(None, said)), -1)] if any(said) else turns
 
 
 def action_of(message: Message) -> str:
