@@ -324,6 +324,25 @@ def test_mlflow_traces_of_judges_and_without_a_chat(tmp_path: Path) -> None:
     assert [one.reason for one in summary.left_out] == [LineFault.JUDGE, LineFault.NO_CHAT]
 
 
+def test_mlflow_a_failed_request_is_said(tmp_path: Path) -> None:
+    """A request that failed and was sent again, inside a span that says nothing of either."""
+    asked = {"messages": ASKED, "tools": [TOOL]}
+    after = {**asked, "messages": [*ASKED, CALLED, SEEN]}
+    retried = [
+        span("outer", None, "CHAT_MODEL", None, None, 1),
+        span("failed", "outer", "CHAT_MODEL", asked, None, 2),
+        span("sent", "outer", "CHAT_MODEL", asked, reply(CALLED), 3),
+        span("last", None, "CHAT_MODEL", after, reply(ANSWER), 4),
+    ]
+    found, summary = read(tmp_path / "log.jsonl", trace(*retried), trace(retried[1]))
+    assert [(one.place.line, one.unit, one.reason) for one in summary.left_out] == [
+        (1, "line", LineFault.NO_RESPONSE),
+        (2, "line", LineFault.NO_RESPONSE),
+    ]
+    summary.left_out.clear()
+    check(found, summary)
+
+
 def test_a_document_gives_the_lines_of_its_elements(tmp_path: Path) -> None:
     path = tmp_path / "log.json"
     path.write_text(

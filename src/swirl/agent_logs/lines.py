@@ -79,6 +79,7 @@ def _elements(path: Path) -> Iterator[Piece]:
     at = len(BOM) if data.startswith(BOM) else 0
     try:
         text, decoder, place, line = data[at:].decode(), json.JSONDecoder(), 0, 1
+        del data
         between = _ELEMENTS if text.lstrip().startswith("[") else _SPACE
         while (begin := between.match(text, place).end()) < len(text):  # type: ignore[union-attr]
             _, end = decoder.raw_decode(text, begin)

@@ -14,8 +14,8 @@ from swirl.agent_logs import lines, shapes
 from swirl.agent_logs.conversation import LoggedTool, Place
 from swirl.agent_logs.exchanges import Exchange, LineFault, LineLeftOut
 
-KEPT = 16
-"""How many pieces stay read; a conversation's requests mostly stand near one another."""
+KEPT = 4
+"""How many pieces stay read: a turn and the one after it are mostly in two."""
 
 
 class LogFiles:

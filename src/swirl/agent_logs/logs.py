@@ -75,7 +75,9 @@ class Logs:
         waiting: list[tuple[int, int]] = []
         for piece, exchanges in self._files.read_all(self._line_left_out):
             for number, exchange in enumerate(exchanges):
-                if not self._tree.add(exchange, piece, number):
+                if not (exchange.responses or exchange.whole):
+                    self._line_left_out(piece, LineFault.NO_RESPONSE)
+                elif not self._tree.add(exchange, piece, number):
                     waiting.append((piece, number))
         for piece, number in self._in_turn(waiting):
             answers = self._files.exchange(piece, number).responses

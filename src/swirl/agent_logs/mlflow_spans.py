@@ -60,8 +60,8 @@ def answers(trace: Json) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def requests(trace: Json) -> Iterator[tuple[Json, Any]]:
-    """The requests to chat models with their responses, in the order in which they were sent.
+def requests(trace: Json) -> list[tuple[Json, Any] | None]:
+    """The requests to chat models with their responses, in the order in which they were sent; None: it has no response.
 
     Of chat spans inside one another, the outermost that can be read counts: they are one request. Raises `LineLeftOut`
     for the trace of a judge.
@@ -69,18 +69,18 @@ def requests(trace: Json) -> Iterator[tuple[Json, Any]]:
     if _metadata(trace).get(_SCORER):
         raise LineLeftOut(LineFault.JUDGE)
     spans = [span for span in trace["data"]["spans"] if isinstance(span, Mapping)]
-    parents = {str(span.get("span_id")): str(_parent(span) or "") for span in spans}
-    read: set[str] = set()
-    found = []
-    for span in sorted(spans, key=lambda span: _depth(str(span.get("span_id")), parents)):
+    around = {str(span.get("span_id")): str(_parent(span) or "") for span in spans}
+    above = {identity: set(_above(identity, around)) for identity in around}
+    chats = [span for span in spans if _attribute(span, "mlflow.spanType") in _TYPES]
+    chats.sort(key=lambda span: len(above[str(span.get("span_id"))]))
+    exchanges = {str(span.get("span_id")): _exchange(span) for span in chats}
+    found: dict[str, tuple[int, tuple[Json, Any] | None]] = {}
+    for span in chats:
         identity = str(span.get("span_id"))
-        above = list(_above(identity, parents))
-        if _attribute(span, "mlflow.spanType") not in _TYPES or read.intersection(above):
-            continue
-        if (exchange := _exchange(span)) is not None:
-            read.add(identity)
-            found.append((_started(span), exchange))
-    yield from (exchange for _, exchange in sorted(found, key=lambda one: one[0]))
+        within = any(other is not None and identity in above[one] for one, other in exchanges.items())
+        if not above[identity] & found.keys() and (exchanges[identity] is not None or not within):
+            found[identity] = _started(span), exchanges[identity]
+    return [exchange for _, exchange in sorted(found.values(), key=lambda one: one[0])]
 
 
 def own_trajectory(trace: Json) -> Json | None:
@@ -220,7 +220,3 @@ def _above(identity: str, parents: Mapping[str, str]) -> Iterator[str]:
     while (identity := parents.get(identity, "")) and identity not in seen:
         seen.add(identity)
         yield identity
-
-
-def _depth(identity: str, parents: Mapping[str, str]) -> int:
-    return sum(1 for _ in _above(identity, parents))

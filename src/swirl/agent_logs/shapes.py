@@ -40,17 +40,19 @@ def read(value: Any, given: Sequence[LoggedTool] = ()) -> list[Exchange]:
 
 
 def _of_trace(trace: Json, given: Sequence[LoggedTool]) -> list[Exchange]:
-    """The requests of a trace, in the order in which they were sent."""
+    """The requests of a trace, in the order in which they were sent; one without a response has nothing in it."""
     session, answers = mlflow_spans.session(trace), mlflow_spans.answers(trace)
-    exchanges = []
-    for request, response in mlflow_spans.requests(trace):
-        exchange = _of_pair(request, response, given)
-        if exchange is not None:
-            exchanges.append(dataclasses.replace(exchange, session=session, answers=answers))
+    exchanges = list[Exchange]()
+    for found in mlflow_spans.requests(trace):
+        exchange = _of_pair(*found, given) if found else None
+        exchange = exchange or Exchange([], [], False, None)
+        exchanges.append(dataclasses.replace(exchange, session=session, answers=answers))
     if not exchanges and (conversation := mlflow_spans.own_trajectory(trace)):
         exchanges = [dataclasses.replace(_of_value(conversation, given), session=session, answers=answers)]
     if not exchanges:
         raise LineLeftOut(LineFault.NO_CHAT)
+    if not any(exchange.responses or exchange.whole for exchange in exchanges):
+        raise LineLeftOut(LineFault.NO_RESPONSE)
     return exchanges
 
 
@@ -74,12 +76,13 @@ def _of_pair(request: Json, response: Any, given: Sequence[LoggedTool]) -> Excha
     tools = tools_of(request)
     schemas = schemas_of(tools if tools is not None else given)
     model = str((response.get("model") if isinstance(response, Mapping) else None) or request.get("model") or "")
+    writer = model if response is None else ""  # echoes may be another model's
     if "messages" in request:
-        reader = MessageReader(schemas, _is_anthropic(request, response), model)
+        reader = MessageReader(schemas, _is_anthropic(request, response), writer)
         raw = request["messages"]
         history = [*_system(request, reader), *reader.read_all(_flat(raw))]
     else:
-        history = ItemReader(schemas, model).read_input(request.get("input"), request.get("instructions"))
+        history = ItemReader(schemas, writer).read_input(request.get("input"), request.get("instructions"))
         raw = request.get("input") if isinstance(request.get("input"), list) else [None]
     responses = [] if response is None else _read_response(response, MessageReader(schemas, False, model), len(raw) + 1)
     if responses is None:
