@@ -39,7 +39,7 @@ class Summary:
     trajectories: int = 0
     steps: int = 0
     near_duplicates: int = 0
-    """Trajectories that nearly equal an earlier one of another session and another first user turn."""
+    """Trajectories that nearly equal an earlier one of another conversation."""
     changed: Counter[Change] = field(default_factory=Counter)
     left_out: list[LeftOut] = field(default_factory=list)
     group_of: list[int] = field(default_factory=list)
@@ -196,8 +196,9 @@ class Logs:
             self._groups.join(("question", hash_of(conversation.question)), number)
 
     def _join_near_duplicates(self, signatures: bytearray) -> None:
-        pairs = near_duplicates(signatures)
-        apart = [pair for pair in pairs if self._groups.find(pair[0]) != self._groups.find(pair[1])]
+        assert self._outcomes is not None, "read comes first"
+        whose = [self._conversations.find(self._first[end]) for end in self._outcomes.ends]
+        apart = [pair for pair in near_duplicates(signatures) if whose[pair[0]] != whose[pair[1]]]
         for later, earlier in apart:
             self._groups.join(earlier, later)
         numbers: dict[object, int] = {}
