@@ -272,6 +272,19 @@ def test_12_thoughts_in_one_field(read: Read) -> None:
     assert summary.changed == {Change.THOUGHT: 2, Change.WITHHELD: 1} and summary.left_out == []
 
 
+def test_12_a_withheld_thought_cuts_where_thoughts_are_kept(read: Read) -> None:
+    hidden = {
+        "role": "assistant",
+        "content": [{"type": "redacted_thinking", "data": "x"}, {"type": "text", "text": "b"}],
+    }
+    line = {"system": "s", "messages": [user("?"), said("a"), user("?"), hidden, user("?"), said("c")]}
+    found, summary = read(line)
+    assert steps(found) == [[2, 4, 6]] and found[0].messages[4].withheld and summary.left_out == []
+    found, summary = read(line, keep_thoughts=True)
+    assert steps(found) == [[2]]
+    assert lost(summary) == [(1, 4, "step", Fault.WITHHELD), (1, 6, "step", Fault.WITHHELD)]
+
+
 def test_13_tools_that_were_not_logged(read: Read) -> None:
     bare = {"messages": WHOLE}
     seen, summary = read(bare)

@@ -46,6 +46,7 @@ class Fault(StrEnum):
     ITEM = "an item that is not known"
     EMPTY = "an empty answer"
     LOGGER = "cut by the logger"
+    WITHHELD = "a thought that was withheld, where thoughts are kept"
     CHAIN = "previous_response_id names a response that was not logged"
 
 

@@ -56,14 +56,16 @@ class Logs:
         models: Sequence[str] = (),
         changed: Callable[[Change, Place], None] = lambda change, place: None,
         names: Sequence[str] = (),
+        keep_thoughts: bool = False,
     ) -> None:
         """`tools`: those of requests that name none. `models`: only what these wrote is an action; none: all.
 
         `changed` is told of every change, with its place. `names`: what places call the files, by default their paths.
+        `keep_thoughts`: the model's states hold past thoughts, so that one which was withheld cuts.
         """
         self.summary = Summary()
         self._files, self._given, self._changed = LogFiles(files, tools, names), tuple(tools), changed
-        self._tree = RequestTree(self._turn_at, frozenset(models))
+        self._tree = RequestTree(self._turn_at, frozenset(models), keep_thoughts)
         self._lost: list[tuple[int, int, str, str]] = []
         self._outcomes: Outcomes | None = None
         self._noted = self._claimed = bytearray()

@@ -53,9 +53,14 @@ class Source:
 class RequestTree:
     """Requests and conversations, added in any order; `read` gives back the turn of a source."""
 
-    def __init__(self, read: Callable[[Source], Turn], models: frozenset[str] = frozenset()) -> None:
-        """`models`: only what these wrote is an action; empty: whoever wrote it."""
-        self._read, self._models = read, models
+    def __init__(
+        self, read: Callable[[Source], Turn], models: frozenset[str] = frozenset(), keep_thoughts: bool = False
+    ) -> None:
+        """`models`: only what these wrote is an action; empty: whoever wrote it.
+
+        `keep_thoughts`: states hold past thoughts, so that one which was withheld is a fault.
+        """
+        self._read, self._models, self._keep_thoughts = read, models, keep_thoughts
         self.parent, self.turn, self.flags = array("i"), array("i"), array("H")
         self.key, self.message, self.session = array("Q"), array("Q"), array("Q")
         self._line, self._exchange, self._slot = array("i"), array("H"), array("i")
@@ -138,8 +143,9 @@ class RequestTree:
         node = self._at.get(key, -1)
         if node < 0:
             node = self._new(parent, key, message, session, turn, source)
-        if turn.fault and node not in self.faults:
-            self.faults[node] = turn.fault
+        withheld = Fault.WITHHELD if self._keep_thoughts and turn.message.withheld else None
+        if fault := turn.fault or withheld:
+            self.faults.setdefault(node, fault)
         self.flags[node] |= (Is.GLUED if turn.glued else 0) | (Is.SPLIT if Change.SPLIT in turn.changes else 0)
         return node, key
 

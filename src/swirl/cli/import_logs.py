@@ -39,6 +39,10 @@ def import_logs(
     by: Annotated[
         list[str] | None, typer.Option(help="Only what this model wrote is an action; may be repeated. Default: all.")
     ] = None,
+    keep_thoughts: Annotated[
+        bool,
+        typer.Option("--keep-thoughts", help="The model's template keeps past thoughts: one that was withheld cuts."),
+    ] = False,
     changes: Annotated[
         Path | None, typer.Option(help="Write every change, with its place, to this JSON Lines file.")
     ] = None,
@@ -57,9 +61,9 @@ def import_logs(
         paths = [_file(name, Path(folder), number) for number, name in enumerate(files)]
         if changes:
             with changes.open("w", encoding="utf-8") as written:
-                found = _read(paths, files, model, given, by or (), written)
+                found = _read(paths, files, model, given, by or (), keep_thoughts, written)
         else:
-            found = _read(paths, files, model, given, by or (), None)
+            found = _read(paths, files, model, given, by or (), keep_thoughts, None)
     print(json.dumps(as_dict(found), ensure_ascii=False) if as_json else _text(found))
 
 
@@ -69,6 +73,7 @@ def _read(
     model: Path,
     tools: Sequence[LoggedTool],
     by: Sequence[str],
+    keep_thoughts: bool,
     changes: TextIO | None,
 ) -> Summary:
     """Import the files, which places call by `names`, and render every conversation."""
@@ -82,7 +87,7 @@ def _read(
             print(json.dumps(row, ensure_ascii=False), file=changes)
 
     renderer = TaggedRenderer(load_chat(model))
-    logs = Logs(paths, tools, by, changed, names)
+    logs = Logs(paths, tools, by, changed, names, keep_thoughts)
     logs.read()
     for conversation in logs.conversations():
         renderer.render(conversation)
