@@ -78,7 +78,10 @@ RERUNS = {
     "quality": {"check_questions", "check_trajectories", "check_steps"},
     "judge_training": {"reward_model"},
     "pretraining": {"base_model", "reward_model"},
-    **{package: set[str]() for package in ("bench", "cli", "config", "orchestration", "pipeline", "planning")},
+    **{
+        package: set[str]()
+        for package in ("agent_logs", "bench", "cli", "config", "orchestration", "pipeline", "planning")
+    },
     **{package: set[str]() for package in ("serving", "tracking")},
 }
 """Package -> the stages that may run again because of an edit in it; others do so only if a stage's output changed."""

@@ -1,0 +1,531 @@
+"""The traps of agents' logs, one test each: literal lines, the exact steps, changes and what is left out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from swirl.agent_logs.conversation import LoggedConversation, LoggedTool, Role, StepKind
+from swirl.agent_logs.exchanges import Change, Fault, LineFault, NoAction
+from swirl.agent_logs.logs import Logs, Summary
+
+Json = dict[str, Any]
+Read = Callable[..., tuple[list[LoggedConversation], Summary]]
+
+SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}, "options": {"type": "object"}}}
+TOOLS = [{"type": "function", "function": {"name": "weather", "description": "Weather.", "parameters": SCHEMA}}]
+SYSTEM = {"role": "system", "content": "Be brief."}
+
+
+@pytest.fixture
+def read(tmp_path: Path) -> Read:
+    """Writes lines (values, or bytes as they are) to a file and imports it."""
+
+    def run(*lines: Any, **options: Any) -> tuple[list[LoggedConversation], Summary]:
+        path = tmp_path / "log.jsonl"
+        path.write_bytes(
+            b"".join(line if isinstance(line, bytes) else json.dumps(line).encode() + b"\n" for line in lines)
+        )
+        logs = Logs([path], **options)
+        logs.read()
+        return list(logs.conversations()), logs.summary
+
+    return run
+
+
+def user(text: str) -> Json:
+    return {"role": "user", "content": text}
+
+
+def said(text: str, **more: Any) -> Json:
+    return {"role": "assistant", "content": text, **more}
+
+
+def call(arguments: Any = '{"city": "Oslo"}', id: str = "c1", name: str = "weather") -> Json:
+    return {"id": id, "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+def calls(*several: Json, **more: Any) -> Json:
+    return {"role": "assistant", "content": "", "tool_calls": list(several), **more}
+
+
+def result(text: str = "4 degrees", id: str = "c1") -> Json:
+    return {"role": "tool", "tool_call_id": id, "content": text}
+
+
+def conversation(*messages: Json, **more: Any) -> Json:
+    return {"messages": list(messages), "tools": TOOLS, **more}
+
+
+def request(history: list[Json], answer: Json, finish: str = "stop", **more: Any) -> Json:
+    response = {"choices": [{"message": answer, "finish_reason": finish}]}
+    if "id" in more:
+        response["id"] = more.pop("id")
+    return {"request": {"messages": history, "tools": TOOLS, "model": "m"}, "response": response, **more}
+
+
+def lost(summary: Summary) -> list[tuple[int, int, str, str]]:
+    return [(one.place.line, one.place.turn, one.unit, one.reason) for one in summary.left_out]
+
+
+def steps(found: list[LoggedConversation]) -> list[list[int]]:
+    return [list(one.actions) for one in found]
+
+
+WHOLE = [SYSTEM, user("Weather in Oslo?"), calls(call()), result(), said("4 degrees.")]
+
+
+def test_a_sound_conversation_needs_no_change(read: Read) -> None:
+    found, summary = read(conversation(*WHOLE))
+    assert steps(found) == [[2, 4]]
+    assert (summary.conversations, summary.groups, summary.trajectories, summary.steps) == (1, 1, 1, 2)
+    assert summary.changed == {} and summary.left_out == []
+    (one,) = found
+    assert one.question == "Weather in Oslo?"
+    assert [one.kind(index) for index in one.actions] == [StepKind.CALL, StepKind.ANSWER]
+    assert [message.role for message in one.messages] == ["system", "user", "assistant", "tool", "assistant"]
+    assert one.tools == (LoggedTool("weather", "Weather.", json.dumps(SCHEMA)),)
+
+
+def test_01_arguments_as_an_object(read: Read) -> None:
+    found, summary = read(conversation(user("?"), calls(call({"city": "Oslo"})), result(), said("4")))
+    (made,) = found[0].messages[1].calls
+    assert made.arguments == '{"city": "Oslo"}' and made.value == {"city": "Oslo"}
+    assert summary.changed == {Change.OBJECT: 1} and summary.left_out == []
+
+
+def test_01_text_and_object_are_the_same_message(read: Read) -> None:
+    history = [user("?")]
+    echo = calls(call({"city": "Oslo"}))
+    found, summary = read(
+        request(history, calls(call('{"city":"Oslo"}'))), request([*history, echo, result()], said("4"))
+    )
+    assert steps(found) == [[1, 3]]
+    assert found[0].messages[1].calls[0].arguments == '{"city":"Oslo"}', "the response's text, not the echo's"
+    assert summary.changed == {}
+
+
+def test_02_content_null_and_in_parts(read: Read) -> None:
+    parts = [{"type": "text", "text": "Weather in "}, {"type": "text", "text": "Oslo?"}]
+    found, summary = read(
+        conversation({"role": "user", "content": parts}, {**calls(call()), "content": None}, result(""), said("4"))
+    )
+    assert [message.text for message in found[0].messages] == ["Weather in Oslo?", "", "", "4"]
+    assert summary.changed == {Change.PARTS: 1, Change.NULL: 1} and summary.left_out == []
+
+
+def test_02_an_image_is_left_out_from_there(read: Read) -> None:
+    image = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:x"}}]}
+    found, summary = read(conversation(user("Hello"), said("Hi"), image, said("A cat"), user("Sure?"), said("Yes")))
+    assert steps(found) == [[1]]
+    assert lost(summary) == [(1, 4, "step", Fault.PART), (1, 6, "step", Fault.PART)]
+
+
+def test_03_a_result_without_its_call(read: Read) -> None:
+    found, summary = read(
+        conversation(user("Hi"), said("Hello"), result(id="gone"), said("4"), user("Thanks"), said("Bye"))
+    )
+    assert steps(found) == [[1]]
+    assert lost(summary) == [(1, 4, "step", Fault.ORPHAN), (1, 6, "step", Fault.ORPHAN)]
+
+
+def test_04_a_call_without_a_result(read: Read) -> None:
+    last, summary = read(conversation(user("?"), calls(call())))
+    assert steps(last) == [[1]] and summary.left_out == []
+    middle, summary = read(conversation(user("?"), calls(call()), user("Well?"), said("Sorry")))
+    assert steps(middle) == [[1]]
+    assert lost(summary) == [(1, 4, "step", Fault.UNANSWERED)]
+    cancelled, summary = read(conversation(user("?"), calls(call()), result("[cancelled]"), user("Go on"), said("Ok")))
+    assert steps(cancelled) == [[1, 4]] and summary.left_out == []
+
+
+def test_04_a_request_that_was_sent_with_an_open_call(read: Read) -> None:
+    _, summary = read(request([user("?"), calls(call())], said("Sorry")))
+    assert lost(summary)[0] == (1, 2, "step", NoAction.ECHO)
+    assert lost(summary)[1] == (1, 3, "step", Fault.UNANSWERED)
+
+
+def test_05_ids_used_again(read: Read) -> None:
+    found, summary = read(
+        conversation(
+            user("?"), calls(call(id="call_0")), result("4", "call_0"), calls(call('{"city": "Rome"}', "call_0")),
+            result("20", "call_0"), said("Rome is warmer"),
+        )
+    )  # fmt: skip
+    assert steps(found) == [[1, 3, 5]]
+    assert [m.text for m in found[0].messages if m.role is Role.TOOL] == ["4", "20"]
+    assert summary.changed == {} and summary.left_out == []
+
+
+def test_06_results_in_another_order(read: Read) -> None:
+    found, summary = read(
+        conversation(
+            user("?"), calls(call(id="a"), call(id="b")), result("second", "b"), result("first", "a"), said("4")
+        )
+    )
+    assert [m.text for m in found[0].messages if m.role is Role.TOOL] == ["first", "second"]
+    assert found[0].kind(1) is StepKind.CALLS
+    assert summary.changed == {Change.ORDER: 1} and summary.left_out == []
+
+
+def test_07_glued_arguments_that_the_results_split(read: Read) -> None:
+    glued = calls(call('{"city": "Oslo"}{"city": "Rome"}', "a"))
+    found, summary = read(conversation(user("?"), glued, result("4", "a"), result("20", "b"), said("Rome")))
+    assert [(one.arguments, one.id) for one in found[0].messages[1].calls] == [
+        ('{"city": "Oslo"}', "a"),
+        ('{"city": "Rome"}', "b"),
+    ]
+    assert steps(found) == [[1, 4]] and summary.changed == {Change.SPLIT: 1} and summary.left_out == []
+
+
+def test_07_glued_arguments_of_a_response_are_split_by_the_next_request(read: Read) -> None:
+    glued, history = calls(call("{}{}", "a")), [user("?")]
+    found, summary = read(
+        request(history, glued), request([*history, glued, result("4", "a"), result("20", "b")], said("Rome"))
+    )
+    assert [(one.arguments, one.id) for one in found[0].messages[1].calls] == [("{}", "a"), ("{}", "b")]
+    assert steps(found) == [[1, 4]] and summary.changed == {Change.SPLIT: 1} and summary.left_out == []
+
+
+def test_07_glued_arguments_that_nothing_splits(read: Read) -> None:
+    found, summary = read(conversation(user("?"), said("Wait"), calls(call("{}{}", "a")), result("4", "a"), said("4")))
+    assert steps(found) == [[1]]
+    assert lost(summary) == [(1, 3, "step", Fault.GLUED), (1, 5, "step", Fault.GLUED)]
+
+
+def test_08_empty_arguments(read: Read) -> None:
+    found, summary = read(conversation(user("?"), calls(call("")), result(), said("4")))
+    assert found[0].messages[1].calls[0].arguments == "{}"
+    assert summary.changed == {Change.EMPTY: 1} and summary.left_out == []
+
+
+def test_09_arguments_encoded_twice(read: Read) -> None:
+    twice = json.dumps(json.dumps({"city": "Oslo"}))
+    inner = json.dumps({"city": "Oslo", "options": json.dumps({"unit": "C"})})
+    kept = json.dumps({"city": '{"a": 1}'})
+    found, summary = read(
+        conversation(
+            user("?"),
+            calls(call(twice)),
+            result(),
+            calls(call(inner)),
+            result(),
+            calls(call(kept)),
+            result(),
+            said("4"),
+        )
+    )
+    made = [message.calls[0].value for message in found[0].messages if message.calls]
+    assert made == [{"city": "Oslo"}, {"city": "Oslo", "options": {"unit": "C"}}, {"city": '{"a": 1}'}]
+    assert summary.changed == {Change.DECODED: 2} and summary.left_out == []
+
+
+def test_10_no_json_and_an_unknown_tool_are_what_the_model_did(read: Read) -> None:
+    found, summary = read(
+        conversation(
+            user("?"), calls(call('{"city": Oslo')), result("error"), calls(call("{}", name="teleport")),
+            result("error"), calls(call()), result(), said("4"),
+        )
+    )  # fmt: skip
+    assert steps(found) == [[1, 3, 5, 7]]
+    assert [found[0].bad(index) for index in found[0].actions] == [True, True, False, False]
+    assert found[0].messages[1].calls[0].arguments == '{"city": Oslo'
+    assert summary.changed == {} and summary.left_out == []
+
+
+def test_11_old_roles_and_missing_ids(read: Read) -> None:
+    old = {"role": "assistant", "content": "", "function_call": {"name": "weather", "arguments": "{}"}}
+    found, summary = read(
+        conversation(
+            {"role": "developer", "content": "Be brief."}, user("?"), old,
+            {"role": "function", "name": "weather", "content": "4"}, said("4"),
+        )
+    )  # fmt: skip
+    assert [message.role for message in found[0].messages] == ["system", "user", "assistant", "tool", "assistant"]
+    assert summary.changed == {
+        Change.DEVELOPER: 1, Change.FUNCTION: 1, Change.FUNCTION_CALL: 1, Change.NO_ID: 1
+    }  # fmt: skip
+    assert steps(found) == [[2, 4]] and summary.left_out == []
+
+
+def test_11_missing_ids_that_do_not_add_up(read: Read) -> None:
+    nameless = {"role": "tool", "content": "4"}
+    found, summary = read(conversation(user("?"), calls(call(id="a"), call(id="b")), nameless, said("4")))
+    assert steps(found) == [[1]]
+    assert lost(summary) == [(1, 4, "step", Fault.UNPAIRED)]
+
+
+def test_12_thoughts_in_one_field(read: Read) -> None:
+    found, summary = read(
+        conversation(
+            user("?"), said("a", reasoning_content="one"), user("?"), said("b", reasoning="two"), user("?"),
+            said("c", reasoning_details=[{"type": "reasoning.encrypted", "data": "x"}]),
+        )
+    )  # fmt: skip
+    assert [(m.thought, m.withheld) for m in found[0].messages if m.role is Role.ASSISTANT] == [
+        ("one", False), ("two", False), ("", True)
+    ]  # fmt: skip
+    assert summary.changed == {Change.THOUGHT: 2, Change.WITHHELD: 1} and summary.left_out == []
+
+
+def test_12_a_withheld_thought_cuts_where_thoughts_are_kept(read: Read) -> None:
+    hidden = {
+        "role": "assistant",
+        "content": [{"type": "redacted_thinking", "data": "x"}, {"type": "text", "text": "b"}],
+    }
+    line = {"system": "s", "messages": [user("?"), said("a"), user("?"), hidden, user("?"), said("c")]}
+    found, summary = read(line)
+    assert steps(found) == [[2, 4, 6]] and found[0].messages[4].withheld and summary.left_out == []
+    found, summary = read(line, keep_thoughts=True)
+    assert steps(found) == [[2]]
+    assert lost(summary) == [(1, 4, "step", Fault.WITHHELD), (1, 6, "step", Fault.WITHHELD)]
+
+
+def test_13_tools_that_were_not_logged(read: Read) -> None:
+    bare = {"messages": WHOLE}
+    seen, summary = read(bare)
+    assert [(tool.name, json.loads(tool.parameters)["properties"]) for tool in seen[0].tools] == [
+        ("weather", {"city": {}})
+    ]
+    assert summary.changed == {Change.TOOLS_SEEN: 1} and summary.left_out == []
+    given = LoggedTool("weather", "Weather.", json.dumps(SCHEMA))
+    supplied, summary = read(bare, tools=[given])
+    assert supplied[0].tools == (given,) and summary.changed == {Change.TOOLS_GIVEN: 1}
+
+
+def test_14_null_keys_of_column_stores(read: Read) -> None:
+    properties = {"city": {"type": "string", "enum": None}, "query": None}
+    filled = {"name": "weather", "parameters": {"type": "object", "properties": properties}}
+    found, summary = read(
+        {
+            "messages": [user("?"), calls(call({"city": None, "query": None})), result(), said("4", tool_calls=None)],
+            "tools": [{"type": "function", "function": filled}],
+        }
+    )
+    assert found[0].messages[1].calls[0].value == {"city": None}, "a null that the schema knows may be meant"
+    assert json.loads(found[0].tools[0].parameters) == {"type": "object", "properties": {"city": {"type": "string"}}}
+    assert summary.changed == {Change.OBJECT: 1, Change.NULL_KEYS: 2} and summary.left_out == []
+
+
+def test_15_sub_agents_of_one_session(read: Read) -> None:
+    main, sub = [SYSTEM, user("Plan a trip")], [{"role": "system", "content": "You search."}, user("Trains to Oslo")]
+    found, summary = read(
+        request(main, calls(call()), session_id="s"),
+        request(sub, said("At nine"), session_id="s"),
+        request([*main, calls(call()), result()], said("Take the train"), session_id="s"),
+    )
+    assert steps(found) == [[2], [2, 4]]
+    assert (summary.conversations, summary.trajectories, summary.groups, summary.steps) == (2, 2, 1, 3)
+    assert summary.changed == {} and summary.left_out == []
+
+
+def test_16_a_summary_in_place_of_the_history(read: Read) -> None:
+    start = [SYSTEM, user("Weather in Oslo?")]
+    short = [SYSTEM, user("Summary of the conversation: Oslo was asked for."), calls(call()), result()]
+    found, summary = read(
+        request(start, calls(call()), session_id="s"),
+        request([*start, calls(call()), result()], said("4 degrees"), session_id="s"),
+        request([*short, user("And now?")], said("Still 4"), session_id="s"),
+    )
+    assert steps(found) == [[2, 4], [5]]
+    assert [message.text for message in found[1].messages][1] == short[1]["content"]
+    assert (summary.conversations, summary.groups, summary.steps) == (1, 1, 3)
+    assert summary.changed == {Change.SEGMENT: 1} and summary.left_out == []
+
+
+def test_16_a_summary_of_the_whole_history(read: Read) -> None:
+    found, summary = read(
+        request([SYSTEM, user("Weather in Oslo?")], said("4 degrees"), session_id="s"),
+        request([SYSTEM, user("Summary of the conversation: 4 degrees. And now?")], said("Still 4"), session_id="s"),
+    )
+    assert steps(found) == [[2], [2]] and summary.conversations == 1
+    assert summary.changed == {Change.SEGMENT: 1}
+
+
+def test_17_two_answers_to_one_request(read: Read) -> None:
+    history = [user("Weather?")]
+    found, summary = read(
+        request(history, said("4")),
+        request(history, said("Five")),
+        request(history, said("")),
+        request(history, said("4")),
+    )
+    assert steps(found) == [[1], [1]]
+    assert [one.messages[-1].text for one in found] == ["4", "Five"]
+    assert (summary.conversations, summary.groups, summary.steps) == (1, 1, 2)
+    assert lost(summary) == [(3, 2, "step", Fault.EMPTY)]
+    assert summary.changed == {Change.AGAIN: 1}
+
+
+def test_18_state_but_no_action(read: Read) -> None:
+    found, summary = read(
+        conversation(
+            {"role": "user", "name": "example_user", "content": "Hello"}, said("Hi", name="example_assistant"),
+            user("Weather?"), said("Wait", weight=0), said("API Error: 500 overloaded"), user("Again"), said("4"),
+        )
+    )  # fmt: skip
+    assert steps(found) == [[6]] and len(found[0].messages) == 7 and found[0].question == "Weather?"
+    assert lost(summary) == [
+        (1, 2, "step", NoAction.EXAMPLE), (1, 4, "step", NoAction.WEIGHT), (1, 5, "step", NoAction.CLIENT)
+    ]  # fmt: skip
+    assert summary.changed == {}
+
+
+@pytest.mark.parametrize(
+    "text", ["4 deg... (litellm_truncated skipped 900 chars) ...end", "long ...[truncated]", "long [TRUNCATED]"]
+)
+def test_19_cut_by_the_logger(read: Read, text: str) -> None:
+    found, summary = read(conversation(user("?"), calls(call()), result(text), said("4"), user("?"), said("5")))
+    assert steps(found) == [[1]]
+    assert lost(summary) == [(1, 4, "step", Fault.LOGGER), (1, 6, "step", Fault.LOGGER)]
+    cut = calls(call(f'{{"city": "{text}"}}' if "litellm" in text else f'{{"city": "{text}'))
+    found, summary = read(conversation(user("?"), said("Wait"), cut, result(), said("4")))
+    assert steps(found) == [[1]]
+    assert lost(summary) == [(1, 3, "step", Fault.LOGGER), (1, 5, "step", Fault.LOGGER)]
+
+
+def test_20_masked_values(read: Read) -> None:
+    found, summary = read(
+        conversation(user("I am [EMAIL]"), calls(call('{"city": "[EMAIL]"}')), result(), said("Done"))
+    )
+    assert steps(found) == [[3]], "a mask in the user's turn harms no action"
+    assert lost(summary) == [(1, 2, "step", NoAction.MASKED)]
+
+
+def test_21_cut_at_the_length_limit(read: Read) -> None:
+    history = [user("Weather?")]
+    found, summary = read(
+        request(history, said("It is"), finish="length"),
+        request([*history, said("It is"), user("Go on")], said("4")),
+    )
+    assert steps(found) == [[3]]
+    assert lost(summary) == [(1, 2, "step", NoAction.LENGTH)] and summary.changed == {}
+
+
+def test_22_a_call_logged_twice(read: Read) -> None:
+    block = {"type": "tool_use", "id": "c1", "name": "weather", "input": {"city": "Oslo"}}
+    both = {"role": "assistant", "content": [{"type": "text", "text": "Wait"}, block], "tool_calls": [call()]}
+    found, summary = read(conversation(user("?"), both, result(), said("4")))
+    assert [one.arguments for one in found[0].messages[1].calls] == ['{"city": "Oslo"}']
+    assert summary.changed == {Change.TWICE: 1, Change.PARTS: 1} and summary.left_out == []
+
+
+def chain(id: str, previous: str | None, items: Any, output: list[Json], **more: Any) -> Json:
+    asked = {"instructions": "Be brief.", "input": items, "tools": [], "previous_response_id": previous, **more}
+    return {"request": asked, "response": {"id": id, "output": output, "status": "completed"}}
+
+
+def spoken(text: str) -> Json:
+    return {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": text}]}
+
+
+FETCH = {"type": "function_call", "id": "fc_1", "call_id": "c1", "name": "weather", "arguments": "{}"}
+FETCHED = {"type": "function_call_output", "call_id": "c1", "output": "4"}
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2], [2, 1, 0], [1, 2, 0]])
+def test_23_only_new_items_with_the_previous_id(read: Read, order: list[int]) -> None:
+    lines = [
+        chain("r1", None, "Weather?", [FETCH]),
+        chain("r2", "r1", [FETCHED], [spoken("4")]),
+        chain("r3", "r2", [user("Sure?")], [spoken("Yes")]),
+    ]
+    found, summary = read(*[lines[index] for index in order])
+    assert steps(found) == [[2, 4, 6]]
+    assert [message.text for message in found[0].messages] == ["Be brief.", "Weather?", "", "4", "4", "Sure?", "Yes"]
+    assert summary.changed == {Change.CHAINED: 2} and summary.left_out == []
+
+
+def test_23_the_first_is_missing(read: Read) -> None:
+    found, summary = read(chain("r3", "r2", [user("Sure?")], [spoken("Yes")]))
+    assert found == [] and lost(summary) == [(1, 2, "step", Fault.CHAIN)]
+
+
+def test_23_other_instructions_are_another_state(read: Read) -> None:
+    found, summary = read(
+        chain("r1", None, "Weather?", [spoken("4")]),
+        chain("r2", "r1", [user("Sure?")], [spoken("Yes, it is")], instructions="Be polite."),
+    )
+    assert steps(found) == [[2], [4]]
+    assert [message.text for message in found[1].messages] == ["Be polite.", "Weather?", "4", "Sure?", "Yes, it is"]
+    assert summary.changed == {Change.CHAINED: 1} and summary.left_out == []
+
+
+def test_24_lines_end_at_a_line_feed_alone(read: Read) -> None:
+    text = "one\u2028two\u0085three"
+    line = json.dumps(conversation(user(text), said("4")), ensure_ascii=False).encode()
+    assert "\u2028".encode() in line
+    found, summary = read(b"\xef\xbb\xbf" + line + b"\r\n", b"\r\n", line.replace(b'"4"', b'"5"') + b"\n")
+    assert [one.messages[0].text for one in found] == [text, text]
+    assert [str(one.places[1]).rpartition(".jsonl")[2] for one in found] == [", line 1, turn 2", ", line 3, turn 2"]
+    assert summary.changed == {} and summary.left_out == []
+
+
+def test_25_one_turn_on_several_lines(read: Read) -> None:
+    asked = {
+        "system": "Be brief.",
+        "messages": [user("Weather?")],
+        "tools": [{"name": "weather", "input_schema": SCHEMA}],
+    }
+
+    def piece(block: Json) -> Json:
+        return {
+            "request": asked,
+            "response": {"type": "message", "id": "msg_1", "role": "assistant", "content": [block]},
+        }
+
+    use = {"type": "tool_use", "id": "c1", "name": "weather", "input": {"city": "Oslo"}}
+    echo = [{"type": "text", "text": "Wait"}, use]
+    answered = [{"type": "tool_result", "tool_use_id": "c1", "content": "4"}]
+    after = {
+        **asked,
+        "messages": [user("Weather?"), {"role": "assistant", "content": echo}, {"role": "user", "content": answered}],
+    }
+    found, summary = read(
+        piece({"type": "thinking", "thinking": "Hm"}),
+        piece({"type": "text", "text": "Wait"}),
+        piece(use),
+        {"request": after, "response": {"type": "message", "id": "msg_2", "role": "assistant",
+                                        "content": [{"type": "text", "text": "4"}]}},
+    )  # fmt: skip
+    assert steps(found) == [[2, 4]]
+    joined = found[0].messages[2]
+    assert (joined.thought, joined.text, joined.calls[0].arguments) == ("Hm", "Wait", '{"city": "Oslo"}')
+    assert summary.changed == {Change.THOUGHT: 1, Change.JOINED: 1} and summary.left_out == []
+
+
+def test_26_several_assistant_turns_in_a_row(read: Read) -> None:
+    found, summary = read(conversation(user("?"), said("Let me look"), calls(call()), result(), said("4"), said("Bye")))
+    assert steps(found) == [[1, 2, 4, 5]]
+    assert [found[0].kind(index) for index in found[0].actions] == [
+        StepKind.TEXT, StepKind.CALL, StepKind.TEXT, StepKind.ANSWER
+    ]  # fmt: skip
+    assert summary.changed == {} and summary.left_out == []
+
+
+def test_27_several_models_in_one_conversation(read: Read) -> None:
+    line = conversation(user("?"), said("4", model="small"), user("Sure?"), said("Yes", model="large"))
+    found, summary = read(line)
+    assert [message.model for message in found[0].messages] == ["", "small", "", "large"]
+    assert steps(found) == [[1, 3]] and summary.left_out == []
+    found, summary = read(line, models=["large"])
+    assert steps(found) == [[3]] and lost(summary) == [(1, 2, "step", NoAction.MODEL)]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b'{"messages": [\n', LineFault.NO_JSON),
+        (b'{"messages": "\xff"}\n', LineFault.NO_TEXT),
+        ({"text": "hello"}, LineFault.SHAPE),
+        ({"request": {"messages": [user("?")]}, "response": {"error": "overloaded"}}, LineFault.NO_RESPONSE),
+    ],
+)
+def test_a_line_that_holds_nothing(read: Read, line: Any, reason: LineFault) -> None:
+    found, summary = read(conversation(*WHOLE), line)
+    assert len(found) == 1
+    assert lost(summary) == [(2, 0, "line", reason)]

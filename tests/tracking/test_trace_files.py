@@ -1,0 +1,89 @@
+"""Traces of a tracking server become trajectories: of any agent that was autologged, and of our own runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from swirl.agent_logs.logs import Logs
+from swirl.core.errors import DataError
+from swirl.core.layout import Layout
+from swirl.core.types import Action, Observation, Question, Step, Stop, Trajectory
+from swirl.tracking.samples import Sample, trace_of
+from swirl.tracking.trace_files import fetch_traces
+from tests.servers import Reply, scripted
+
+SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}}
+TOOLS: list[Any] = [{"type": "function", "function": {"name": "weather", "description": "", "parameters": SCHEMA}}]
+CALL = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Oslo"}'}}
+
+
+def completion(number: int, message: dict[str, Any]) -> Reply:
+    choice = {"index": 0, "message": {"role": "assistant", **message}, "finish_reason": "stop"}
+    return Reply({"id": f"x{number}", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]})
+
+
+def test_a_real_agent_that_mlflow_autologged_is_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each request of its loop is a trace of its own, read back from the tracking server's database."""
+    import mlflow
+    from openai import OpenAI
+
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_experiment("agent")
+    mlflow.openai.autolog()
+    try:
+        with scripted(
+            completion(1, {"content": None, "tool_calls": [CALL]}), completion(2, {"content": "4 degrees"})
+        ) as server:
+            client = OpenAI(base_url=server.url, api_key="none", max_retries=0)
+            messages: list[Any] = [{"role": "user", "content": "Weather in Oslo?"}]
+            while True:
+                answer = client.chat.completions.create(model="m", messages=messages, tools=TOOLS).choices[0].message
+                messages.append(answer)
+                if not answer.tool_calls:
+                    break
+                messages.append({"role": "tool", "tool_call_id": answer.tool_calls[0].id, "content": "4"})
+        mlflow.flush_trace_async_logging()
+    finally:
+        mlflow.openai.autolog(disable=True)
+    logs = Logs([fetch_traces("agent", tmp_path / "traces.jsonl", None)], names=["mlflow:agent"])
+    logs.read()
+    (found,) = logs.conversations()
+    assert [(message.role, message.text) for message in found.messages] == [
+        ("user", "Weather in Oslo?"), ("assistant", ""), ("tool", "4"), ("assistant", "4 degrees")
+    ]  # fmt: skip
+    assert found.actions == (1, 3) and found.messages[1].calls[0].arguments == '{"city": "Oslo"}'
+    assert [tool.name for tool in found.tools] == ["weather"]
+    assert logs.summary.left_out == [] and str(found.places[3]) == "mlflow:agent, line 2, turn 4"
+    with pytest.raises(DataError, match="no experiment 'other'"):
+        fetch_traces("other", tmp_path / "none.jsonl", Layout(tmp_path))
+
+
+def test_a_trace_of_our_own_run_is_its_trajectory(tmp_path: Path) -> None:
+    from mlflow.entities import Trace, TraceData
+
+    from swirl.tracking.traces import trace_info, trace_spans
+
+    first = Action("calculate", "So <math_exp> 6*7 </math_exp>", "6*7")
+    seen = Observation("6*7 -> 42", False, "calculate", "6*7")
+    last = Action("answer", "<answer> 42 </answer>", "42")
+    steps = (Step(0, first, (seen,), (1, 2), (), (3,)), Step(1, last, (), (4,), (), ()))
+    made = Trajectory("q/0", "q", "mini-gsm8k", 0, "base", 0, (1,), steps, Stop.ANSWERED, "")
+    question = Question("q", "mini-gsm8k", "train", "What is 6*7?", ("42",), 1, ("calculator",))
+    plain = trace_of(Sample(made, question, True, {}, {}), "judge", "r", 1.0)
+    trace = Trace(trace_info(plain, "0", "run"), TraceData(trace_spans(plain)))
+    (tmp_path / "own.jsonl").write_text(trace.to_json() + "\n")
+    logs = Logs([tmp_path / "own.jsonl"])
+    logs.read()
+    (found,) = logs.conversations()
+    assert [(message.role, message.text, message.model) for message in found.messages] == [
+        ("user", "What is 6*7?", ""), ("assistant", first.text, "base"), ("user", "6*7 -> 42", ""),
+        ("assistant", last.text, "base"),
+    ]  # fmt: skip
+    assert found.answers == ("42",) and found.actions == (1, 3) and logs.summary.changed == {}
+    assert json.loads(trace.to_json())["info"]["assessments"]
