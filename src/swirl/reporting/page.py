@@ -47,6 +47,7 @@ def page(results: Results, evidence: shown.Evidence, samples: int) -> str:
         "header",
         tag("h1", _TITLE),
         tag("ul", [tag("li", words) for words in summary(results)], class_="lead"),
+        tag("p", tag("a", "All trajectories, step by step and side by side", href="browser/index.html")),
         _paper(),
     )
     body = tag("body", tag("main", top, sections))

@@ -10,6 +10,7 @@ from swirl.core import records
 from swirl.core.layout import Layout
 from swirl.evaluation.comparison import Compared, Estimate
 from swirl.pipeline.stages import STAGES
+from swirl.reporting.browser import place
 from swirl.reporting.coverage import sentence
 from swirl.reporting.format import NONE, gain, number, p_value, percent, rates
 from swirl.reporting.markup import printable
@@ -110,6 +111,7 @@ def render(layout: Layout) -> Group:
     parts += [
         Text("Runs, curves and gates in MLflow:  make mlflow"),
         Text(f"The whole report:  {layout.page.relative_to(layout.root)}"),
+        Text(f"All trajectories:  {place(layout).relative_to(layout.root)}/index.html"),
     ]
     return Group(*_spaced(parts))
 
