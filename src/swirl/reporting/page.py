@@ -8,6 +8,7 @@ from swirl.reporting.format import gain, p_value, percent
 from swirl.reporting.gates import gates
 from swirl.reporting.markup import Html, raw, tag
 from swirl.reporting.results import Results
+from swirl.reporting.skill_tables import skills_section
 from swirl.reporting.style import STYLE
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
@@ -21,6 +22,7 @@ def page(results: Results, evidence: shown.Evidence, samples: int) -> str:
         tables.headline(results),
         what_this_is(results),
         tables.labels(results),
+        skills_section(results),
         tables.tools(results),
         tables.by_hops(results),
         tables.funnel(results),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from swirl.core import records
 from swirl.core.layout import Layout
-from swirl.reporting import evidence, plots, results
+from swirl.reporting import evidence, plots, results, skills
 from swirl.reporting.browser import place
 from swirl.reporting.browser.origins import origins
 from swirl.reporting.browser.writing import write as write_browser
@@ -27,10 +28,11 @@ def run(params: Params, layout: Layout) -> None:
     predictions = results.load_predictions(layout, results.evaluated(layout))
     beside = evidence.read(layout, predictions)
     found = results.gather(layout, predictions, beside.questions)
+    oracles = oracles_of(layout, beside.questions.values())
+    found = dataclasses.replace(found, skills=skills.found(layout, predictions, beside.questions, oracles))
     records.save_json(results.to_json(found), layout.results)
     _write(page(found, beside, params.report.samples), layout.page)
     plots.write(found, evidence.known_curves(beside), layout.plots)
-    oracles = oracles_of(layout, beside.questions.values())
     write_browser(origins(layout, predictions, oracles), beside.questions, place(layout), "../index.html")
 
 
