@@ -304,7 +304,7 @@ def test_what_models_wrote_runs_nothing(page: Page, tmp_path: Path) -> None:
     assert page.run("document.querySelector('.question').textContent") == shown
     assert page.run("document.querySelector('.seen pre').textContent") == shown
     assert page.run("document.querySelector('.action pre').textContent") == f"{shown} (cut)"
-    assert page.run("window.hit === undefined && document.querySelectorAll('img, main script').length === 0")
+    assert page.run("window.hit === undefined && document.querySelectorAll('img, body main script').length === 0")
     assert page.problems() == []
     kinds = {request.split(":")[0] for request in page.requests()}
     assert kinds <= {"file", "about"}

@@ -342,7 +342,7 @@ def test_what_rl_and_sft_saw_stands_beside_every_comparison_of_them(
     assert all(SEEN in part for part in compared)
     text.show(finished)
     shown = " ".join(capsys.readouterr().out.split())
-    assert (shown.count(SEEN), shown.count("SFT SWiRL")) == (4, 5)  # the table of skills has two such heads
+    assert (shown.count(SEEN), shown.count("SFT SWiRL")) == (4, 6)  # the tables of skills have three such heads
 
 
 def test_without_training_nothing_is_said_of_what_it_saw(run: Layout, capsys: pytest.CaptureFixture[str]) -> None:

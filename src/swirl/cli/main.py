@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from swirl.cli import evaluate, export, judge, models, pool, track
+from swirl.cli import browse, evaluate, export, judge, models, pool, track
 from swirl.cli.project import project_layout
 from swirl.core.errors import SwirlError
 from swirl.pipeline import environment
@@ -29,6 +29,7 @@ app.add_typer(judge.app, name="judge")
 app.command()(evaluate.evaluate)
 app.command()(pool.seeds)
 app.command()(export.export)
+app.command()(browse.browse)
 
 
 def main() -> None:

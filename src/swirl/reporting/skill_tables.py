@@ -14,6 +14,8 @@ from swirl.reporting.tables import section, seen, table, text
 JUDGES = (By.JUDGE, By.ORACLE)
 """Who labels the steps, in the order of the columns."""
 
+_CHANGE = "SWiRL over base, points"
+
 NOTE = (
     "When to answer: of the answers after good calls alone, those after as many calls as the question has hops, or "
     "good themselves. The answer itself: of these, the good ones. Repeated queries (of all queries) and early stops "
@@ -27,11 +29,9 @@ def compared(results: Results) -> list[tuple[str, str]]:
 
 
 def skill_rows(shares: Sequence[Share], benchmark: str = EVERYWHERE) -> Iterator[tuple[Skill, list[Share | None]]]:
-    """The skills that were measured, with what judge and oracle say; what is counted stands in the judge's place."""
+    """The skills that were measured, each with what judge and oracle say; of a fault, with its count alone."""
     for skill in Skill:
-        found = [skills.of(shares, benchmark, skill, by) for by in JUDGES]
-        if skill in FAULTS:
-            found = [skills.of(shares, benchmark, skill, By.COUNT), None]
+        found = [skills.of(shares, benchmark, skill, by) for by in ((By.COUNT,) if skill in FAULTS else JUDGES)]
         if any(found):
             yield skill, found
 
@@ -41,25 +41,32 @@ def skills_section(results: Results) -> Html | None:
     if not results.skills:
         return None
     words = (
-        f"{skills.sentence(results.skills)} Good ones of each kind of step, over all evaluation questions with tools; "
-        f"small print: of how many. {NOTE}"
+        f"Good ones of each kind of step, over all evaluation questions with tools; small print: of how many. {NOTE}"
     )
     each = [
         tag("details", tag("summary", benchmark), *_tables(results, benchmark))
         for benchmark in results.benchmarks
         if any(row.benchmark == benchmark for row in results.skills)
     ]
-    return section("skills", "Which skill improved", text(words), _tables(results, EVERYWHERE), each, seen(results))
+    return section(
+        "skills",
+        "Which skill improved",
+        text(tag("strong", skills.sentence(results.skills))),
+        text(words),
+        _tables(results, EVERYWHERE),
+        each,
+        seen(results),
+    )
 
 
 def _tables(results: Results, benchmark: str) -> list[Html]:
     """The skills by judge and by oracle, and the faults."""
     names = [name for _, name in compared(results)]
     shown = list(skill_rows(results.skills, benchmark))
-    head = ["Kind of action", *(f"{name}, by the {by}" for by in JUDGES for name in names), "SWiRL over base"]
+    head = ["Kind of action", *(f"{name}, by the {by}" for by in JUDGES for name in names), _CHANGE]
     good = [_row(results, skill, found) for skill, found in shown if skill not in FAULTS]
-    faults = [_row(results, skill, found[:1]) for skill, found in shown if skill in FAULTS]
-    return [table(head, good), table(["Counted", *names, "SWiRL over base"], faults)]
+    faults = [_row(results, skill, found) for skill, found in shown if skill in FAULTS]
+    return [table(head, good), table(["Counted", *names, _CHANGE], faults)]
 
 
 def _row(results: Results, skill: Skill, found: Sequence[Share | None]) -> list[Child]:

@@ -4,6 +4,7 @@
 (() => {
   const {make} = swirl;
   const detail = document.getElementById("detail");
+  const CALLS = {answer: "Answer", malformed: "Not read", cut: "Cut off"};
   let latest = 0;
 
   // Shows `rows`, of which `focus` is the chosen one; `hrefs` makes the links. Resolves when all bodies are there.
@@ -99,7 +100,7 @@
     const top = make("header", "", null, [
       name, make("span", "kind", step.kind), make("span", "size", `${step.tokens ?? 0} tokens`), ...labels,
     ]);
-    const element = make("section", `step ${tone}`, null, [top, part("thought", "Thought", step.thought), part("call", "Call", step.call)]);
+    const element = make("section", `step ${tone}`, null, [top, part("thought", "Thought", step.thought), part("call", CALLS[step.kind] ?? "Call", step.call)]);
     for (const [text, error] of step.seen ?? []) element.append(part(error ? "seen error" : "seen", error ? "Error" : "Result", text, true));
     if (step.judge?.[2]) element.append(fold("The judge's reasons", [part("reasons", "", step.judge[2])]));
     for (const drawn of step.draws ?? []) element.append(draws(drawn));
@@ -131,7 +132,11 @@
       make("thead", "", null, [make("tr", "", null, ["Action", "n", "Reward", "Advantage", "log π"].map((words) => make("th", "", words)))]),
       make("tbody", "", null, [...actions].sort((a, b) => (b[2] ?? -1) - (a[2] ?? -1)).map(drawnRow)),
     ]);
-    const box = fold(`RL, update ${update}: ${count} actions drawn here`, [make("div", "scroll", null, [table])]);
+    const scroll = make("div", "scroll", null, [table]);
+    scroll.tabIndex = 0;
+    scroll.setAttribute("role", "region");
+    scroll.setAttribute("aria-label", "Actions that RL drew");
+    const box = fold(`RL, update ${update}: ${count} actions drawn here`, [scroll]);
     box.open = true;
     return box;
   }

@@ -14,6 +14,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from swirl.core.errors import DataError
 from swirl.core.types import Draw, Question
 from swirl.reporting.browser.bodies import body, traits
 from swirl.reporting.browser.scripts import encoded, script
@@ -42,10 +43,14 @@ class Source:
 
 
 def write(sources: Iterable[Source], questions: Mapping[str, Question], folder: Path, report: str = "") -> int:
-    """Write the browser of these trajectories into `folder`, whose old content goes; returns their number.
+    """Write the browser of these trajectories into `folder`; returns their number.
 
-    `questions` are by id. `report` is the report's page as the browser links to it, none if empty.
+    `questions` are by id. `report` is the report's page as the browser links to it, none if empty. An older browser in
+    the folder goes. Raises `DataError` for a folder that holds something else.
     """
+    folder = folder.absolute()
+    if folder.exists() and not (folder / "index.js").exists() and any(folder.iterdir()):
+        raise DataError(f"{folder} holds something else than a trajectory browser; name a new folder or an empty one")
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     (partial / "shards").mkdir(parents=True)
