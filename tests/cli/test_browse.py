@@ -34,7 +34,7 @@ def test_what_was_synthesised_so_far_can_be_browsed(tmp_path: Path) -> None:
             app, ["browse", str(layout.root), "--to", str(tmp_path / "elsewhere")], catch_exceptions=False
         )
     assert '"report":"../run/reports/index.html"' in (tmp_path / "elsewhere/index.js").read_text(encoding="ascii")
-    with pytest.raises(DataError, match="run holds something else than a trajectory browser; name a new folder"):
+    with pytest.raises(DataError, match="run holds .swirl, which is no part of a trajectory browser; name another"):
         CliRunner().invoke(app, ["browse", str(layout.root), "--to", str(layout.root)], catch_exceptions=False)
     assert layout.questions.exists()
 

@@ -160,6 +160,7 @@ def test_all_trajectories_of_all_models_are_listed_by_question(page: Page, brows
         ({"trait": "kind"}, ["Question 0?", "(its text is not stored)"], 2),
         ({"trait": "unjudged"}, ["Question 2?"], 1),
         ({"trait": "error"}, ["Question 2?"], 1),
+        ({"trait": "faulty"}, ["Question 2?"], 1),
         ({"trait": "repeats"}, ["Question 1?"], 1),
         ({"trait": "drawn"}, ["(its text is not stored)"], 1),
         ({"compare": "mended", "benchmark": "mini-y"}, ["Question 2?"], 2),

@@ -371,7 +371,9 @@ def test_the_same_inputs_give_the_same_bytes(finished: Layout, run: Layout) -> N
     _rerun(run)
     outputs = [run.results, run.page, *sorted(run.plots.iterdir())]
     assert [path.name for path in outputs[2:]] == ["accuracy.png", "filters.png", "training.png"]
-    for path in outputs:
+    browser = [path for path in (run.page.parent / "browser").rglob("*") if path.is_file()]
+    assert len(browser) == 8 + 4
+    for path in outputs + browser:
         assert path.read_bytes() == (finished.root / path.relative_to(run.root)).read_bytes(), path.name
         assert str(run.root).encode() not in path.read_bytes()
 

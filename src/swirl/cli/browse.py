@@ -30,6 +30,7 @@ def browse(
     from swirl.core.types import Question
     from swirl.reporting.browser.origins import origins
     from swirl.reporting.browser.writing import write
+    from swirl.reporting.labelled import answered
     from swirl.reporting.results import MODELS, load_predictions
     from swirl.wiring.oracles import oracles_of
 
@@ -39,7 +40,7 @@ def browse(
     if not evaluated and not layout.trajectories.exists():
         raise DataError(f"{layout.root} has no trajectories yet, neither in data/trajectories nor in data/predictions")
     questions = {question.id: question for question in records.load(Question, layout.questions)}
-    sources = origins(layout, load_predictions(layout, evaluated), oracles_of(layout, questions.values()))
+    sources = origins(layout, load_predictions(layout, evaluated), oracles_of(layout, answered(questions.values())))
     report = os.path.relpath(layout.page, target) if layout.page.exists() else ""
     count = write(sources, questions, target, report)
     print(f"{count:,} trajectories: {target / 'index.html'}")

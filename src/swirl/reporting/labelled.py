@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from swirl.core import records
 from swirl.core.grading import normalize
 from swirl.core.layout import Layout
-from swirl.core.types import OUTCOME, ActionKind, Prediction, Trajectory, Verdict
+from swirl.core.types import OUTCOME, ActionKind, Prediction, Question, Trajectory, Verdict
 
 if TYPE_CHECKING:
     from swirl.wiring.oracles import Oracle
@@ -31,6 +31,11 @@ class Labelled:
     def judged(self, index: int) -> bool | None:
         """The judge's verdict on a step; None without one."""
         return self.verdicts[index].good if index in self.verdicts else None
+
+
+def answered(questions: Iterable[Question]) -> list[Question]:
+    """The questions that stored trajectories answer: those of the splits train (synthesis) and evaluation."""
+    return [question for question in questions if question.split in ("train", "evaluation")]
 
 
 def evaluated(

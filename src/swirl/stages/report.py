@@ -13,6 +13,7 @@ from swirl.reporting import evidence, plots, results, skills
 from swirl.reporting.browser import place
 from swirl.reporting.browser.origins import origins
 from swirl.reporting.browser.writing import write as write_browser
+from swirl.reporting.labelled import answered
 from swirl.reporting.page import page
 from swirl.wiring.oracles import oracles_of
 
@@ -28,7 +29,7 @@ def run(params: Params, layout: Layout) -> None:
     predictions = results.load_predictions(layout, results.evaluated(layout))
     beside = evidence.read(layout, predictions)
     found = results.gather(layout, predictions, beside.questions)
-    oracles = oracles_of(layout, beside.questions.values())
+    oracles = oracles_of(layout, answered(beside.questions.values()))
     found = dataclasses.replace(found, skills=skills.found(layout, predictions, beside.questions, oracles))
     records.save_json(results.to_json(found), layout.results)
     _write(page(found, beside, params.report.samples), layout.page)

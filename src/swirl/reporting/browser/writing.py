@@ -49,8 +49,9 @@ def write(sources: Iterable[Source], questions: Mapping[str, Question], folder: 
     the folder goes. Raises `DataError` for a folder that holds something else.
     """
     folder = folder.absolute()
-    if folder.exists() and not (folder / "index.js").exists() and any(folder.iterdir()):
-        raise DataError(f"{folder} holds something else than a trajectory browser; name a new folder or an empty one")
+    others = {path.name for path in folder.iterdir()} - {*PAGES, "index.js", "shards"} if folder.exists() else set()
+    if others:
+        raise DataError(f"{folder} holds {min(others)}, which is no part of a trajectory browser; name another folder")
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     (partial / "shards").mkdir(parents=True)
