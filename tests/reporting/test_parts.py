@@ -223,7 +223,11 @@ def test_the_terminal_report_leaves_out_what_is_absent_and_adds_times(
     shown = " ".join(before.split())
     assert 'base to SWiRL, by the judge "endpoint:wise�[0m", a second judge, not the reward. The paper' in shown
     assert "without tools" not in before and "Time and memory" not in before
-    assert lines[-2:] == ["Runs, curves and gates in MLflow: make mlflow", "The whole report: reports/index.html"]
+    assert lines[-3:] == [
+        "Runs, curves and gates in MLflow: make mlflow",
+        "The whole report: reports/index.html",
+        "All trajectories: reports/browser/index.html",
+    ]
     for stage, seconds in (("download", 2.25), ("train-swirl", 60.0)):
         save_json({"seconds": seconds, "peak_rss_mb": 100 * seconds, "started": 1.0}, layout.timing(stage))
     text.show(layout)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import json
 import re
@@ -9,6 +10,7 @@ import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
 
@@ -18,7 +20,10 @@ from swirl.core import records
 from swirl.core.errors import DataError
 from swirl.core.layout import Layout
 from swirl.core.types import (
+    OUTCOME,
     Action,
+    Derivation,
+    Draw,
     JudgeRole,
     Observation,
     Passage,
@@ -29,6 +34,7 @@ from swirl.core.types import (
     Stop,
     Support,
     Trajectory,
+    Verdict,
 )
 from swirl.evaluation.statistics import wilson
 from swirl.reporting import text
@@ -66,6 +72,7 @@ def made_up_run(root: Path) -> Layout:
     asked = [_question(benchmark, i) for benchmark in RIGHT for i in range(N)]
     records.save(asked, Question, layout.questions)
     records.save([], Support, layout.support)
+    records.save([], Derivation, layout.derivations)
     _write_metrics(layout)
     return layout
 
@@ -272,6 +279,7 @@ def test_results_hold_paired_tests_and_gains(finished: Layout) -> None:
     content = json.loads(finished.results.read_text(encoding="utf-8"))
     assert list(content) == [
         "by_hops", "coverage", "filters", "memory", "relative_gain", "retrieval", "reward_model", "scores",
+        "skills",
     ]  # fmt: skip
     cells = {(row["benchmark"], row["model"], row["with_tools"]): row for row in content["scores"]}
     assert len(cells) == len(content["scores"]) == 36
@@ -330,11 +338,11 @@ def test_what_rl_and_sft_saw_stands_beside_every_comparison_of_them(
 ) -> None:
     page = finished.page.read_text(encoding="utf-8")
     compared = [part for part in page.split("<section ") if "SFT" in part.partition("</thead>")[0] or "<td>SFT" in part]
-    assert [part.split('"')[1] for part in compared] == ["results", "tools", "hops", "measures"]
+    assert [part.split('"')[1] for part in compared] == ["results", "skills", "tools", "hops", "measures"]
     assert all(SEEN in part for part in compared)
     text.show(finished)
     shown = " ".join(capsys.readouterr().out.split())
-    assert shown.count(SEEN) == shown.count("SFT SWiRL") == 3
+    assert (shown.count(SEEN), shown.count("SFT SWiRL")) == (4, 6)  # the tables of skills have three such heads
 
 
 def test_without_training_nothing_is_said_of_what_it_saw(run: Layout, capsys: pytest.CaptureFixture[str]) -> None:
@@ -348,9 +356,10 @@ def test_without_training_nothing_is_said_of_what_it_saw(run: Layout, capsys: py
 def test_hostile_text_stays_text_and_nothing_is_loaded(finished: Layout) -> None:
     page = finished.page.read_text(encoding="utf-8")
     parsed = _parsed(page)
-    assert not parsed.names & {"script", "img", "link", "iframe", "object", "base", "form", "a"}
+    assert not parsed.names & {"script", "img", "link", "iframe", "object", "base", "form"}
+    assert all(value.startswith("browser/index.html") for name, value in parsed.attributes if name == "href" and value)
     names = {name for name, _ in parsed.attributes}
-    assert not names & {"src", "href", "srcset", "data", "action", "style"}
+    assert not names & {"src", "srcset", "data", "action", "style"}
     assert not any(name.startswith("on") for name in names)
     assert "alert('x')" in parsed.text and "&amp;" in parsed.text  # shown as the model wrote it
     assert "\u202e" not in page and "\x1b" not in page
@@ -362,7 +371,9 @@ def test_the_same_inputs_give_the_same_bytes(finished: Layout, run: Layout) -> N
     _rerun(run)
     outputs = [run.results, run.page, *sorted(run.plots.iterdir())]
     assert [path.name for path in outputs[2:]] == ["accuracy.png", "filters.png", "training.png"]
-    for path in outputs:
+    browser = [path for path in (run.page.parent / "browser").rglob("*") if path.is_file()]
+    assert len(browser) == 8 + 4
+    for path in outputs + browser:
         assert path.read_bytes() == (finished.root / path.relative_to(run.root)).read_bytes(), path.name
         assert str(run.root).encode() not in path.read_bytes()
 
@@ -587,3 +598,59 @@ def test_the_share_of_searches_that_bring_a_new_supporting_page(
     records.save(corpus[:1], Passage, run.corpus("mini-hotpotqa", "evaluation"))
     with pytest.raises(DataError, match=r"mini-hotpotqa.evaluation.parquet: it has no passage 'p1', which .*support"):
         _rerun(run)
+
+
+def _handed_over(path: Path) -> list[Any]:
+    """What a script of the browser hands to its function."""
+    literals = re.search(r"^swirl\.\w+\((.*)\);\n$", path.read_text(encoding="ascii"))
+    assert literals, path
+    return [json.loads(one) for one in ast.literal_eval(f"[{literals[1]}]")]
+
+
+def test_the_browser_holds_every_stored_trajectory_with_its_labels(run: Layout) -> None:
+    """Those of all evaluated models, then those that training data come from with what RL drew there."""
+    name = "mini-hotpotqa/train/3"
+    row = dataclasses.replace(records.load(Prediction, run.predictions("base"))[0], question_id=name)
+    trained = dataclasses.replace(_trajectory(row), id=f"{name}/0", benchmark="mini-hotpotqa")
+    records.save([trained], Trajectory, run.trajectories)
+    verdicts = [Verdict(trained.id, 0, True, 0.75, "", "reward"), Verdict(trained.id, 1, False, 0.125, "", "reward")]
+    records.save([*verdicts, Verdict(trained.id, OUTCOME, True, 1.0, "", "match")], Verdict, run.verdicts)
+    draws = [Draw(2, trained.id, name, "mini-hotpotqa", 1, 0, (5,), "drawn", 0.5, False, 0.25, -1.5)]
+    records.save(draws, Draw, run.draws("swirl"))
+    derived = Derivation("mini-gsm8k-00", "search", ("the birthplace",), ("Oslo",))
+    records.save([derived], Derivation, run.derivations)
+    page = _rerun(run)
+    folder = run.page.parent / "browser"
+    (index,) = _handed_over(folder / "index.js")
+    assert [(one["name"], one["rows"], one["shards"]) for one in index["sources"]] == [
+        *((model, 100, [0]) for model in MODELS),
+        ("synthesis", 1, [0]),
+    ]
+    assert {name: len(values) for name, values in index["rows"].items()} == dict.fromkeys(index["rows"], 401)
+    source, shard, bodies = _handed_over(folder / "shards/4-0.js")
+    assert (source, shard, len(bodies)) == (4, 0, 1)
+    assert bodies[0]["outcome"] == [True, 1.0, ""]
+    assert [step["judge"] for step in bodies[0]["steps"]] == [[True, 0.75, ""], [False, 0.125, ""]]
+    assert bodies[0]["steps"][1]["draws"] == [{"update": 2, "actions": [["drawn", 1, 0.5, 0.25, -1.5, False]]}]
+    places = {index["ids"][str(row)]: row for row in range(400)}
+    _, _, of_base = _handed_over(folder / "shards/1-0.js")
+    assert [step["oracle"] for step in of_base[places["base-mini-gsm8k-00"] - 100]["steps"]] == [True, True]
+    assert not any("oracle" in step for step in of_base[places["base-mini-gsm8k-01"] - 100]["steps"])
+    links = [parse_qs(link)["t"][0] for link in re.findall(r'href="browser/index.html#([^"]+)"', page)]
+    assert links and {link.partition(":")[2] for link in links} <= places.keys()
+
+
+def test_the_skills_are_measured_by_the_stored_labels(run: Layout) -> None:
+    """Every model searches once and answers; there is an oracle for the first ten questions of mini-gsm8k."""
+    derived = [Derivation(f"mini-gsm8k-{i:02}", "search", ("the birthplace",), ("Oslo",)) for i in range(10)]
+    records.save(derived, Derivation, run.derivations)
+    _rerun(run)
+    found = {(row["benchmark"], row["skill"], row["by"]): row for row in records.load_json(run.results)["skills"]}
+    timed = found[
+        "", "when to answer", "oracle"
+    ]  # a wrong answer comes after one call, and the questions have two hops
+    assert (timed["n"], timed["share"]) == (
+        dict.fromkeys(("base", "sft", "swirl"), 10),
+        {"base": 0.6, "sft": 0.9, "swirl": 1.0},
+    )
+    assert found["mini-cofca", "early stops", "count"]["share"] == dict.fromkeys(("base", "sft", "swirl"), 1.0)

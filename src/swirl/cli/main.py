@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from swirl.cli import compare, evaluate, export, import_logs, judge, models, pool, track
+from swirl.cli import browse, compare, evaluate, export, import_logs, judge, models, pool, track
 from swirl.cli.project import project_layout
 from swirl.core.errors import SwirlError
 from swirl.core.suggestions import meant
@@ -51,6 +51,7 @@ app.command()(compare.compare)
 app.command()(pool.seeds)
 app.command()(export.export)
 app.command("import")(import_logs.import_logs)
+app.command()(browse.browse)
 
 
 def main() -> None:

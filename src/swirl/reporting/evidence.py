@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
+from urllib.parse import urlencode
 
 from swirl.core import records
 from swirl.core.layout import Layout
@@ -166,7 +167,10 @@ def _sample(evidence: Evidence, before: Prediction, after: Prediction) -> Html:
         for row in (before, after)
     ]
     title = tag("summary", tag("b", before.benchmark), f", {change}: ", tag("bdi", cut(asked, 140)))
-    key = tag("small", tag("bdi", cut(wanted)), f" ({before.question_id})")
+    address = f"browser/index.html#{urlencode({'t': f'{after.model}:{after.trajectory_id}', 'view': 'all'})}"
+    key = tag(
+        "small", tag("bdi", cut(wanted)), f" ({before.question_id}), ", tag("a", "with all verdicts", href=address)
+    )
     body = tag("p", tag("bdi", cut(asked)), tag("br"), key)
     return tag("details", title, body, tag("div", sides, class_="sides"))
 

@@ -8,6 +8,7 @@ from swirl.reporting.format import gain, p_value, percent
 from swirl.reporting.gates import gates
 from swirl.reporting.markup import Html, raw, tag
 from swirl.reporting.results import Results
+from swirl.reporting.skill_tables import skills_section
 from swirl.reporting.style import STYLE
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
@@ -21,6 +22,7 @@ def page(results: Results, evidence: shown.Evidence, samples: int) -> str:
         tables.headline(results),
         what_this_is(results),
         tables.labels(results),
+        skills_section(results),
         tables.tools(results),
         tables.by_hops(results),
         tables.funnel(results),
@@ -47,6 +49,7 @@ def page(results: Results, evidence: shown.Evidence, samples: int) -> str:
         "header",
         tag("h1", _TITLE),
         tag("ul", [tag("li", words) for words in summary(results)], class_="lead"),
+        tag("p", tag("a", "All trajectories, step by step and side by side", href="browser/index.html")),
         _paper(),
     )
     body = tag("body", tag("main", top, sections))

@@ -14,7 +14,7 @@ from swirl.core.errors import DataError
 from swirl.core.layout import Layout
 from swirl.core.types import JudgeRole, Prediction, Question, Score, Strategy
 from swirl.evaluation.statistics import by_question, mcnemar, paired, relative_gain, wilson
-from swirl.reporting import coverage, searches
+from swirl.reporting import coverage, searches, skills
 from swirl.reporting.paper import paper_order, published
 
 MODELS = ("ceiling", "base", "sft", "swirl")
@@ -79,6 +79,8 @@ class Results:
     """What `sft` and `swirl` saw of the kept states; a model that was not trained is missing."""
     searches: tuple[searches.Brought, ...] = ()
     """What searches bring, for the benchmarks that say which pages support an answer."""
+    skills: tuple[skills.Share, ...] = ()
+    """How well the models do each kind of action; see `skills.found`."""
 
     @property
     def benchmarks(self) -> list[str]:
@@ -169,8 +171,9 @@ def to_json(results: Results) -> dict[str, Any]:
         }
     content = dataclasses.asdict(results)
     content["filters"]["strategies"] = content["filters"].pop("arms")
-    if not results.searches:
-        del content["searches"]
+    for name in ("searches", "skills"):
+        if not content[name]:
+            del content[name]
     return {**content, "scores": list(content["scores"]), "relative_gain": gains}
 
 
@@ -187,6 +190,7 @@ def load(path: Path) -> Results:
         by_hops=tuple(_hops_row(row, path, number) for number, row in enumerate(content.get("by_hops", ()))),
         coverage=coverage.loaded(content.get("coverage", {})),
         searches=searches.loaded(content.get("searches", ())),
+        skills=skills.loaded(content.get("skills", ())),
     )
 
 

@@ -10,11 +10,15 @@ from swirl.core import records
 from swirl.core.layout import Layout
 from swirl.evaluation.comparison import Compared, Estimate
 from swirl.pipeline.stages import STAGES
+from swirl.reporting.browser import place
 from swirl.reporting.coverage import sentence
 from swirl.reporting.format import NONE, gain, number, p_value, percent, rates
 from swirl.reporting.markup import printable
 from swirl.reporting.paper import PAPER_GAINS, published
 from swirl.reporting.results import LABELS, Results, load, memory_at_chance
+from swirl.reporting.skill_tables import JUDGES, NOTE, compared, skill_rows
+from swirl.reporting.skills import FAULTS, Share, Skill
+from swirl.reporting.skills import sentence as sentence_on_skills
 
 if TYPE_CHECKING:
     from rich.console import Console, Group
@@ -133,6 +137,8 @@ def render(layout: Layout) -> Group:
     parts += [*said, *([tools, *said] if tools else [])]
     parts += [_by_hops(results), *said] if results.by_hops else []
     parts += [_searches(results), *said] if results.searches else []
+    skilled = [_note(f"{sentence_on_skills(results.skills)} {NOTE}"), *said]
+    parts += [_skills(results), _faults(results), *skilled] if results.skills else []
     parts += [_funnel(results), _reward_model(results)]
     if memory_at_chance(results.memory):
         parts.append(_note("Closed-book recall of the memorised world is at chance: mini-cofca tests no memory."))
@@ -141,6 +147,7 @@ def render(layout: Layout) -> Group:
     parts += [
         Text("Runs, curves and gates in MLflow:  make mlflow"),
         Text(f"The whole report:  {layout.page.relative_to(layout.root)}"),
+        Text(f"All trajectories:  {place(layout).relative_to(layout.root)}/index.html"),
     ]
     return Group(*_spaced(parts))
 
@@ -207,6 +214,26 @@ def _searches(results: Results) -> Table:
     for row in results.searches:
         cells = [row.new_support.get(model) for model in results.models]
         table.add_row(_name(row.benchmark), *(NONE if value is None else f"{100 * value:.1f}" for value in cells))
+    return table
+
+
+def _skills(results: Results) -> Table:
+    """The share of good steps by kind of action over all benchmarks, by judge and by oracle."""
+    heads = [f"{by}: {name}" if model == "base" else name for by in JUDGES for model, name in compared(results)]
+    table = _table("Which skill improved: good ones of each kind of action, %", ["kind of action"], heads)
+    return _filled(table, results, [row for row in skill_rows(results.skills) if row[0] not in FAULTS])
+
+
+def _faults(results: Results) -> Table:
+    """Repeated queries and early stops over all benchmarks."""
+    table = _table("Counted without labels, %", ["fault"], [name for _, name in compared(results)])
+    return _filled(table, results, [row for row in skill_rows(results.skills) if row[0] in FAULTS])
+
+
+def _filled(table: Table, results: Results, rows: Sequence[tuple[Skill, Sequence[Share | None]]]) -> Table:
+    for skill, shares in rows:
+        cells = [None if row is None else row.share.get(model) for row in shares for model, _ in compared(results)]
+        table.add_row(str(skill), *(NONE if value is None else f"{100 * value:.1f}" for value in cells))
     return table
 
 

@@ -1,31 +1,40 @@
-"""Stage `report`: the paper's tables with this run's numbers, as JSON, one web page and pictures."""
+"""Stage `report`: the paper's tables with this run's numbers, as JSON, one web page and pictures; the browser."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from swirl.core import records
 from swirl.core.layout import Layout
-from swirl.reporting import evidence, plots, results
+from swirl.reporting import evidence, plots, results, skills
+from swirl.reporting.browser import place
+from swirl.reporting.browser.origins import origins
+from swirl.reporting.browser.writing import write as write_browser
+from swirl.reporting.labelled import answered
 from swirl.reporting.page import page
+from swirl.wiring.oracles import oracles_of
 
 if TYPE_CHECKING:
     from swirl.config.params import Params
 
 
 def run(params: Params, layout: Layout) -> None:
-    """Read what the stages wrote; write `layout.results`, `layout.page` and `layout.plots`.
+    """Read what the stages wrote; write `layout.results`, `layout.page`, `layout.plots` and the trajectory browser.
 
     Raises `DataError` for an input that is missing, broken, or contradicts another.
     """
     predictions = results.load_predictions(layout, results.evaluated(layout))
     beside = evidence.read(layout, predictions)
     found = results.gather(layout, predictions, beside.questions)
+    oracles = oracles_of(layout, answered(beside.questions.values()))
+    found = dataclasses.replace(found, skills=skills.found(layout, predictions, beside.questions, oracles))
     records.save_json(results.to_json(found), layout.results)
     _write(page(found, beside, params.report.samples), layout.page)
     plots.write(found, evidence.known_curves(beside), layout.plots)
+    write_browser(origins(layout, predictions, oracles), beside.questions, place(layout), "../index.html")
 
 
 def _write(text: str, path: Path) -> None:
