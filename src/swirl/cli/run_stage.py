@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NoReturn
 from swirl.bench.stage_times import record_times
 from swirl.core.distributed import rank_and_count
 from swirl.core.errors import SwirlError
+from swirl.core.flights import smaller_flights
 from swirl.core.layout import Layout
 from swirl.core.records import save_json
 from swirl.pipeline import finished_work
@@ -108,10 +109,14 @@ def _alone(stage_id: str, lock: Path) -> Iterator[None]:
 
 @contextmanager
 def _timed(path: Path) -> Iterator[None]:
-    """Write the seconds, peak memory (MB) and start time (Unix) of the block to `path`, if the block does not raise."""
+    """Write the seconds, peak memory (MB), start time (Unix) and flights of the block to `path`, if it does not raise.
+
+    Flights are those that memory made smaller.
+    """
     started, clock = time.time(), time.monotonic()
     yield
-    save_json({"started": started, "seconds": time.monotonic() - clock, "peak_rss_mb": _peak_rss_mb()}, path)
+    measured = {"started": started, "seconds": time.monotonic() - clock, "peak_rss_mb": _peak_rss_mb()}
+    save_json({**measured, **smaller_flights()}, path)
 
 
 def _peak_rss_mb() -> float:

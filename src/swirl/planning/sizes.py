@@ -18,6 +18,7 @@ from swirl.config.base_model import AnnotatedBase, EmbeddedBase, Weights
 from swirl.config.params import Params
 from swirl.config.reward_model import AnnotatedReward, EmbeddedReward
 from swirl.core.errors import ModelError
+from swirl.models.shapes import Shape, shape_of
 
 UNKNOWN = math.nan
 """NaN stands for a number that cannot be known here, and makes all that is computed from it unknown, too."""
@@ -28,36 +29,6 @@ ADAPTER = 0.9
 
 The exact factor is 0.65 to 0.89 for the shapes of Llama 3, Mistral, Gemma-2, Qwen2.5 and Qwen3.
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """Dimensions of a decoder with gated feed-forward layers."""
-
-    hidden: int
-    layers: int
-    feed_forward: int
-    queries: int
-    """Width of the queries of all heads together: heads x head_dim."""
-    keys: int
-    """Width of the keys of all key heads together; that of the values is the same."""
-    vocabulary: int
-    tied: bool = True
-    """Whether the output layer shares the embedding's weights."""
-
-    @property
-    def parameters(self) -> float:
-        """Number of parameters of the whole model."""
-        layer = 2 * self.hidden * self.queries + 2 * self.hidden * self.keys + 3 * self.hidden * self.feed_forward
-        return float(self.layers * layer + self.hidden * self.vocabulary * (1 if self.tied else 2))
-
-    def adapter(self, rank: int, targets: Sequence[str]) -> float:
-        """Parameters of an adapter: rank x (inputs + outputs) per layer. With an unknown target, all layers count."""
-        hidden, wide = self.hidden, self.hidden + self.feed_forward
-        sums = {"q_proj": hidden + self.queries, "k_proj": hidden + self.keys, "gate_proj": wide, "up_proj": wide}
-        sums |= {"o_proj": sums["q_proj"], "v_proj": sums["k_proj"], "down_proj": wide}
-        chosen = targets if all(name in sums for name in targets) else list(sums)
-        return float(self.layers * rank * sum(sums[name] for name in set(chosen)))
 
 
 PUBLISHED: Mapping[str, Shape] = {
@@ -111,21 +82,6 @@ def _configured(folder: Path) -> Shape | None:
     try:
         whole: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         found: dict[str, Any] = whole.get("text_config", whole)
-        if any("experts" in key for key in found):
-            return None
-        hidden, heads = int(found["hidden_size"]), int(found["num_attention_heads"])
-        head = int(found.get("head_dim") or hidden // heads)
-        return Shape(
-            hidden,
-            layers=int(found["num_hidden_layers"]),
-            feed_forward=int(found["intermediate_size"]),
-            queries=heads * head,
-            keys=int(found.get("num_key_value_heads") or heads) * head,
-            vocabulary=int(found["vocab_size"]),
-            # Without the key, the default of the model family holds: tied for Gemma.
-            tied=bool(found.get("tie_word_embeddings", "gemma" in str(found.get("model_type")))),
-        )
-    except KeyError:
-        return None
+        return None if any("experts" in key for key in found) else shape_of(found)
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ModelError(f"{path} is no model's configuration: {error}") from None
