@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from swirl.cli.run_stage import _timed
+from swirl.cli.run_stage import _run, _timed
 from swirl.comb.slots import Slots
 from swirl.config.params import Params
 from swirl.core import flights
@@ -186,3 +186,15 @@ def test_training_plans_its_samples_and_its_looks(
     monkeypatch.setattr(flights, "_smaller", [])
     monkeypatch.setattr(room, "available", lambda device: look)
     assert record(copy, "train-swirl", lambda: train.run(params, copy, "swirl"))["rollout.in_flight.used"] == 1
+
+
+def test_memory_that_runs_out_elsewhere_names_what_to_lower() -> None:
+    def stage(*arguments: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nand more")
+
+    with pytest.raises(OutOfMemoryError) as error:
+        _run("train", stage, ())
+    assert str(error.value) == (
+        "stage train: out of memory (CUDA out of memory. Tried to allocate 2.00 GiB.); lower train.token_budget, or "
+        "set train.gradient_checkpointing: true"
+    )

@@ -51,6 +51,23 @@ class Shape:
         """Bytes of the activations while so many tokens are read without a gradient: those of one layer."""
         return (4 * self.hidden + max(3 * self.feed_forward, 3 * self.queries + 3 * self.keys)) * width * tokens
 
+    def learned(self, tokens: float, width: int, recompute: bool) -> float:
+        """Bytes of the activations that wait for the backward pass of so many tokens.
+
+        Norms in float32, attention's operands and results, and four of the feed-forward layer's. With `recompute`, one
+        layer has them, and of the others only what they read.
+        """
+        layer = 24 * self.hidden + width * (4 * self.queries + 4 * self.keys + 4 * self.feed_forward)
+        whole = layer + self.layers * width * self.hidden if recompute else self.layers * layer
+        return float(whole * tokens)
+
+    def scored(self, tokens: float, at_once: int) -> float:
+        """Bytes of the logits and probabilities of policy and reference, of `at_once` logits at the most.
+
+        Six float32 each: of two models the logits and their logarithms, probabilities, and their difference.
+        """
+        return 6 * 4 * min(self.vocabulary * tokens, at_once / 2)
+
     def predicted(self, tokens: float) -> float:
         """Bytes while so many next tokens are drawn: logits, probabilities in float32, and their float64 sums."""
         return self.vocabulary * (4.0 + 4 + 8 + 8) * tokens

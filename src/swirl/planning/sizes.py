@@ -1,7 +1,7 @@
 """Sizes of a model and its adapter, as far as they can be known without the network.
 
-Sources, the first that applies: the shape of a model that is made here, config.json in the model's folder, the
-published shapes below, the number in its name (`-27b`). Norms and biases are left out: less than a thousandth.
+Sources, the first that applies: the shape of a model that is made here, config.json in the model's folder, the shapes
+below, the number in its name (`-27b`). Norms and biases are left out: less than a thousandth.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ PUBLISHED: Mapping[str, Shape] = {
     "qwen/qwen3-0.6b": Shape(1024, 28, 3072, 16 * 128, 8 * 128, 151_936),
 }
 """Shapes of the presets' models, by hub id in lower case without -it or -base (from public copies of config.json)."""
+FILES: Mapping[str, Shape] = {"smollm2-135m-instruct.q4_1.gguf": Shape(576, 30, 1536, 9 * 64, 3 * 64, 49_152)}
+"""Shapes of GGUF files, by name in lower case: what `make weights` brings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,7 @@ def size_of(model: object, params: Params, root: Path) -> Size:
     if not isinstance(model, Weights):
         return Size(UNKNOWN)
     known = _configured(root / Path(model.model).expanduser())
+    known = known or FILES.get(Path(model.model).name.lower())
     known = known or PUBLISHED.get(re.sub(r"-(it|base)$", "", model.model.lower()))
     if known is not None:
         return Size(known.parameters, known)
