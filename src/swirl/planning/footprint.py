@@ -226,7 +226,11 @@ def lines(params: Params, root: Path, free: float | None) -> list[str]:
     for name, held in found.items():
         parts = (held.weights, held.training, held.flight, held.sampling, held.learning, held.judging)
         rows.append((name, *map(_shown, (*parts, held.device, held.host))))
-    return [*_table(rows), *_fits(memory, params, found, free)]
+    head = (
+        "Memory at most, with full flights and forward passes. Device: weights, training, and the largest of the next "
+        "four. On a CPU, device and host are one memory."
+    )
+    return [head, *_table(rows), *_fits(memory, params, found, free)]
 
 
 def _fits(memory: Memory, params: Params, found: Mapping[str, Held], free: float | None) -> list[str]:
