@@ -56,7 +56,7 @@ def test_gemma_2_27b_by_hand() -> None:
     assert found.flight == pytest.approx(100 * 4096 * token * 47 / 46 + read + 100 * 256_000 * 24)
     assert found.sampling == pytest.approx(16_384 * token * 47 / 46 + read + 64 * 256_000 * 24)
     # of 4,096 tokens one layer's activations, and what the others read; logits of two models; the adapter's gradients
-    layer = 24 * 4608 + 2 * 4 * (32 * 128 + 16 * 128 + 36_864)
+    layer = 24 * 4608 + 12 * (32 * 128 + 16 * 128) + 2 * 4 * (32 * 128 + 16 * 128 + 36_864)
     logits = 6 * 4 * 2**25 / 2
     assert found.learning == 4096 * (layer + 46 * 2 * 4608) + logits + 2 * adapter
     assert found.device == found.weights + found.training + found.flight
@@ -69,7 +69,7 @@ def test_whole_weights_and_a_judge_here() -> None:
     found, weights = held(params(), "train@swirl"), 4 * (4 * 128 * 128 + 3 * 128 * 384) + 128 * 2000
     assert found.weights == 3 * 4 * weights  # policy, reference, judge
     assert found.training == (4 + 8) * weights
-    layer = 24 * 128 + 4 * 4 * (128 + 128 + 384)
+    layer = 24 * 128 + 12 * (128 + 128) + 4 * 4 * (128 + 128 + 384)
     assert found.learning == 2 * (8192 * 4 * layer + 6 * 4 * 4096 * 2000 + 4 * weights)  # two workers
     assert held(params(), "train@sft").weights == 2 * 4 * weights
     assert held(params(), "train@sft").sampling == 0

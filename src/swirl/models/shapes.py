@@ -54,10 +54,11 @@ class Shape:
     def learned(self, tokens: float, width: int, recompute: bool) -> float:
         """Bytes of the activations that wait for the backward pass of so many tokens.
 
-        Norms in float32, attention's operands and results, and four of the feed-forward layer's. With `recompute`, one
-        layer has them, and of the others only what they read.
+        Norms in float32 (those of queries and keys too, as Qwen3 has them), attention's operands and results, and four
+        of the feed-forward layer's. With `recompute`, one layer has them, and of the others only what they read.
         """
-        layer = 24 * self.hidden + width * (4 * self.queries + 4 * self.keys + 4 * self.feed_forward)
+        layer = 24 * self.hidden + 12 * (self.queries + self.keys)
+        layer += width * (4 * self.queries + 4 * self.keys + 4 * self.feed_forward)
         whole = layer + self.layers * width * self.hidden if recompute else self.layers * layer
         return float(whole * tokens)
 
