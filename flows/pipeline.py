@@ -317,12 +317,13 @@ def _dry_run(layout: Layout, overrides: Mapping[str, Any], targets: tuple[str, .
     """Print what a run would do: the plan from params, and the stages that DVC would run now."""
     from dvc.repo import Repo
 
-    from swirl.planning import estimates, keys, signal
+    from swirl.planning import estimates, footprint, keys, signal
 
     wanted = plan(layout.root, targets)
     params = laid_over.checked(layout.root / "params.yaml", overrides)
     planned = [one for one in estimates.plan(params, layout.root) if one.stage in wanted]
     print(estimates.text(planned, keys.lines(params, layout.root, wanted), signal.lines(params, wanted)))
+    print("\n".join(["", *footprint.lines(params, layout.root, None)]))
     if overrides:
         return 0
     with Repo(str(layout.root)) as repo, contextlib.chdir(layout.root):

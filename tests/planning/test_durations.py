@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import shutil
@@ -76,6 +77,9 @@ class Scripted:
         return len(text.split())
 
 
+SPEEDS = Speeds(start=5.0, read=1000.0, alone=0.05, full=0.36, in_flight=32, taught=400.0, tuned=500.0, cores=2.0)
+
+
 def params(**changes: Any) -> Params:
     settings = laid_over(laid_over(presets.tree(ROOT, "smollm2-135m"), SETTINGS), changes)
     return validate(settings, "these settings")
@@ -99,7 +103,7 @@ def numbers(work: Work) -> list[float]:
 
 
 def test_seconds_by_hand() -> None:
-    speeds = Speeds(start=5.0, read=1000.0, alone=0.05, full=0.36, in_flight=32, taught=400.0, tuned=500.0, cores=2.0)
+    speeds = SPEEDS
     # 0.01 s for each further conversation of a pass, on each of two workers
     every = Work(read=2000, written=600, passes=40, taught=800, tuned=1500)
     assert seconds(every, speeds, 2) == pytest.approx(2.0 + 600 * 0.01 / 2 + 40 * 0.05 + 2.0 + 3.0)
@@ -112,6 +116,9 @@ def test_seconds_by_hand() -> None:
         "judge": pytest.approx(math.nan, nan_ok=True),
         "train@sft": 5.0 + 2.0 / 2,  # two processes
     }
+    served = dataclasses.replace(speeds, served=100.0, asked=10.0)
+    both = {"synthesize": Work(served=300), "train@swirl": Work(tuned=1000, asked=50)}
+    assert durations(two, both, served) == {"synthesize": 5.0 + 3.0, "train@swirl": 5.0 + 2.0 / 2 + 5.0}
 
 
 def test_a_cold_start_by_hand() -> None:
@@ -142,7 +149,12 @@ def test_synthesis_and_judging_by_hand() -> None:
     verdicts = 2 * (150 * 3 + 600 * 4.3) * 15
     assert numbers(work(chosen, "judge")) == pytest.approx([given + written + verdicts, 0, 0, 0, 0])
     elsewhere = work(params(synthesize={"server": SERVER}), "synthesize")
-    assert math.isnan(elsewhere.read)  # the server's time
+    assert elsewhere == Work(served=pytest.approx(written))
+    assert math.isnan(seconds(elsewhere, SPEEDS, 1))  # the server's time
+    judge = {"source": "endpoint", "max_tokens": 8, "votes": 2, "temperature": 1.0, "server": SERVER}
+    asked = params(reward_model=judge, judge={"outcome": "model", "grader": SERVER})
+    # two votes on every step, and a grade for every answer
+    assert work(asked, "judge") == Work(asked=pytest.approx(2 * (2 * (150 * 3 + 600 * 4.3) + 750)))
 
 
 def test_training_by_hand() -> None:

@@ -151,7 +151,9 @@ def test_a_stage_is_logged_from_its_files(layout: Layout) -> None:
     with tracking.stage_run("train-swirl", PARAMS, layout):
         write(layout.model("swirl") / "config.json", {"layers": 2})
         write(layout.metrics("train-swirl"), {"reward": 0.75, "kl": 0.5, "note": None})
-        write(layout.timing("train-swirl"), {"seconds": 61.5, "peak_rss_mb": 900.0, "started": time.time()})
+        flight = {"rollout.in_flight.used": 16, "rollout.in_flight.asked": 64, "rollout.in_flight.out_of_memory": 1.0}
+        timing = {"seconds": 61.5, "peak_rss_mb": 900.0, "started": time.time()}
+        write(layout.timing("train-swirl"), {**timing, **flight})
         write(layout.series("train-swirl"), [{"step": 10, "reward": 0.25}, {"step": 20, "reward": 0.75}])
     found = runs(layout)
     run, parent = found["train@swirl"], found["stage train-swirl"]
@@ -163,7 +165,8 @@ def test_a_stage_is_logged_from_its_files(layout: Layout) -> None:
         "cached": "false",
     }
     assert parent.data.params["judge.url"] == "https://***@host/v1"
-    assert run.data.metrics == {"reward": 0.75, "kl": 0.5, "seconds": 61.5, "peak_rss_mb": 900.0}
+    assert run.data.metrics == {"reward": 0.75, "kl": 0.5, "seconds": 61.5, "peak_rss_mb": 900.0, **flight}
+    assert run.data.tags["rollout.in_flight.used"] == "16.0"  # what memory made smaller
     assert (run.data.tags["seconds"], run.data.tags["peak_rss_mb"]) == ("61.5", "900.0")
     assert artifacts(layout, run) == {
         "models/swirl/config.json",

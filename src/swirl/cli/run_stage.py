@@ -8,7 +8,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NoReturn
 from swirl.bench.stage_times import record_times
 from swirl.core.distributed import rank_and_count
 from swirl.core.errors import SwirlError
+from swirl.core.flights import OutOfMemoryError, out_of_memory, smaller_flights
 from swirl.core.layout import Layout
 from swirl.core.records import save_json
 from swirl.pipeline import finished_work
@@ -28,6 +29,12 @@ if TYPE_CHECKING:
 
 SHARED = ("train",)
 """Stages that several processes can run together."""
+LOWER = {
+    "base_model": "base_model.token_budget or base_model.batch_size",
+    "reward_model": "reward_model.token_budget or reward_model.batch_size",
+    "train": "train.token_budget, or set train.gradient_checkpointing: true",
+}
+"""Stage -> what its memory depends on besides flights; of the others, runtime.workers."""
 
 
 def run_stage(name: str, item: str | None, params: Params, layout: Layout) -> None:
@@ -47,7 +54,7 @@ def run_stage(name: str, item: str | None, params: Params, layout: Layout) -> No
     if count == 1 < params.runtime.processes and name in SHARED:
         _launch(params.runtime.processes, ["stage", name, *(["--item", item] if item else [])])
     if rank > 0:  # rank 0 holds the lock, measures the time and reports to MLflow
-        module.run(*arguments)
+        _run(name, module.run, arguments)
         return
     keep_in_original(layout)
     listed = _as_dvc_lists_it(name, item, params, layout)
@@ -56,12 +63,24 @@ def run_stage(name: str, item: str | None, params: Params, layout: Layout) -> No
         finished_work.settle(stage_id, listed.outs, layout)
         with stage_run(stage_id, params, layout), _timed(layout.timing(stage_id)):
             times.started = time.time()
-            module.run(*arguments)
+            _run(name, module.run, arguments)
             _refuse_changes(steady, stage_id, layout)
             finished_work.note(stage_id, listed.outs, layout)
             times.ended, before = time.time(), _cpu_of_children()
         times.tracking_cpu = _cpu_of_children() - before
         _refuse_changes(steady, stage_id, layout)  # tracking can take minutes
+
+
+def _run(name: str, stage: Callable[..., None], arguments: Sequence[object]) -> None:
+    """Run a stage; where memory runs out elsewhere than in a flight, raise `OutOfMemoryError` with what to set."""
+    try:
+        stage(*arguments)
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        said = str(error).strip().partition("\n")[0]
+        lower = LOWER.get(name, "runtime.workers")
+        raise OutOfMemoryError(f"stage {name}: out of memory ({said}); lower {lower}") from error
 
 
 def _as_dvc_lists_it(name: str, item: str | None, params: Params, layout: Layout) -> DvcStage:
@@ -108,10 +127,14 @@ def _alone(stage_id: str, lock: Path) -> Iterator[None]:
 
 @contextmanager
 def _timed(path: Path) -> Iterator[None]:
-    """Write the seconds, peak memory (MB) and start time (Unix) of the block to `path`, if the block does not raise."""
+    """Write the seconds, peak memory (MB), start time (Unix) and flights of the block to `path`, if it does not raise.
+
+    Flights are those that memory made smaller.
+    """
     started, clock = time.time(), time.monotonic()
     yield
-    save_json({"started": started, "seconds": time.monotonic() - clock, "peak_rss_mb": _peak_rss_mb()}, path)
+    measured = {"started": started, "seconds": time.monotonic() - clock, "peak_rss_mb": _peak_rss_mb()}
+    save_json({**measured, **smaller_flights()}, path)
 
 
 def _peak_rss_mb() -> float:

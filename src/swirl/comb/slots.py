@@ -45,7 +45,8 @@ class Slots:
         index = torch.tensor(slots, device=self._model.device)
         self._lengths = [self._lengths[slot] for slot in slots]
         self._said = [self._said[slot] for slot in slots]
-        self._cache = {layer: (keys[index], values[index]) for layer, (keys, values) in self._cache.items()}
+        for layer, (keys, values) in self._cache.items():  # one after the other: no two copies of all layers
+            self._cache[layer] = (keys[index], values[index])
 
     def read(self, new: Sequence[tuple[int, Sequence[int]]]) -> Tensor:
         """Append new tokens (at least one each) to some slots, and return the next-token logits, (len(new), V).

@@ -151,7 +151,8 @@ class _BranchPlan:
             return
         index = torch.tensor(parents, device=self._device)
         self._combs, self._sees = [self._combs[parent] for parent in parents], self._sees[index]
-        self._own = {layer: (k.index_select(0, index), v.index_select(0, index)) for layer, (k, v) in self._own.items()}
+        for layer, (k, v) in self._own.items():  # one after the other: no two copies of all layers
+            self._own[layer] = (k.index_select(0, index), v.index_select(0, index))
         self._masks = {}
 
     @property

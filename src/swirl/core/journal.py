@@ -58,6 +58,11 @@ class Journal:
         """Mark the work as finished, once its results are written elsewhere; see the function `finish`."""
         finish(self._folder)
 
+    @property
+    def flight(self) -> Path:
+        """Where it stands with how large a flight the blocks were made, if memory did not allow what was asked for."""
+        return self._folder / "flight.json"
+
     def _path(self, number: int) -> Path:
         return self._folder / f"block-{number:06d}.parquet"
 

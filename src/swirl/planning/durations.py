@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from math import isnan
 from pathlib import Path
 
@@ -38,13 +39,15 @@ def lines(params: Params, root: Path) -> list[str]:
 def durations(params: Params, stages: Mapping[str, Work], speeds: Speeds) -> dict[str, float]:
     """Seconds of each stage that has work to do, NaN where they are not known.
 
-    The processes that train together share their stage's work.
+    The processes that train together share their stage's work, and what servers do for all of them.
     """
     taken = {}
     for name, work in stages.items():
         if work != Work():
             processes = params.runtime.processes if name.startswith("train@") else 1
-            taken[name] = speeds.start + seconds(work, speeds, params.runtime.workers) / processes
+            served = Work(served=work.served, asked=work.asked)
+            here = seconds(replace(work, served=0, asked=0), speeds, params.runtime.workers)
+            taken[name] = speeds.start + here / processes + seconds(served, speeds, 1)
     return taken
 
 
@@ -57,15 +60,14 @@ def seconds(work: Work, speeds: Speeds, workers: int) -> float:
         (work.written, further / workers),
         (work.taught, 1 / speeds.taught),
         (work.tuned, 1 / speeds.tuned),
+        (work.served, 1 / speeds.served),
+        (work.asked, 1 / speeds.asked),
     ]
     return sum(amount * each for amount, each in parts if amount)
 
 
 def text(taken: Mapping[str, float], speeds: Speeds, params: Params, talk: Talk, found: Earlier) -> list[str]:
     """The stages' durations in seconds and their sum, what was measured, and what was assumed."""
-    width = max(len(name) for name in (*taken, "together"))
-    known = [value for value in taken.values() if not isnan(value)]
-    less = " and what is marked ?" if len(known) < len(taken) else ""
     workers, most = params.runtime.workers, params.runtime.workers * params.runtime.threads
     drawn, alone = workers * speeds.in_flight / speeds.full, workers / speeds.alone
     rates = [f"{speeds.read:,.0f} read", f"{drawn:,.0f} drawn in batches of {speeds.in_flight}", f"{alone:,.0f} singly"]
@@ -75,13 +77,21 @@ def text(taken: Mapping[str, float], speeds: Speeds, params: Params, talk: Talk,
     asked = "those of data/questions" if found.questions else f"assumed, {talk.question:.0f} tokens each"
     return [
         "Time, about, if the machine stays as busy as it is:",
-        *(f"  {name.ljust(width)}  {_time(value)}" for name, value in taken.items()),
-        f"  {'together'.ljust(width)}  {_time(sum(known))}{less}",
-        *_idle(sum(known), speeds.cores, most),
+        *table(taken),
+        *_idle(sum(value for value in taken.values() if not isnan(value)), speeds.cores, most),
         f"Measured, in tokens a second: {', '.join(rates)}; {speeds.start:.0f} s to start a stage.",
         f"Expected: {talk.steps:.1f} steps a trajectory and {talk.action:.0f} tokens an action, {where}; "
         f"{talk.seen:.0f} tokens a result; questions: {asked}. Tools, gates, saving and tracking come on top.",
     ]
+
+
+def table(taken: Mapping[str, float]) -> list[str]:
+    """The stages' durations in seconds, and their sum, as lines."""
+    width = max(len(name) for name in (*taken, "together"))
+    known = [value for value in taken.values() if not isnan(value)]
+    less = " and what is marked ?" if len(known) < len(taken) else ""
+    rows = [f"  {name.ljust(width)}  {_time(value)}" for name, value in taken.items()]
+    return [*rows, f"  {'together'.ljust(width)}  {_time(sum(known))}{less}"]
 
 
 def _idle(taken: float, cores: float, most: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""Estimates of a run before it starts: model calls, tokens, disk and memory of each stage, from params and local files.
+"""Estimates of a run before it starts: model calls, tokens and disk of each stage, from params and local files.
 
 Counts are upper bounds: every trajectory takes all its steps, every action is as long as it may be. Sizes are
 approximate. What cannot be known without the data or the network is NaN (`sizes.UNKNOWN`). No model is loaded and the
@@ -20,6 +20,7 @@ from swirl.config.params import Params, label_judge_section, task_of
 from swirl.config.reward_model import EndpointReward, FineTunedReward, RewardModelSection
 from swirl.config.served import Served, client_settings
 from swirl.core.checkpoints import KEPT
+from swirl.core.flights import amount
 from swirl.core.splits import counts, files_of
 from swirl.planning.sizes import UNKNOWN, Size, size_of
 from swirl.planning.workload import (
@@ -62,8 +63,6 @@ class Planned:
     """Upper bound on the requests to judges for verdicts and grades, counting every vote and repetition."""
     disk: float | None = None
     """Bytes written, including the checkpoints that are there at once."""
-    memory: float | None = None
-    """Bytes of weights, gradients and optimiser in one process; activations and caches come on top."""
 
 
 def plan(params: Params, root: Path) -> list[Planned]:
@@ -71,28 +70,27 @@ def plan(params: Params, root: Path) -> list[Planned]:
     base = size_of(params.base_model, params, root)
     judge = size_of(params.reward_model, params, root)
     data, models = _data(params, root), _models(params, root, base, judge)
-    synthesis, training = _synthesis(params, root, base, judge), _training(params, root, base, judge)
-    evaluation = _evaluation(params, root, base)
+    synthesis, training = _synthesis(params, root), _training(params, root, base)
+    evaluation = _evaluation(params, root)
     return [*data, *models, *synthesis, *training, *evaluation, Planned("report", "tables, page, pictures")]
 
 
 def text(stages: Sequence[Planned], needs: Sequence[str] = (), signal: Sequence[str] = ()) -> str:
     """The plan as a table, a note on its numbers, and the lines of `planning.keys` (`needs`) and `planning.signal`."""
-    rows: list[tuple[str, ...]] = [("stage", "actions", "tokens", "verdicts", "disk", "memory", "what it does")]
+    rows: list[tuple[str, ...]] = [("stage", "actions", "tokens", "verdicts", "disk", "what it does")]
     for one in stages:
         counts = (_count(value) for value in (one.calls, one.tokens, one.verdicts))
-        rows.append((one.stage, *counts, _bytes(one.disk), _bytes(one.memory), one.does))
-    widths = [max(len(row[column]) for row in rows) for column in range(6)]
+        rows.append((one.stage, *counts, _bytes(one.disk), one.does))
+    widths = [max(len(row[column]) for row in rows) for column in range(5)]
     lines = [
-        "  ".join([row[0].ljust(widths[0]), *(row[i].rjust(widths[i]) for i in range(1, 6)), row[6]]).rstrip()
+        "  ".join([row[0].ljust(widths[0]), *(row[i].rjust(widths[i]) for i in range(1, 5)), row[5]]).rstrip()
         for row in rows
     ]
     note = (
         "Counts are upper bounds: every trajectory takes all its steps and every action all its tokens; tokens are the "
         "policy's. Kept states: as many as in the embedded default's run, in proportion; so are RL's updates where its "
-        "length is in passes. Disk and memory are about. Disk: the checkpoints that are there at once count; copies "
-        "in DVC's cache and in MLflow come on top. Memory: weights, gradients and optimiser of one process; "
-        "activations and key-value caches come on top. ?: not known without the data or the network. Blank: none."
+        "length is in passes. Disk is about: the checkpoints that are there at once count; copies in DVC's cache and "
+        "in MLflow come on top. ?: not known without the data or the network. Blank: none."
     )
     needed = ["", "Needs:", *(f"  {line}" for line in needs)] if needs else []
     return "\n".join([*lines, "", note, *([""] if signal else []), *signal, *needed])
@@ -103,9 +101,7 @@ def _count(value: float | None) -> str:
 
 
 def _bytes(value: float | None) -> str:
-    if value is None or math.isnan(value):
-        return _count(value)
-    return f"{value / 1e9:,.1f} GB" if value >= 1e9 else f"{value / 1e6:,.0f} MB" if value >= 1e6 else "< 1 MB"
+    return _count(value) if value is None or math.isnan(value) else amount(value)
 
 
 def _data(params: Params, root: Path) -> Iterator[Planned]:
@@ -156,9 +152,7 @@ def _models(params: Params, root: Path, base: Size, judge: Size) -> Iterator[Pla
             does = f"teaches {model.model}{known} {what}: {shown.trajectories:,.0f} conversations, passes counted"
             trained = size.adapter(model.lora.rank, model.lora.targets) if model.lora else size.parameters
             written = size.parameters * _width(params) + (KEPT + 1) * trained * CHECKPOINT
-            frozen = size.parameters * _width(params) if model.lora else 0.0
-            memory = frozen + trained * (16 + 4 * params.runtime.workers)
-            yield Planned(stage, does, tokens=shown.tokens, disk=written, memory=memory)
+            yield Planned(stage, does, tokens=shown.tokens, disk=written)
         elif isinstance(model, Pretrained):
             shared = stage == "reward_model" and model.model == getattr(params.base_model, "model", "")
             here = (root / Path(model.model).expanduser()).is_dir()
@@ -167,10 +161,10 @@ def _models(params: Params, root: Path, base: Size, judge: Size) -> Iterator[Pla
         else:
             copies = 2 if isinstance(model, EmbeddedBase) else 1  # the ceiling, too
             does = f"made here ({model.source}){known}"
-            yield Planned(stage, does, disk=size.parameters * 4 * copies, memory=size.parameters * 16)
+            yield Planned(stage, does, disk=size.parameters * 4 * copies)
 
 
-def _synthesis(params: Params, root: Path, base: Size, judge: Size) -> Iterator[Planned]:
+def _synthesis(params: Params, root: Path) -> Iterator[Planned]:
     made = rollouts(params, root, "train", params.synthesize.samples)
     where = _where(params.synthesize.server, params)
     yield Planned(
@@ -179,7 +173,6 @@ def _synthesis(params: Params, root: Path, base: Size, judge: Size) -> Iterator[
         made.calls,
         made.tokens,
         disk=made.tokens * BYTES_A_TOKEN,
-        memory=_here(params, base, where),
     )
     yield Planned("check_trajectories", "gate")
     verdicts = made.calls * _asks(params.reward_model, params) + made.trajectories * _grades(params)
@@ -188,13 +181,12 @@ def _synthesis(params: Params, root: Path, base: Size, judge: Size) -> Iterator[
         f"a verdict for every step, {_judged(params, made)}",
         verdicts=verdicts,
         disk=verdicts * BYTES_A_VERDICT + _rationales(params.reward_model, verdicts, 1),
-        memory=_judge_here(params.reward_model, judge, params) or None,
     )
     yield Planned("filter", f"keeps what passes {params.filter.strategy}", disk=made.states * BYTES_AN_ID)
     yield Planned("check_steps", "gate")
 
 
-def _training(params: Params, root: Path, base: Size, judge: Size) -> Iterator[Planned]:
+def _training(params: Params, root: Path, base: Size) -> Iterator[Planned]:
     train = params.train
     synthesised = rollouts(params, root, "train", params.synthesize.samples)
     look = rollouts(params, root, "development", 1)
@@ -226,7 +218,6 @@ def _training(params: Params, root: Path, base: Size, judge: Size) -> Iterator[P
             read + watched.tokens,
             verdicts,
             saved + (KEPT + 1) * trained * CHECKPOINT + _rationales(params.reward_model, verdicts, 0),
-            _memory(params, method, base, trained) + _judge_here(params.reward_model, judge, params),
         )
 
 
@@ -242,9 +233,8 @@ def _visits(params: Params, kept: float, longest: float) -> str:
     return f"{words}, {share} of about {_count(kept)} kept states"
 
 
-def _evaluation(params: Params, root: Path, base: Size) -> Iterator[Planned]:
+def _evaluation(params: Params, root: Path) -> Iterator[Planned]:
     samples, labels = params.evaluate.samples, label_judge_section(params)
-    judge = size_of(labels, params, root)
     made = rollouts(params, root, "evaluation", samples)
     if params.evaluate.without_tools:
         action = params.rollout.max_action_tokens
@@ -260,9 +250,7 @@ def _evaluation(params: Params, root: Path, base: Size) -> Iterator[Planned]:
             yield Planned(f"evaluate@{model}", "off (train.methods)")
         else:
             where = _where(params.evaluate.servers.get(model), params)
-            memory = (_here(params, base, where) or 0) + _judge_here(labels, judge, params)
-            does = f"all benchmarks, {where}"
-            yield Planned(f"evaluate@{model}", does, made.calls, made.tokens, verdicts, disk, memory or None)
+            yield Planned(f"evaluate@{model}", f"all benchmarks, {where}", made.calls, made.tokens, verdicts, disk)
 
 
 def _asks(judge: RewardModelSection | None, params: Params) -> int:
@@ -317,27 +305,9 @@ def _where(server: Served | None, params: Params) -> str:
     return f"by {server.url}" if server else f"on {params.runtime.device}"
 
 
-def _here(params: Params, size: Size, where: str) -> float | None:
-    return None if where.startswith("by ") else size.parameters * _width(params)
-
-
-def _judge_here(judge: RewardModelSection | None, size: Size, params: Params) -> float:
-    """Bytes of the judge's weights in this process; 0 for a judge behind a server."""
-    return 0.0 if judge is None or isinstance(judge, EndpointReward) else size.parameters * _width(params)
-
-
 def _width(params: Params) -> int:
     """Bytes per weight in memory."""
     return 2 if params.runtime.dtype == "bfloat16" else 4
-
-
-def _memory(params: Params, method: str, base: Size, trained: float) -> float:
-    """Bytes of a policy in training and its reference; with an adapter, the base model below it is the reference."""
-    width, workers = _width(params), params.runtime.workers
-    masters = 4 if width == 2 else 0
-    memory = trained * (width + masters + 4 + 8 + width * workers)  # gradients, Adam's two moments, each worker's
-    shared = params.train.lora is not None or method == "swirl"
-    return memory + (base.parameters * width if shared else 0.0)
 
 
 def _short(size: float) -> str:

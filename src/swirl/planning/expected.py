@@ -46,6 +46,10 @@ class Work:
     """Learnt from as `base_model` and `reward_model` do."""
     tuned: float = 0
     """Learnt from as `train` does."""
+    served: float = 0
+    """Drawn by a server."""
+    asked: float = 0
+    """Not tokens: requests to a judge on a server."""
 
     def __add__(self, other: Work) -> Work:
         return Work(*(getattr(self, one.name) + getattr(other, one.name) for one in fields(self)))
@@ -56,7 +60,7 @@ class Work:
 
 
 NOT_KNOWN = Work(read=UNKNOWN)
-"""The work of what is done elsewhere (on a server), or in a way that is not measured."""
+"""The work of what is done in a way that is not measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +143,7 @@ class Expected:
             "base_model": self._taught(),
             "reward_model": self._judge_taught(),
             "synthesize": self._rolled(train, params.synthesize.samples, params.rollout.block_size, "synthesize"),
-            "judge": self.judged(train, params.reward_model).times(params.synthesize.samples),
+            "judge": (self.judged(train, params.reward_model) + self._graded(train)).times(params.synthesize.samples),
             "train@sft": self._sft() if "sft" in params.train.methods else Work(),
             "train@swirl": self._swirl() if "swirl" in params.train.methods else Work(),
         }
@@ -187,7 +191,9 @@ class Expected:
             return Work()
         servers = {"synthesize": params.synthesize.server}
         servers |= {f"evaluate@{name}": server for name, server in params.evaluate.servers.items()}
-        if isinstance(params.base_model, EndpointBase) or servers.get(stage) or isnan(number):
+        if isinstance(params.base_model, EndpointBase) or servers.get(stage):
+            return Work(served=samples * total(talks, "written"))
+        if isnan(number):
             return NOT_KNOWN
         share = number / params.runtime.workers
         size = min(block or share, share)
@@ -199,10 +205,20 @@ class Expected:
         """A verdict on every step of one trajectory a question; none without a judge."""
         if judge is None:
             return Work()
+        if isinstance(judge, EndpointReward):
+            return Work(asked=judge.votes * total(talks, "steps"))
         if not packs(judge):
             return NOT_KNOWN
         read = total(talks, "given") + total(talks, "written") + total(talks, "steps") * self._asks
         return Work(read * self._as_large(judge))
+
+    def _graded(self, talks: Talks) -> Work:
+        """A grade of every answer by a server; none where answers are compared as text."""
+        judge = self._params.judge
+        if judge.outcome != "model":
+            return Work()
+        elsewhere = judge.grader or isinstance(self._params.reward_model, EndpointReward)
+        return Work(asked=count(talks)) if elsewhere else NOT_KNOWN
 
     def _as_large(self, judge: RewardModelSection) -> float:
         """How many times as large as the policy a judge is; 1 for one that is made of it."""
@@ -259,20 +275,27 @@ class Expected:
         sampled = trunks + states * rl.samples * params.rollout.max_action_tokens
         shares = ceil(sampled / (SAMPLED_AT_ONCE * params.train.token_budget) / params.runtime.workers)
         draw = Work(trunks, teeth, shares * tail(1, 1) * action)
-        judge = Work((trunks + teeth + different * self._asks) * self._as_large(params.reward_model))
+        judge = self._scored(trunks + teeth, different)
         learn = Work(read=trunks + teeth, tuned=rl.iterations * (trunks + teeth))
-        update = draw + (judge if packs(params.reward_model) else NOT_KNOWN) + learn
+        update = draw + judge + learn
         return update.times(updates) + self._looks().times(1 + ceil(updates / rl.check_every))
+
+    def _scored(self, tokens: float, actions: float) -> Work:
+        """A reward for each of an update's different actions, which come to so many tokens with their states."""
+        judge = self._params.reward_model
+        if isinstance(judge, EndpointReward):
+            return Work(asked=judge.votes * actions)
+        return Work((tokens + actions * self._asks) * self._as_large(judge)) if packs(judge) else NOT_KNOWN
 
     def _evaluated(self, model: str) -> Work:
         params, samples = self._params, self._params.evaluate.samples
         talks, block = self.talks("evaluation"), params.evaluate.block_size or None
         made = self._rolled(talks, samples, block, f"evaluate@{model}")
-        made += self.judged(talks, label_judge_section(params)).times(samples)
+        made += (self.judged(talks, label_judge_section(params)) + self._graded(talks)).times(samples)
         if params.evaluate.without_tools:
             alone = self.talks("evaluation", closed_book=True)
             made += self._rolled(alone, samples, block, f"evaluate@{model}")
-            made += self.judged(alone, label_judge_section(params)).times(samples)
+            made += (self.judged(alone, label_judge_section(params)) + self._graded(alone)).times(samples)
         return made
 
 

@@ -1,7 +1,7 @@
 """Sizes of a model and its adapter, as far as they can be known without the network.
 
-Sources, the first that applies: the shape of a model that is made here, config.json in the model's folder, the
-published shapes below, the number in its name (`-27b`). Norms and biases are left out: less than a thousandth.
+Sources, the first that applies: the shape of a model that is made here, config.json in the model's folder, the shapes
+below, the number in its name (`-27b`). Norms and biases are left out: less than a thousandth.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from swirl.config.base_model import AnnotatedBase, EmbeddedBase, Weights
 from swirl.config.params import Params
 from swirl.config.reward_model import AnnotatedReward, EmbeddedReward
 from swirl.core.errors import ModelError
+from swirl.models.shapes import Shape, shape_of
 
 UNKNOWN = math.nan
 """NaN stands for a number that cannot be known here, and makes all that is computed from it unknown, too."""
@@ -30,36 +31,6 @@ The exact factor is 0.65 to 0.89 for the shapes of Llama 3, Mistral, Gemma-2, Qw
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """Dimensions of a decoder with gated feed-forward layers."""
-
-    hidden: int
-    layers: int
-    feed_forward: int
-    queries: int
-    """Width of the queries of all heads together: heads x head_dim."""
-    keys: int
-    """Width of the keys of all key heads together; that of the values is the same."""
-    vocabulary: int
-    tied: bool = True
-    """Whether the output layer shares the embedding's weights."""
-
-    @property
-    def parameters(self) -> float:
-        """Number of parameters of the whole model."""
-        layer = 2 * self.hidden * self.queries + 2 * self.hidden * self.keys + 3 * self.hidden * self.feed_forward
-        return float(self.layers * layer + self.hidden * self.vocabulary * (1 if self.tied else 2))
-
-    def adapter(self, rank: int, targets: Sequence[str]) -> float:
-        """Parameters of an adapter: rank x (inputs + outputs) per layer. With an unknown target, all layers count."""
-        hidden, wide = self.hidden, self.hidden + self.feed_forward
-        sums = {"q_proj": hidden + self.queries, "k_proj": hidden + self.keys, "gate_proj": wide, "up_proj": wide}
-        sums |= {"o_proj": sums["q_proj"], "v_proj": sums["k_proj"], "down_proj": wide}
-        chosen = targets if all(name in sums for name in targets) else list(sums)
-        return float(self.layers * rank * sum(sums[name] for name in set(chosen)))
-
-
 PUBLISHED: Mapping[str, Shape] = {
     "google/gemma-2-2b": Shape(2304, 26, 9216, 8 * 256, 4 * 256, 256_000),
     "google/gemma-2-9b": Shape(3584, 42, 14_336, 16 * 256, 8 * 256, 256_000),
@@ -67,6 +38,8 @@ PUBLISHED: Mapping[str, Shape] = {
     "qwen/qwen3-0.6b": Shape(1024, 28, 3072, 16 * 128, 8 * 128, 151_936),
 }
 """Shapes of the presets' models, by hub id in lower case without -it or -base (from public copies of config.json)."""
+FILES: Mapping[str, Shape] = {"smollm2-135m-instruct.q4_1.gguf": Shape(576, 30, 1536, 9 * 64, 3 * 64, 49_152)}
+"""Shapes of GGUF files, by name in lower case: what `make weights` brings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +69,7 @@ def size_of(model: object, params: Params, root: Path) -> Size:
     if not isinstance(model, Weights):
         return Size(UNKNOWN)
     known = _configured(root / Path(model.model).expanduser())
+    known = known or FILES.get(Path(model.model).name.lower())
     known = known or PUBLISHED.get(re.sub(r"-(it|base)$", "", model.model.lower()))
     if known is not None:
         return Size(known.parameters, known)
@@ -111,21 +85,6 @@ def _configured(folder: Path) -> Shape | None:
     try:
         whole: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         found: dict[str, Any] = whole.get("text_config", whole)
-        if any("experts" in key for key in found):
-            return None
-        hidden, heads = int(found["hidden_size"]), int(found["num_attention_heads"])
-        head = int(found.get("head_dim") or hidden // heads)
-        return Shape(
-            hidden,
-            layers=int(found["num_hidden_layers"]),
-            feed_forward=int(found["intermediate_size"]),
-            queries=heads * head,
-            keys=int(found.get("num_key_value_heads") or heads) * head,
-            vocabulary=int(found["vocab_size"]),
-            # Without the key, the default of the model family holds: tied for Gemma.
-            tied=bool(found.get("tie_word_embeddings", "gemma" in str(found.get("model_type")))),
-        )
-    except KeyError:
-        return None
+        return None if any("experts" in key for key in found) else shape_of(found)
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ModelError(f"{path} is no model's configuration: {error}") from None

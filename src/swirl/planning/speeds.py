@@ -50,6 +50,10 @@ class Speeds:
     """Tokens a second, read forward and backward as `train` does."""
     cores: float
     """How many cores this process had meanwhile; NaN on a GPU."""
+    served: float = UNKNOWN
+    """Tokens a second that the policy's servers draw, all conversations together."""
+    asked: float = UNKNOWN
+    """Requests a second that the judge's server answers."""
 
 
 def weights(params: Params, root: Path) -> Path:

@@ -18,6 +18,7 @@ from swirl.comb.sampling import Sampled, Sampling
 from swirl.comb.teeth import UnsampledComb, sample_teeth
 from swirl.comb.trunks import Trunks
 from swirl.core.distributed import ALONE, Processes
+from swirl.core.flights import Flight
 from swirl.core.seeds import derive
 from swirl.core.threads import spread
 from swirl.core.types import SubTrajectory
@@ -107,15 +108,18 @@ class Trainer:
         settings: Settings,
         processes: Processes = ALONE,
         tags_of: Callable[[str], Mapping[str, str]] = lambda question: DEFAULT_TAGS,
+        flight: Flight | None = None,
     ) -> None:
         """`tags_of` gives the tags of a question's tools by its id, so that actions end as in a rollout.
 
-        With `reference` None, the reference is the policy without its adapter.
+        `flight` is how many tokens sampling holds at once; None: `SAMPLED_AT_ONCE` times the token budget. With
+        `reference` None, the reference is the policy without its adapter.
         """
         import torch
 
         self.policy, self.reference, self.reward_model, self.settings = policy, reference, reward_model, settings
         self.masters, self.processes, self._tags_of = Masters(policy.model), processes, tags_of
+        self._flight = flight or Flight("train.sampled_tokens", SAMPLED_AT_ONCE * settings.token_budget)
         self.drawn: list[list[Group]] = []
         """What the last update drew in this process's share: trajectory -> state."""
         self.work = Work()
@@ -195,16 +199,18 @@ class Trainer:
         ]
         longest = settings.sampling.max_tokens
         sizes = [len(comb.trunk) + len(comb.teeth) * longest for comb in bare]
-        shares = group_by_budget(sizes, SAMPLED_AT_ONCE * settings.token_budget, settings.workers)
         model, end_ids = self.policy.model, self.policy.chat.end_ids
-        drawn = spread(
-            lambda share: sample_teeth(model, [bare[i] for i in share], settings.sampling, end_ids),
-            shares,
-            settings.workers,
-        )
-        of_comb: dict[int, list[Sampled]] = {}
-        for share, made in zip(shares, drawn, strict=True):
-            of_comb |= zip(share, made, strict=True)
+
+        def drawn(tokens: int) -> dict[int, list[Sampled]]:
+            shares = group_by_budget(sizes, tokens, settings.workers)
+            made = spread(
+                lambda share: sample_teeth(model, [bare[i] for i in share], settings.sampling, end_ids),
+                shares,
+                settings.workers,
+            )
+            return dict(pair for pairs in map(zip, shares, made) for pair in pairs)
+
+        of_comb = self._flight.run(drawn)
         teeth = [tooth for i in range(len(bare)) for tooth in of_comb[i]]
         return [teeth[i : i + settings.samples] for i in range(0, len(teeth), settings.samples)]
 

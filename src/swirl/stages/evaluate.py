@@ -23,11 +23,11 @@ from swirl.models.skipped import why_skipped
 from swirl.pipeline.progress import Progress
 from swirl.pipeline.source import digest
 from swirl.rollout.engine import Attempt
-from swirl.wiring.attempts import attempts, blocks, check_rollouts, sampling
+from swirl.wiring.attempts import attempts, blocks, check_rollouts, flight_of, fly, sampling
 from swirl.wiring.graders import graded, load_grader
 from swirl.wiring.label_judges import NoJudge, load_label_judge
 from swirl.wiring.oracles import oracles_of
-from swirl.wiring.policies import AnyPolicy, load_policy, roll_out_any
+from swirl.wiring.policies import AnyPolicy, load_policy
 from swirl.wiring.prompts import user_input_folders
 from swirl.wiring.questions import questions_of
 from swirl.wiring.rewards import judge_of
@@ -100,20 +100,18 @@ def _roll_out(
     params: Params, policy: AnyPolicy, todo: Sequence[Attempt], seed: int, journal: Journal, bar: Progress
 ) -> list[Trajectory]:
     """Roll out as `wiring.attempts.roll_out_all` does, with the same worker shares, a journalled block at a time."""
-    loop, drawn, workers = params.rollout, sampling(params, params.evaluate.temperature), params.runtime.workers
+    drawn, workers = sampling(params, params.evaluate.temperature), params.runtime.workers
     shares = [todo[first::workers] for first in range(workers)]
     parts = [part for share in shares for part in blocks(share, params.evaluate.block_size or max(1, len(share)))]
+    flight = flight_of(params, policy, max(map(len, parts), default=1))
+    flight.resume(journal.flight)
 
     def block_of(number: int) -> list[Trajectory]:
         part, kept = parts[number], journal.read(number, Trajectory)
         if kept is not None:
             bar.update(len(part))
             return kept
-        return journal.block(
-            number,
-            Trajectory,
-            lambda: roll_out_any(policy, part, drawn, seed, loop.max_malformed, loop.in_flight, bar.update),
-        )
+        return journal.block(number, Trajectory, lambda: fly(flight, params, policy, part, drawn, seed, bar.update))
 
     done = spread(block_of, range(len(parts)), workers)
     check_rollouts(done, params, journal)

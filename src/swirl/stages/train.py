@@ -29,6 +29,7 @@ from swirl.models.flops import matmul_flops
 from swirl.models.loading import load_model, load_tokenizer
 from swirl.models.loading import save as save_model
 from swirl.models.masters import Masters
+from swirl.models.room import samples, training_ahead
 from swirl.models.skipped import mark_skipped
 from swirl.pipeline.progress import Progress
 from swirl.pipeline.source import digest
@@ -37,7 +38,7 @@ from swirl.rl.draws import chosen, draws_of
 from swirl.rl.guard import Limits, Look, stop_reason
 from swirl.rl.pace import Pace
 from swirl.rl.supervised import comb_of, supervised_gradients, supervised_work
-from swirl.rl.trainer import Settings, Trainer
+from swirl.rl.trainer import SAMPLED_AT_ONCE, Settings, Trainer
 from swirl.rollout.engine import Policy
 from swirl.wiring.development import Development
 from swirl.wiring.policies import load_local_policy
@@ -69,7 +70,8 @@ def run(params: Params, layout: Layout, item: str) -> None:
         seed = derive(params.seed, "lora", item)
         adapters.add(policy.model, adapter.rank, adapter.alpha, adapter.targets, seed)
     check_packing(policy.model, comb_of(groups[0]), params.train.packed)
-    development = Development(params, layout, policy, processes)
+    ahead = training_ahead(policy.model, reference=item == "swirl" and adapter is None)
+    development = Development(params, layout, policy, processes, ahead)
     folder, mark = layout.root / f".swirl/checkpoints/train-{item}", _fingerprint(params, layout, item)
     checkpoints = processes.from_main(Checkpoints(folder, mark) if processes.main else None)
     assert checkpoints is not None
@@ -112,12 +114,15 @@ def train_swirl(
         runtime = params.runtime
         reference = load_model(layout.model("base"), runtime.device, runtime.attention, runtime.dtype)
         reference.requires_grad_(False)
+    longest, asked = params.rollout.max_action_tokens, SAMPLED_AT_ONCE * params.train.token_budget
+    flight = samples(policy.model, asked, longest, params.runtime.workers, training_ahead(policy.model, False))
+    flight.resume(checkpoints.flight(processes.rank))
     judge = fitted(development.judge, params.train.packed, params.train.token_budget)
     seed = _seed(params)
     options = Settings(
         settings.states,
         settings.samples,
-        Sampling(settings.temperature, max_tokens=params.rollout.max_action_tokens),
+        Sampling(settings.temperature, max_tokens=longest),
         settings.lr,
         settings.warmup,
         settings.estimator,
@@ -132,7 +137,7 @@ def train_swirl(
         settings.kl_gradient,
         settings.iterations,
     )
-    trainer = Trainer(policy, reference, judge, options, processes, _tags(params, layout))
+    trainer = Trainer(policy, reference, judge, options, processes, _tags(params, layout), flight)
     if processes.main and (few := shortage(groups, settings.states)):
         print(f"warning: {few}", file=sys.stderr, flush=True)
     batches = state_batches(groups, settings.states, seed)

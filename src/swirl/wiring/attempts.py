@@ -7,13 +7,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from swirl.comb.sampling import Sampling
 from swirl.config.params import Params
 from swirl.core.errors import DataError
+from swirl.core.flights import Flight
 from swirl.core.journal import Journal
 from swirl.core.layout import Layout
 from swirl.core.threads import spread
 from swirl.core.types import Question, Stop, Trajectory
+from swirl.models import room
 from swirl.models.prompts import fill
 from swirl.pipeline.progress import Progress
-from swirl.rollout.engine import Attempt
+from swirl.rollout.engine import READ_AT_ONCE, Attempt
+from swirl.rollout.remote import RemotePolicy
 from swirl.tools.base import Tool, listed
 from swirl.wiring.policies import AnyPolicy, roll_out_any
 from swirl.wiring.prompts import read_prompts
@@ -57,16 +60,16 @@ def roll_out_all(
     temperature: float,
     seed: int,
     done: Callable[[int], None] = lambda count: None,
+    flight: Flight | None = None,
 ) -> list[Trajectory]:
     """Roll out all attempts on `runtime.workers` threads; trajectories come in the order of `todo`.
 
-    `done(1)` is called after each trajectory, from any of the threads.
+    `done(1)` is called after each trajectory, from any of the threads. Without a `flight`, one is planned.
     """
-    loop, drawn, workers = params.rollout, sampling(params, temperature), params.runtime.workers
+    drawn, workers = sampling(params, temperature), params.runtime.workers
+    flown = flight or flight_of(params, policy, -(-len(todo) // workers))
     shares = spread(
-        lambda first: roll_out_any(policy, todo[first::workers], drawn, seed, loop.max_malformed, loop.in_flight, done),
-        range(workers),
-        workers,
+        lambda first: fly(flown, params, policy, todo[first::workers], drawn, seed, done), range(workers), workers
     )
     made = {trajectory.id: trajectory for share in shares for trajectory in share}
     return [made[f"{attempt.question.id}/{attempt.sample}"] for attempt in todo]
@@ -82,21 +85,61 @@ def roll_out_in_blocks(
     label: str,
 ) -> list[list[Trajectory]]:
     """Roll out all attempts, a journalled block at a time, under a progress bar; returns the blocks in order."""
-    loop, parts, drawn = params.rollout, blocks(todo, params.rollout.block_size), sampling(params, temperature)
+    parts, drawn = blocks(todo, params.rollout.block_size), sampling(params, temperature)
+    flight = flight_of(params, policy, params.rollout.block_size)
+    flight.resume(journal.flight)
     with Progress(len(todo), label) as bar:
 
         def block_of(number: int) -> list[Trajectory]:
             block = parts[number]
-            made = journal.block(
-                number,
-                Trajectory,
-                lambda: roll_out_any(policy, block, drawn, seed, loop.max_malformed, loop.in_flight),
-            )
+            made = journal.block(number, Trajectory, lambda: fly(flight, params, policy, block, drawn, seed))
             answered = sum(trajectory.stop is Stop.ANSWERED for trajectory in made)
             bar.update(len(block), answered=answered / max(1, len(made)))
             return made
 
         return spread(block_of, range(len(parts)), params.runtime.workers)
+
+
+def flight_of(params: Params, policy: AnyPolicy, most: int, ahead: float = 0.0) -> Flight:
+    """The flight of `rollout.in_flight` conversations a worker, smaller if the policy's device cannot hold as many.
+
+    A worker has `most` conversations to begin with. `ahead` are bytes that something else will take on the device.
+    """
+    asked, run = params.rollout.in_flight, params.runtime
+    if isinstance(policy, RemotePolicy):
+        return Flight("rollout.in_flight", asked)
+    return room.conversations(policy.model, asked, most, policy.context, run.workers, READ_AT_ONCE, ahead)
+
+
+def fly(
+    flight: Flight,
+    params: Params,
+    policy: AnyPolicy,
+    part: Sequence[Attempt],
+    drawn: Sampling,
+    seed: int,
+    done: Callable[[int], None] = lambda count: None,
+) -> list[Trajectory]:
+    """Roll out `part` with as many in flight as `flight` says; once more with half as many if memory runs out.
+
+    `done` is as in `roll_out_all`; trajectories that are lost with the memory are taken back by a negative number.
+    """
+
+    def rolled(size: int) -> list[Trajectory]:
+        counted = 0
+
+        def count(number: int) -> None:
+            nonlocal counted
+            counted += number
+            done(number)
+
+        try:
+            return roll_out_any(policy, part, drawn, seed, params.rollout.max_malformed, size, count)
+        except Exception:
+            done(-counted)
+            raise
+
+    return flight.run(rolled)
 
 
 def sampling(params: Params, temperature: float) -> Sampling:

@@ -16,7 +16,7 @@ from swirl.rl.drawn_actions import Group
 from swirl.rollout.engine import Policy
 from swirl.rollout.reading import Reader
 from swirl.tools.actions import DEFAULT_TAGS
-from swirl.wiring.attempts import attempts, roll_out_all
+from swirl.wiring.attempts import attempts, flight_of, roll_out_all
 from swirl.wiring.oracles import oracles_of
 from swirl.wiring.questions import derivations_of, questions_of
 from swirl.wiring.rewards import load_reward
@@ -25,12 +25,17 @@ from swirl.wiring.rewards import load_reward
 class Development:
     """Measures the policy on the development questions, label-free for the guard and by golden labels for the log."""
 
-    def __init__(self, params: Params, layout: Layout, policy: Policy, processes: Processes) -> None:
+    def __init__(
+        self, params: Params, layout: Layout, policy: Policy, processes: Processes, ahead: float = 0.0
+    ) -> None:
+        """`ahead` are bytes that training will take on the policy's device, and keep."""
         self._params, self._policy, self._processes = params, policy, processes
         self._questions = {question.id: question for question in questions_of(layout, "development")}
         self._attempts = attempts(params, layout, self._questions.values(), 1)
         self._derivations, self._oracles = derivations_of(layout), oracles_of(layout, self._questions.values())
         self.judge = load_reward(params, layout)
+        share = -(-len(self._attempts) // (processes.count * params.runtime.workers))
+        self._flight = flight_of(params, policy, share, ahead)
 
     def look(self) -> dict[str, float]:
         """Roll out the development questions greedily and judge the steps; empty if there are no questions.
@@ -38,7 +43,9 @@ class Development:
         Keys that begin with `golden.` come from golden labels: they are logged, and decide nothing.
         """
         params, together = self._params, self._processes.together
-        made = together(self._attempts, lambda mine: roll_out_all(params, self._policy, mine, 0.0, 0))
+        made = together(
+            self._attempts, lambda mine: roll_out_all(params, self._policy, mine, 0.0, 0, flight=self._flight)
+        )
         judged = together(made, self.judge.trajectory_scores)
         scores = [value for row in judged for value in row if not math.isnan(value)]  # NaN: no verdict
         steps = [step for trajectory in made for step in trajectory.steps]

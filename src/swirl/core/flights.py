@@ -1,0 +1,128 @@
+"""Flights: how much is worked on at once, made smaller where the memory of the device does not suffice.
+
+What is in flight together decides the last bits of what is computed, so a smaller flight is said when it begins, and
+`smaller_flights` tells the record of the run.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from swirl.core.errors import SwirlError
+from swirl.core.memory import give_back
+from swirl.core.records import load_json, save_json
+
+Result = TypeVar("Result")
+
+SHARE = 0.9
+"""The share of the memory which a device has left that is planned with: allocators leave gaps."""
+_smaller: list[Flight] = []
+
+
+class OutOfMemoryError(SwirlError):
+    """The memory of a device does not suffice, even for a flight that was made smaller."""
+
+
+class Flight:
+    """How much is worked on at once: `asked`, or half, a quarter and so on if memory does not allow it."""
+
+    def __init__(
+        self,
+        name: str,
+        asked: int,
+        cost: Callable[[int], float] | None = None,
+        free: float = float("inf"),
+        lower: str = "",
+    ) -> None:
+        """Plan a flight of `asked`, called `name`, for a device with `free` bytes; `lower` says what to set lower.
+
+        `cost` gives the bytes that a flight of some size takes; without it, the flight is as asked. It is halved until
+        it takes no more than `SHARE` of what is free, and printed if it is then smaller.
+        """
+        self.name, self.asked, self.size, self.halved, self._lower = name, asked, asked, False, lower or name
+        self._path: Path | None = None
+        self._lock = threading.Lock()
+        while cost and self.size > 1 and cost(self.size) > SHARE * free:
+            self.size = self.size // 2
+        self._note()
+        if cost and self.size < asked:
+            wanted, taken, has = map(amount, (cost(asked), cost(self.size), free))
+            print(
+                f"{name}: {self.size} at once, not {asked}, which would take about {wanted}; these take about {taken}, "
+                f"and {has} are free. Log-probabilities may differ in their last bits; lower {self._lower} to decide",
+                flush=True,
+            )
+
+    def run(self, work: Callable[[int], Result]) -> Result:
+        """`work(size)`, from any thread; once again with half of the size where the device's memory did not suffice.
+
+        Raises `OutOfMemoryError` when memory does not suffice a second time, or there is nothing to halve.
+        """
+        size = self.size
+        while True:
+            try:
+                return work(size)
+            except Exception as error:
+                if not out_of_memory(error):
+                    raise
+                said = str(error).strip().partition("\n")[0]
+            # Not in the handler: the error's traceback holds the tensors that there was no room for more of.
+            give_back()
+            size = self._less(size, said)
+
+    def resume(self, path: Path) -> None:
+        """Go on as the interrupted work did whose flight is in `path`, if that was smaller; and write it there.
+
+        So the whole of it is made with flights of one size, unless memory runs out on the way.
+        """
+        self._path = path
+        if path.exists():
+            before = load_json(path)
+            self.size, self.halved = min(self.size, int(before["size"])), bool(before["halved"])
+        self._note()
+
+    def _note(self) -> None:
+        if self.size < self.asked:
+            _smaller.append(self)
+            if self._path:
+                save_json({"size": self.size, "halved": self.halved}, self._path)
+
+    def _less(self, size: int, said: str) -> int:
+        with self._lock:
+            if size > self.size:  # another thread has halved it meanwhile
+                return self.size
+            if self.halved or size == 1:
+                again = "again, with half of what was planned" if self.halved else "and one alone cannot be halved"
+                raise OutOfMemoryError(
+                    f"out of memory {again}: {self.name} had {size} at once ({said}); lower {self._lower}"
+                )
+            self.size, self.halved = size // 2, True
+            self._note()
+            print(f"{self.name}: out of memory with {size} at once ({said}); going on with {self.size}", flush=True)
+            return self.size
+
+
+def amount(value: float) -> str:
+    """Bytes in a unit for people."""
+    return f"{value / 1e9:,.1f} GB" if value >= 1e9 else f"{value / 1e6:,.0f} MB" if value >= 1e6 else "< 1 MB"
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether an error says that there is no memory left, as Python, torch on a GPU or torch on the CPU say it."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and ("out of memory" in str(error) or "can't allocate memory" in str(error))
+    )
+
+
+def smaller_flights() -> dict[str, float]:
+    """Of the flights of this process that are smaller than asked: the size, what was asked, 1 if memory ran out."""
+    found: dict[str, float] = {}
+    for one in _smaller:
+        used, ran_out = f"{one.name}.used", f"{one.name}.out_of_memory"
+        found[used] = min(one.size, found.get(used, one.size))
+        found[f"{one.name}.asked"] = one.asked
+        found[ran_out] = max(float(one.halved), found.get(ran_out, 0.0))
+    return found

@@ -1,0 +1,268 @@
+"""What a stage holds in memory at most: on the device of its models, and beside them in the host's memory.
+
+It is what the settings allow: flights that are full of conversations as long as the context, and forward passes as
+large as the token budgets. Flights are made smaller where a device has less (`swirl.core.flights`), the rest is not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from swirl.config.base_model import AnnotatedBase, EmbeddedBase, EndpointBase, FineTuning
+from swirl.config.params import Params, label_judge_section
+from swirl.config.reward_model import (
+    AnnotatedReward,
+    EmbeddedReward,
+    EndpointReward,
+    FineTunedReward,
+    RewardModelSection,
+)
+from swirl.config.train import Lora
+from swirl.core.flights import SHARE, amount
+from swirl.models.room import flight_bytes, samples_bytes
+from swirl.planning.sizes import UNKNOWN, Size, size_of
+from swirl.planning.workload import (
+    PROMPT_TOKENS,
+    STEPS_TAKEN,
+    kept_trajectories,
+    questions,
+    rollouts,
+    step_tokens,
+)
+
+PROCESS = 0.5e9
+"""Bytes of a stage's process with its libraries, before it loads a model or a table."""
+TOKEN = 48
+"""Bytes of a trajectory's token as Python objects: its id, and of an action its log-probability and text."""
+STATE_TOKEN = 40
+"""Bytes of a state's token as Python objects."""
+READ_AT_ONCE, JUDGED_AT_ONCE, SAMPLED_AT_ONCE, LOGITS_AT_ONCE = 16_384, 16_384, 4, 2**25
+"""As in `swirl.rollout.engine`, `judging.reward`, `rl.trainer` and `comb.logprobs`, which import torch."""
+ACTIONS = 0.5
+"""The share of actions among the tokens that an update learns from; the others are states."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Bytes that a stage holds at most; the device's are its weights, what training adds, and the largest of the rest.
+
+    On a CPU, the device's and the host's are one memory.
+    """
+
+    weights: float = 0
+    """Of the policy, its reference and the judge."""
+    training: float = 0
+    """Masters, summed gradients and the optimiser's moments."""
+    flight: float = 0
+    """Conversations in flight: keys, values, and a forward pass."""
+    sampling: float = 0
+    """Trunks and actions of an update: keys, values, and a forward pass."""
+    learning: float = 0
+    """Activations that wait for the backward pass, logits, and the gradients of each worker."""
+    judging: float = 0
+    """A forward pass of the judge."""
+    host: float = PROCESS
+    """The process, and tables as Python objects."""
+
+    @property
+    def fixed(self) -> float:
+        """What no smaller flight changes: all but conversations in flight and the samples of an update."""
+        return self.weights + self.training + max(self.learning, self.judging)
+
+    @property
+    def device(self) -> float:
+        """All on the device of the models."""
+        return self.weights + self.training + max(self.flight, self.sampling, self.learning, self.judging)
+
+
+class Memory:
+    """What the stages of a run with these settings hold; NaN where the model's shape or context is not known."""
+
+    def __init__(self, params: Params, root: Path, size: Size | None = None) -> None:
+        """Plan with a base and a judge of this size; None: of those that params name."""
+        self._params, self._root = params, root
+        self._base = size or size_of(params.base_model, params, root)
+        self._judge = size or size_of(params.reward_model, params, root)
+        self._width = 2 if params.runtime.dtype == "bfloat16" else 4
+        made = getattr(params.base_model, "shape", None)
+        self._context = params.runtime.context or getattr(made, "context", 0)
+
+    def stages(self) -> dict[str, Held]:
+        """What each stage that loads a model or all of a large table holds, by its name in `swirl plan`."""
+        params = self._params
+        made = rollouts(params, self._root, "train", params.synthesize.samples)
+        tables = PROCESS + made.tokens * STEPS_TAKEN * TOKEN
+        kept = kept_trajectories(params, made.trajectories) / made.trajectories if made.trajectories else 0.0
+        states = PROCESS + made.states * STEPS_TAKEN**2 * kept * STATE_TOKEN
+        local = params.synthesize.server is None
+        found = {
+            "base_model": self._made(params.base_model, self._base),
+            "reward_model": self._made(params.reward_model, self._judge),
+            "synthesize": self._rolled(params.rollout.block_size, local, tables),
+            "check_trajectories": Held(host=tables),
+            "judge": self._judged(params.reward_model, self._judge, tables),
+            "filter": Held(host=tables + states - PROCESS),
+            "train@sft": self._trained("sft", states),
+            "train@swirl": self._trained("swirl", states),
+        }
+        asked = sum(questions(params, self._root, "evaluation").values()) * params.evaluate.samples
+        share = params.evaluate.block_size or asked / params.runtime.workers
+        judge = label_judge_section(params)
+        labels = self._judged(judge, size_of(judge, params, self._root), PROCESS) if judge else Held()
+        ceiling = ("ceiling",) if isinstance(params.base_model, EmbeddedBase) else ()
+        for name in (*ceiling, "base", *params.train.methods):
+            here = self._rolled(share, params.evaluate.servers.get(name) is None, PROCESS + 2 * asked * 1e4)
+            found[f"evaluate@{name}"] = Held(
+                here.weights + labels.weights, flight=here.flight, judging=labels.judging, host=here.host
+            )
+        return found
+
+    def flight(self, number: float) -> float:
+        """Bytes of so many conversations in flight on each worker."""
+        shape = self._base.shape
+        if shape is None or not self._context:
+            return UNKNOWN
+        return self._params.runtime.workers * flight_bytes(shape, number, self._context, self._width, READ_AT_ONCE)
+
+    def fitting(self, held: Held, most: float, free: float) -> int:
+        """How many of `most` conversations fit into `free` bytes of the device, halved as a stage would; 0: none."""
+        number = int(min(self._params.rollout.in_flight, most))
+        while number and held.weights + held.training + self.flight(number) > SHARE * free:
+            number //= 2
+        return number
+
+    def longest(self) -> tuple[int, float]:
+        """Tokens that one trajectory and all actions drawn in its states have at most, and the bytes to learn from it.
+
+        A trajectory is read in one forward pass, even if it has more tokens than `train.token_budget`.
+        """
+        params, shape = self._params, self._base.shape
+        steps = max(task.max_steps for task in params.tasks.values())
+        drawn = steps * params.train.swirl.samples * params.rollout.max_action_tokens
+        trunk = min(self._context or math.inf, PROMPT_TOKENS + steps * step_tokens(params))
+        tokens = int(trunk + drawn if params.train.packed else trunk + params.rollout.max_action_tokens)
+        return tokens, self._learned(tokens) if shape else UNKNOWN
+
+    def _learned(self, tokens: float) -> float:
+        train, shape = self._params.train, self._base.shape
+        if shape is None:
+            return UNKNOWN
+        kept = shape.learned(tokens, self._width, train.gradient_checkpointing)
+        return kept + shape.scored(ACTIONS * tokens, LOGITS_AT_ONCE)
+
+    def _rolled(self, most: float, local: bool, host: float) -> Held:
+        params = self._params
+        if not local or isinstance(params.base_model, EndpointBase):
+            return Held(host=host)
+        flight = self.flight(UNKNOWN if math.isnan(most) else min(params.rollout.in_flight, most))
+        return Held(self._base.parameters * self._width, flight=flight, host=host)
+
+    def _judged(self, judge: RewardModelSection | None, size: Size, host: float) -> Held:
+        if judge is None or isinstance(judge, EndpointReward):
+            return Held(host=host)
+        read = size.shape.read(JUDGED_AT_ONCE, self._width) if size.shape else UNKNOWN
+        return Held(size.parameters * self._width, judging=self._params.runtime.workers * read, host=host)
+
+    def _trained(self, method: str, host: float) -> Held:
+        params, width, train = self._params, self._width, self._params.train
+        if method not in train.methods or isinstance(params.base_model, EndpointBase):
+            return Held(host=0)
+        base, workers = self._base, params.runtime.workers
+        trained = base.parameters if train.lora is None else base.adapter(train.lora.rank, train.lora.targets)
+        copies = 2 if method == "swirl" and train.lora is None else 1
+        judge = self._judged(params.reward_model, self._judge, 0)
+        looked = sum(questions(params, self._root, "development").values()) / workers / params.runtime.processes
+        at_once, longest = SAMPLED_AT_ONCE * train.token_budget, params.rollout.max_action_tokens
+        sampling = samples_bytes(base.shape, at_once, longest, width) if base.shape else UNKNOWN
+        return Held(
+            weights=copies * base.parameters * width + judge.weights,
+            training=trained * ((4 if width == 2 else 0) + 4 + 8),
+            flight=self._rolled(looked, True, 0).flight if looked else 0.0,
+            sampling=workers * sampling if method == "swirl" else 0.0,
+            learning=workers * (self._learned(train.token_budget) + width * trained),
+            judging=judge.judging,
+            host=host,
+        )
+
+    def _made(self, model: object, size: Size) -> Held:
+        """A base or a judge that is made here; nothing but the process for one that is elsewhere or only pointed to."""
+        workers = self._params.runtime.workers
+        if isinstance(model, FineTuning):
+            lora: Lora | None = model.lora
+            trained = size.adapter(lora.rank, lora.targets) if lora else size.parameters
+            width = 2 if model.mixed_precision == "bf16" else 4
+            learned = (
+                size.shape.learned(model.token_budget, width, model.gradient_checkpointing) if size.shape else UNKNOWN
+            )
+            sampled = self._rolled(self._params.rollout.block_size, isinstance(model, FineTunedReward), 0)
+            return Held(
+                weights=size.parameters * (self._width if lora else 4),
+                training=trained * (4 + 8 + (4 if lora and self._width == 2 else 0)),
+                flight=sampled.flight,
+                learning=workers * (learned + 4 * trained),
+            )
+        if not (size.shape and isinstance(model, EmbeddedBase | AnnotatedBase | EmbeddedReward | AnnotatedReward)):
+            return Held()
+        phases = [*model.sound_phases, model.flawed_phase] if isinstance(model, EmbeddedBase) else [model]
+        tokens = max(phase.batch_size for phase in phases) * self._context / workers
+        return Held(
+            weights=size.parameters * 4,
+            training=size.parameters * (4 + 8),
+            flight=self.flight(self._params.rollout.in_flight),
+            learning=workers * (size.shape.learned(tokens, 4, False) + 4 * size.parameters),
+        )
+
+
+def lines(params: Params, root: Path, free: float | None) -> list[str]:
+    """The memory of the stages as a table; with the `free` bytes of a device also what fits there."""
+    memory = Memory(params, root)
+    found = {name: held for name, held in memory.stages().items() if held.device or held.host}
+    rows: list[tuple[str, ...]] = [
+        ("", "weights", "training", "in flight", "samples", "gradient", "judge", "device", "host")
+    ]
+    for name, held in found.items():
+        parts = (held.weights, held.training, held.flight, held.sampling, held.learning, held.judging)
+        rows.append((name, *map(_shown, (*parts, held.device, held.host))))
+    head = (
+        "Memory at most, with full flights and forward passes. Device: weights, training, and the largest of the next "
+        "four. On a CPU, device and host are one memory."
+    )
+    return [head, *_table(rows), *_fits(memory, params, found, free)]
+
+
+def _fits(memory: Memory, params: Params, found: Mapping[str, Held], free: float | None) -> list[str]:
+    if free is None:
+        return []
+    said = [f"With {amount(free)} free on {params.runtime.device}, of which {SHARE:.0%} is planned with:"]
+    for name, held in found.items():
+        need = held.fixed + (held.host if params.runtime.device == "cpu" else 0)
+        if need > SHARE * free:
+            said.append(f"  {name} does not fit: {amount(need)} without a conversation in flight")
+        elif held.flight and (most := memory.fitting(held, params.rollout.in_flight, free)) < params.rollout.in_flight:
+            said.append(f"  {name}: {most} conversations in flight a worker, not {params.rollout.in_flight}")
+    rl = found.get("train@swirl", Held())
+    if rl.training:
+        tokens, learned = memory.longest()
+        if (need := rl.weights + rl.training + learned) > SHARE * free:
+            said.append(
+                f"  train@swirl: a trajectory and its drawn actions may have {tokens:,} tokens, if all are as long as "
+                f"can be and none alike; it would take {amount(need)}"
+            )
+    return said if len(said) > 1 else [f"{said[0][:-1]}, every stage fits as it is set."]
+
+
+def _shown(value: float) -> str:
+    return "" if value == 0 else "?" if math.isnan(value) else amount(value)
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [
+        "  ".join(
+            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        )
+        for row in rows
+    ]

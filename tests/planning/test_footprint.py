@@ -1,0 +1,165 @@
+"""What stages hold in memory: worked out by hand, for the device of every preset, and against real processes."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from swirl.comb.logprobs import LOGITS_AT_ONCE
+from swirl.config import presets
+from swirl.config.params import Params, validate
+from swirl.config.presets import laid_over
+from swirl.judging.reward import RewardModel
+from swirl.models.shapes import shape_of
+from swirl.pipeline.environment import ALLOCATOR
+from swirl.planning import footprint
+from swirl.planning.footprint import PROCESS, Held, Memory, lines
+from swirl.planning.sizes import Size
+from swirl.rl.trainer import SAMPLED_AT_ONCE
+from swirl.rollout.engine import READ_AT_ONCE
+
+ROOT = Path(__file__).parents[2]
+
+
+def params(name: str = "mini", **changes: object) -> Params:
+    return validate(laid_over(presets.tree(ROOT, name), changes), name)
+
+
+def held(chosen: Params, stage: str) -> Held:
+    return Memory(chosen, ROOT).stages()[stage]
+
+
+def test_the_constants_are_those_of_the_code() -> None:
+    assert footprint.READ_AT_ONCE == READ_AT_ONCE
+    assert footprint.LOGITS_AT_ONCE == LOGITS_AT_ONCE
+    assert footprint.SAMPLED_AT_ONCE == SAMPLED_AT_ONCE
+    assert RewardModel("r", None, None, "").token_budget == footprint.JUDGED_AT_ONCE  # type: ignore[arg-type]
+
+
+def test_gemma_2_27b_by_hand() -> None:
+    chosen, weights, adapter = params("gemma-2-27b"), 27_226_275_840, 228_360_192
+    found = held(chosen, "train@swirl")
+    assert found.weights == 2 * weights  # the base below the adapter is the reference; the judge is on a server
+    assert found.training == (4 + 4 + 8) * adapter  # masters, gradients, two moments
+    # 46 layers of 16 heads of 128 numbers of two bytes, keys and values: 377 KB a token, of 100 development questions
+    token = 46 * 16 * 128 * 2 * 2
+    assert token == 376_832
+    read = 16_384 * (4 * 4608 + 3 * 36_864) * 2
+    assert found.flight == pytest.approx(100 * 4096 * token * 47 / 46 + read + 100 * 256_000 * 24)
+    assert found.sampling == pytest.approx(16_384 * token * 47 / 46 + read + 64 * 256_000 * 24)
+    # of 4,096 tokens one layer's activations, and what the others read; logits of two models; the adapter's gradients
+    layer = 24 * 4608 + 12 * (32 * 128 + 16 * 128) + 2 * 4 * (32 * 128 + 16 * 128 + 36_864)
+    logits = 6 * 4 * 2**25 / 2
+    assert found.learning == 4096 * (layer + 46 * 2 * 4608) + logits + 2 * adapter
+    assert found.device == found.weights + found.training + found.flight
+    assert found.fixed == found.weights + found.training + found.learning
+    assert held(chosen, "synthesize").device == 0  # a server's
+    assert held(chosen, "evaluate@base").weights == 2 * weights
+
+
+def test_whole_weights_and_a_judge_here() -> None:
+    found, weights = held(params(), "train@swirl"), 4 * (4 * 128 * 128 + 3 * 128 * 384) + 128 * 2000
+    assert found.weights == 3 * 4 * weights  # policy, reference, judge
+    assert found.training == (4 + 8) * weights
+    layer = 24 * 128 + 12 * (128 + 128) + 4 * 4 * (128 + 128 + 384)
+    assert found.learning == 2 * (8192 * 4 * layer + 6 * 4 * 4096 * 2000 + 4 * weights)  # two workers
+    assert held(params(), "train@sft").weights == 2 * 4 * weights
+    assert held(params(), "train@sft").sampling == 0
+    # 400 questions of five steps and 400 of ten, two trajectories each, as Python objects
+    tokens = 800 * (250 + 5 * 282) + 800 * (250 + 10 * 282)
+    assert held(params(), "synthesize").host == PROCESS + tokens * 0.45 * 48
+    off = params(train={"methods": ["swirl"]})
+    assert held(off, "train@sft") == Held(host=0)
+    assert "evaluate@sft" not in Memory(off, ROOT).stages()
+
+
+def test_what_is_not_known_is_said_to_be_so() -> None:
+    nameless = {"source": "pretrained", "model": "someone/model", "revision": "", "trust_remote_code": False}
+    found = held(params("qwen3-0.6b", base_model=nameless), "train@swirl")
+    assert all(math.isnan(value) for value in (found.weights, found.flight, found.learning, found.device))
+    unbounded = held(params("qwen3-0.6b", runtime={"context": 0}), "synthesize")
+    assert math.isnan(unbounded.flight)
+
+
+def test_a_device_too_small_is_said_with_what_fits() -> None:
+    whole = params("gemma-2-27b", train={"lora": None})
+    said = "\n".join(lines(whole, ROOT, 80e9))
+    assert re.search(r"train@swirl does not fit: \d{3}\.\d GB without a conversation in flight", said)
+    assert "evaluate@base: 8 conversations in flight a worker, not 256" in said
+    assert lines(params(), ROOT, None)[-1].startswith("evaluate@swirl")
+    assert lines(params(), ROOT, 64e9)[-1].endswith("every stage fits as it is set.")
+
+
+@pytest.mark.parametrize("name", presets.names(ROOT))
+def test_every_preset_fits_the_device_that_its_text_promises(name: str) -> None:
+    text = "".join(line for line in (ROOT / f"presets/{name}.yaml").read_text().splitlines(True) if line[0] == "#")
+    promised = re.search(r"(\d+) GB", text)
+    assert promised, "the text says how much memory it takes"
+    chosen, free = params(name), int(promised[1]) * 1e9
+    stages = Memory(chosen, ROOT).stages()
+    assert not [stage for stage, one in stages.items() if math.isnan(one.device + one.host)]
+    said = [line for line in lines(chosen, ROOT, free) if line.startswith("  ")]
+    assert not [line for line in said if "does not fit" in line]
+    smaller = {match[1] for line in said if (match := re.search(r": (\d+) conversations in flight", line))}
+    assert all(f"{number} conversations in flight" in text or f" {number}," in text for number in smaller)
+    if chosen.runtime.device == "cpu":
+        assert all(one.device + one.host <= 0.9 * free for one in stages.values())
+        assert not smaller
+
+
+SIZES: dict[str, tuple[dict[str, Any], dict[str, int]]] = {
+    "the embedded default": (
+        {"runtime": {"context": 512}, "train": {"token_budget": 3600}},
+        {"hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 4,
+         "intermediate_size": 384, "vocab_size": 2000},
+    ),
+    "30 million": (
+        {"runtime": {"context": 512, "workers": 1}, "rollout": {"in_flight": 16},
+         "train": {"token_budget": 1800, "swirl": {"states": 10}}},
+        {"hidden_size": 384, "num_hidden_layers": 8, "num_attention_heads": 6, "num_key_value_heads": 6,
+         "intermediate_size": 1536, "vocab_size": 16_384},
+    ),
+    "SmolLM2-135M": (
+        {"runtime": {"context": 512, "workers": 1, "dtype": "bfloat16"}, "rollout": {"in_flight": 24},
+         "train": {"token_budget": 1800, "lora": {"rank": 8, "alpha": 16, "targets": ["all-linear"]},
+                   "swirl": {"states": 5}}},
+        {"hidden_size": 576, "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3,
+         "intermediate_size": 1536, "vocab_size": 49_152},
+    ),
+}  # fmt: skip
+"""Settings laid over mini, and the shape of the model: sizes that fit on a small machine."""
+
+
+@pytest.mark.rare
+@pytest.mark.parametrize("size", SIZES)
+def test_a_process_holds_what_is_planned_within_30_percent(size: str) -> None:
+    """Full flights and full updates, in a process of its own with the settings of a stage's; see `tests/peaks.py`."""
+    changes, shape = SIZES[size]
+    order = {"preset": "mini", "changes": changes, "shape": shape}
+    environment = {**os.environ, **ALLOCATOR, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    environment["PYTHONPATH"] = f"{ROOT / 'src'}:{ROOT}"
+    command = [sys.executable, "-m", "tests.peaks", json.dumps(order)]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    measured = json.loads(done.stdout.splitlines()[-1])
+    within(measured, params(**changes), shape)
+
+
+def within(measured: dict[str, float], chosen: Params, config: dict[str, int]) -> None:
+    """Compare measured bytes with those planned: of rolling out, and of training without a judge and without a look."""
+    shape = shape_of({**config, "tie_word_embeddings": True})
+    assert shape
+    stages = Memory(chosen, ROOT, Size(shape.parameters, shape)).stages()
+    assert measured["imported"] < PROCESS
+    rolled, trained = stages["synthesize"], stages["train@swirl"]
+    assert measured["rolled"] == pytest.approx(rolled.device + PROCESS, rel=0.3)
+    updated = trained.weights - rolled.weights + trained.training + max(trained.sampling, trained.learning)
+    assert measured["updated"] == pytest.approx(updated + PROCESS, rel=0.3)
