@@ -11,14 +11,20 @@ import torch
 
 from swirl.comb.attention import Sequences, head, read
 from swirl.comb.combs import tokens_of
+from swirl.config import presets
+from swirl.config.params import validate
+from swirl.config.presets import laid_over
 from swirl.core.checkpoints import Checkpoints
 from swirl.core.distributed import ALONE, Processes, join
+from swirl.core.layout import Layout
 from swirl.models import adapters
+from swirl.models.loading import load_tokenizer, save
 from swirl.models.masters import Masters
 from swirl.models.sharding import release, shard, trained_weights, whole
 from swirl.rl.supervised import comb_of, supervised_gradients
 from swirl.rl.trainer import Trainer
 from swirl.rollout.engine import Policy
+from swirl.wiring.trainable import deal_out, finished, load_trainable
 from tests import tiny
 from tests.rl.test_trainer import CHAT, SETTINGS, Rewards, steps
 
@@ -33,13 +39,19 @@ CASES: dict[str, tuple[Any, bool, bool]] = {
     "recomputed": (tiny.gemma2, False, True),
 }
 """Family, whether an adapter is trained, and whether activations are recomputed."""
+SAVED: dict[str, tuple[dict[str, Any], dict[str, Any] | None]] = {
+    "weights": ({"dtype": "bfloat16"}, None),
+    "adapter": ({}, {"rank": 2, "alpha": 4, "targets": ["all-linear"]}),
+}
+"""Changes of `runtime`, and `train.lora`, of models that are saved in the end."""
+ROOT = Path(__file__).resolve().parents[2]
 AFTER = 2
 """Updates after which there is a checkpoint."""
 TOKENS = [3, 5, 8, 4]
 
 
-def learner(case: str, processes: Processes = ALONE) -> Trainer:
-    """A trainer of a tiny policy in float32; with several processes, policy and reference are dealt out over them."""
+def learner(case: str, processes: Processes = ALONE, sharded: bool = False) -> Trainer:
+    """A trainer of a tiny policy in float32; where it is sharded, policy and reference are dealt out."""
     family, adapter, recompute = CASES[case]
     model, reference = (family(16, seed=seed).float() for seed in (0, 1))
     if adapter:
@@ -47,7 +59,7 @@ def learner(case: str, processes: Processes = ALONE) -> Trainer:
         adapters.add(model, 2, 4, ["all-linear"], 7)
     else:
         reference.requires_grad_(False)
-    if processes.count > 1:
+    if sharded:
         for one in (model, reference) if reference is not None else (model,):
             shard(one)
     settings = dataclasses.replace(SETTINGS, token_budget=60, recompute=recompute)
@@ -77,7 +89,7 @@ def logits(model: Any) -> torch.Tensor:
 
 def _trained(case: str, folder: Path, processes: Processes) -> dict[str, Any]:
     """Train from the start, and from a checkpoint that one process wrote; leave one that another may go on from."""
-    one, again = learner(case, processes), learner(case, processes)
+    one, again = learner(case, processes, True), learner(case, processes, True)
     rows = [one.update(number, batch) for number, batch in enumerate(BATCHES[:AFTER])]
     named, optimizer = one.masters.named, one.optimizer
     if processes.main:
@@ -109,6 +121,33 @@ def _trained(case: str, folder: Path, processes: Processes) -> dict[str, Any]:
     }
 
 
+def _summed(case: str, processes: Processes) -> dict[str, Any]:
+    """Train with the whole model on each process."""
+    one = learner(case, processes)
+    rows = [one.update(number, batch) for number, batch in enumerate(BATCHES)]
+    return {"rows": rows, "weights": dict(one.masters.named)}
+
+
+def saved(item: str, folder: Path, processes: Processes = ALONE) -> Path:
+    """Train the base in the folder `project` by one step, as stage `train` does; returns where the result is saved."""
+    layout = Layout(folder / "project")
+    sharding = {"processes": processes.count, "sharding": "full"} if processes.count > 1 else {}
+    changes = {"runtime": {"workers": 1, **sharding, **SAVED[item][0]}, "train": {"lora": SAVED[item][1]}}
+    params = validate(laid_over(presets.tree(ROOT, "mini"), changes), "tests")
+    model = load_trainable(params, layout, item).model
+    deal_out(params, model)
+    masters = Masters(model)
+    fine_tune(model, masters, processes)
+    masters.clip(1.0)
+    torch.optim.SGD(masters.tensors(), lr=2.0).step()
+    masters.publish()
+    whole_model = finished(params, layout, item, model, processes)
+    place = folder / f"{item}-{processes.count}"
+    if processes.main:
+        save(whole_model, load_tokenizer(layout.model("base")), place, layout.model("base"), layout.root)
+    return place
+
+
 def _half(processes: Processes) -> dict[str, Any]:
     model, masters = narrow(True)
     loss = fine_tune(model, masters, processes)
@@ -122,6 +161,9 @@ def _half(processes: Processes) -> dict[str, Any]:
 def main() -> None:
     folder, processes = Path(sys.argv[1]), join("cpu")
     found: dict[str, Any] = {case: _trained(case, folder, processes) for case in CASES}
+    found["none"] = {case: _summed(case, processes) for case in CASES}
+    for item in SAVED:
+        saved(item, folder, processes)
     found["half"] = _half(processes)
     combs = [comb_of(group) for group in BATCHES[2]]
     found["tokens"] = processes.gather(

@@ -1,4 +1,4 @@
-"""Two real processes over which the weights are dealt out end at the weights of one; see sharded_ranks.py."""
+"""Two real processes end at the weights of one, whole on each or dealt out over them; see sharded_ranks.py."""
 
 from __future__ import annotations
 
@@ -11,11 +11,18 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from swirl.core.checkpoints import Checkpoints
 from swirl.core.distributed import ALONE
+from swirl.core.errors import ModelError
+from swirl.core.layout import Layout
+from swirl.models.loading import save
+from swirl.models.sharding import shard
+from tests import tiny
 from tests.rl import sharded_ranks
-from tests.rl.sharded_ranks import AFTER, BATCHES, CASES, fine_tune, learner, logits, narrow
+from tests.rl.sharded_ranks import AFTER, BATCHES, CASES, SAVED, fine_tune, learner, logits, narrow, saved
+from tests.rl.test_trainer import CHAT
 
 pytestmark = pytest.mark.slow
 
@@ -37,6 +44,8 @@ def alone(folder: Path) -> dict[str, Any]:
             Checkpoints(place, "print").save(AFTER, one.masters.named, [one.optimizer], {})
         rows += [one.update(number, BATCHES[number]) for number in range(AFTER, len(BATCHES))]
         found[case] = {"rows": rows, "weights": _weights(one.policy.model), "logits": logits(one.policy.model)}
+    layout = Layout(folder / "project")
+    save(tiny.qwen3(16).float(), CHAT.tokenizer, layout.model("base"))
     return found
 
 
@@ -70,14 +79,34 @@ def assert_near(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) 
         torch.testing.assert_close(ours[name], value, rtol=0.0, atol=1e-5)
 
 
+@pytest.mark.parametrize("sharding", ["none", "full"])
 @pytest.mark.parametrize("case", CASES)
-def test_two_processes_end_at_the_weights_of_one(case: str, alone: dict[str, Any], two: dict[str, Any]) -> None:
+def test_two_processes_end_at_the_weights_of_one(
+    case: str, sharding: str, alone: dict[str, Any], two: dict[str, Any]
+) -> None:
     before = _weights(learner(case).policy.model)
     moved = max(float((alone[case]["weights"][name] - old).abs().max()) for name, old in before.items())
     assert moved > 1e-3, "updates that move nothing compare nothing"
-    assert_near(two[case]["weights"], alone[case]["weights"])
-    for ours, theirs in zip(two[case]["rows"], alone[case]["rows"], strict=True):
+    found = two[case] if sharding == "full" else two["none"][case]
+    assert_near(found["weights"], alone[case]["weights"])
+    for ours, theirs in zip(found["rows"], alone[case]["rows"], strict=True):
         assert ours == pytest.approx(theirs, rel=1e-3, abs=1e-5)
+
+
+@pytest.mark.parametrize("item", SAVED)
+def test_what_is_saved_is_an_ordinary_model_or_adapter(item: str, folder: Path, two: dict[str, Any]) -> None:
+    ours, theirs = folder / f"{item}-2", saved(item, folder)
+    assert {path.name for path in ours.iterdir()} == {path.name for path in theirs.iterdir()}
+    (weights,) = [path.name for path in ours.glob("*.safetensors")]
+    found, wanted = (load_file(place / weights) for place in (ours, theirs))
+    assert found.keys() == wanted.keys()
+    for name, value in wanted.items():
+        torch.testing.assert_close(found[name], value, rtol=0.0, atol=1e-5 if value.dtype == torch.float32 else 0.02)
+    for path in theirs.glob("*.json"):
+        assert (ours / path.name).read_bytes() == path.read_bytes()
+    base = load_file(folder / "project/models/base/model.safetensors")
+    moved = [float((value.float() - base[name]).abs().max()) for name, value in wanted.items() if name in base]
+    assert item == "adapter" or max(moved) > 0.1
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -119,6 +148,11 @@ def test_masters_are_float32_where_the_model_computes_in_bfloat16(two: dict[str,
         gap = float((ours["gradients"][name] - master.grad).norm() / master.grad.norm())
         assert gap < 0.03, name  # bfloat16 has three digits
     assert ours["norm"] == pytest.approx(masters.clip(0.5), rel=1e-2)
+
+
+def test_a_model_whose_layers_cannot_be_told_is_refused() -> None:
+    with pytest.raises(ModelError, match="Linear has no layers that .* set runtime.sharding: none"):
+        shard(torch.nn.Linear(2, 2))
 
 
 def test_trajectories_are_dealt_out_by_their_tokens(two: dict[str, Any]) -> None:
