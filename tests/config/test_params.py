@@ -338,6 +338,8 @@ def test_a_file_is_read_as_dvc_reads_it(tmp_path: Path) -> None:
         ("runtime.context", 32, "runtime.context must be above rollout.max_action_tokens, or 0"),
         ("runtime.context", -1, "runtime.context = -1: Input should be greater than or equal to 0"),
         ("runtime.processes", 0, "runtime.processes = 0: Input should be greater than or equal to 1"),
+        ("runtime.sharding", "half", "runtime.sharding = 'half': Input should be 'none' or 'full'"),
+        ("runtime.sharding", "full", "sharding: full deals weights out over processes, so set processes above 1"),
         ("train.lora", {"rank": 8, "alpha": 16}, "train.lora.targets: missing"),
         ("train.lora", {"rank": 0, "alpha": 1, "targets": ["q"]}, "train.lora.rank = 0: Input should be greater than"),
         ("train.lora", {"rank": 1, "alpha": 1, "targets": []}, "train.lora.targets = []: List should have at least 1"),

@@ -22,6 +22,8 @@ print(processes.together(["x"], lambda mine: mine), processes.together([], lambd
 tensors = [torch.tensor([1.0 + processes.rank]), torch.tensor([[10.0 ** processes.rank]])]
 processes.add_up(tensors)
 print([tensor.tolist() for tensor in tensors], processes.from_main(processes.rank), processes.gather(processes.rank))
+deal = processes.deal([1, 9, 2, 3])
+print(deal.mine("abcd"), deal.merge([processes.rank for _ in deal.mine("abcd")]))
 processes.wait()
 processes.leave()
 """
@@ -38,6 +40,14 @@ def test_one_process_does_everything_itself() -> None:
 def test_shares_are_dealt_in_turn() -> None:
     assert [Processes(rank, 3).mine([0, 1, 2, 3, 4]) for rank in range(3)] == [[0, 3], [1, 4], [2]]
     assert [Processes(rank, 3).main for rank in range(3)] == [True, False, False]
+
+
+def test_by_cost_the_dearest_is_dealt_first_to_who_has_least() -> None:
+    costs = [5.0, 3.0, 3.0, 2.0, 2.0, 1.0]
+    assert Processes(0, 2).deal(costs).places == Processes(1, 2).deal(costs).places == ((0, 3, 5), (1, 2, 4))
+    assert Processes(1, 2).deal(costs).mine("abcdef") == ["b", "c", "e"]
+    assert Processes(0, 3).deal([7.0]).places == ((0,), (), ())
+    assert ALONE.deal([1.0, 3.0, 2.0]).merge("abc") == ["a", "b", "c"]
 
 
 def test_several_processes_cannot_share_one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,9 +75,11 @@ def test_three_real_processes_agree() -> None:
     said = [process.communicate(timeout=600)[0].splitlines() for process in running]
     assert [process.returncode for process in running] == [0, 0, 0]
     shares = ["['a', 'd', 'g']", "['b', 'e']", "['c', 'f']"]
+    dealt = ["['b']", "['d']", "['a', 'c']"]
     for rank, lines in enumerate(said):
         assert lines == [
             f"{shares[rank]} ['aa', 'bb', 'cc', 'dd', 'ee', 'ff', 'gg']",
             "['x'] []",
             "[[6.0], [[111.0]]] 0 [0, 1, 2]",
+            f"{dealt[rank]} [2, 0, 2, 1]",
         ]

@@ -9,11 +9,13 @@ import random
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 import yaml
@@ -356,9 +358,13 @@ def test_in_bfloat16_it_trains_and_writes_bfloat16(params: Params, copy: Layout)
 
 
 def together(params: Params, layout: Layout, item: str, **changes: Any) -> tuple[Params, str]:
-    """Runs the stage in two processes by params.yaml alone; returns those params for one process, and the output."""
+    """Runs the stage in two processes by params.yaml alone; returns those params for one process, and the output.
+
+    Of `changes`, the other settings of `runtime` that are for two processes alone are under `shared`.
+    """
+    shared = changes.pop("shared", {})
     alone = validate(laid_over(laid_over(params.model_dump(), {"runtime": {"workers": 1}}), changes), "tests")
-    tree = laid_over(alone.model_dump(), {"runtime": {"processes": 2}})
+    tree = laid_over(alone.model_dump(), {"runtime": {"processes": 2, **shared}})
     (layout.root / "params.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "-m", "swirl", "stage", "train", "--item", item],
@@ -374,18 +380,21 @@ def together(params: Params, layout: Layout, item: str, **changes: Any) -> tuple
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("sharding", ["none", "full"])
 @pytest.mark.parametrize(
-    ("item", "changes"), [("swirl", {}), ("sft", {}), ("swirl", LORA)], ids=["swirl", "sft", "adapter"]
+    ("item", "changes"),
+    [("swirl", {}), ("sft", {}), ("swirl", LORA), ("swirl", {"train": {"swirl": {"states": 1}}})],
+    ids=["swirl", "sft", "adapter", "idle"],  # idle: an update has one trajectory, so one process has none
 )
 def test_two_processes_end_at_the_weights_of_one(
-    item: str, changes: dict[str, Any], params: Params, copy: Layout, tmp_path: Path
+    sharding: str, item: str, changes: dict[str, Any], params: Params, copy: Layout, tmp_path: Path
 ) -> None:
     from safetensors.torch import load_file
 
     one = clone(copy, tmp_path / "one")
-    alone, _ = together(params, copy, item, **changes)
+    alone, _ = together(params, copy, item, **changes, shared={"sharding": sharding})
     train.run(alone, one, item)
-    name = "adapter_model.safetensors" if changes else "model.safetensors"
+    name = "adapter_model.safetensors" if changes == LORA else "model.safetensors"
     ours, theirs = (load_file(layout.model(item) / name) for layout in (copy, one))
     for name, value in theirs.items():
         torch.testing.assert_close(ours[name], value, rtol=0.0, atol=1e-5)
@@ -396,6 +405,41 @@ def test_two_processes_end_at_the_weights_of_one(
             {k: v for k, v in other.items() if v is not None}, rel=1e-3, abs=1e-5
         )
     assert [path.suffix for path in (copy.root / f".swirl/checkpoints/train-{item}").iterdir()] == [".finished"]
+
+
+@pytest.mark.slow
+def test_a_killed_process_is_named_and_another_number_goes_on(
+    params: Params, copy: Layout, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from safetensors.torch import load_file
+
+    one = clone(copy, tmp_path / "one")
+    alone = validate(laid_over(params.model_dump(), {"runtime": {"workers": 1}}), "tests")
+    tree = laid_over(alone.model_dump(), {"runtime": {"processes": 2, "sharding": "full"}})
+    (copy.root / "params.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
+    said = tmp_path / "said.log"
+    with said.open("w", encoding="utf-8") as log:
+        running = psutil.Popen(
+            [sys.executable, "-m", "swirl", "stage", "train", "--item", "swirl"],
+            cwd=copy.root,
+            env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "CUDA_VISIBLE_DEVICES": ""},
+            stdout=log,
+            stderr=log,
+        )
+        while not has_come_halfway(copy):
+            assert running.poll() is None, said.read_text()
+            time.sleep(0.01)
+        second = next(child for child in running.children(recursive=True) if child.environ().get("RANK") == "1")
+        second.kill()
+        assert running.wait(timeout=120) == 1
+    last = said.read_text().splitlines()[-1]
+    assert last.startswith("swirl: the process of rank 1, of 2 that run together, was killed by SIGKILL, so the others")
+    train.run(alone, copy, "swirl")
+    assert re.search("resuming after [24]", capfd.readouterr().out)
+    train.run(alone, one, "swirl")
+    ours, theirs = (load_file(layout.model("swirl") / "model.safetensors") for layout in (copy, one))
+    for name, value in theirs.items():
+        torch.testing.assert_close(ours[name], value, rtol=0.0, atol=1e-5)
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from swirl.bench.stage_times import record_times
+from swirl.cli import launch
 from swirl.core.distributed import rank_and_count
 from swirl.core.errors import SwirlError
 from swirl.core.flights import OutOfMemoryError, out_of_memory, smaller_flights
@@ -100,11 +101,8 @@ def _refuse_changes(steady: Steady, stage_id: str, layout: Layout) -> None:
 
 def _launch(processes: int, arguments: list[str]) -> NoReturn:
     """Replace this process by a launcher of several processes that run `swirl` with these arguments."""
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(processes)]
-    # Without these options accelerate warns; port 0 is any free one.
-    command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
     sys.stdout.flush()
-    os.execv(sys.executable, [*command, "-m", "swirl", *arguments])
+    os.execv(sys.executable, launch.command(processes, arguments))
 
 
 @contextmanager

@@ -160,14 +160,21 @@ def read(model: Any, ids: Tensor, positions: Tensor, plan: Plan) -> Tensor:
     _adopt(model)
     device = model.device
     passed_on = torch.zeros(1, 1, 1, 1, device=device)  # a 4D mask keeps transformers from building its own
-    hidden: Tensor = model.base_model(
-        input_ids=ids.to(device)[None],
-        position_ids=positions.to(device)[None],
-        attention_mask=passed_on,
-        use_cache=False,
-        swirl_plan=plan,
-    ).last_hidden_state
-    return hidden[0]
+    inputs = {"input_ids": ids.to(device)[None], "position_ids": positions.to(device)[None]}
+    return hidden_states(model, **inputs, attention_mask=passed_on, swirl_plan=plan)[0]
+
+
+def hidden_states(model: Any, **inputs: Any) -> Tensor:
+    """What a causal LM computes below its output layer, (batch, tokens, H).
+
+    A model whose weights are dealt out over processes has a method for it, which gathers them
+    (`swirl.models.sharding`).
+    """
+    if hasattr(model, "gathered_states"):
+        gathered: Tensor = model.gathered_states(use_cache=False, **inputs)
+        return gathered
+    hidden: Tensor = model.base_model(use_cache=False, **inputs).last_hidden_state
+    return hidden
 
 
 def head(model: Any, hidden: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from swirl.comb.attention import causal_lm, head, read
+from swirl.comb.attention import causal_lm, head, hidden_states, read
 from swirl.comb.combs import Comb, Reading, collate_packed, collate_plain, pack
 from swirl.comb.miniature import in_miniature
 from swirl.core.errors import ModelError
@@ -125,13 +125,5 @@ def _hidden(model: Any, reading: Reading, where: Tensor) -> Tensor:
     """Hidden states (N, H) at `where` in the flattened input."""
     if reading.plan is not None:
         return read(model, reading.input_ids, reading.position_ids, reading.plan)[where.to(model.device)]
-    hidden: Tensor = (
-        causal_lm(model)
-        .base_model(
-            input_ids=reading.input_ids.to(model.device),
-            position_ids=reading.position_ids.to(model.device),
-            use_cache=False,
-        )
-        .last_hidden_state
-    )
-    return hidden.flatten(0, 1)[where.to(model.device)]
+    inputs = {"input_ids": reading.input_ids.to(model.device), "position_ids": reading.position_ids.to(model.device)}
+    return hidden_states(causal_lm(model), **inputs).flatten(0, 1)[where.to(model.device)]

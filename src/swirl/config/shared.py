@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from swirl.config.section import Count, Section
 
@@ -20,6 +20,17 @@ class Runtime(Section):
     threads: Count = Field(description="CPU threads inside one torch operation; part of what bytes depend on")
     workers: Count = Field(description="pieces of work at the same time: cores divided by threads; 1 on a GPU")
     processes: Count = Field(description="processes that train together, on a GPU each or all on the CPU; 1: this one")
+    sharding: Literal["none", "full"] = Field(
+        description="none: each of them holds the whole model; full: weights, masters and optimiser are dealt out"
+    )
+
+    @model_validator(mode="after")
+    def _can_be_sharded(self) -> Runtime:
+        if self.sharding == "full" and self.processes == 1:
+            raise ValueError("sharding: full deals weights out over processes, so set processes above 1")
+        if self.sharding == "full" and self.workers > 1:
+            raise ValueError("sharding: full gathers weights for one forward pass at a time, so set workers to 1")
+        return self
 
 
 class Prompts(Section):

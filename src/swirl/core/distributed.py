@@ -1,7 +1,6 @@
 """Several processes that run one stage together, as started by `accelerate launch` or `torchrun`.
 
-Every process has the whole model and works on its share of the items; merged results are the same, bit for bit, in
-all processes.
+Every process works on its share of the items; merged results are the same, bit for bit, in all processes.
 """
 
 from __future__ import annotations
@@ -55,6 +54,16 @@ class Processes:
             merged[rank :: self.count] = part
         return merged
 
+    def deal(self, costs: Sequence[float]) -> Deal:
+        """Deal items out by their costs: the dearest first, each to the process that has the least to do so far."""
+        loads = [0.0] * self.count
+        places: list[list[int]] = [[] for _ in loads]
+        for place in sorted(range(len(costs)), key=lambda place: (-costs[place], place)):
+            least = loads.index(min(loads))
+            places[least].append(place)
+            loads[least] += costs[place]
+        return Deal(self, tuple(tuple(sorted(of_rank)) for of_rank in places))
+
     def together(self, items: Sequence[Item], work: Callable[[list[Item]], Sequence[Result]]) -> list[Result]:
         """`work(items)`, one result per item, with every process working on its share."""
         return self.merge(work(self.mine(items)))
@@ -91,6 +100,26 @@ class Processes:
             import torch.distributed as dist
 
             dist.destroy_process_group()
+
+
+@dataclass(frozen=True, slots=True)
+class Deal:
+    """Which process works on which items."""
+
+    processes: Processes
+    places: tuple[tuple[int, ...], ...]
+    """Of each process, its items' places among all, in ascending order."""
+
+    def mine(self, items: Sequence[Item]) -> list[Item]:
+        """This process's items."""
+        return [items[place] for place in self.places[self.processes.rank]]
+
+    def merge(self, mine: Sequence[Result]) -> list[Result]:
+        """Combine the results that each process has for its items into those of all items, in the items' order."""
+        found: dict[int, Result] = {}
+        for places, part in zip(self.places, self.processes.gather(list(mine)), strict=True):
+            found |= zip(places, part, strict=True)
+        return [found[place] for place in range(len(found))]
 
 
 ALONE = Processes()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from swirl.core.distributed import Processes
+from swirl.models.sharding import is_sharded, release
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -15,16 +16,16 @@ class Masters:
 
     Parameters that are wider than the model, as a fresh adapter's on a bfloat16 base, are narrowed to its dtype: a step
     is then a fifth faster and holds less. Gradients are summed in the masters' `grad`, the optimiser updates the
-    masters, and `publish` rounds them into the model.
+    masters, and `publish` rounds them into the model. The parts of a sharded model are masters already.
     """
 
     def __init__(self, model: Any) -> None:
+        self._model, wide = model, is_sharded(model) or model.dtype.itemsize >= 4
         trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.parameters: list[Tensor] = list(trainable.values())
         """The model's trainable parameters, in its order."""
         self.named: dict[str, Tensor] = {
-            name: p if model.dtype.itemsize >= 4 else p.detach().float().clone().requires_grad_()
-            for name, p in trainable.items()
+            name: p if wide else p.detach().float().clone().requires_grad_() for name, p in trainable.items()
         }
         """Name -> master, in the same order."""
         for parameter, master in zip(self.parameters, self.named.values(), strict=True):
@@ -46,9 +47,24 @@ class Masters:
                 master.grad = torch.zeros_like(master)
         processes.add_up(master.grad for master in self.named.values() if master.grad is not None)
 
+    def clip(self, limit: float) -> float:
+        """Scale the gradients so that their norm over all masters is at most `limit`; returns what it was."""
+        from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+        norm: Any = get_total_norm([master.grad for master in self.tensors() if master.grad is not None])
+        norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+        clip_grads_with_norm_(self.tensors(), limit, norm)
+        return float(norm)
+
     def publish(self) -> None:
-        """Copy the masters' values into the model."""
+        """Copy the masters' values into the model; a sharded one forgets what it had gathered, and the gradients."""
         import torch
+
+        if is_sharded(self._model):
+            release(self._model)
+            for master in self.tensors():
+                master.grad = None
+            return
 
         with torch.no_grad():
             for parameter, master in zip(self.parameters, self.named.values(), strict=True):

@@ -69,11 +69,11 @@ def fine_tune(
                 group["lr"] = settings.lr * training.cosine(step, total, settings.warmup)
             with recomputing(model, settings.gradient_checkpointing):
                 loss, own = _gradients(model, masters, batch, settings, workers)
-            norm = torch.nn.utils.clip_grad_norm_(masters.tensors(), settings.clip)
+            norm = masters.clip(settings.clip)
             optimizer.step()
             masters.publish()
             tokens = float(sum(len(example.ids) for conversation in batch for example in conversation))
-            row = {"loss": loss, "gradient_norm": float(norm), "tokens": tokens, "own_tokens": own}
+            row = {"loss": loss, "gradient_norm": norm, "tokens": tokens, "own_tokens": own}
             series.append({"step": step, **row})
             read_so_far += tokens
             bar.update(1, loss=loss, tokens_per_second=read_so_far / (time.monotonic() - started))

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from swirl.comb.combs import Comb, pack, tokens_of
-from swirl.comb.gradients import accumulate
 from swirl.comb.logprobs import action_logprobs
 from swirl.core.distributed import ALONE, Processes
 from swirl.core.types import SubTrajectory
 from swirl.models.flops import Work, matrix_flops
 from swirl.models.masters import Masters
+from swirl.rl.summed_gradients import summed_gradients
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,18 +47,17 @@ def supervised_gradients(
     processes: Processes = ALONE,
 ) -> float:
     """Set the gradients to those of the mean negative log-likelihood per token of `batch`, and return this mean."""
-    mine = processes.mine(batch)
-    combs = [comb_of(group) for group in mine]
-    count = _deal([comb.packed_size if packed else comb.plain_size for comb in combs], token_budget, workers)
+    sizes = [comb.packed_size if packed else comb.plain_size for comb in map(comb_of, batch)]
+    deal = processes.deal(sizes)
+    mine = deal.mine(batch)
+    count = _deal(deal.mine(sizes), token_budget, workers)
     tokens: dict[int, float] = {}
 
     def loss_of(number: int) -> Tensor:
         total, tokens[number] = supervised_loss(model, mine[number::count], packed)
         return total
 
-    shares = range(min(count, len(mine)))
-    total = accumulate(masters.parameters, shares, loss_of, workers, masters.tensors())
-    masters.add_up(processes)
+    total = summed_gradients(model, masters, range(min(count, len(mine))), loss_of, workers, processes)
     losses, numbers = zip(*processes.gather((total, sum(tokens.values()))), strict=True)
     weight = sum(numbers)
     for master in masters.tensors():

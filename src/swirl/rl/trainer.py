@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from swirl.comb.combs import Comb, group_by_budget, pack, split_states, tokens_of
-from swirl.comb.gradients import accumulate, recomputing
+from swirl.comb.gradients import recomputing
 from swirl.comb.logprobs import project, tooth_states, unflatten
 from swirl.comb.sampling import Sampled, Sampling
 from swirl.comb.teeth import UnsampledComb, sample_teeth
@@ -25,6 +25,7 @@ from swirl.core.types import SubTrajectory
 from swirl.models import adapters
 from swirl.models.flops import Work, matrix_flops
 from swirl.models.masters import Masters
+from swirl.models.sharding import whole
 from swirl.rl.drawn_actions import (
     Group,
     Ids,
@@ -37,6 +38,7 @@ from swirl.rl.drawn_actions import (
     weights_of,
 )
 from swirl.rl.objective import Estimator, KlGradient, advantages, surrogate, token_statistics
+from swirl.rl.summed_gradients import summed_gradients
 from swirl.rollout.engine import Policy
 from swirl.rollout.reading import Reader
 from swirl.tools.actions import DEFAULT_TAGS
@@ -97,7 +99,8 @@ class ActionScorer(Protocol):
 class Trainer:
     """A policy, its frozen reference and a reward model; `update` does one step of RL.
 
-    With several processes, each works on its share of a batch's trajectories, and all take the same step.
+    With several processes, each works on its share of a batch's trajectories, dealt out by their tokens, and all take
+    the same step. Policy and reference may be sharded over them (`swirl.models.sharding`).
     """
 
     def __init__(
@@ -120,6 +123,8 @@ class Trainer:
         self.policy, self.reference, self.reward_model, self.settings = policy, reference, reward_model, settings
         self.masters, self.processes, self._tags_of = Masters(policy.model), processes, tags_of
         self._flight = flight or Flight("train.sampled_tokens", SAMPLED_AT_ONCE * settings.token_budget)
+        self.deal = processes.deal([])
+        """Which process had which trajectories of the last update."""
         self.drawn: list[list[Group]] = []
         """What the last update drew in this process's share: trajectory -> state."""
         self.work = Work()
@@ -131,7 +136,8 @@ class Trainer:
         import torch
 
         settings, processes = self.settings, self.processes
-        mine = processes.mine(batch)
+        self.deal = processes.deal([self._size(group) for group in batch])
+        mine = self.deal.mine(batch)
         actions = self._sample(number, mine)
         sizes = [len(group) for group in mine]
         unique = [list(dict.fromkeys(drawn.ids for drawn in of_state)) for of_state in actions]
@@ -139,9 +145,9 @@ class Trainer:
         cut = self._cut(mine, unique)
         judged = self._rewards(combs, unique, actions, cut)
         # Every process gets all rewards (the baseline may be the batch's), and keeps its own states' advantages.
-        rewards, halves = torch.cat(processes.merge(judged.split(sizes))).unbind(-1)
+        rewards, halves = torch.cat(self.deal.merge(judged.split(sizes))).unbind(-1)
         every = advantages(rewards, settings.estimator)
-        rows = processes.mine(torch.arange(len(rewards)).split([len(group) for group in batch]))
+        rows = self.deal.mine(torch.arange(len(rewards)).split([len(group) for group in batch]))
         advantage = every[[int(row) for of_group in rows for row in of_group]]
         self.drawn = groups_of(mine, actions, judged, advantage)
         left_out = cut if settings.cut_actions == "ignore" else [frozenset[Ids]() for _ in cut]
@@ -156,7 +162,7 @@ class Trainer:
         known[3:, read] = torch.stack(statistics).to(known)
         of_group = iter(unique)
         split = [sum(len(next(of_group)) for _ in group) for group in mine]
-        known = torch.cat(processes.merge(known.split(split, 1)), 1)
+        known = torch.cat(self.deal.merge(known.split(split, 1)), 1)
         different = {"different_actions": known.shape[1] / len(rewards), "gradient_norm": norm}
         return {**tooth_metrics(known, settings.kl_coefficient), **reward_metrics(rewards, halves, every), **different}
 
@@ -182,6 +188,10 @@ class Trainer:
         statistics = [torch.cat(column) for column in zip(*sums, strict=True)] or [torch.zeros(0)] * 3
         return statistics, sum(norms) / len(norms)
 
+    def _size(self, group: list[SubTrajectory]) -> int:
+        """The most tokens that a trajectory's longest state and the actions that are sampled in its states can have."""
+        return len(group[-1].state_ids) + len(group) * self.settings.samples * self.settings.sampling.max_tokens
+
     def _sample(self, number: int, batch: Sequence[list[SubTrajectory]]) -> list[list[Sampled]]:
         """G actions for each state; each trajectory is read once, whatever the number of its states and actions."""
         settings = self.settings
@@ -197,8 +207,7 @@ class Trainer:
             )
             for group in batch
         ]
-        longest = settings.sampling.max_tokens
-        sizes = [len(comb.trunk) + len(comb.teeth) * longest for comb in bare]
+        sizes = [self._size(group) for group in batch]
         model, end_ids = self.policy.model, self.policy.chat.end_ids
 
         def drawn(tokens: int) -> dict[int, list[Sampled]]:
@@ -210,7 +219,8 @@ class Trainer:
             )
             return dict(pair for pairs in map(zip, shares, made) for pair in pairs)
 
-        of_comb = self._flight.run(drawn)
+        with whole(model):
+            of_comb = self._flight.run(drawn)
         teeth = [tooth for i in range(len(bare)) for tooth in of_comb[i]]
         return [teeth[i : i + settings.samples] for i in range(0, len(teeth), settings.samples)]
 
@@ -285,8 +295,7 @@ class Trainer:
 
         masters = self.masters
         with recomputing(model, settings.recompute):
-            accumulate(masters.parameters, range(len(shares)), loss_of, settings.workers, masters.tensors())
-        masters.add_up(self.processes)
+            summed_gradients(model, masters, range(len(shares)), loss_of, settings.workers, self.processes)
         return [found[i] for i in range(len(combs))]
 
     def _work(
@@ -315,17 +324,15 @@ class Trainer:
             with torch.no_grad():
                 return tooth_states(model, [combs[i] for i in share], self.settings.packed)[0]
 
-        with nullcontext() if self.reference is not None else adapters.switched_off(model):
+        with whole(model), nullcontext() if self.reference is not None else adapters.switched_off(model):
             return spread(states, shares, self.settings.workers)
 
     def _step(self, number: int) -> float:
-        import torch
-
         settings = self.settings
         rate = settings.lr * min(1.0, (number + 1) / settings.warmup) if settings.warmup else settings.lr
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        norm = torch.nn.utils.clip_grad_norm_(self.masters.tensors(), settings.clip)
+        norm = self.masters.clip(settings.clip)
         self.optimizer.step()
         self.masters.publish()
-        return float(norm)
+        return norm

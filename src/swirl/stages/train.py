@@ -1,6 +1,7 @@
 """train: step-wise RL (`swirl`) or supervised fine-tuning (`sft`) of the base on the filtered steps.
 
-Under `accelerate launch`, several processes train one model together; the first one writes.
+Under `accelerate launch`, several processes train one model together, whole on each or dealt out over them
+(`runtime.sharding`); the first one writes.
 """
 
 from __future__ import annotations
@@ -24,9 +25,8 @@ from swirl.core.layout import Layout
 from swirl.core.records import from_dict, load, save, save_json, save_series, to_dict
 from swirl.core.seeds import derive, generator
 from swirl.core.types import Draw, SubTrajectory
-from swirl.models import adapters
 from swirl.models.flops import matmul_flops
-from swirl.models.loading import load_model, load_tokenizer
+from swirl.models.loading import load_tokenizer
 from swirl.models.loading import save as save_model
 from swirl.models.masters import Masters
 from swirl.models.room import samples, training_ahead
@@ -41,11 +41,11 @@ from swirl.rl.supervised import comb_of, supervised_gradients, supervised_work
 from swirl.rl.trainer import SAMPLED_AT_ONCE, Settings, Trainer
 from swirl.rollout.engine import Policy
 from swirl.wiring.development import Development
-from swirl.wiring.policies import load_local_policy
 from swirl.wiring.prompts import user_input_folders
 from swirl.wiring.questions import questions_of
 from swirl.wiring.rewards import fitted
 from swirl.wiring.tools import Toolbox
+from swirl.wiring.trainable import deal_out, finished, load_reference, load_trainable
 
 Series = list[dict[str, float]]
 
@@ -65,26 +65,24 @@ def run(params: Params, layout: Layout, item: str) -> None:
     if not groups:
         raise DataError(f"{layout.steps} holds no steps: the filter kept nothing; see reports/filters.json")
     processes = join(params.runtime.device)
-    policy = load_local_policy(params, layout.model("base"), item)
-    if (adapter := params.train.lora) is not None:
-        seed = derive(params.seed, "lora", item)
-        adapters.add(policy.model, adapter.rank, adapter.alpha, adapter.targets, seed)
+    policy = load_trainable(params, layout, item)
     check_packing(policy.model, comb_of(groups[0]), params.train.packed)
-    ahead = training_ahead(policy.model, reference=item == "swirl" and adapter is None)
+    lacks = item == "swirl" and params.train.lora is None
+    ahead = training_ahead(policy.model, reference=lacks)
+    peak = matmul_flops(policy.model.device, policy.model.dtype, params.runtime.workers) if processes.main else 0.0
+    deal_out(params, policy.model)
     development = Development(params, layout, policy, processes, ahead)
     folder, mark = layout.root / f".swirl/checkpoints/train-{item}", _fingerprint(params, layout, item)
     checkpoints = processes.from_main(Checkpoints(folder, mark) if processes.main else None)
     assert checkpoints is not None
     train = {"swirl": train_swirl, "sft": train_sft}[item]
-    pace = None
-    if processes.main:
-        peak = matmul_flops(policy.model.device, policy.model.dtype, params.runtime.workers) * processes.count
-        pace = Pace(layout.pace(f"train-{item}"), peak)
+    pace = Pace(layout.pace(f"train-{item}"), peak * processes.count) if processes.main else None
     series, draws = train(params, layout, policy, groups, development, checkpoints, processes, pace)
+    model = finished(params, layout, item, policy.model, processes)
     if processes.main:
         shutil.rmtree(layout.model(item), ignore_errors=True)  # left by another run, when the stage runs without DVC
         base = layout.model("base")
-        save_model(policy.model, load_tokenizer(base), layout.model(item), base, layout.root)
+        save_model(model, load_tokenizer(base), layout.model(item), base, layout.root)
         save(draws, Draw, layout.draws(item))
         save_series(series, layout.series(f"train-{item}"))
         last = _final(series)
@@ -109,11 +107,7 @@ def train_swirl(
     Returns the metrics of every update, and a sample of what was drawn.
     """
     settings = params.train.swirl
-    reference = None
-    if params.train.lora is None:
-        runtime = params.runtime
-        reference = load_model(layout.model("base"), runtime.device, runtime.attention, runtime.dtype)
-        reference.requires_grad_(False)
+    reference = load_reference(params, layout)
     longest, asked = params.rollout.max_action_tokens, SAMPLED_AT_ONCE * params.train.token_budget
     flight = samples(policy.model, asked, longest, params.runtime.workers, training_ahead(policy.model, False))
     flight.resume(checkpoints.flight(processes.rank))
@@ -165,7 +159,7 @@ def train_swirl(
             series.append(row)
             keep = chosen(batch, settings.kept_states, seed, number + 1)
             kept = [draws_of(groups, keep, number + 1, policy.chat) for groups in trainer.drawn]
-            draws += [draw for of_group in processes.merge(kept) for draw in of_group]
+            draws += [draw for of_group in trainer.deal.merge(kept) for draw in of_group]
             bar.update(1, reward=row["reward"], kl=row.get("kl", math.nan))
             if (number + 1) % settings.check_every and number + 1 < updates:
                 continue
@@ -267,10 +261,10 @@ def train_sft(
             _set_rate(optimizer, settings.lr * (1 - number / (settings.epochs * rounds)))
             began = time.perf_counter()
             loss = _supervise(params, policy, masters, batch, processes)
-            norm = torch.nn.utils.clip_grad_norm_(masters.tensors(), settings.clip)
+            norm = masters.clip(settings.clip)
             optimizer.step()
             masters.publish()
-            series.append({"step": number + 1, "loss": loss, "gradient_norm": float(norm)})  # waits for the device
+            series.append({"step": number + 1, "loss": loss, "gradient_norm": norm})
             seconds = time.perf_counter() - began
             if pace:
                 pace.note(number + 1, seconds, supervised_work(policy.model, batch, params.train.packed))
@@ -326,18 +320,22 @@ def _commit(
     draws: Sequence[Draw],
     processes: Processes,
 ) -> None:
-    """Save a checkpoint, and wait until every process can read it."""
+    """Save a checkpoint of whole tensors, and wait until every process can read it."""
     if processes.main:
         record = {"series": series, "draws": [to_dict(draw) for draw in draws]}
         checkpoints.save(step, masters.named, [optimizer], record)
+    else:
+        checkpoints.attend(masters.named, [optimizer])
     processes.wait()
 
 
 def _fingerprint(params: Params, layout: Layout, item: str) -> str:
     method = {"swirl": params.train.swirl, "sft": params.train.sft}[item]
     adapter = params.train.lora
-    sections: list[Any] = [params.seed, item, dict(params.tasks), rank_and_count()[1]]
-    sections += [part.model_dump() for part in (params.runtime, params.rollout, params.actions, params.tools)]
+    sections: list[Any] = [params.seed, item, dict(params.tasks)]
+    # More or fewer processes, sharded or not, go on from the same checkpoint: only rounding differs.
+    sections.append(params.runtime.model_dump(exclude={"processes", "sharding"}))
+    sections += [part.model_dump() for part in (params.rollout, params.actions, params.tools)]
     sections += [params.judge.threshold, params.judge.retry_failed]
     sections += [part.model_dump() for part in params.judge.rewards]
     sections += [params.train.packed, params.train.token_budget, params.train.gradient_checkpointing]

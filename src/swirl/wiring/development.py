@@ -12,6 +12,7 @@ from swirl.core.distributed import Processes
 from swirl.core.grading import grade
 from swirl.core.layout import Layout
 from swirl.core.types import ActionKind, Trajectory
+from swirl.models.sharding import whole
 from swirl.rl.drawn_actions import Group
 from swirl.rollout.engine import Policy
 from swirl.rollout.reading import Reader
@@ -43,9 +44,10 @@ class Development:
         Keys that begin with `golden.` come from golden labels: they are logged, and decide nothing.
         """
         params, together = self._params, self._processes.together
-        made = together(
-            self._attempts, lambda mine: roll_out_all(params, self._policy, mine, 0.0, 0, flight=self._flight)
-        )
+        with whole(self._policy.model):
+            made = together(
+                self._attempts, lambda mine: roll_out_all(params, self._policy, mine, 0.0, 0, flight=self._flight)
+            )
         judged = together(made, self.judge.trajectory_scores)
         scores = [value for row in judged for value in row if not math.isnan(value)]  # NaN: no verdict
         steps = [step for trajectory in made for step in trajectory.steps]
@@ -66,7 +68,7 @@ class Development:
         `drawn` is this process's share of the update (`Trainer.drawn`). Empty without derivations.
         """
         mine = [self._labels(groups) for groups in drawn]
-        labels = [label for of_group in self._processes.merge(mine) for label in of_group]
+        labels = [label for of_process in self._processes.gather(mine) for of_group in of_process for label in of_group]
         return {"golden.sampled_label": sum(labels) / len(labels)} if labels else {}
 
     def _labels(self, groups: list[Group]) -> list[bool]:
