@@ -23,7 +23,7 @@ from swirl.models.skipped import why_skipped
 from swirl.pipeline.progress import Progress
 from swirl.pipeline.source import digest
 from swirl.rollout.engine import Attempt
-from swirl.wiring.attempts import attempts, blocks, check_rollouts, sampling
+from swirl.wiring.attempts import attempts, blocks, check_rollouts, sampling, tool_calls
 from swirl.wiring.graders import graded, load_grader
 from swirl.wiring.label_judges import NoJudge, load_label_judge
 from swirl.wiring.oracles import oracles_of
@@ -110,7 +110,9 @@ def _roll_out(
         return journal.block(
             number,
             Trajectory,
-            lambda: roll_out_any(policy, part, drawn, seed, loop.max_malformed, loop.in_flight, bar.update),
+            lambda: roll_out_any(
+                policy, part, drawn, seed, loop.max_malformed, loop.in_flight, tool_calls(params), bar.update
+            ),
         )
 
     done = spread(block_of, range(len(parts)), workers)

@@ -13,7 +13,7 @@ from swirl.core.threads import spread
 from swirl.core.types import Question, Stop, Trajectory
 from swirl.models.prompts import fill
 from swirl.pipeline.progress import Progress
-from swirl.rollout.engine import Attempt
+from swirl.rollout.engine import Attempt, Calls
 from swirl.tools.base import Tool, listed
 from swirl.wiring.policies import AnyPolicy, roll_out_any
 from swirl.wiring.prompts import read_prompts
@@ -63,11 +63,12 @@ def roll_out_all(
     `done(1)` is called after each trajectory, from any of the threads.
     """
     loop, drawn, workers = params.rollout, sampling(params, temperature), params.runtime.workers
-    shares = spread(
-        lambda first: roll_out_any(policy, todo[first::workers], drawn, seed, loop.max_malformed, loop.in_flight, done),
-        range(workers),
-        workers,
-    )
+
+    def share_of(first: int) -> list[Trajectory]:
+        part, how = todo[first::workers], tool_calls(params)
+        return roll_out_any(policy, part, drawn, seed, loop.max_malformed, loop.in_flight, how, done)
+
+    shares = spread(share_of, range(workers), workers)
     made = {trajectory.id: trajectory for share in shares for trajectory in share}
     return [made[f"{attempt.question.id}/{attempt.sample}"] for attempt in todo]
 
@@ -90,7 +91,9 @@ def roll_out_in_blocks(
             made = journal.block(
                 number,
                 Trajectory,
-                lambda: roll_out_any(policy, block, drawn, seed, loop.max_malformed, loop.in_flight),
+                lambda: roll_out_any(
+                    policy, block, drawn, seed, loop.max_malformed, loop.in_flight, tool_calls(params)
+                ),
             )
             answered = sum(trajectory.stop is Stop.ANSWERED for trajectory in made)
             bar.update(len(block), answered=answered / max(1, len(made)))
@@ -103,6 +106,11 @@ def sampling(params: Params, temperature: float) -> Sampling:
     """The sampling settings of `params.rollout`, at this temperature."""
     loop = params.rollout
     return Sampling(temperature, loop.top_p, loop.top_k, loop.max_action_tokens)
+
+
+def tool_calls(params: Params) -> Calls:
+    """How tools are called in a rollout."""
+    return Calls(params.tool_calls.in_flight, params.rollout.tool_passes)
 
 
 def blocks(items: Sequence[Attempt], size: int) -> list[Sequence[Attempt]]:
