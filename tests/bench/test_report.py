@@ -86,6 +86,7 @@ def test_the_ratio_of_slow_tools_is_to_the_slower_of_the_two(monkeypatch: pytest
     monkeypatch.setattr(measure, "_run", lambda root, side: next(said))
     result = slow_tools.slow_tools(tmp_path, 1)
     assert [row["ratio"] for row in result["rows"]] == [1.5, 1.25, 1.0]
+    assert result["ratio"] == 1.25
     assert [row["calls_in_flight"] for row in result["rows"]] == [4, 4, 16]
     assert "16 calls at a time, results read after 7 passes: 1.00 times what the slower of" in report.text(result)
 
