@@ -9,7 +9,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from swirl.bench import measure, report, rl_step, states, synthesis
+from swirl.bench import measure, report, rl_step, slow_tools, states, synthesis
 from swirl.cli.main import app
 from swirl.comb.combs import pack
 from swirl.config import presets
@@ -37,6 +37,58 @@ def test_a_side_of_the_rl_step(packed: bool, tmp_path: Path, monkeypatch: pytest
     # Equal actions are computed only once, but a random model practically never samples the same 12 tokens twice.
     assert result["tokens"] == (4 * (64 + 16 * 12) if packed else 4 * 8 * (40 + 64 + 2 * 12))
     assert result["matmul_gflops"] > 0.1
+
+
+def test_a_side_of_slow_tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tool of 20 ms: 32 conversations of 3 to 5 calls each wait for 127 calls, and do not wait for them in vain."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(slow_tools, "_LONGEST", 4)
+    side = {"bench": "slow-tools", "name": "2", "model": "embedded", "threads": 1, "tool_seconds": 0.02}
+    result = slow_tools.run_side({**side, "calls": 2, "passes": None})
+    (waiting,), (together,), calls = result["parts"]["waiting"], result["seconds"], sum(3 + n % 3 for n in range(32))
+    assert (calls, result["trajectories"]) == (127, 32)
+    assert 127 < result["action_tokens"] <= 127 * 4
+    assert min(waiting, together) > calls / 2 * 0.02
+    assert result["parts"]["decoding"][0] > 0
+    assert result["tool_passes"] >= 1
+
+
+def test_slow_tools_refuses_trajectories_that_depend_on_the_clock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(slow_tools, "_LONGEST", 2)
+    rolled, answers = slow_tools._rolled, []
+
+    def other(policy: Any, seconds: float, calls: Any) -> Any:
+        took, made = rolled(policy, 0.0, calls)
+        answers.append(seconds)
+        return took, made[::-1] if seconds else made
+
+    monkeypatch.setattr(slow_tools, "_rolled", other)
+    side = {"bench": "slow-tools", "name": "2", "model": "embedded", "threads": 1, "tool_seconds": 0.5}
+    with pytest.raises(SwirlError, match="a tool of 0.5 s gives other trajectories than one"):
+        slow_tools.run_side({**side, "calls": 2, "passes": 8})
+    assert answers == [0.0, 0.0, 0.5]
+
+
+def test_the_ratio_of_slow_tools_is_to_the_slower_of_the_two(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    said = iter(
+        {
+            "seconds": [t],
+            "parts": {"decoding": [d], "waiting": [w]},
+            "peak_mb": 1.0,
+            "matmul_gflops": 1.0,
+            "tool_passes": 7,
+        }
+        for t, d, w in [(6.0, 2.0, 4.0), (5.0, 4.0, 2.0), (4.0, 4.0, 2.0)]
+    )
+    monkeypatch.setattr(measure, "_run", lambda root, side: next(said))
+    result = slow_tools.slow_tools(tmp_path, 1)
+    assert [row["ratio"] for row in result["rows"]] == [1.5, 1.25, 1.0]
+    assert result["ratio"] == 1.25
+    assert [row["calls_in_flight"] for row in result["rows"]] == [4, 4, 16]
+    assert "16 calls at a time, results read after 7 passes: 1.00 times what the slower of" in report.text(result)
 
 
 def test_every_draw_as_a_tooth_of_its_own() -> None:

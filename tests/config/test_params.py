@@ -404,3 +404,18 @@ def test_how_servers_are_asked_is_checked(entries: dict[str, Any], message: str)
     said = "\n".join(refusal(changed("clients", entries)))
     assert message in said
     assert "SECRET" not in said
+
+
+@pytest.mark.parametrize("place", ["", "s3://bucket", "s3://my-bucket.1/swirl/runs"])
+def test_artifacts_may_be_on_s3(place: str) -> None:
+    tracked = {**TREE["tracking"], "artifacts": place}
+    assert validate(changed("tracking", tracked), "params.yaml").tracking.artifacts == place
+
+
+@pytest.mark.parametrize(
+    "place", ["s3://id:hush@bucket/runs", "s3://bucket?key=hush", "s3://bucket/", "/data/hush", "s3:"]
+)
+def test_a_place_of_artifacts_holds_no_key_and_is_not_shown(place: str) -> None:
+    said = "\n".join(refusal(changed("tracking", {**TREE["tracking"], "artifacts": place})))
+    assert "tracking.artifacts: expected '' or s3://BUCKET/FOLDER; keys belong into the environment" in said
+    assert "hush" not in said

@@ -15,7 +15,7 @@ from swirl.core.types import ActionKind, Question, Trajectory
 from swirl.judging.reward import RewardModel
 from swirl.models.loading import context_of, load_chat, load_model
 from swirl.models.pointers import write_pointer
-from swirl.rollout.engine import Attempt, Policy, roll_out
+from swirl.rollout.engine import Attempt, Calls, Policy, roll_out
 from swirl.tools import Calculator
 from tests import families, tiny
 
@@ -53,7 +53,7 @@ def rolled_out(policy: Policy) -> list[Trajectory]:
         Attempt(Question(f"q{i}", "b", "train", "3 + 4", ("7",), 1, ("calculator",)), 0, f"What is 3 + {i}?", tools, 3)
         for i, tools in enumerate([{ActionKind.CALCULATE: Calculator()}] * 3)
     ]
-    return roll_out(policy, attempts, Sampling(1.0, 1.0, 0, 6), seed=3, max_malformed=0, in_flight=2)
+    return roll_out(policy, attempts, Sampling(1.0, 1.0, 0, 6), seed=3, max_malformed=0, in_flight=2, calls=Calls(4, 1))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -39,6 +39,14 @@ EVALUATE = {f"evaluate@{model}" for model in ("ceiling", "base", "sft", "swirl")
 def project(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The repository's pipeline after one run. Files of src/swirl may be changed; what is changed runs once more."""
     folder = tmp_path_factory.mktemp("pipeline")
+    lay_out(root, folder)
+    dvc(folder, "init", "--no-scm", "--quiet")
+    assert len(again(folder)) == 17
+    return folder
+
+
+def lay_out(root: Path, folder: Path) -> None:
+    """Put the repository's pipeline into `folder`, with a command that only writes outputs."""
     for name in ("src/swirl", "data/official", "data/tools"):
         shutil.copytree(root / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("params.yaml", "constraints.txt", "constraints-compute.txt", ".dvcignore"):
@@ -47,9 +55,6 @@ def project(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     command = f"{sys.executable} stub.py"
     (folder / "dvc.yaml").write_text(re.sub(r"(?m)^  - swirl: .*$", f"  - swirl: {command}", text), encoding="utf-8")
     (folder / "stub.py").write_text(STUB, encoding="utf-8")
-    dvc(folder, "init", "--no-scm", "--quiet")
-    assert len(again(folder)) == 17
-    return folder
 
 
 def dvc(folder: Path, *arguments: str) -> str:
@@ -115,6 +120,7 @@ def test_a_file_that_importing_leaves_runs_nothing(project: Path) -> None:
     [
         (("clients", "default", "cost_per_million_input"), 3.0, set()),
         (("clients", "default", "timeout_s"), 9.0, set()),
+        (("tool_calls", "in_flight"), 16, set()),
         (("tracking", "traces"), 1, set()),
         (("judge", "outcome"), "model", {"judge", *EVALUATE}),
         (("judge", "threshold"), 0.4, {"judge", *TRAIN, *EVALUATE}),

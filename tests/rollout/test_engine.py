@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+import threading
 import time
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +19,8 @@ from swirl.core.seeds import derive
 from swirl.core.types import Action, ActionKind, Passage, Question, Stop, Trajectory
 from swirl.models.chat import Chat
 from swirl.pretraining.word_tokenizer import MODEL
-from swirl.rollout.engine import Attempt, Policy, roll_out
+from swirl.rollout.engine import Attempt, Calls, Policy, roll_out
+from swirl.rollout.reading import Reader
 from swirl.tools import Calculator, Search
 from tests import tiny
 
@@ -26,6 +28,7 @@ CHAT = tiny.chat()
 SEARCH = Search.over([Passage("p1", "Ada", "Ada was born in Oslo."), Passage("p2", "Bo", "Bo was born in Rome.")], 1)
 TOOLS = {ActionKind.SEARCH: SEARCH, ActionKind.CALCULATE: Calculator()}
 SAMPLING = Sampling(temperature=1.0, max_tokens=16)
+CALLS = Calls(in_flight=4, passes=1)
 
 
 class Scripted:
@@ -84,11 +87,13 @@ def run(
     max_malformed: int = 2,
     seed: int = 7,
     in_flight: int = 3,
+    calls: Calls = CALLS,
 ) -> list[Trajectory]:
     """The trajectories of a script; a reply given as text gets an end of turn, one given as tokens does not."""
     ids = {p: [CHAT.reply(r) if isinstance(r, str) else r for r in replies] for p, replies in script.items()}
     policy = Policy("scripted", Scripted(CHAT, ids), CHAT, context)
-    return roll_out(policy, attempts or [attempt(name) for name in script], SAMPLING, seed, max_malformed, in_flight)
+    attempts = attempts or [attempt(name) for name in script]
+    return roll_out(policy, attempts, SAMPLING, seed, max_malformed, in_flight, calls)
 
 
 def check_tokens(made: Trajectory) -> None:
@@ -291,51 +296,176 @@ def test_many_in_flight_stay_in_order_and_apart() -> None:
         assert run(script, context=250, in_flight=in_flight) == together
 
 
-def test_how_long_a_tool_takes_changes_nothing() -> None:
-    """With one slow tool among fast ones, the forwards are the same and in the same order."""
+class Slow(Calculator):
+    """A calculator that takes a random time."""
 
-    class Slow(Calculator):
-        def run(self, payload: str) -> str:
-            time.sleep(random.random() / 50)
-            return super().run(payload)
+    def run(self, payload: str) -> str:
+        time.sleep(random.random() / 30)
+        return super().run(payload)
 
-    names = ["what", "Ada is", "Oslo is what", "Rome", "born"]
-    script = {CHAT.prompt(name): [CHAT.reply(text) for text in (SUM, FIND, SUM, SAY)] for name in names}
-    model = Scripted(CHAT, {})
-    model._script = script
-    policy = Policy("scripted", model, CHAT, 512)
-    forwards: list[list[tuple[int, int]]] = []
+
+@pytest.mark.parametrize("passes", [1, 7, 1000])
+def test_how_long_a_tool_takes_changes_nothing(passes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Same forwards and same bits in float32, for fast tools and slow ones, however many calls are made at a time.
+
+    The model is random, so whatever it says is read as a call, which is whole at every fifth token of the vocabulary.
+    """
+
+    def call(self: Reader, ids: tuple[int, ...]) -> Action:
+        return Action(ActionKind.CALCULATE, self.chat.text(ids), str(len(ids)))
+
+    monkeypatch.setattr(Reader, "complete", lambda self, ids: ids[-1] % 5 == 0)
+    monkeypatch.setattr(Reader, "read", call)
+    policy = Policy("random", tiny.qwen3(len(CHAT.tokenizer)).float(), CHAT, 512)
+    forwards: list[list[list[tuple[int, int]]]] = []
     read = Slots.read
 
     def noted(self: Slots, new: Any) -> Any:
-        forwards[-1] += [(slot, len(tokens)) for slot, tokens in new]
+        forwards[-1].append([(slot, len(tokens)) for slot, tokens in new])
         return read(self, new)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Slots, "read", noted)
-        made = []
-        for tools in (TOOLS, {**TOOLS, ActionKind.CALCULATE: Slow()}, {**TOOLS, ActionKind.CALCULATE: Slow()}):
-            forwards.append([])
-            attempts = [attempt(name, 5, tools) for name in names]
-            made.append(roll_out(policy, attempts, SAMPLING, 7, 0, 3))
-    assert {trajectory.stop for trajectory in made[0]} == {Stop.ANSWERED}
-    assert made[0] == made[1] == made[2]
-    assert forwards[0] == forwards[1] == forwards[2]
+    monkeypatch.setattr(Slots, "read", noted)
+    made = []
+    for in_flight, tool in ((4, Calculator()), (4, Slow()), (1, Slow()), (9, Slow())):
+        forwards.append([])
+        attempts = [attempt(name, 4, {ActionKind.CALCULATE: tool}, n) for name in ("what", "Ada is") for n in range(6)]
+        made.append(roll_out(policy, attempts, SAMPLING, 7, 0, 5, Calls(in_flight, passes)))
+    assert len({len(step.token_ids) for trajectory in made[0] for step in trajectory.steps}) > 5
+    assert [len(trajectory.steps) for trajectory in made[0]] == [4] * 12
+    assert made[0] == made[1] == made[2] == made[3]
+    assert forwards[0] == forwards[1] == forwards[2] == forwards[3]
+
+
+class Together(Calculator):
+    """A calculator whose calls return when `count` of them are at work at the same time."""
+
+    time_limit_s = 30.0
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self._barrier = threading.Barrier(count, timeout=20)
+        self._lock, self._now, self.most = threading.Lock(), 0, 0
+
+    def run(self, payload: str) -> str:
+        with self._lock:
+            self._now += 1
+            self.most = max(self.most, self._now)
+        try:
+            self._barrier.wait()
+            return super().run(payload)
+        finally:
+            with self._lock:
+                self._now -= 1
+
+
+@pytest.mark.parametrize("count", [2, 9])
+def test_as_many_calls_at_a_time_as_are_allowed(count: int) -> None:
+    script: dict[str, list[str | tuple[int, ...]]] = {f"what {'Ada ' * n}": [SUM, SAY] for n in range(18)}
+    tool = Together(count)
+    attempts = [attempt(name, 5, {ActionKind.CALCULATE: tool}) for name in script]
+    made = run(script, attempts, in_flight=18, calls=Calls(count, 50))
+    assert [trajectory.steps[0].observation for trajectory in made] == ["2 * 3 -> 6"] * 18
+    assert tool.most == count
+
+
+def test_others_go_on_while_a_tool_is_at_work() -> None:
+    """A call that returns when all other conversations have ended, a long time later."""
+    others_ended = threading.Event()
+
+    class Waiting(Calculator):
+        def run(self, payload: str) -> str:
+            return super().run(payload) if others_ended.wait(20) else "the others have waited"
+
+    script: dict[str, list[str | tuple[int, ...]]] = {
+        "what": [SUM, SAY],
+        "Ada is": ["what " * 9, "what is", SAY],
+        "Rome is": ["what " * 9, SAY],
+        "Oslo": [SAY],
+    }
+    tools = {**TOOLS, ActionKind.CALCULATE: Waiting()}
+    ended: list[int] = []
+
+    def done(count: int) -> None:
+        ended.append(count)
+        if len(ended) == 3:
+            others_ended.set()
+
+    ids = {p: [CHAT.reply(r) for r in replies if isinstance(r, str)] for p, replies in script.items()}
+    policy = Policy("scripted", Scripted(CHAT, ids), CHAT, 512)
+    attempts = [attempt(name, 5, tools) for name in script]
+    made = roll_out(policy, attempts, SAMPLING, 7, 0, 2, Calls(4, 1000), done)
+    assert [trajectory.stop for trajectory in made] == [Stop.ANSWERED] * 4
+    assert made[0].steps[0].observation == "2 * 3 -> 6"
+
+
+def test_a_tool_that_crashes_or_hangs_costs_its_call_alone() -> None:
+    ended = threading.Event()
+
+    class Fragile(Calculator):
+        time_limit_s = 0.3
+
+        def run(self, payload: str) -> str:
+            if payload == "1 + 1":
+                raise MemoryError("no more of it")
+            if payload == "2 + 2":
+                ended.wait(60)
+            return super().run(payload)
+
+    crash, hang = ("<math_exp> 1 + 1 </math_exp>", "<math_exp> 2 + 2 </math_exp>")
+    names = [f"what {'Ada ' * n}" for n in range(8)]
+    sound: dict[str, list[str | tuple[int, ...]]] = {name: [SUM, FIND, SAY] for name in names}
+    script = sound | {names[2]: [crash, SUM, SAY], names[5]: [hang, SUM, SAY]}
+    tools = {**TOOLS, ActionKind.CALCULATE: Fragile()}
+    made = run(script, [attempt(name, 5, tools) for name in names], in_flight=8, calls=Calls(8, 20))
+    ended.set()
+    for number, (trajectory, clean) in enumerate(zip(made, run(sound, in_flight=8), strict=True)):
+        if number not in (2, 5):
+            assert trajectory == clean
+    fragile = [[step.observation for step in made[number].steps] for number in (2, 5)]
+    assert fragile[0] == ["1 + 1 -> error: calculator failed with MemoryError: no more of it", "2 * 3 -> 6", ""]
+    assert fragile[1] == ["2 + 2 -> error: calculator took longer than 0.3 s", "2 * 3 -> 6", ""]
+    assert [made[number].stop for number in (2, 5)] == [Stop.ANSWERED, Stop.ANSWERED]
+
+
+def test_who_gives_up_waits_for_no_tool() -> None:
+    """An error in a rollout drops the calls that have not begun."""
+    called: list[str] = []
+    gone = threading.Event()
+
+    class Held(Calculator):
+        def run(self, payload: str) -> str:
+            called.append(payload)
+            gone.wait(30)
+            return super().run(payload)
+
+    def done(count: int) -> None:
+        raise KeyboardInterrupt
+
+    script: dict[str, list[str | tuple[int, ...]]] = {"Rome": ["what " * 9, "what " * 9]} | {
+        f"what {'Ada ' * n}": [SUM, SAY] for n in range(5)
+    }
+    ids = {p: [CHAT.reply(r) for r in replies if isinstance(r, str)] for p, replies in script.items()}
+    policy = Policy("scripted", Scripted(CHAT, ids), CHAT, 512)
+    attempts = [attempt(name, 5, {ActionKind.CALCULATE: Held()}) for name in script]
+    with pytest.raises(KeyboardInterrupt):
+        roll_out(policy, attempts, SAMPLING, 7, 1, 9, Calls(2, 1000), done)
+    gone.set()
+    assert called == ["2 * 3", "2 * 3"]
 
 
 def test_seeds_come_from_question_sample_and_step_alone() -> None:
     """A real model at temperature 1: what a sample does depends on its own seed, not on who is in flight with it."""
     policy = Policy("random", tiny.qwen3(len(CHAT.tokenizer)), CHAT, 512)
     attempts = [attempt(name, 3, sample=sample) for name in ("what", "Ada is born") for sample in range(2)]
-    together = roll_out(policy, attempts, SAMPLING, 7, 0, 3)
+    together = roll_out(policy, attempts, SAMPLING, 7, 0, 3, CALLS)
     assert [made.id for made in together] == ["what/0", "what/1", "Ada is born/0", "Ada is born/1"]
     assert together[3].seed == derive(7, "Ada is born", 1)
     for made in together:
         k = len(made.steps) - 1  # the last step: its state is everything before it
         expected = tiny.naive_logprobs(policy.model, made.state_ids(k), made.steps[k].token_ids).tolist()
         assert made.steps[k].logprobs == pytest.approx(expected, abs=1e-4)
-    (alone,) = roll_out(policy, attempts[3:], SAMPLING, 7, 0, 1)
+    (alone,) = roll_out(policy, attempts[3:], SAMPLING, 7, 0, 1, CALLS)
     assert [step.token_ids for step in alone.steps] == [step.token_ids for step in together[3].steps]
     assert len({made.steps[0].token_ids for made in together}) == 4
-    other = roll_out(policy, attempts, SAMPLING, 8, 0, 4)
+    other = roll_out(policy, attempts, SAMPLING, 8, 0, 4, CALLS)
     assert all(a.steps[0].token_ids != b.steps[0].token_ids for a, b in zip(together, other, strict=True))

@@ -14,7 +14,7 @@ import pytest
 from swirl.comb.sampling import Sampling
 from swirl.core.types import ActionKind, Step, Stop, Trajectory
 from swirl.endpoints.client import Client, Endpoint, UnavailableError
-from swirl.rollout.engine import Policy, roll_out
+from swirl.rollout.engine import Calls, Policy, roll_out
 from swirl.rollout.remote import RemotePolicy, roll_out_remote
 from tests import taught
 from tests.servers import SHORT, THE_KEY, Reply, Scripted, answers, held_port, nobody, refused, said, scripted, serving
@@ -22,6 +22,7 @@ from tests.taught import CHAT, FIND, LONG, SAY, SCRIPT, SUM
 
 GREEDY = Sampling(temperature=0.0, max_tokens=16)
 CONTEXT = 256
+CALLS = Calls(4, 1)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def local() -> list[Trajectory]:
     """The trajectories that the local engine makes of the script."""
-    return roll_out(Policy("taught", taught.model(), CHAT, CONTEXT), taught.attempts(), GREEDY, 7, 2, 3)
+    return roll_out(Policy("taught", taught.model(), CHAT, CONTEXT), taught.attempts(), GREEDY, 7, 2, 3, CALLS)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,7 @@ def url(folder: Path) -> Iterator[str]:
 def remote(url: str, model: str, api: Any = "completions", key_env: str = "") -> list[Trajectory]:
     endpoint = Endpoint(url, model, api, key_env, retries=0, timeout_s=60)
     with Client(endpoint) as client:
-        return roll_out_remote(RemotePolicy("taught", client, CHAT, CONTEXT), taught.attempts(), GREEDY, 7, 2, 3)
+        return roll_out_remote(RemotePolicy("taught", client, CHAT, CONTEXT), taught.attempts(), GREEDY, 7, 2, 3, CALLS)
 
 
 def without_logprobs(made: list[Trajectory]) -> list[Trajectory]:
@@ -168,7 +169,7 @@ def attempt(server: Scripted, sampling: Sampling = GREEDY, context: int = CONTEX
     endpoint = replace(Endpoint(server.url, "m", "completions", retries=0, timeout_s=60), **changes)
     with Client(endpoint) as client:
         policy = RemotePolicy("m", client, CHAT, context)
-        (made,) = roll_out_remote(policy, taught.attempts()[:1], sampling, 7, 2, 1)
+        (made,) = roll_out_remote(policy, taught.attempts()[:1], sampling, 7, 2, 1, CALLS)
     return made
 
 
@@ -183,7 +184,7 @@ def test_what_is_sent_and_what_comes_of_it() -> None:
     with scripted(exact(FIND), exact(SAY)) as server, Client(Endpoint(server.url, "m", "completions")) as client:
         sampling = Sampling(0.7, 0.9, 5, 16)
         policy = RemotePolicy("m", client, CHAT, CONTEXT)
-        (made,) = roll_out_remote(policy, taught.attempts()[:1], sampling, 7, 2, 1, seen.append)
+        (made,) = roll_out_remote(policy, taught.attempts()[:1], sampling, 7, 2, 1, CALLS, seen.append)
     assert seen == [1]
     first, second = server.bodies
     assert first["prompt"] == list(CHAT.prompt("what is born"))
@@ -279,7 +280,7 @@ def test_a_thought_alone_is_a_step_at_a_server_too(api: Any) -> None:
     thought = replace(taught.attempts()[0], thoughts=True)
     replies = exact("Rome"), exact("Rome is born"), exact(SAY)
     with scripted(*replies) as server, Client(Endpoint(server.url, "m", api)) as client:
-        (made,) = roll_out_remote(RemotePolicy("m", client, CHAT, CONTEXT), [thought], GREEDY, 7, 2, 1)
+        (made,) = roll_out_remote(RemotePolicy("m", client, CHAT, CONTEXT), [thought], GREEDY, 7, 2, 1, CALLS)
     assert [step.action.kind for step in made.steps] == ["think", "think", "answer"]
     assert [step.observation for step in made.steps] == ["go on", "go on", ""]
 
@@ -344,7 +345,7 @@ def test_limits_are_the_local_engines() -> None:
 def test_a_server_that_is_gone_ends_it_all() -> None:
     gone = pytest.raises(UnavailableError, match="is the server running there")
     with nobody() as url, Client(Endpoint(url, "m", "completions", retries=0)) as client, gone:
-        roll_out_remote(RemotePolicy("m", client, CHAT, CONTEXT), taught.attempts(), GREEDY, 7, 2, 2)
+        roll_out_remote(RemotePolicy("m", client, CHAT, CONTEXT), taught.attempts(), GREEDY, 7, 2, 2, CALLS)
 
 
 def test_many_in_flight_stay_in_order(tmp_path: Path) -> None:
@@ -361,7 +362,7 @@ def test_many_in_flight_stay_in_order(tmp_path: Path) -> None:
         for _ in range(2):
             with Client(Endpoint(server.url, "m", "completions"), tmp_path) as client:
                 policy = RemotePolicy("m", client, CHAT, CONTEXT)
-                made.append(roll_out_remote(policy, taught.attempts() * 4, GREEDY, 7, 2, 3))
+                made.append(roll_out_remote(policy, taught.attempts() * 4, GREEDY, 7, 2, 3, CALLS))
         assert client.counts.requests == 0
     assert [t.question_id for t in made[0]] == list(SCRIPT) * 4
     assert [t.stop for t in made[0]] == ([Stop.ANSWERED] * 4 + [Stop.MALFORMED]) * 4

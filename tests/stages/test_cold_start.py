@@ -214,7 +214,7 @@ def test_demonstrations_are_token_for_token_what_a_rollout_records(
     script = {one.prompt_ids: [step.token_ids for step in one.steps] for one in shown}
     policy = engine.Policy("scripted", script, load_chat(ready.root / "models/tiny"), 1000)
     played = [todo[trajectory.question_id] for trajectory in shown]
-    rolled = engine.roll_out(policy, played, sampling(params, 0.0), 0, 2, 8)
+    rolled = engine.roll_out(policy, played, sampling(params, 0.0), 0, 2, 8, engine.Calls(4, 1))
     assert {trajectory.benchmark for trajectory in shown} == {"hotpotqa", "musique", "gsm8k", "films"}
     for demonstrated, real in zip(shown, rolled, strict=True):
         assert (real.stop, real.prompt_ids) == (demonstrated.stop, demonstrated.prompt_ids)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -168,6 +169,19 @@ def test_a_server_that_ends_is_started_again_a_few_times(
     assert len(set(seen)) == 3
     assert all(text.isdigit() for text in seen)
     assert call(tools("process"), "{}").text == "error: the server fresh has ended and is not started again"
+
+
+def test_a_call_that_ends_the_server_costs_no_other_call(fresh: Callable[..., Open]) -> None:
+    tools = fresh(time_limit_s=60)
+    pid = call(tools("process"), "{}").text
+    server = mcp._servers[str(HERE), "fresh"]
+    with ThreadPoolExecutor(3) as pool:
+        waiting = [pool.submit(call, tools("wait"), '{"seconds": 2}') for _ in range(3)]
+        while server._open[id(server._client)] < 3:
+            time.sleep(0.01)
+        assert call(tools("end"), "{}") == Observation("error: the server of end has ended", error=True)
+    assert [future.result() for future in waiting] == [Observation("awake", error=False)] * 3
+    assert call(tools("process"), "{}").text != pid
 
 
 def test_a_server_that_answers_nothing_is_started_again(

@@ -60,7 +60,16 @@ def _joined(side: Mapping[str, Any], results: Sequence[Result]) -> Result:
     for key in results[0].get("parts", {}):
         joined[f"{key}_seconds"] = statistics.median([v for r in results for v in r["parts"][key]])
     joined["matmul_gflops"] = statistics.median([result["matmul_gflops"] for result in results])
-    for key in ("tokens", "flops", "trajectories", "action_tokens", "read_tokens", "read_rate", "action_rate"):
+    for key in (
+        "tokens",
+        "flops",
+        "tool_passes",
+        "trajectories",
+        "action_tokens",
+        "read_tokens",
+        "read_rate",
+        "action_rate",
+    ):
         if key in results[0]:
             joined[key] = statistics.median([result[key] for result in results])
     if "flops" in joined:

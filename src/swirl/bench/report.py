@@ -29,6 +29,15 @@ _COLUMNS = {
     ],
     "scaling": ["K", "name", "token_budget", "seconds", "update_seconds", "tokens", "peak_mb", "mfu"],
     "synthesis": ["name", "seconds", "trajectories", "trajectories_per_minute", "action_tokens_per_second", "peak_mb"],
+    "slow-tools": [
+        "model",
+        "calls_in_flight",
+        "tool_passes",
+        "decoding_seconds",
+        "waiting_seconds",
+        "seconds",
+        "ratio",
+    ],
     "retrieval": [
         "name",
         "retriever",
@@ -61,6 +70,10 @@ def ratios(result: Result) -> list[str]:
         return [f"ours makes {ours[rate] / row[rate]:.2f} times the trajectories of: {row['name']}" for row in others]
     if result["bench"] == "retrieval":
         return []
+    if result["bench"] == "slow-tools":
+        slower = "times what the slower of decoding and waiting takes alone"
+        how = "{calls_in_flight} calls at a time, results read after {tool_passes:g} passes: {ratio:.2f} "
+        return [how.format(**row) + slower for row in rows]
     if result["bench"] == "scaling":
         return _scaling(rows)
     said = []

@@ -272,17 +272,18 @@ def report(
 
 @app.command()
 def bench(
-    name: Annotated[str, typer.Argument(help="rl-step, scaling, synthesis, retrieval or overhead.")],
+    name: Annotated[str, typer.Argument(help="rl-step, scaling, synthesis, slow-tools, retrieval or overhead.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
     rounds: Annotated[
-        int | None, typer.Option(min=1, help="How often each side is run, in turn. Default: 2; for overhead 1.")
+        int | None,
+        typer.Option(min=1, help="How often each side is run, in turn. Default: 2; overhead, slow-tools: 1."),
     ] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Steps timed in each process, after the warm-up.")] = 5,
     cores: Annotated[int, typer.Option(min=1, help="CPU cores that each side may use.")] = 2,
     model: Annotated[
         str | None,
         typer.Option(
-            help="For rl-step and synthesis: a model's folder, as models/base; for rl-step also 30m (random).",
+            help="For rl-step, slow-tools: a model's folder, as models/base, or 30m (random); for synthesis: a folder.",
             show_default="the embedded default's",
         ),
     ] = None,
@@ -298,19 +299,21 @@ def bench(
     """Run a benchmark: speed against alternatives, recall of retrieval, or overhead of a run.
 
     `rl-step`, `scaling` and `synthesis` run this project and its alternatives in turn: one update of step-wise RL
-    against plain sequences and TRL, the same for growing K, and rollouts against transformers' generate. `retrieval`
+    against plain sequences and TRL, the same for growing K, and rollouts against transformers' generate. `slow-tools`
+    measures rollouts with a tool of half a second against decoding and waiting alone. `retrieval`
     measures recall@k of the supporting passages of the stored questions and indices. `overhead` measures how much of a
     run's time DVC, Prefect, MLflow and the gates take.
     """
     import json
 
-    from swirl.bench import overhead, report, retrieval, rl_step, synthesis
+    from swirl.bench import overhead, report, retrieval, rl_step, slow_tools, synthesis
 
     root = project_layout().root
     benches = {
         "rl-step": lambda: rl_step.rl_step(root, cores, rounds or 2, repeats, model or "embedded", kl),
         "scaling": lambda: rl_step.scaling(root, cores, rounds or 2, repeats),
         "synthesis": lambda: synthesis.synthesis(root, cores, rounds or 2, repeats, model, questions),
+        "slow-tools": lambda: slow_tools.slow_tools(root, rounds or 1, model),
         "retrieval": lambda: retrieval.retrieval(root),
         "overhead": lambda: overhead.last_run(root) if last else overhead.overhead(root, preset, rounds or 1),
     }

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from swirl.config.messages import NO_SUCH_CHOICE
 from swirl.config.reward_model import EndpointReward, PretrainedReward
@@ -67,6 +68,13 @@ class Report(Section):
     samples: Annotated[int, Field(ge=0)] = Field(description="questions shown a benchmark, base beside SWiRL; 0: none")
 
 
+def _bucket(address: str) -> str:
+    if address and not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]+[a-z0-9](/[^\s/?#@]+)*", address):
+        # The value is not shown: a key may have been put there.
+        raise ValueError("expected '' or s3://BUCKET/FOLDER; keys belong into the environment")
+    return address
+
+
 class Tracking(Section):
     """What goes to MLflow. No stage depends on it."""
 
@@ -80,4 +88,7 @@ class Tracking(Section):
     checkpoints: bool = Field(description="log training's checkpoints with their optimiser state, as they are made")
     max_model_mb: Annotated[float, Field(ge=0)] = Field(
         description="largest model or checkpoint that is copied, in MB; of a larger model come checksums; 0: no limit"
+    )
+    artifacts: Annotated[str, AfterValidator(_bucket)] = Field(
+        description="s3://BUCKET/FOLDER that a new experiment's artifacts go to; '': mlartifacts, or as the server says"
     )

@@ -15,7 +15,7 @@ from swirl.config.messages import explain
 from swirl.config.reward_model import EndpointReward, RewardModelSection, is_reward_model
 from swirl.config.section import Section
 from swirl.config.served import Clients
-from swirl.config.shared import Actions, Prompts, Rollout, Runtime, Task, Tools
+from swirl.config.shared import Actions, Prompts, Rollout, Runtime, Task, ToolCalls, Tools
 from swirl.config.train import Train
 from swirl.config.trajectories import CheckSteps, CheckTrajectories, Filter, Judge, Synthesize
 from swirl.config.yaml_text import read
@@ -49,6 +49,7 @@ class Params(Section):
     evaluate: Evaluate
     report: Report
     clients: Clients
+    tool_calls: ToolCalls
     tracking: Tracking
 
     @property

@@ -85,3 +85,12 @@ class Rollout(Section):
     )
     block_size: Count = Field(description="trajectories that are committed together: a journal's unit")
     in_flight: Count = Field(description="trajectories of a block that are worked on at the same time")
+    tool_passes: Count = Field(
+        description="forward passes that others make before a tool's result is read; more for slow tools"
+    )
+
+
+class ToolCalls(Section):
+    """How tools are called. No stage depends on it."""
+
+    in_flight: Count = Field(description="calls at the same time, in each block that is worked on")

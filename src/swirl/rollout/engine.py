@@ -20,10 +20,6 @@ from swirl.models.chat import Chat
 from swirl.rollout.reading import Reader, reply_to, tags_of
 from swirl.tools.base import Tool, call
 
-TOOL_THREADS = 4
-TOOL_TICKS = 1
-"""How many forward passes the other conversations make while a tool works; after these they wait for its result."""
-
 READ_AT_ONCE = 16384
 """Maximum number of new tokens per forward pass, unless one conversation alone has more."""
 
@@ -37,6 +33,17 @@ class Policy:
     chat: Chat
     context: int
     """Longest conversation in tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """How the tools are called in one rollout."""
+
+    in_flight: int
+    """At the same time, at most; no trajectory depends on it."""
+    passes: int
+    """Forward passes that the other conversations make before a result is read, at least one: after these they wait
+    for it, however long it takes. Where no other has anything to read, a result is read as soon as it is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,29 +97,40 @@ def roll_out(
     seed: int,
     max_malformed: int,
     in_flight: int,
+    calls: Calls,
     done: Callable[[int], None] = lambda count: None,
 ) -> list[Trajectory]:
     """Work through all attempts, `in_flight` at a time, and return their trajectories in the same order.
 
     A trajectory that ends makes room for the next attempt; while a tool works for one, the others decode. Step k of
     sample m on question q draws from the seed derived from (`seed`, q, m, k) alone, and which conversations share a
-    forward pass depends on token counts, never on how long a tool took, so the same call gives the same bytes. An
+    forward pass depends on token counts and `calls.passes`, never on how long a tool took, so the same call gives the
+    same bytes. An
     action ends with its end of turn; after a whole call or answer, any other token that is drawn is dropped. A
     trajectory ends as MALFORMED after `max_malformed` malformed or cut actions in a row (0: never), and as CONTEXT_FULL
     when another action might not fit. `done(1)` is called after each trajectory.
     """
-    with ThreadPoolExecutor(TOOL_THREADS) as tools:
-        return _Engine(policy, sampling, seed, max_malformed, tools).run(attempts, in_flight, done)
+    tools = ThreadPoolExecutor(calls.in_flight)
+    try:
+        return _Engine(policy, sampling, seed, max_malformed, tools, calls.passes).run(attempts, in_flight, done)
+    finally:
+        tools.shutdown(wait=False, cancel_futures=True)  # who gives up waits for no tool
 
 
 class _Engine:
     """One call of `roll_out`."""
 
     def __init__(
-        self, policy: Policy, sampling: Sampling, seed: int, max_malformed: int, tools: ThreadPoolExecutor
+        self,
+        policy: Policy,
+        sampling: Sampling,
+        seed: int,
+        max_malformed: int,
+        tools: ThreadPoolExecutor,
+        tool_passes: int,
     ) -> None:
         self._policy, self._sampling, self._seed, self._max_malformed = policy, sampling, seed, max_malformed
-        self._tools = tools
+        self._tools, self._tool_passes = tools, tool_passes
         self._slots = Slots(policy.model, policy.context)
         self._tick = 0
 
@@ -126,6 +144,8 @@ class _Engine:
             while waiting and len(flights) < in_flight:
                 slot = free.pop() if free else self._slots.open()
                 flights.append(self._take_off(*waiting.popleft(), slot))
+            if not any(flight.unread for flight in flights):  # all wait for tools
+                self._tick = max(self._tick, min(flight.rejoins for flight in flights))
             for flight in flights:
                 if flight.reply is not None and flight.rejoins <= self._tick:
                     self._complete(flight, flight.reply.result())
@@ -187,13 +207,14 @@ class _Engine:
         """Parse a complete action and start its tool."""
         action = flight.reader.read(tuple(flight.ids))
         flight.left, flight.unread, flight.action = flight.unread, (), action
-        flight.rejoins = self._tick + 1 + TOOL_TICKS
+        flight.rejoins = self._tick + 2  # whatever it was: one pass of the others is between
         if action.kind == ActionKind.ANSWER:
             self._complete(flight, None)
         elif reply := reply_to(action, len(flight.ids)):
             flight.reply = Future()
             flight.reply.set_result(reply)
         else:
+            flight.rejoins = self._tick + 1 + self._tool_passes
             flight.reply = self._tools.submit(observe, flight.attempt.tools[action.kind], action.payload)
 
     def _complete(self, flight: _Flight, seen: Observation | None) -> None:

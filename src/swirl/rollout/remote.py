@@ -14,13 +14,14 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from threading import Semaphore
 
 from swirl.comb.sampling import Sampling
 from swirl.core.seeds import derive
 from swirl.core.types import ActionKind, Step, Stop, Trajectory
 from swirl.endpoints.client import Answer, Ask, Client, ContextError, EndpointError, Message, UnavailableError
 from swirl.models.chat import Chat
-from swirl.rollout.engine import Attempt, observe
+from swirl.rollout.engine import Attempt, Calls, observe
 from swirl.rollout.reading import Reader, reply_to, tags_of
 
 
@@ -42,17 +43,21 @@ def roll_out_remote(
     seed: int,
     max_malformed: int,
     in_flight: int,
+    calls: Calls,
     done: Callable[[int], None] = lambda count: None,
 ) -> list[Trajectory]:
     """Work through all attempts as `swirl.rollout.engine.roll_out` does, and return their trajectories in order.
 
-    Each action's seed is derived as there; whether sampling is repeatable depends on the server. A request that fails
+    Each action's seed is derived as there; whether sampling is repeatable depends on the server, and nothing on
+    `calls.passes`, since no conversation waits for another. A request that fails
     for good ends its trajectory as TOOL_FAILED with the reason in `error`, or as CONTEXT_FULL when the server's context
     is shorter than `policy.context`. Raises `UnavailableError` when every request would fail.
     """
 
+    room = Semaphore(calls.in_flight)
+
     def work(attempt: Attempt) -> Trajectory:
-        made = _Attempt(policy, attempt, sampling, seed, max_malformed).run()
+        made = _Attempt(policy, attempt, sampling, seed, max_malformed, room).run()
         done(1)
         return made
 
@@ -68,10 +73,18 @@ class _Attempt:
     """One trajectory in progress."""
 
     def __init__(
-        self, policy: RemotePolicy, attempt: Attempt, sampling: Sampling, seed: int, max_malformed: int
+        self,
+        policy: RemotePolicy,
+        attempt: Attempt,
+        sampling: Sampling,
+        seed: int,
+        max_malformed: int,
+        room: Semaphore,
     ) -> None:
         self._policy, self._attempt, self._sampling = policy, attempt, sampling
         self._seed, self._max_malformed = seed, max_malformed
+        self._room = room
+        """Held while a tool is called."""
         self._reader = Reader(policy.chat, tags_of(attempt.tools), attempt.thoughts)
         self._ids = list(policy.chat.prompt(attempt.prompt))
         self._turns = [Message("user", attempt.prompt)]
@@ -126,7 +139,8 @@ class _Attempt:
         action = self._reader.read(ids)
         seen = reply_to(action, len(ids))
         if action.kind in tools:
-            seen = observe(tools[action.kind], action.payload)
+            with self._room:
+                seen = observe(tools[action.kind], action.payload)
         step = Step(
             index=len(self._steps),
             action=action,

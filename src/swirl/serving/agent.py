@@ -22,7 +22,7 @@ from swirl.models.chat import Chat
 from swirl.rollout.engine import Attempt
 from swirl.rollout.reading import Reader, tags_of
 from swirl.rollout.remote import RemotePolicy
-from swirl.wiring.attempts import attempts_with, sampling
+from swirl.wiring.attempts import attempts_with, sampling, tool_calls
 from swirl.wiring.policies import AnyPolicy, roll_out_any
 from swirl.wiring.tools import Toolbox
 
@@ -124,7 +124,7 @@ class Agent:
         with self._room:
             started, used = time.monotonic(), self._counted()
             drawn = sampling(self.params, 0.0)
-            [made] = roll_out_any(listened, [attempt], drawn, seed, loop.max_malformed, 1)
+            [made] = roll_out_any(listened, [attempt], drawn, seed, loop.max_malformed, 1, tool_calls(self.params))
             seconds = time.monotonic() - started
         if isinstance(self.policy, RemotePolicy):
             read, said = (after - before for after, before in zip(self._counted(), used, strict=True))

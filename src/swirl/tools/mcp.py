@@ -16,6 +16,7 @@ import os
 import re
 import tempfile
 import threading
+from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -103,6 +104,14 @@ def close_all() -> None:
     atexit.unregister(close_all)
 
 
+class _Ended(ToolError):
+    """A server has ended, with `calls` calls that it had not answered."""
+
+    def __init__(self, said: str, calls: int) -> None:
+        super().__init__(said)
+        self.calls = calls
+
+
 class ServerTool:
     """One tool of a server.
 
@@ -188,6 +197,9 @@ class Server:
         """Calls in a row that got no answer."""
         self._lost = False
         self._restarts = 0
+        self._open: Counter[int] = Counter()
+        """`id` of a client -> calls that its server has not answered."""
+        self._again = threading.Lock()
         try:
             self._start()
         except ParamsError:
@@ -202,7 +214,21 @@ class Server:
         return self._tools[name]
 
     def call(self, tool: str, arguments: dict[str, Any]) -> str:
-        """The text of one result. Raises `ToolError` when the server reports an error, is too slow, or has ended."""
+        """The text of one result. Raises `ToolError` when the server reports an error, is too slow, or has ended.
+
+        A server that ends takes all calls with it that it has not answered. One of them may have ended it; so where
+        there are several, each is made once more, one after another.
+        """
+        try:
+            return self._call(tool, arguments)
+        except _Ended as ended:
+            if ended.calls == 1:
+                raise
+        with self._again:
+            return self._call(tool, arguments)
+
+    def _call(self, tool: str, arguments: dict[str, Any]) -> str:
+        """As `call`, made once."""
         from mcp import MCPError
         from mcp_types import CONNECTION_CLOSED, REQUEST_TIMEOUT
 
@@ -224,7 +250,7 @@ class Server:
                 raise late from None
             if error.code == CONNECTION_CLOSED:
                 self._note(client, answered=False, lost=True)
-                raise ToolError(f"the server of {tool} has ended") from None
+                raise _Ended(f"the server of {tool} has ended", self._open[id(client)]) from None
             self._note(client, answered=True)
             raise ToolError(f"{tool} failed: {error}") from None
         except Exception as error:  # a result that is not as declared, or a broken connection
@@ -256,11 +282,13 @@ class Server:
                     self._start()
                 except ParamsError as error:
                     raise ToolError(str(error)) from error
+            self._open[id(self._client)] += 1
             return self._client
 
     def _note(self, client: Any, answered: bool, lost: bool = False) -> None:
         """Record a call's outcome; the server is lost once it has ended, or left several calls in a row unanswered."""
         with self._lock:
+            self._open[id(client)] -= not lost
             if client is not self._client:
                 return  # the server that was called has been stopped since
             self._unanswered = 0 if answered else self._unanswered + 1
@@ -282,6 +310,7 @@ class Server:
             raise ParamsError(f"mcp:{self.name}: {self._why(_leaf(error))}") from error
         self._tools = {tool.name: ServerTool(self, tool) for tool in listed}
         self._unanswered, self._lost = 0, False
+        self._open[id(self._client)] = 0
 
     async def _serve(self, ready: Future[tuple[Any, list[Any]]], end: asyncio.Event) -> None:
         """Keep the connection open until `end` is set; one and the same task must open and close it."""

@@ -8,6 +8,7 @@ import logging
 import os
 import re
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -31,7 +32,7 @@ from swirl.tracking.operations import (
     Settle,
     Text,
 )
-from swirl.tracking.settings import read_settings
+from swirl.tracking.settings import Settings, read_settings
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -58,7 +59,7 @@ class Store:
         self.address = without_credentials(uri)
         with contextlib.nullcontext() if uri.startswith("http") else locked(layout):  # only one may create the file
             self.client = _connect(layout)
-            self.experiment = _experiment(self.client, layout, settings.experiment, uri)
+            self.experiment = _experiment(self.client, layout, settings, uri)
 
     def apply(self, operation: Operation, runs: dict[str, str]) -> str:
         """Carry out one operation; `runs` maps run names to MLflow's ids, and a run that it opens is added.
@@ -260,6 +261,7 @@ def _connect(layout: Layout) -> MlflowClient:
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    os.environ.setdefault("AWS_MAX_ATTEMPTS", "2")
     from mlflow.tracking import MlflowClient
 
     for name in ("mlflow", "alembic"):
@@ -267,19 +269,30 @@ def _connect(layout: Layout) -> MlflowClient:
     return MlflowClient(tracking_uri=tracking_uri(layout))
 
 
-def _experiment(client: MlflowClient, layout: Layout, name: str, uri: str) -> str:
-    """The id of the experiment, which is created if need be; raises `SwirlError` when it is deleted.
+def _experiment(client: MlflowClient, layout: Layout, settings: Settings, uri: str) -> str:
+    """The id of the experiment, which is created if need be.
 
-    Without a server its artifacts go to `mlartifacts` in the project root.
+    Its artifacts go to `tracking.artifacts`; where that is empty, to `mlartifacts` in the project root or, with a
+    server, where the server says. Raises `SwirlError` when it is deleted, when it has another place for them, or when
+    what talks to that place is not installed.
     """
+    name = settings.experiment
     found = client.get_experiment_by_name(name)
     if found and found.lifecycle_stage == "deleted":
         raise SwirlError(
             f"MLflow's experiment {name!r} is deleted; restore it (mlflow experiments restore --experiment-id "
             f"{found.experiment_id}) or set tracking.experiment in params.yaml to another name"
         )
+    place = found.artifact_location if found else settings.artifacts
+    if settings.artifacts not in ("", place):
+        raise SwirlError(
+            f"MLflow's experiment {name!r} keeps its artifacts in {without_credentials(place)}, for good; set "
+            f"tracking.experiment in params.yaml to another name for {settings.artifacts}, or tracking.artifacts to ''"
+        )
+    if place.startswith("s3://") and find_spec("boto3") is None:
+        raise SwirlError(f"artifacts in {place} need the extra s3: pip install 'swirl[s3]'")
     if found:
         return str(found.experiment_id)
     served = uri.startswith("http")
     location = None if served else (_lasting(layout) / "mlartifacts").as_uri()
-    return str(client.create_experiment(name, artifact_location=location))
+    return str(client.create_experiment(name, artifact_location=settings.artifacts or location))

@@ -21,6 +21,7 @@ class Settings:
     """Seconds."""
     checkpoints: bool = True
     max_model_mb: float = 200.0
+    artifacts: str = ""
 
 
 def read_settings(params: Mapping[str, Any]) -> Settings:

@@ -15,7 +15,7 @@ from swirl.core.types import Question, Stop, Trajectory
 from swirl.models import room
 from swirl.models.prompts import fill
 from swirl.pipeline.progress import Progress
-from swirl.rollout.engine import READ_AT_ONCE, Attempt
+from swirl.rollout.engine import READ_AT_ONCE, Attempt, Calls
 from swirl.rollout.remote import RemotePolicy
 from swirl.tools.base import Tool, listed
 from swirl.wiring.policies import AnyPolicy, roll_out_any
@@ -134,7 +134,9 @@ def fly(
             done(number)
 
         try:
-            return roll_out_any(policy, part, drawn, seed, params.rollout.max_malformed, size, count)
+            return roll_out_any(
+                policy, part, drawn, seed, params.rollout.max_malformed, size, tool_calls(params), count
+            )
         except Exception:
             done(-counted)
             raise
@@ -146,6 +148,11 @@ def sampling(params: Params, temperature: float) -> Sampling:
     """The sampling settings of `params.rollout`, at this temperature."""
     loop = params.rollout
     return Sampling(temperature, loop.top_p, loop.top_k, loop.max_action_tokens)
+
+
+def tool_calls(params: Params) -> Calls:
+    """How tools are called in a rollout."""
+    return Calls(params.tool_calls.in_flight, params.rollout.tool_passes)
 
 
 def blocks(items: Sequence[Attempt], size: int) -> list[Sequence[Attempt]]:
