@@ -78,6 +78,8 @@ class Checkpoints:
 
         folder = self._target(step)
         owners = {id(weight): one for one in optimizers for group in one.param_groups for weight in group["params"]}
+        saved: Any
+        state: Any
         saved, state = (safe_open(folder / name, "pt") for name in _TENSORS)
         with torch.no_grad(), saved, state:
             keys: dict[str, list[str]] = {}
