@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -18,7 +19,10 @@ from swirl.core.errors import DataError, SwirlError
 from swirl.core.layout import Layout
 from swirl.core.records import load, save
 from swirl.core.types import SubTrajectory
+from swirl.models.chat import Chat
 from swirl.models.loading import save as save_model
+from swirl.pretraining.architectures import random_qwen3
+from swirl.rollout.engine import Calls, Policy
 from tests import tiny
 
 ROOT = Path(__file__).parents[2]
@@ -51,6 +55,19 @@ def test_a_side_of_slow_tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert min(waiting, together) > calls / 2 * 0.02
     assert result["parts"]["decoding"][0] > 0
     assert result["tool_passes"] >= 1
+
+
+@pytest.mark.rare
+def test_decoding_and_waiting_overlap() -> None:
+    """32 conversations, a tool of half a second, passes of 10 ms and more: at most 1.3 times the slower of the two."""
+    model = random_qwen3(states._Vocabulary(512), 16, 1, 2, 16, context=2048, attention="eager", seed=0).eval()
+    model.base_model.register_forward_hook(lambda *_: time.sleep(0.01))
+    policy = Policy("paced", model, cast("Chat", slow_tools.MadeUpChat(512)), 2048)
+    decoding, made = slow_tools._rolled(policy, 0.0, Calls(4, 1))
+    together, _ = slow_tools._rolled(policy, 0.5, Calls(4, 20))
+    waiting = slow_tools._waited([len(trajectory.steps) for trajectory in made], 4, 0.5)
+    assert together <= 1.3 * max(decoding, waiting)
+    assert decoding < waiting
 
 
 def test_slow_tools_refuses_trajectories_that_depend_on_the_clock(

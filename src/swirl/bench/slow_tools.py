@@ -65,7 +65,8 @@ def run_side(side: Result) -> Result:
     loaded = model_of(Path.cwd(), {"model": side["model"], "attention": "sdpa", "dtype": "float32"}, adapted=False)
     policy = Policy(side["model"], loaded, cast("Chat", MadeUpChat(loaded.config.vocab_size)), 2048)
     in_flight, passes, seconds = side["calls"], side["passes"], side["tool_seconds"]
-    before, made_passes = resident_mb(), []
+    before = resident_mb()
+    made_passes: list[int] = []
     _rolled(policy, 0.0, Calls(in_flight, 1))  # which warms up
     forget_peak()
     with loaded.base_model.register_forward_hook(lambda *_: made_passes.append(1)):
