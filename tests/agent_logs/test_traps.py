@@ -337,6 +337,21 @@ def test_16_a_summary_in_place_of_the_history(read: Read) -> None:
     assert summary.changed == {Change.SEGMENT: 1} and summary.left_out == []
 
 
+def test_16_a_system_turn_that_tells_the_time(read: Read) -> None:
+    """Every request has a history of its own then; they are one conversation all the same, without a session, too."""
+
+    def at(time: str) -> list[Json]:
+        return [{"role": "system", "content": f"It is {time}."}, user("Weather?")]
+
+    long = "It is four degrees in Oslo, and it will rain."
+    found, summary = read(
+        request(at("9:00"), said(long)), request([*at("9:01"), said(long), user("Sure?")], said("Yes"))
+    )
+    assert steps(found) == [[2], [4]] and summary.left_out == []
+    assert (summary.conversations, summary.groups, summary.near_duplicates) == (1, 1, 0)
+    assert summary.changed == {Change.SEGMENT: 1}
+
+
 def test_16_a_summary_of_the_whole_history(read: Read) -> None:
     found, summary = read(
         request([SYSTEM, user("Weather in Oslo?")], said("4 degrees"), session_id="s"),
@@ -447,12 +462,13 @@ def test_23_the_first_is_missing(read: Read) -> None:
 
 def test_23_other_instructions_are_another_state(read: Read) -> None:
     found, summary = read(
-        chain("r1", None, "Weather?", [spoken("4")]),
+        {**chain("r1", None, "Weather?", [spoken("4")]), "session_id": "s"},
         chain("r2", "r1", [user("Sure?")], [spoken("Yes, it is")], instructions="Be polite."),
+        chain("r3", "r1", [user("And?")], [spoken("That is all")], instructions="Be polite."),
     )
-    assert steps(found) == [[2], [4]]
+    assert steps(found) == [[2], [4], [4]] and (summary.conversations, summary.groups) == (1, 1)
     assert [message.text for message in found[1].messages] == ["Be polite.", "Weather?", "4", "Sure?", "Yes, it is"]
-    assert summary.changed == {Change.CHAINED: 1} and summary.left_out == []
+    assert summary.changed == {Change.CHAINED: 2, Change.SEGMENT: 1} and summary.left_out == []
 
 
 def test_24_lines_end_at_a_line_feed_alone(read: Read) -> None:

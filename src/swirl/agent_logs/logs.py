@@ -92,8 +92,8 @@ class Logs:
         for node, reason in self._outcomes.lost:
             source = self._tree.sources(node)[0]
             self._lost.append((source.line, self._tree.turn[node], "step", reason))
-        for first, origin in self._outcomes.segments.items():
-            self._conversations.join(self._first[origin], self._first[first])
+        for node, origin in self._outcomes.segments.items():
+            self._conversations.join(self._first[origin], self._first[node])
         self._sum_up()
 
     def conversations(self) -> Iterator[LoggedConversation]:
@@ -175,7 +175,7 @@ class Logs:
             self._noted[node] = 1
             for change in turn.changes:
                 self._note(change, place)
-            if self._outcomes and node in self._outcomes.segments:
+            if self._outcomes and node in self._outcomes.parted:
                 self._note(Change.SEGMENT, place)
         return turn, place
 

@@ -25,7 +25,9 @@ class Outcomes:
     lost: list[tuple[int, str]]
     """Nodes that are left out, with the reason: every action that is, and a fault itself where no action is lost."""
     segments: dict[int, int]
-    """The first node of a history that was rewritten -> a node of the history before."""
+    """A node of a history that was sent otherwise -> the node of the one before that says the same."""
+    parted: set[int]
+    """The first node of each such history."""
 
 
 def decide(tree: RequestTree) -> Outcomes:
@@ -57,10 +59,11 @@ def decide(tree: RequestTree) -> Outcomes:
                 lost.append((node, NoAction.ECHO))
             elif not inside[node] and not (flags & Is.SHORT and tree.session[node] == _NO_SESSION):
                 inside[node] = 1
-                segments[_parting(tree, node, origin)] = origin
+                segments[node] = origin
     lost += [(top, fault) for fault, top in sorted({*cut.values()}) if top not in costly]
-    segments |= _summaries(tree, segments)
-    return Outcomes(_ends(tree, usable), usable, lost, segments)
+    first = {_parting(tree, node, origin) for node, origin in segments.items()}
+    summaries = _summaries(tree, first)
+    return Outcomes(_ends(tree, usable), usable, lost, segments | summaries, first | summaries.keys())
 
 
 def first_turns(tree: RequestTree) -> array[int]:
@@ -98,7 +101,7 @@ def _parting(tree: RequestTree, node: int, other: int) -> int:
     return next(one for one in tree.path(node) if one not in shared)
 
 
-def _summaries(tree: RequestTree, known: dict[int, int]) -> dict[int, int]:
+def _summaries(tree: RequestTree, known: set[int]) -> dict[int, int]:
     """Histories that begin with a summary, in a session with an earlier one under the same first system turn."""
     found: dict[int, int] = {}
     first: dict[tuple[int, int], int] = {}

@@ -95,12 +95,15 @@ class RequestTree:
     def add(self, exchange: Exchange, line: int, number: int) -> bool:
         """Add one exchange; False if it goes on from a response that was not added yet."""
         session = hash_of(exchange.session)
-        node, key = -1, hash_of(exchange.session, of_tools(exchange.tools))
+        node, key = -1, hash_of(session, of_tools(exchange.tools))
         turns = exchange.history
         if exchange.previous:
             before = self.before(exchange.previous)
             if before is None:
                 return False
+            if not exchange.session:
+                session = self.session[before]
+                key = hash_of(session, of_tools(exchange.tools))
             chain = chained(exchange, self._turn(before))
             turns = chain.turns
             node, key = self._go_on(before, key, session, chain.system, Source(line, number, 0))
@@ -248,7 +251,7 @@ class RequestTree:
         for node in follows:
             start = hash_of(start, self.message[node])
             if start not in self._at:
-                kept = self.flags[node] & ~(Is.ACTION | Is.PARENT | Is.FINISHED)
+                kept = self.flags[node] & ~(Is.ACTION | Is.PARENT | Is.FINISHED | Is.SHORT)
                 first = self.sources(node)
                 self._append(at, start, self.message[node], session, self.turn[node], kept, first[0])
                 if len(first) > 1:
