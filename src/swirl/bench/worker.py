@@ -11,12 +11,12 @@ def main() -> None:
     """Run the side and print what it measured."""
     import torch
 
-    from swirl.bench import rl_step, synthesis
+    from swirl.bench import paper_scale, rl_step, synthesis
 
     side: dict[str, Any] = json.loads(sys.argv[1])
     torch.set_num_threads(int(side["threads"]))
-    run = {"rl-step": rl_step.run_side, "synthesis": synthesis.run_side}[side["bench"]]
-    print(json.dumps(run(side)))
+    sides = {"rl-step": rl_step.run_side, "synthesis": synthesis.run_side, "paper-scale": paper_scale.run_side}
+    print(json.dumps(sides[side["bench"]](side)))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 
 from swirl.core import parquet
 from swirl.core.errors import DataError
+from swirl.core.row_groups import tables
 from swirl.core.types import SCHEMAS
 
 Record = TypeVar("Record")
@@ -43,23 +44,23 @@ def stream(record_type: type[Record], path: Path) -> Iterator[list[Record]]:
     Raises `DataError` as `load` does, for a damaged file before it yields anything.
     """
     first = 0
-    for table in _groups(record_type, path, SCHEMAS[record_type].names):
-        yield _build(record_type, path, table, range(first, first + table.num_rows))
+    for table in tables(record_type, path):
+        yield build(record_type, path, table, range(first, first + table.num_rows))
         first += table.num_rows
 
 
 def pick(record_type: type[Record], path: Path, column: str, values: Iterable[str]) -> list[Record]:
     """The records whose `column` holds one of `values`; no other is built. Raises `DataError` as `load` does."""
     picked, first, wanted = list[Record](), 0, pa.array(values, pa.string())
-    for table in _groups(record_type, path, SCHEMAS[record_type].names):
+    for table in tables(record_type, path):
         found = pc.indices_nonzero(pc.is_in(table[column], wanted))
-        picked += _build(record_type, path, table.take(found), [first + row for row in found.to_pylist()])
+        picked += build(record_type, path, table.take(found), [first + row for row in found.to_pylist()])
         first += table.num_rows
     return picked
 
 
-def _build(record_type: type[Record], path: Path, table: pa.Table, rows: Sequence[int]) -> list[Record]:
-    """The table's records; `rows` are their numbers in the file. Raises `DataError` as `load` does."""
+def build(record_type: type[Record], path: Path, table: pa.Table, rows: Sequence[int]) -> list[Record]:
+    """The records of a table from the file; `rows` are their numbers there. Raises `DataError` as `load` does."""
     records: list[Record] = []
     try:
         for values in table.to_pylist():
@@ -78,25 +79,7 @@ def read_table(record_type: type, path: Path, columns: Sequence[str] | None = No
     """
     names = SCHEMAS[record_type].names if columns is None else list(columns)
     schema = pa.schema([SCHEMAS[record_type].field(name) for name in names])
-    return pa.concat_tables([schema.empty_table(), *_groups(record_type, path, names)])
-
-
-def _groups(record_type: type, path: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
-    """The file's row groups with these columns. Raises `DataError` as `read_table` does."""
-    whole = SCHEMAS[record_type]
-    schema = pa.schema([whole.field(name) for name in columns])
-    with parquet.opened(path) as file:
-        missing = [name for name in whole.names if name not in file.schema_arrow.names]
-        if missing:
-            raise DataError(
-                f"{path}: column {missing[0]!r} is missing; a file of {record_type.__name__} has "
-                f"{', '.join(whole.names)}"
-            )
-        try:
-            for number in range(file.num_row_groups):
-                yield file.read_row_group(number, columns=list(columns)).select(schema.names).cast(schema)
-        except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{path}: {error}; expected {record_type.__name__} with {schema}") from error
+    return pa.concat_tables([schema.empty_table(), *tables(record_type, path, names)])
 
 
 def to_dict(record: Any) -> dict[str, Any]:
