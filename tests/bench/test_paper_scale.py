@@ -27,12 +27,13 @@ from swirl.stages import filter as filtering
 from swirl.stages import judge, synthesize
 
 ROOT = Path(__file__).parents[2]
-ROWS = 10
+ROWS, BLOCK = 10, 15
 
 
 @pytest.fixture(scope="module")
 def params() -> Params:
-    return validate(presets.laid_over(presets.tree(ROOT, "mini"), paper_scale.CHANGES), "test")
+    tree = presets.laid_over(presets.tree(ROOT, "mini"), paper_scale.CHANGES)
+    return validate(presets.laid_over(tree, {"rollout": {"block_size": BLOCK}}), "test")
 
 
 @pytest.fixture(scope="module")
@@ -46,22 +47,23 @@ def _small_row_groups(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def made(root: Path, params: Params, script: Script, count: int) -> Layout:
-    """A project whose journal holds `count` trajectories in blocks of 15, and what judging depends on."""
+    """A project whose journal holds `count` trajectories in blocks of `BLOCK`, and what judging depends on."""
     layout = Layout(root)
     save([script.question(n) for n in range(count // SAMPLES)], Question, layout.questions)
     for kept in (layout.model("reward") / "none", root / params.prompts.judge / "none"):
         kept.parent.mkdir(parents=True)
         kept.touch()
     journal = Journal(layout.trajectories_journal, "scripted")
-    for number in range(count // 15):
-        journal.commit(number, Trajectory, lambda n=number: [script.trajectory(15 * n + i) for i in range(15)], ["id"])  # type: ignore[misc]
+    for start in range(0, count, BLOCK):
+        block = [script.trajectory(start + n) for n in range(BLOCK)]
+        journal.commit(start // BLOCK, Trajectory, block.copy, ["id"])
     return layout
 
 
 def through(layout: Layout, params: Params, count: int) -> Iterator[str]:
     """All that reads or writes large tables but the expectations themselves; yields what comes next."""
     yield "synthesize"
-    synthesize.publish(Journal(layout.trajectories_journal, "scripted"), count // 15, layout)
+    synthesize.publish(Journal(layout.trajectories_journal, "scripted"), count // BLOCK, layout)
     yield "judge"
     judge.publish(params, layout, ScriptedJudge(), None)
     yield "filter"
@@ -106,8 +108,8 @@ def test_memory_does_not_grow_with_the_tables(
     large = peaks(tmp_path / "large", params, script, 360, monkeypatch)
     assert list(large) == ["synthesize", "judge", "filter", "gates", "first batch"]
     for part, (records, held) in large.items():
-        assert records[Trajectory] <= 15 + 2 * ROWS, part
-        assert records[Verdict] <= 2 * 15 * 8, part
+        assert records[Trajectory] <= BLOCK + 2 * ROWS, part
+        assert records[Verdict] <= 2 * BLOCK * 8, part
         assert records[SubTrajectory] <= 64 + 7, part
         assert held < 1.25 * small[part][1] + 2**16, part
 

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -86,9 +87,7 @@ def tables(params: Params, root: Path, size: int, parts: dict[str, float]) -> in
     journal, starts = Journal(layout.trajectories_journal, "scripted"), range(0, size, params.rollout.block_size)
     for number, start in enumerate(starts):
         block = [script.trajectory(n) for n in range(start, min(size, start + params.rollout.block_size))]
-        timed(
-            "journal", lambda block=block, number=number: journal.commit(number, Trajectory, lambda: block, ["error"])
-        )
+        timed("journal", partial(journal.commit, number, Trajectory, block.copy, ["error"]))
     timed("table of trajectories", lambda: _stage("synthesize").publish(journal, len(starts), layout))
     timed("check_trajectories", lambda: _stage("check_trajectories").run(params, layout))
     timed("judge", lambda: _stage("judge").publish(params, layout, ScriptedJudge(), None))
@@ -106,7 +105,7 @@ def _stage(name: str) -> Any:
 def _first_batch(params: Params, layout: Any) -> list[Any]:
     """The first batch of step-wise RL, as combs of the stored actions."""
     from swirl.rl.batches import state_batches
-    from swirl.rl.states import States
+    from swirl.rl.kept_states import States
     from swirl.rl.supervised import comb_of
 
     states = States(layout.steps)

@@ -27,10 +27,10 @@ def write_tokenizer(folder: Path) -> None:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    words = {_word(number): number for number in range(_VOCABULARY)}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token=_word(len(WORDS))))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()  # type: ignore[assignment]
-    tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=False)  # type: ignore[assignment]
+    words = {word: number for number, word in enumerate(_ALL)}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token=_ALL[len(WORDS)]))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=False)
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=WORDS[0]).save_pretrained(folder)
 
 
@@ -96,9 +96,8 @@ class ScriptedJudge:
         return verdicts
 
 
-def _word(number: int) -> str:
-    return WORDS[number] if number < len(WORDS) else f"w{number}"
+_ALL = (*WORDS, *(f"w{number}" for number in range(len(WORDS), _VOCABULARY)))
 
 
 def _text(ids: Sequence[int]) -> str:
-    return " ".join(map(_word, ids))
+    return " ".join([_ALL[number] for number in ids])

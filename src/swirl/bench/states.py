@@ -10,7 +10,7 @@ from swirl.bench.measure import Result
 from swirl.core.errors import DataError
 from swirl.core.layout import Layout
 from swirl.core.types import SubTrajectory
-from swirl.rl.states import States
+from swirl.rl.kept_states import States
 
 SHAPES = {
     "embedded": {"hidden": 128, "layers": 4, "heads": 4, "feed_forward": 384},

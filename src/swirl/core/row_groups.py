@@ -5,11 +5,12 @@ No record is built here, and never is more than a few row groups in memory, what
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Generic, TypeVar
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -68,14 +69,14 @@ class RowGroups(Generic[Made]):
         self._record_type, self._path, self._build, self._columns = record_type, path, build, columns
         self._file = _opened(record_type, path)
         metadata = self._file.metadata
-        rows = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
-        self._ends = np.cumsum(rows, dtype=np.int64)
+        rows = (metadata.row_group(number).num_rows for number in range(metadata.num_row_groups))
+        self._ends = list(accumulate(rows))
         self._kept: dict[int, Made] = {}
 
     def place(self, row: int) -> tuple[int, int]:
         """The row group of this row of the file (from 0), and its place in there."""
-        number = int(np.searchsorted(self._ends, row, side="right"))
-        return number, row - (int(self._ends[number - 1]) if number else 0)
+        number = bisect_right(self._ends, row)
+        return number, row - (self._ends[number - 1] if number else 0)
 
     def __getitem__(self, number: int) -> Made:
         """What `build` makes of this row group. Raises `DataError` when it cannot be read."""

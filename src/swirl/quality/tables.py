@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -90,14 +89,11 @@ def presence(*key: str) -> Callable[[pd.DataFrame], pd.DataFrame]:
     """Keeps of a frame the columns of `key`, and of all others only which cells are null: those are None."""
 
     def of(frame: pd.DataFrame) -> pd.DataFrame:
-        columns = {name: frame[name] if name in key else _present(frame[name]) for name in frame.columns}
+        given = {True: True, False: None}
+        columns = {name: frame[name] if name in key else frame[name].notna().map(given) for name in frame.columns}
         return pd.DataFrame(columns)
 
     return of
-
-
-def _present(column: pd.Series) -> np.ndarray:
-    return np.where(column.isna(), None, True)  # type: ignore[call-overload,no-any-return]
 
 
 def _explode(table: pa.Table, name: str) -> tuple[pa.Table, pa.Array]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -61,7 +62,7 @@ def publish(params: Params, layout: Layout, judge: StepJudge, grader: RationaleJ
     def made() -> Iterator[Verdict]:
         with Progress(sum(len(table) for table in tables(Trajectory, layout.trajectories, ["id"])), "judge") as bar:
             for number, block in enumerate(_blocks(layout.trajectories, params.rollout.block_size)):
-                verdicts = _block(journal, number, lambda block=block: _judged(block, questions, judge, grader, asked))  # type: ignore[misc]
+                verdicts = _block(journal, number, partial(_judged, block, questions, judge, grader, asked))
                 for one, count in asked.items():
                     one.check_refusals(limit, count)
                 counted.update((verdict.step == OUTCOME, verdict.good) for verdict in verdicts)

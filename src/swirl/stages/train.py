@@ -37,8 +37,8 @@ from swirl.pipeline.source import digest
 from swirl.rl.batches import shortage, state_batches, updates_of, visited
 from swirl.rl.draws import chosen, draws_of
 from swirl.rl.guard import Limits, Look, stop_reason
+from swirl.rl.kept_states import States
 from swirl.rl.pace import Pace
-from swirl.rl.states import States
 from swirl.rl.supervised import comb_of, supervised_gradients, supervised_work
 from swirl.rl.trainer import Settings, Trainer
 from swirl.rollout.engine import Policy

@@ -13,7 +13,7 @@ from swirl.core.errors import DataError
 from swirl.core.records import load, save
 from swirl.core.types import SubTrajectory
 from swirl.rl.batches import state_batches
-from swirl.rl.states import States
+from swirl.rl.kept_states import States
 
 
 def state(name: str, step: int) -> SubTrajectory:
