@@ -46,13 +46,10 @@ def _small_row_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parquet, "ROWS_PER_GROUP", ROWS)
 
 
-def made(root: Path, params: Params, script: Script, count: int) -> Layout:
-    """A project whose journal holds `count` trajectories in blocks of `BLOCK`, and what judging depends on."""
+def made(root: Path, script: Script, count: int) -> Layout:
+    """A project whose journal holds `count` trajectories in blocks of `BLOCK`."""
     layout = Layout(root)
     save([script.question(n) for n in range(count // SAMPLES)], Question, layout.questions)
-    for kept in (layout.model("reward") / "none", root / params.prompts.judge / "none"):
-        kept.parent.mkdir(parents=True)
-        kept.touch()
     journal = Journal(layout.trajectories_journal, "scripted")
     for start in range(0, count, BLOCK):
         block = [script.trajectory(start + n) for n in range(BLOCK)]
@@ -65,7 +62,7 @@ def through(layout: Layout, params: Params, count: int) -> Iterator[str]:
     yield "synthesize"
     synthesize.publish(Journal(layout.trajectories_journal, "scripted"), count // BLOCK, layout)
     yield "judge"
-    judge.publish(params, layout, ScriptedJudge(), None)
+    judge.publish(params, layout, ScriptedJudge(), None, Journal(layout.root / "judged", "scripted"))
     yield "filter"
     filtering.run(params, layout)
     yield "gates"
@@ -85,7 +82,7 @@ def peaks(
 ) -> dict[str, tuple[Counter[type], int]]:
     """By part: the most records that are alive, and the most bytes that Arrow holds, when a row group is read."""
     found: dict[str, tuple[Counter[type], int]] = {}
-    read_row_group, layout, now = pq.ParquetFile.read_row_group, made(root, params, script, count), [""]
+    read_row_group, layout, now = pq.ParquetFile.read_row_group, made(root, script, count), [""]
 
     def noted(self: pq.ParquetFile, number: int, **options: object) -> pa.Table:
         table = read_row_group(self, number, **options)
@@ -115,7 +112,7 @@ def test_memory_does_not_grow_with_the_tables(
 
 
 def test_the_tables_are_those_of_all_records_at_once(tmp_path: Path, params: Params, script: Script) -> None:
-    layout = made(tmp_path, params, script, 90)
+    layout = made(tmp_path, script, 90)
     for _ in through(layout, params, 90):
         pass
     trajectories = [script.trajectory(n) for n in range(90)]

@@ -74,9 +74,6 @@ def tables(params: Params, root: Path, size: int, parts: dict[str, float]) -> in
     layout, script = Layout(root), Script()
     save(map(script.question, range(-(-size // SAMPLES))), Question, layout.questions)
     write_tokenizer(layout.model("base"))
-    for kept in (layout.model("reward") / "none", root / params.prompts.judge / "none"):  # what the journal depends on
-        kept.parent.mkdir(parents=True)
-        kept.touch()
 
     def timed(name: str, work: Callable[[], Any]) -> Any:
         start = time.perf_counter()
@@ -84,13 +81,14 @@ def tables(params: Params, root: Path, size: int, parts: dict[str, float]) -> in
         parts[name] = parts.get(name, 0.0) + time.perf_counter() - start
         return result
 
+    judged = Journal(root / ".swirl/journals/judge", "scripted")
     journal, starts = Journal(layout.trajectories_journal, "scripted"), range(0, size, params.rollout.block_size)
     for number, start in enumerate(starts):
         block = [script.trajectory(n) for n in range(start, min(size, start + params.rollout.block_size))]
         timed("journal", partial(journal.commit, number, Trajectory, block.copy, ["error"]))
     timed("table of trajectories", lambda: _stage("synthesize").publish(journal, len(starts), layout))
     timed("check_trajectories", lambda: _stage("check_trajectories").run(params, layout))
-    timed("judge", lambda: _stage("judge").publish(params, layout, ScriptedJudge(), None))
+    timed("judge", lambda: _stage("judge").publish(params, layout, ScriptedJudge(), None, judged))
     timed("filter", lambda: _stage("filter").run(params, layout))
     timed("check_steps", lambda: _stage("check_steps").run(params, layout))
     timed("first batch", lambda: _first_batch(params, layout))

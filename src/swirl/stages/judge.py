@@ -47,17 +47,21 @@ def run(params: Params, layout: Layout) -> None:
     first = next((one for group in stream(Trajectory, layout.trajectories) for one in group if one.steps), None)
     if isinstance(judge, RewardModel) and first is not None:
         check_packing(judge.model, judge.comb_of(first), judge.packed)
-    metrics = publish(params, layout, judge, grader)
+    journal = _journal(params, layout)
+    metrics = publish(params, layout, judge, grader, journal)
     errors = error_rates(load(HeldOutStep, layout.heldout), params.judge.threshold)
     save_json({**metrics, **errors}, layout.metrics("judge"))
+    journal.finish()
     print_usage()
 
 
-def publish(params: Params, layout: Layout, judge: StepJudge, grader: RationaleJudge | None) -> dict[str, float]:
+def publish(
+    params: Params, layout: Layout, judge: StepJudge, grader: RationaleJudge | None, journal: Journal
+) -> dict[str, float]:
     """Write the verdicts of `judge`, and of `grader` (None: the answers are compared) on outcomes; returns metrics."""
     questions = {question.id: question for question in load(Question, layout.questions)}
     asked, limit = _asked(judge, grader, layout.trajectories), params.check_steps.max_null_rate
-    journal, counted = _journal(params, layout), Counter[tuple[bool, bool | None]]()
+    counted = Counter[tuple[bool, bool | None]]()
 
     def made() -> Iterator[Verdict]:
         with Progress(sum(len(table) for table in tables(Trajectory, layout.trajectories, ["id"])), "judge") as bar:
@@ -72,7 +76,6 @@ def publish(params: Params, layout: Layout, judge: StepJudge, grader: RationaleJ
             one.check_failures(limit, count)
 
     save(made(), Verdict, layout.verdicts)
-    journal.finish()
     return _metrics(counted)
 
 
