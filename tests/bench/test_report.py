@@ -124,7 +124,7 @@ def test_medians_are_over_all_repeats_of_all_rounds(monkeypatch: pytest.MonkeyPa
         {"seconds": s, "parts": {"update": s}, "peak_mb": m, "matmul_gflops": 10.0, "tokens": 7, "flops": 6e9}
         for s, m in [([1.0, 9.0], 5.0), ([4.0], 1.0), ([2.0, 3.0], 6.0), ([4.0], 2.0)]
     )
-    monkeypatch.setattr(measure, "_run", lambda root, side: next(said))
+    monkeypatch.setattr(measure, "run", lambda root, side: next(said))
     a, b = measure.interleave(tmp_path, [{"name": "a", "threads": 1}, {"name": "b", "threads": 2}], 2)
     assert (a["seconds"], a["fastest"], a["slowest"], a["repeats"], a["peak_mb"]) == (2.5, 1.0, 9.0, 4, 6.0)
     assert (a["update_seconds"], a["tokens"], b["seconds"], b["threads"]) == (2.5, 7, 4.0, 2)
@@ -228,6 +228,7 @@ def test_without_trl_the_rl_step_says_so_before_it_measures(monkeypatch: pytest.
 
 def test_a_benchmark_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     result = CliRunner().invoke(app, ["bench", "speed"])
-    assert "there is no benchmark 'speed'; there are rl-step, scaling, synthesis, retrieval, overhead" in str(
-        result.exception
+    assert (
+        "there is no benchmark 'speed'; there are rl-step, scaling, synthesis, retrieval, overhead, paper-scale"
+        in str(result.exception)
     )

@@ -9,6 +9,7 @@ import pytest
 
 from swirl.core.errors import DataError
 from swirl.core.journal import Journal, delete_finished, fingerprint, revive
+from swirl.core.records import save
 from swirl.core.types import Passage
 
 ONE = [Passage("p0", "Oslo", "A town."), Passage("p1", "", "A fjord.")]
@@ -28,6 +29,26 @@ def test_a_block_is_made_once_and_then_read(tmp_path: Path) -> None:
     again = Journal(tmp_path / "journal", "a")
     assert again.block(0, Passage, never) == ONE
     assert again.block(1, Passage, lambda: OTHER) == OTHER
+
+
+def test_committed_blocks_become_one_file_without_a_record(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal", "a")
+    assert journal.commit(0, Passage, lambda: ONE, ["title"]).to_pylist() == [{"title": "Oslo"}, {"title": ""}]
+    assert journal.commit(0, Passage, never, ["id"])["id"].to_pylist() == ["p0", "p1"]
+    journal.block(1, Passage, lambda: OTHER)
+    assert list(journal.blocks(2, Passage)) == [ONE, OTHER]
+    journal.collect(2, Passage, tmp_path / "all.parquet")
+    save([*ONE, *OTHER], Passage, tmp_path / "expected.parquet")
+    assert (tmp_path / "all.parquet").read_bytes() == (tmp_path / "expected.parquet").read_bytes()
+
+
+def test_a_torn_block_is_committed_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    journal = Journal(tmp_path / "journal", "a")
+    journal.block(0, Passage, lambda: ONE)
+    torn = tmp_path / "journal/a/block-000000.parquet"
+    torn.write_bytes(torn.read_bytes()[:-9])
+    assert journal.commit(0, Passage, lambda: OTHER, ["id"])["id"].to_pylist() == ["p9"]
+    assert "torn-block-000000.parquet" in capsys.readouterr().out
 
 
 def test_the_blocks_of_another_fingerprint_stay_and_are_named(

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
+import numpy as np
 import pytest
 
+from swirl.core import parquet
+from swirl.core.records import load, save
+from swirl.core.row_groups import save_tables
 from swirl.core.types import OUTCOME, Action, Step, Stop, Strategy, SubTrajectory, Trajectory, Verdict
-from swirl.judging.filters import join, keep, sub_trajectories
+from swirl.judging.filters import Judged, join, keep, sub_trajectories
 
 
 def attempt(name: str, stop: Stop = Stop.ANSWERED, steps: int = 2) -> Trajectory:
@@ -54,9 +59,24 @@ VERDICTS = [
 ]
 
 
-def kept(strategy: Strategy, most: int = 0, seed: int = 0) -> list[str]:
-    judged = keep(join(TRAJECTORIES, VERDICTS), strategy, most, random.Random(seed))
-    return [item.trajectory.id for item in judged]
+def judged(folder: Path, trajectories: list[Trajectory], table: list[Verdict]) -> Judged:
+    """What the filters make of these, with the trajectories in `folder`/t.parquet."""
+    save(trajectories, Trajectory, folder / "t.parquet")
+    save(table, Verdict, folder / "v.parquet")
+    return join(folder / "t.parquet", folder / "v.parquet")
+
+
+def kept(folder: Path, strategy: Strategy, most: int = 0, seed: int = 0) -> list[str]:
+    places = keep(judged(folder, TRAJECTORIES, VERDICTS), strategy, most, random.Random(seed))
+    return [TRAJECTORIES[place].id for place in places]
+
+
+def states(folder: Path, trajectories: list[Trajectory], table: list[Verdict]) -> list[SubTrajectory]:
+    """All sub-trajectories, written and read."""
+    all_of_them = judged(folder, trajectories, table)
+    made = sub_trajectories(folder / "t.parquet", all_of_them, np.arange(len(all_of_them.rows)))
+    save_tables(made, SubTrajectory, folder / "s.parquet")
+    return load(SubTrajectory, folder / "s.parquet")
 
 
 @pytest.mark.parametrize(
@@ -68,32 +88,64 @@ def kept(strategy: Strategy, most: int = 0, seed: int = 0) -> list[str]:
         (Strategy.BOTH, ["all-good"]),
     ],
 )
-def test_what_each_strategy_keeps(strategy: Strategy, names: list[str]) -> None:
-    assert kept(strategy) == names
+def test_what_each_strategy_keeps(strategy: Strategy, names: list[str], tmp_path: Path) -> None:
+    assert kept(tmp_path, strategy) == names
 
 
-def test_max_trajectories_makes_arms_equal_and_repeatable() -> None:
-    arms = [kept(strategy, most=3, seed=5) for strategy in (Strategy.NONE, Strategy.PROCESS, Strategy.OUTCOME)]
+def test_max_trajectories_makes_arms_equal_and_repeatable(tmp_path: Path) -> None:
+    arms = [kept(tmp_path, strategy, 3, 5) for strategy in (Strategy.NONE, Strategy.PROCESS, Strategy.OUTCOME)]
     assert [len(arm) for arm in arms] == [3, 3, 3]
-    assert arms[0] == kept(Strategy.NONE, most=3, seed=5)
+    assert arms[0] == kept(tmp_path, Strategy.NONE, most=3, seed=5)
     order = [trajectory.id for trajectory in TRAJECTORIES]
     assert sorted(arms[0], key=order.index) == arms[0]
-    assert len({tuple(kept(Strategy.NONE, most=3, seed=seed)) for seed in range(10)}) > 1
-    assert kept(Strategy.BOTH, most=3) == ["all-good"]
+    assert len({tuple(kept(tmp_path, Strategy.NONE, most=3, seed=seed)) for seed in range(10)}) > 1
+    assert kept(tmp_path, Strategy.BOTH, most=3) == ["all-good"]
 
 
-def test_a_trajectory_without_steps_is_left_out() -> None:
-    assert join([attempt("empty", Stop.CONTEXT_FULL, steps=0)], []) == []
+def test_a_trajectory_without_steps_is_left_out(tmp_path: Path) -> None:
+    empty = attempt("empty", Stop.CONTEXT_FULL, steps=0)
+    assert judged(tmp_path, [empty], []).rows.tolist() == []
+    assert judged(tmp_path, [empty, attempt("t"), empty], verdicts("empty", True, outcome=True)).rows.tolist() == [1]
 
 
-def test_sub_trajectories_are_exact_prefixes_and_their_actions() -> None:
+def test_verdicts_on_what_there_is_not_change_nothing(tmp_path: Path) -> None:
+    """Their rows come between the others, in any order."""
+    other = [*verdicts("elsewhere", True, True, outcome=True), Verdict("t", 2, True, 1.0, "", "judge")]
+    table = verdicts("t", True, False, outcome=True)
+    mixed = [other[0], *table[::-1], *other[1:]]
+    alone, beside = (states(tmp_path, [attempt("t")], some) for some in (table, mixed))
+    assert alone == beside and [state.score for state in alone] == [0.75, 0.25]
+    found = judged(tmp_path, [attempt("t")], mixed)
+    assert (found.good.tolist(), found.right.tolist()) == ([False], [True])
+
+
+def test_sub_trajectories_are_exact_prefixes_and_their_actions(tmp_path: Path) -> None:
     table = [
         Verdict("t", 0, True, 0.75, "", "judge"),
         Verdict("t", 1, None, None, "", "judge"),
         Verdict("t", OUTCOME, True, 1.0, "", "judge"),
     ]
-    assert sub_trajectories(join([attempt("t", steps=3)], table)) == [
+    assert states(tmp_path, [attempt("t", steps=3)], table) == [
         SubTrajectory("t", "q-t", "mini-hotpotqa", 0, (1, 2), (10, 11), 0.75),
         SubTrajectory("t", "q-t", "mini-hotpotqa", 1, (1, 2, 10, 11, 12, 13), (20, 21), None),
         SubTrajectory("t", "q-t", "mini-hotpotqa", 2, (1, 2, 10, 11, 12, 13, 20, 21, 22, 23), (30, 31), None),
     ]
+
+
+@pytest.mark.parametrize("rows", [1, 3, 7])
+def test_the_bytes_are_those_of_the_records_whatever_the_row_groups(
+    rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """13 trajectories of 0 to 4 steps, which lie across row groups in other ways than their states do."""
+    monkeypatch.setattr(parquet, "ROWS_PER_GROUP", rows)
+    every = [attempt(f"t{n}", steps=n % 5, stop=Stop.ANSWERED if n % 5 else Stop.CONTEXT_FULL) for n in range(13)]
+    table = [one for t in every for one in verdicts(t.id, *[True, False, None, True][: len(t.steps)], outcome=None)]
+    scores = {(one.trajectory_id, one.step): one.score for one in table}
+    expected = [
+        SubTrajectory(t.id, t.question_id, t.benchmark, k, t.state_ids(k), step.token_ids, scores[t.id, k])
+        for t in every
+        for k, step in enumerate(t.steps)
+    ]
+    assert states(tmp_path, every, table) == expected
+    save(expected, SubTrajectory, tmp_path / "expected.parquet")
+    assert (tmp_path / "s.parquet").read_bytes() == (tmp_path / "expected.parquet").read_bytes()

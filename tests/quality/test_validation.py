@@ -126,7 +126,7 @@ def test_steps_know_their_trajectory(tmp_path: Path) -> None:
         return Trajectory(identifier, "q", "b", 0, "m", 0, (1,), steps, Stop.STEP_LIMIT, "")
 
     save([attempt("a", ()), attempt("b", (step(0), step(1)))], Trajectory, tmp_path / "t.parquet")
-    trajectories, steps, observations = tables.read_trajectories(tmp_path / "t.parquet")
+    [(trajectories, steps, observations)] = tables.read_trajectories(tmp_path / "t.parquet")
     assert trajectories["steps"].tolist() == [0, 2]
     assert steps["row"].tolist() == [1, 1]
     assert steps["trajectory_id"].tolist() == ["b", "b"]

@@ -7,34 +7,24 @@ from itertools import islice
 
 import pytest
 
-from swirl.core.types import SubTrajectory
-from swirl.rl.batches import by_trajectory, shortage, state_batches, updates_of, visited
+from swirl.rl.batches import shortage, state_batches, updates_of, visited
 
 
-def steps(count: int, name: str) -> list[SubTrajectory]:
-    """One trajectory of `count` states."""
-    return [SubTrajectory(name, "q", "b", k, (5,) * (k + 1), (6,), 0.5) for k in range(count)]
-
-
-def names(batches: Iterable[Sequence[list[SubTrajectory]]]) -> list[str]:
+def names(batches: Iterable[Sequence[int]]) -> list[str]:
     """The trajectories of each batch."""
-    return [" ".join(group[0].trajectory_id for group in batch) for batch in batches]
+    return [" ".join(f"t{number}" for number in batch) for batch in batches]
 
 
-SEVEN = [steps(1 + number % 3, f"t{number}") for number in range(7)]  # of 1, 2, 3, 1, 2, 3 and 1 states: 13
-
-
-def test_by_trajectory_sorts_steps() -> None:
-    a, b = steps(3, "a"), steps(1, "b")
-    assert by_trajectory([a[2], b[0], a[0], a[1]]) == [a, b]
+SEVEN = [1, 2, 3, 1, 2, 3, 1]
+"""How many states seven trajectories have: 13 together."""
 
 
 def test_state_batches_cover_every_trajectory_once_an_epoch() -> None:
     batches = list(islice(state_batches(SEVEN, 4, 5), 9))
     for batch in batches:
-        assert sum(map(len, batch)) >= 4
-        assert sum(map(len, batch[:-1])) < 4
-        assert len({group[0].trajectory_id for group in batch}) == len(batch)
+        assert sum(SEVEN[number] for number in batch) >= 4
+        assert sum(SEVEN[number] for number in batch[:-1]) < 4
+        assert len(set(batch)) == len(batch)
     drawn = " ".join(names(batches)).split()
     epochs = [drawn[start : start + 7] for start in (0, 7, 14)]
     assert [sorted(epoch) for epoch in epochs] == [[f"t{number}" for number in range(7)]] * 3
@@ -51,8 +41,8 @@ def test_the_order_of_batches_stays_what_it_was() -> None:
 
 @pytest.mark.parametrize("asked", [3, 4, 24])
 def test_a_batch_holds_every_trajectory_once_when_there_are_few(asked: int) -> None:
-    few = [steps(2, "a"), steps(1, "b")]
-    assert {*names(islice(state_batches(few, asked, 5), 6))} == {"a b", "b a"}
+    few = [2, 1]
+    assert {*names(islice(state_batches(few, asked, 5), 6))} == {"t0 t1", "t1 t0"}
 
 
 @pytest.mark.parametrize(
@@ -67,20 +57,20 @@ def test_passes_are_counted_in_the_batches_themselves(passes: float, updates: in
 
 
 def test_rounding_adds_no_update() -> None:
-    hundred = [steps(1, f"t{number}") for number in range(100)]
+    hundred = [1] * 100
     assert 0.55 * 100 > 55
     assert updates_of(0.55, hundred, 5, 5) == 11
 
 
 def test_with_few_states_a_pass_is_an_update() -> None:
-    few = [steps(2, "a"), steps(1, "b")]
+    few = [2, 1]
     assert updates_of(2.0, few, 24, 5) == 2
     assert visited(few, 24, 5, 2) == (6, 3)
     assert visited(few, 24, 5, 0) == (0, 0)
 
 
 def test_too_few_states_are_said() -> None:
-    few = [steps(2, "a"), steps(1, "b")]
+    few = [2, 1]
     assert shortage(few, 3) == ""
     said = "train.swirl.states is 4, but the filter kept 3 states, so each update visits all 3; set train.swirl.states"
     assert shortage(few, 4).startswith(said)

@@ -123,11 +123,11 @@ def test_the_blocks_of_another_run_are_not_used(
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     """Interrupts the stage when it has `count` blocks and asks for one more."""
-    block = Journal.block
+    commit = Journal.commit
 
     def counted(self: Journal, number: int, *rest: object) -> object:
         if number == count:
             raise KeyboardInterrupt
-        return block(self, number, *rest)  # type: ignore[arg-type]
+        return commit(self, number, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Journal, "block", counted)
+    monkeypatch.setattr(Journal, "commit", counted)

@@ -28,11 +28,12 @@ def interleave(root: Path, sides: Sequence[Mapping[str, Any]], rounds: int) -> l
     for number in range(rounds):
         for side, results in zip(sides, said, strict=True):
             print(f"round {number + 1}/{rounds}: {side['name']}", file=sys.stderr, flush=True)
-            results.append(_run(root, side))
+            results.append(run(root, side))
     return [_joined(side, results) for side, results in zip(sides, said, strict=True)]
 
 
-def _run(root: Path, side: Mapping[str, Any]) -> Result:
+def run(root: Path, side: Mapping[str, Any]) -> Result:
+    """What one side in a process of its own measures. Raises `SwirlError` when it fails."""
     environment = {**ALLOCATOR, **os.environ, "OMP_NUM_THREADS": str(side["threads"]), "SWIRL_RESTARTED": "1"}
     environment |= {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "TOKENIZERS_PARALLELISM": "false"}
     done = subprocess.run(

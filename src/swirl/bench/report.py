@@ -51,6 +51,8 @@ _COLUMNS = {
 
 def text(result: Result) -> str:
     """The rows as Markdown, then the ratios."""
+    if "sizes" in result:
+        return _paper_scale(result["sizes"])
     if result["bench"] == "overhead":
         return overhead.as_text(result)
     columns = list(_COLUMNS[result["bench"]])
@@ -59,6 +61,18 @@ def text(result: Result) -> str:
     lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
     lines += [f"| {' | '.join(_cell(row.get(column)) for column in columns)} |" for row in result["rows"]]
     return "\n".join([*lines, "", *ratios(result)])
+
+
+def _paper_scale(rows: Sequence[Result]) -> str:
+    columns = ["trajectories", "steps", "seconds", "peak_mb"]
+    lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
+    lines += [f"| {' | '.join(f'{row[column]:,.0f}' for column in columns)} |" for row in rows]
+    said = [
+        f"{b['trajectories'] / a['trajectories']:.1f} times the trajectories take {b['seconds'] / a['seconds']:.2f} "
+        f"times as long and {b['peak_mb'] / a['peak_mb']:.2f} times the memory"
+        for a, b in pairwise(rows)
+    ]
+    return "\n".join([*lines, "", *said])
 
 
 def ratios(result: Result) -> list[str]:

@@ -9,9 +9,8 @@ from typing import Any
 from swirl.bench.measure import Result
 from swirl.core.errors import DataError
 from swirl.core.layout import Layout
-from swirl.core.records import load
 from swirl.core.types import SubTrajectory
-from swirl.rl.batches import by_trajectory
+from swirl.rl.kept_states import States
 
 SHAPES = {
     "embedded": {"hidden": 128, "layers": 4, "heads": 4, "feed_forward": 384},
@@ -63,23 +62,25 @@ def groups_of(root: Path, source: str) -> list[list[SubTrajectory]]:
     path = Layout(root).steps
     if not path.exists():
         raise DataError(f"{path} does not exist; `swirl bench rl-step` reads the states of a run: `dvc repro` first")
-    groups = by_trajectory(load(SubTrajectory, path))
+    states = States(path)
     if source == "first":
-        return _first(groups, 24, path)
-    chosen = [group[:5] for group in groups if len(group) >= 5][:5]
+        return _first(states, 24, path)
+    chosen = [group[:5] for group in states.of([n for n, size in enumerate(states.sizes) if size >= 5][:5])]
     if len(chosen) < 5:
         raise DataError(f"{path} has only {len(chosen)} trajectories of five steps; the benchmark needs five")
     return chosen
 
 
-def _first(groups: list[list[SubTrajectory]], states: int, path: Path) -> list[list[SubTrajectory]]:
+def _first(states: States, count: int, path: Path) -> list[list[SubTrajectory]]:
     """The first trajectories with so many states together; of the last one, only its first states."""
     chosen: list[list[SubTrajectory]] = []
-    for group in groups:
-        if left := states - sum(map(len, chosen)):
+    for group in states:
+        if left := count - sum(map(len, chosen)):
             chosen.append(group[:left])
-    if sum(map(len, chosen)) < states:
-        raise DataError(f"{path} has only {sum(map(len, groups))} steps; the benchmark needs {states}")
+        else:
+            return chosen
+    if sum(map(len, chosen)) < count:
+        raise DataError(f"{path} has only {sum(states.sizes)} steps; the benchmark needs {count}")
     return chosen
 
 

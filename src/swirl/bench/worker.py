@@ -11,11 +11,11 @@ def main() -> None:
     """Run the side and print what it measured."""
     import torch
 
-    from swirl.bench import rl_step, slow_tools, synthesis
+    from swirl.bench import paper_scale, rl_step, slow_tools, synthesis
 
     side: dict[str, Any] = json.loads(sys.argv[1])
     torch.set_num_threads(int(side["threads"]))
-    benches = {"rl-step": rl_step, "slow-tools": slow_tools, "synthesis": synthesis}
+    benches = {"paper-scale": paper_scale, "rl-step": rl_step, "slow-tools": slow_tools, "synthesis": synthesis}
     print(json.dumps(benches[side["bench"]].run_side(side)))
 
 

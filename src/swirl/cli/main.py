@@ -272,7 +272,9 @@ def report(
 
 @app.command()
 def bench(
-    name: Annotated[str, typer.Argument(help="rl-step, scaling, synthesis, slow-tools, retrieval or overhead.")],
+    name: Annotated[
+        str, typer.Argument(help="rl-step, scaling, synthesis, slow-tools, retrieval, overhead or paper-scale.")
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
     rounds: Annotated[
         int | None,
@@ -296,17 +298,18 @@ def bench(
     ] = "smoke",
     last: Annotated[bool, typer.Option("--last", help="For overhead: take apart this project's last run.")] = False,
 ) -> None:
-    """Run a benchmark: speed against alternatives, recall of retrieval, or overhead of a run.
+    """Run a benchmark: speed against alternatives, recall of retrieval, overhead, or tables of the paper's size.
 
     `rl-step`, `scaling` and `synthesis` run this project and its alternatives in turn: one update of step-wise RL
     against plain sequences and TRL, the same for growing K, and rollouts against transformers' generate. `slow-tools`
     measures rollouts with a tool of half a second against decoding and waiting alone. `retrieval`
     measures recall@k of the supporting passages of the stored questions and indices. `overhead` measures how much of a
-    run's time DVC, Prefect, MLflow and the gates take.
+    run's time DVC, Prefect, MLflow and the gates take. `paper-scale` takes 87,500 scripted trajectories, and fewer,
+    through all tables up to training's first batch: seconds and memory.
     """
     import json
 
-    from swirl.bench import overhead, report, retrieval, rl_step, slow_tools, synthesis
+    from swirl.bench import overhead, paper_scale, report, retrieval, rl_step, slow_tools, synthesis
 
     root = project_layout().root
     benches = {
@@ -316,6 +319,7 @@ def bench(
         "slow-tools": lambda: slow_tools.slow_tools(root, rounds or 1, model),
         "retrieval": lambda: retrieval.retrieval(root),
         "overhead": lambda: overhead.last_run(root) if last else overhead.overhead(root, preset, rounds or 1),
+        "paper-scale": lambda: paper_scale.paper_scale(root),
     }
     if name not in benches:
         raise SwirlError(f"there is no benchmark {name!r}; there are {', '.join(benches)}{meant(name, benches)}")

@@ -6,15 +6,19 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pyarrow as pa
+
 from swirl.core.checksums import checksum
 from swirl.core.errors import DataError
-from swirl.core.records import load, save
+from swirl.core.records import load, read_table, save
+from swirl.core.row_groups import save_tables, tables
 
 Record = TypeVar("Record")
+Content = TypeVar("Content")
 
 _FINISHED = ".finished"
 """Suffix of a folder of finished work, whose results are written elsewhere."""
@@ -29,22 +33,45 @@ class Journal:
 
     def block(self, number: int, record_type: type[Record], make: Callable[[], Iterable[Record]]) -> list[Record]:
         """The records of block `number`: read if the block was committed, else made and committed atomically."""
-        kept = self.read(number, record_type)
-        if kept is not None:
-            return kept
-        save(make(), record_type, self._path(number))
-        return load(record_type, self._path(number))
+        return self._made(number, record_type, make, lambda path: load(record_type, path))
+
+    def commit(
+        self, number: int, record_type: type[Record], make: Callable[[], Iterable[Record]], columns: Sequence[str]
+    ) -> pa.Table:
+        """As `block`, but only these columns of the block are read, and no record is built; see `collect`."""
+        return self._made(number, record_type, make, lambda path: read_table(record_type, path, columns))
+
+    def blocks(self, number: int, record_type: type[Record]) -> Iterator[list[Record]]:
+        """The records of the first `number` blocks, all committed, one block at a time."""
+        return (load(record_type, self._path(block)) for block in range(number))
+
+    def collect(self, number: int, record_type: type, path: Path) -> None:
+        """Write the first `number` blocks, all committed, to one file, as `records.save` would their records."""
+        paths = map(self._path, range(number))
+        save_tables((table for block in paths for table in tables(record_type, block)), record_type, path)
 
     def read(self, number: int, record_type: type[Record]) -> list[Record] | None:
         """The records of block `number` if it was committed.
 
         A block that cannot be read is renamed, and a printed line names it: it counts as not committed.
         """
+        return self._read(number, lambda path: load(record_type, path))
+
+    def _made(
+        self, number: int, record_type: type, make: Callable[[], Iterable[Any]], read: Callable[[Path], Content]
+    ) -> Content:
+        kept = self._read(number, read)
+        if kept is not None:
+            return kept
+        save(make(), record_type, self._path(number))
+        return read(self._path(number))
+
+    def _read(self, number: int, read: Callable[[Path], Content]) -> Content | None:
         path = self._path(number)
         if not path.exists():
             return None
         try:
-            return load(record_type, path)
+            return read(path)
         except DataError as error:
             set_aside(path, str(error))
             return None

@@ -34,11 +34,15 @@ def write(tables: Iterable[pa.Table], schema: pa.Schema, path: Path) -> None:
     """Write `tables`, at least one row group each, to one file, atomically; the same tables give the same bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    with pq.ParquetWriter(partial, schema, compression="zstd", write_page_checksum=True) as writer:
-        for table in tables:
-            writer.write_table(table, row_group_size=ROWS_PER_GROUP)
-        writer.add_key_value_metadata({FORMAT_KEY: str(FORMAT)})
-    _seal(partial)
+    try:
+        with pq.ParquetWriter(partial, schema, compression="zstd", write_page_checksum=True) as writer:
+            for table in tables:
+                writer.write_table(table, row_group_size=ROWS_PER_GROUP)
+            writer.add_key_value_metadata({FORMAT_KEY: str(FORMAT)})
+        _seal(partial)
+    except BaseException:  # which making the tables may raise
+        partial.unlink(missing_ok=True)
+        raise
     os.replace(partial, path)
 
 

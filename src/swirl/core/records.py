@@ -6,11 +6,10 @@ import dataclasses
 import json
 import math
 import os
-import types
 import typing
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import StrEnum
-from functools import cache
+from functools import cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +19,7 @@ import pyarrow.compute as pc
 
 from swirl.core import parquet
 from swirl.core.errors import DataError
+from swirl.core.row_groups import tables
 from swirl.core.types import SCHEMAS
 
 Record = TypeVar("Record")
@@ -43,23 +43,23 @@ def stream(record_type: type[Record], path: Path) -> Iterator[list[Record]]:
     Raises `DataError` as `load` does, for a damaged file before it yields anything.
     """
     first = 0
-    for table in _groups(record_type, path, SCHEMAS[record_type].names):
-        yield _build(record_type, path, table, range(first, first + table.num_rows))
+    for table in tables(record_type, path):
+        yield build(record_type, path, table, range(first, first + table.num_rows))
         first += table.num_rows
 
 
 def pick(record_type: type[Record], path: Path, column: str, values: Iterable[str]) -> list[Record]:
     """The records whose `column` holds one of `values`; no other is built. Raises `DataError` as `load` does."""
     picked, first, wanted = list[Record](), 0, pa.array(values, pa.string())
-    for table in _groups(record_type, path, SCHEMAS[record_type].names):
+    for table in tables(record_type, path):
         found = pc.indices_nonzero(pc.is_in(table[column], wanted))
-        picked += _build(record_type, path, table.take(found), [first + row for row in found.to_pylist()])
+        picked += build(record_type, path, table.take(found), [first + row for row in found.to_pylist()])
         first += table.num_rows
     return picked
 
 
-def _build(record_type: type[Record], path: Path, table: pa.Table, rows: Sequence[int]) -> list[Record]:
-    """The table's records; `rows` are their numbers in the file. Raises `DataError` as `load` does."""
+def build(record_type: type[Record], path: Path, table: pa.Table, rows: Sequence[int]) -> list[Record]:
+    """The records of a table from the file; `rows` are their numbers there. Raises `DataError` as `load` does."""
     records: list[Record] = []
     try:
         for values in table.to_pylist():
@@ -78,31 +78,23 @@ def read_table(record_type: type, path: Path, columns: Sequence[str] | None = No
     """
     names = SCHEMAS[record_type].names if columns is None else list(columns)
     schema = pa.schema([SCHEMAS[record_type].field(name) for name in names])
-    return pa.concat_tables([schema.empty_table(), *_groups(record_type, path, names)])
-
-
-def _groups(record_type: type, path: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
-    """The file's row groups with these columns. Raises `DataError` as `read_table` does."""
-    whole = SCHEMAS[record_type]
-    schema = pa.schema([whole.field(name) for name in columns])
-    with parquet.opened(path) as file:
-        missing = [name for name in whole.names if name not in file.schema_arrow.names]
-        if missing:
-            raise DataError(
-                f"{path}: column {missing[0]!r} is missing; a file of {record_type.__name__} has "
-                f"{', '.join(whole.names)}"
-            )
-        try:
-            for number in range(file.num_row_groups):
-                yield file.read_row_group(number, columns=list(columns)).select(schema.names).cast(schema)
-        except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{path}: {error}; expected {record_type.__name__} with {schema}") from error
+    return pa.concat_tables([schema.empty_table(), *tables(record_type, path, names)])
 
 
 def to_dict(record: Any) -> dict[str, Any]:
     """A record as nested plain values; tuples stay tuples."""
     kind: Any = type(record)
-    return {name: _plain(getattr(record, name)) for name in _hints(kind)}
+    return {name: getattr(record, name) if as_is else _plain(getattr(record, name)) for name, as_is in _scalars(kind)}
+
+
+@cache
+def _scalars(record_type: Any) -> tuple[tuple[str, bool], ...]:
+    """Each field, and whether its values are plain whatever they are: numbers, strings, or tuples of these."""
+    plain, hints = (str, int, float, bool), _hints(record_type)
+    inner = {
+        name: typing.get_args(hint)[0] if typing.get_origin(hint) is tuple else hint for name, hint in hints.items()
+    }
+    return tuple((name, hint in plain) for name, hint in inner.items())
 
 
 def _plain(value: Any) -> Any:
@@ -118,8 +110,8 @@ def from_dict(record_type: type[Record], row: dict[str, Any]) -> Record:
     `ValueError` for a value that its enum does not have.
     """
     kind: Any = record_type
-    hints = _hints(kind)
-    return record_type(**{name: _convert(hint, row[name]) for name, hint in hints.items() if name in row})
+    given = ((name, row[name], read) for name, read in _readers(kind) if name in row)
+    return record_type(**{name: value if read is None or value is None else read(value) for name, value, read in given})
 
 
 @cache
@@ -127,22 +119,22 @@ def _hints(record_type: Any) -> dict[str, Any]:
     return typing.get_type_hints(record_type)
 
 
-def _convert(hint: Any, value: Any) -> Any:
-    origin = typing.get_origin(hint)
-    if value is None:
-        return None
-    if origin is tuple:
-        inner = typing.get_args(hint)[0]
-        if dataclasses.is_dataclass(inner):
-            return tuple(from_dict(inner, item) for item in value)  # type: ignore[arg-type]
-        return tuple(value)
-    if origin is types.UnionType:
-        return value
-    if dataclasses.is_dataclass(hint):
-        return from_dict(hint, value)  # type: ignore[arg-type]
+@cache
+def _readers(record_type: Any) -> tuple[tuple[str, Callable[[Any], Any] | None], ...]:
+    """Each field with what makes its value from a plain one; None where the plain value is the field's."""
+    return tuple((name, _reader(hint)) for name, hint in _hints(record_type).items())
+
+
+def _reader(hint: Any) -> Callable[[Any], Any] | None:
+    if typing.get_origin(hint) is tuple:
+        read = _reader(typing.get_args(hint)[0])
+        return tuple if read is None else lambda items: tuple(map(read, items))
+    nested: bool = dataclasses.is_dataclass(hint)
+    if nested:
+        return partial(from_dict, hint)
     if isinstance(hint, type) and issubclass(hint, StrEnum):
-        return _member(hint, value)
-    return value
+        return partial(_member, hint)
+    return None
 
 
 def _member(kind: type[StrEnum], value: str) -> StrEnum:

@@ -16,7 +16,7 @@ from swirl.core.journal import Journal, fingerprint
 from swirl.core.layout import Layout
 from swirl.core.records import save_series
 from swirl.core.seeds import derive
-from swirl.core.types import Question
+from swirl.core.types import Question, Trajectory
 from swirl.judge_training.judge_checkpoints import open_checkpoints
 from swirl.judge_training.teaching import Labelled, Sampled, questions_of, sampled, write_heldout
 from swirl.judging.reward import RewardModel
@@ -119,11 +119,12 @@ def _sampled(
     todo = attempts(params, layout, questions, settings.samples)
     base, seed = load_policy(params, layout.model("base"), "base", None), derive(params.seed, "reward model", "sampled")
     label = "reward_model, steps to learn from"
-    made = roll_out_in_blocks(params, base, todo, settings.temperature, seed, journal, label)
-    check_rollouts(made, params, journal)
+    errors = roll_out_in_blocks(params, base, todo, settings.temperature, seed, journal, label)
+    check_rollouts(errors, params, journal)
     found: dict[str, list[Sampled]] = {question.id: [] for question in questions}
     tasks = {question.id: question.task for question in questions}
-    for trajectory in (one for block in made for one in block if one.steps):
-        name = trajectory.question_id
-        found[name].append(sampled(trajectory, tasks[name], oracles[name](trajectory)))
+    for block in journal.blocks(len(errors), Trajectory):
+        for trajectory in (one for one in block if one.steps):
+            name = trajectory.question_id
+            found[name].append(sampled(trajectory, tasks[name], oracles[name](trajectory)))
     return found

@@ -1,74 +1,145 @@
-"""The paper's four filters over one table of verdicts: they decide which trajectories are trained on."""
+"""The paper's four filters over one table of verdicts: they decide which trajectories are trained on.
+
+The decisions are made from columns; the trajectories' tokens are read again, by row group, for those that are kept.
+"""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
-from swirl.core.types import OUTCOME, Stop, Strategy, SubTrajectory, Trajectory, Verdict
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from swirl.core.records import read_table
+from swirl.core.row_groups import tables
+from swirl.core.types import OUTCOME, SCHEMAS, Stop, Strategy, SubTrajectory, Trajectory, Verdict
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A trajectory and its verdicts; None where the table has none."""
+    """All trajectories of a file that have steps, by what their verdicts say; arrays over them, in order."""
 
-    trajectory: Trajectory
-    steps: tuple[Verdict | None, ...]
-    outcome: Verdict | None
+    rows: np.ndarray
+    """Their numbers in the file."""
+    benchmarks: np.ndarray
+    answered: np.ndarray
+    starts: np.ndarray
+    """Where each one's steps begin in `scores`, and the end of the last one's; one more than there are trajectories."""
+    good: np.ndarray
+    """Whether every step is judged GOOD."""
+    right: np.ndarray
+    """Whether the outcome is judged GOOD."""
+    scores: pa.Array
+    """The judge's score of each step; null where it gave none."""
 
-    @property
-    def passes_process(self) -> bool:
-        """Answered, and every step judged GOOD."""
-        answered = self.trajectory.stop is Stop.ANSWERED
-        return answered and all(verdict is not None and verdict.good is True for verdict in self.steps)
-
-    @property
-    def passes_outcome(self) -> bool:
-        """Answered, and the answer judged right."""
-        right = self.outcome is not None and self.outcome.good is True
-        return self.trajectory.stop is Stop.ANSWERED and right
-
-    def passes(self, strategy: Strategy) -> bool:
-        """Whether `strategy` keeps the trajectory. A null verdict passes no filter that needs it."""
-        process = strategy in (Strategy.NONE, Strategy.OUTCOME) or self.passes_process
-        return process and (strategy in (Strategy.NONE, Strategy.PROCESS) or self.passes_outcome)
-
-
-def join(trajectories: Sequence[Trajectory], verdicts: Sequence[Verdict]) -> list[Judged]:
-    """Each trajectory with its verdicts; trajectories without steps are left out."""
-    table = {(verdict.trajectory_id, verdict.step): verdict for verdict in verdicts}
-    return [
-        Judged(t, tuple(table.get((t.id, step.index)) for step in t.steps), table.get((t.id, OUTCOME)))
-        for t in trajectories
-        if t.steps
-    ]
+    def passes(self, strategy: Strategy) -> np.ndarray:
+        """Which of them `strategy` keeps. A null verdict passes no filter that needs it."""
+        passed = np.ones(len(self.rows), dtype=bool)
+        if strategy in (Strategy.PROCESS, Strategy.BOTH):
+            passed &= self.answered & self.good
+        if strategy in (Strategy.OUTCOME, Strategy.BOTH):
+            passed &= self.answered & self.right
+        return passed
 
 
-def keep(judged: Sequence[Judged], strategy: Strategy, most: int, rng: random.Random) -> list[Judged]:
-    """The trajectories that `strategy` keeps, in order; of more than `most` (0: no limit), a random sample."""
-    passed = [item for item in judged if item.passes(strategy)]
+def join(trajectories: Path, verdicts: Path) -> Judged:
+    """The trajectories of a file with the verdicts of another, read as columns.
+
+    A trajectory's steps are numbered from 0, as the gate after synthesis requires. Raises `DataError` for a file that
+    cannot be used.
+    """
+    heads = _heads(trajectories)
+    rows = np.flatnonzero(heads["steps"].to_numpy() > 0)
+    heads = heads.take(rows)
+    counts = heads["steps"].to_numpy()
+    starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+    given = read_table(Verdict, verdicts, ["trajectory_id", "step", "good", "score"])
+    owners = pc.index_in(given["trajectory_id"], heads["id"].combine_chunks())
+    given, owner = given.filter(owners.is_valid()), owners.drop_null().to_numpy()
+    step, said = given["step"].to_numpy(), pc.fill_null(given["good"], False).to_numpy()
+    about = (step >= 0) & (step < counts[owner])
+    place = starts[owner[about]] + step[about]
+    good, source = np.zeros(starts[-1], dtype=bool), np.full(starts[-1], -1)
+    good[place], source[place] = said[about], np.flatnonzero(about)
+    right = np.zeros(len(heads), dtype=bool)
+    right[owner[step == OUTCOME]] = said[step == OUTCOME]
+    return Judged(
+        rows,
+        heads["benchmark"].to_numpy(),
+        pc.equal(heads["stop"], Stop.ANSWERED.value).to_numpy(),
+        starts,
+        np.logical_and.reduceat(good, starts[:-1]) if len(heads) else right,
+        right,
+        given["score"].combine_chunks().take(pa.array(source, mask=source < 0)),
+    )
+
+
+def _heads(path: Path) -> pa.Table:
+    """Id, benchmark, stop and number of steps of each trajectory in a file."""
+    schema = pa.schema([("id", pa.string()), ("benchmark", pa.string()), ("stop", pa.string()), ("steps", pa.int32())])
+    groups = tables(Trajectory, path, schema.names)
+    return pa.concat_tables(
+        [
+            schema.empty_table(),
+            *(group.set_column(3, "steps", pc.list_value_length(group["steps"])) for group in groups),
+        ]
+    )
+
+
+def keep(judged: Judged, strategy: Strategy, most: int, rng: random.Random) -> np.ndarray:
+    """The places in `judged` that `strategy` keeps, in order; of more than `most` (0: no limit), a random sample."""
+    passed = np.flatnonzero(judged.passes(strategy))
     if most and len(passed) > most:
-        chosen = set(rng.sample(range(len(passed)), most))
-        passed = [item for index, item in enumerate(passed) if index in chosen]
+        passed = passed[sorted(rng.sample(range(len(passed)), most))]
     return passed
 
 
-def sub_trajectories(judged: Sequence[Judged]) -> list[SubTrajectory]:
-    """The sub-trajectories of all kept trajectories: K pairs (state, action) for K actions (paper, section 3.1)."""
-    rows = []
-    for item in judged:
-        trajectory = item.trajectory
-        for step, verdict in zip(trajectory.steps, item.steps, strict=True):
-            rows.append(
-                SubTrajectory(
-                    trajectory_id=trajectory.id,
-                    question_id=trajectory.question_id,
-                    benchmark=trajectory.benchmark,
-                    step=step.index,
-                    state_ids=trajectory.state_ids(step.index),
-                    action_ids=step.token_ids,
-                    score=verdict.score if verdict else None,
-                )
-            )
-    return rows
+def sub_trajectories(trajectories: Path, judged: Judged, kept: np.ndarray) -> Iterator[pa.Table]:
+    """The sub-trajectories of the kept trajectories: K pairs (state, action) for K actions (paper, section 3.1).
+
+    They are columns of `SubTrajectory`, one table for each row group of trajectories. `kept` are places in `judged`, in
+    order. Raises `DataError` for a file that cannot be used.
+    """
+    first = 0
+    for group in tables(Trajectory, trajectories, ["id", "question_id", "benchmark", "prompt_ids", "steps"]):
+        begin, end = np.searchsorted(judged.rows[kept], [first, first + len(group)])
+        here = kept[begin:end]
+        if len(here):
+            scores = [
+                judged.scores.slice(start, judged.starts[i + 1] - start) for i in here for start in [judged.starts[i]]
+            ]
+            yield _cut(group.take(judged.rows[here] - first), pa.concat_arrays(scores))
+        first += len(group)
+
+
+def _cut(whole: pa.Table, scores: pa.Array) -> pa.Table:
+    """Whole trajectories, and the scores of all their steps, as sub-trajectories."""
+    lists = whole["steps"].combine_chunks()
+    parents, steps = pc.list_parent_indices(lists), pc.list_flatten(lists)
+    actions, observations = pc.struct_field(steps, "token_ids"), pc.struct_field(steps, "observation_ids")
+    states = _states(whole["prompt_ids"].combine_chunks(), parents.to_numpy(), actions, observations)
+    columns = [*whole.select(["id", "question_id", "benchmark"]).take(parents).columns]
+    columns += [pc.struct_field(steps, "index"), states, actions, scores]
+    schema = SCHEMAS[SubTrajectory]
+    return pa.Table.from_arrays(columns, schema.names).cast(schema)
+
+
+def _states(prompts: pa.Array, parents: np.ndarray, actions: pa.Array, observations: pa.Array) -> pa.Array:
+    """The state of each step: its trajectory's prompt, and all actions and observations before it."""
+    made, before = list[np.ndarray](), -1
+    for parent, action, observation in zip(parents, _parts(actions), _parts(observations), strict=True):
+        if parent != before:
+            trunk, before = [prompts[int(parent)].values.to_numpy()], parent
+        made.append(np.concatenate(trunk))
+        trunk += [action, observation]
+    offsets = np.cumsum([0, *map(len, made)])
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(np.concatenate(made), pa.int32()))
+
+
+def _parts(lists: pa.Array) -> list[np.ndarray]:
+    """Each list of numbers as an array, without a copy."""
+    return np.split(lists.flatten().to_numpy(), np.cumsum(lists.value_lengths().to_numpy())[:-1])

@@ -2,50 +2,73 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
-from swirl.core.types import OUTCOME
+from swirl.core.layout import Layout
+from swirl.core.row_groups import RowGroups
+from swirl.core.types import OUTCOME, Question, SubTrajectory, Trajectory, Verdict
 from swirl.quality import expect
-from swirl.quality.tables import data_columns, training_problem
+from swirl.quality.tables import (
+    data_columns,
+    gathered,
+    only,
+    presence,
+    read,
+    read_groups,
+    read_trajectories,
+    training_problem,
+    trajectory_frames,
+)
 from swirl.quality.validation import Report, Table, examine
 
 _KEY = ("row", "trajectory_id", "step")
 _OF_TRAJECTORIES = ("id", "question_id", "benchmark", "prompt_ids", "steps")
+_KEPT = (*_KEY, "benchmark", "score", "question_id_problem", "state_ids_problem", "action_ids_problem")
+_JUDGED = (*_KEY, "score", "good_step", "step_problem", "good_problem")
+"""The columns of kept steps and of verdicts that are looked at in all row groups together."""
+
+Trunk = tuple[np.ndarray, list[int], list[int]]
+"""A trajectory's trunk (all its tokens, (tokens,)), and where each step's action starts and ends in it."""
 
 
 def check(
-    steps: pd.DataFrame,
-    verdicts: pd.DataFrame,
-    trajectories: pd.DataFrame,
-    trajectory_steps: pd.DataFrame,
-    questions: pd.DataFrame,
-    *,
-    max_null_rate: float,
-    min_good_share: float,
-    max_good_share: float,
-    min_rows: int,
+    layout: Layout, *, max_null_rate: float, min_good_share: float, max_good_share: float, min_rows: int
 ) -> Report:
-    """Validate the kept `steps` and all `verdicts` against the trajectories that they are about.
+    """Validate the kept steps and all verdicts against the trajectories that they are about, by row group.
 
-    `trajectories` and `trajectory_steps` are the frames of `tables.read_trajectories`. At most `max_null_rate` of the
-    scores are null; the share of good verdicts on steps, before any filter, lies in [`min_good_share`,
-    `max_good_share`]; at least `min_rows` steps are kept.
+    At most `max_null_rate` of the scores are null; the share of good verdicts on steps, before any filter, lies in
+    [`min_good_share`, `max_good_share`]; at least `min_rows` steps are kept. Raises `DataError` for a file that cannot
+    be read.
     """
-    good = f"between {min_good_share:.1%} and {max_good_share:.1%} of the judged steps are good"
-    balance = expect.mean_between("good_step", min_good_share, max_good_share, good)
+    questions = read(Question, layout.questions)
+    (steps,) = gathered(read_groups(SubTrajectory, layout.steps), presence(*_KEY))
+    (verdicts,) = gathered(read_groups(Verdict, layout.verdicts), presence(*_KEY))
+    groups = read_trajectories(layout.trajectories, _OF_TRAJECTORIES)
+    heads, tokens = gathered((group[:2] for group in groups), _head, presence("row", "trajectory_id"))
     complete = [
         Table("steps", steps, _KEY, expect.present(data_columns(steps, "score"))),
         Table("verdicts", verdicts, _KEY, expect.present(data_columns(verdicts, "good", "score"))),
-        Table("trajectories", trajectories, ("row", "id"), expect.present(_OF_TRAJECTORIES)),
-        Table("tokens", trajectory_steps, ("row", "trajectory_id"), expect.present(["token_ids", "observation_ids"])),
+        Table("trajectories", heads, ("row", "id"), expect.present(_OF_TRAJECTORIES)),
+        Table("tokens", tokens, ("row", "trajectory_id"), expect.present(["token_ids", "observation_ids"])),
         Table("questions", questions, ("row", "id"), expect.present(["id", "split"])),
     ]
 
     def derive() -> tuple[list[Table], dict[str, float]]:
-        kept = _with_problems(steps, trajectories, trajectory_steps, questions)
-        judged = _with_verdict_problems(verdicts, trajectories)
-        mix = _mix(steps, trajectories)
+        trunks = _Trunks(layout.trajectories, heads)
+        splits = dict(zip(questions["id"], questions["split"], strict=True))
+        lengths = dict(zip(heads["id"], heads["steps"], strict=True))
+        examined = ((_with_problems(group, trunks, splits),) for (group,) in read_groups(SubTrajectory, layout.steps))
+        (kept,) = gathered(examined, only(_KEPT))
+        about = ((_with_verdict_problems(group, lengths),) for (group,) in read_groups(Verdict, layout.verdicts))
+        (judged,) = gathered(about, only(_JUDGED))
+        mix = _mix(kept, heads)
+        good = f"between {min_good_share:.1%} and {max_good_share:.1%} of the judged steps are good"
+        balance = expect.mean_between("good_step", min_good_share, max_good_share, good)
         tables = [
             Table("steps", kept, _KEY, _on_steps(min_rows, max_null_rate)),
             Table("verdicts", judged, _KEY, [*_on_verdicts(max_null_rate), balance]),
@@ -54,6 +77,11 @@ def check(
         return tables, _statistics(kept, judged, mix)
 
     return examine("steps", complete, derive)
+
+
+def _head(trajectories: pd.DataFrame) -> pd.DataFrame:
+    """The trajectories without their tokens."""
+    return presence(*(name for name in trajectories.columns if name != "prompt_ids"))(trajectories)
 
 
 def _scores(max_null_rate: float) -> list[expect.Expectation]:
@@ -84,13 +112,34 @@ def _on_verdicts(max_null_rate: float) -> list[expect.Expectation]:
     ]
 
 
-def _with_problems(
-    steps: pd.DataFrame, trajectories: pd.DataFrame, trajectory_steps: pd.DataFrame, questions: pd.DataFrame
-) -> pd.DataFrame:
+class _Trunks:
+    """The trunks of all trajectories of a file, of which those of a few row groups are in memory."""
+
+    def __init__(self, path: Path, heads: pd.DataFrame) -> None:
+        self.asked = dict(zip(heads["id"], heads["question_id"], strict=True))
+        """The question of each trajectory, by id."""
+        self._rows = dict(zip(heads["id"], heads["row"], strict=True))
+        self._groups = RowGroups(Trajectory, path, _trunks, _OF_TRAJECTORIES)
+
+    def of(self, trajectory: str) -> Trunk:
+        """The trajectory's trunk; one without steps if there is no such trajectory."""
+        if trajectory not in self._rows:
+            return np.empty(0, dtype=np.int32), [], []
+        number, place = self._groups.place(self._rows[trajectory])
+        return self._groups[number][place]
+
+
+def _trunks(table: pa.Table) -> list[Trunk]:
+    trajectories, steps, _ = trajectory_frames(table)
+    pieces: list[list[np.ndarray]] = [[prompt] for prompt in trajectories["prompt_ids"]]
+    for row, action, observation in zip(steps["row"], steps["token_ids"], steps["observation_ids"], strict=True):
+        pieces[row] += [action, observation]
+    offsets = [np.cumsum([len(part) for part in parts]).tolist() for parts in pieces]
+    return [(np.concatenate(parts), ends[:-1:2], ends[1::2]) for parts, ends in zip(pieces, offsets, strict=True)]
+
+
+def _with_problems(steps: pd.DataFrame, trunks: _Trunks, splits: Mapping[str, str]) -> pd.DataFrame:
     """The kept steps with helper columns that say what is wrong with each."""
-    splits = dict(zip(questions["id"], questions["split"], strict=True))
-    asked = dict(zip(trajectories["id"], trajectories["question_id"], strict=True))
-    trunks = _trunks(trajectories, trajectory_steps)
     problems: dict[str, list[str | None]] = {
         "question_id_problem": [],
         "state_ids_problem": [],
@@ -98,10 +147,10 @@ def _with_problems(
     }
     columns = ("trajectory_id", "question_id", "step", "state_ids", "action_ids")
     for trajectory, question, step, state, action in zip(*(steps[name] for name in columns), strict=True):
-        expected = asked.get(trajectory, question)
+        expected = trunks.asked.get(trajectory, question)
         other = None if question == expected else f"{question}, but its trajectory tries {expected}"
         problems["question_id_problem"].append(other or training_problem(question, splits))
-        trunk, starts, ends = trunks.get(trajectory, _NOTHING)
+        trunk, starts, ends = trunks.of(trajectory)
         if 0 <= step < len(starts):
             start, end = starts[step], ends[step]
             problems["state_ids_problem"].append(_difference(state, trunk[:start]))
@@ -110,21 +159,6 @@ def _with_problems(
             problems["state_ids_problem"].append(f"trajectory {trajectory} has no step {step}")
             problems["action_ids_problem"].append(None)
     return steps.assign(**{name: pd.Series(values, dtype=object) for name, values in problems.items()})
-
-
-_NOTHING: tuple[np.ndarray, list[int], list[int]] = (np.empty(0, dtype=np.int32), [], [])
-
-
-def _trunks(trajectories: pd.DataFrame, steps: pd.DataFrame) -> dict[str, tuple[np.ndarray, list[int], list[int]]]:
-    """For each trajectory, its trunk (all its tokens, (tokens,)) and where each step's action starts and ends in it."""
-    pieces: list[list[np.ndarray]] = [[prompt] for prompt in trajectories["prompt_ids"]]
-    for row, action, observation in zip(steps["row"], steps["token_ids"], steps["observation_ids"], strict=True):
-        pieces[row] += [action, observation]
-    trunks = {}
-    for identifier, parts in zip(trajectories["id"], pieces, strict=True):
-        offsets = np.cumsum([len(part) for part in parts]).tolist()
-        trunks[identifier] = (np.concatenate(parts), offsets[:-1:2], offsets[1::2])
-    return trunks
 
 
 def _difference(stored: np.ndarray, expected: np.ndarray) -> str | None:
@@ -137,9 +171,8 @@ def _difference(stored: np.ndarray, expected: np.ndarray) -> str | None:
     return f"token {first} is {stored[first]}, the trajectory has {expected[first]}"
 
 
-def _with_verdict_problems(verdicts: pd.DataFrame, trajectories: pd.DataFrame) -> pd.DataFrame:
-    """The verdicts with helper columns that say what is wrong with each."""
-    lengths = dict(zip(trajectories["id"], trajectories["steps"], strict=True))
+def _with_verdict_problems(verdicts: pd.DataFrame, lengths: Mapping[str, int]) -> pd.DataFrame:
+    """The verdicts with helper columns that say what is wrong; `lengths` are numbers of steps by trajectory."""
     about = zip(verdicts["trajectory_id"], verdicts["step"], strict=True)
     half_given = verdicts["good"].isna() != verdicts["score"].isna()
     problems = {

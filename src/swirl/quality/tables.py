@@ -1,8 +1,12 @@
-"""Parquet files as pandas frames for the gates: nulls are kept, and every row has its number in the file."""
+"""Parquet files as pandas frames for the gates: nulls are kept, and every row has its number in the file.
+
+Large files are read by row group, so a gate keeps of each only what identifies its rows and what it finds out about
+them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +16,10 @@ import pyarrow.compute as pc
 
 from swirl.core.errors import DataError
 from swirl.core.records import read_table
-from swirl.core.types import Trajectory
+from swirl.core.row_groups import tables
+from swirl.core.types import SCHEMAS, Trajectory
+
+Frames = tuple[pd.DataFrame, ...]
 
 
 def read(record_type: type, path: Path) -> pd.DataFrame:
@@ -21,32 +28,72 @@ def read(record_type: type, path: Path) -> pd.DataFrame:
     A list cell is a numpy array; it is None when the list is null or contains a null.
     Raises `DataError` when the file is missing, unreadable or lacks a column.
     """
-    return _frame(_table(record_type, path))
+    return _frame(_readable(record_type, path, lambda: read_table(record_type, path)))
 
 
-def read_trajectories(path: Path) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """A file of trajectories as three frames. Raises `DataError` as `read` does.
+def read_groups(record_type: type, path: Path) -> Iterator[Frames]:
+    """As `read`, but one frame for each row group; one without rows if there is none."""
+    first = 0
+    for table in _tables(record_type, path, None):
+        yield (_frame(table, first),)
+        first += len(table)
+
+
+def read_trajectories(path: Path, columns: Sequence[str] | None = None) -> Iterator[Frames]:
+    """A file of trajectories as three frames for each row group. Raises `DataError` as `read` does.
+
+    `columns` are those of trajectories, all by default; `id` and `steps` must be among them. See `trajectory_frames`.
+    """
+    first = 0
+    for table in _tables(Trajectory, path, columns):
+        yield trajectory_frames(table, first)
+        first += len(table)
+
+
+def trajectory_frames(table: pa.Table, first: int = 0) -> Frames:
+    """Trajectories as three frames; `first` is the row of the first one.
 
     The first has one row per trajectory, with the number of steps in its column `steps`. The second has one row per
     step, with the `row` and `trajectory_id` of its trajectory, the step's own columns (`observations` as their number),
     and `kind`, `text` and `payload` of its action. The third has one row per observation, with `row`, `trajectory_id`
     and `index` of its step, the place of the step in the second frame as `step`, and the observation's own columns.
     """
-    table = _table(Trajectory, path)
     of_steps, in_trajectory = _explode(table, "steps")
     of_observations, in_step = _explode(of_steps, "observations")
     (action,) = of_steps["action"].chunks
     for field, values in zip(action.type, action.flatten(), strict=True):
         of_steps = of_steps.append_column(field, values)
-    trajectories = _frame(_counted(table, "steps"))
+    trajectories = _frame(_counted(table, "steps"), first)
     steps = _frame(_counted(of_steps.drop_columns(["action"]), "observations"))
-    steps["row"] = in_trajectory.to_pandas()
+    steps["row"] = in_trajectory.to_numpy() + first
     steps.insert(1, "trajectory_id", table["id"].take(in_trajectory).to_pandas())
     observations = _frame(of_observations)
     for name in ("row", "trajectory_id", "index"):
         observations[name] = steps[name].take(in_step.to_numpy()).to_numpy()
     observations["step"] = in_step.to_pandas()
     return trajectories, steps, observations
+
+
+def gathered(groups: Iterable[Frames], *chosen: Callable[[pd.DataFrame], pd.DataFrame]) -> Frames:
+    """The frames of all groups as one each, of which `chosen` says, frame by frame, what is kept."""
+    kept = [tuple(choose(frame) for choose, frame in zip(chosen, group, strict=True)) for group in groups]
+    return tuple(pd.concat(frames, ignore_index=True) for frames in zip(*kept, strict=True))
+
+
+def only(names: Sequence[str]) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    """Keeps these columns of a frame."""
+    return lambda frame: frame[list(names)]
+
+
+def presence(*key: str) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    """Keeps of a frame the columns of `key`, and of all others only which cells are null: those are None."""
+
+    def of(frame: pd.DataFrame) -> pd.DataFrame:
+        given = {True: True, False: None}
+        columns = {name: frame[name] if name in key else frame[name].notna().map(given) for name in frame.columns}
+        return pd.DataFrame(columns)
+
+    return of
 
 
 def _explode(table: pa.Table, name: str) -> tuple[pa.Table, pa.Array]:
@@ -74,18 +121,30 @@ def training_problem(question_id: str, splits: Mapping[str, str]) -> str | None:
     return None if split == "train" else f"{question_id} is of the {split} split"
 
 
-def _table(record_type: type, path: Path) -> pa.Table:
-    """The file's table, once every value in it has been found readable. Raises `DataError`."""
+def _tables(record_type: type, path: Path, columns: Sequence[str] | None) -> Iterator[pa.Table]:
+    """The file's row groups, each found readable; a table without rows if there is none. Raises `DataError`."""
+    groups, none = tables(record_type, path, columns), True
+    while (table := _readable(record_type, path, lambda: next(groups, None))) is not None:
+        yield table
+        none = False
+    if none:
+        empty = SCHEMAS[record_type].empty_table()
+        yield empty if columns is None else empty.select(columns)
+
+
+def _readable(record_type: type, path: Path, read: Callable[[], pa.Table | None]) -> pa.Table | None:
+    """What `read` reads of the file, once every value in it has been found readable. Raises `DataError`."""
     try:
-        table = read_table(record_type, path)
-        table.validate(full=True)
+        table = read()
+        if table is not None:
+            table.validate(full=True)
     except (pa.ArrowInvalid, UnicodeDecodeError) as error:
         raise DataError(f"{path} holds bytes that are no {record_type.__name__}: {error}") from error
     return table
 
 
-def _frame(table: pa.Table) -> pd.DataFrame:
-    columns: dict[str, Any] = {"row": range(table.num_rows)}
+def _frame(table: pa.Table, first: int = 0) -> pd.DataFrame:
+    columns: dict[str, Any] = {"row": range(first, first + table.num_rows)}
     for name in table.column_names:
         columns[name] = table[name].to_pandas()
         if pa.types.is_list(table.schema.field(name).type):

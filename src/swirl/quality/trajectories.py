@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from swirl.core.types import ActionKind, Stop
 from swirl.quality import expect
-from swirl.quality.tables import data_columns, training_problem
+from swirl.quality.tables import Frames, data_columns, gathered, only, presence, training_problem
 from swirl.quality.validation import Report, Table, examine
 
 Decode = Callable[[list[int]], str]
@@ -20,9 +21,7 @@ _STEP = ("row", "trajectory_id", "index")
 
 
 def check(
-    trajectories: pd.DataFrame,
-    steps: pd.DataFrame,
-    observations: pd.DataFrame,
+    groups: Callable[[], Iterable[Frames]],
     questions: pd.DataFrame,
     *,
     decode: Decode,
@@ -33,34 +32,53 @@ def check(
     max_failed_rate: float,
     min_benchmark_share: float,
 ) -> Report:
-    """Validate `trajectories`, their `steps` and `observations` (as `tables.read_trajectories` gives them).
+    """Validate the trajectories, steps and observations of all `groups`, as `tables.read_trajectories` gives them.
 
     `max_steps` is the step limit by task. Limits are shares in [0, 1]: of malformed and of cut actions among all
     actions, of tool errors among all tool calls, of trajectories that failed in the environment among all trajectories.
     Each benchmark with training questions must have at least the share `min_benchmark_share` of all trajectories.
     """
+    whole, parts, seen = gathered(groups(), presence("row", "id"), presence(*_STEP), presence(*_STEP))
     complete = [
-        Table("trajectories", trajectories, ("row", "id"), expect.present(data_columns(trajectories))),
-        Table("steps", steps, _STEP, expect.present(data_columns(steps))),
-        Table("observations", observations, _STEP, expect.present(["text", "error", "kind", "payload"])),
+        Table("trajectories", whole, ("row", "id"), expect.present(data_columns(whole))),
+        Table("steps", parts, _STEP, expect.present(data_columns(parts))),
+        Table("observations", seen, _STEP, expect.present(["text", "error", "kind", "payload"])),
         Table("questions", questions, ("row", "id"), expect.present(["id", "benchmark", "split", "task"])),
     ]
 
     def derive() -> tuple[list[Table], dict[str, float]]:
-        whole = _with_problems(trajectories, steps, questions, max_steps)
-        parts = _with_step_problems(steps, observations, decode, list(trajectories["retokenised"]))
-        calls = observations[observations["kind"] != ""]
-        mix = _mix(trajectories, questions)
+        examined = _examined(groups(), _asked(questions, max_steps), decode)
+        whole, parts, calls = gathered(examined, *map(only, _KEPT))
+        mix = _mix(whole, questions)
         share = f"every training benchmark has at least {min_benchmark_share:.1%} of the trajectories"
         tables = [
             Table("trajectories", whole, ("row", "id"), _on_trajectories(max_failed_rate)),
             Table("steps", parts, _STEP, _on_steps(max_malformed_rate, max_cut_rate)),
-            Table("calls", calls.reset_index(drop=True), _STEP, _on_calls(max_tool_error_rate)),
+            Table("calls", calls, _STEP, _on_calls(max_tool_error_rate)),
             Table("mix", mix, ("benchmark",), [expect.between("share", min_benchmark_share, None, share)]),
         ]
         return tables, _statistics(whole, parts, calls, mix)
 
     return examine("trajectories", complete, derive)
+
+
+_PROBLEMS = ("question_id_problem", "benchmark_problem", "index_problem", "length_problem", "ending_problem")
+_KEPT = (
+    ("row", "id", "benchmark", "stop", "retokenised", "failed", *_PROBLEMS),
+    (*_STEP, "malformed", "cut", "token_ids_problem", "logprobs_problem", "observation_problem"),
+    (*_STEP, "error"),
+)
+"""The columns of trajectories, steps and calls that are looked at in all row groups together."""
+
+
+def _examined(groups: Iterable[Frames], asked: _Asked, decode: Decode) -> Iterator[Frames]:
+    """The trajectories and the steps of each group with helper columns, and its calls."""
+    for trajectories, steps, observations in groups:
+        whole = _with_problems(trajectories, steps, asked)
+        parts = _with_step_problems(
+            steps, observations, decode, dict(zip(whole["row"], whole["retokenised"], strict=True))
+        )
+        yield whole, parts, observations[observations["kind"] != ""]
 
 
 def _on_trajectories(max_failed_rate: float) -> list[expect.Expectation]:
@@ -97,29 +115,43 @@ def _on_calls(max_tool_error_rate: float) -> list[expect.Expectation]:
     ]
 
 
-def _with_problems(
-    trajectories: pd.DataFrame, steps: pd.DataFrame, questions: pd.DataFrame, max_steps: Mapping[str, int]
-) -> pd.DataFrame:
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What the gate knows of the questions, by id."""
+
+    splits: dict[str, str]
+    benchmarks: dict[str, str]
+    limits: dict[str, int | None]
+    """Of steps."""
+
+
+def _asked(questions: pd.DataFrame, max_steps: Mapping[str, int]) -> _Asked:
+    identifiers = questions["id"]
+    return _Asked(
+        dict(zip(identifiers, questions["split"], strict=True)),
+        dict(zip(identifiers, questions["benchmark"], strict=True)),
+        {identifier: max_steps.get(task) for identifier, task in zip(identifiers, questions["task"], strict=True)},
+    )
+
+
+def _with_problems(trajectories: pd.DataFrame, steps: pd.DataFrame, known: _Asked) -> pd.DataFrame:
     """The trajectories with helper columns that say what is wrong with each."""
-    indices: list[list[int]] = [[] for _ in range(len(trajectories))]
-    kinds: list[list[str]] = [[] for _ in range(len(trajectories))]
+    indices: dict[int, list[int]] = {row: [] for row in trajectories["row"]}
+    kinds: dict[int, list[str]] = {row: [] for row in trajectories["row"]}
     for row, index, kind in zip(steps["row"], steps["index"], steps["kind"], strict=True):
         indices[row].append(index)
         kinds[row].append(kind)
-    splits = dict(zip(questions["id"], questions["split"], strict=True))
-    benchmarks = dict(zip(questions["id"], questions["benchmark"], strict=True))
-    limits = {
-        identifier: max_steps.get(task) for identifier, task in zip(questions["id"], questions["task"], strict=True)
-    }
-    asked = list(trajectories["question_id"])
-    stops = list(trajectories["stop"])
+    asked, stops = list(trajectories["question_id"]), list(trajectories["stop"])
     named = zip(asked, trajectories["benchmark"], strict=True)
+    done = kinds.values()
     problems = {
-        "question_id_problem": [training_problem(question, splits) for question in asked],
-        "benchmark_problem": [_benchmark_problem(name, benchmarks.get(question, name)) for question, name in named],
-        "index_problem": [_index_problem(numbers) for numbers in indices],
-        "length_problem": [_length_problem(len(k), limits.get(q)) for q, k in zip(asked, kinds, strict=True)],
-        "ending_problem": [_ending_problem(stop, k) for stop, k in zip(stops, kinds, strict=True)],
+        "question_id_problem": [training_problem(question, known.splits) for question in asked],
+        "benchmark_problem": [
+            _benchmark_problem(name, known.benchmarks.get(question, name)) for question, name in named
+        ],
+        "index_problem": [_index_problem(numbers) for numbers in indices.values()],
+        "length_problem": [_length_problem(len(k), known.limits.get(q)) for q, k in zip(asked, done, strict=True)],
+        "ending_problem": [_ending_problem(stop, k) for stop, k in zip(stops, done, strict=True)],
     }
     failed = (trajectories["stop"] == Stop.TOOL_FAILED.value) | (trajectories["error"] != "")
     return trajectories.assign(failed=failed, **{k: pd.Series(v, dtype=object) for k, v in problems.items()})
@@ -147,7 +179,7 @@ def _ending_problem(stop: str, kinds: Sequence[str]) -> str | None:
 
 
 def _with_step_problems(
-    steps: pd.DataFrame, observations: pd.DataFrame, decode: Decode, retokenised: Sequence[bool]
+    steps: pd.DataFrame, observations: pd.DataFrame, decode: Decode, retokenised: Mapping[int, bool]
 ) -> pd.DataFrame:
     """The steps with helper columns that say what is wrong with each, and which are malformed or cut.
 

@@ -1,62 +1,56 @@
-"""The states that step-wise RL visits, in order: batches of whole trajectories."""
+"""The states that step-wise RL visits, in order: batches of whole trajectories.
+
+Trajectories are told by their places, from 0, and `sizes` is how many states each has; no state is read here.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 
 from swirl.core.seeds import generator
-from swirl.core.types import SubTrajectory
 
 
-def by_trajectory(steps: Sequence[SubTrajectory]) -> list[list[SubTrajectory]]:
-    """Sub-trajectories grouped by trajectory, in the order of first appearance, steps ascending."""
-    groups: dict[str, list[SubTrajectory]] = {}
-    for step in steps:
-        groups.setdefault(step.trajectory_id, []).append(step)
-    return [sorted(group, key=lambda step: step.step) for group in groups.values()]
-
-
-def state_batches(groups: Sequence[list[SubTrajectory]], states: int, seed: int) -> Iterator[list[list[SubTrajectory]]]:
+def state_batches(sizes: Sequence[int], states: int, seed: int) -> Iterator[list[int]]:
     """Batches without end: whole trajectories with at least `states` states together, reshuffled every epoch.
 
     No batch holds a trajectory twice. Where all trajectories together have fewer states, each batch is all of them.
     Trajectories left over from an epoch start the next one's first batch, and come last in that epoch's own order.
     """
-    states = min(states, sum(map(len, groups)))
+    states = min(states, sum(sizes))
     batch: list[int] = []
     epoch = 0
     while True:
-        order = list(range(len(groups)))
+        order = list(range(len(sizes)))
         generator(seed, "epoch", epoch).shuffle(order)
         order.sort(key=batch.__contains__)
         for index in order:
             batch.append(index)
-            if sum(len(groups[i]) for i in batch) >= states:
-                yield [groups[i] for i in batch]
+            if sum(sizes[i] for i in batch) >= states:
+                yield batch
                 batch = []
         epoch += 1
 
 
-def updates_of(passes: float, groups: Sequence[list[SubTrajectory]], states: int, seed: int) -> int:
+def updates_of(passes: float, sizes: Sequence[int], states: int, seed: int) -> int:
     """The fewest batches of `state_batches` that visit each state `passes` times on average, or more."""
-    kept, visits = sum(map(len, groups)), 0
-    for number, batch in enumerate(state_batches(groups, states, seed), start=1):
-        visits += sum(map(len, batch))
+    kept, visits = sum(sizes), 0
+    for number, batch in enumerate(state_batches(sizes, states, seed), start=1):
+        visits += sum(sizes[i] for i in batch)
         if visits / kept >= passes:
             return number
     raise AssertionError  # never reached: `state_batches` does not end
 
 
-def visited(groups: Sequence[list[SubTrajectory]], states: int, seed: int, updates: int) -> tuple[int, int]:
+def visited(sizes: Sequence[int], states: int, seed: int, updates: int) -> tuple[int, int]:
     """How many states the first `updates` batches of `state_batches` hold, and how many different ones."""
-    taken = [group for batch in islice(state_batches(groups, states, seed), updates) for group in batch]
-    return sum(map(len, taken)), sum({group[0].trajectory_id: len(group) for group in taken}.values())
+    taken = list(chain.from_iterable(islice(state_batches(sizes, states, seed), updates)))
+    return sum(sizes[i] for i in taken), sum(sizes[i] for i in set(taken))
 
 
-def shortage(groups: Sequence[list[SubTrajectory]], states: int) -> str:
+def shortage(sizes: Sequence[int], states: int) -> str:
     """What to tell the user where the kept states are fewer than an update asks for, and what to do; else empty."""
-    kept = sum(map(len, groups))
+    kept = sum(sizes)
     if kept >= states:
         return ""
     return (

@@ -45,7 +45,7 @@ def measure(
     todo = attempts(params, Placed(agent.layout.root, {rows.benchmark: str(index)}), questions, drawing.samples)
     seed = derive(drawing.seed, "evaluate", str(True))
     made = roll_out_all(params, agent.policy, todo, drawing.temperature, seed, done)
-    refuse_failures(made, params)
+    refuse_failures([trajectory.error for trajectory in made], params)
     table = {question.id: question for question in questions}
     outcomes = graded(grader, made, table) if grader else {}
     return made, predict(name, made, table, {}, [], True, outcomes)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from swirl.config.params import Params
 from swirl.core.layout import Layout
-from swirl.core.types import Question, SubTrajectory, Verdict
 from swirl.quality import steps as gate
-from swirl.quality.tables import read, read_trajectories
 from swirl.quality.validation import publish
 
 
@@ -15,14 +13,9 @@ def run(params: Params, layout: Layout) -> None:
 
     Raises `GateError` naming what is violated and where, `DataError` when a file cannot be read.
     """
-    trajectories, trajectory_steps, _ = read_trajectories(layout.trajectories)
     limits = params.check_steps
     report = gate.check(
-        read(SubTrajectory, layout.steps),
-        read(Verdict, layout.verdicts),
-        trajectories,
-        trajectory_steps,
-        read(Question, layout.questions),
+        layout,
         max_null_rate=limits.max_null_rate,
         min_good_share=limits.min_good_share,
         max_good_share=limits.max_good_share,

@@ -19,12 +19,9 @@ def run(params: Params, layout: Layout) -> None:
     Raises `GateError` naming what is violated and where, `DataError` when a file cannot be read, `ModelError` when
     the tokenizer cannot be loaded.
     """
-    trajectories, steps, observations = read_trajectories(layout.trajectories)
     limits = params.check_trajectories
     report = gate.check(
-        trajectories,
-        steps,
-        observations,
+        lambda: read_trajectories(layout.trajectories),
         read(Question, layout.questions),
         decode=_decoder(layout.model("base")),
         max_steps={name: task.max_steps for name, task in params.tasks.items()},

@@ -114,7 +114,7 @@ def _roll_out(
         return journal.block(number, Trajectory, lambda: fly(flight, params, policy, part, drawn, seed, bar.update))
 
     done = spread(block_of, range(len(parts)), workers)
-    check_rollouts(done, params, journal)
+    check_rollouts([[trajectory.error for trajectory in part] for part in done], params, journal)
     made = {trajectory.id: trajectory for part in done for trajectory in part}
     return [made[f"{attempt.question.id}/{attempt.sample}"] for attempt in todo]
 

@@ -6,12 +6,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from swirl.config.params import Params
 from swirl.core.errors import DataError
 from swirl.core.layout import Layout
-from swirl.core.records import load, save, save_json
+from swirl.core.records import save_json
+from swirl.core.row_groups import save_tables
 from swirl.core.seeds import generator
-from swirl.core.types import Strategy, SubTrajectory, Trajectory, Verdict
+from swirl.core.types import Strategy, SubTrajectory
 from swirl.judging.filters import Judged, join, keep, sub_trajectories
 
 
@@ -20,13 +23,18 @@ def run(params: Params, layout: Layout) -> None:
 
     Raises `DataError` when as many are to be kept as by a filter that keeps none.
     """
-    judged = join(load(Trajectory, layout.trajectories), load(Verdict, layout.verdicts))
+    judged = join(layout.trajectories, layout.verdicts)
     strategy = Strategy(params.filter.strategy)
-    funnel = {str(s): count([item for item in judged if item.passes(s)]) for s in Strategy}
+    funnel = {str(s): count(judged, np.flatnonzero(judged.passes(s))) for s in Strategy}
     most = limit(params.filter.max_trajectories, funnel)
     kept = keep(judged, strategy, most, generator(params.seed, "filter"))
-    save(sub_trajectories(kept), SubTrajectory, layout.steps)
-    report = {"strategy": str(strategy), "trajectories": len(judged), "strategies": funnel, "kept": count(kept)}
+    save_tables(sub_trajectories(layout.trajectories, judged, kept), SubTrajectory, layout.steps)
+    report = {
+        "strategy": str(strategy),
+        "trajectories": len(judged.rows),
+        "strategies": funnel,
+        "kept": count(judged, kept),
+    }
     save_json(report, layout.filters)
     metrics = {
         f"{name}.{key}": row[key] for name, row in funnel.items() for key in ("trajectories", "steps", "correct")
@@ -50,11 +58,14 @@ def limit(wanted: int | Sequence[str], funnel: Mapping[str, Mapping[str, Any]]) 
     return int(funnel[smallest]["trajectories"])
 
 
-def count(judged: list[Judged]) -> dict[str, Any]:
-    """Numbers of trajectories and steps, the share answered correctly, and trajectories per benchmark."""
+def count(judged: Judged, some: np.ndarray) -> dict[str, Any]:
+    """Numbers of trajectories and steps, the share answered correctly, and trajectories per benchmark.
+
+    `some` are the places in `judged` that are counted.
+    """
     return {
-        "trajectories": len(judged),
-        "steps": sum(len(item.steps) for item in judged),
-        "correct": sum(item.passes_outcome for item in judged) / max(1, len(judged)),
-        "by_benchmark": dict(sorted(Counter(item.trajectory.benchmark for item in judged).items())),
+        "trajectories": len(some),
+        "steps": int(np.diff(judged.starts)[some].sum()),
+        "correct": int(judged.passes(Strategy.OUTCOME)[some].sum()) / max(1, len(some)),
+        "by_benchmark": dict(sorted(Counter(judged.benchmarks[some].tolist()).items())),
     }

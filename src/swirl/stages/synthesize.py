@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
+
+import pyarrow.compute as pc
 
 from swirl.config.params import Params
 from swirl.core.journal import Journal, fingerprint
 from swirl.core.layout import Layout
-from swirl.core.records import save, save_json
+from swirl.core.records import save_json
+from swirl.core.row_groups import tables
 from swirl.core.seeds import derive
 from swirl.core.types import ActionKind, Stop, Trajectory
 from swirl.pipeline.source import digest
@@ -30,28 +34,39 @@ def run(params: Params, layout: Layout) -> None:
     journal = Journal(layout.trajectories_journal, fingerprint(digest("synthesize"), sections, inputs))
     policy = load_policy(params, layout.model("base"), "base", params.synthesize.server)
     seed = derive(params.seed, "synthesize")
-    done = roll_out_in_blocks(params, policy, todo, settings.temperature, seed, journal, "synthesize")
-    check_rollouts(done, params, journal)
-    made = [trajectory for block in done for trajectory in block]
-    save(made, Trajectory, layout.trajectories)
-    save_json(summary(made), layout.metrics("synthesize"))
-    journal.finish()
+    errors = roll_out_in_blocks(params, policy, todo, settings.temperature, seed, journal, "synthesize")
+    check_rollouts(errors, params, journal)
+    publish(journal, len(errors), layout)
     print_usage()
 
 
-def summary(trajectories: list[Trajectory]) -> dict[str, float]:
-    """Counts and rates of a set of trajectories."""
-    steps = [step for trajectory in trajectories for step in trajectory.steps]
-    stops = Counter(trajectory.stop for trajectory in trajectories)
-    kinds = Counter(step.action.kind for step in steps)
+def publish(journal: Journal, blocks: int, layout: Layout) -> None:
+    """Write the trajectories of the journal's first `blocks` blocks, and their counts and rates."""
+    journal.collect(blocks, Trajectory, layout.trajectories)
+    save_json(summary(layout.trajectories), layout.metrics("synthesize"))
+    journal.finish()
+
+
+def summary(path: Path) -> dict[str, float]:
+    """Counts and rates of a file of trajectories, read by row group, as columns."""
+    stops, kinds, tokens, failed = Counter[str](), Counter[str](), 0, 0
+    for table in tables(Trajectory, path, ["stop", "steps"]):
+        stops.update(table["stop"].to_pylist())
+        steps = pc.list_flatten(table["steps"].combine_chunks())
+        kinds.update(pc.struct_field(steps, ["action", "kind"]).to_pylist())
+        tokens += len(pc.list_flatten(pc.struct_field(steps, "token_ids")))
+        seen = pc.struct_field(steps, "observations")
+        wrong = pc.struct_field(pc.list_flatten(seen), "error")
+        failed += len(pc.unique(pc.list_parent_indices(seen).filter(wrong)))
+    made, done = max(1, stops.total()), max(1, kinds.total())
     return {
-        "trajectories": len(trajectories),
-        "steps": len(steps),
-        "steps_per_trajectory": len(steps) / max(1, len(trajectories)),
-        "tokens_per_action": sum(len(step.token_ids) for step in steps) / max(1, len(steps)),
-        "malformed_rate": kinds[ActionKind.MALFORMED] / max(1, len(steps)),
-        "think_rate": kinds[ActionKind.THINK] / max(1, len(steps)),
-        "cut_rate": kinds[ActionKind.CUT] / max(1, len(steps)),
-        "tool_error_rate": sum(step.tool_error for step in steps) / max(1, len(steps)),
-        **{f"stop.{stop}": stops[stop] / max(1, len(trajectories)) for stop in Stop},
+        "trajectories": stops.total(),
+        "steps": kinds.total(),
+        "steps_per_trajectory": kinds.total() / made,
+        "tokens_per_action": tokens / done,
+        "malformed_rate": kinds[ActionKind.MALFORMED] / done,
+        "think_rate": kinds[ActionKind.THINK] / done,
+        "cut_rate": kinds[ActionKind.CUT] / done,
+        "tool_error_rate": failed / done,
+        **{f"stop.{stop}": stops[stop] / made for stop in Stop},
     }

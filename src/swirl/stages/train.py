@@ -22,7 +22,7 @@ from swirl.core.distributed import Processes, join, rank_and_count
 from swirl.core.errors import DataError
 from swirl.core.journal import fingerprint
 from swirl.core.layout import Layout
-from swirl.core.records import from_dict, load, save, save_json, save_series, to_dict
+from swirl.core.records import from_dict, save, save_json, save_series, to_dict
 from swirl.core.seeds import derive, generator
 from swirl.core.types import Draw, SubTrajectory
 from swirl.models.flops import matmul_flops
@@ -33,9 +33,10 @@ from swirl.models.room import samples, training_ahead
 from swirl.models.skipped import mark_skipped
 from swirl.pipeline.progress import Progress
 from swirl.pipeline.source import digest
-from swirl.rl.batches import by_trajectory, shortage, state_batches, updates_of, visited
+from swirl.rl.batches import shortage, state_batches, updates_of, visited
 from swirl.rl.draws import chosen, draws_of
 from swirl.rl.guard import Limits, Look, stop_reason
+from swirl.rl.kept_states import States
 from swirl.rl.pace import Pace
 from swirl.rl.supervised import comb_of, supervised_gradients, supervised_work
 from swirl.rl.trainer import SAMPLED_AT_ONCE, Settings, Trainer
@@ -61,8 +62,8 @@ def run(params: Params, layout: Layout, item: str) -> None:
         save_series([], layout.series(f"train-{item}"))
         save_json({}, layout.metrics(f"train-{item}"))
         return
-    groups = by_trajectory(load(SubTrajectory, layout.steps))
-    if not groups:
+    groups = States(layout.steps)
+    if not len(groups):
         raise DataError(f"{layout.steps} holds no steps: the filter kept nothing; see reports/filters.json")
     processes = join(params.runtime.device)
     policy = load_trainable(params, layout, item)
@@ -96,7 +97,7 @@ def train_swirl(
     params: Params,
     layout: Layout,
     policy: Policy,
-    groups: list[list[SubTrajectory]],
+    groups: States,
     development: Development,
     checkpoints: Checkpoints,
     processes: Processes,
@@ -132,13 +133,13 @@ def train_swirl(
         settings.iterations,
     )
     trainer = Trainer(policy, reference, judge, options, processes, _tags(params, layout), flight)
-    if processes.main and (few := shortage(groups, settings.states)):
+    if processes.main and (few := shortage(groups.sizes, settings.states)):
         print(f"warning: {few}", file=sys.stderr, flush=True)
-    batches = state_batches(groups, settings.states, seed)
+    batches = state_batches(groups.sizes, settings.states, seed)
     updates = settings.updates
     if updates is None:
         assert settings.passes is not None
-        updates = updates_of(settings.passes, groups, settings.states, seed)
+        updates = updates_of(settings.passes, groups.sizes, settings.states, seed)
     masters, optimizer = trainer.masters, trainer.optimizer
     record, start = _resume(checkpoints, masters, optimizer, processes)
     series, draws = record["series"], [from_dict(Draw, row) for row in record["draws"]]
@@ -151,7 +152,7 @@ def train_swirl(
         bar.update(start)
         for number in range(start, updates):
             began = time.perf_counter()
-            batch = next(batches)
+            batch = groups.of(next(batches))
             row: dict[str, float] = {"step": number + 1, **trainer.update(number, batch)}
             if pace:
                 pace.note(number + 1, time.perf_counter() - began, trainer.work)
@@ -192,12 +193,12 @@ def _seed(params: Params) -> int:
     return derive(params.seed, "train", "swirl")
 
 
-def _seen(params: Params, item: str, groups: Sequence[list[SubTrajectory]], updates: int) -> dict[str, float]:
+def _seen(params: Params, item: str, groups: States, updates: int) -> dict[str, float]:
     """How many states the filter kept, how many of them shaped the saved weights, and how often on average."""
-    kept = sum(map(len, groups))
+    kept = sum(groups.sizes)
     if item == "sft":
         return {"states_kept": kept, "states_visited": kept, "passes": params.train.sft.epochs}
-    visits, different = visited(groups, params.train.swirl.states, _seed(params), updates)
+    visits, different = visited(groups.sizes, params.train.swirl.states, _seed(params), updates)
     return {"states_kept": kept, "states_visited": different, "passes": visits / kept}
 
 
@@ -233,7 +234,7 @@ def train_sft(
     params: Params,
     layout: Layout,
     policy: Policy,
-    groups: list[list[SubTrajectory]],
+    groups: States,
     development: Development,
     checkpoints: Checkpoints,
     processes: Processes,
@@ -257,7 +258,7 @@ def train_sft(
         for number in range(done, settings.epochs * rounds):
             epoch, place = divmod(number, rounds)
             order = generator(params.seed, "sft", epoch).sample(range(len(groups)), len(groups))
-            batch = [groups[index] for index in order[place * size : (place + 1) * size]]
+            batch = groups.of(order[place * size : (place + 1) * size])
             _set_rate(optimizer, settings.lr * (1 - number / (settings.epochs * rounds)))
             began = time.perf_counter()
             loss = _supervise(params, policy, masters, batch, processes)

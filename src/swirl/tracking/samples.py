@@ -16,6 +16,7 @@ from typing import Any
 
 from swirl.core import records
 from swirl.core.layout import Layout
+from swirl.core.row_groups import tables
 from swirl.core.types import OUTCOME, ActionKind, Prediction, Question, Step, Stop, Trajectory, Verdict
 
 
@@ -53,18 +54,19 @@ def read_samples(stage: str, layout: Layout, count: int) -> list[Sample]:
         return []
     questions = {question.id: question for question in records.load(Question, layout.questions)}
     ids, graded = _ids(path), dict[str, Prediction]()
-    verdicts = dict[str, dict[int, Verdict]]()
     given = layout.verdicts if name == "judge" else layout.prediction_verdicts(item)
-    for verdict in records.load(Verdict, given) if given.exists() else ():
-        verdicts.setdefault(verdict.trajectory_id, {})[verdict.step] = verdict
+    correct: dict[str, bool | None]
     if name == "judge":
-        correct = {key: found[OUTCOME].good if OUTCOME in found else None for key, found in verdicts.items()}
+        correct = _outcomes(given) if given.exists() else {}
     else:
         predictions = records.load(Prediction, layout.predictions(item))
         graded = {row.trajectory_id: row for row in predictions if row.with_tools}
         correct = {key: row.correct for key, row in graded.items()}
     chosen = _choose(ids, count)
     made = {trajectory.id: trajectory for trajectory in records.pick(Trajectory, path, "id", chosen)}
+    verdicts = dict[str, dict[int, Verdict]]()
+    for verdict in records.pick(Verdict, given, "trajectory_id", chosen) if given.exists() else ():
+        verdicts.setdefault(verdict.trajectory_id, {})[verdict.step] = verdict
     return [
         Sample(
             made[one],
@@ -79,11 +81,21 @@ def read_samples(stage: str, layout: Layout, count: int) -> list[Sample]:
 
 
 def sampled_tokens(path: Path) -> int:
-    """The number of action tokens in a file of trajectories, read without building records."""
+    """The number of action tokens in a file of trajectories, read by row group, without building records."""
     import pyarrow.compute as pc
 
-    steps = pc.list_flatten(records.read_table(Trajectory, path, ["steps"])["steps"])
-    return int(pc.sum(pc.list_value_length(pc.struct_field(steps, "token_ids"))).as_py() or 0)
+    total = 0
+    for table in tables(Trajectory, path, ["steps"]):
+        actions = pc.struct_field(pc.list_flatten(table["steps"]), "token_ids")
+        total += pc.sum(pc.list_value_length(actions)).as_py() or 0
+    return total
+
+
+def _outcomes(path: Path) -> dict[str, bool | None]:
+    """The verdict on the outcome of each trajectory that has one."""
+    columns = records.read_table(Verdict, path, ["trajectory_id", "step", "good"])
+    given = zip(*(columns[name].to_pylist() for name in columns.column_names), strict=True)
+    return {trajectory: good for trajectory, step, good in given if step == OUTCOME}
 
 
 def trace_of(sample: Sample, stage: str, record: str, started: float) -> dict[str, Any]:

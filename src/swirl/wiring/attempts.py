@@ -83,19 +83,27 @@ def roll_out_in_blocks(
     seed: int,
     journal: Journal,
     label: str,
-) -> list[list[Trajectory]]:
-    """Roll out all attempts, a journalled block at a time, under a progress bar; returns the blocks in order."""
+) -> list[list[str]]:
+    """Roll out all attempts, a journalled block at a time, under a progress bar.
+
+    The trajectories stay in the journal; returns the `error` of each, by block, in order.
+    """
     parts, drawn = blocks(todo, params.rollout.block_size), sampling(params, temperature)
     flight = flight_of(params, policy, params.rollout.block_size)
     flight.resume(journal.flight)
     with Progress(len(todo), label) as bar:
 
-        def block_of(number: int) -> list[Trajectory]:
+        def block_of(number: int) -> list[str]:
             block = parts[number]
-            made = journal.block(number, Trajectory, lambda: fly(flight, params, policy, block, drawn, seed))
-            answered = sum(trajectory.stop is Stop.ANSWERED for trajectory in made)
+            made = journal.commit(
+                number,
+                Trajectory,
+                lambda: fly(flight, params, policy, block, drawn, seed),
+                ["stop", "error"],
+            )
+            answered = made["stop"].to_pylist().count(Stop.ANSWERED)
             bar.update(len(block), answered=answered / max(1, len(made)))
-            return made
+            return list(made["error"].to_pylist())
 
         return spread(block_of, range(len(parts)), params.runtime.workers)
 
@@ -160,25 +168,31 @@ def blocks(items: Sequence[Attempt], size: int) -> list[Sequence[Attempt]]:
     return [items[i : i + size] for i in range(0, len(items), size)]
 
 
-def check_rollouts(blocks: Sequence[Sequence[Trajectory]], params: Params, journal: Journal) -> None:
-    """Raise `DataError` if more trajectories failed than the gate permits; `journal` then drops the blocks with any."""
+def check_rollouts(errors: Sequence[Sequence[str]], params: Params, journal: Journal) -> None:
+    """Raise `DataError` if more trajectories failed than the gate permits; `journal` then drops the blocks with any.
+
+    `errors` are the `error` of each trajectory, by block.
+    """
     try:
         refuse_failures(
-            [trajectory for block in blocks for trajectory in block],
+            [error for block in errors for error in block],
             params,
             "; nothing is written, and the next run makes only the blocks that hold those again",
         )
     except DataError:
-        journal.drop(number for number, block in enumerate(blocks) if any(trajectory.error for trajectory in block))
+        journal.drop(number for number, block in enumerate(errors) if any(block))
         raise
 
 
-def refuse_failures(made: Sequence[Trajectory], params: Params, what_now: str = "") -> None:
-    """Raise `DataError` if more trajectories failed than the gate permits; `what_now` is part of its message."""
-    failed = [trajectory for trajectory in made if trajectory.error]
+def refuse_failures(errors: Sequence[str], params: Params, what_now: str = "") -> None:
+    """Raise `DataError` if more trajectories failed than the gate permits; `what_now` is part of its message.
+
+    `errors` are the `error` of each trajectory, empty if it did not fail.
+    """
+    failed = [error for error in errors if error]
     limit = params.check_trajectories.max_failed_rate
-    if len(failed) > limit * len(made):
+    if len(failed) > limit * len(errors):
         raise DataError(
-            f"{len(failed)} of {len(made)} trajectories failed at the server, more than "
-            f"check_trajectories.max_failed_rate {limit:.1%}{what_now}. The first: {failed[0].error}"
+            f"{len(failed)} of {len(errors)} trajectories failed at the server, more than "
+            f"check_trajectories.max_failed_rate {limit:.1%}{what_now}. The first: {failed[0]}"
         )
