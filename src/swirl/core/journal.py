@@ -27,6 +27,11 @@ class Journal:
         """Open the blocks of this fingerprint in `folder`; see `claim` for blocks of other fingerprints."""
         self._folder = claim(folder, fingerprint)
 
+    @property
+    def folder(self) -> Path:
+        """Where the blocks are."""
+        return self._folder
+
     def block(self, number: int, record_type: type[Record], make: Callable[[], Iterable[Record]]) -> list[Record]:
         """The records of block `number`: read if the block was committed, else made and committed atomically."""
         kept = self.read(number, record_type)

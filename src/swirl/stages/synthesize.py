@@ -11,27 +11,25 @@ from swirl.core.records import save, save_json
 from swirl.core.seeds import derive
 from swirl.core.types import ActionKind, Stop, Trajectory
 from swirl.pipeline.source import digest
-from swirl.wiring.attempts import attempts, check_rollouts, roll_out_in_blocks
-from swirl.wiring.policies import load_policy
-from swirl.wiring.prompts import user_input_folders
+from swirl.wiring.prompts import read_prompts, user_input_folders
 from swirl.wiring.questions import questions_of
+from swirl.wiring.rollout_blocks import Rollouts, roll_out_in_blocks
 from swirl.wiring.servers import print_usage
 
 
 def run(params: Params, layout: Layout) -> None:
     """Roll out every training question, a journalled block at a time."""
     settings = params.synthesize
-    todo = attempts(params, layout, questions_of(layout, "train"), settings.samples)
     sections = [params.seed, dict(params.tasks)]
     sections += [
         part.model_dump() for part in (params.runtime, params.tools, params.rollout, params.actions, params.synthesize)
     ]
     inputs = [layout.questions, layout.root / "data/index", layout.model("base"), *user_input_folders(params, layout)]
     journal = Journal(layout.trajectories_journal, fingerprint(digest("synthesize"), sections, inputs))
-    policy = load_policy(params, layout.model("base"), "base", params.synthesize.server)
-    seed = derive(params.seed, "synthesize")
-    done = roll_out_in_blocks(params, policy, todo, settings.temperature, seed, journal, "synthesize")
-    check_rollouts(done, params, journal)
+    prompts, seed = read_prompts(params, layout), derive(params.seed, "synthesize")
+    recipe = Rollouts(params, layout, prompts, "synthesize", "base", params.synthesize.server, settings.temperature)
+    questions = questions_of(layout, "train")
+    done = roll_out_in_blocks(recipe, questions, settings.samples, seed, journal, "synthesize")
     made = [trajectory for block in done for trajectory in block]
     save(made, Trajectory, layout.trajectories)
     save_json(summary(made), layout.metrics("synthesize"))

@@ -7,12 +7,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from swirl.config.params import Params
-from swirl.config.reward_model import PretrainedReward
+from swirl.config.reward_model import EndpointReward, PretrainedReward
 from swirl.core.errors import ModelError
 from swirl.core.layout import Layout
 from swirl.core.types import JudgeRole, Trajectory, Verdict
 from swirl.models.pointers import read_pointer, write_locked_pointer
-from swirl.wiring.judges import Judge, load_judge, load_reward_model
+from swirl.wiring.judges import REWARD, Judge, endpoint_name, load_judge, load_reward_model
 
 
 class NoJudge:
@@ -41,6 +41,18 @@ def load_label_judge(params: Params, layout: Layout) -> tuple[Judge | NoJudge, J
     with TemporaryDirectory() as place:
         folder = Path(place)
         return load_judge(_point(settings, folder, layout), settings, folder, params, layout), JudgeRole.SECOND
+
+
+def label_judge_name(params: Params) -> tuple[str, JudgeRole]:
+    """What the judge of `evaluate.judge` is called where it has given no verdict, and its role."""
+    settings = params.evaluate.judge
+    if settings == "none":
+        return NoJudge.name, JudgeRole.NONE
+    role = JudgeRole.REWARD if settings == "same" else JudgeRole.SECOND
+    judge = params.reward_model if settings == "same" else settings
+    if isinstance(judge, EndpointReward):
+        return endpoint_name(judge.server), role
+    return (settings.model if isinstance(settings, PretrainedReward) else REWARD), role
 
 
 def _point(settings: PretrainedReward, folder: Path, layout: Layout) -> str:

@@ -1,0 +1,36 @@
+"""Blocks made in this process, several at the same time on threads if their recipe says so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Generic
+
+from swirl.core.journal import Journal
+from swirl.execution.blocks import Done, Made, Piece, Recipe, Record, commit
+
+
+class LocalEngine(Generic[Piece, Record]):
+    """Makes the blocks of one recipe here."""
+
+    def __init__(self, recipe: Recipe[Piece, Record]) -> None:
+        self._recipe, self._maker = recipe, recipe.open(None)
+
+    def blocks(self, journal: Journal, pieces: Sequence[Piece], done: Done) -> Iterator[Made[Record]]:
+        """See `swirl.execution.engines.Engine.blocks`."""
+
+        def block(number: int) -> Made[Record]:
+            kept = journal.read(number, self._recipe.record_type)
+            if kept is not None:
+                done(len(pieces[number]))
+                return Made(kept)
+            return commit(journal, number, self._recipe.record_type, self._maker.make(pieces[number], done))
+
+        if self._recipe.at_once == 1 or len(pieces) < 2:
+            yield from map(block, range(len(pieces)))
+            return
+        with ThreadPoolExecutor(self._recipe.at_once) as pool:
+            yield from pool.map(block, range(len(pieces)))
+
+    def close(self) -> None:
+        """Nothing is left to do."""

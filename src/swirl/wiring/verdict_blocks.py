@@ -1,0 +1,175 @@
+"""Verdicts in a journal's blocks, made by whichever engine params.yaml asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from swirl.comb.logprobs import check_packing
+from swirl.config.params import Params
+from swirl.core.grading import grade
+from swirl.core.journal import Journal
+from swirl.core.layout import Layout
+from swirl.core.types import OUTCOME, JudgeRole, Question, Stop, Trajectory, Verdict
+from swirl.endpoints.requests import Counts
+from swirl.execution.blocks import Done, Made, Sharing
+from swirl.execution.engines import Engine
+from swirl.judging.rationale import RationaleJudge, Tally
+from swirl.judging.reward import RewardModel
+from swirl.wiring import servers
+from swirl.wiring.graders import load_grader
+from swirl.wiring.judges import load_reward_model
+from swirl.wiring.label_judges import NoJudge, load_label_judge
+
+Case = tuple[Trajectory, Question]
+"""A trajectory to be judged, and the question that it is about."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdicts:
+    """How verdicts are made anywhere: a recipe (`swirl.execution.blocks.Recipe`)."""
+
+    params: Params
+    layout: Layout
+    stage: str
+    labels: bool
+    """Whether the judge is that of `evaluate.judge`, not the reward model."""
+
+    @property
+    def record_type(self) -> type[Verdict]:
+        """Verdicts."""
+        return Verdict
+
+    @property
+    def at_once(self) -> int:
+        """1: a judge spreads a block over threads itself."""
+        return 1
+
+    @property
+    def threads(self) -> int:
+        """`runtime.threads`."""
+        return self.params.runtime.threads
+
+    def open(self, sharing: Sharing | None) -> Judging:
+        """Load the judge and the grader."""
+        return Judging(self, sharing)
+
+    def add_usage(self, usage: dict[str, Counts]) -> None:
+        """See `swirl.execution.blocks.Recipe`."""
+        servers.add_usage(usage)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a judge that writes is asked about, and what became of it."""
+
+    steps: bool
+    answers: bool
+    tally: Tally
+
+
+@dataclass(frozen=True)
+class Judged(Made[Verdict]):
+    """The verdicts of a block that was made now: on every step, then on every outcome.
+
+    It is not whole if a server failed for one of them, so that a later run asks again.
+    """
+
+    asked: tuple[Asked, ...] = ()
+
+
+class Judging:
+    """A judge and a grader, which make the verdicts of one recipe."""
+
+    def __init__(self, recipe: Verdicts, sharing: Sharing | None) -> None:
+        servers.share_limits(sharing)
+        params, layout = recipe.params, recipe.layout
+        if recipe.labels:
+            self._judge, role = load_label_judge(params, layout)
+        else:
+            self._judge, role = load_reward_model(params, layout), JudgeRole.REWARD
+        reward = None if isinstance(self._judge, NoJudge) or role is JudgeRole.SECOND else self._judge
+        self._grader = load_grader(params, layout, reward)
+        self._checked = recipe.labels  # the judge stage has checked the reward model
+        self._writers: list[tuple[RationaleJudge, bool, bool]] = []
+        if isinstance(self._judge, RationaleJudge):
+            self._writers.append((self._judge, True, self._grader is self._judge))
+        if self._grader is not None and self._grader is not self._judge:
+            self._writers.append((self._grader, False, True))
+
+    def make(self, piece: Sequence[Case], done: Done) -> Judged:
+        """Judge the steps and the outcome of each trajectory."""
+        trajectories = [trajectory for trajectory, _ in piece]
+        questions = {question.id: question for _, question in piece}
+        self._check(trajectories)
+        for judge, *_ in self._writers:
+            judge.tally = Tally(judge.name)
+        if self._grader is None:
+            outcomes = [outcome_verdict(trajectory, question.answers) for trajectory, question in piece]
+        else:
+            outcomes = self._grader.outcome_verdicts(trajectories, questions)
+        texts = {name: question.text for name, question in questions.items()}
+        verdicts = [*self._judge.process_verdicts(trajectories, texts), *outcomes]
+        done(len(piece))
+        asked = tuple(Asked(steps, answers, judge.tally) for judge, steps, answers in self._writers)
+        return Judged(verdicts, not any(one.tally.failed for one in asked), asked)
+
+    def usage(self) -> dict[str, Counts]:
+        """See `swirl.execution.blocks.Maker`."""
+        return servers.usage()
+
+    def _check(self, trajectories: Sequence[Trajectory]) -> None:
+        """Check that packing changes no verdict, once, on the first trajectory with a step."""
+        first = next((trajectory for trajectory in trajectories if trajectory.steps), None)
+        if not self._checked and isinstance(self._judge, RewardModel) and first is not None:
+            check_packing(self._judge.model, self._judge.comb_of(first), self._judge.packed)
+            self._checked = True
+
+
+def judge_in_blocks(
+    engine: Engine[Sequence[Case], Verdict],
+    cases: Sequence[Case],
+    size: int,
+    journal: Journal,
+    failures: Failures,
+    done: Done,
+) -> Iterator[Verdict]:
+    """The verdicts on all cases, in blocks of `size`. Raises `DataError` as soon as too many were refused."""
+    pieces = [cases[start : start + size] for start in range(0, len(cases), size)]
+    for made in engine.blocks(journal, pieces, done):
+        if isinstance(made, Judged):
+            failures.add(made.asked)
+        yield from made.records
+
+
+class Failures:
+    """Counts what failed at the servers of judges, against a limit and all that a stage asks."""
+
+    def __init__(self, limit: float, trajectories: Sequence[Trajectory]) -> None:
+        """`limit` is the largest share that may fail; `trajectories` are all that the stage judges."""
+        self._limit = limit
+        self._steps = sum(len(trajectory.steps) for trajectory in trajectories)
+        self._answers = sum(trajectory.stop is Stop.ANSWERED for trajectory in trajectories)
+        self._tallies: dict[tuple[bool, bool], Tally] = {}
+
+    def add(self, asked: Sequence[Asked]) -> None:
+        """Count what a block was asked. Raises `DataError` when more were refused than may fail."""
+        for one in asked:
+            key = one.steps, one.answers
+            before = self._tallies.get(key, Tally(one.tally.judge))
+            self._tallies[key] = before + one.tally
+            self._tallies[key].check_refusals(self._limit, self._of(*key))
+
+    def check(self) -> None:
+        """Raise `DataError` when more failed than may."""
+        for key, tally in self._tallies.items():
+            tally.check_failures(self._limit, self._of(*key))
+
+    def _of(self, steps: bool, answers: bool) -> int:
+        return self._steps * steps + self._answers * answers
+
+
+def outcome_verdict(trajectory: Trajectory, answers: Sequence[str]) -> Verdict:
+    """Whether the final answer matches the golden one; a trajectory without an answer is BAD."""
+    good = trajectory.stop is Stop.ANSWERED and grade(trajectory.answer, answers)
+    return Verdict(trajectory.id, OUTCOME, good, float(good), "", "match")
