@@ -32,8 +32,8 @@ class Scripted:
     """Makes a verdict a word; leaves an empty file WORD.PID in `folder` when it begins a block."""
 
     folder: Path
-    held: str = ""
-    """First word of a block that waits for the file `go`."""
+    held: tuple[str, ...] = ()
+    """First words of blocks that wait for the file `go`."""
     deadly: str = ""
     """First word of a block that kills its process."""
     wrong: str = ""
@@ -66,7 +66,7 @@ class Scribe:
         if first == recipe.wrong:
             raise DataError(f"{first} is wrong")
         deadline = time.monotonic() + 300
-        while first == recipe.held and not (recipe.folder / "go").exists():
+        while first in recipe.held and not (recipe.folder / "go").exists():
             assert time.monotonic() < deadline
             time.sleep(0.01)
         if recipe.served:
@@ -77,7 +77,8 @@ class Scribe:
         else:
             said = [f"on {word}" for word in piece]
         done(len(piece))
-        verdicts = [Verdict(word, k, True, 0.5, text, "scribe") for k, (word, text) in enumerate(zip(piece, said))]
+        pairs = enumerate(zip(piece, said, strict=True))
+        verdicts = [Verdict(word, k, True, 0.5, text, "scribe") for k, (word, text) in pairs]
         return Made(verdicts, whole=first != "19a")
 
     def usage(self) -> dict[str, Counts]:
@@ -93,4 +94,4 @@ def make(recipe: Scripted, settings: Execution, journal: Path) -> tuple[list[lis
 
 if __name__ == "__main__":
     here = Path(sys.argv[1])
-    make(Scripted(here / "notes", held="5a"), TWO, here / "journal")
+    make(Scripted(here / "notes", held=("5a",)), TWO, here / "journal")

@@ -34,6 +34,6 @@ def test_where_no_cluster_answers_the_address_is_named(
         address = f"127.0.0.1:{port}"
         monkeypatch.setenv("RAY_ADDRESS", address if by_environment else "no-such-host:1")
         settings = ray_at("auto" if by_environment else address)
-        with pytest.raises(ParamsError, match=f"no cluster of Ray answers at {address}"):
-            with opened(settings, Scripted(tmp_path)):
-                pass
+        said = f"no cluster of Ray answers at {address}"
+        with pytest.raises(ParamsError, match=said), opened(settings, Scripted(tmp_path)):
+            pass

@@ -217,7 +217,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(
     for path in (Layout.predictions, Layout.prediction_trajectories, Layout.evaluation):
         assert path(copy, "base").read_bytes() == path(whole, "base").read_bytes()
     left = [path.suffix for path in (copy.root / ".swirl/journals").glob("evaluate-base*/*")]
-    assert left == [".finished", ".finished"]
+    assert left == [".finished"] * 4  # rollouts and verdicts, with tools and without
 
 
 def times(layout: Layout) -> dict[str, int]:
@@ -242,7 +242,12 @@ def test_without_a_block_size_a_block_is_a_workers_share(
     layout = clone(project, tmp_path / "root")
     import_module("swirl.stages.evaluate").run(params, layout, "base")
     workers = params.runtime.workers
-    assert list(made.values()) == [60 // workers] * workers + [48 // workers] * workers
+    rollouts = [count for name, count in made.items() if "verdicts" not in name]
+    assert rollouts == [60 // workers] * workers + [48 // workers] * workers
+    assert [name for name in made if "verdicts" in name] == [
+        "evaluate-base-verdicts/0",
+        "evaluate-base-without-tools-verdicts/0",
+    ]
     policy = load_policy(params, layout.model("base"), "base")
     todo = attempts(params, layout, questions_of(layout, "evaluation"), 1)
     seed = derive(params.seed, "evaluate", "True")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import socket
+from typing import Any
 
 from swirl.config.execution import Execution
-from swirl.core.errors import ParamsError
+from swirl.core.errors import ParamsError, SwirlError
 
 _HERE = ("localhost", "127.0.0.1", "::1")
 
@@ -28,10 +29,9 @@ def connect(settings: Execution, threads: int) -> None:
         address = os.environ.get("RAY_ADDRESS") or "local"
     local = address == "local" or address.rpartition(":")[0] in _HERE
     ray._private.ray_constants.ENABLE_RAY_CLUSTER = not local  # False: 127.0.0.1 is not exchanged for another address
-    options = {"log_to_driver": True, "logging_level": "ERROR"}
+    options: dict[str, Any] = {"log_to_driver": True, "logging_level": "ERROR"}
     if address == "local":
-        cpus = max(os.cpu_count() or 1, settings.workers * threads)
-        ray.init(address=address, num_cpus=cpus, include_dashboard=False, **options)
+        _start(max(os.cpu_count() or 1, settings.workers * threads), options)
         return
     _answers(address)
     try:
@@ -41,6 +41,20 @@ def connect(settings: Execution, threads: int) -> None:
             f"execution.address = {settings.address!r}: {address} is no cluster of Ray {ray.__version__} that lets "
             f"this process in; one that wants a token wants RAY_AUTH_MODE=token in the environment: {error}"
         ) from None
+
+
+def _start(cpus: int, options: dict[str, Any]) -> None:
+    """Start a cluster here; on a busy machine Ray's own half a minute for that may not do, so it is tried again."""
+    import ray
+
+    for last in (False, False, True):
+        try:
+            ray.init(address="local", num_cpus=cpus, include_dashboard=False, **options)
+            return
+        except Exception as error:
+            ray.shutdown()
+            if last:
+                raise SwirlError(f"Ray cannot start a cluster on this machine: {error}") from None
 
 
 def _answers(address: str) -> None:

@@ -109,8 +109,8 @@ class RayEngine(Generic[Piece, Record]):
         kind = ray.remote(
             num_cpus=self._recipe.threads, num_gpus=self._settings.gpus_per_worker, max_restarts=-1, max_task_retries=0
         )(BlockWorker)
-        recipe, source = ray.put(self._recipe), digest(stage)
-        self._workers = [kind.remote(recipe, source, count, self._paces) for _ in range(count)]
+        source = digest(stage)
+        self._workers = [kind.remote(self._recipe, source, count, self._paces) for _ in range(count)]
         self._busy = {worker.ready.remote(): (worker, None) for worker in self._workers}
 
     def _go_on(self, work: _Round[Piece, Record]) -> None:
@@ -151,7 +151,7 @@ class RayEngine(Generic[Piece, Record]):
     def _bury(self, work: _Round[Piece, Record], worker: Any, number: int | None, error: Exception) -> None:
         """A worker has died: its block waits again, before all others, and so does the worker, for Ray to start it."""
         name = self._names.get(worker, "a worker")
-        why = " ".join(str(error).split())
+        why = " ".join(str(error).split())[:300]
         if number is None:  # Ray does not start it again
             print(f"warning: {name} of Ray did not start: {why}", file=sys.stderr, flush=True)
             return

@@ -46,8 +46,8 @@ class BlockWorker(Generic[Piece, Record]):
         disable_telemetry()
         if digest(self._recipe.stage) != self._source:
             raise SwirlError(
-                f"the worker on {socket.gethostname()} has other source of stage {self._recipe.stage}, or other versions "
-                "of libraries that it computes with, than the stage itself: install the same on all nodes"
+                f"the worker on {socket.gethostname()} has other source of stage {self._recipe.stage}, or other "
+                "versions of what it computes with, than the stage itself: install the same on all nodes"
             )
         return self._recipe.open(Sharing(self._workers, lambda name, rate: SharedPace(self._paces, name, rate)))
 
