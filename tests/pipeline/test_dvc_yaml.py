@@ -78,11 +78,8 @@ RERUNS = {
     "quality": {"check_questions", "check_trajectories", "check_steps"},
     "judge_training": {"reward_model"},
     "pretraining": {"base_model", "reward_model"},
-    **{
-        package: set[str]()
-        for package in ("bench", "cli", "config", "execution", "orchestration", "pipeline", "planning")
-    },
-    **{package: set[str]() for package in ("serving", "tracking")},
+    **{package: set[str]() for package in ("bench", "cli", "config", "orchestration", "pipeline", "planning")},
+    **{package: set[str]() for package in ("execution", "serving", "tracking")},
 }
 """Package -> the stages that may run again because of an edit in it; others do so only if a stage's output changed."""
 

@@ -23,7 +23,7 @@ from swirl.execution.engines import Engine, opened
 from swirl.models.skipped import why_skipped
 from swirl.pipeline.progress import Progress
 from swirl.pipeline.source import digest
-from swirl.wiring.label_judges import label_judge_name
+from swirl.wiring.label_judges import label_judge_name, load_label_judges
 from swirl.wiring.oracles import oracles_of
 from swirl.wiring.prompts import read_prompts, user_input_folders
 from swirl.wiring.questions import questions_of
@@ -40,7 +40,7 @@ def run(params: Params, layout: Layout, item: str) -> None:
         return
     table = {question.id: question for question in questions_of(layout, "evaluation")}
     journals = _journals(params, layout, item)
-    with opened(params.execution, Verdicts(params, layout, "evaluate", labels=True)) as judging:
+    with opened(params.execution, Verdicts(params, layout, "evaluate", load_label_judges)) as judging:
         made = _roll_out(params, layout, item, _arms(params, list(table.values())), journals)
         judged, more_journals = _judge(params, layout, item, judging, made, table, journals)
     predictions, scores, ungraded = _scored(params, layout, item, made, judged, table)
@@ -86,7 +86,9 @@ def _roll_out(
             chosen = [question for questions, tools in arms if tools == with_tools for question in questions]
             asked = [(question, sample) for question in chosen for sample in range(settings.samples)]
             seed = derive(params.seed, "evaluate", str(with_tools))
-            made[with_tools] = roll_out_shares(engine, params, asked, seed, with_tools, journal, bar.update)
+            made[with_tools] = roll_out_shares(
+                engine, params, asked, settings.block_size, seed, with_tools, journal, bar.update
+            )
     return made
 
 

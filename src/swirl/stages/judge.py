@@ -18,6 +18,7 @@ from swirl.execution.engines import opened
 from swirl.judging.heldout import error_rates
 from swirl.pipeline.progress import Progress
 from swirl.pipeline.source import digest
+from swirl.wiring.graders import load_reward_judges
 from swirl.wiring.servers import print_usage
 from swirl.wiring.verdict_blocks import Failures, Verdicts, judge_in_blocks
 
@@ -29,7 +30,7 @@ def run(params: Params, layout: Layout) -> None:
     cases = [(trajectory, questions[trajectory.question_id]) for trajectory in trajectories]
     failures = Failures(params.check_steps.max_null_rate, trajectories)
     journal, size = _journal(params, layout), params.rollout.block_size
-    recipe = Verdicts(params, layout, "judge", labels=False)
+    recipe = Verdicts(params, layout, "judge", load_reward_judges)
     with opened(params.execution, recipe) as engine, Progress(len(cases), "judge") as bar:
         verdicts = list(judge_in_blocks(engine, cases, size, journal, failures, bar.update))
     failures.check()

@@ -12,6 +12,12 @@ from swirl.judging.rationale import RationaleJudge
 from swirl.wiring.judges import Judge, endpoint_judge, load_reward_model
 
 
+def load_reward_judges(params: Params, layout: Layout) -> tuple[Judge, RationaleJudge | None]:
+    """The reward model, and the grader of answers as `load_grader` gives it."""
+    judge = load_reward_model(params, layout)
+    return judge, load_grader(params, layout, judge)
+
+
 def load_grader(params: Params, layout: Layout, reward: Judge | None) -> RationaleJudge | None:
     """The judge that compares answers with the golden ones; None for `judge.outcome: match`, which needs no judge.
 

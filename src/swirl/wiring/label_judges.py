@@ -11,7 +11,9 @@ from swirl.config.reward_model import EndpointReward, PretrainedReward
 from swirl.core.errors import ModelError
 from swirl.core.layout import Layout
 from swirl.core.types import JudgeRole, Trajectory, Verdict
+from swirl.judging.rationale import RationaleJudge
 from swirl.models.pointers import read_pointer, write_locked_pointer
+from swirl.wiring.graders import load_grader
 from swirl.wiring.judges import REWARD, Judge, endpoint_name, load_judge, load_reward_model
 
 
@@ -41,6 +43,13 @@ def load_label_judge(params: Params, layout: Layout) -> tuple[Judge | NoJudge, J
     with TemporaryDirectory() as place:
         folder = Path(place)
         return load_judge(_point(settings, folder, layout), settings, folder, params, layout), JudgeRole.SECOND
+
+
+def load_label_judges(params: Params, layout: Layout) -> tuple[Judge | NoJudge, RationaleJudge | None]:
+    """The judge of `evaluate.judge`, and the grader of answers; the reward model is loaded once if it is both."""
+    judge, role = load_label_judge(params, layout)
+    reward = None if isinstance(judge, NoJudge) or role is JudgeRole.SECOND else judge
+    return judge, load_grader(params, layout, reward)
 
 
 def label_judge_name(params: Params) -> tuple[str, JudgeRole]:

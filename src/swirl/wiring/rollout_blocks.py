@@ -122,6 +122,7 @@ def roll_out_shares(
     engine: Engine[RolloutBlock, Trajectory],
     params: Params,
     asked: Sequence[tuple[Question, int]],
+    size: int | None,
     seed: int,
     with_tools: bool,
     journal: Journal,
@@ -129,9 +130,9 @@ def roll_out_shares(
 ) -> list[Trajectory]:
     """Roll out as `wiring.attempts.roll_out_all` does, with the same worker shares; a block is a share or a part.
 
-    Trajectories come in the order of `asked`. Raises `DataError` as `check_rollouts` does.
+    A part has at most `size` attempts. Trajectories come in the order of `asked`. Raises `DataError` as `check_rollouts` does.
     """
-    workers, size = params.runtime.workers, params.evaluate.block_size
+    workers = params.runtime.workers
     shares = [asked[first::workers] for first in range(workers)]
     parts = [part for share in shares for part in blocks(share, size or max(1, len(share)))]
     pieces = [RolloutBlock(part, seed, with_tools) for part in parts]

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from swirl.comb.logprobs import check_packing
 from swirl.config.params import Params
 from swirl.core.grading import grade
 from swirl.core.journal import Journal
 from swirl.core.layout import Layout
-from swirl.core.types import OUTCOME, JudgeRole, Question, Stop, Trajectory, Verdict
+from swirl.core.types import OUTCOME, Question, Stop, Trajectory, Verdict
 from swirl.endpoints.requests import Counts
 from swirl.execution.blocks import Done, Made, Sharing
 from swirl.execution.engines import Engine
 from swirl.judging.rationale import RationaleJudge, Tally
 from swirl.judging.reward import RewardModel
 from swirl.wiring import servers
-from swirl.wiring.graders import load_grader
-from swirl.wiring.judges import load_reward_model
-from swirl.wiring.label_judges import NoJudge, load_label_judge
+
+
+class StepJudge(Protocol):
+    """Judges steps: a reward model, or any other judge."""
+
+    def process_verdicts(self, trajectories: Sequence[Trajectory], questions: Mapping[str, str]) -> list[Verdict]:
+        """One verdict per step; `questions` maps id to text."""
+        ...
+
 
 Case = tuple[Trajectory, Question]
 """A trajectory to be judged, and the question that it is about."""
@@ -32,8 +39,8 @@ class Verdicts:
     params: Params
     layout: Layout
     stage: str
-    labels: bool
-    """Whether the judge is that of `evaluate.judge`, not the reward model."""
+    load: Callable[[Params, Layout], tuple[StepJudge, RationaleJudge | None]]
+    """Loads the judge of steps and the grader of answers, who may be the same; None: answers are compared as text."""
 
     @property
     def record_type(self) -> type[Verdict]:
@@ -83,14 +90,8 @@ class Judging:
 
     def __init__(self, recipe: Verdicts, sharing: Sharing | None) -> None:
         servers.share_limits(sharing)
-        params, layout = recipe.params, recipe.layout
-        if recipe.labels:
-            self._judge, role = load_label_judge(params, layout)
-        else:
-            self._judge, role = load_reward_model(params, layout), JudgeRole.REWARD
-        reward = None if isinstance(self._judge, NoJudge) or role is JudgeRole.SECOND else self._judge
-        self._grader = load_grader(params, layout, reward)
-        self._checked = recipe.labels  # the judge stage has checked the reward model
+        self._judge, self._grader = recipe.load(recipe.params, recipe.layout)
+        self._checked = False
         self._writers: list[tuple[RationaleJudge, bool, bool]] = []
         if isinstance(self._judge, RationaleJudge):
             self._writers.append((self._judge, True, self._grader is self._judge))
