@@ -130,7 +130,8 @@ def roll_out_shares(
 ) -> list[Trajectory]:
     """Roll out as `wiring.attempts.roll_out_all` does, with the same worker shares; a block is a share or a part.
 
-    A part has at most `size` attempts. Trajectories come in the order of `asked`. Raises `DataError` as `check_rollouts` does.
+    A part has at most `size` attempts. Trajectories come in the order of `asked`. Raises as `check_rollouts`
+    does.
     """
     workers = params.runtime.workers
     shares = [asked[first::workers] for first in range(workers)]
