@@ -14,7 +14,6 @@ from swirl.endpoints.requests import Counts
 Piece = TypeVar("Piece", bound=Sized)
 Piece_contra = TypeVar("Piece_contra", bound=Sized, contravariant=True)
 Record = TypeVar("Record")
-Record_co = TypeVar("Record_co", covariant=True)
 
 Done = Callable[[int], None]
 """Is told how many units of a piece (trajectories) are done."""
@@ -51,7 +50,7 @@ class Maker(Protocol[Piece_contra, Record]):
         ...
 
 
-class Recipe(Protocol[Piece, Record]):
+class Recipe(Protocol[Piece_contra, Record]):
     """All that is needed to open a maker anywhere; it can be pickled, and holds no model."""
 
     @property
@@ -74,7 +73,7 @@ class Recipe(Protocol[Piece, Record]):
         """CPU threads inside one torch operation."""
         ...
 
-    def open(self, sharing: Sharing | None) -> Maker[Piece, Record]:
+    def open(self, sharing: Sharing | None) -> Maker[Piece_contra, Record]:
         """Load what makes blocks; `sharing` is None where no other process asks the same servers."""
         ...
 

@@ -8,14 +8,14 @@ from typing import Protocol
 
 from swirl.config.execution import Execution
 from swirl.core.journal import Journal
-from swirl.execution.blocks import Done, Made, Piece, Recipe, Record
+from swirl.execution.blocks import Done, Made, Piece, Piece_contra, Recipe, Record
 from swirl.execution.local_engine import LocalEngine
 
 
-class Engine(Protocol[Piece, Record]):
+class Engine(Protocol[Piece_contra, Record]):
     """Makes the blocks of one recipe, somewhere."""
 
-    def blocks(self, journal: Journal, pieces: Sequence[Piece], done: Done) -> Iterator[Made[Record]]:
+    def blocks(self, journal: Journal, pieces: Sequence[Piece_contra], done: Done) -> Iterator[Made[Record]]:
         """The block of each piece, in order: read where it was committed before, otherwise made and committed.
 
         A block is committed under its own number as soon as it is made, whichever is made first. `done(n)` is told of

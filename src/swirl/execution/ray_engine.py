@@ -118,8 +118,8 @@ class RayEngine(Generic[Piece, Record]):
         import ray
 
         while self._idle and work.waiting:
-            worker, number = self._idle.pop(), work.waiting.popleft()
-            self._busy[worker.make.remote(work.pieces[number])] = (worker, number)
+            worker, first = self._idle.pop(), work.waiting.popleft()
+            self._busy[worker.make.remote(work.pieces[first])] = (worker, first)
         if not self._busy:
             raise SwirlError(
                 f"{self._recipe.stage}: no worker of Ray is left, with {len(work.unfinished)} blocks to do"

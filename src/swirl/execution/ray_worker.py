@@ -25,7 +25,7 @@ class BlockWorker(Generic[Piece, Record]):
         self._recipe, self._source, self._workers, self._paces = recipe, source, workers, paces
         self._maker: Maker[Piece, Record] | None = None
 
-    @ray.method(max_task_retries=-1)
+    @ray.method(max_task_retries=-1)  # type: ignore[untyped-decorator]
     def ready(self) -> str:
         """Which process this is; waits for a worker that Ray is starting again."""
         return f"process {os.getpid()} on {socket.gethostname()}"
