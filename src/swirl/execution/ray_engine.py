@@ -13,6 +13,7 @@ from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any, Generic
+from uuid import uuid4
 
 from swirl.config.execution import Execution
 from swirl.core.errors import SwirlError
@@ -105,12 +106,13 @@ class RayEngine(Generic[Piece, Record]):
         count, stage = self._settings.workers, self._recipe.stage
         if blocks < count:
             print(f"{stage}: {blocks} blocks for {count} workers of Ray, so some have nothing to do", flush=True)
-        self._paces = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(PaceKeeper).remote()
+        keeper = f"swirl-paces-{uuid4()}"  # found by name: a handle might be lost to a restarted worker
+        self._paces = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1, name=keeper)(PaceKeeper).remote()
         kind = ray.remote(
             num_cpus=self._recipe.threads, num_gpus=self._settings.gpus_per_worker, max_restarts=-1, max_task_retries=0
         )(BlockWorker)
         source = digest(stage)
-        self._workers = [kind.remote(self._recipe, source, count, self._paces) for _ in range(count)]
+        self._workers = [kind.remote(self._recipe, source, count, keeper) for _ in range(count)]
         self._busy = {worker.ready.remote(): (worker, None) for worker in self._workers}
 
     def _go_on(self, work: _Round[Piece, Record]) -> None:

@@ -20,9 +20,9 @@ from swirl.pipeline.source import digest
 class BlockWorker(Generic[Piece, Record]):
     """Makes blocks, one at a time, with a model that it loads before its first."""
 
-    def __init__(self, recipe: Recipe[Piece, Record], source: str, workers: int, paces: Any) -> None:
-        """`source` is the digest of the recipe's stage; `paces` the handle of the `PaceKeeper` of all `workers`."""
-        self._recipe, self._source, self._workers, self._paces = recipe, source, workers, paces
+    def __init__(self, recipe: Recipe[Piece, Record], source: str, workers: int, keeper: str) -> None:
+        """`source` is the digest of the recipe's stage; `keeper` the name of the `PaceKeeper` of all `workers`."""
+        self._recipe, self._source, self._workers, self._keeper = recipe, source, workers, keeper
         self._maker: Maker[Piece, Record] | None = None
 
     @ray.method(max_task_retries=-1)  # type: ignore[untyped-decorator]
@@ -49,7 +49,8 @@ class BlockWorker(Generic[Piece, Record]):
                 f"the worker on {socket.gethostname()} has other source of stage {self._recipe.stage}, or other "
                 "versions of what it computes with, than the stage itself: install the same on all nodes"
             )
-        return self._recipe.open(Sharing(self._workers, lambda name, rate: SharedPace(self._paces, name, rate)))
+        keeper = ray.get_actor(self._keeper)
+        return self._recipe.open(Sharing(self._workers, lambda name, rate: SharedPace(keeper, name, rate)))
 
 
 class PaceKeeper:
