@@ -57,6 +57,10 @@ def pid_of(notes: Path, word: str) -> int:
     return int(next(notes.glob(f"{word}.*")).suffix[1:])
 
 
+def lives(pid: int) -> bool:
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
 def wait_for(what: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 300
     while not what():
@@ -110,13 +114,13 @@ def test_after_a_kill_of_the_process_that_asks_the_workers_end_and_the_rest_is_m
     command = [sys.executable, "-m", "tests.scripted_blocks", str(tmp_path)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     driver = subprocess.Popen(command, cwd=ROOT, env=environment)
-    worker = psutil.Process(pid_of(notes, "5a"))
+    pid_of(notes, "5a")
     wait_for(lambda: len(committed(tmp_path)) == 18)  # all but blocks 5 and 19
-    own = [psutil.Process(driver.pid), *psutil.Process(driver.pid).children(recursive=True)]
+    workers = {int(path.suffix[1:]) for path in notes.glob("*.*")}
+    assert len(workers) == 2
     driver.kill()
     driver.wait()
-    psutil.wait_procs([worker, *own], timeout=120)
-    assert not [process for process in own if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+    wait_for(lambda: not any(lives(worker) for worker in workers))
 
     kept = committed(tmp_path)
     made, told = make(Scripted(notes), TWO, tmp_path / "journal")
