@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from swirl.bench import paper_scale, report
-from swirl.bench.scripted import SAMPLES, Script, ScriptedJudge
+from swirl.bench.scripted import SAMPLES, Script
 from swirl.cli.main import app
 from swirl.config import presets
 from swirl.config.params import Params, validate
@@ -53,7 +53,7 @@ def made(root: Path, script: Script, count: int) -> Layout:
     journal = Journal(layout.trajectories_journal, "scripted")
     for start in range(0, count, BLOCK):
         block = [script.trajectory(start + n) for n in range(BLOCK)]
-        journal.commit(start // BLOCK, Trajectory, block.copy, ["id"])
+        journal.commit(start // BLOCK, Trajectory, block)
     return layout
 
 
@@ -62,7 +62,7 @@ def through(layout: Layout, params: Params, count: int) -> Iterator[str]:
     yield "synthesize"
     synthesize.publish(Journal(layout.trajectories_journal, "scripted"), count // BLOCK, layout)
     yield "judge"
-    judge.publish(params, layout, ScriptedJudge(), None, Journal(layout.root / "judged", "scripted"))
+    judge.publish(paper_scale.scripted_verdicts(params, layout), Journal(layout.root / "judged", "scripted"))
     yield "filter"
     filtering.run(params, layout)
     yield "gates"

@@ -374,6 +374,18 @@ def test_options_of_a_chat_template_are_for_a_server_that_fills_it_in() -> None:
     assert line == "  synthesize.server.chat_template_kwargs: missing"
 
 
+def test_where_blocks_are_made() -> None:
+    by_ray = {"engine": "ray", "address": "head-1:6379", "workers": 8, "gpus_per_worker": 0.5}
+    assert validate(changed("execution", by_ray), "params.yaml").execution.model_dump() == by_ray
+    (_, line) = refusal(changed("execution", {**by_ray, "address": "ray://head-1"}))
+    assert line.startswith("  execution.address = 'ray://head-1': String should match pattern")
+    tree = changed("execution", by_ray)
+    tree["runtime"]["device"] = "cuda:1"
+    assert (
+        "runtime.device is cuda:1, but execution.engine is ray: Ray gives each worker its own GPU" in refusal(tree)[1]
+    )
+
+
 CLIENT = TREE["clients"]["default"]
 
 

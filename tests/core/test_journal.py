@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,48 +20,45 @@ def never() -> list[Passage]:
     raise AssertionError("a committed block was made again")
 
 
+def block(journal: Journal, number: int, make: Callable[[], Iterable[Passage]]) -> list[Passage]:
+    if not journal.holds(number, Passage):
+        journal.commit(number, Passage, make())
+    return journal.records(number, Passage)
+
+
 def test_a_block_is_made_once_and_then_read(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal", "a")
-    assert journal.read(0, Passage) is None
-    assert journal.block(0, Passage, lambda: ONE) == ONE
-    assert journal.read(0, Passage) == ONE and journal.read(1, Passage) is None
-    assert journal.block(0, Passage, never) == ONE
+    assert not journal.holds(0, Passage)
+    assert block(journal, 0, lambda: ONE) == ONE
+    assert journal.records(0, Passage) == ONE and not journal.holds(1, Passage)
+    assert block(journal, 0, never) == ONE
     again = Journal(tmp_path / "journal", "a")
-    assert again.block(0, Passage, never) == ONE
-    assert again.block(1, Passage, lambda: OTHER) == OTHER
+    assert block(again, 0, never) == ONE
+    assert block(again, 1, lambda: OTHER) == OTHER
 
 
 def test_committed_blocks_become_one_file_without_a_record(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal", "a")
-    assert journal.commit(0, Passage, lambda: ONE, ["title"]).to_pylist() == [{"title": "Oslo"}, {"title": ""}]
-    assert journal.commit(0, Passage, never, ["id"])["id"].to_pylist() == ["p0", "p1"]
-    journal.block(1, Passage, lambda: OTHER)
-    assert list(journal.blocks(2, Passage)) == [ONE, OTHER]
+    journal.commit(0, Passage, ONE)
+    journal.commit(1, Passage, OTHER)
+    assert journal.columns(0, Passage, ["title"]).to_pylist() == [{"title": "Oslo"}, {"title": ""}]
+    assert journal.columns(1, Passage, ["id"]).to_pylist() == [{"id": "p9"}]
     journal.collect(2, Passage, tmp_path / "all.parquet")
     save([*ONE, *OTHER], Passage, tmp_path / "expected.parquet")
     assert (tmp_path / "all.parquet").read_bytes() == (tmp_path / "expected.parquet").read_bytes()
 
 
-def test_a_torn_block_is_committed_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    journal = Journal(tmp_path / "journal", "a")
-    journal.block(0, Passage, lambda: ONE)
-    torn = tmp_path / "journal/a/block-000000.parquet"
-    torn.write_bytes(torn.read_bytes()[:-9])
-    assert journal.commit(0, Passage, lambda: OTHER, ["id"])["id"].to_pylist() == ["p9"]
-    assert "torn-block-000000.parquet" in capsys.readouterr().out
-
-
 def test_the_blocks_of_another_fingerprint_stay_and_are_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    Journal(tmp_path / "journal", "a").block(0, Passage, lambda: ONE)
+    block(Journal(tmp_path / "journal", "a"), 0, lambda: ONE)
     assert capsys.readouterr().out == ""
     changed = Journal(tmp_path / "journal", "b")
-    assert changed.block(0, Passage, lambda: OTHER) == OTHER
+    assert block(changed, 0, lambda: OTHER) == OTHER
     named = "unfinished work of other source, params or inputs is kept; delete it if it is of no use: "
     assert capsys.readouterr().out == f"{named}{tmp_path / 'journal/a'}\n"
     changed.finish()
-    assert Journal(tmp_path / "journal", "a").block(0, Passage, never) == ONE  # its own fingerprint again
+    assert block(Journal(tmp_path / "journal", "a"), 0, never) == ONE  # its own fingerprint again
 
 
 def test_a_block_that_failed_halfway_is_made_again(tmp_path: Path) -> None:
@@ -71,15 +68,15 @@ def test_a_block_that_failed_halfway_is_made_again(tmp_path: Path) -> None:
 
     journal = Journal(tmp_path / "journal", "a")
     with pytest.raises(RuntimeError, match="killed"):
-        journal.block(0, Passage, halfway)
-    assert journal.block(0, Passage, lambda: ONE) == ONE
+        block(journal, 0, halfway)
+    assert block(journal, 0, lambda: ONE) == ONE
 
 
 def test_a_partial_file_left_by_a_kill_is_ignored(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal", "a")
     partial = tmp_path / "journal/a/block-000000.parquet.partial"
     partial.write_bytes(b"PAR1 half a blo")
-    assert journal.block(0, Passage, lambda: ONE) == ONE
+    assert block(journal, 0, lambda: ONE) == ONE
     assert sorted(path.name for path in (tmp_path / "journal/a").iterdir()) == ["block-000000.parquet"]
 
 
@@ -88,55 +85,55 @@ def test_a_torn_block_is_set_aside_named_and_made_again(
     left: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     journal, folder = Journal(tmp_path / "journal", "a"), tmp_path / "journal/a"
-    journal.block(0, Passage, lambda: ONE)
-    journal.block(1, Passage, lambda: OTHER)
+    block(journal, 0, lambda: ONE)
+    block(journal, 1, lambda: OTHER)
     torn = folder / "block-000000.parquet"
     whole = torn.read_bytes()
     torn.write_bytes(whole[:left])
     assert left < len(whole)
-    assert journal.read(0, Passage) is None
+    assert not journal.holds(0, Passage)
     aside = folder / "torn-block-000000.parquet"
     said = capsys.readouterr().out
     assert said.startswith(f"this cannot be read and is made again; it is kept as {aside}, ") and said.count("\n") == 1
     assert aside.read_bytes() == whole[:left]
     again = Journal(tmp_path / "journal", "a")
-    assert again.block(0, Passage, lambda: ONE) == ONE
-    assert again.block(0, Passage, never) == ONE and again.block(1, Passage, never) == OTHER
+    assert block(again, 0, lambda: ONE) == ONE
+    assert block(again, 0, never) == ONE and block(again, 1, never) == OTHER
     assert torn.read_bytes() == whole
 
 
 def test_dropped_blocks_are_made_again_and_the_others_stay(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal", "a")
     for number in range(3):
-        journal.block(number, Passage, lambda: ONE)
+        block(journal, number, lambda: ONE)
     journal.drop(iter([0, 2, 7]))
-    assert [journal.read(number, Passage) for number in range(3)] == [None, ONE, None]
+    assert [journal.holds(number, Passage) for number in range(3)] == [False, True, False]
 
 
 def test_finished_work_is_deleted_by_the_next_that_starts(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal", "a")
-    journal.block(0, Passage, lambda: ONE)
+    block(journal, 0, lambda: ONE)
     journal.finish()
     assert (tmp_path / "journal/a.finished/block-000000.parquet").exists()
     again = Journal(tmp_path / "journal", "a")
-    assert again.read(0, Passage) is None
+    assert not again.holds(0, Passage)
     assert [path.name for path in (tmp_path / "journal").iterdir()] == ["a"]
 
 
 def test_finished_work_that_is_revived_is_read(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal", "a")
-    journal.block(0, Passage, lambda: ONE)
+    block(journal, 0, lambda: ONE)
     journal.finish()
     revive(tmp_path / "journal")
-    assert Journal(tmp_path / "journal", "a").block(0, Passage, never) == ONE
+    assert block(Journal(tmp_path / "journal", "a"), 0, never) == ONE
 
 
 def test_deleting_finished_work_leaves_the_unfinished(tmp_path: Path) -> None:
     journal, other = Journal(tmp_path / "journal", "a"), Journal(tmp_path / "journal", "b")
-    other.block(0, Passage, lambda: OTHER)
+    block(other, 0, lambda: OTHER)
     journal.finish()
     delete_finished(tmp_path / "journal")
-    assert other.block(0, Passage, never) == OTHER
+    assert block(other, 0, never) == OTHER
     other.finish()
     delete_finished(tmp_path / "journal")
     assert not (tmp_path / "journal").exists()

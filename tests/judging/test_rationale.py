@@ -118,7 +118,7 @@ def test_a_step_that_was_cut_is_bad_without_asking() -> None:
             Verdict("u", 0, True, 1.0, "Yes.\nGOOD", "judge"),
         ]
         assert judge.trajectory_scores([cut, STOPPED]) == [[0.0, 1.0], [1.0]]
-        assert judge.asked == 4
+        assert judge.tally.asked == 4
     assert not any("to judge:\nAda was" in prompt for prompt in server.prompts)
     assert any("Action 1: Ada was\nResult 1: cut off" in prompt for prompt in server.prompts)
 

@@ -217,7 +217,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(
     for path in (Layout.predictions, Layout.prediction_trajectories, Layout.evaluation):
         assert path(copy, "base").read_bytes() == path(whole, "base").read_bytes()
     left = [path.suffix for path in (copy.root / ".swirl/journals").glob("evaluate-base*/*")]
-    assert left == [".finished", ".finished"]
+    assert left == [".finished"] * 4  # rollouts and verdicts, with tools and without
 
 
 def times(layout: Layout) -> dict[str, int]:
@@ -242,7 +242,12 @@ def test_without_a_block_size_a_block_is_a_workers_share(
     layout = clone(project, tmp_path / "root")
     import_module("swirl.stages.evaluate").run(params, layout, "base")
     workers = params.runtime.workers
-    assert list(made.values()) == [60 // workers] * workers + [48 // workers] * workers
+    rollouts = [count for name, count in made.items() if "verdicts" not in name]
+    assert rollouts == [60 // workers] * workers + [48 // workers] * workers
+    assert [name for name in made if "verdicts" in name] == [
+        "evaluate-base-verdicts/0",
+        "evaluate-base-without-tools-verdicts/0",
+    ]
     policy = load_policy(params, layout.model("base"), "base")
     todo = attempts(params, layout, questions_of(layout, "evaluation"), 1)
     seed = derive(params.seed, "evaluate", "True")
@@ -257,8 +262,8 @@ def test_the_blocks_of_other_rollouts_are_not_used(
     evaluate = import_module("swirl.stages.evaluate")
     layout = clone(project, tmp_path / "root")
     before = evaluate._journals(params, layout, "base")
-    before[True].block(0, Trajectory, list)
-    assert evaluate._journals(params, layout, "base")[True].read(0, Trajectory) == []
+    before[True].commit(0, Trajectory, [])
+    assert evaluate._journals(params, layout, "base")[True].holds(0, Trajectory)
     if change == "params":
         params = validate(laid_over(params.model_dump(), {"evaluate": {"temperature": 3.0}}), "tests")
     elif change == "judge":  # which makes no rollout
@@ -268,8 +273,7 @@ def test_the_blocks_of_other_rollouts_are_not_used(
     else:
         path = layout.model("base") / "model.safetensors"
         path.write_bytes(path.read_bytes() + b"more")
-    kept = evaluate._journals(params, layout, "base")[True].read(0, Trajectory)
-    assert kept == ([] if change == "judge" else None)
+    assert evaluate._journals(params, layout, "base")[True].holds(0, Trajectory) == (change == "judge")
 
 
 def test_swirl_evaluate_makes_the_trajectories_and_scores_of_this_stage(

@@ -23,6 +23,7 @@ from swirl.models.loading import load_chat
 from swirl.stages import judge
 from swirl.wiring.calibration import measure
 from swirl.wiring.judges import load_reward_model
+from swirl.wiring.verdict_blocks import outcome_verdict
 
 
 def test_every_step_and_outcome_is_judged_once(project: Layout) -> None:
@@ -53,7 +54,7 @@ def test_outcomes_are_graded_by_the_answers(params: Params, copy: Layout) -> Non
     lucky = set(sorted(answered)[:3])
     answers = {q.id: ("7",) if q.id in lucky else ("Oslo",) for q in questions}
     for trajectory in trajectories:
-        verdict = judge.outcome_verdict(trajectory, answers[trajectory.question_id])
+        verdict = outcome_verdict(trajectory, answers[trajectory.question_id])
         right = trajectory.question_id in lucky and trajectory.stop is Stop.ANSWERED and trajectory.answer == "7"
         assert (verdict.good, verdict.score, verdict.step) == (right, float(right), OUTCOME)
     assert len(lucky) == 3

@@ -15,11 +15,15 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from swirl.bench.measure import Result, resident_mb, run
 from swirl.config import presets
 from swirl.config.params import Params, validate
+
+if TYPE_CHECKING:
+    from swirl.core.layout import Layout
+    from swirl.wiring.verdict_blocks import Verdicts
 
 SIZES = (21_875, 43_750, 87_500)
 """Numbers of trajectories; the last is the paper's: 10,000 questions of HotPotQA and 7,500 of GSM8K, five each."""
@@ -65,7 +69,7 @@ def tables(params: Params, root: Path, size: int, parts: dict[str, float]) -> in
 
     Adds the seconds of each part to `parts`; returns the number of steps.
     """
-    from swirl.bench.scripted import SAMPLES, Script, ScriptedJudge, write_tokenizer
+    from swirl.bench.scripted import SAMPLES, Script, write_tokenizer
     from swirl.core.journal import Journal
     from swirl.core.layout import Layout
     from swirl.core.records import load_json, save
@@ -85,14 +89,22 @@ def tables(params: Params, root: Path, size: int, parts: dict[str, float]) -> in
     journal, starts = Journal(layout.trajectories_journal, "scripted"), range(0, size, params.rollout.block_size)
     for number, start in enumerate(starts):
         block = [script.trajectory(n) for n in range(start, min(size, start + params.rollout.block_size))]
-        timed("journal", partial(journal.commit, number, Trajectory, block.copy, ["error"]))
+        timed("journal", partial(journal.commit, number, Trajectory, block))
     timed("table of trajectories", lambda: _stage("synthesize").publish(journal, len(starts), layout))
     timed("check_trajectories", lambda: _stage("check_trajectories").run(params, layout))
-    timed("judge", lambda: _stage("judge").publish(params, layout, ScriptedJudge(), None, judged))
+    timed("judge", lambda: _stage("judge").publish(scripted_verdicts(params, layout), judged))
     timed("filter", lambda: _stage("filter").run(params, layout))
     timed("check_steps", lambda: _stage("check_steps").run(params, layout))
     timed("first batch", lambda: _first_batch(params, layout))
     return int(load_json(layout.metrics("synthesize"))["steps"])
+
+
+def scripted_verdicts(params: Params, layout: Layout) -> Verdicts:
+    """The verdicts of a `ScriptedJudge`; answers are compared."""
+    from swirl.bench.scripted import ScriptedJudge
+    from swirl.wiring.verdict_blocks import Verdicts
+
+    return Verdicts(params, layout, "judge", lambda params, layout: (ScriptedJudge(), None))
 
 
 def _stage(name: str) -> Any:
@@ -100,7 +112,7 @@ def _stage(name: str) -> Any:
     return import_module(f"swirl.stages.{name}")
 
 
-def _first_batch(params: Params, layout: Any) -> list[Any]:
+def _first_batch(params: Params, layout: Layout) -> list[Any]:
     """The first batch of step-wise RL, as combs of the stored actions."""
     from swirl.rl.batches import state_batches
     from swirl.rl.kept_states import States

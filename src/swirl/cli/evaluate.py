@@ -125,7 +125,7 @@ def compare_all(
         results.append(compare(name, predicted, made, first, drawing.seed))
         first = by_question(predicted) if first is None else first
     if grader:
-        grader.check_failures(params.check_steps.max_null_rate, grader.asked)
+        grader.tally.check_failures(params.check_steps.max_null_rate, grader.tally.asked)
     return results
 
 

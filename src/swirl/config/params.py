@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError, model_validator
 from swirl.config.base_model import AnnotatedBase, BaseModelSection, EmbeddedBase, EndpointBase
 from swirl.config.data import Benchmark, CheckQuestions, Download, Index
 from swirl.config.evaluation import Evaluate, Report, Tracking
+from swirl.config.execution import Execution
 from swirl.config.messages import explain
 from swirl.config.reward_model import EndpointReward, RewardModelSection, is_reward_model
 from swirl.config.section import Section
@@ -48,6 +49,7 @@ class Params(Section):
     train: Train
     evaluate: Evaluate
     report: Report
+    execution: Execution
     clients: Clients
     tool_calls: ToolCalls
     tracking: Tracking
@@ -92,6 +94,11 @@ class Params(Section):
             )
         if is_reward_model(self.evaluate.judge, self.reward_model):
             raise ValueError("evaluate.judge describes the reward model itself; say so: evaluate.judge: same")
+        if self.execution.engine == "ray" and ":" in self.runtime.device:
+            raise ValueError(
+                f"runtime.device is {self.runtime.device}, but execution.engine is ray: Ray gives each worker its own "
+                "GPU; set runtime.device to cuda, or cpu"
+            )
         if 0 < self.runtime.context <= self.rollout.max_action_tokens:
             raise ValueError("runtime.context must be above rollout.max_action_tokens, or 0")
         return self

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,7 +18,6 @@ from swirl.core.records import load, read_table, save
 from swirl.core.row_groups import save_tables, tables
 
 Record = TypeVar("Record")
-Content = TypeVar("Content")
 
 _FINISHED = ".finished"
 """Suffix of a folder of finished work, whose results are written elsewhere."""
@@ -31,50 +30,42 @@ class Journal:
         """Open the blocks of this fingerprint in `folder`; see `claim` for blocks of other fingerprints."""
         self._folder = claim(folder, fingerprint)
 
-    def block(self, number: int, record_type: type[Record], make: Callable[[], Iterable[Record]]) -> list[Record]:
-        """The records of block `number`: read if the block was committed, else made and committed atomically."""
-        return self._made(number, record_type, make, lambda path: load(record_type, path))
+    @property
+    def folder(self) -> Path:
+        """Where the blocks are."""
+        return self._folder
 
-    def commit(
-        self, number: int, record_type: type[Record], make: Callable[[], Iterable[Record]], columns: Sequence[str]
-    ) -> pa.Table:
-        """As `block`, but only these columns of the block are read, and no record is built; see `collect`."""
-        return self._made(number, record_type, make, lambda path: read_table(record_type, path, columns))
+    def holds(self, number: int, record_type: type) -> bool:
+        """Whether block `number` was committed.
 
-    def blocks(self, number: int, record_type: type[Record]) -> Iterator[list[Record]]:
-        """The records of the first `number` blocks, all committed, one block at a time."""
-        return (load(record_type, self._path(block)) for block in range(number))
+        A block that cannot be read is renamed, and a printed line names it: it counts as not committed.
+        """
+        path = self._path(number)
+        if not path.exists():
+            return False
+        try:
+            next(tables(record_type, path), None)
+        except DataError as error:
+            set_aside(path, str(error))
+            return False
+        return True
+
+    def commit(self, number: int, record_type: type[Record], records: Iterable[Record]) -> None:
+        """Write block `number`, atomically."""
+        save(records, record_type, self._path(number))
+
+    def records(self, number: int, record_type: type[Record]) -> list[Record]:
+        """The records of block `number`, as they were committed. Raises `DataError` when they cannot be read."""
+        return load(record_type, self._path(number))
+
+    def columns(self, number: int, record_type: type, columns: Sequence[str]) -> pa.Table:
+        """As `records`, but only these columns, and no record is built; see `collect`."""
+        return read_table(record_type, self._path(number), columns)
 
     def collect(self, number: int, record_type: type, path: Path) -> None:
         """Write the first `number` blocks, all committed, to one file, as `records.save` would their records."""
         paths = map(self._path, range(number))
         save_tables((table for block in paths for table in tables(record_type, block)), record_type, path)
-
-    def read(self, number: int, record_type: type[Record]) -> list[Record] | None:
-        """The records of block `number` if it was committed.
-
-        A block that cannot be read is renamed, and a printed line names it: it counts as not committed.
-        """
-        return self._read(number, lambda path: load(record_type, path))
-
-    def _made(
-        self, number: int, record_type: type, make: Callable[[], Iterable[Any]], read: Callable[[Path], Content]
-    ) -> Content:
-        kept = self._read(number, read)
-        if kept is not None:
-            return kept
-        save(make(), record_type, self._path(number))
-        return read(self._path(number))
-
-    def _read(self, number: int, read: Callable[[Path], Content]) -> Content | None:
-        path = self._path(number)
-        if not path.exists():
-            return None
-        try:
-            return read(path)
-        except DataError as error:
-            set_aside(path, str(error))
-            return None
 
     def drop(self, numbers: Iterable[int]) -> None:
         """Delete these blocks, so that they are made again; the others stay."""

@@ -133,9 +133,10 @@ class Layout:
         """The `Score`s of one model, without `p_vs_base`, as a JSON list."""
         return self.root / f"reports/evaluation/{model}.json"
 
-    def evaluation_journal(self, model: str, with_tools: bool) -> Path:
-        """Folder of the journal that a model's evaluation resumes from; not a DVC output."""
-        return self.root / f".swirl/journals/evaluate-{model}{'' if with_tools else '-without-tools'}"
+    def evaluation_journal(self, model: str, with_tools: bool, verdicts: bool = False) -> Path:
+        """Folder of the journal of a model's rollouts, or of the verdicts on them; not a DVC output."""
+        parts = ["evaluate", model, *([] if with_tools else ["without-tools"]), *(["verdicts"] if verdicts else [])]
+        return self.root / f".swirl/journals/{'-'.join(parts)}"
 
     def metrics(self, stage: str) -> Path:
         """A stage's final metrics as flat JSON; `stage` is `train-swirl` for `train@swirl`."""

@@ -23,7 +23,7 @@ from swirl.endpoints import wire
 from swirl.endpoints.cache import Cache
 from swirl.endpoints.failures import REFUSAL, BadRequest, Failures
 from swirl.endpoints.in_flight import InFlight
-from swirl.endpoints.request_pace import Pace
+from swirl.endpoints.request_pace import Pace, Pacer
 from swirl.endpoints.requests import (
     Answer,
     Ask,
@@ -58,8 +58,17 @@ class Client:
     Raises `UnavailableError` when the endpoint names an environment variable that holds no usable key.
     """
 
-    def __init__(self, endpoint: Endpoint, cache: Path | None = None) -> None:
-        """`cache` is a folder of stored answers, which are never requested again; None stores none."""
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        cache: Path | None = None,
+        pace: Callable[[str, float], Pacer] = lambda name, per_minute: Pace(per_minute),
+    ) -> None:
+        """`cache` is a folder of stored answers, which are never requested again; None stores none.
+
+        `pace` makes the pace of a limit from its name, which says the server too, and its number per minute.
+        """
+        self._pace = pace
         self.endpoint = endpoint
         self._cache = Cache(cache) if cache else None
         self._counts, self._lock = Counts(), threading.Lock()
@@ -147,8 +156,9 @@ class Client:
         self._places = asyncio.Semaphore(endpoint.concurrency)
         self._in_flight = InFlight[Answer]()
         self._first = asyncio.Lock()
-        self._attempt_pace = Pace(endpoint.requests_per_minute)
-        self._token_pace = Pace(endpoint.tokens_per_minute)
+        whose = f"{endpoint.url}#{endpoint.model}"
+        self._attempt_pace = self._pace(f"requests {whose}", endpoint.requests_per_minute)
+        self._token_pace = self._pace(f"tokens {whose}", endpoint.tokens_per_minute)
         here = re.match(r"https?://(localhost|127\.[\d.]+|\[::1\])(:|/|$)", endpoint.url) is not None
         hooks: Any = {"request": [self._before_attempt], "response": [self._bound, self._find_junk]}
         headers: dict[str, Any] = {"OpenAI-Organization": Omit(), "OpenAI-Project": Omit()}

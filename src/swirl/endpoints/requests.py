@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from swirl.core.errors import ModelError
@@ -178,3 +178,7 @@ class Counts:
     """In the currency of the endpoint's prices."""
     shared: int = 0
     """Requests that were not sent because an equal one was in flight: they got its answer, or failed with it."""
+
+    def __add__(self, other: Counts) -> Counts:
+        """The use of both together."""
+        return Counts(*(getattr(self, one.name) + getattr(other, one.name) for one in fields(self)))

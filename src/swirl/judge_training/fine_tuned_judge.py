@@ -28,11 +28,10 @@ from swirl.pretraining.fine_tuning import fine_tune
 from swirl.pretraining.pointed_base import point
 from swirl.pretraining.training import Example
 from swirl.wiring import questions as asked
-from swirl.wiring.attempts import attempts, check_rollouts, roll_out_in_blocks
 from swirl.wiring.judge_prompts import judge_question
 from swirl.wiring.oracles import Oracle, oracles_of
-from swirl.wiring.policies import load_policy
-from swirl.wiring.prompts import user_input_folders
+from swirl.wiring.prompts import read_prompts, user_input_folders
+from swirl.wiring.rollout_blocks import Rollouts, roll_out_in_blocks
 
 
 def make(params: Params, layout: Layout) -> None:
@@ -116,15 +115,15 @@ def _sampled(
     """Labelled trajectories of the base, by question id."""
     settings = params.reward_model
     assert isinstance(settings, FineTunedReward)
-    todo = attempts(params, layout, questions, settings.samples)
-    base, seed = load_policy(params, layout.model("base"), "base", None), derive(params.seed, "reward model", "sampled")
+    prompts, seed = read_prompts(params, layout), derive(params.seed, "reward model", "sampled")
+    most = params.rollout.block_size
+    recipe = Rollouts(params, layout, prompts, "reward_model", "base", None, settings.temperature, most)
     label = "reward_model, steps to learn from"
-    errors = roll_out_in_blocks(params, base, todo, settings.temperature, seed, journal, label)
-    check_rollouts(errors, params, journal)
+    count = roll_out_in_blocks(recipe, questions, settings.samples, seed, journal, label)
     found: dict[str, list[Sampled]] = {question.id: [] for question in questions}
     tasks = {question.id: question.task for question in questions}
-    for block in journal.blocks(len(errors), Trajectory):
-        for trajectory in (one for one in block if one.steps):
+    for number in range(count):
+        for trajectory in (one for one in journal.records(number, Trajectory) if one.steps):
             name = trajectory.question_id
             found[name].append(sampled(trajectory, tasks[name], oracles[name](trajectory)))
     return found

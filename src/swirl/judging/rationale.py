@@ -96,32 +96,24 @@ class Judgement:
     """Whether every vote was refused for what is in its request."""
 
 
-class RationaleJudge(ABC):
-    """Judges steps and outcomes by asking `votes` times for reasons and a verdict."""
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What became of the questions to a judge: steps and answers, each counted once however many votes it had."""
 
-    majority = math.nextafter(0.5, 1.0)
-    """Smallest share of GOOD votes that makes a verdict GOOD: just above one half, because a tie is BAD."""
+    judge: str
+    asked: int = 0
+    failed: int = 0
+    """How many failed at the server."""
+    refused: int = 0
+    """How many of those the server refused for what is in them, and would refuse again."""
+    failure: str = ""
+    """Error of the first one that failed."""
 
-    def __init__(self, name: str, prompts: JudgePrompts, chat: Chat | None, votes: int, seed: int) -> None:
-        """`chat` is the policy's, needed to turn tokens into text for scores; None for a judge of texts only."""
-        self.name, self.prompts, self.votes = name, prompts, votes
-        self._policy_chat, self._seed = chat, seed
-        self.asked = 0
-        """Steps and answers judged so far, each counted once however many votes it had."""
-        self.failed = 0
-        """How many of them failed at the server."""
-        self.refused = 0
-        """How many of those the server refused for what is in them, and would refuse again."""
-        self.failure = ""
-        """Error of the first one that failed."""
-        self.again = False
-        """Whether to ask once more about a step or answer that got no verdict."""
-
-    @property
-    def _chat(self) -> Chat:
-        if self._policy_chat is None:
-            raise ModelError("a judge of texts alone gives no scores of tokens: give it the policy's chat")
-        return self._policy_chat
+    def __add__(self, more: Tally) -> Tally:
+        """Both together; `more` came later."""
+        first = self.failure or more.failure
+        counts = self.asked + more.asked, self.failed + more.failed, self.refused + more.refused
+        return Tally(self.judge, *counts, first)
 
     def check_failures(self, limit: float, of: int) -> None:
         """Raise `DataError` when more than a share `limit` of a stage's `of` questions to this judge failed.
@@ -132,7 +124,7 @@ class RationaleJudge(ABC):
         if self.failed > limit * of:
             refused = f" ({self.refused} of them refused for what is in them)" if self.refused else ""
             raise DataError(
-                f"{self.failed} of {of} questions to the judge {self.name} failed{refused}, more than "
+                f"{self.failed} of {of} questions to the judge {self.judge} failed{refused}, more than "
                 f"check_steps.max_null_rate {limit:.1%}; nothing is written, and the next run asks again only what "
                 f"has no answer. The first: {self.failure}"
             )
@@ -141,6 +133,28 @@ class RationaleJudge(ABC):
         """Raise as `check_failures` does, but for refusals alone: no later answer could bring their share down."""
         if self.refused > limit * of:
             self.check_failures(limit, of)
+
+
+class RationaleJudge(ABC):
+    """Judges steps and outcomes by asking `votes` times for reasons and a verdict."""
+
+    majority = math.nextafter(0.5, 1.0)
+    """Smallest share of GOOD votes that makes a verdict GOOD: just above one half, because a tie is BAD."""
+
+    def __init__(self, name: str, prompts: JudgePrompts, chat: Chat | None, votes: int, seed: int) -> None:
+        """`chat` is the policy's, needed to turn tokens into text for scores; None for a judge of texts only."""
+        self.name, self.prompts, self.votes = name, prompts, votes
+        self._policy_chat, self._seed = chat, seed
+        self.tally = Tally(name)
+        """All that was asked so far."""
+        self.again = False
+        """Whether to ask once more about a step or answer that got no verdict."""
+
+    @property
+    def _chat(self) -> Chat:
+        if self._policy_chat is None:
+            raise ModelError("a judge of texts alone gives no scores of tokens: give it the policy's chat")
+        return self._policy_chat
 
     @abstractmethod
     def say(
@@ -213,11 +227,9 @@ class RationaleJudge(ABC):
             second = self._votes_on([prompts[i] for i in null], again, words, _WARMTH)
             for i, said in zip(null, second, strict=True):
                 judged[i] = said
-        self.asked += len(judged)
         failed = [said.rationale for said in judged if said.failed]
-        self.failed += len(failed)
-        self.refused += sum(said.failed and said.refused for said in judged)
-        self.failure = self.failure or next(iter(failed), "")
+        refused = sum(said.failed and said.refused for said in judged)
+        self.tally += Tally(self.name, len(judged), len(failed), refused, next(iter(failed), ""))
         return judged
 
     def _votes_on(

@@ -12,6 +12,7 @@ from swirl.core.errors import DataError
 SHAPES_NO_OUTPUT = {
     "swirl.cli": "starts stages and prints",
     "swirl.config": "holds no default: what it hands out is params.yaml, whose values are compared one by one",
+    "swirl.execution": "decides where blocks are made and in what order they come; what makes them is the stage's",
     "swirl.pipeline": "lists the stages, sets processes up, shows progress",
     "swirl.tracking": "copies finished outputs to MLflow",
 }

@@ -1,7 +1,8 @@
 """evaluate: one model on every benchmark, multi-step with tools, and search benchmarks also without.
 
-Rollouts are journalled: a killed evaluation resumes with the blocks that it had not finished. A block is a worker's
-whole share of the questions with or without tools, or `evaluate.block_size` of them if that is set.
+Rollouts and the verdicts on them are journalled: a killed evaluation resumes with the blocks that it had not finished.
+A block of rollouts is a worker's whole share of the questions with or without tools, one of verdicts all of these; or
+`evaluate.block_size` trajectories if that is set.
 """
 
 from __future__ import annotations
@@ -9,29 +10,27 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import groupby
+from typing import Any
 
 from swirl.config.params import Params
 from swirl.core.journal import Journal, fingerprint
 from swirl.core.layout import Layout
 from swirl.core.records import save, save_json, to_dict
 from swirl.core.seeds import derive
-from swirl.core.threads import spread
-from swirl.core.types import ActionKind, JudgeRole, Prediction, Question, Score, Trajectory, Verdict
+from swirl.core.types import OUTCOME, ActionKind, Prediction, Question, Score, Stop, Trajectory, Verdict
 from swirl.evaluation.scoring import predict, score
-from swirl.judging.rationale import RationaleJudge
+from swirl.execution.engines import Engine, opened
 from swirl.models.skipped import why_skipped
 from swirl.pipeline.progress import Progress
 from swirl.pipeline.source import digest
-from swirl.rollout.engine import Attempt
-from swirl.wiring.attempts import attempts, blocks, check_rollouts, flight_of, fly, sampling
-from swirl.wiring.graders import graded, load_grader
-from swirl.wiring.label_judges import NoJudge, load_label_judge
+from swirl.wiring.attempts import blocks
+from swirl.wiring.label_judges import label_judge_name, load_label_judges
 from swirl.wiring.oracles import oracles_of
-from swirl.wiring.policies import AnyPolicy, load_policy
-from swirl.wiring.prompts import user_input_folders
+from swirl.wiring.prompts import read_prompts, user_input_folders
 from swirl.wiring.questions import questions_of
-from swirl.wiring.rewards import judge_of
+from swirl.wiring.rollout_blocks import Rollouts, roll_out_shares, share_size
 from swirl.wiring.servers import print_usage
+from swirl.wiring.verdict_blocks import Case, Failures, Verdicts, judge_in_blocks
 
 
 def run(params: Params, layout: Layout, item: str) -> None:
@@ -40,47 +39,19 @@ def run(params: Params, layout: Layout, item: str) -> None:
         print(f"evaluate: no {item}: {why}")
         _write(layout, item, [], [], [], [], {})
         return
-    servers = {str(name): server for name, server in params.evaluate.servers.items()}
-    policy = load_policy(params, layout.model(item), item, servers.get(item))
-    judge, role = load_label_judge(params, layout)
-    asker = None if isinstance(judge, NoJudge) else judge_of(judge)
-    grader = load_grader(params, layout, None if role is JudgeRole.SECOND else asker)
-    everything = questions_of(layout, "evaluation")
-    oracles = oracles_of(layout, everything)
-    arms = _arms(params, everything)
-    made: list[Trajectory] = []
-    verdicts: list[Verdict] = []
-    predictions: list[Prediction] = []
-    scores: list[Score] = []
-    table = {question.id: question for question in everything}
-    texts = {name: question.text for name, question in table.items()}
-    ungraded = 0
+    table = {question.id: question for question in questions_of(layout, "evaluation")}
     journals = _journals(params, layout, item)
-    with Progress(params.evaluate.samples * sum(len(questions) for questions, _ in arms), f"evaluate {item}") as bar:
-        for with_tools in (True, False):
-            # All benchmarks together: while the last long trajectories of one finish, questions of the next one start.
-            asked = [question for questions, tools in arms if tools == with_tools for question in questions]
-            seed = derive(params.seed, "evaluate", str(with_tools))
-            todo = attempts(params, layout, asked, params.evaluate.samples, with_tools)
-            trajectories = _roll_out(params, policy, todo, seed, journals[with_tools], bar)
-            outcomes = graded(grader, trajectories, table) if grader else {}
-            ungraded += len(trajectories) - len(outcomes) if grader else 0
-            judged = judge.process_verdicts(trajectories, texts)
-            predicted = predict(item, trajectories, table, oracles, judged, with_tools, outcomes)
-            for _, arm in groupby(predicted, key=lambda prediction: prediction.benchmark):
-                scores.append(score(list(arm), judge.name, role))
-            predictions += predicted
-            if with_tools:
-                made, verdicts = trajectories, judged
-    for one in {one for one in (asker, grader) if isinstance(one, RationaleJudge)}:
-        one.check_failures(params.check_steps.max_null_rate, one.asked)
-    metrics = {**_metrics(scores, predictions), **by_hops(predictions, table), **cut_rates(made)}
+    with opened(params.execution, Verdicts(params, layout, "evaluate", load_label_judges)) as judging:
+        made = _roll_out(params, layout, item, _arms(params, list(table.values())), journals)
+        judged, more_journals = _judge(params, layout, item, judging, made, table, journals)
+    predictions, scores, ungraded = _scored(params, layout, item, made, judged, table)
+    metrics = {**_metrics(scores, predictions), **by_hops(predictions, table), **cut_rates(made[True])}
     if ungraded:
         print(f"evaluate: no verdict of the grader on {ungraded} answers, which are compared as text")
-    if grader:
+    if params.judge.outcome == "model":
         metrics["ungraded"] = ungraded / max(1, len(predictions))
-    _write(layout, item, predictions, made, verdicts, scores, metrics)
-    for journal in journals.values():
+    _write(layout, item, predictions, made[True], _on_steps(judged[True]), scores, metrics)
+    for journal in (*journals.values(), *more_journals):
         journal.finish()
     print_usage()
 
@@ -97,26 +68,99 @@ def _journals(params: Params, layout: Layout, item: str) -> dict[bool, Journal]:
 
 
 def _roll_out(
-    params: Params, policy: AnyPolicy, todo: Sequence[Attempt], seed: int, journal: Journal, bar: Progress
-) -> list[Trajectory]:
-    """Roll out as `wiring.attempts.roll_out_all` does, with the same worker shares, a journalled block at a time."""
-    drawn, workers = sampling(params, params.evaluate.temperature), params.runtime.workers
-    shares = [todo[first::workers] for first in range(workers)]
-    parts = [part for share in shares for part in blocks(share, params.evaluate.block_size or max(1, len(share)))]
-    flight = flight_of(params, policy, max(map(len, parts), default=1))
-    flight.resume(journal.flight)
+    params: Params,
+    layout: Layout,
+    item: str,
+    arms: Sequence[tuple[list[Question], bool]],
+    journals: Mapping[bool, Journal],
+) -> dict[bool, list[Trajectory]]:
+    """The trajectories with tools (True) and without (False)."""
+    settings, samples = params.evaluate, range(params.evaluate.samples)
+    servers = {str(name): server for name, server in settings.servers.items()}
+    # All benchmarks together: while the last long trajectories of one finish, questions of the next one start.
+    asked = {
+        with_tools: [(one, k) for some, tools in arms if tools == with_tools for one in some for k in samples]
+        for with_tools in journals
+    }
+    counts = [len(of_arm) for of_arm in asked.values()]
+    prompts, most = read_prompts(params, layout), share_size(params, max(counts), settings.block_size)
+    recipe = Rollouts(params, layout, prompts, "evaluate", item, servers.get(item), settings.temperature, most)
+    made = {}
+    with opened(params.execution, recipe) as engine, Progress(sum(counts), f"evaluate {item}") as bar:
+        for with_tools, journal in journals.items():
+            seed = derive(params.seed, "evaluate", str(with_tools))
+            made[with_tools] = roll_out_shares(
+                engine, params, asked[with_tools], settings.block_size, seed, with_tools, journal, bar.update
+            )
+    return made
 
-    def block_of(number: int) -> list[Trajectory]:
-        part, kept = parts[number], journal.read(number, Trajectory)
-        if kept is not None:
-            bar.update(len(part))
-            return kept
-        return journal.block(number, Trajectory, lambda: fly(flight, params, policy, part, drawn, seed, bar.update))
 
-    done = spread(block_of, range(len(parts)), workers)
-    check_rollouts([[trajectory.error for trajectory in part] for part in done], params, journal)
-    made = {trajectory.id: trajectory for part in done for trajectory in part}
-    return [made[f"{attempt.question.id}/{attempt.sample}"] for attempt in todo]
+def _judge(
+    params: Params,
+    layout: Layout,
+    item: str,
+    engine: Engine[Sequence[Case], Verdict],
+    made: Mapping[bool, list[Trajectory]],
+    table: Mapping[str, Question],
+    rollouts: Mapping[bool, Journal],
+) -> tuple[dict[bool, list[Verdict]], list[Journal]]:
+    """The verdicts on the trajectories with tools (True) and without (False), and their journals."""
+    every = [trajectory for of_arm in made.values() for trajectory in of_arm]
+    steps, answers = sum(len(one.steps) for one in every), sum(one.stop is Stop.ANSWERED for one in every)
+    failures = Failures(params.check_steps.max_null_rate, steps, answers)
+    judged, journals = {}, []
+    with Progress(len(every), f"evaluate {item}, verdicts") as bar:
+        for with_tools, trajectories in made.items():
+            mark = _verdict_mark(params, layout, rollouts[with_tools])
+            journals.append(Journal(layout.evaluation_journal(item, with_tools, verdicts=True), mark))
+            cases = [(trajectory, table[trajectory.question_id]) for trajectory in trajectories]
+            parts = blocks(cases, params.evaluate.block_size or max(1, len(cases)))
+            judged[with_tools] = list(judge_in_blocks(engine, parts, journals[-1], failures, bar.update))
+    failures.check()
+    return judged, journals
+
+
+def _verdict_mark(params: Params, layout: Layout, rollouts: Journal) -> str:
+    """The fingerprint of the verdicts on exactly these rollouts."""
+    sections: list[Any] = [params.seed]
+    sections += [part.model_dump() for part in (params.runtime, params.actions, params.judge, params.reward_model)]
+    sections += [params.evaluate.model_dump()]
+    models = [layout.model("reward"), layout.root / str(getattr(params.evaluate.judge, "model", "models/reward"))]
+    inputs = [layout.questions, layout.root / params.prompts.judge, layout.root / params.tools.folder, rollouts.folder]
+    inputs += [folder for folder in dict.fromkeys(models) if folder.is_dir()]  # a judge may be on the hub, or a server
+    return fingerprint(digest("evaluate"), sections, inputs)
+
+
+def _scored(
+    params: Params,
+    layout: Layout,
+    item: str,
+    made: Mapping[bool, list[Trajectory]],
+    judged: Mapping[bool, list[Verdict]],
+    table: Mapping[str, Question],
+) -> tuple[list[Prediction], list[Score], int]:
+    """Predictions, scores, and how many answers a grader should have graded and has not."""
+    oracles = oracles_of(layout, table.values())
+    predictions: list[Prediction] = []
+    scores: list[Score] = []
+    ungraded = 0
+    for with_tools, trajectories in made.items():
+        verdicts, outcomes = _on_steps(judged[with_tools]), dict[str, bool]()
+        if params.judge.outcome == "model":  # answers without a verdict are graded by text and number
+            graded = (verdict for verdict in judged[with_tools] if verdict.step == OUTCOME)
+            outcomes = {verdict.trajectory_id: verdict.good for verdict in graded if verdict.good is not None}
+            ungraded += len(trajectories) - len(outcomes)
+        predicted = predict(item, trajectories, table, oracles, verdicts, with_tools, outcomes)
+        name, role = label_judge_name(params)
+        name = next((verdict.judge for verdict in verdicts), name)
+        for _, arm in groupby(predicted, key=lambda prediction: prediction.benchmark):
+            scores.append(score(list(arm), name, role))
+        predictions += predicted
+    return predictions, scores, ungraded
+
+
+def _on_steps(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    return [verdict for verdict in verdicts if verdict.step != OUTCOME]
 
 
 def _write(

@@ -15,28 +15,26 @@ from swirl.core.row_groups import tables
 from swirl.core.seeds import derive
 from swirl.core.types import ActionKind, Stop, Trajectory
 from swirl.pipeline.source import digest
-from swirl.wiring.attempts import attempts, check_rollouts, roll_out_in_blocks
-from swirl.wiring.policies import load_policy
-from swirl.wiring.prompts import user_input_folders
+from swirl.wiring.prompts import read_prompts, user_input_folders
 from swirl.wiring.questions import questions_of
+from swirl.wiring.rollout_blocks import Rollouts, roll_out_in_blocks
 from swirl.wiring.servers import print_usage
 
 
 def run(params: Params, layout: Layout) -> None:
     """Roll out every training question, a journalled block at a time."""
     settings = params.synthesize
-    todo = attempts(params, layout, questions_of(layout, "train"), settings.samples)
     sections = [params.seed, dict(params.tasks)]
     sections += [
         part.model_dump() for part in (params.runtime, params.tools, params.rollout, params.actions, params.synthesize)
     ]
     inputs = [layout.questions, layout.root / "data/index", layout.model("base"), *user_input_folders(params, layout)]
     journal = Journal(layout.trajectories_journal, fingerprint(digest("synthesize"), sections, inputs))
-    policy = load_policy(params, layout.model("base"), "base", params.synthesize.server)
-    seed = derive(params.seed, "synthesize")
-    errors = roll_out_in_blocks(params, policy, todo, settings.temperature, seed, journal, "synthesize")
-    check_rollouts(errors, params, journal)
-    publish(journal, len(errors), layout)
+    prompts, seed = read_prompts(params, layout), derive(params.seed, "synthesize")
+    server, most = settings.server, params.rollout.block_size
+    recipe = Rollouts(params, layout, prompts, "synthesize", "base", server, settings.temperature, most)
+    questions = questions_of(layout, "train")
+    publish(journal, roll_out_in_blocks(recipe, questions, settings.samples, seed, journal, "synthesize"), layout)
     print_usage()
 
 

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
 
 from swirl.comb.sampling import Sampling
 from swirl.config.params import Params
 from swirl.core.errors import DataError
 from swirl.core.flights import Flight
-from swirl.core.journal import Journal
 from swirl.core.layout import Layout
 from swirl.core.threads import spread
-from swirl.core.types import Question, Stop, Trajectory
+from swirl.core.types import Question, Trajectory
 from swirl.models import room
-from swirl.models.prompts import fill
-from swirl.pipeline.progress import Progress
+from swirl.models.prompts import Prompts, fill
 from swirl.rollout.engine import READ_AT_ONCE, Attempt, Calls
 from swirl.rollout.remote import RemotePolicy
 from swirl.tools.base import Tool, listed
 from swirl.wiring.policies import AnyPolicy, roll_out_any
 from swirl.wiring.prompts import read_prompts
 from swirl.wiring.tools import Toolbox
+
+Item = TypeVar("Item")
 
 
 def attempts(
@@ -39,18 +40,27 @@ def attempts_with(
 ) -> list[Attempt]:
     """`samples` attempts at each question; if `tools_of` is None, with the closed-book prompt and one action."""
     prompts = read_prompts(params, layout)
-    made = []
-    for question in questions:
-        if question.task not in params.tasks:
-            known = ", ".join(params.tasks)
-            raise DataError(f"question {question.id} is of task {question.task!r}; params.yaml has tasks {known}")
-        limit = params.tasks[question.task].max_steps if tools_of else 1
-        template = prompts.tasks[question.task] if tools_of else prompts.closed_book
-        tools = tools_of(question) if tools_of else {}
-        prompt = fill(template, question.text, limit, listed(tools.values()))
-        thoughts = tools_of is not None and params.actions.thought_only == "allow"
-        made += [Attempt(question, sample, prompt, tools, limit, thoughts) for sample in range(samples)]
-    return made
+    asked = [(question, sample) for question in questions for sample in range(samples)]
+    return [attempt_at(params, prompts, question, sample, tools_of) for question, sample in asked]
+
+
+def attempt_at(
+    params: Params,
+    prompts: Prompts,
+    question: Question,
+    sample: int,
+    tools_of: Callable[[Question], Mapping[str, Tool]] | None,
+) -> Attempt:
+    """One attempt at a question, as `attempts_with` makes it."""
+    if question.task not in params.tasks:
+        known = ", ".join(params.tasks)
+        raise DataError(f"question {question.id} is of task {question.task!r}; params.yaml has tasks {known}")
+    limit = params.tasks[question.task].max_steps if tools_of else 1
+    template = prompts.tasks[question.task] if tools_of else prompts.closed_book
+    tools = tools_of(question) if tools_of else {}
+    prompt = fill(template, question.text, limit, listed(tools.values()))
+    thoughts = tools_of is not None and params.actions.thought_only == "allow"
+    return Attempt(question, sample, prompt, tools, limit, thoughts)
 
 
 def roll_out_all(
@@ -73,39 +83,6 @@ def roll_out_all(
     )
     made = {trajectory.id: trajectory for share in shares for trajectory in share}
     return [made[f"{attempt.question.id}/{attempt.sample}"] for attempt in todo]
-
-
-def roll_out_in_blocks(
-    params: Params,
-    policy: AnyPolicy,
-    todo: Sequence[Attempt],
-    temperature: float,
-    seed: int,
-    journal: Journal,
-    label: str,
-) -> list[list[str]]:
-    """Roll out all attempts, a journalled block at a time, under a progress bar.
-
-    The trajectories stay in the journal; returns the `error` of each, by block, in order.
-    """
-    parts, drawn = blocks(todo, params.rollout.block_size), sampling(params, temperature)
-    flight = flight_of(params, policy, params.rollout.block_size)
-    flight.resume(journal.flight)
-    with Progress(len(todo), label) as bar:
-
-        def block_of(number: int) -> list[str]:
-            block = parts[number]
-            made = journal.commit(
-                number,
-                Trajectory,
-                lambda: fly(flight, params, policy, block, drawn, seed),
-                ["stop", "error"],
-            )
-            answered = made["stop"].to_pylist().count(Stop.ANSWERED)
-            bar.update(len(block), answered=answered / max(1, len(made)))
-            return list(made["error"].to_pylist())
-
-        return spread(block_of, range(len(parts)), params.runtime.workers)
 
 
 def flight_of(params: Params, policy: AnyPolicy, most: int, ahead: float = 0.0) -> Flight:
@@ -163,25 +140,9 @@ def tool_calls(params: Params) -> Calls:
     return Calls(params.tool_calls.in_flight, params.rollout.tool_passes)
 
 
-def blocks(items: Sequence[Attempt], size: int) -> list[Sequence[Attempt]]:
+def blocks(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
     """The items in order, in blocks of `size`."""
     return [items[i : i + size] for i in range(0, len(items), size)]
-
-
-def check_rollouts(errors: Sequence[Sequence[str]], params: Params, journal: Journal) -> None:
-    """Raise `DataError` if more trajectories failed than the gate permits; `journal` then drops the blocks with any.
-
-    `errors` are the `error` of each trajectory, by block.
-    """
-    try:
-        refuse_failures(
-            [error for block in errors for error in block],
-            params,
-            "; nothing is written, and the next run makes only the blocks that hold those again",
-        )
-    except DataError:
-        journal.drop(number for number, block in enumerate(errors) if any(block))
-        raise
 
 
 def refuse_failures(errors: Sequence[str], params: Params, what_now: str = "") -> None:

@@ -10,6 +10,13 @@ from swirl.core.layout import Layout
 from swirl.core.types import Question, Trajectory
 from swirl.judging.rationale import RationaleJudge
 from swirl.wiring.judges import Judge, endpoint_judge, load_reward_model
+from swirl.wiring.rewards import Reward, judge_of, load_reward
+
+
+def load_reward_judges(params: Params, layout: Layout) -> tuple[Reward, RationaleJudge | None]:
+    """The reward, and the grader of answers as `load_grader` gives it."""
+    reward = load_reward(params, layout)
+    return reward, load_grader(params, layout, judge_of(reward))
 
 
 def load_grader(params: Params, layout: Layout, reward: Judge | None) -> RationaleJudge | None:

@@ -21,6 +21,8 @@ from swirl.wiring.judge_prompts import judge_prompt, judge_question
 from swirl.wiring.servers import client_of, judge_cache
 
 Judge = RewardModel | RationaleJudge
+REWARD = "reward"
+"""What a reward model that runs here is called."""
 
 
 def read_judge_prompts(params: Params, layout: Layout) -> JudgePrompts:
@@ -34,7 +36,7 @@ def load_reward_model(params: Params, layout: Layout, text_only: bool = False) -
 
     With `text_only` it judges texts only, so models/base is not needed.
     """
-    return load_judge("reward", params.reward_model, layout.model("reward"), params, layout, text_only)
+    return load_judge(REWARD, params.reward_model, layout.model("reward"), params, layout, text_only)
 
 
 def load_judge(
@@ -76,9 +78,14 @@ def endpoint_judge(
     client, prompts = client_of(served, params.clients, judge_cache(layout)), read_judge_prompts(params, layout)
     seed, chat = derive(params.seed, "judge"), _policy_chat(layout, text_only)
     votes = int(getattr(settings, "votes", 1))
-    judge = EndpointJudge(f"endpoint:{served.model}", client, prompts, chat, _sampling(settings), votes, seed)
+    judge = EndpointJudge(endpoint_name(served), client, prompts, chat, _sampling(settings), votes, seed)
     judge.again = params.judge.retry_failed
     return judge
+
+
+def endpoint_name(served: Served) -> str:
+    """What a judge on a server is called."""
+    return f"endpoint:{served.model}"
 
 
 def _policy_chat(layout: Layout, text_only: bool) -> Chat | None:

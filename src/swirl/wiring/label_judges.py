@@ -7,13 +7,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from swirl.config.params import Params
-from swirl.config.reward_model import PretrainedReward
+from swirl.config.reward_model import EndpointReward, PretrainedReward
 from swirl.core.errors import ModelError
 from swirl.core.layout import Layout
 from swirl.core.types import JudgeRole, Trajectory, Verdict
+from swirl.judging.rationale import RationaleJudge
 from swirl.models.pointers import read_pointer, write_locked_pointer
-from swirl.wiring.judges import load_judge
-from swirl.wiring.rewards import Reward, load_reward
+from swirl.wiring.graders import load_grader
+from swirl.wiring.judges import REWARD, endpoint_name, load_judge
+from swirl.wiring.rewards import Reward, judge_of, load_reward
 
 
 class NoJudge:
@@ -42,6 +44,30 @@ def load_label_judge(params: Params, layout: Layout) -> tuple[Reward | NoJudge, 
     with TemporaryDirectory() as place:
         folder = Path(place)
         return load_judge(_point(settings, folder, layout), settings, folder, params, layout), JudgeRole.SECOND
+
+
+def load_label_judges(params: Params, layout: Layout) -> tuple[Reward | NoJudge, RationaleJudge | None]:
+    """The judge of `evaluate.judge`, and the grader of answers; the reward model is loaded once if it is both."""
+    judge, role = load_label_judge(params, layout)
+    return judge, load_grader(params, layout, None if role is JudgeRole.SECOND else judge_of(judge))
+
+
+def label_judge_name(params: Params) -> tuple[str, JudgeRole]:
+    """What the judge of `evaluate.judge` is called where it has given no verdict, and its role."""
+    settings = params.evaluate.judge
+    if settings == "none":
+        return NoJudge.name, JudgeRole.NONE
+    if isinstance(settings, PretrainedReward):
+        return settings.model, JudgeRole.SECOND
+    if settings != "same":
+        return _judge_name(settings), JudgeRole.SECOND
+    judge = _judge_name(params.reward_model)
+    parts = [judge if entry.name == "judge" else entry.name for entry in params.judge.rewards]
+    return "+".join(parts) or judge, JudgeRole.REWARD
+
+
+def _judge_name(settings: object) -> str:
+    return endpoint_name(settings.server) if isinstance(settings, EndpointReward) else REWARD
 
 
 def _point(settings: PretrainedReward, folder: Path, layout: Layout) -> str:

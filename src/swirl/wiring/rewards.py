@@ -11,6 +11,7 @@ from swirl.core.layout import Layout
 from swirl.core.own_class import OWN_NAME, make_own
 from swirl.judging.mixed import MixedReward, Part
 from swirl.judging.own_reward import OwnReward
+from swirl.judging.rationale import RationaleJudge
 from swirl.judging.reward import RewardModel
 from swirl.models.chat import Chat
 from swirl.models.loading import load_chat
@@ -36,9 +37,11 @@ def load_reward(params: Params, layout: Layout) -> Reward:
     return MixedReward(tuple(parts), params.judge.threshold)
 
 
-def judge_of(reward: Reward) -> Judge | None:
-    """The judge in a reward; None for rewards of one's own alone."""
-    return reward.judge if isinstance(reward, MixedReward) else reward
+def judge_of(reward: object) -> Judge | None:
+    """The judge in a reward; None for rewards of one's own alone, and for what is no reward."""
+    if isinstance(reward, MixedReward):
+        return reward.judge
+    return reward if isinstance(reward, RewardModel | RationaleJudge) else None
 
 
 def fitted(reward: Reward, packed: bool, token_budget: int) -> Reward:

@@ -1,0 +1,164 @@
+"""A real Ray cluster of two workers on this machine: a worker dies, the process that asks dies, and no byte changes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from swirl.config.execution import Execution
+from swirl.config.served import ClientSettings, Served
+from swirl.core.errors import DataError, ParamsError, SwirlError
+from swirl.core.types import Verdict
+from tests.scripted_blocks import PIECES, TWO, Scripted, make
+from tests.servers import said, scripted
+
+ray = pytest.importorskip("ray")
+pytestmark = pytest.mark.rare
+ROOT = Path(__file__).parents[2]
+LOCAL = Execution(engine="local", address="auto", workers=1, gpus_per_worker=0.0)
+EXPECTED = [[Verdict(word, k, True, 0.5, f"on {word}", "scribe") for k, word in enumerate(piece)] for piece in PIECES]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cluster() -> Iterator[None]:
+    """The first test starts a cluster, which the others find."""
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def notes(tmp_path: Path) -> Path:
+    (tmp_path / "notes").mkdir()
+    return tmp_path / "notes"
+
+
+def begun(notes: Path) -> Counter[str]:
+    """How often each block was begun, by its first word."""
+    return Counter(path.stem for path in notes.iterdir() if path.suffix)
+
+
+def committed(tmp_path: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (tmp_path / "journal/mark").glob("block-*.parquet")}
+
+
+def pid_of(notes: Path, word: str) -> int:
+    """The process that makes the block, once it does."""
+    wait_for(lambda: bool(list(notes.glob(f"{word}.*"))))
+    return int(next(notes.glob(f"{word}.*")).suffix[1:])
+
+
+def lives(pid: int) -> bool:
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+def wait_for(what: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 300
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_worker_that_dies_costs_its_block(tmp_path: Path, notes: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """It makes block 5, and is killed when the other has come to block 15; Ray's next one makes block 5."""
+
+    def kill() -> None:
+        worker = pid_of(notes, "5a")
+        pid_of(notes, "15a")
+        os.kill(worker, signal.SIGKILL)
+        wait_for(lambda: begun(notes)["5a"] == 2)
+        (notes / "go").touch()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    made, told = make(Scripted(notes, held=("5a", "15a")), TWO, tmp_path / "journal")
+    killer.join()
+    assert made == EXPECTED
+    assert sum(told) == 40
+    assert {word: count for word, count in begun(notes).items() if count > 1} == {"5a": 2}
+    assert len({path.suffix for path in notes.glob("*.*")}) == 3
+    assert "died while it made block 5, which is made again" in capfd.readouterr().err
+
+    by_ray = committed(tmp_path)
+    (tmp_path / "local").mkdir()
+    assert make(Scripted(notes), LOCAL, tmp_path / "local/journal") == (EXPECTED, [2] * 20)
+    assert committed(tmp_path / "local") == by_ray
+    assert "block-000019.parquet" not in by_ray and len(by_ray) == 19  # it is not whole, so a later run makes it again
+
+
+def test_a_block_that_kills_every_worker_ends_the_stage(tmp_path: Path, notes: Path) -> None:
+    with pytest.raises(SwirlError, match="filter: block 3 has ended 3 workers of Ray, the last process"):
+        make(Scripted(notes, deadly="3a"), TWO, tmp_path / "journal")
+    assert begun(notes)["3a"] == 3
+    assert {f"block-{number:06d}.parquet" for number in range(3)} <= committed(tmp_path).keys()
+
+
+def test_what_a_worker_raises_is_raised_here(tmp_path: Path, notes: Path) -> None:
+    with pytest.raises(DataError, match="^7a is wrong$"):
+        make(Scripted(notes, wrong="7a"), TWO, tmp_path / "journal")
+    assert begun(notes)["7a"] == 1
+
+
+def test_after_a_kill_of_the_process_that_asks_the_workers_end_and_the_rest_is_made(
+    tmp_path: Path, notes: Path
+) -> None:
+    command = [sys.executable, "-m", "tests.scripted_blocks", str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    driver = subprocess.Popen(command, cwd=ROOT, env=environment)
+    pid_of(notes, "5a")
+    wait_for(lambda: len(committed(tmp_path)) == 18)  # all but blocks 5 and 19
+    workers = {int(path.suffix[1:]) for path in notes.glob("*.*")}
+    assert len(workers) == 2
+    driver.kill()
+    driver.wait()
+    wait_for(lambda: not any(lives(worker) for worker in workers))
+
+    kept = committed(tmp_path)
+    made, told = make(Scripted(notes), TWO, tmp_path / "journal")
+    assert made == EXPECTED
+    assert sum(told) == 40
+    assert begun(notes) == Counter(piece[0] for piece in PIECES) + Counter({"5a": 1, "19a": 1})
+    assert kept.items() <= committed(tmp_path).items()
+
+
+def client(concurrency: int, per_minute: int) -> ClientSettings:
+    return ClientSettings(
+        concurrency=concurrency, requests_per_minute=per_minute, tokens_per_minute=0, timeout_s=60.0, retries=0,
+        cost_per_million_input=0.0, cost_per_million_output=0.0,
+    )  # fmt: skip
+
+
+def test_the_limits_of_a_server_hold_over_all_workers_together(tmp_path: Path, notes: Path) -> None:
+    with scripted(said("fine")) as server:
+        served = Served(url=server.url, model="m", api="chat", key_env="", chat_template_kwargs={})
+        recipe = Scripted(notes, served=(served, client(4, 600)))
+        made, _ = make(recipe, TWO, tmp_path / "journal")
+        assert {verdict.rationale for block in made for verdict in block} == {"fine"}
+        assert len(server.times) == 40
+        # 40 requests of which one may begin each 0.1 s take 3.9 s. If each worker had the whole rate, they took 1.9 s.
+        assert server.times[-1] - server.times[0] > 2.9
+        used = [int(path.name.split("-")[1]) for path in notes.glob("used-*")]
+        assert len(used) == 2 and sum(used) == 40 and min(used) > 0
+
+        with pytest.raises(ParamsError, match=r"execution.workers = 2, but `clients` lets .* have 1 requests at a"):
+            make(Scripted(notes, served=(served, client(1, 0))), TWO, tmp_path / "other")
+
+
+def test_a_cluster_that_is_started_here_is_for_this_machine_alone() -> None:
+    addresses = {
+        connection.laddr.ip
+        for process in psutil.Process().children(recursive=True)
+        if "ray" in " ".join(process.cmdline())
+        for connection in process.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert addresses and {address.removeprefix("::ffff:") for address in addresses} == {"127.0.0.1"}
