@@ -43,7 +43,7 @@ def params() -> Params:
 def folder(params: Params, tmp_path: Path) -> Path:
     """A folder with the settings and prompts of a model that was made with `MADE`."""
     made = validate(laid_over(params.model_dump(), MADE), "tests")
-    write_own(tmp_path / "model", own_settings(made), ROOT / made.prompts.policy)
+    write_own(tmp_path / "model", own_settings(made), made.tasks, ROOT / made.prompts.policy)
     return tmp_path / "model"
 
 
@@ -113,5 +113,5 @@ def test_settings_that_are_wrong_are_named_by_file_and_key(params: Params, folde
 def test_prompts_of_an_earlier_export_do_not_stay(params: Params, folder: Path, tmp_path: Path) -> None:
     (folder / "prompts/old.txt").write_text("old")
     shutil.copytree(ROOT / "src/swirl/prompts/policy", tmp_path / "policy")
-    write_own(folder, own_settings(params), tmp_path / "policy")
+    write_own(folder, own_settings(params), params.tasks, tmp_path / "policy")
     assert {path.name for path in (folder / "prompts").iterdir()} == {"search.txt", "calculate.txt", "closed_book.txt"}

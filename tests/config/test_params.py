@@ -87,7 +87,7 @@ def test_a_typo_is_refused_with_the_keys_there_are() -> None:
     assert refusal(changed("tools.search_result", 3)) == [
         "params.yaml: 1 wrong",
         "  tools.search_result: no such key; the keys here are folder, options, search_results, search_output_limit, "
-        "search_output_unit",
+        "search_output_unit; did you mean search_results?",
     ]
     (_, line) = refusal(changed("filtre", {}))
     assert line.startswith("  filtre: no such key; the keys here are seed, base_seed, runtime, prompts, tasks, tools,")
@@ -116,7 +116,8 @@ def test_a_typo_inside_a_list_or_a_mapping_is_refused_with_the_keys_there_are() 
     (_, line) = refusal(changed("download.benchmarks.mini-gsm8k.evaluate", 3))
     assert line == (
         "  download.benchmarks.mini-gsm8k.evaluate: no such key; the keys here are source, pretrain, reward, train, "
-        "development, evaluation, files, eval_ids, drop_easy, max_hops, corpus, task"
+        "development, evaluation, files, eval_ids, drop_easy, max_hops, corpus, task; did you mean "
+        "evaluation?"
     )
     (_, line) = refusal(changed("base_model.sound_phases.0.step", 3))
     assert line.startswith("  base_model.sound_phases.0.step: no such key; the keys here are steps, batch_size,")

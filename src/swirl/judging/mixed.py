@@ -56,7 +56,7 @@ class MixedReward:
     def process_verdicts(self, trajectories: Sequence[Trajectory], questions: Mapping[str, str]) -> list[Verdict]:
         """One verdict per step, whose rationale begins with the score of each part; `questions` maps id to text."""
         reasons: list[str] = []
-        rows = []
+        rows: list[list[float]] = []
         for part in self.parts:
             if isinstance(part.reward, OwnReward):
                 rows.append([score for row in part.reward.trajectory_scores(trajectories) for score in row])

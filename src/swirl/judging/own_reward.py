@@ -36,7 +36,8 @@ class OwnReward:
 
     def scores(self, combs: Sequence[Comb]) -> list[list[float]]:
         """R for every tooth, one list per comb; NaN where there is no verdict."""
-        states, actions = [], []
+        states: list[str] = []
+        actions: list[str] = []
         for comb in combs:
             known = {sees: readable(self.chat, comb.trunk[:sees]) for sees in {tooth.sees for tooth in comb.teeth}}
             states += [known[tooth.sees] for tooth in comb.teeth]
