@@ -71,7 +71,7 @@ class RowGroups(Generic[Made]):
         metadata = self._file.metadata
         rows = (metadata.row_group(number).num_rows for number in range(metadata.num_row_groups))
         self._ends = list(accumulate(rows))
-        self.rows = metadata.num_rows
+        self.rows: int = metadata.num_rows
         self._kept: dict[int, Made] = {}
 
     def place(self, row: int) -> tuple[int, int]:
