@@ -231,14 +231,13 @@ def test_without_a_block_size_a_block_is_a_workers_share(
 ) -> None:
     """So the batches, and with them the bytes, are the same as those of `roll_out_all`, which has no journal."""
     made: dict[str, int] = {}
-    block = Journal.block
+    commit = Journal.commit
 
-    def counted(self: Journal, number: int, *rest: object) -> object:
-        found = block(self, number, *rest)  # type: ignore[arg-type]
-        made[f"{self._folder.parent.name}/{number}"] = len(found)
-        return found
+    def counted(self: Journal, number: int, record_type: type, records: list[object]) -> None:
+        made[f"{self.folder.parent.name}/{number}"] = len(records)
+        commit(self, number, record_type, records)
 
-    monkeypatch.setattr(Journal, "block", counted)
+    monkeypatch.setattr(Journal, "commit", counted)
     layout = clone(project, tmp_path / "root")
     import_module("swirl.stages.evaluate").run(params, layout, "base")
     workers = params.runtime.workers
