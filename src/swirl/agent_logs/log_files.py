@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from swirl.agent_logs import lines, shapes
+from swirl.agent_logs import lines, log_shapes
 from swirl.agent_logs.conversation import LoggedTool, Place
 from swirl.agent_logs.exchanges import Exchange, LineFault, LineLeftOut
 
@@ -88,6 +88,6 @@ def _exchanges(data: bytes, tools: Sequence[LoggedTool]) -> list[Exchange]:
     except (ValueError, RecursionError):
         raise LineLeftOut(LineFault.NO_JSON) from None
     try:
-        return shapes.read(value, tools)
+        return log_shapes.read(value, tools)
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
         raise LineLeftOut(LineFault.TYPES) from None

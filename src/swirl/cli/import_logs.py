@@ -109,7 +109,7 @@ def _file(name: str, folder: Path, number: int) -> Path:
 
 def _tools(path: Path) -> tuple[LoggedTool, ...]:
     """The tools of a file. Raises `DataError` when it holds none."""
-    from swirl.agent_logs.shapes import tools_of
+    from swirl.agent_logs.log_shapes import tools_of
     from swirl.core.records import load_json
 
     tools = tools_of({"tools": load_json(path)})
