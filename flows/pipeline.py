@@ -323,7 +323,7 @@ def _dry_run(layout: Layout, overrides: Mapping[str, Any], targets: tuple[str, .
     params = laid_over.checked(layout.root / "params.yaml", overrides)
     planned = [one for one in estimates.plan(params, layout.root) if one.stage in wanted]
     print(estimates.text(planned, keys.lines(params, layout.root, wanted), signal.lines(params, wanted)))
-    print("\n".join(["", *footprint.lines(params, layout.root, None)]))
+    print("\n".join(["", *footprint.lines(params, layout.root, None, wanted)]))
     if overrides:
         return 0
     with Repo(str(layout.root)) as repo, contextlib.chdir(layout.root):

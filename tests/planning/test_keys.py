@@ -132,7 +132,8 @@ def test_a_dry_run_says_what_a_run_would_do_and_does_nothing(tmp_path: Path) -> 
 
     whole = dry()
     assert whole.returncode == 0, whole.stderr
-    rows = {line.split()[0]: line.split() for line in whole.stdout.splitlines() if line}
+    calls = whole.stdout.split("\n\n", 1)[0]
+    rows = {line.split()[0]: line.split() for line in calls.splitlines() if line}
     assert rows["synthesize"][1:3] == ["12,000", "3,784,000"]
     assert [stage for stage in rows if stage.startswith("train")] == ["train@sft", "train@swirl"]
     assert "\nOut of date: download, " in whole.stdout

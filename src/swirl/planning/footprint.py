@@ -7,7 +7,7 @@ large as the token budgets. Flights are made smaller where a device has less (`s
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -216,10 +216,11 @@ class Memory:
         )
 
 
-def lines(params: Params, root: Path, free: float | None) -> list[str]:
-    """The memory of the stages as a table; with the `free` bytes of a device also what fits there."""
+def lines(params: Params, root: Path, free: float | None, only: Collection[str] | None = None) -> list[str]:
+    """The memory of the stages, or of `only` some, as a table; with the `free` bytes of a device what fits there."""
     memory = Memory(params, root)
-    found = {name: held for name, held in memory.stages().items() if held.device or held.host}
+    stages = {name: held for name, held in memory.stages().items() if only is None or name in only}
+    found = {name: held for name, held in stages.items() if held.device or held.host}
     rows: list[tuple[str, ...]] = [
         ("", "weights", "training", "in flight", "samples", "gradient", "judge", "device", "host")
     ]
