@@ -13,11 +13,12 @@ from swirl.config.presets import laid_over
 from swirl.core.errors import DataError, ParamsError
 from swirl.core.layout import Layout
 from swirl.core.records import load
-from swirl.core.types import OUTCOME, ActionKind, Draw, SubTrajectory, Trajectory, Verdict
+from swirl.core.types import OUTCOME, ActionKind, Draw, JudgeRole, SubTrajectory, Trajectory, Verdict
 from swirl.judging.mixed import MixedReward
 from swirl.judging.reward import RewardModel
+from swirl.stages import evaluate, judge, train
 from swirl.stages import filter as filtering
-from swirl.stages import judge, train
+from swirl.wiring.label_judges import label_judge_name, load_label_judge
 from swirl.wiring.rewards import fitted, judge_of, load_reward
 
 CLASS = '''
@@ -139,3 +140,24 @@ def test_settings_that_make_no_sense(rewards: list[dict[str, Any]], said: str, p
 def test_a_reward_that_fails_ends_the_stage(params: Params, layout: Layout) -> None:
     with pytest.raises(DataError, match=f"reward {OWN}: scores gave '7.0' for the action"):
         judge.run(with_rewards(params, part(OWN, answer=7.0)), layout)
+
+
+@pytest.mark.parametrize(
+    ("rewards", "name"),
+    [([], "reward"), ([part("judge"), part(OWN)], f"reward+{OWN}"), ([part(OWN)], OWN)],
+    ids=["judge", "both", "own"],
+)
+def test_the_judge_of_an_evaluation_is_called_the_same_before_it_is_loaded(
+    rewards: list[dict[str, Any]], name: str, params: Params, layout: Layout
+) -> None:
+    chosen = with_rewards(params, *rewards, evaluate={"judge": "same"})
+    judge, role = load_label_judge(chosen, layout)
+    assert (judge.name, role) == (name, JudgeRole.REWARD)
+    assert label_judge_name(chosen) == (name, JudgeRole.REWARD)
+
+
+def test_an_evaluation_labels_steps_by_the_mixture(params: Params, layout: Layout) -> None:
+    chosen = with_rewards(params, part("judge"), part(OWN), evaluate={"judge": "same"})
+    evaluate.run(chosen, layout, "base")
+    verdicts = load(Verdict, layout.prediction_verdicts("base"))
+    assert verdicts and {verdict.judge for verdict in verdicts} == {f"reward+{OWN}"}
