@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -34,9 +35,15 @@ def launch(processes: int, arguments: list[str]) -> int:
 def told(failures: Mapping[int, Any], processes: int) -> str:
     """Which process failed, and how; `failures` are torch's, by rank.
 
-    One that was killed takes the others' connections with it, so it is the cause where others failed as well.
+    One that was killed takes the others' connections with it, so it is the cause where others failed as well; but
+    SIGTERM is how torch stops the others.
     """
-    rank = min(failures, key=lambda rank: (failures[rank].exitcode >= 0, failures[rank].timestamp, rank))
+
+    def order(rank: int) -> tuple[bool, bool, float, int]:
+        one = failures[rank]
+        return one.exitcode == -signal.SIGTERM, one.exitcode >= 0, one.timestamp, rank
+
+    rank = min(failures, key=order)
     first = failures[rank]
     killed = f"was killed by {first.signal_name()}" if first.exitcode < 0 else f"ended with status {first.exitcode}"
     return (
