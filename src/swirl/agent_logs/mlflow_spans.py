@@ -89,10 +89,10 @@ def own_trajectory(trace: Json) -> Json | None:
     steps = [span for span in spans if _attribute(span, "step") is not None and _attribute(span, "kind")]
     roots = [span for span in spans if not _parent(span)]
     asked = _attribute(roots[0], "mlflow.spanInputs") if roots else None
-    if not steps or not isinstance(asked, Mapping) or not isinstance(asked.get("question"), str):
+    if not steps or not isinstance(asked, Mapping) or not isinstance(asked.get("messages"), list):
         return None
     model = _attribute(roots[0], "model")
-    messages: list[Json] = [{"role": "user", "content": asked["question"]}]
+    messages: list[Json] = list(asked["messages"])
     for span in sorted(steps, key=lambda span: int(_attribute(span, "step"))):
         given, seen = _attribute(span, "mlflow.spanInputs") or {}, _attribute(span, "mlflow.spanOutputs") or {}
         messages.append({"role": "assistant", "content": str(given.get("action", "")), "model": model})

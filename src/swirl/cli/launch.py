@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -34,9 +35,15 @@ def launch(processes: int, arguments: list[str]) -> int:
 def told(failures: Mapping[int, Any], processes: int) -> str:
     """Which process failed, and how; `failures` are torch's, by rank.
 
-    One that was killed takes the others' connections with it, so it is the cause where others failed as well.
+    One that was killed takes the others' connections with it, so it is the cause where others failed as well; but the
+    launcher itself ends the others by SIGTERM, so that one counts as any failure, after those of the same second.
     """
-    rank = min(failures, key=lambda rank: (failures[rank].exitcode >= 0, failures[rank].timestamp, rank))
+
+    def order(rank: int) -> tuple[bool, int, bool, int]:
+        status = failures[rank].exitcode
+        return status >= 0 or status == -signal.SIGTERM, failures[rank].timestamp, status < 0, rank
+
+    rank = min(failures, key=order)
     first = failures[rank]
     killed = f"was killed by {first.signal_name()}" if first.exitcode < 0 else f"ended with status {first.exitcode}"
     return (
