@@ -148,7 +148,7 @@ def _responses(value: Any, request: Json, depth: int) -> Iterator[Any]:
         return
     inside = value is request
     for key, inner in value.items():
-        if not (inside and key in ("messages", "input", "tools")) and (depth or key not in ("request",)):
+        if not (inside and key in ("messages", "input", "tools")) and (depth or key != "request"):
             yield from _responses(inner, request, depth + 1)
     if not depth and isinstance(value.get("output"), list) and "input" in value:
         yield {"output": value["output"], "id": value.get("id")}

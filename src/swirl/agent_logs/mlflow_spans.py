@@ -54,10 +54,11 @@ def answers(trace: Json) -> tuple[str, ...]:
             inner = expectation.get("serialized_value")
             given = _opened(inner.get("value")) if given is None and isinstance(inner, Mapping) else given
             found += [str(answer) for answer in (given if isinstance(given, list) else [given]) if answer is not None]
+    own = list[str]()  # each by itself, where our expectation joins them
     for span in trace["data"]["spans"]:
         accepted = _attribute(span, "accepted")
-        found += [str(answer) for answer in accepted] if isinstance(accepted, list) else []
-    return tuple(dict.fromkeys(found))
+        own += [str(answer) for answer in accepted] if isinstance(accepted, list) else []
+    return tuple(dict.fromkeys(own or found))
 
 
 def requests(trace: Json) -> list[tuple[Json, Any] | None]:
