@@ -252,6 +252,14 @@ def test_keys_go_through_questions_and_models_and_the_address_follows(page: Page
 
 
 @needs_chromium
+def test_two_keys_at_once_go_on_from_each_other(page: Page, browser: Path) -> None:
+    opened(page, browser, "#t=swirl%3Amini-x%2Fevaluation%2F1%2F0")
+    press = "document.dispatchEvent(new KeyboardEvent('keydown', {key, bubbles: true}))"
+    page.run(f"for (const key of ['ArrowLeft', 'j']) {press}")
+    page.wait("new URLSearchParams(location.hash.slice(1)).get('t') === 'base:mini-x/evaluation/2/0'")
+
+
+@needs_chromium
 def test_a_permalink_opens_the_filters_the_trajectory_and_the_step(page: Page, browser: Path) -> None:
     opened(page, browser, "#compare=mended&t=base%3Amini-x%2Fevaluation%2F2%2F0&view=one&step=2")
     page.wait("document.querySelector('.step.chosen')")
