@@ -277,6 +277,7 @@ def test_plan_tells_of_a_preset_without_choosing_it(swirl: Swirl, root: Path) ->
     assert "\n  states without a signal     0.8%    5.8%   43.0%   66.3%\n" in said  # P(GOOD) .5, .7, .9, .95; G = 8
 
 
+@pytest.mark.slow
 def test_judges_behind_servers_are_calibrated_before_any_stage(swirl: Swirl, root: Path, tmp_path: Path) -> None:
     """Neither models/base nor models/reward exists yet."""
     (tmp_path / "dvc.yaml").write_text("stages: {}\n")

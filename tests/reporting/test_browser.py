@@ -19,6 +19,8 @@ from swirl.reporting.browser.writing import Source, write
 from swirl.reporting.labelled import Labelled
 from tests.devtools import Page, chromium, needs_chromium
 
+pytestmark = pytest.mark.slow
+
 HOSTILE = "</script><script>window.hit=1</script><img src=x onerror='window.hit=1'>\u2028\u202e'\"`${window.hit=1}\\"
 
 

@@ -26,6 +26,7 @@ def completion(number: int, message: dict[str, Any]) -> Reply:
     return Reply({"id": f"x{number}", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]})
 
 
+@pytest.mark.slow
 def test_a_real_agent_that_mlflow_autologged_is_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each request of its loop is a trace of its own, read back from the tracking server's database."""
     import mlflow
