@@ -100,12 +100,13 @@ def test_requests_in_any_order_are_the_conversations_that_they_are_of(
 
 KEYS = (
     "messages role content tool_calls function arguments type request input response choices message delta output "
-    "tools spans data attributes id model name stop_reason"
+    "tools spans data attributes id model name stop_reason index choices delta"
 ).split()
 VALUES = st.recursive(
     st.none()
     | st.booleans()
     | st.integers()
+    | st.just(float("inf"))
     | st.sampled_from(["assistant", "text", "{}", "", "tool_use", "data: {}"]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=4),
     max_leaves=12,

@@ -31,6 +31,7 @@ SIDE = {"bench": "rl-step", "model": "embedded", "kl": 0.04, "source": "2", "rep
 SIDE |= {"workers": 1, "attention": "eager", "dtype": "float32", "length": 12, "warmup": 2}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("packed", [True, False])
 def test_a_side_of_the_rl_step(packed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On made-up states: 4 trunks of 64 tokens, each with 16 teeth of 12 tokens that see 40 or 64 trunk tokens."""
@@ -43,6 +44,7 @@ def test_a_side_of_the_rl_step(packed: bool, tmp_path: Path, monkeypatch: pytest
     assert result["matmul_gflops"] > 0.1
 
 
+@pytest.mark.slow
 def test_a_side_of_slow_tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A tool of 20 ms: 32 conversations of 3 to 5 calls each wait for 127 calls, and do not wait for them in vain."""
     monkeypatch.chdir(tmp_path)

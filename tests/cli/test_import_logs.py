@@ -78,6 +78,7 @@ def test_it_says_so_in_words_and_takes_tools_and_models(swirl: Run, model: Path,
     ]
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_named(swirl: Run, model: Path, log: Path) -> None:
     made = swirl("import", "absent.jsonl", "--model", str(model))
     assert made.returncode == 1 and "swirl: absent.jsonl cannot be read: No such file" in made.stderr

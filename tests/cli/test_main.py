@@ -56,10 +56,10 @@ def project(tmp_path: Path) -> Layout:
 def test_help_names_every_command(swirl: Swirl) -> None:
     done = swirl("--help")
     assert done.returncode == 0
-    for command in (
-        "ask", "compare", "evaluate", "export", "judge", "params", "plan", "preset", "report", "seeds", "show", "stage",
-    ):  # fmt: skip
-        assert f" {command} " in done.stdout
+    assert set(re.findall(r"^\W{1,3}([a-z]+) {2,}\w", done.stdout, re.M)) == {
+        "ask", "bench", "browse", "compare", "evaluate", "export", "import", "judge", "params", "plan", "preset",
+        "report", "seeds", "show", "stage", "track",
+    }  # fmt: skip
 
 
 def test_the_version_is_said(swirl: Swirl) -> None:
@@ -277,6 +277,7 @@ def test_plan_tells_of_a_preset_without_choosing_it(swirl: Swirl, root: Path) ->
     assert "\n  states without a signal     0.8%    5.8%   43.0%   66.3%\n" in said  # P(GOOD) .5, .7, .9, .95; G = 8
 
 
+@pytest.mark.slow
 def test_judges_behind_servers_are_calibrated_before_any_stage(swirl: Swirl, root: Path, tmp_path: Path) -> None:
     """Neither models/base nor models/reward exists yet."""
     (tmp_path / "dvc.yaml").write_text("stages: {}\n")

@@ -58,6 +58,7 @@ def test_several_processes_cannot_share_one_gpu(monkeypatch: pytest.MonkeyPatch)
         join("cuda:1")
 
 
+@pytest.mark.slow
 def test_three_real_processes_agree() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -96,6 +96,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_flow_runs_stages_in_dvc_order_then_finds_them_cached_and_stops_at_a_failure(project: Path) -> None:
     """One test, because each flow starts a server, which takes seconds."""
     first = run_flow(project)

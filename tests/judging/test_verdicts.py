@@ -6,7 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swirl.judging.verdicts import YES_NO, find, parse
+from swirl.judging.verdicts import GOOD_BAD, YES_NO, find
+
+
+def parse(text: str, words: tuple[str, str] = GOOD_BAD, ended: bool = True) -> bool | None:
+    """The verdict alone, without its place."""
+    found = find(text, words, ended)
+    return None if found is None else found[0]
 
 
 @pytest.mark.parametrize(

@@ -212,6 +212,7 @@ def test_transformers_and_peft_load_the_folder_alone(
     assert names[0] == names[1]
 
 
+@pytest.mark.slow
 def test_peft_loads_the_commit_of_a_hub_model(project: Path, tmp_path: Path) -> None:
     """From the hub's cache alone, in which main has moved to another commit since."""
     cache, commits = tmp_path / "cache/hub/models--org--tiny", ("0" * 40, "1" * 40)

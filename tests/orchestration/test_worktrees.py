@@ -386,6 +386,7 @@ def test_what_a_killed_flow_has_started_ends_too() -> None:
     wait(lambda: not any(alive(pid) for pid in pids))
 
 
+# Both write into one pipe: a line at once, so that neither parts the other's.
 APART = """
 import subprocess, sys, time
 from pathlib import Path
@@ -393,13 +394,15 @@ from swirl.core.layout import Layout
 from swirl.tracking import stage_run
 child = subprocess.Popen([sys.executable, "-c", sys.argv[1]], start_new_session=True)
 with stage_run("filter", {}, Layout(Path.cwd())):
-    print(child.pid, flush=True)
+    sys.stdout.write(f"{child.pid}\\n")
+    sys.stdout.flush()
     time.sleep(600)
 """
 LATE = """
 import signal, sys, time
 signal.signal(signal.SIGTERM, lambda *_: (time.sleep(1), sys.exit()))
-print("ready", flush=True)
+sys.stdout.write("ready\\n")
+sys.stdout.flush()
 time.sleep(600)
 """
 

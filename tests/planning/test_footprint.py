@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from swirl.comb.logprobs import LOGITS_AT_ONCE
 from swirl.config import presets
 from swirl.config.params import Params, validate
 from swirl.config.presets import laid_over
@@ -23,8 +22,6 @@ from swirl.pipeline.environment import ALLOCATOR
 from swirl.planning import footprint
 from swirl.planning.footprint import PROCESS, Held, Memory, lines
 from swirl.planning.sizes import Size
-from swirl.rl.trainer import SAMPLED_AT_ONCE
-from swirl.rollout.engine import READ_AT_ONCE
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,9 +35,6 @@ def held(chosen: Params, stage: str) -> Held:
 
 
 def test_the_constants_are_those_of_the_code() -> None:
-    assert footprint.READ_AT_ONCE == READ_AT_ONCE
-    assert footprint.LOGITS_AT_ONCE == LOGITS_AT_ONCE
-    assert footprint.SAMPLED_AT_ONCE == SAMPLED_AT_ONCE
     assert RewardModel("r", None, None, "").token_budget == footprint.JUDGED_AT_ONCE  # type: ignore[arg-type]
 
 

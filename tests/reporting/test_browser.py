@@ -19,6 +19,8 @@ from swirl.reporting.browser.writing import Source, write
 from swirl.reporting.labelled import Labelled
 from tests.devtools import Page, chromium, needs_chromium
 
+pytestmark = pytest.mark.slow
+
 HOSTILE = "</script><script>window.hit=1</script><img src=x onerror='window.hit=1'>\u2028\u202e'\"`${window.hit=1}\\"
 
 
@@ -249,6 +251,14 @@ def test_keys_go_through_questions_and_models_and_the_address_follows(page: Page
     page.wait("!location.hash.includes('t=') && document.activeElement.id === 'list'")
     page.press("ArrowDown")
     page.wait("location.hash.includes('evaluation%2F0')")
+
+
+@needs_chromium
+def test_two_keys_at_once_go_on_from_each_other(page: Page, browser: Path) -> None:
+    opened(page, browser, "#t=swirl%3Amini-x%2Fevaluation%2F1%2F0")
+    press = "document.dispatchEvent(new KeyboardEvent('keydown', {key, bubbles: true}))"
+    page.run(f"for (const key of ['ArrowLeft', 'j']) {press}")
+    page.wait("new URLSearchParams(location.hash.slice(1)).get('t') === 'base:mini-x/evaluation/2/0'")
 
 
 @needs_chromium

@@ -117,6 +117,7 @@ def _trained(case: str, folder: Path, processes: Processes) -> dict[str, Any]:
         "held": processes.gather(held),
         "moments": processes.gather(sum(state["exp_avg"].to_local().numel() for state in one.optimizer.state.values())),
         "all": sum(part.numel() for part in model.parameters()),
+        "tokens": processes.gather(tokens_of(one.deal.mine([comb_of(group) for group in BATCHES[-1]]), True)[0]),
         "trained": sum(part.numel() for part in model.parameters() if part.requires_grad),
     }
 
@@ -165,10 +166,6 @@ def main() -> None:
     for item in SAVED:
         saved(item, folder, processes)
     found["half"] = _half(processes)
-    combs = [comb_of(group) for group in BATCHES[2]]
-    found["tokens"] = processes.gather(
-        tokens_of(processes.deal([comb.packed_size for comb in combs]).mine(combs), True)[0]
-    )
     if processes.main:
         torch.save(found, folder / "found.pt")
     processes.wait()

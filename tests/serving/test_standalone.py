@@ -318,6 +318,7 @@ def test_whole_weights_that_were_made_here_go_beside_the_adapter(layout: Layout)
     shutil.rmtree(layout.model("base") / "adapter")
     wanted = logprobs(layout.model("swirl"))
     export(layout, "swirl", None, beside=None)
+    shutil.rmtree(layout.root / "models")
     torch.testing.assert_close(logprobs(layout.root / "examples/tiny/swirl"), wanted, rtol=1e-5, atol=1e-5)
 
 

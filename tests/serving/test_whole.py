@@ -184,6 +184,7 @@ def small(root: Path) -> Layout:
     return layout
 
 
+@pytest.mark.slow
 def test_a_gguf_file_is_what_the_converter_makes_of_the_merged_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -91,6 +91,7 @@ def staff(layout: Layout) -> Layout:
     return layout
 
 
+@pytest.mark.slow
 def test_all_of_gsm8k_goes_through(layout: Layout) -> None:
     given = {"source": "file", "files": {"train": put(layout, "gsm8k/train.jsonl")}}
     counts = {"pretrain": 50, "reward": 40, "train": "all", "development": 100, "evaluation": 200}

@@ -102,6 +102,7 @@ def test_without_the_arm_without_tools(params: Params, project: Layout, tmp_path
     assert (len(rows), {row.with_tools for row in rows}, {row.model for row in rows}) == (60, {True}, {"ceiling"})
 
 
+@pytest.mark.slow
 def test_several_samples_of_a_question_are_one_question(params: Params, project: Layout, tmp_path: Path) -> None:
     layout = clone(project, tmp_path / "root")
     tree = laid_over(params.model_dump(), {"evaluate": {"samples": 3, "temperature": 1.0}})
@@ -254,6 +255,7 @@ def test_without_a_block_size_a_block_is_a_workers_share(
     assert load(Trajectory, layout.prediction_trajectories("base")) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["params", "prompt", "model", "judge"])
 def test_the_blocks_of_other_rollouts_are_not_used(
     change: str, params: Params, project: Layout, tmp_path: Path

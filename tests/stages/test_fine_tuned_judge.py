@@ -90,6 +90,7 @@ def test_models_reward_is_whole_weights_that_judge(judged: tuple[Params, Layout]
     assert isinstance(load_reward_model(params, layout), RewardModel)
 
 
+@pytest.mark.slow
 def test_interrupted_it_goes_on_to_the_same_bytes(
     judged: tuple[Params, Layout], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -146,6 +146,7 @@ def weights(layout: Layout) -> dict[str, torch.Tensor]:
     return dict(load_file(layout.model("swirl") / "model.safetensors"))
 
 
+@pytest.mark.slow
 def test_training_whose_sampling_runs_out_of_memory_halves_that_once(
     params: Params, copy: Layout, trained: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -168,6 +169,7 @@ def test_training_whose_sampling_runs_out_of_memory_halves_that_once(
     assert all(torch.allclose(ours[name], theirs[name], atol=1e-5) for name in theirs)
 
 
+@pytest.mark.slow
 def test_training_plans_its_samples_and_its_looks(
     params: Params, copy: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:

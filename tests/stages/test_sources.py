@@ -185,6 +185,7 @@ def test_a_pointed_base_and_judge_train(params: Params, copy: Layout) -> None:
     assert load_json(copy.evaluation("swirl"))
 
 
+@pytest.mark.slow
 def test_a_gguf_file_is_a_base_and_a_judge(
     params: Params, copy: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

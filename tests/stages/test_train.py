@@ -135,6 +135,7 @@ def without_golden(series: list[dict[str, float]]) -> list[dict[str, float]]:
     return [{key: value for key, value in row.items() if not key.startswith("golden.")} for row in series]
 
 
+@pytest.mark.slow
 def test_golden_labels_cannot_move_the_guard(params: Params, copy: Layout, project: Layout, tmp_path: Path) -> None:
     """With limits so tight that the guard stops the run, it stops at the same update whatever the labels."""
     tight = validate(laid_over(params.model_dump(), {"train": {"swirl": {"guard": {"max_kl": 1e-9}}}}), "tests")
@@ -164,6 +165,7 @@ def has_come_halfway(layout: Layout) -> bool:
     return any(checkpoints) and not list(layout.model("swirl").glob("*.safetensors"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("torn", ["", "optimizer.safetensors"], ids=["whole", "torn"])
 def test_killed_and_resumed_it_gives_the_same_bytes(
     torn: str,
@@ -207,6 +209,7 @@ def test_a_sample_of_what_was_drawn_is_kept(params: Params, trained: Layout) -> 
     assert len({draw.advantage for draw in draws}) > 1
 
 
+@pytest.mark.slow
 def test_sft_that_is_interrupted_within_an_epoch_gives_the_same_bytes(
     params: Params, copy: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -238,6 +241,7 @@ def test_sft_that_is_interrupted_within_an_epoch_gives_the_same_bytes(
         assert (copy.root / path.relative_to(whole.root)).read_bytes() == path.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_run_given_in_passes_and_resumed_has_the_length_of_its_data(
     params: Params, copy: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -284,6 +288,7 @@ def test_nothing_to_train_on_is_said(params: Params, copy: Layout) -> None:
         train.run(params, copy, "swirl")
 
 
+@pytest.mark.slow
 def test_fewer_states_than_an_update_asks_for_are_said_once(
     params: Params, copy: Layout, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -299,6 +304,7 @@ def test_fewer_states_than_an_update_asks_for_are_said_once(
 LORA = {"runtime": {"workers": 1}, "train": {"lora": {"rank": 4, "alpha": 8, "targets": ["all-linear"]}}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("item", "pointed"), [("swirl", True), ("sft", False)])
 def test_an_adapter_is_trained_saved_and_evaluated(item: str, pointed: bool, params: Params, copy: Layout) -> None:
     """The base, in the project or elsewhere behind a pointer, stays as it is; rollouts act with the adapter on it."""
@@ -339,6 +345,7 @@ def test_a_killed_adapter_resumes_to_the_same_bytes(
         assert (copy.model("swirl") / name).read_bytes() == (whole.model("swirl") / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_recomputing_activations_gives_the_same_bytes(params: Params, trained: Layout, copy: Layout) -> None:
     train.run(
         validate(laid_over(params.model_dump(), {"train": {"gradient_checkpointing": True}}), "tests"), copy, "swirl"
@@ -346,6 +353,7 @@ def test_recomputing_activations_gives_the_same_bytes(params: Params, trained: L
     assert weights(copy) == weights(trained)
 
 
+@pytest.mark.slow
 def test_in_bfloat16_it_trains_and_writes_bfloat16(params: Params, copy: Layout) -> None:
     from safetensors.torch import load_file
 

@@ -148,6 +148,7 @@ def test_a_server_gets_no_variable_that_is_not_named(
         open_tool("mcp:other/variable", {**OPTIONS, "env": ["SWIRL_TEST_KEY"]}, HERE)
 
 
+@pytest.mark.slow
 def test_a_late_call_is_cancelled_and_the_next_one_answered(fresh: Callable[..., Open]) -> None:
     tools = fresh(time_limit_s=3)
     pid = call(tools("process"), "{}").text
@@ -171,6 +172,7 @@ def test_a_server_that_ends_is_started_again_a_few_times(
     assert call(tools("process"), "{}").text == "error: the server fresh has ended and is not started again"
 
 
+@pytest.mark.slow
 def test_a_call_that_ends_the_server_costs_no_other_call(fresh: Callable[..., Open]) -> None:
     tools = fresh(time_limit_s=60)
     pid = call(tools("process"), "{}").text
@@ -184,6 +186,7 @@ def test_a_call_that_ends_the_server_costs_no_other_call(fresh: Callable[..., Op
     assert call(tools("process"), "{}").text != pid
 
 
+@pytest.mark.slow
 def test_a_server_that_answers_nothing_is_started_again(
     fresh: Callable[..., Open], monkeypatch: pytest.MonkeyPatch
 ) -> None:

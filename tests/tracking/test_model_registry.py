@@ -391,6 +391,7 @@ def test_a_report_that_a_flow_did_not_have_to_run_registers_the_policy_too(once:
     assert (found.info.status, found.data.tags["registry.version"]) == ("FINISHED", "swirl-policy/1")
 
 
+@pytest.mark.slow
 def test_a_policy_that_changed_before_it_was_sent_is_not_registered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

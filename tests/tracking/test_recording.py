@@ -204,6 +204,7 @@ def test_a_failure_passes_through_and_marks_child_and_parent(layout: Layout) -> 
     assert "stale" not in run.data.metrics
 
 
+@pytest.mark.slow
 def test_a_stage_that_went_well_at_its_second_try_leaves_no_error(
     layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -277,6 +278,7 @@ def test_a_killed_stage_is_marked_as_killed(layout: Layout) -> None:
     assert (found["judge"].info.status, found["stage judge"].info.status) == ("KILLED", "KILLED")
 
 
+@pytest.mark.slow
 def test_two_stages_of_one_dvc_share_a_parent_and_cached_ones_join(layout: Layout) -> None:
     """In the second `dvc repro`, `one` is cached and runs nothing; `two` runs and logs both."""
     root, python = layout.root, sys.executable

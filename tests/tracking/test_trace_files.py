@@ -26,6 +26,7 @@ def completion(number: int, message: dict[str, Any]) -> Reply:
     return Reply({"id": f"x{number}", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]})
 
 
+@pytest.mark.slow
 def test_a_real_agent_that_mlflow_autologged_is_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each request of its loop is a trace of its own, read back from the tracking server's database."""
     import mlflow
@@ -74,7 +75,7 @@ def test_a_trace_of_our_own_run_is_its_trajectory(tmp_path: Path) -> None:
     last = Action("answer", "<answer> 42 </answer>", "42")
     steps = (Step(0, first, (seen,), (1, 2), (), (3,)), Step(1, last, (), (4,), (), ()))
     made = Trajectory("q/0", "q", "mini-gsm8k", 0, "base", 0, (1,), steps, Stop.ANSWERED, "")
-    question = Question("q", "mini-gsm8k", "train", "What is 6*7?", ("42",), 1, ("calculator",))
+    question = Question("q", "mini-gsm8k", "train", "What is 6*7?", ("42", "forty-two"), 1, ("calculator",))
     plain = trace_of(Sample(made, question, True, {}, {}), "judge", "r", 1.0)
     trace = Trace(trace_info(plain, "0", "run"), TraceData(trace_spans(plain)))
     (tmp_path / "own.jsonl").write_text(trace.to_json() + "\n")
@@ -85,5 +86,5 @@ def test_a_trace_of_our_own_run_is_its_trajectory(tmp_path: Path) -> None:
         ("user", "What is 6*7?", ""), ("assistant", first.text, "base"), ("user", "6*7 -> 42", ""),
         ("assistant", last.text, "base"),
     ]  # fmt: skip
-    assert found.answers == ("42",) and found.actions == (1, 3) and logs.summary.changed == {}
+    assert found.answers == ("42", "forty-two") and found.actions == (1, 3) and logs.summary.changed == {}
     assert json.loads(trace.to_json())["info"]["assessments"]

@@ -41,5 +41,5 @@ def _sorted(text: str) -> str:
     """JSON with sorted keys, or the text itself where it is none."""
     try:
         return json.dumps(json.loads(text), sort_keys=True, ensure_ascii=False)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text

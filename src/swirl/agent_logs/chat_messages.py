@@ -170,7 +170,7 @@ def judge_assistant(turn: Turn, ended: Any = None, weight: Any = None, failed: b
     if len(turn.glued) == len(message.calls):
         turn.glued = ()
     said = (message.text, *(call.arguments for call in message.calls))
-    if weight == 0 and weight is not None:
+    if weight == 0:
         turn.no_action = NoAction.WEIGHT
     elif message.name.startswith("example"):
         turn.no_action = NoAction.EXAMPLE

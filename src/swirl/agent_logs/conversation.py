@@ -45,7 +45,7 @@ class Call:
         """The arguments by name; None where they are no JSON object, so that the call is a bad one."""
         try:
             value = json.loads(self.arguments)
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
         return value if isinstance(value, dict) else None
 

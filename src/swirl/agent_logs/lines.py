@@ -66,7 +66,7 @@ def _begins_document(first: bytes) -> bool:
     first = first.strip(_BLANK)
     try:
         value = json.loads(first)
-    except ValueError:
+    except (ValueError, RecursionError):
         return first[:1] == b"[" or (first[:1] == b"{" and first[-1:] in b"{[,")
     return isinstance(value, list) and not all(isinstance(one, dict) and "role" in one for one in value)
 
@@ -88,5 +88,5 @@ def _elements(path: Path) -> Iterator[Piece]:
             yield Piece(line, at, piece)
             at, line, place = at + len(piece), line + text.count("\n", begin, end), end
             between = _ELEMENTS_AFTER if between is not _SPACE else _SPACE
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path} begins as one JSON document, but is none: {error}") from error

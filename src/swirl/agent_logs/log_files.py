@@ -89,5 +89,5 @@ def _exchanges(data: bytes, tools: Sequence[LoggedTool]) -> list[Exchange]:
         raise LineLeftOut(LineFault.NO_JSON) from None
     try:
         return log_shapes.read(value, tools)
-    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError, RecursionError):
         raise LineLeftOut(LineFault.TYPES) from None

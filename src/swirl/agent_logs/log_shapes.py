@@ -43,12 +43,12 @@ def _of_trace(trace: Json, given: Sequence[LoggedTool]) -> list[Exchange]:
     """The requests of a trace, in the order in which they were sent; one without a response has nothing in it."""
     session, answers = mlflow_spans.session(trace), mlflow_spans.answers(trace)
     exchanges = list[Exchange]()
+    if conversation := mlflow_spans.own_trajectory(trace):
+        return [dataclasses.replace(_of_value(conversation, given), session=session, answers=answers)]
     for found in mlflow_spans.requests(trace):
         exchange = _of_pair(*found, given) if found else None
         exchange = exchange or Exchange([], [], False, None)
         exchanges.append(dataclasses.replace(exchange, session=session, answers=answers))
-    if not exchanges and (conversation := mlflow_spans.own_trajectory(trace)):
-        exchanges = [dataclasses.replace(_of_value(conversation, given), session=session, answers=answers)]
     if not exchanges:
         raise LineLeftOut(LineFault.NO_CHAT)
     if not any(exchange.responses or exchange.whole for exchange in exchanges):
@@ -148,7 +148,7 @@ def _responses(value: Any, request: Json, depth: int) -> Iterator[Any]:
         return
     inside = value is request
     for key, inner in value.items():
-        if not (inside and key in ("messages", "input", "tools")) and (depth or key not in ("request",)):
+        if not (inside and key in ("messages", "input", "tools")) and (depth or key != "request"):
             yield from _responses(inner, request, depth + 1)
     if not depth and isinstance(value.get("output"), list) and "input" in value:
         yield {"output": value["output"], "id": value.get("id")}

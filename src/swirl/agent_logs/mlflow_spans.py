@@ -54,10 +54,11 @@ def answers(trace: Json) -> tuple[str, ...]:
             inner = expectation.get("serialized_value")
             given = _opened(inner.get("value")) if given is None and isinstance(inner, Mapping) else given
             found += [str(answer) for answer in (given if isinstance(given, list) else [given]) if answer is not None]
+    own = list[str]()  # each by itself, where our expectation joins them
     for span in trace["data"]["spans"]:
         accepted = _attribute(span, "accepted")
-        found += [str(answer) for answer in accepted] if isinstance(accepted, list) else []
-    return tuple(dict.fromkeys(found))
+        own += [str(answer) for answer in accepted] if isinstance(accepted, list) else []
+    return tuple(dict.fromkeys(own or found))
 
 
 def requests(trace: Json) -> list[tuple[Json, Any] | None]:
@@ -89,10 +90,10 @@ def own_trajectory(trace: Json) -> Json | None:
     steps = [span for span in spans if _attribute(span, "step") is not None and _attribute(span, "kind")]
     roots = [span for span in spans if not _parent(span)]
     asked = _attribute(roots[0], "mlflow.spanInputs") if roots else None
-    if not steps or not isinstance(asked, Mapping) or not isinstance(asked.get("question"), str):
+    if not steps or not isinstance(asked, Mapping) or not isinstance(asked.get("messages"), list):
         return None
     model = _attribute(roots[0], "model")
-    messages: list[Json] = [{"role": "user", "content": asked["question"]}]
+    messages: list[Json] = list(asked["messages"])
     for span in sorted(steps, key=lambda span: int(_attribute(span, "step"))):
         given, seen = _attribute(span, "mlflow.spanInputs") or {}, _attribute(span, "mlflow.spanOutputs") or {}
         messages.append({"role": "assistant", "content": str(given.get("action", "")), "model": model})

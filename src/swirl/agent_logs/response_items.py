@@ -44,9 +44,9 @@ class ItemReader:
         items = [{"role": "user", "content": given}] if isinstance(given, str) else given
         return turns + self.read_all(items if isinstance(items, list) else [])
 
-    def read_output(self, items: Any, number: int, ended: Any) -> Turn:
+    def read_output(self, items: list[Any], number: int, ended: Any) -> Turn:
         """The one turn of a response, as turn `number`. `ended`: the log's reason why it ended."""
-        turns = self.read_all(items if isinstance(items, list) else [])
+        turns = self.read_all(items)
         turn = turns[0] if turns else Turn(Message(Role.ASSISTANT, "", model=self.model), number, fault=Fault.EMPTY)
         if len(turns) > 1 or turn.message.role is not Role.ASSISTANT:
             turn = dataclasses.replace(turn, fault=Fault.ITEM)

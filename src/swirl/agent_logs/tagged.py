@@ -50,7 +50,8 @@ class TaggedRenderer:
     def _written(self, text: str) -> str:
         """`text` as the tokenizer gives it back."""
         tokenizer = self._chat.tokenizer
-        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        whole = text.encode("utf-8", "replace").decode()  # half a surrogate pair cannot be written, and is then lost
+        ids = tokenizer(whole, add_special_tokens=False)["input_ids"]
         return str(tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
 

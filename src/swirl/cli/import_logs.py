@@ -34,7 +34,12 @@ def import_logs(
     ],
     model: Annotated[Path, typer.Option(help="The folder of the model that will learn from them.")],
     tools: Annotated[
-        Path | None, typer.Option(help='A JSON list of tools, as in a request\'s "tools", for logs that name none.')
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help='A JSON list of tools, as in a request\'s "tools", for logs that name none.',
+        ),
     ] = None,
     by: Annotated[
         list[str] | None, typer.Option(help="Only what this model wrote is an action; may be repeated. Default: all.")
@@ -48,7 +53,7 @@ def import_logs(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
 ) -> None:
-    """Read agents' logs as trajectories, and say what was found, changed and left out. Nothing is written or trained.
+    """Read agents' logs as trajectories, and say what was found, changed and left out. Nothing is trained.
 
     Every conversation is rendered for the model; one of which something is lost is an error.
     """
@@ -60,11 +65,18 @@ def import_logs(
     with tempfile.TemporaryDirectory(prefix="swirl-import-") as folder:
         paths = [_file(name, Path(folder), number) for number, name in enumerate(files)]
         if changes:
-            with changes.open("w", encoding="utf-8") as written:
+            with _opened(changes) as written:
                 found = _read(paths, files, model, given, by or (), keep_thoughts, written)
         else:
             found = _read(paths, files, model, given, by or (), keep_thoughts, None)
     print(json.dumps(as_dict(found), ensure_ascii=False) if as_json else _text(found))
+
+
+def _opened(path: Path) -> TextIO:
+    try:
+        return path.open("w", encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def _read(

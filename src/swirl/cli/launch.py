@@ -35,13 +35,13 @@ def launch(processes: int, arguments: list[str]) -> int:
 def told(failures: Mapping[int, Any], processes: int) -> str:
     """Which process failed, and how; `failures` are torch's, by rank.
 
-    One that was killed takes the others' connections with it, so it is the cause where others failed as well; but
-    SIGTERM is how torch stops the others.
+    One that was killed takes the others' connections with it, so it is the cause where others failed as well; but the
+    launcher itself ends the others by SIGTERM, so that one counts as any failure, after those of the same second.
     """
 
-    def order(rank: int) -> tuple[bool, bool, float, int]:
-        one = failures[rank]
-        return one.exitcode == -signal.SIGTERM, one.exitcode >= 0, one.timestamp, rank
+    def order(rank: int) -> tuple[bool, int, bool, int]:
+        status = failures[rank].exitcode
+        return status >= 0 or status == -signal.SIGTERM, failures[rank].timestamp, status < 0, rank
 
     rank = min(failures, key=order)
     first = failures[rank]

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from swirl.cli import browse, compare, evaluate, export, import_logs, judge, models, pool, track
+from swirl.cli import browse, compare, evaluate, export, import_logs, judge, models, pool, run_bench, track
 from swirl.cli.project import project_layout
 from swirl.core.errors import SwirlError
 from swirl.core.suggestions import meant
@@ -49,6 +49,7 @@ app.add_typer(judge.app, name="judge")
 app.command()(evaluate.evaluate)
 app.command()(compare.compare)
 app.command()(pool.seeds)
+app.command()(run_bench.bench)
 app.command()(export.export)
 app.command("import")(import_logs.import_logs)
 app.command()(browse.browse)
@@ -268,63 +269,6 @@ def report(
         print(layout.page)
     else:
         raise SwirlError(f"{layout.page} does not exist; run `dvc repro` to make it")
-
-
-@app.command()
-def bench(
-    name: Annotated[
-        str, typer.Argument(help="rl-step, scaling, synthesis, slow-tools, retrieval, overhead or paper-scale.")
-    ],
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
-    rounds: Annotated[
-        int | None,
-        typer.Option(min=1, help="How often each side is run, in turn. Default: 2; overhead, slow-tools: 1."),
-    ] = None,
-    repeats: Annotated[int, typer.Option(min=1, help="Steps timed in each process, after the warm-up.")] = 5,
-    cores: Annotated[int, typer.Option(min=1, help="CPU cores that each side may use.")] = 2,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="For rl-step, slow-tools: a model's folder, as models/base, or 30m (random); for synthesis: a folder.",
-            show_default="the embedded default's",
-        ),
-    ] = None,
-    questions: Annotated[int, typer.Option(min=1, help="For synthesis: how many questions.")] = 400,
-    kl: Annotated[
-        float, typer.Option(min=0, help="For rl-step: the KL coefficient; 0 leaves the reference out.")
-    ] = 0.04,
-    preset: Annotated[
-        str, typer.Option(help="For overhead: the preset that is run, in a copy of the project.")
-    ] = "smoke",
-    last: Annotated[bool, typer.Option("--last", help="For overhead: take apart this project's last run.")] = False,
-) -> None:
-    """Run a benchmark: speed against alternatives, recall of retrieval, overhead, or tables of the paper's size.
-
-    `rl-step`, `scaling` and `synthesis` run this project and its alternatives in turn: one update of step-wise RL
-    against plain sequences and TRL, the same for growing K, and rollouts against transformers' generate. `slow-tools`
-    measures rollouts with a tool of half a second against decoding and waiting alone. `retrieval`
-    measures recall@k of the supporting passages of the stored questions and indices. `overhead` measures how much of a
-    run's time DVC, Prefect, MLflow and the gates take. `paper-scale` takes 87,500 scripted trajectories, and fewer,
-    through all tables up to training's first batch: seconds and memory.
-    """
-    import json
-
-    from swirl.bench import overhead, paper_scale, report, retrieval, rl_step, slow_tools, synthesis
-
-    root = project_layout().root
-    benches = {
-        "rl-step": lambda: rl_step.rl_step(root, cores, rounds or 2, repeats, model or "embedded", kl),
-        "scaling": lambda: rl_step.scaling(root, cores, rounds or 2, repeats),
-        "synthesis": lambda: synthesis.synthesis(root, cores, rounds or 2, repeats, model, questions),
-        "slow-tools": lambda: slow_tools.slow_tools(root, rounds or 1, model),
-        "retrieval": lambda: retrieval.retrieval(root),
-        "overhead": lambda: overhead.last_run(root) if last else overhead.overhead(root, preset, rounds or 1),
-        "paper-scale": lambda: paper_scale.paper_scale(root),
-    }
-    if name not in benches:
-        raise SwirlError(f"there is no benchmark {name!r}; there are {', '.join(benches)}{meant(name, benches)}")
-    result = benches[name]()
-    print(json.dumps(result, indent=1) if as_json else report.text(result))
 
 
 def _warn_of_other_source(watched: Path) -> None:

@@ -56,8 +56,8 @@ def show_random(layout: Layout, models: Sequence[str], benchmark: str | None, wr
         if (not right[0].get(one, True) and last if len(models) > 1 else not (wrong and last))
     ]
     if not wanted:
-        what = "a question that only the second answers right" if len(models) > 1 else "such a trajectory"
-        raise DataError(f"the evaluation of {' and '.join(models)} has no {what.removeprefix('a ')}")
+        what = "question that only the second answers right" if len(models) > 1 else "such a trajectory"
+        raise DataError(f"the evaluation of {' and '.join(models)} has no {what}")
     chosen = random.Random(seed).choice(sorted(wanted))
     return "\n\n\n".join(show(chosen, layout, model) for model in models)
 

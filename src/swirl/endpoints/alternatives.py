@@ -28,33 +28,28 @@ def chances(words: Sequence[str], text: str, told: object) -> tuple[tuple[int, f
     starts = accumulate((len(token) for token, _ in places), initial=-begin)
     found = []
     for start, (token, others) in zip(starts, places, strict=False):
-        if _begins(token, words) is None or not others:
+        begun = _begins(token, words)
+        if begun is None or not others:
             continue
         shares = [0.0, 0.0]
         for other, logprob in others.items():
             if (which := _begins(other, words)) is not None:
-                shares[which] += math.exp(min(0.0, logprob))
-        place = start + _before_letters(token)
+                shares[which[0]] += math.exp(min(0.0, logprob))
+        place = start + begun[1]
         if sum(shares) > 0 and place >= 0:
             found.append((place, shares[0] / sum(shares)))
     return tuple(found)
 
 
-def _before_letters(token: str) -> int:
-    """How many characters precede a token's first letter."""
-    match = _LETTERS.match(token)
-    return match.start(1) if match else 0
-
-
-def _begins(token: str, words: Sequence[str]) -> int | None:
-    """Which of the words a token begins, or is; None for neither."""
+def _begins(token: str, words: Sequence[str]) -> tuple[int, int] | None:
+    """Which of the words a token begins, or is, and how many characters precede its letters; None for neither."""
     match = _LETTERS.fullmatch(token)
     if match is None:
         return None
     said, rest = match[1].upper(), match[2]
     for number, word in enumerate(words):
         if said == word or (not rest and word.startswith(said)):
-            return number
+            return number, match.start(1)
     return None
 
 

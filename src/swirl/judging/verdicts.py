@@ -44,12 +44,6 @@ _SAID = re.compile(r"\b(?:is|are|was|be|as)(?:\s+[^\W_]+)?[\W_]*$", re.IGNORECAS
 """What precedes a lower-case verdict in a sentence that states it: "The step is clearly good."."""
 
 
-def parse(text: str, words: tuple[str, str] = GOOD_BAD, ended: bool = True) -> bool | None:
-    """Whether the verdict is the first of `words`, None if there is no verdict: see `find`."""
-    found = find(text, words, ended)
-    return None if found is None else found[0]
-
-
 def find(text: str, words: tuple[str, str] = GOOD_BAD, ended: bool = True) -> tuple[bool, int] | None:
     """Whether the verdict is the first of `words`, and its place in `text`; None if there is no verdict.
 

@@ -51,12 +51,16 @@ def samples_bytes(shape: Shape, tokens: float, longest: int, width: int) -> floa
     return kept + shape.read(tokens, width) + shape.predicted(tokens / longest)
 
 
-def training_ahead(model: Any, reference: bool) -> float:
-    """Bytes that training adds to a model and keeps: masters, gradients, Adam's moments, and with it a reference."""
+def training_ahead(model: Any, reference: bool, parts: int = 1) -> float:
+    """Bytes that training adds to a model and keeps: masters, gradients, Adam's moments, and with it a reference.
+
+    Dealt out over `parts` processes, each keeps its part, and gathers the whole model while it draws.
+    """
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     masters = 4 if model.dtype.itemsize < 4 else 0
-    whole = sum(p.numel() for p in model.parameters()) if reference else 0
-    return float(trained * (masters + 4 + 8) + whole * model.dtype.itemsize)
+    whole = sum(p.numel() for p in model.parameters()) * model.dtype.itemsize
+    kept = trained * (masters + 4 + 8) + (whole if reference else 0)
+    return float(kept / parts + (whole if parts > 1 else 0))
 
 
 def free_for(model: Any) -> float:

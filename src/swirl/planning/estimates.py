@@ -22,7 +22,7 @@ from swirl.config.served import Served, client_settings
 from swirl.core.checkpoints import KEPT
 from swirl.core.flights import amount
 from swirl.core.splits import counts, files_of
-from swirl.planning.sizes import UNKNOWN, Size, size_of
+from swirl.planning.sizes import UNKNOWN, Size, size_of, width_of
 from swirl.planning.workload import (
     CHARACTERS_A_TOKEN,
     PROMPT_TOKENS,
@@ -151,7 +151,7 @@ def _models(params: Params, root: Path, base: Size, judge: Size) -> Iterator[Pla
             shown = rollouts(params, root, split, model.epochs * (sampled or 1))
             does = f"teaches {model.model}{known} {what}: {shown.trajectories:,.0f} conversations, passes counted"
             trained = size.adapter(model.lora.rank, model.lora.targets) if model.lora else size.parameters
-            written = size.parameters * _width(params) + (KEPT + 1) * trained * CHECKPOINT
+            written = size.parameters * width_of(params) + (KEPT + 1) * trained * CHECKPOINT
             yield Planned(stage, does, tokens=shown.tokens, disk=written)
         elif isinstance(model, Pretrained):
             shared = stage == "reward_model" and model.model == getattr(params.base_model, "model", "")
@@ -191,7 +191,7 @@ def _training(params: Params, root: Path, base: Size) -> Iterator[Planned]:
     synthesised = rollouts(params, root, "train", params.synthesize.samples)
     look = rollouts(params, root, "development", 1)
     trained = base.parameters if train.lora is None else base.adapter(train.lora.rank, train.lora.targets)
-    saved = trained * _width(params)
+    saved = trained * width_of(params)
     for method in ("sft", "swirl"):
         if method not in train.methods:
             yield Planned(f"train@{method}", "off (train.methods)")
@@ -303,11 +303,6 @@ def _where(server: Served | None, params: Params) -> str:
     if server is None and isinstance(params.base_model, EndpointBase):
         server = params.base_model.server
     return f"by {server.url}" if server else f"on {params.runtime.device}"
-
-
-def _width(params: Params) -> int:
-    """Bytes per weight in memory."""
-    return 2 if params.runtime.dtype == "bfloat16" else 4
 
 
 def _short(size: float) -> str:

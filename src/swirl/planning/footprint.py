@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from swirl.comb.logprobs import LOGITS_AT_ONCE
 from swirl.config.base_model import AnnotatedBase, EmbeddedBase, EndpointBase, FineTuning
 from swirl.config.params import Params, label_judge_section
 from swirl.config.reward_model import (
@@ -23,7 +24,7 @@ from swirl.config.reward_model import (
 from swirl.config.train import Lora
 from swirl.core.flights import SHARE, amount
 from swirl.models.room import flight_bytes, samples_bytes
-from swirl.planning.sizes import UNKNOWN, Size, size_of
+from swirl.planning.sizes import UNKNOWN, Size, size_of, width_of
 from swirl.planning.workload import (
     PROMPT_TOKENS,
     STEPS_TAKEN,
@@ -32,6 +33,8 @@ from swirl.planning.workload import (
     rollouts,
     step_tokens,
 )
+from swirl.rl.trainer import SAMPLED_AT_ONCE
+from swirl.rollout.engine import READ_AT_ONCE
 
 PROCESS = 0.5e9
 """Bytes of a stage's process with its libraries, before it loads a model or a table."""
@@ -39,8 +42,8 @@ TOKEN = 48
 """Bytes of a trajectory's token as Python objects: its id, and of an action its log-probability and text."""
 STATE_TOKEN = 40
 """Bytes of a state's token as Python objects."""
-READ_AT_ONCE, JUDGED_AT_ONCE, SAMPLED_AT_ONCE, LOGITS_AT_ONCE = 16_384, 16_384, 4, 2**25
-"""As in `swirl.rollout.engine`, `judging.reward`, `rl.trainer` and `comb.logprobs`, which import torch."""
+JUDGED_AT_ONCE = 16_384
+"""As `RewardModel.token_budget`."""
 ACTIONS = 0.5
 """The share of actions among the tokens that an update learns from; the others are states."""
 
@@ -86,7 +89,7 @@ class Memory:
         self._params, self._root = params, root
         self._base = size or size_of(params.base_model, params, root)
         self._judge = size or size_of(params.reward_model, params, root)
-        self._width = 2 if params.runtime.dtype == "bfloat16" else 4
+        self._width = width_of(params)
         made = getattr(params.base_model, "shape", None)
         self._context = params.runtime.context or getattr(made, "context", 0)
 
@@ -127,9 +130,9 @@ class Memory:
             return UNKNOWN
         return self._params.runtime.workers * flight_bytes(shape, number, self._context, self._width, READ_AT_ONCE)
 
-    def fitting(self, held: Held, most: float, free: float) -> int:
-        """How many of `most` conversations fit into `free` bytes of the device, halved as a stage would; 0: none."""
-        number = int(min(self._params.rollout.in_flight, most))
+    def fitting(self, held: Held, free: float) -> int:
+        """How many of `rollout.in_flight` conversations fit into `free` bytes of the device, by halving; 0: none."""
+        number = self._params.rollout.in_flight
         while number and held.weights + held.training + self.flight(number) > SHARE * free:
             number //= 2
         return number
@@ -139,12 +142,12 @@ class Memory:
 
         A trajectory is read in one forward pass, even if it has more tokens than `train.token_budget`.
         """
-        params, shape = self._params, self._base.shape
+        params = self._params
         steps = max(task.max_steps for task in params.tasks.values())
         drawn = steps * params.train.swirl.samples * params.rollout.max_action_tokens
         trunk = min(self._context or math.inf, PROMPT_TOKENS + steps * step_tokens(params))
         tokens = int(trunk + drawn if params.train.packed else trunk + params.rollout.max_action_tokens)
-        return tokens, self._learned(tokens) if shape else UNKNOWN
+        return tokens, self._learned(tokens)
 
     def _learned(self, tokens: float) -> float:
         train, shape = self._params.train, self._base.shape
@@ -160,8 +163,8 @@ class Memory:
         flight = self.flight(UNKNOWN if math.isnan(most) else min(params.rollout.in_flight, most))
         return Held(self._base.parameters * self._width, flight=flight, host=host)
 
-    def _judged(self, judge: RewardModelSection | None, size: Size, host: float) -> Held:
-        if judge is None or isinstance(judge, EndpointReward):
+    def _judged(self, judge: RewardModelSection, size: Size, host: float) -> Held:
+        if isinstance(judge, EndpointReward):
             return Held(host=host)
         read = size.shape.read(JUDGED_AT_ONCE, self._width) if size.shape else UNKNOWN
         return Held(size.parameters * self._width, judging=self._params.runtime.workers * read, host=host)
@@ -240,9 +243,11 @@ def _fits(memory: Memory, params: Params, found: Mapping[str, Held], free: float
     said = [f"With {amount(free)} free on {params.runtime.device}, of which {SHARE:.0%} is planned with:"]
     for name, held in found.items():
         need = held.fixed + (held.host if params.runtime.device == "cpu" else 0)
-        if need > SHARE * free:
+        if math.isnan(need):
+            said.append(f"  {name}: not known")
+        elif need > SHARE * free:
             said.append(f"  {name} does not fit: {amount(need)} without a conversation in flight")
-        elif held.flight and (most := memory.fitting(held, params.rollout.in_flight, free)) < params.rollout.in_flight:
+        elif held.flight and (most := memory.fitting(held, free)) < params.rollout.in_flight:
             said.append(f"  {name}: {most} conversations in flight a worker, not {params.rollout.in_flight}")
     rl = found.get("train@swirl", Held())
     if rl.training:

@@ -19,7 +19,7 @@ from swirl.planning.durations import durations, table
 from swirl.planning.earlier import earlier
 from swirl.planning.expected import Expected
 from swirl.planning.footprint import Memory
-from swirl.planning.sizes import UNKNOWN, size_of
+from swirl.planning.sizes import UNKNOWN, size_of, width_of
 from swirl.planning.speeds import Speeds
 from swirl.planning.workload import CHARACTERS_A_TOKEN
 
@@ -87,7 +87,7 @@ def lines(params: Params, root: Path, machine: Machine) -> list[str]:
         return []
     memory = Memory(params, root)
     flights = [
-        memory.fitting(one, params.rollout.in_flight, machine.free) if machine.free else params.rollout.in_flight
+        memory.fitting(one, machine.free) if machine.free else params.rollout.in_flight
         for one in memory.stages().values()
         if one.flight
     ]
@@ -110,7 +110,7 @@ def lines(params: Params, root: Path, machine: Machine) -> list[str]:
 
 def speeds_of(params: Params, root: Path, machine: Machine, flight: int, asked: float) -> Speeds:
     """Speeds of the policy from its size: products while reading and learning, weights while drawing."""
-    size, width = size_of(params.base_model, params, root), 2 if params.runtime.dtype == "bfloat16" else 4
+    size, width = size_of(params.base_model, params, root), width_of(params)
     passes = (4 if params.train.lora else 6) + (2 if params.train.gradient_checkpointing else 0)
     read = machine.flops / (2 * size.parameters)
     weights = size.parameters * width / machine.bandwidth

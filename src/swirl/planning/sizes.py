@@ -88,3 +88,8 @@ def _configured(folder: Path) -> Shape | None:
         return None if any("experts" in key for key in found) else shape_of(found)
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ModelError(f"{path} is no model's configuration: {error}") from None
+
+
+def width_of(params: Params) -> int:
+    """Bytes of a weight in memory."""
+    return 2 if params.runtime.dtype == "bfloat16" else 4

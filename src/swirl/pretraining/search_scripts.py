@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -22,15 +22,15 @@ _FIRST = ("First the page on {name}.", "Start with the page on {name}.", "I look
 _ABOUT = ("First a search for {names}.", "Start with what is known: {names}.", "I look for {names} first.")
 _NEXT = ("It names {name}. Next the page on {name}.", "That leads to {name}, so look up {name}.", "Now {name}.")
 _OTHER = ("Now the other one, {name}.", "Next the page on {name}.", "Then {name}, to compare.")
-_FOUND = ("The page on {name} says it: {answer}.", "So it is {answer}, by the page on {name}.", "That gives {answer}.")
-_YES = ("Compare {one} with {two}: it holds for both, so yes.", "It is true of {one} and of {two}: yes.")
-_NO = ("Compare {one} with {two}: it does not hold for both, so no.", "It is not true of both {one} and {two}: no.")
-_CHOSEN = ("Compare {one} with {two}: it is {answer}.", "Of {one} and {two}, it is {answer}.")
+_FOUND = ('The page on {name} says "{quote}". So it is {answer}.', '{name}: "{quote}". That gives {answer}.')
+_YES = ("{one}; {two}. It holds for both, so yes.", "Compare: {one}; {two}. True of both: yes.")
+_NO = ("{one}; {two}. It does not hold for both, so no.", "Compare: {one}; {two}. Not true of both: no.")
+_CHOSEN = ("{one}; {two}. So it is {answer}.", "Compare: {one}; {two}. It is {answer}.")
 _DATED = (
     "Compare: {one} has {first}, {two} has {second}. So it is {answer}.",
     "{first} for {one}, {second} for {two}: {answer}.",
 )
-_SHARED = ("Compare {one} with {two}: both have {answer}.", "What {one} and {two} share is {answer}.")
+_SHARED = ("{one}; {two}. What they share is {answer}.", "Compare: {one}; {two}. Both have {answer}.")
 _ASK = ("First find out: {ask}.", "Needed first: {ask}.", "Start with: {ask}.")
 _THEN = ("It is {found}. Next: {ask}.", "That is {found}. Now find out: {ask}.", "So {found}. Then: {ask}.")
 _ALSO = ("Also needed: {ask}.", "Now the other part: {ask}.")
@@ -43,6 +43,11 @@ _OPENING = frozenset(
     "which while who whom whose why with".split()
 )
 """Words that are written with a capital at the start of a question, and are no name."""
+_QUOTED = 16
+"""Maximum number of words of a page that a thought repeats before the answer."""
+_TOLD = 10
+"""Maximum number of words by which a thought says what a page is about."""
+_IS = re.compile(r"\b(?:is|was|are|were)\b")
 _YEAR = re.compile(r"(?<!\d)1[0-9]{3}(?!\d)|(?<!\d)20[0-9]{2}(?!\d)")
 _EARLIER = re.compile(r"\b(first|earlier|earliest|older|oldest|before)\b", re.I)
 _LATER = re.compile(r"\b(later|latest|younger|youngest|newer|newest|last|recently|after)\b", re.I)
@@ -76,6 +81,13 @@ class _Script:
         """Whether the results show the beginning of a page."""
         return any(shows(result, page) for result in self.results)
 
+    def longest(self, title: str) -> str:
+        """The longest run of a title's words with a capital or a digit in it that the results say, or nothing."""
+        words = title.split()
+        runs = (words[i:j] for size in range(len(words), 0, -1) for i, j in _spans(len(words), size))
+        said = (" ".join(run) for run in runs if any(not word[0].islower() and len(word) > 2 for word in run))
+        return next((run for run in said if normalize(run) and self.says(run)), "")
+
     def find(self, queries: Iterable[str], wanted: Sequence[Passage], needed: str, thought: str) -> bool:
         """Add the first query whose result shows a `wanted` page and says what is `needed`; False without one."""
         for query in queries:
@@ -98,7 +110,9 @@ def by_pages(
 
     If the question names both pages, and neither page the other, they are compared, in the order of the question. Else
     the first page is found by its title, if the question names it, or by the names in the question, and the second by
-    its title, which the first result names. Its search is left out where the first result shows it already.
+    its title, or the part of it that the first result names. Its search is left out where the first result shows it
+    already. Where that finds no page, the question's other words are asked for, too. Before the answer, the thought
+    repeats what the pages say of it.
     """
     titles = [_bare(page.title) for page in pages]
     if len(pages) != 2 or not all(map(normalize, titles)) or titles[0] == titles[1]:
@@ -123,15 +137,22 @@ def _bridged(
     if not script.find(*_opening(question, first, script)):
         return NoScript.NOT_FOUND
     if not script.sees(second):
-        if not script.says(name) and not _within(name, question):
-            return NoScript.NO_BRIDGE
-        wordings = _NEXT if script.says(name) else _OTHER
-        if not script.find(_titled(second), [second], "", script.write(wordings, name=name)):
-            return NoScript.NOT_FOUND
+        said = script.longest(name)
+        if not said and not _within(name, question):
+            queries, thought = [" ".join(_asked(question))], script.write(_ABOUT, names=", ".join(_names(question)))
+        else:
+            wordings = _NEXT if said else _OTHER
+            queries = _titled(second, question) if said in ("", name) else [said, " ".join([said, *_asked(question)])]
+            thought = script.write(wordings, name=said or name)
+        if not script.find(queries, [second], "", thought):
+            return NoScript.NOT_FOUND if said else NoScript.NO_BRIDGE
     if not script.says(answer) and answer.lower() not in ("yes", "no"):
         return NoScript.NOT_SHOWN
-    where = name if _within(answer, shown(second)) else _bare(first.title)
-    thought = script.write(_FOUND, name=where, answer=answer)
+    where, quote = next(
+        ((page, quote) for page in (second, first) if (quote := _quote(answer, page, script.results))),
+        (second, _plain(second.text, _TOLD)),
+    )
+    thought = script.write(_FOUND, name=_bare(where.title), quote=quote, answer=answer)
     return [*script.actions, _action(thought, ActionKind.ANSWER, answer)]
 
 
@@ -139,9 +160,8 @@ def _opening(question: str, page: Passage, script: _Script) -> tuple[list[str], 
     """The queries that may find the first page, the page, and the thought."""
     name = _bare(page.title)
     if _within(name, question):
-        return _titled(page), [page], "", script.write(_FIRST, name=name)
-    names = _names(question)
-    asked = [word for word in re.findall(r"\w[\w'’-]*", question) if word.lower() not in _OPENING]
+        return _titled(page, question), [page], "", script.write(_FIRST, name=name)
+    names, asked = _names(question), _asked(question)
     return [" ".join(names), " ".join(asked)], [page], "", script.write(_ABOUT, names=", ".join(names or asked))
 
 
@@ -151,20 +171,23 @@ def _compared(
     script = _Script(search, rng)
     one, two = (_bare(page.title) for page in pages)
     for page, name, wordings in zip(pages, (one, two), (_FIRST, _OTHER), strict=True):
-        if not script.sees(page) and not script.find(_titled(page), [page], "", script.write(wordings, name=name)):
+        if not script.sees(page) and not script.find(
+            _titled(page, question), [page], "", script.write(wordings, name=name)
+        ):
             return NoScript.NOT_FOUND
     chosen = next((page for page in pages if _within(_bare(page.title), answer) or _within(answer, page.title)), None)
     verdicts = {"yes": _YES, "no": _NO}
+    known = {"one": _about(pages[0]), "two": _about(pages[1])}
     if answer.lower() in verdicts:
-        thought = script.write(verdicts[answer.lower()], one=one, two=two)
+        thought = script.write(verdicts[answer.lower()], **known)
     elif not script.says(answer):
         return NoScript.NOT_SHOWN
     elif chosen is None:
-        thought = script.write(_SHARED, one=one, two=two, answer=answer)
+        thought = script.write(_SHARED, **known, answer=answer)
     elif years := _years(question, chosen, pages):
         thought = script.write(_DATED, one=one, two=two, first=years[0], second=years[1], answer=answer)
     else:
-        thought = script.write(_CHOSEN, one=one, two=two, answer=answer)
+        thought = script.write(_CHOSEN, **known, answer=answer)
     return [*script.actions, _action(thought, ActionKind.ANSWER, answer)]
 
 
@@ -217,9 +240,43 @@ def _bare(title: str) -> str:
     return re.sub(r"\s*\([^)]*\)\s*$", "", title).strip()
 
 
-def _titled(page: Passage) -> list[str]:
-    """Queries by title: bare, then whole, without the brackets."""
-    return list(dict.fromkeys((_bare(page.title), re.sub(r"[()]", "", page.title))))
+def _titled(page: Passage, question: str) -> list[str]:
+    """Queries by title: bare; whole, without the brackets; with the question's other words."""
+    whole = re.sub(r"[()]", "", page.title)
+    return list(dict.fromkeys((_bare(page.title), whole, " ".join([_bare(page.title), *_asked(question)]))))
+
+
+def _about(page: Passage) -> str:
+    """What a page says that its subject is, in its first sentence."""
+    first = re.split(r"(?<=[.!?])\s", page.text, maxsplit=1)[0]
+    verb = _IS.search(first)
+    return f"{_bare(page.title)} {_plain(first[verb.start() :], _TOLD)}" if verb else _plain(first, _TOLD)
+
+
+def _quote(answer: str, page: Passage, results: Sequence[str]) -> str:
+    """The words of a page that end with the answer, of its first sentence that says it and was shown; or nothing."""
+    for sentence in re.split(r"(?<=[.!?])\s", shown(page)):
+        if not _within(answer, sentence) or not any(sentence in result for result in results):
+            continue
+        words = sentence.split()
+        for end in range(1, len(words) + 1):
+            if _within(answer, " ".join(words[:end])):
+                return _plain(" ".join(words[max(0, end - _QUOTED) : end]), _QUOTED)
+    return ""
+
+
+def _plain(text: str, most: int) -> str:
+    """At most so many words, without quotation marks, tags and the punctuation at the end."""
+    return " ".join(re.sub(r'["<>]', "", text).split()[:most]).rstrip(" .,;:(")
+
+
+def _asked(question: str) -> list[str]:
+    """The words of a question without those that open one."""
+    return [word for word in re.findall(r"\w[\w'’-]*", question) if word.lower() not in _OPENING]
+
+
+def _spans(length: int, size: int) -> Iterator[tuple[int, int]]:
+    return ((start, start + size) for start in range(length - size + 1))
 
 
 def _words(text: str) -> str:

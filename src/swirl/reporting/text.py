@@ -77,6 +77,8 @@ def show_pooled(results: PooledRuns) -> None:
 
 def show_runs(names: tuple[str, str], changed: Sequence[tuple[str, Any, Any]], rows: Sequence[Row]) -> None:
     """Print two runs side by side to standard output, in at most `WIDTH` columns."""
+    from swirl.reporting import pooled_text
+
     console = _console()
     if changed:
         table = _table("Settings that differ", [], [])
@@ -94,7 +96,7 @@ def show_runs(names: tuple[str, str], changed: Sequence[tuple[str, Any, Any]], r
         model = LABELS[row.models[0]] if len(set(row.models)) == 1 else " / ".join(LABELS[one] for one in row.models)
         more = NONE
         if row.difference is not None and row.low is not None and row.high is not None:
-            more = f"{100 * row.difference:+.1f} ({100 * row.low:+.1f} to {100 * row.high:+.1f})"
+            more = pooled_text.whole(Estimate(row.difference, row.low, row.high), "+")
         table.add_row(_name(row.benchmark), model, *map(percent, row.accuracy), more, p_value(row.p), str(row.shared))
     console.print(table)
     console.print(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from swirl.config.own_settings import OwnSettings, own_settings, write_own
 from swirl.config.params import Params
@@ -13,10 +14,20 @@ from swirl.core.layout import Layout
 from swirl.models.loading import is_adapter
 from swirl.wiring.prompts import read_prompts
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 Form = Literal["adapter", "merged", "gguf"]
 CARD = "README.md"
 MARK = "exported by `swirl export`"
 """What the model card of an exported model says, so that the folder is known as one."""
+
+
+def lossless(tensors: Iterable[Tensor]) -> Literal["bfloat16", "float32"]:
+    """bfloat16 if it holds every number of these float32 tensors, else float32."""
+    import torch
+
+    return "bfloat16" if all(torch.equal(one, one.bfloat16().float()) for one in tensors) else "float32"
 
 
 def check_folder(folder: Path, model: Path, form: Form) -> None:

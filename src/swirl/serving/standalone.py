@@ -32,7 +32,7 @@ from swirl.models.loading import Dtype, is_adapter, load_tokenizer
 from swirl.models.pointers import NAME as POINTER
 from swirl.models.pointers import Pointer, files_of, follow, points_to_gguf, read_pointer, write_pointer
 from swirl.pretraining.cold_start_base import ADAPTER
-from swirl.serving.export_folder import check_folder, settings_along, write_along
+from swirl.serving.export_folder import check_folder, lossless, settings_along, write_along
 from swirl.serving.model_card import write_card
 
 if TYPE_CHECKING:
@@ -233,5 +233,5 @@ def _sum(parts: Sequence[Mapping[str, tuple[Tensor, Tensor]]], dtype: Dtype | No
         made[layer + _A] = torch.cat([a for a, _ in pieces], 0)
         made[layer + _B] = torch.cat([b for _, b in pieces], 1)
     if dtype is None:
-        dtype = "bfloat16" if all(torch.equal(t, t.bfloat16().float()) for t in made.values()) else "float32"
+        dtype = lossless(made.values())
     return {name: value.to(getattr(torch, dtype)) for name, value in made.items()}

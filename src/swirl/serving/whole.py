@@ -15,7 +15,7 @@ from swirl.core.layout import Layout
 from swirl.models import adapters
 from swirl.models.loading import Dtype, load_model, load_tokenizer
 from swirl.models.pointers import follow
-from swirl.serving.export_folder import check_folder, settings_along, write_along
+from swirl.serving.export_folder import check_folder, lossless, settings_along, write_along
 from swirl.serving.model_card import write_card
 
 CONVERTER = "convert_hf_to_gguf.py"
@@ -94,8 +94,7 @@ def _merge(model: Path, folder: Path, dtype: Dtype | None) -> Written:
     if adapters.is_on(loaded):
         adapters.merge(loaded)
     if dtype is None:
-        exact = all(torch.equal(weight, weight.bfloat16().float()) for weight in loaded.parameters())
-        dtype = "bfloat16" if exact else "float32"
+        dtype = lossless(loaded.parameters())
     loaded.to(getattr(torch, dtype)).save_pretrained(folder)
     load_tokenizer(model).save_pretrained(folder)
     _copy_code(model, folder)

@@ -46,7 +46,7 @@ from swirl.wiring.prompts import user_input_folders
 from swirl.wiring.questions import questions_of
 from swirl.wiring.rewards import fitted
 from swirl.wiring.tools import Toolbox
-from swirl.wiring.trainable import deal_out, finished, load_reference, load_trainable
+from swirl.wiring.trainable import deal_out, dealt, finished, load_reference, load_trainable
 
 Series = list[dict[str, float]]
 
@@ -69,7 +69,7 @@ def run(params: Params, layout: Layout, item: str) -> None:
     policy = load_trainable(params, layout, item)
     check_packing(policy.model, comb_of(groups[0]), params.train.packed)
     lacks = item == "swirl" and params.train.lora is None
-    ahead = training_ahead(policy.model, reference=lacks)
+    ahead = training_ahead(policy.model, lacks, dealt(params, processes))
     peak = matmul_flops(policy.model.device, policy.model.dtype, params.runtime.workers) if processes.main else 0.0
     deal_out(params, policy.model)
     development = Development(params, layout, policy, processes, ahead)
@@ -110,7 +110,8 @@ def train_swirl(
     settings = params.train.swirl
     reference = load_reference(params, layout)
     longest, asked = params.rollout.max_action_tokens, SAMPLED_AT_ONCE * params.train.token_budget
-    flight = samples(policy.model, asked, longest, params.runtime.workers, training_ahead(policy.model, False))
+    ahead = training_ahead(policy.model, False, dealt(params, processes))
+    flight = samples(policy.model, asked, longest, params.runtime.workers, ahead)
     flight.resume(checkpoints.flight(processes.rank))
     judge = fitted(development.judge, params.train.packed, params.train.token_budget)
     seed = _seed(params)

@@ -58,7 +58,7 @@ class Store:
         self.layout = layout
         self.address = without_credentials(uri)
         with contextlib.nullcontext() if uri.startswith("http") else locked(layout):  # only one may create the file
-            self.client = _connect(layout)
+            self.client = connect(tracking_uri(layout))
             self.experiment = _experiment(self.client, layout, settings, uri)
 
     def apply(self, operation: Operation, runs: dict[str, str]) -> str:
@@ -256,8 +256,11 @@ def _lasting(layout: Layout) -> Path:
     return (original(layout) or layout).root.resolve()
 
 
-def _connect(layout: Layout) -> MlflowClient:
-    """A client that retries once when the server is down; MLflow's default is seven retries over several minutes."""
+def connect(uri: str) -> MlflowClient:
+    """A client of the tracking server at `uri` that retries once when the server is down.
+
+    MLflow's default is seven retries over several minutes.
+    """
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
@@ -266,7 +269,7 @@ def _connect(layout: Layout) -> MlflowClient:
 
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    return MlflowClient(tracking_uri=tracking_uri(layout))
+    return MlflowClient(tracking_uri=uri)
 
 
 def _experiment(client: MlflowClient, layout: Layout, settings: Settings, uri: str) -> str:

@@ -150,7 +150,7 @@ def fetch(uri: str, layout: Layout) -> Path:
 
     Raises `DataError` when the registry has no such model, or the model contains no bundle.
     """
-    from swirl.tracking.mlflow_runs import _connect
+    from swirl.tracking.mlflow_runs import connect, tracking_uri
 
     match = re.fullmatch(r"models:/([^/@\s]+)(?:@([^/@\s]+)|/(\d+))", uri)
     if not match:
@@ -161,7 +161,7 @@ def fetch(uri: str, layout: Layout) -> Path:
             "it runs (`dvc repro`; `dvc repro -f -s report` where all is up to date), or set MLFLOW_TRACKING_URI to "
             "the server that has it"
         )
-    client = _connect(layout)
+    client = connect(tracking_uri(layout))
     from mlflow.exceptions import MlflowException
 
     name, alias, version = match.groups()

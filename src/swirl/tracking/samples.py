@@ -209,11 +209,8 @@ def _choose(rows: Sequence[tuple[str, str]], count: int) -> list[str]:
     groups: dict[str, list[str]] = {}
     for one, benchmark in sorted(rows, key=lambda row: hashlib.sha256(row[0].encode()).digest()):
         groups.setdefault(benchmark, []).append(one)
-    return _in_turn([groups[name] for name in sorted(groups)])[:count]
-
-
-def _in_turn(lists: Sequence[list[str]]) -> list[str]:
-    return [one for turn in itertools.zip_longest(*lists) for one in turn if one is not None]
+    turns = itertools.zip_longest(*(groups[name] for name in sorted(groups)))
+    return [one for turn in turns for one in turn if one is not None][:count]
 
 
 def _ids(path: Path) -> list[tuple[str, str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from swirl.config.secrets import without_credentials
 from swirl.core.errors import DataError
 from swirl.core.layout import Layout
 
@@ -18,19 +19,15 @@ def fetch_traces(experiment: str, path: Path, layout: Layout | None) -> Path:
     The server is that of MLFLOW_TRACKING_URI, by default the project's own. Raises `DataError` when there is neither,
     no such experiment, or when the server cannot be asked.
     """
-    uri = os.environ.get("MLFLOW_TRACKING_URI")
-    if layout is not None:
-        from swirl.tracking.mlflow_runs import tracking_uri
+    from swirl.tracking.mlflow_runs import connect, tracking_uri
 
-        uri = tracking_uri(layout)
+    uri = tracking_uri(layout) if layout is not None else os.environ.get("MLFLOW_TRACKING_URI")
     if not uri:
         raise DataError(f"mlflow:{experiment} needs a project around, or MLFLOW_TRACKING_URI")
-    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    client = connect(uri)
     from mlflow.exceptions import MlflowException
-    from mlflow.tracking import MlflowClient
 
     try:
-        client = MlflowClient(tracking_uri=uri)
         found = client.get_experiment_by_name(experiment)
         if found is None:
             raise DataError(f"the tracking server has no experiment {experiment!r}")
@@ -44,5 +41,5 @@ def fetch_traces(experiment: str, path: Path, layout: Layout | None) -> Path:
                 if not (token := page.token):
                     return path
     except MlflowException as error:
-        reason = (str(error).strip().splitlines() or ["no reason"])[0]
+        reason = without_credentials((str(error).strip().splitlines() or ["no reason"])[0])
         raise DataError(f"traces of experiment {experiment!r} cannot be fetched: {reason}") from error

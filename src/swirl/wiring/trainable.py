@@ -39,6 +39,11 @@ def deal_out(params: Params, model: Any) -> None:
         shard(model)
 
 
+def dealt(params: Params, processes: Processes) -> int:
+    """How many parts the weights are dealt out in; 1: each process holds all of them."""
+    return processes.count if params.runtime.sharding == "full" else 1
+
+
 def finished(params: Params, layout: Layout, item: str, model: Any, processes: Processes) -> Any:
     """The trained model as an ordinary one that can be saved, on the main process; all processes must call this.
 

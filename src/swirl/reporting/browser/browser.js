@@ -5,7 +5,7 @@
   const element = (id) => document.getElementById(id);
   const narrow = window.matchMedia("(max-width: 859px)");
   const help = element("help"), list = element("list");
-  let selected = null, filtered = null, focus = -1;
+  let selected = null, filtered = null, focus = -1, shown = null;
 
   swirl.state = () => {
     const state = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
@@ -16,10 +16,11 @@
     const given = Object.entries(state).filter(([name, value]) => value && !(name === "view" && value === (narrow.matches ? "one" : "all")));
     return `#${new URLSearchParams(given)}`;
   };
-  // Goes to another state; with `replace` the step back leads to what was before the last one.
+  // Goes to another state at once; with `replace` the step back leads to what was before the last one.
   const go = (changes, replace = false) => {
     const href = swirl.href({...swirl.state(), ...changes});
     if (replace) location.replace(href); else location.hash = href;
+    show();
   };
 
   swirl.start = () => {
@@ -39,6 +40,8 @@
   };
 
   function show() {
+    if (location.hash === shown) return;
+    shown = location.hash;
     const state = swirl.state(), filters = Object.fromEntries(swirl.filterNames.map((name) => [name, state[name] ?? ""]));
     const key = JSON.stringify(filters);
     if (key !== filtered) {
