@@ -28,8 +28,3 @@ def test_one_that_the_launcher_stopped_is_not_the_cause() -> None:
 def test_else_it_is_the_one_that_failed_first() -> None:
     said = told({0: failed(0, 1, 7), 3: failed(3, 2, 6)}, 4)
     assert said.startswith("the process of rank 3, of 4 that run together, ended with status 2, so the others")
-
-
-def test_one_that_the_launcher_stopped_is_not_the_cause() -> None:
-    said = told({0: failed(0, -15, 5), 1: failed(1, -9, 5)}, 2)
-    assert said.startswith("the process of rank 1, of 2 that run together, was killed by SIGKILL, so the others")
