@@ -37,6 +37,16 @@ def test_advantages(estimator: Estimator, rewards: list[list[float]], expected: 
     torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=1e-12, atol=1e-12)
 
 
+def test_actions_are_compared_with_their_kind() -> None:
+    rewards = torch.tensor([[0.9, 0.7, 0.1, 0.3, 0.0], [0.9, 0.1, 0.5, NAN, 0.5]], dtype=torch.float64)
+    kinds = torch.tensor([[1, 1, 0, 0, -1], [1, 0, 0, 0, 2]])
+    found = advantages(rewards, "rloo", kinds)
+    # searches with each other, answers with each other, the malformed one with all: 0 - 2/4; alone or unjudged: nothing
+    wanted = [[0.2, -0.2, -0.2, 0.2, -0.5], [0, -0.4, 0.4, 0, 0]]
+    torch.testing.assert_close(found, torch.tensor(wanted, dtype=torch.float64), rtol=1e-12, atol=1e-12)
+    assert advantages(rewards, "rloo")[0, 1] == pytest.approx(0.7 - 1.3 / 4)  # with all, the worse search gains
+
+
 def test_advantages_want_states_by_actions() -> None:
     with pytest.raises(ValueError, match=r"rewards must be \(states, actions\), not \(3,\)"):
         advantages(torch.zeros(3), "rloo")

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from importlib import import_module
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,10 @@ from swirl.models.pointers import follow, write_pointer
 from swirl.rl.drawn_actions import Group
 from swirl.rl.objective import advantages
 from swirl.stages import evaluate, train
-from swirl.tools.actions import render
+from swirl.tools.actions import parse, render
 from swirl.wiring.development import Development
 from swirl.wiring.policies import load_local_policy, load_policy
+from swirl.wiring.tools import Toolbox
 from tests.stages.conftest import ROOT, clone
 
 
@@ -207,6 +209,26 @@ def test_a_sample_of_what_was_drawn_is_kept(params: Params, trained: Layout) -> 
         rewards = torch.tensor([[draw.reward for draw in drawn]], dtype=torch.float64)
         assert advantages(rewards, "rloo")[0].tolist() == pytest.approx([draw.advantage for draw in drawn])
     assert len({draw.advantage for draw in draws}) > 1
+
+
+def test_actions_are_compared_with_those_of_their_kind(params: Params, copy: Layout) -> None:
+    changed = {"compared": "kind", "updates": 2, "kept_states": 40, "temperature": 1.5}
+    train.run(validate(laid_over(params.model_dump(), {"train": {"swirl": changed}}), "tests"), copy, "swirl")
+    draws = load(Draw, copy.draws("swirl"))
+    box, questions = Toolbox(params, copy), {question.id: question for question in load(Question, copy.questions)}
+    mixed = 0
+    for _, drawn in groupby(draws, key=lambda draw: (draw.update, draw.trajectory_id, draw.step)):
+        of_state = list(drawn)
+        tags = box.tags(questions[of_state[0].question_id])
+        kinds = [ActionKind.MALFORMED if draw.cut else parse(draw.text, tags).kind for draw in of_state]
+        mixed += len(set(kinds)) > 1
+        for draw, kind in zip(of_state, kinds, strict=True):
+            alike = [other for other, its in zip(of_state, kinds, strict=True) if its == kind]
+            rivals = of_state if kind == ActionKind.MALFORMED else alike
+            others = [other.reward for other in rivals if other.sample != draw.sample]
+            wanted = draw.reward - sum(others) / len(others) if others else 0.0  # type: ignore[operator,arg-type]
+            assert draw.advantage == pytest.approx(wanted, abs=1e-9), kinds
+    assert mixed > 3
 
 
 @pytest.mark.slow

@@ -47,6 +47,10 @@ class Swirl(Section):
     lr: Positive = Field(description="peak learning rate of Adam")
     warmup: Annotated[int, Field(ge=0)] = Field(description="updates of linear warm-up; 0: none")
     estimator: Literal["reinforce", "rloo", "grpo"] = Field(description="advantage estimator")
+    compared: Literal["all", "kind"] = Field(
+        description="whose rewards an action's is compared with: all of its state's, or those of its kind (a search, "
+        "an answer), so that how often each kind is chosen earns nothing"
+    )
     kl_coefficient: Annotated[float, Field(ge=0)] = Field(description="weight of KL(policy || reference); 0: none")
     kl_gradient: Literal["sequence", "token"] = Field(
         description="of whole actions' KL (sequence), or of each token's as if the earlier ones were given (token)"

@@ -88,7 +88,7 @@ def groups_of(
         of_group = []
         for state in group:
             drawn, scores, values = next(rows)
-            rewards, cut = zip(*scores, strict=True)
+            rewards, cut, _ = zip(*scores, strict=True)
             ids, logprobs = zip(*((one.ids, sum(one.logprobs)) for one in drawn), strict=True)
             of_group.append(Group(state, ids, rewards, tuple(map(bool, cut)), tuple(values), logprobs))
         groups.append(of_group)

@@ -15,6 +15,7 @@ this, over every action of a small model, with autograd through J.
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,7 +29,7 @@ KlGradient = Literal["sequence", "token"]
 """Which gradient KL has; see `surrogate`."""
 
 
-def advantages(rewards: Tensor, estimator: Estimator) -> Tensor:
+def advantages(rewards: Tensor, estimator: Estimator, kinds: Tensor | None = None) -> Tensor:
     """Advantages of the G actions of each of N states, (N, G); a NaN reward (no verdict) gives advantage 0.
 
     With the n valid rewards r_1..r_n of one state and their mean m:
@@ -44,11 +45,22 @@ def advantages(rewards: Tensor, estimator: Estimator) -> Tensor:
 
     Where rloo and grpo find all valid rewards of a state equal, or fewer than two of them, every advantage is exactly
     0: the state has no signal. Where an action has no verdict, the others' expectation is that of actions with one.
+
+    With `kinds` (N, G), what an action does as a number from 0, or below 0 for none that is well-formed, m, s and n are
+    of the actions of the same kind; those below 0 are compared with all. Searches are then compared with searches and
+    answers with answers: rloo's expectation is the sum over kinds of P(kind) grad E[R | kind], where the state has two
+    draws of that kind. How often each kind is chosen has no reward of its own: it is left to KL, and to what is not
+    well-formed.
     """
     import torch
 
     if rewards.ndim != 2:
         raise ValueError(f"rewards must be (states, actions), not {tuple(rewards.shape)}")
+    if kinds is not None:
+        found = torch.where(kinds < 0, advantages(rewards, estimator), torch.zeros_like(rewards))
+        for kind in kinds[kinds >= 0].unique():
+            found += advantages(torch.where(kinds == kind, rewards, math.nan), estimator)
+        return found
     valid = ~rewards.isnan()
     nothing = torch.zeros_like(rewards)
     known = torch.where(valid, rewards, nothing)

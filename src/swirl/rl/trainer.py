@@ -21,7 +21,7 @@ from swirl.core.distributed import ALONE, Processes
 from swirl.core.flights import Flight
 from swirl.core.seeds import derive
 from swirl.core.threads import spread
-from swirl.core.types import SubTrajectory
+from swirl.core.types import ActionKind, SubTrajectory
 from swirl.models import adapters
 from swirl.models.flops import Work, matrix_flops
 from swirl.models.masters import Masters
@@ -75,6 +75,8 @@ class Settings:
 
     What is then left follows the objective of the actions that are not cut.
     """
+    compared: Literal["all", "kind"] = "all"
+    """Whose rewards an action's is compared with: all of its state's, or those of its kind."""
     kl_gradient: KlGradient = "sequence"
     iterations: int = 1
     """Optimiser's steps on each batch's actions; after the first, the actions are those of an older policy."""
@@ -143,10 +145,10 @@ class Trainer:
         unique = [list(dict.fromkeys(drawn.ids for drawn in of_state)) for of_state in actions]
         combs = combs_of(mine, unique)
         cut = self._cut(mine, unique)
-        judged = self._rewards(combs, unique, actions, cut)
+        judged = self._rewards(combs, unique, actions, cut, self._kinds(mine, unique))
         # Every process gets all rewards (the baseline may be the batch's), and keeps its own states' advantages.
-        rewards, halves = torch.cat(self.deal.merge(judged.split(sizes))).unbind(-1)
-        every = advantages(rewards, settings.estimator)
+        rewards, halves, kinds = torch.cat(self.deal.merge(judged.split(sizes))).unbind(-1)
+        every = advantages(rewards, settings.estimator, kinds if settings.compared == "kind" else None)
         rows = self.deal.mine(torch.arange(len(rewards)).split([len(group) for group in batch]))
         advantage = every[[int(row) for of_group in rows for row in of_group]]
         self.drawn = groups_of(mine, actions, judged, advantage)
@@ -232,14 +234,24 @@ class Trainer:
         readers = [self._reader(group) for group in batch for _ in group]
         return [frozenset(filter(one.cut, of_state)) for one, of_state in zip(readers, unique, strict=True)]
 
+    def _kinds(self, batch: Sequence[list[SubTrajectory]], unique: Sequence[list[Ids]]) -> list[dict[Ids, float]]:
+        """Of each state, what its actions do: 0 for an answer, 1 and on for calls by tool, -1 if not well-formed."""
+        readers = [self._reader(group) for group in batch for _ in group]
+        found = []
+        for one, of_state in zip(readers, unique, strict=True):
+            numbers = {kind: float(number) for number, kind in enumerate((ActionKind.ANSWER, *one.tags.values()))}
+            found.append({ids: numbers.get(one.read(ids).kind, -1.0) for ids in of_state})
+        return found
+
     def _rewards(
         self,
         combs: Sequence[Comb],
         unique: Sequence[list[Ids]],
         actions: Sequence[list[Sampled]],
         cut: Sequence[frozenset[Ids]],
+        kinds: Sequence[Mapping[Ids, float]],
     ) -> Tensor:
-        """R of each sampled action, and 1 if it is cut, else 0: (states, G, 2). One that is cut is not judged."""
+        """R of each sampled action, 1 if it is cut, else 0, and its kind: (states, G, 3). A cut one is not judged."""
         import torch
 
         whole = iter([ids not in halves for halves, of_state in zip(cut, unique, strict=True) for ids in of_state])
@@ -248,10 +260,10 @@ class Trainer:
         scores = iter([score for comb in self.reward_model.scores(shown) for score in comb])
         without = 0.0 if self.settings.cut_actions == "penalise" else math.nan
         rows = []
-        for of_state, halves, drawn in zip(unique, cut, actions, strict=True):
+        for of_state, halves, does, drawn in zip(unique, cut, kinds, actions, strict=True):
             table = {ids: without if ids in halves else next(scores) for ids in of_state}
-            rows.append([(table[one.ids], float(one.ids in halves)) for one in drawn])
-        return torch.tensor(rows, dtype=torch.float64).view(len(rows), self.settings.samples, 2)
+            rows.append([(table[one.ids], float(one.ids in halves), does[one.ids]) for one in drawn])
+        return torch.tensor(rows, dtype=torch.float64).view(len(rows), self.settings.samples, 3)
 
     def _gradients(
         self, combs: Sequence[Comb], weight: Tensor, count: Tensor, drawn: float, before: Sequence[Tensor] | None

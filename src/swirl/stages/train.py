@@ -130,6 +130,7 @@ def train_swirl(
         seed,
         params.train.gradient_checkpointing,
         settings.cut_actions,
+        settings.compared,
         settings.kl_gradient,
         settings.iterations,
     )
