@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from swirl.tracking.ledger import PENDING
 
 MLFLOW_PAGES = "http://127.0.0.1:5000"
 """Where `make mlflow` shows the runs."""
-SCORE = ("benchmark", "model", "with_tools", "n", "accuracy", "ci_low", "ci_high", "p_vs_base")
+MODELS = {"ceiling": "ceiling", "base": "base", "sft": "SFT", "swirl": "SWiRL"}
 
 
 def link_run(root: Path, run_id: str) -> None:
@@ -55,9 +55,26 @@ def show(layout: Layout, states: Mapping[str, State[Any]]) -> None:
         _funnel(load_json(layout.filters))
     if "report" in done and layout.results.exists():
         results = load_json(layout.results)
-        rows = [{column: _rounded(score.get(column)) for column in SCORE} for score in results["scores"]]
         seen = coverage.sentence(coverage.loaded(results["coverage"]))
-        create_table_artifact(table=rows, key="results", description=f"Accuracy with 95% Wilson intervals. {seen}")
+        about = f"Accuracy, and p of the paired test against the base; intervals are in reports/index.html. {seen}"
+        create_table_artifact(table=_results(results["scores"]), key="results", description=about)
+
+
+def _results(scores: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A row a benchmark, with tools and without, and a column a model."""
+    rows: dict[tuple[str, bool], dict[str, Any]] = {}
+    for score in scores:
+        benchmark, with_tools = score["benchmark"], score["with_tools"]
+        first = {"benchmark": benchmark, "tools": "yes" if with_tools else "no", "questions": score["n"]}
+        row = rows.setdefault((benchmark, with_tools), first)
+        p = score.get("p_vs_base")
+        against = f" (p {_equals(p)})" if p is not None and score["model"] in ("sft", "swirl") else ""
+        row[MODELS.get(score["model"], score["model"])] = f"{score['accuracy']:.1%}{against}"
+    return list(rows.values())
+
+
+def _equals(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"= {p:.2g}"
 
 
 def _gates(layout: Layout, gates: list[str], done: set[str]) -> None:
@@ -76,7 +93,7 @@ def _gates(layout: Layout, gates: list[str], done: set[str]) -> None:
                 "result": "passed" if passed else "FAILED",
                 "expectations": len(expectations),
                 "violated": len(violated),
-                "rows": ", ".join(f"{table} {count}" for table, count in report.get("rows", {}).items()),
+                "rows": f"{sum(report.get('rows', {}).values()):,}",
             }
         )
         if not passed:

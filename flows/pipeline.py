@@ -32,7 +32,7 @@ from prefect import State, flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture, as_completed
 from prefect.runtime import flow_run
-from prefect.states import Completed, Failed
+from prefect.states import Cancelled, Completed, Failed
 from pydantic import Field
 
 from flows import artifacts
@@ -47,6 +47,7 @@ from swirl.core.records import load_json
 from swirl.orchestration.ends import when_asked_to_end
 from swirl.orchestration.groups import Groups
 from swirl.orchestration.worktrees import sweep, worktree
+from swirl.pipeline.dvc_file import read_stages
 from swirl.pipeline.environment import bypass_proxy_for_localhost
 from swirl.tracking.ledger import PENDING
 
@@ -57,6 +58,21 @@ NOT_RUN = re.compile(r"Stage '(.+)' (didn't change, skipping|is cached - skippin
 SHOWN = 20
 """Last lines of a failed stage's output that its state repeats."""
 
+
+def _targets() -> list[str]:
+    """The stages of this project's dvc.yaml, and what stands for several of them, as `train`."""
+    root = Path(__file__).resolve().parents[1]
+    stages = read_stages(root, _params(root))
+    return list(dict.fromkeys(name for stage in stages for name in (stage.partition("@")[0], stage)))
+
+
+def _params(root: Path) -> dict[str, Any]:
+    path = root / "params.yaml"
+    return (read(path) or {}) if path.exists() else {}
+
+
+Target = Annotated[str, Field(json_schema_extra={"enum": _targets()})]
+"""Prefect's page offers these; others, as `sub/dvc.yaml:train`, may be written."""
 Parallel = Annotated[int, Field(ge=1)]
 Retries = Annotated[int, Field(ge=0)]
 Delay = Annotated[float, Field(ge=0)]
@@ -104,7 +120,7 @@ class Invocation:
 @flow(name="swirl-pipeline")  # tasks run in threads, Prefect's default
 def pipeline(
     overrides: dict[str, Any] = {},  # noqa: B006
-    targets: list[str] = [],  # noqa: B006
+    targets: list[Target] = [],  # noqa: B006
     force: bool = False,
     parallel: Parallel = 1,
     retries: Retries = 2,
@@ -180,16 +196,17 @@ def _open(root: Path, params: Mapping[str, Any], name: str, tags: Mapping[str, s
 def _run(invocation: Invocation, run_id: str) -> Outcome:
     """Run the stages, record them below the MLflow run `run_id`, and show the results."""
     layout, states = Layout(invocation.root), invocation.states
-    error = "the flow was stopped"
+    error, stopped = "the flow was stopped", True
     invocation.env = {**invocation.env, "SWIRL_RUN_ID": run_id}
     try:
         _run_stages(plan(invocation.root, invocation.settings.targets), invocation)
         error = next((state.message or "failed" for state in states.values() if not state.is_completed()), "")
+        stopped = False
     finally:
         invocation.groups.stop()
         cached = [name for name, state in states.items() if state.name == "Cached"]
         tracking.log_cached(layout, invocation.params, run_id, cached)
-        tracking.close_run(layout, run_id, error)
+        tracking.close_run(layout, run_id, error, killed=stopped)
     try:
         artifacts.show(layout, states)
     except Exception as failure:  # showing results never fails a run
@@ -217,11 +234,6 @@ def store_of(root: Path) -> Iterator[None]:
 def _from(root: Path, uri: str) -> str:
     """The address of an MLflow store, where a relative file path is made absolute from `root`."""
     return re.sub("^(sqlite:///|file:)(?!/)", lambda scheme: f"{scheme[0]}{root}/", uri)
-
-
-def _params(root: Path) -> dict[str, Any]:
-    path = root / "params.yaml"
-    return (read(path) or {}) if path.exists() else {}
 
 
 def plan(project: Path, targets: tuple[str, ...] = ()) -> dict[str, list[str]]:
@@ -276,6 +288,8 @@ def run_stage(name: str, invocation: Invocation) -> State[Any]:
             said = NOT_RUN.match(line)
             if said and said.group(1) == name:
                 skipped = "up to date" if "change" in said.group(2) else "restored from DVC's run cache"
+    if process.returncode and invocation.groups.stopped:
+        return Cancelled(message="the flow was stopped; what this stage has finished is kept, and the next run goes on")
     if process.returncode:
         return Failed(message=f"stage {name} failed (exit status {process.returncode}):\n" + "\n".join(last))
     return Completed(name="Cached", message=skipped) if skipped else Completed()
@@ -283,14 +297,14 @@ def run_stage(name: str, invocation: Invocation) -> State[Any]:
 
 def _run_stages(needs: Mapping[str, list[str]], invocation: Invocation) -> None:
     """Run each stage when the stages it needs are done, `parallel` at the same time; after a failure start no other."""
-    states = invocation.states
+    states, direct = invocation.states, _direct(needs)
     waiting, futures = list(needs), dict[str, PrefectFuture[Any]]()
     running = dict[PrefectFuture[Any], str]()
     while waiting or running:
         ready = [name for name in waiting if all(need in states for need in needs[name])]
         for name in ready[: invocation.settings.parallel - len(running)]:
             waiting.remove(name)
-            before = [futures[need] for need in needs[name]]
+            before = [futures[need] for need in direct[name]]
             futures[name] = _task(name, invocation).submit(name, invocation, wait_for=before, return_state=False)
             running[futures[name]] = name
         done = next(as_completed(list(running)))
@@ -298,6 +312,16 @@ def _run_stages(needs: Mapping[str, list[str]], invocation: Invocation) -> None:
         states[running.pop(done)] = done.state
         if not done.state.is_completed():
             waiting.clear()
+
+
+def _direct(needs: Mapping[str, list[str]]) -> dict[str, list[str]]:
+    """The needs of each stage without those that another of its needs has, so that Prefect's graph can be read."""
+    import networkx
+
+    graph = networkx.DiGraph([(name, need) for name in needs for need in needs[name]])
+    graph.add_nodes_from(needs)
+    kept = networkx.transitive_reduction(graph)
+    return {name: [need for need in needs[name] if kept.has_edge(name, need)] for name in needs}
 
 
 def _task(name: str, invocation: Invocation) -> Any:

@@ -162,7 +162,7 @@ def test_a_stopped_flow_leaves_no_stage_behind(project: Path) -> None:
     flow.send_signal(signal.SIGTERM)
     assert flow.wait(300) != 0
     assert [one for one in started if runs(one)] == []
-    assert mlflow_parents(project)[-1][0] == "FAILED"
+    assert mlflow_parents(project)[-1][0] == "KILLED"
 
 
 def test_settings_that_are_none_are_refused_with_a_sentence() -> None:

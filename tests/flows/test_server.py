@@ -74,8 +74,10 @@ if name == "report":
     count = {"trajectories": min(kept[one] for one in compared)}
     seen = {"swirl": {"kept": 9, "visited": 6, "passes": 2 / 3}, "sft": {"kept": 9, "visited": 9, "passes": 2.0}}
     write("reports/results.json", {"filters": {"kept": count}, "coverage": seen, "scores": [
-        {"benchmark": benchmark, "model": model, "with_tools": True, "n": 10, "accuracy": kept[strategy] / 10 + plus}
-        for benchmark in ("mini-a", "mini-b") for model, plus in (("base", 0), ("sft", 0.01), ("swirl", 0.02))]})
+        {"benchmark": benchmark, "model": model, "with_tools": True, "n": 10, "accuracy": kept[strategy] / 10 + plus,
+         "p_vs_base": p}
+        for benchmark in ("mini-a", "mini-b")
+        for model, plus, p in (("base", 0, None), ("sft", 0.01, 0.25), ("swirl", 0.02, 1e-5))]})
 """
 DVC_YAML = """
 stages:
@@ -181,7 +183,7 @@ def test_a_schedule_fires_and_its_run_shows_what_happened(served: Served) -> Non
     assert log.count("report runs with process 0") == 1
     found = served.artifacts(run)
     assert found["quality-gates"] == [
-        {"gate": "steps", "result": "passed", "expectations": 1, "violated": 0, "rows": "steps 9"}
+        {"gate": "steps", "result": "passed", "expectations": 1, "violated": 0, "rows": "9"}
     ]
     assert [(row["strategy"], row["used"], row["share"]) for row in found["filter-funnel"]] == [
         ("none", "", 1.0),
@@ -189,10 +191,12 @@ def test_a_schedule_fires_and_its_run_shows_what_happened(served: Served) -> Non
         ("outcome", "", 0.5),
         ("both", "", 0.25),
     ]
-    assert [row["accuracy"] for row in found["results"]] == [0.3, 0.31, 0.32] * 2
+    percent = {"base": "30.0%", "SFT": "31.0% (p = 0.25)", "SWiRL": "32.0% (p < 0.001)"}
+    shown = {"tools": "yes", "questions": 10, **percent}
+    assert found["results"] == [{"benchmark": "mini-a", **shown}, {"benchmark": "mini-b", **shown}]
     only = {"artifacts": {"flow_run_id": {"any_": [run]}, "key": {"any_": ["results"]}}}
-    (shown,) = served.post("artifacts/filter", only)
-    assert shown["description"].endswith("RL visited 6 states, 67% of the kept 9; SFT read all twice.")
+    (table,) = served.post("artifacts/filter", only)
+    assert table["description"].endswith("RL visited 6 states, 67% of the kept 9; SFT read all twice.")
     assert "http://127.0.0.1:5000/#/experiments/" in found["mlflow-run"]
 
 
@@ -206,6 +210,10 @@ def test_a_cancelled_run_leaves_nothing_behind_and_the_next_goes_on(served: Serv
     served.post(f"flow_runs/{run}/set_state", {"state": {"type": "CANCELLING", "name": "Cancelling"}})
     assert served.ended(run)["state_type"] == "CANCELLED"
     served.wait(lambda: running(processes) == [], 60, lambda: running(processes))
+    served.ran(run, ("download", "Completed"), ("filter", "Cancelled"))
+    with sqlite3.connect(served.root / "mlflow.db") as database:
+        last = "SELECT status FROM runs WHERE name LIKE 'flow %' ORDER BY start_time DESC LIMIT 1"
+        assert list(database.execute(last)) == [("KILLED",)]
     assert (served.root / "params.yaml").read_bytes() == before
 
     # A flow that does not end within the 30 seconds that Prefect gives it is killed; this run then clears its worktree.

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from swirl import tracking
@@ -21,7 +22,7 @@ from swirl.core import records
 from swirl.core.layout import Layout
 from swirl.core.types import OUTCOME, Action, Observation, Prediction, Question, Step, Stop, Trajectory, Verdict
 from swirl.models.flops import Work
-from swirl.pipeline.dvc_file import read_stages
+from swirl.pipeline.dvc_file import DvcStage, read_stages
 from swirl.rl.pace import Pace
 from swirl.tracking.contents import by_measure
 from swirl.tracking.inputs import datasets, dependencies, dependency_tags
@@ -279,6 +280,20 @@ def test_tables_are_data_sets_that_mlflow_finds_again(layout: Layout) -> None:
     assert Path(mlflow.data.get_source(table).load()) == layout.trajectories
     stage = read_stages(layout.root, {})["evaluate@base"]
     assert [one["context"] for one in datasets(stage, layout, {})] == ["evaluation"]
+
+
+def test_training_names_its_steps_first_and_golden_labels_as_read_for_the_log_alone(tmp_path: Path) -> None:
+    for name in ("questions/derivations", "questions/questions", "questions/support", "steps/steps"):
+        (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+        pd.DataFrame({"id": ["a"]}).to_parquet(tmp_path / f"data/{name}.parquet")
+    stage = DvcStage("train@swirl", (), ("data/questions", "data/steps"), ())
+    found = [(one["name"], one["context"]) for one in datasets(stage, Layout(tmp_path), {})]
+    assert found == [
+        ("data/steps/steps", "training"),
+        ("data/questions/questions", "training"),
+        ("data/questions/derivations", "log only"),
+        ("data/questions/support", "log only"),
+    ]
 
 
 def test_checkpoints_and_curves_are_recorded_while_training_runs(layout: Layout) -> None:

@@ -1,6 +1,6 @@
 """The shape of a decoder, and the bytes that follow from it: weights, keys and values, activations.
 
-Sizes are about: norms and biases are left out, less than a thousandth of the weights.
+Sizes are approximate: norms and biases are left out, less than a thousandth of the weights.
 """
 
 from __future__ import annotations

@@ -23,6 +23,8 @@ from swirl.config.reward_model import (
 )
 from swirl.config.train import Lora
 from swirl.core.flights import SHARE, amount
+from swirl.core.parquet import ROWS_PER_GROUP
+from swirl.core.row_groups import KEPT
 from swirl.models.room import flight_bytes, samples_bytes
 from swirl.planning.sizes import UNKNOWN, Size, size_of, width_of
 from swirl.planning.workload import (
@@ -39,9 +41,9 @@ from swirl.rollout.engine import READ_AT_ONCE
 PROCESS = 0.5e9
 """Bytes of a stage's process with its libraries, before it loads a model or a table."""
 TOKEN = 48
-"""Bytes of a trajectory's token as Python objects: its id, and of an action its log-probability and text."""
-STATE_TOKEN = 40
-"""Bytes of a state's token as Python objects."""
+"""Bytes of a token of a trajectory or a state in the row groups that are in memory, columns or records."""
+INDEX = 400
+"""Bytes that stages keep of each step of a table, whatever its size: who it is, its verdict, what a gate found."""
 JUDGED_AT_ONCE = 16_384
 """As `RewardModel.token_budget`."""
 ACTIONS = 0.5
@@ -68,7 +70,7 @@ class Held:
     judging: float = 0
     """A forward pass of the judge."""
     host: float = PROCESS
-    """The process, and tables as Python objects."""
+    """The process, the row groups of tables that are in memory, and an index of all their rows."""
 
     @property
     def fixed(self) -> float:
@@ -97,9 +99,12 @@ class Memory:
         """What each stage that loads a model or all of a large table holds, by its name in `swirl plan`."""
         params = self._params
         made = rollouts(params, self._root, "train", params.synthesize.samples)
-        tables = PROCESS + made.tokens * STEPS_TAKEN * TOKEN
+        steps = made.calls * STEPS_TAKEN
         kept = kept_trajectories(params, made.trajectories) / made.trajectories if made.trajectories else 0.0
-        states = PROCESS + made.states * STEPS_TAKEN**2 * kept * STATE_TOKEN
+        tables = PROCESS + steps * INDEX + _read(made.trajectories, KEPT) * made.tokens * STEPS_TAKEN * TOKEN
+        cut_states = made.states * STEPS_TAKEN**2 * TOKEN
+        states = PROCESS + steps * kept * INDEX + _read(steps * kept, KEPT) * kept * cut_states
+        cut = tables + _read(made.trajectories, 1) * cut_states
         local = params.synthesize.server is None
         found = {
             "base_model": self._made(params.base_model, self._base),
@@ -107,7 +112,7 @@ class Memory:
             "synthesize": self._rolled(params.rollout.block_size, local, tables),
             "check_trajectories": Held(host=tables),
             "judge": self._judged(params.reward_model, self._judge, tables),
-            "filter": Held(host=tables + states - PROCESS),
+            "filter": Held(host=cut),
             "train@sft": self._trained("sft", states),
             "train@swirl": self._trained("swirl", states),
         }
@@ -217,6 +222,11 @@ class Memory:
             flight=self.flight(self._params.rollout.in_flight),
             learning=workers * (size.shape.learned(tokens, 4, False) + 4 * size.parameters),
         )
+
+
+def _read(rows: float, groups: int) -> float:
+    """The share of a table of so many rows that so many row groups are."""
+    return min(1.0, groups * ROWS_PER_GROUP / rows) if rows else 0.0
 
 
 def lines(params: Params, root: Path, free: float | None, only: Collection[str] | None = None) -> list[str]:

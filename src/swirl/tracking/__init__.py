@@ -116,10 +116,10 @@ def log_cached(layout: Layout, params: BaseModel | Mapping[str, Any], run_id: st
     _record(layout, params, what, what, lambda recorder: recorder.log_cached(run_id, stages))
 
 
-def close_run(layout: Layout, run_id: str, error: str = "") -> None:
-    """End the parent run, as failed when there is an `error`. Children still marked as running become killed."""
+def close_run(layout: Layout, run_id: str, error: str = "", killed: bool = False) -> None:
+    """End the parent run, as failed when there is an `error`, or as killed. Children that still run become killed."""
     what = "the end of this pipeline run"
-    _record(layout, _params(layout), what, what, lambda recorder: recorder.close_parent(run_id, error))
+    _record(layout, _params(layout), what, what, lambda recorder: recorder.close_parent(run_id, error, killed))
 
 
 def _params(layout: Layout) -> dict[str, Any]:

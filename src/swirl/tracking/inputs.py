@@ -17,6 +17,10 @@ from swirl.pipeline.dvc_file import DvcStage, dvc_hash
 SOURCE = "src/swirl"
 """Files and folders below this folder are the source of a stage, unless they are prompts."""
 CONTEXTS = {"train": "training", "evaluate": "evaluation"}
+GOLDEN = ("annotations", "derivations", "solutions", "support")
+"""Tables of golden labels: training reads them for curves that it logs, and for nothing else."""
+LOGGED = "log only"
+"""The context of such a table in training."""
 
 
 def lock_hash(layout: Layout) -> dict[str, str]:
@@ -79,7 +83,10 @@ def _is_code(path: str) -> bool:
 
 
 def datasets(stage: DvcStage, layout: Layout, hashes: dict[str, str]) -> list[dict[str, str]]:
-    """The Parquet files among the dependencies, in the form of `swirl.tracking.operations.Inputs`."""
+    """The Parquet files among the dependencies, in the form of `swirl.tracking.operations.Inputs`.
+
+    What a stage learns from comes first, then questions, then what training reads for the log alone.
+    """
     import pyarrow.parquet as pq
 
     context = CONTEXTS.get(stage.name.partition("@")[0], "input")
@@ -96,10 +103,10 @@ def datasets(stage: DvcStage, layout: Layout, hashes: dict[str, str]) -> list[di
                     "path": str(file.resolve()),
                     "schema": json.dumps({"mlflow_colspec": columns}),
                     "profile": json.dumps({"num_rows": footer.metadata.num_rows, "dvc": hashes.get(dep, "")}),
-                    "context": context,
+                    "context": LOGGED if context == "training" and file.stem in GOLDEN else context,
                 }
             )
-    return found
+    return sorted(found, key=lambda one: (one["context"] == LOGGED, one["name"].startswith("data/questions/")))
 
 
 def _kind(arrow: str) -> str:

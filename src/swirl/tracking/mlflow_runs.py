@@ -166,7 +166,8 @@ class Store:
                 self.client.set_terminated(child.info.run_id, "KILLED", int(end.time * 1000))
         if not end.failed and "error" in self.client.get_run(parent).data.tags:  # left by a stage that then succeeded
             self.client.delete_tag(parent, "error")
-        self.client.set_terminated(parent, "FAILED" if end.failed else "FINISHED", int(end.time * 1000))
+        status = "KILLED" if end.killed else "FAILED" if end.failed else "FINISHED"
+        self.client.set_terminated(parent, status, int(end.time * 1000))
         self.client.set_tag(parent, CLOSED, "true")
 
     def _text(self, run_id: str, wanted: Text) -> None:

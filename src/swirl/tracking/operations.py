@@ -128,6 +128,7 @@ class Close:
 
     failed: bool
     time: float
+    killed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

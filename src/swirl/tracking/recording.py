@@ -67,12 +67,12 @@ class Recorder:
         with open_ledger(self.layout, time.time(), key) as ledger:
             self.journal.add(self._parent(ledger, name), Log(PARENT_RUN, tags=dict(tags)))
 
-    def close_parent(self, run_id: str, error: str) -> None:
-        """Record that the pipeline has ended, with `error` if it failed."""
+    def close_parent(self, run_id: str, error: str, killed: bool = False) -> None:
+        """Record that the pipeline has ended, with `error` if it failed or was `killed`."""
         with open_ledger(self.layout, time.time(), run_id) as ledger:
             parent = self._parent(ledger, "pipeline")
         tags = {**lock_hash(self.layout), **({"error": without_credentials(error)} if error else {})}
-        self.journal.add(parent, Log(PARENT_RUN, tags=tags), Close(bool(error), time.time()))
+        self.journal.add(parent, Log(PARENT_RUN, tags=tags), Close(bool(error), time.time(), killed))
 
     def log_cached(self, run_id: str, names: Collection[str]) -> None:
         """Record stages (DVC names) that did not run in this invocation."""
