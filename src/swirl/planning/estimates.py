@@ -89,8 +89,8 @@ def text(stages: Sequence[Planned], needs: Sequence[str] = (), signal: Sequence[
     note = (
         "Counts are upper bounds: every trajectory takes all its steps and every action all its tokens; tokens are the "
         "policy's. Kept states: as many as in the embedded default's run, in proportion; so are RL's updates where its "
-        "length is in passes. Disk sizes are approximate, with the checkpoints that are there at once; copies in DVC's cache and "
-        "in MLflow come on top. ?: not known without the data or the network. Blank: none."
+        "length is in passes. Disk sizes are approximate, with the checkpoints that are there at once; copies in DVC's "
+        "cache and in MLflow come on top. ?: not known without the data or the network. Blank: none."
     )
     needed = ["", "Needs:", *(f"  {line}" for line in needs)] if needs else []
     return "\n".join([*lines, "", note, *([""] if signal else []), *signal, *needed])

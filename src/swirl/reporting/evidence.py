@@ -101,8 +101,8 @@ def curves(evidence: Evidence) -> Html:
     if others:
         groups.append(tag("details", tag("summary", "Other curves"), _curve_group("", others)))
     words = (
-        "A curve for each measure over the updates of step-wise RL. Reward, KL, entropy, length, steps and malformed rate "
-        "need no label and may stop the run; oracle agreement and development accuracy are only watched."
+        "A curve for each measure over the updates of step-wise RL. Reward, KL, entropy, length, steps and malformed "
+        "rate need no label and may stop the run; oracle agreement and development accuracy are only watched."
     )
     lost = text(f"Not in this run's series: {', '.join(absent)}.") if absent else None
     return section("training", "Training curves", text(words), tag("div", groups, class_="curves"), lost)
