@@ -55,19 +55,9 @@ def test_a_comparison_takes_the_pages_as_the_question_names_them_and_compares_th
     assert payloads(actions) == [("search", "Red Crown"), ("search", "Cold River"), ("answer", "Red Crown")]
     assert "1915" in actions[2] and "1931" in actions[2]
     false = pages("Which film is older, Red Crown or Cold River?", "Cold River", FILM, OTHER)
-    assert "Red Crown has 1915" not in false[2]  # the years do not say so
-    assert "Red Crown is a film of 1915 by an unknown hand" in false[2]  # what the pages say of both
+    assert false[2] == "<answer> Cold River </answer>"  # the years do not say so
     yes = pages("Are Red Crown and Cold River films?", "yes", FILM, OTHER)
-    assert "Red Crown" in yes[2] and "Cold River" in yes[2] and payloads(yes)[2] == ("answer", "yes")
-
-
-def test_the_thought_before_an_answer_repeats_what_the_page_says_of_it() -> None:
-    said = 'Then, renewed by the two sisters of its founder, the hall was moved in <1931> to the "Old Harbour" in Oslo.'
-    hall = Passage("p5", "Morn Hall", f"It was opened at the sea. {said}")
-    search = Search.over([FILM, ADA, hall, *NOISE], 1, 300)
-    made = pages("Where was Morn Hall moved to?", "Old Harbour", ADA, hall, search=search)
-    quote = "two sisters of its founder, the hall was moved in 1931 to the Old Harbour"
-    assert quote in made[-1].partition("<answer>")[0] and "Then" not in made[-1] and "Oslo" not in made[-1]
+    assert yes[2] == "<answer> yes </answer>"
 
 
 def test_a_page_that_is_named_in_part_is_found_by_that_part_and_the_question() -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from swirl.core.grading import normalize
-from swirl.core.showing import shown, shows
+from swirl.core.showing import shows
 from swirl.core.types import ActionKind, Passage
 from swirl.tools.actions import render
 from swirl.tools.search import Search
@@ -22,15 +22,10 @@ _FIRST = ("First the page on {name}.", "Start with the page on {name}.", "I look
 _ABOUT = ("First a search for {names}.", "Start with what is known: {names}.", "I look for {names} first.")
 _NEXT = ("It names {name}. Next the page on {name}.", "That leads to {name}, so look up {name}.", "Now {name}.")
 _OTHER = ("Now the other one, {name}.", "Next the page on {name}.", "Then {name}, to compare.")
-_FOUND = ('The page on {name} says "{quote}". So it is {answer}.', '{name}: "{quote}". That gives {answer}.')
-_YES = ("{one}; {two}. It holds for both, so yes.", "Compare: {one}; {two}. True of both: yes.")
-_NO = ("{one}; {two}. It does not hold for both, so no.", "Compare: {one}; {two}. Not true of both: no.")
-_CHOSEN = ("{one}; {two}. So it is {answer}.", "Compare: {one}; {two}. It is {answer}.")
 _DATED = (
     "Compare: {one} has {first}, {two} has {second}. So it is {answer}.",
     "{first} for {one}, {second} for {two}: {answer}.",
 )
-_SHARED = ("{one}; {two}. What they share is {answer}.", "Compare: {one}; {two}. Both have {answer}.")
 _ASK = ("First find out: {ask}.", "Needed first: {ask}.", "Start with: {ask}.")
 _THEN = ("It is {found}. Next: {ask}.", "That is {found}. Now find out: {ask}.", "So {found}. Then: {ask}.")
 _ALSO = ("Also needed: {ask}.", "Now the other part: {ask}.")
@@ -43,11 +38,6 @@ _OPENING = frozenset(
     "which while who whom whose why with".split()
 )
 """Words that are written with a capital at the start of a question, and are no name."""
-_QUOTED = 16
-"""Maximum number of words of a page that a thought repeats before the answer."""
-_TOLD = 10
-"""Maximum number of words by which a thought says what a page is about."""
-_IS = re.compile(r"\b(?:is|was|are|were)\b")
 _YEAR = re.compile(r"(?<!\d)1[0-9]{3}(?!\d)|(?<!\d)20[0-9]{2}(?!\d)")
 _EARLIER = re.compile(r"\b(first|earlier|earliest|older|oldest|before)\b", re.I)
 _LATER = re.compile(r"\b(later|latest|younger|youngest|newer|newest|last|recently|after)\b", re.I)
@@ -111,8 +101,8 @@ def by_pages(
     If the question names both pages, and neither page the other, they are compared, in the order of the question. Else
     the first page is found by its title, if the question names it, or by the names in the question, and the second by
     its title, or the part of it that the first result names. Its search is left out where the first result shows it
-    already. Where that finds no page, the question's other words are asked for, too. Before the answer, the thought
-    repeats what the pages say of it.
+    already. Where that finds no page, the question's other words are asked for, too. The answer has no thought, but for
+    two years that are compared.
     """
     titles = [_bare(page.title) for page in pages]
     if len(pages) != 2 or not all(map(normalize, titles)) or titles[0] == titles[1]:
@@ -148,12 +138,7 @@ def _bridged(
             return NoScript.NOT_FOUND if said else NoScript.NO_BRIDGE
     if not script.says(answer) and answer.lower() not in ("yes", "no"):
         return NoScript.NOT_SHOWN
-    where, quote = next(
-        ((page, quote) for page in (second, first) if (quote := _quote(answer, page, script.results))),
-        (second, _plain(second.text, _TOLD)),
-    )
-    thought = script.write(_FOUND, name=_bare(where.title), quote=quote, answer=answer)
-    return [*script.actions, _action(thought, ActionKind.ANSWER, answer)]
+    return [*script.actions, _action("", ActionKind.ANSWER, answer)]
 
 
 def _opening(question: str, page: Passage, script: _Script) -> tuple[list[str], list[Passage], str, str]:
@@ -175,19 +160,11 @@ def _compared(
             _titled(page, question), [page], "", script.write(wordings, name=name)
         ):
             return NoScript.NOT_FOUND
-    chosen = next((page for page in pages if _within(_bare(page.title), answer) or _within(answer, page.title)), None)
-    verdicts = {"yes": _YES, "no": _NO}
-    known = {"one": _about(pages[0]), "two": _about(pages[1])}
-    if answer.lower() in verdicts:
-        thought = script.write(verdicts[answer.lower()], **known)
-    elif not script.says(answer):
+    if not script.says(answer) and answer.lower() not in ("yes", "no"):
         return NoScript.NOT_SHOWN
-    elif chosen is None:
-        thought = script.write(_SHARED, **known, answer=answer)
-    elif years := _years(question, chosen, pages):
-        thought = script.write(_DATED, one=one, two=two, first=years[0], second=years[1], answer=answer)
-    else:
-        thought = script.write(_CHOSEN, **known, answer=answer)
+    chosen = next((page for page in pages if _within(_bare(page.title), answer) or _within(answer, page.title)), None)
+    years = _years(question, chosen, pages) if chosen else []
+    thought = script.write(_DATED, one=one, two=two, first=years[0], second=years[1], answer=answer) if years else ""
     return [*script.actions, _action(thought, ActionKind.ANSWER, answer)]
 
 
@@ -232,7 +209,7 @@ def by_questions(
 
 
 def _action(thought: str, kind: str, payload: str) -> str:
-    return f"{' '.join(thought.split())} {render(kind, payload)}"
+    return f"{' '.join(thought.split())} {render(kind, payload)}".lstrip()
 
 
 def _bare(title: str) -> str:
@@ -244,30 +221,6 @@ def _titled(page: Passage, question: str) -> list[str]:
     """Queries by title: bare; whole, without the brackets; with the question's other words."""
     whole = re.sub(r"[()]", "", page.title)
     return list(dict.fromkeys((_bare(page.title), whole, " ".join([_bare(page.title), *_asked(question)]))))
-
-
-def _about(page: Passage) -> str:
-    """What a page says that its subject is, in its first sentence."""
-    first = re.split(r"(?<=[.!?])\s", page.text, maxsplit=1)[0]
-    verb = _IS.search(first)
-    return f"{_bare(page.title)} {_plain(first[verb.start() :], _TOLD)}" if verb else _plain(first, _TOLD)
-
-
-def _quote(answer: str, page: Passage, results: Sequence[str]) -> str:
-    """The words of a page that end with the answer, of its first sentence that says it and was shown; or nothing."""
-    for sentence in re.split(r"(?<=[.!?])\s", shown(page)):
-        if not _within(answer, sentence) or not any(sentence in result for result in results):
-            continue
-        words = sentence.split()
-        for end in range(1, len(words) + 1):
-            if _within(answer, " ".join(words[:end])):
-                return _plain(" ".join(words[max(0, end - _QUOTED) : end]), _QUOTED)
-    return ""
-
-
-def _plain(text: str, most: int) -> str:
-    """At most so many words, without quotation marks, tags and the punctuation at the end."""
-    return " ".join(re.sub(r'["<>]', "", text).split()[:most]).rstrip(" .,;:(")
 
 
 def _asked(question: str) -> list[str]:
