@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+
+GIVEN_BACK_S = 5.0
+"""Seconds of training after which freed memory is given back, so that a quick step does not pay for it each time."""
 
 _UNLIMITED = 2**60
 """Control groups of version 1 give a number beyond this for no limit."""
@@ -74,3 +78,19 @@ def give_back() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
+
+
+class GivenBack:
+    """`give_back` between the steps of a training, at most every `GIVEN_BACK_S` seconds.
+
+    A step of a model of 135M parameters leaves a gigabyte of gaps: after twenty, a process of 4 GB held 12.
+    """
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    def after_step(self) -> None:
+        """Give memory back if it is time."""
+        if time.monotonic() - self._last >= GIVEN_BACK_S:
+            give_back()
+            self._last = time.monotonic()

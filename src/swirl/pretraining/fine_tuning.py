@@ -13,7 +13,7 @@ from swirl.comb.logprobs import project
 from swirl.comb.trunks import Trunks
 from swirl.config.base_model import FineTuning
 from swirl.core.checkpoints import EVERY, Checkpoints
-from swirl.core.memory import give_back
+from swirl.core.memory import GivenBack
 from swirl.core.seeds import generator
 from swirl.models.masters import Masters
 from swirl.pipeline.progress import Progress
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 
 PATIENCE_S = 240.0
 """Seconds of training after which there is a checkpoint, however few the steps: a kill loses five minutes at most."""
-
-TIDIED = 5
-"""Steps after which memory that was freed is given back to the system; with 20 a process of 4 GB grew to 12 between."""
 
 Conversation = Sequence[Example]
 """What is dealt out as one: a conversation, or several that share most of it (one for each step that is judged)."""
@@ -60,7 +57,7 @@ def fine_tune(
         masters.publish()
         print(f"resuming after {newest} of {total} steps")
     started = saved = time.monotonic()
-    read_so_far = 0.0
+    read_so_far, memory = 0.0, GivenBack()
     with Progress(total, stage) as bar:
         bar.update(len(series))
         for step in range(len(series), total):
@@ -77,8 +74,7 @@ def fine_tune(
             series.append({"step": step, **row})
             read_so_far += tokens
             bar.update(1, loss=loss, tokens_per_second=read_so_far / (time.monotonic() - started))
-            if (step + 1) % TIDIED == 0:
-                give_back()
+            memory.after_step()
             if (step + 1) % EVERY == 0 or step + 1 == total or time.monotonic() - saved > PATIENCE_S:
                 checkpoints.save(step + 1, masters.named, [optimizer], {"series": series})
                 saved = time.monotonic()

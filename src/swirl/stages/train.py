@@ -22,6 +22,7 @@ from swirl.core.distributed import Processes, join, rank_and_count
 from swirl.core.errors import DataError
 from swirl.core.journal import fingerprint
 from swirl.core.layout import Layout
+from swirl.core.memory import GivenBack
 from swirl.core.records import from_dict, save, save_json, save_series, to_dict
 from swirl.core.seeds import derive, generator
 from swirl.core.types import Draw, SubTrajectory
@@ -150,6 +151,7 @@ def train_swirl(
     if not series:
         series.append({"step": 0, "recent_kl": 0.0, "recent_unjudged": 0.0, **development.look()})
         _commit(checkpoints, 0, masters, optimizer, series, draws, processes)
+    memory = GivenBack()
     with Progress(updates, "train swirl") as bar:
         bar.update(start)
         for number in range(start, updates):
@@ -164,6 +166,7 @@ def train_swirl(
             kept = [draws_of(groups, keep, number + 1, policy.chat) for groups in trainer.drawn]
             draws += [draw for of_group in trainer.deal.merge(kept) for draw in of_group]
             bar.update(1, reward=row["reward"], kl=row.get("kl", math.nan))
+            memory.after_step()
             if (number + 1) % settings.check_every and number + 1 < updates:
                 continue
             row |= {f"recent_{key}": _recent(series, key, settings.check_every) for key in ("kl", "unjudged")}
@@ -255,6 +258,7 @@ def train_sft(
     series = record["series"]
     size = settings.batch_size
     rounds = (len(groups) + size - 1) // size
+    memory = GivenBack()
     with Progress(settings.epochs * rounds, "train sft") as bar:
         bar.update(done)
         for number in range(done, settings.epochs * rounds):
@@ -272,6 +276,7 @@ def train_sft(
             if pace:
                 pace.note(number + 1, seconds, supervised_work(policy.model, batch, params.train.packed))
             bar.update(1, loss=loss)
+            memory.after_step()
             if place + 1 == rounds:
                 series[-1] |= development.look()
             if place + 1 == rounds or (number + 1) % EVERY == 0:
