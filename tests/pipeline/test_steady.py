@@ -75,7 +75,7 @@ def test_what_is_still_the_same_passes(edit: Callable[[Path], None], root: Path)
     ("edit", "named"),
     [
         (put("threshold: 0.5", "threshold: 0.25"), "judge.threshold in params.yaml"),
-        (put("workers: 2", "workers: 1"), "runtime in params.yaml"),
+        (put("threads: 1\n  workers: 2", "threads: 1\n  workers: 1"), "runtime in params.yaml"),
         (put("threshold: 0.5", "threshold: often"), "params.yaml (.*threshold"),
         (write("prompts/search.txt", "judge!"), "prompts/search.txt"),
         (write("prompts/new.txt", ""), "prompts/new.txt"),

@@ -67,9 +67,12 @@ def test_whole_weights_and_a_judge_here() -> None:
     assert found.learning == 2 * (8192 * 4 * layer + 6 * 4 * 4096 * 2000 + 4 * weights)  # two workers
     assert held(params(), "train@sft").weights == 2 * 4 * weights
     assert held(params(), "train@sft").sampling == 0
-    # 400 questions of five steps and 400 of ten, two trajectories each, as Python objects
-    tokens = 800 * (250 + 5 * 282) + 800 * (250 + 10 * 282)
-    assert held(params(), "synthesize").host == PROCESS + tokens * 0.45 * 48
+    # 400 questions of five steps and 400 of ten, two trajectories each: all of them are in the last row groups
+    tokens, steps = 800 * (250 + 5 * 282) + 800 * (250 + 10 * 282), 800 * 5 + 800 * 10
+    assert held(params(), "synthesize").host == pytest.approx(PROCESS + tokens * 0.45 * 48 + steps * 0.45 * 400)
+    # ten times as many samples: of 16,000 trajectories four row groups of 1,000
+    many = held(params(synthesize={"samples": 20}), "synthesize").host
+    assert many == pytest.approx(PROCESS + tokens * 0.45 * 48 * 10 / 4 + 10 * steps * 0.45 * 400)
     off = params(train={"methods": ["swirl"]})
     assert held(off, "train@sft") == Held(host=0)
     assert "evaluate@sft" not in Memory(off, ROOT).stages()

@@ -235,7 +235,12 @@ class Trainer:
         return [frozenset(filter(one.cut, of_state)) for one, of_state in zip(readers, unique, strict=True)]
 
     def _kinds(self, batch: Sequence[list[SubTrajectory]], unique: Sequence[list[Ids]]) -> list[dict[Ids, float]]:
-        """Of each state, what its actions do: 0 for an answer, 1 and on for calls by tool, -1 if not well-formed."""
+        """Of each state, what its actions do: 0 for an answer, 1 and on for calls by tool, -1 if not well-formed.
+
+        Where kinds do not count, they are all 0.
+        """
+        if self.settings.compared == "all":
+            return [dict.fromkeys(of_state, 0.0) for of_state in unique]
         readers = [self._reader(group) for group in batch for _ in group]
         found = []
         for one, of_state in zip(readers, unique, strict=True):
