@@ -53,6 +53,10 @@ class Declines:
     rows: tuple[Decline, ...]
 
 
+NOTHING = Declines(0, ())
+"""Where nothing was compared."""
+
+
 def found(
     predictions: Mapping[str, Sequence[Prediction]], questions: Mapping[str, Question], skilled: Outcomes
 ) -> Declines:
@@ -103,15 +107,14 @@ def note(declines: Declines) -> str:
     expected = declines.compared * LEVEL / 2
     return (
         f"All that SWiRL does worse than the base at p < {LEVEL:g}, of {declines.compared} combinations of benchmark, "
-        "hops and skill: means over the questions on which both models did it at all, with tools; p: exact McNemar "
-        f"test over these questions, two-sided, not corrected, so up to {expected:.0f} such rows are expected by chance "
-        "alone. Skills are by the oracle where there is one, else by the judge."
+        "hops and skill, with tools. Numbers are means over the n questions on which both models did it at all. p: "
+        "exact McNemar test over these questions, two-sided, not corrected: up to "
+        f"{expected:.0f} such rows are expected by chance alone. Skills are by the oracle where there is one, else by "
+        "the judge."
     )
 
 
-def _measured(
-    predictions: Mapping[str, Sequence[Prediction]], skilled: Outcomes
-) -> dict[tuple[str, str, str], Values]:
+def _measured(predictions: Mapping[str, Sequence[Prediction]], skilled: Outcomes) -> dict[tuple[str, str, str], Values]:
     """(benchmark, what, by) -> the shares of both models; without what one of them was not measured on."""
     found: dict[tuple[str, str, str], Values] = {}
     for model in ("base", "swirl"):
@@ -139,4 +142,3 @@ def _by_hops(
         asked = [question for question in shared if number is None or hops.get(question, 0) == number]
         if asked and number != 0:
             yield number, {question: base[question] for question in asked}, {q: swirl[q] for q in asked}
-

@@ -81,7 +81,7 @@ class Results:
     """What searches bring, for the benchmarks that say which pages support an answer."""
     skills: tuple[skills.Share, ...] = ()
     """How well the models do each kind of action; see `skills.shares`."""
-    declines: declines.Declines = declines.Declines(0, ())
+    declines: declines.Declines = declines.NOTHING
     """What SWiRL does worse than the base."""
 
     @property
@@ -195,7 +195,7 @@ def load(path: Path) -> Results:
         coverage=coverage.loaded(content.get("coverage", {})),
         searches=searches.loaded(content.get("searches", ())),
         skills=skills.loaded(content.get("skills", ())),
-        declines=declines.loaded(content.get("declines", {"compared": 0, "rows": ()})),
+        declines=declines.loaded(content.get("declines", {"compared": 0, "rows": []})),
     )
 
 

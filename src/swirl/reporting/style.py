@@ -20,10 +20,15 @@ main { max-width: 1040px; margin: 0 auto; padding: 32px 20px 80px; }
 h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 12px; }
 h2 { font-size: 1.25rem; margin: 48px 0 8px; padding-top: 14px; border-top: 1px solid var(--rule); }
 h3 { font-size: 1rem; margin: 16px 0 4px; }
-h4 { font-size: .9rem; margin: 8px 0; }
 p, ul { max-width: 78ch; margin: 8px 0 12px; }
 small, caption, figcaption { color: var(--soft); font-size: .8rem; }
 .lead { font-size: 1.05rem; padding-left: 20px; }
+.contents ol { display: flex; flex-wrap: wrap; gap: 4px 18px; margin: 12px 0; padding: 0; list-style: none; }
+#provenance { color: var(--soft); font-size: .85rem; }
+#provenance:empty { display: none; }
+#provenance > span { margin-right: 14px; }
+#provenance b { color: var(--ink); }
+:focus-visible { outline: 2px solid var(--swirl); outline-offset: 2px; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; margin: 12px 0; font-variant-numeric: tabular-nums; font-size: .92rem; }
 th, td { padding: 6px 14px 6px 0; text-align: right; vertical-align: top; white-space: nowrap; }

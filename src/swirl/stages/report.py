@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from swirl.core import records
+from swirl.core.checksums import checksum
 from swirl.core.layout import Layout
 from swirl.reporting import declines, evidence, plots, results, skills
 from swirl.reporting.browser import place
@@ -34,9 +35,10 @@ def run(params: Params, layout: Layout) -> None:
     worse = declines.found(predictions, beside.questions, skilled)
     found = dataclasses.replace(found, skills=skills.shares(skilled), declines=worse)
     records.save_json(results.to_json(found), layout.results)
-    _write(page(found, beside, params.report.samples), layout.page)
+    digest = checksum(layout.results).sha256
+    _write(page(found, beside, params.report.samples, digest), layout.page)
     plots.write(found, evidence.known_curves(beside), layout.plots)
-    write_browser(origins(layout, predictions, oracles), beside.questions, place(layout), "../index.html")
+    write_browser(origins(layout, predictions, oracles), beside.questions, place(layout), "../index.html", digest)
 
 
 def _write(text: str, path: Path) -> None:
