@@ -172,8 +172,8 @@ def test_the_shares_are_kept_and_shown(results: Results, tmp_path: Path, capsys:
     page = str(skills_section(results))
     assert "later query (+100.0 points) improved most" in page
     assert page.count("<details>") == 3
-    assert '<th scope="row">later query</th><td>100.0%<small>of 1</small></td>' in page
-    assert '<th scope="row">early stops</th><td>66.7%<small>of 3</small></td>' in page
+    assert "later query</th><td>100.0%<small>of 2</small></td><td>100.0%<small>of 1</small></td>" in page
+    assert "early stops</th><td>0.0%<small>of 3</small></td><td>66.7%<small>of 3</small></td>" in page
 
 
 def test_without_stored_trajectories_there_is_no_table(results: Results, tmp_path: Path) -> None:

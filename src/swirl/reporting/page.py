@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from swirl.reporting import declines, tables
 from swirl.reporting import evidence as shown
+from swirl.reporting.coverage import sentence
 from swirl.reporting.format import gain, p_equals, percent
 from swirl.reporting.gates import gates
 from swirl.reporting.markup import Html, raw, tag
@@ -68,7 +69,8 @@ def page(results: Results, evidence: shown.Evidence, samples: int, digest: str) 
 
 
 def summary(results: Results) -> list[str]:
-    """Base, SFT and SWiRL: a sentence on the benchmarks trained on, one on the others, and one on what got worse."""
+    """Base, SFT and SWiRL: a sentence on the benchmarks trained on, and one on the others; then what training saw, and
+    what got worse."""
     sentences = []
     for trained, words in ((True, "Where it was trained"), (False, "Where it was not")):
         parts = []
@@ -79,11 +81,10 @@ def summary(results: Results) -> list[str]:
                 change = "from nothing" if relative is None else gain(relative)
                 scores = {model: results.score(benchmark, model) for model in ("base", "sft", "swirl")}
                 numbers = [f"{LABELS[model]} {percent(score.accuracy)}" for model, score in scores.items() if score]
-                parts.append(f"{benchmark} {', '.join(numbers)} ({change}, p {p_equals(swirl.p_vs_base)})")
+                parts.append(f"{benchmark}: {', '.join(numbers)} ({change}, p {p_equals(swirl.p_vs_base)})")
         if parts:
-            sentences.append(f"{words}, with SWiRL's gain over the base: {'; '.join(parts)}.")
-    worse = declines.sentence(results.declines)
-    return [*sentences, worse] if worse else sentences
+            sentences.append(f"{words} (in brackets SWiRL's gain over the base): {'; '.join(parts)}.")
+    return [said for said in (*sentences, sentence(results.coverage), declines.sentence(results.declines)) if said]
 
 
 def what_this_is(results: Results) -> Html:

@@ -30,13 +30,15 @@ small, caption, figcaption { color: var(--soft); font-size: .8rem; }
 #provenance b { color: var(--ink); }
 :focus-visible { outline: 2px solid var(--swirl); outline-offset: 2px; }
 .scroll { overflow-x: auto; }
-table { border-collapse: collapse; margin: 12px 0; font-variant-numeric: tabular-nums; font-size: .92rem; }
+table { border-collapse: separate; border-spacing: 0; margin: 12px 0; font-variant-numeric: tabular-nums; font-size: .92rem; }
 th, td { padding: 6px 14px 6px 0; text-align: right; vertical-align: top; white-space: nowrap; }
 thead th { color: var(--soft); font-weight: 500; font-size: .82rem; border-bottom: 1px solid var(--rule);
   vertical-align: bottom; white-space: normal; }
 tbody th { font-weight: 500; }
 tbody tr + tr > * { border-top: 1px solid var(--grid); }
 th:first-child { text-align: left; }
+.scroll th:first-child { position: sticky; left: 0; background: var(--paper); }
+details .scroll th:first-child { background: var(--panel); }
 table.words td, table.words th { text-align: left; white-space: normal; }
 td small, th small { display: block; font-weight: 400; }
 figure { margin: 8px 0; }
@@ -65,5 +67,6 @@ summary { cursor: pointer; overflow-wrap: anywhere; }
 pre { margin: 2px 0; white-space: pre-wrap; overflow-wrap: anywhere; unicode-bidi: isolate;
   font: .82rem/1.45 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
 .observation { color: var(--soft); border-left: 3px solid var(--rule); padding-left: 8px; }
+@media (max-width: 500px) { tbody th { white-space: normal; min-width: 104px; } }
 @media print { details { break-inside: avoid; } }
 """

@@ -11,7 +11,6 @@ from swirl.reporting.format import gain, interval, number, p_value, percent, rat
 from swirl.reporting.markup import Child, Html, tag
 from swirl.reporting.paper import PAPER_GAINS, published
 from swirl.reporting.results import LABELS, Results, memory_at_chance
-from swirl.reporting.skills import By
 
 _RATES = (
     ("accuracy", "agrees with the oracle"),
@@ -106,16 +105,9 @@ def worse(results: Results) -> Html | None:
     """What SWiRL does worse than the base beyond chance; None where nothing was compared."""
     if not results.declines.compared:
         return None
-    head = ["Questions", "What", "SWiRL", "Base", "McNemar p", "n"]
+    head = ["What", "SWiRL", "Base", "McNemar p", "Questions"]
     rows = [
-        [
-            row.benchmark if row.hops is None else f"{row.benchmark}, {row.hops} hop{'s' * (row.hops != 1)}",
-            row.what + (f" by the {row.by}" if row.by != By.COUNT else ""),
-            percent(row.swirl),
-            percent(row.base),
-            p_value(row.p),
-            row.n,
-        ]
+        [declines.name(row), percent(row.swirl), percent(row.base), p_value(row.p), row.n]
         for row in results.declines.rows
     ]
     shown = table("What got worse", head, rows) if rows else None
