@@ -148,7 +148,7 @@ def test_parameters_are_flat_and_without_secrets() -> None:
 
 
 def test_a_stage_is_logged_from_its_files(layout: Layout) -> None:
-    with tracking.stage_run("train-swirl", PARAMS, layout):
+    with tracking.stage_run("train-swirl", PARAMS, layout) as recorded:
         write(layout.model("swirl") / "config.json", {"layers": 2})
         write(layout.metrics("train-swirl"), {"reward": 0.75, "kl": 0.5, "note": None})
         flight = {"rollout.in_flight.used": 16, "rollout.in_flight.asked": 64, "rollout.in_flight.out_of_memory": 1.0}
@@ -158,6 +158,7 @@ def test_a_stage_is_logged_from_its_files(layout: Layout) -> None:
     found = runs(layout)
     run, parent = found["train@swirl"], found["stage train-swirl"]
     assert (run.info.status, parent.info.status) == ("FINISHED", "FINISHED")
+    assert recorded.page == f"http://127.0.0.1:5000/#/experiments/1/runs/{parent.info.run_id}"
     assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
     assert {key: run.data.tags[key] for key in ("stage", "item", "cached")} == {
         "stage": "train@swirl",

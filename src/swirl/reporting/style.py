@@ -30,7 +30,8 @@ small, caption, figcaption { color: var(--soft); font-size: .8rem; }
 #provenance b { color: var(--ink); }
 :focus-visible { outline: 2px solid var(--swirl); outline-offset: 2px; }
 .scroll { overflow-x: auto; }
-table { border-collapse: separate; border-spacing: 0; margin: 12px 0; font-variant-numeric: tabular-nums; font-size: .92rem; }
+table { border-collapse: separate; border-spacing: 0; margin: 12px 0;
+  font-variant-numeric: tabular-nums; font-size: .92rem; }
 th, td { padding: 6px 14px 6px 0; text-align: right; vertical-align: top; white-space: nowrap; }
 thead th { color: var(--soft); font-weight: 500; font-size: .82rem; border-bottom: 1px solid var(--rule);
   vertical-align: bottom; white-space: normal; }
