@@ -7,6 +7,8 @@ import dataclasses
 import json
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,12 @@ from urllib.parse import parse_qs
 
 import pytest
 
+from swirl import tracking
+from swirl.cli.run_stage import run_stage
 from swirl.config import params
 from swirl.config.params import Params
 from swirl.core import records
+from swirl.core.checksums import checksum
 from swirl.core.errors import DataError
 from swirl.core.layout import Layout
 from swirl.core.types import (
@@ -385,6 +390,32 @@ def test_the_same_inputs_give_the_same_bytes(finished: Layout, run: Layout) -> N
     for path in outputs + browser:
         assert path.read_bytes() == (finished.root / path.relative_to(run.root)).read_bytes(), path.name
         assert str(run.root).encode() not in path.read_bytes()
+
+
+def test_where_the_results_come_from_is_beside_the_page_and_in_no_output(
+    run: Layout, root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @contextmanager
+    def recorded(*_: Any) -> Iterator[tracking.Recorded]:
+        yield tracking.Recorded("https://mlflow.example/#/experiments/1/runs/ab")
+
+    monkeypatch.setattr(tracking, "stage_run", recorded)
+    shutil.copy(root / "dvc.yaml", run.root)
+    shutil.copy(root / "params.yaml", run.root)
+    before = run.page.read_bytes()
+    run_stage("report", None, _params(2), run)
+    assert run.page.read_bytes() == before
+    script = run.page.with_name("provenance.js").read_text(encoding="utf-8")
+    assert "https://mlflow.example/#/experiments/1/runs/ab" in script
+    digest = checksum(run.results).sha256
+    index = (run.page.parent / "browser/index.js").read_text(encoding="ascii")
+    assert all(digest in shown for shown in (script, before.decode(), index))
+    text.show(run)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert printed.startswith("These are your own results, not committed ones. They are stale: dvc.lock does not")
+    assert "seed 0, duration 0 s in 1 stage, MLflow https://mlflow.example/#/experiments/1/runs/ab" in re.sub(
+        r"duration \d+ s", "duration 0 s", printed
+    )
 
 
 def test_optional_parts_are_left_out_with_a_sentence(run: Layout) -> None:

@@ -394,10 +394,11 @@ def test_a_server_that_is_down_costs_one_warning(
     with socket.create_server(("127.0.0.1", 0)) as server:
         threading.Thread(target=hang_up, args=[server], daemon=True).start()
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:pw@127.0.0.1:{server.getsockname()[1]}")
-        with tracking.stage_run("judge", PARAMS, layout):
+        with tracking.stage_run("judge", PARAMS, layout) as recorded:
             write(layout.metrics("judge"), {"n": 1})
         server.shutdown(socket.SHUT_RDWR)
     said = capfd.readouterr().err
+    assert recorded.page == ""
     assert json.loads(layout.metrics("judge").read_text(encoding="utf-8")) == {"n": 1}
     assert said.startswith("warning: stage judge is not recorded in MLflow: ")
     assert (said.count("\n"), "pw" in said, 2 <= len(asked) <= 4) == (1, False, True)

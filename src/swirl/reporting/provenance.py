@@ -170,7 +170,7 @@ def _run(layout: Layout, digest: str) -> Run | None:
 
 
 def _facts_of_run(run: Run) -> list[tuple[str, str, str]]:
-    spent = f"{_duration(run.seconds)} in {run.stages} stages" if run.stages else ""
+    spent = f"{_duration(run.seconds)} in {run.stages} stage{'s' * (run.stages != 1)}" if run.stages else ""
     return [
         ("commit", run.commit, ""),
         ("made", _date(datetime.fromtimestamp(run.ended, UTC)), ""),
