@@ -114,6 +114,9 @@ def test_other_settings_make_results_stale(clone: Layout) -> None:
     )
     assert facts(clone)["seed"] == "0"
     change(clone, "seed: 3", "seed: 0")
+    change(clone, "  samples: 2\n", "")
+    assert found(clone).stale == ("report.samples is not set in params.yaml and was 2",)
+    change(clone, "report:\n", "report:\n  samples: 2\n")
     change(clone, "traces: ", "traces: 1")  # no stage depends on it
     assert found(clone).stale == ()
 
@@ -166,6 +169,7 @@ def test_what_a_run_itself_writes_is_no_uncommitted_change(clone: Layout) -> Non
 
 def test_other_keys_of_a_preset_are_counted(clone: Layout) -> None:
     change(clone, "report:\n  samples: ", "report:\n  samples: 1")
+    (clone.root / "presets/own.yaml").write_text("no section: 1\n")  # none to compare with
     lock(clone)
     assert facts(clone)["preset"] == "mini with 1 key changed"
 

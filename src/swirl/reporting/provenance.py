@@ -6,6 +6,7 @@ None of it is in what DVC hashes. `note` keeps what is known of a run when it en
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -19,6 +20,7 @@ from swirl.config import presets
 from swirl.config.yaml_text import read
 from swirl.core import records
 from swirl.core.checksums import checksum
+from swirl.core.errors import ParamsError
 from swirl.core.layout import Layout
 from swirl.pipeline.dvc_file import dvc_hash, read_stages
 from swirl.pipeline.stages import STAGES
@@ -150,8 +152,9 @@ def _settings(root: Path, made_with: Mapping[str, Any]) -> tuple[str, str]:
     values = {key: value for key, value in made_with.items() if key != "seed"}
     changes: dict[str, int] = {}
     for name in presets.names(root) if values else ():
-        tree = presets.tree(root, name)
-        changes[name] = sum(1 for key in values for _ in presets.differences(_at(tree, key), values[key], key))
+        with contextlib.suppress(ParamsError):  # a preset that is not valid is none of these
+            tree = presets.tree(root, name)
+            changes[name] = sum(1 for key in values for _ in presets.differences(_at(tree, key), values[key], key))
     nearest = min(changes, key=lambda name: changes[name], default="")
     others = changes.get(nearest, 0)
     changed = f" with {others} key{'s' * (others != 1)} changed" if others else ""
@@ -206,11 +209,17 @@ def _stale(layout: Layout, lock: Mapping[str, Any]) -> Iterator[str]:
         for key, old in _params(stage).items()
         for change in presets.differences(old, _at(params, key), key)
     )
-    yield from dict.fromkeys(f"{name} is {now} in params.yaml and was {old}" for name, old, now in changes)
+    yield from dict.fromkeys(
+        f"{name} is {_value(now)} in params.yaml and was {_value(old)}" for name, old, now in changes
+    )
     for stage, entry in lock.items():
         for dep in entry.get("deps", ()):
             if made.get(dep["path"], dep.get("md5")) != dep.get("md5"):
                 yield f"{stage} has not read the present {dep['path']}"
+
+
+def _value(value: Any) -> str:
+    return "not set" if value is None else str(value)
 
 
 def _lock(root: Path) -> dict[str, Any]:
