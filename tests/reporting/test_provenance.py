@@ -114,9 +114,10 @@ def test_other_settings_make_results_stale(clone: Layout) -> None:
     )
     assert facts(clone)["seed"] == "0"
     change(clone, "seed: 3", "seed: 0")
-    change(clone, "  samples: 2\n", "")
-    assert found(clone).stale == ("report.samples is not set in params.yaml and was 2",)
-    change(clone, "report:\n", "report:\n  samples: 2\n")
+    change(clone, "    compared: all\n", "")
+    assert found(clone).stale == ("train.swirl.compared is not set in params.yaml and was all",)
+    lock(clone)
+    assert found(clone).stale == ()
     change(clone, "traces: ", "traces: 1")  # no stage depends on it
     assert found(clone).stale == ()
 

@@ -74,8 +74,8 @@ def found(
             lost, gained = better[::-1] if what in FAULTS else better
             p = mcnemar(lost, gained)
             if lost > gained and p < LEVEL:
-                means = [sum(one.values()) / len(one) for one in (base, swirl)]
-                rows.append(Decline(benchmark, number, what, by, len(base), *means, p))
+                before, after = (sum(one.values()) / len(one) for one in (base, swirl))
+                rows.append(Decline(benchmark, number, what, by, len(base), before, after, p))
     return Declines(compared, tuple(sorted(rows, key=lambda row: (paper_order(row.benchmark), row.p))))
 
 

@@ -125,7 +125,7 @@ def what_this_is(results: Results) -> Html:
 def _contents(sections: Sequence[Html | None]) -> Html:
     """The table of contents."""
     parts = [one for one in sections if isinstance(one, tables.Section)]
-    links = [tag("li", tag("a", part.title, href=f"#{part.name}")) for part in parts]
+    links = [tag("li", tag("a", part.heading, href=f"#{part.name}")) for part in parts]
     return tag("nav", tag("ol", links), aria_label="Contents", class_="contents")
 
 

@@ -209,9 +209,8 @@ def _stale(layout: Layout, lock: Mapping[str, Any]) -> Iterator[str]:
         for key, old in _params(stage).items()
         for change in presets.differences(old, _at(params, key), key)
     )
-    yield from dict.fromkeys(
-        f"{name} is {_value(now)} in params.yaml and was {_value(old)}" for name, old, now in changes
-    )
+    said = (f"{name} is {_value(now)} in params.yaml and was {_value(old)}" for name, old, now in changes)
+    yield from dict.fromkeys(said)  # stages share keys
     for stage, entry in lock.items():
         for dep in entry.get("deps", ()):
             if made.get(dep["path"], dep.get("md5")) != dep.get("md5"):

@@ -29,7 +29,7 @@ class Section(Html):
     """A part of the page, which its table of contents leads to."""
 
     name: str
-    title: str
+    heading: str
 
 
 def table(label: str, head: Sequence[str], rows: Sequence[Sequence[Child]], words: bool = False) -> Html:
@@ -51,7 +51,7 @@ def scrolled(element: str, label: str, content: Html) -> Html:
 def section(name: str, title: str, *children: Child) -> Section:
     """One part of the page, reachable as `#name`."""
     made = Section(tag("section", tag("h2", title), children, id=name))
-    made.name, made.title = name, title
+    made.name, made.heading = name, title
     return made
 
 
@@ -106,7 +106,7 @@ def worse(results: Results) -> Html | None:
     if not results.declines.compared:
         return None
     head = ["What", "SWiRL", "Base", "McNemar p", "Questions"]
-    rows = [
+    rows: list[Sequence[Child]] = [
         [declines.name(row), percent(row.swirl), percent(row.base), p_value(row.p), row.n]
         for row in results.declines.rows
     ]
