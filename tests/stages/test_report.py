@@ -7,6 +7,8 @@ import dataclasses
 import json
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,12 @@ from urllib.parse import parse_qs
 
 import pytest
 
+from swirl import tracking
+from swirl.cli.run_stage import run_stage
 from swirl.config import params
 from swirl.config.params import Params
 from swirl.core import records
+from swirl.core.checksums import checksum
 from swirl.core.errors import DataError
 from swirl.core.layout import Layout
 from swirl.core.types import (
@@ -278,7 +283,7 @@ def _parsed(page: str) -> _Page:
 def test_results_hold_paired_tests_and_gains(finished: Layout) -> None:
     content = json.loads(finished.results.read_text(encoding="utf-8"))
     assert list(content) == [
-        "by_hops", "coverage", "filters", "memory", "relative_gain", "retrieval", "reward_model", "scores",
+        "by_hops", "coverage", "declines", "filters", "memory", "relative_gain", "retrieval", "reward_model", "scores",
         "skills",
     ]  # fmt: skip
     cells = {(row["benchmark"], row["model"], row["with_tools"]): row for row in content["scores"]}
@@ -306,12 +311,12 @@ def test_results_hold_paired_tests_and_gains(finished: Layout) -> None:
 def test_page_shows_the_numbers_of_every_part(finished: Layout) -> None:
     words = re.sub(r"\s+", " ", _parsed(finished.page.read_text(encoding="utf-8")).text)
     for part in (
-        "mini-hotpotqa 40.0% to 90.0% (+125.0%, p = 0.002)",
+        "mini-hotpotqa: Base 40.0%, SFT 85.0%, SWiRL 90.0% (+125.0%, p = 0.002)",
         "+12.3%HotPotQA",
         "each of the better of two models: one trained on HotPotQA, one on GSM8K. SWiRL here is one model",
         "trained on HotPotQA alone, so its GSM8K is transfer",
         'by the judge "reward", the same that was the reward, and by the oracle where there is one. It is what',
-        "82.5%91.0%",
+        "91.0%82.5%",
         "The base model's flaws are designed.",
         "The reward model learned from oracle labels.",
         "process (used)17021.2%51064.0%8090",
@@ -338,7 +343,14 @@ def test_what_rl_and_sft_saw_stands_beside_every_comparison_of_them(
 ) -> None:
     page = finished.page.read_text(encoding="utf-8")
     compared = [part for part in page.split("<section ") if "SFT" in part.partition("</thead>")[0] or "<td>SFT" in part]
-    assert [part.split('"')[1] for part in compared] == ["results", "skills", "tools", "hops", "measures"]
+    assert [part.split('"')[1] for part in compared] == [
+        "en",
+        "results",
+        "skills",
+        "tools",
+        "hops",
+        "measures",
+    ]  # "en": above all sections
     assert all(SEEN in part for part in compared)
     text.show(finished)
     shown = " ".join(capsys.readouterr().out.split())
@@ -356,10 +368,12 @@ def test_without_training_nothing_is_said_of_what_it_saw(run: Layout, capsys: py
 def test_hostile_text_stays_text_and_nothing_is_loaded(finished: Layout) -> None:
     page = finished.page.read_text(encoding="utf-8")
     parsed = _parsed(page)
-    assert not parsed.names & {"script", "img", "link", "iframe", "object", "base", "form"}
-    assert all(value.startswith("browser/index.html") for name, value in parsed.attributes if name == "href" and value)
+    assert not parsed.names & {"img", "link", "iframe", "object", "base", "form"}
+    linked = [value for name, value in parsed.attributes if name == "href" and value]
+    assert all(value.startswith(("browser/index.html", "#")) for value in linked)
+    assert page.count("<script") == 1 and '<script src="provenance.js"></script>' in page
     names = {name for name, _ in parsed.attributes}
-    assert not names & {"src", "srcset", "data", "action", "style"}
+    assert not names & {"srcset", "data", "action", "style"}
     assert not any(name.startswith("on") for name in names)
     assert "alert('x')" in parsed.text and "&amp;" in parsed.text  # shown as the model wrote it
     assert "\u202e" not in page and "\x1b" not in page
@@ -376,6 +390,32 @@ def test_the_same_inputs_give_the_same_bytes(finished: Layout, run: Layout) -> N
     for path in outputs + browser:
         assert path.read_bytes() == (finished.root / path.relative_to(run.root)).read_bytes(), path.name
         assert str(run.root).encode() not in path.read_bytes()
+
+
+def test_where_the_results_come_from_is_beside_the_page_and_in_no_output(
+    run: Layout, root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @contextmanager
+    def recorded(*_: Any) -> Iterator[tracking.Recorded]:
+        yield tracking.Recorded("https://mlflow.example/#/experiments/1/runs/ab")
+
+    monkeypatch.setattr(tracking, "stage_run", recorded)
+    shutil.copy(root / "dvc.yaml", run.root)
+    shutil.copy(root / "params.yaml", run.root)
+    before = run.page.read_bytes()
+    run_stage("report", None, _params(2), run)
+    assert run.page.read_bytes() == before
+    script = run.page.with_name("provenance.js").read_text(encoding="utf-8")
+    assert "https://mlflow.example/#/experiments/1/runs/ab" in script
+    digest = checksum(run.results).sha256
+    index = (run.page.parent / "browser/index.js").read_text(encoding="ascii")
+    assert all(digest in shown for shown in (script, before.decode(), index))
+    text.show(run)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert printed.startswith("These are your own results, not committed ones. They are stale: dvc.lock does not")
+    assert "seed 0, duration 0 s in 1 stage, MLflow https://mlflow.example/#/experiments/1/runs/ab" in re.sub(
+        r"duration \d+ s", "duration 0 s", printed
+    )
 
 
 def test_optional_parts_are_left_out_with_a_sentence(run: Layout) -> None:
@@ -526,8 +566,8 @@ def test_accuracy_by_hops_is_that_of_evaluate_and_is_shown(run: Layout, capsys: 
         told = {f"mini-cofca.{name}.accuracy": row["accuracy"][model] for name, row in zip(names, rows, strict=True)}
         assert told == metrics
     words = _parsed(run.page.read_text(encoding="utf-8")).text
-    assert "mini-cofca, 212100.0%83.3%91.7%100.0%" in words
-    assert "mini-cofca, mean2088.9%27.8%30.6%33.3%" in words
+    assert "mini-cofca, 2100.0%91.7%83.3%100.0%12" in words
+    assert "mini-cofca, mean33.3%30.6%27.8%88.9%20" in words
     text.show(run)
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert "mini-cofca 4 3 66.7 0.0 0.0 0.0" in lines
@@ -588,7 +628,7 @@ def test_the_share_of_searches_that_bring_a_new_supporting_page(
         }
     ]
     assert "Searches that bring a new supporting page" in words
-    assert "mini-hotpotqa–of 025.0%of 450.0%of 475.0%of 4" in words
+    assert "mini-hotpotqa75.0%of 450.0%of 425.0%of 4–of 0" in words
     text.show(run)
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     at = lines.index("Searches that bring a new supporting page, %")

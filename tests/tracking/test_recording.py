@@ -148,7 +148,7 @@ def test_parameters_are_flat_and_without_secrets() -> None:
 
 
 def test_a_stage_is_logged_from_its_files(layout: Layout) -> None:
-    with tracking.stage_run("train-swirl", PARAMS, layout):
+    with tracking.stage_run("train-swirl", PARAMS, layout) as recorded:
         write(layout.model("swirl") / "config.json", {"layers": 2})
         write(layout.metrics("train-swirl"), {"reward": 0.75, "kl": 0.5, "note": None})
         flight = {"rollout.in_flight.used": 16, "rollout.in_flight.asked": 64, "rollout.in_flight.out_of_memory": 1.0}
@@ -158,6 +158,7 @@ def test_a_stage_is_logged_from_its_files(layout: Layout) -> None:
     found = runs(layout)
     run, parent = found["train@swirl"], found["stage train-swirl"]
     assert (run.info.status, parent.info.status) == ("FINISHED", "FINISHED")
+    assert recorded.page == f"http://127.0.0.1:5000/#/experiments/1/runs/{parent.info.run_id}"
     assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
     assert {key: run.data.tags[key] for key in ("stage", "item", "cached")} == {
         "stage": "train@swirl",
@@ -393,10 +394,11 @@ def test_a_server_that_is_down_costs_one_warning(
     with socket.create_server(("127.0.0.1", 0)) as server:
         threading.Thread(target=hang_up, args=[server], daemon=True).start()
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:pw@127.0.0.1:{server.getsockname()[1]}")
-        with tracking.stage_run("judge", PARAMS, layout):
+        with tracking.stage_run("judge", PARAMS, layout) as recorded:
             write(layout.metrics("judge"), {"n": 1})
         server.shutdown(socket.SHUT_RDWR)
     said = capfd.readouterr().err
+    assert recorded.page == ""
     assert json.loads(layout.metrics("judge").read_text(encoding="utf-8")) == {"n": 1}
     assert said.startswith("warning: stage judge is not recorded in MLflow: ")
     assert (said.count("\n"), "pw" in said, 2 <= len(asked) <= 4) == (1, False, True)

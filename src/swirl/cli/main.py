@@ -259,8 +259,12 @@ def report(
         bool, typer.Option("--text", help="Print the tables here (the default is to say where they are).")
     ] = False,
 ) -> None:
-    """Show the results of the last run."""
+    """Show the results of the last run, and whether they are the committed ones, yours, or stale."""
     layout = project_layout()
+    if layout.page.exists() and layout.results.exists():
+        from swirl.reporting import provenance
+
+        provenance.write(layout, provenance.found(layout))  # the pages show it, too
     if text:
         from swirl.reporting.text import show as show_report
 

@@ -62,7 +62,7 @@ def run_stage(name: str, item: str | None, params: Params, layout: Layout) -> No
     with _alone(stage_id, layout.root / f".swirl/locks/{stage_id}"), record_times(stage_id, layout) as times:
         steady = Steady(listed, layout.root, params.model_dump())
         finished_work.settle(stage_id, listed.outs, layout)
-        with stage_run(stage_id, params, layout), _timed(layout.timing(stage_id)):
+        with stage_run(stage_id, params, layout) as recorded, _timed(layout.timing(stage_id)):
             times.started = time.time()
             _run(name, module.run, arguments)
             _refuse_changes(steady, stage_id, layout)
@@ -70,6 +70,10 @@ def run_stage(name: str, item: str | None, params: Params, layout: Layout) -> No
             times.ended, before = time.time(), _cpu_of_children()
         times.tracking_cpu = _cpu_of_children() - before
         _refuse_changes(steady, stage_id, layout)  # tracking can take minutes
+        if name == "report":
+            from swirl.reporting import provenance
+
+            provenance.note(layout, recorded.page)
 
 
 def _run(name: str, stage: Callable[..., None], arguments: Sequence[object]) -> None:

@@ -119,7 +119,7 @@ def stops(evidence: Evidence, results: Results) -> Html:
         for benchmark in results.benchmarks
         for model in results.models
     ]
-    shown = table(["Benchmark, model", *(stop.replace("_", " ") for stop in seen)], rows)
+    shown = table("Stop reasons", ["Benchmark, model", *(stop.replace("_", " ") for stop in seen)], rows)
     fold = tag("details", tag("summary", f"All {len(rows)} rows"), shown)
     return section("stops", "Why trajectories ended", text("Evaluated questions with tools, by stop reason."), fold)
 
@@ -161,7 +161,7 @@ def _sample(evidence: Evidence, before: Prediction, after: Prediction) -> Html:
     sides = [
         tag(
             "div",
-            tag("h4", f"{LABELS[row.model]}: {'right' if row.correct else 'wrong'}, {row.stop.replace('_', ' ')}"),
+            tag("h3", f"{LABELS[row.model]}: {'right' if row.correct else 'wrong'}, {row.stop.replace('_', ' ')}"),
             _steps(evidence.trajectories[row.model][row.trajectory_id]),
         )
         for row in (before, after)

@@ -25,6 +25,12 @@ def p_value(value: float | None) -> str:
     return "<0.001" if value < 0.001 else f"{value:.2g}"
 
 
+def p_equals(value: float | None) -> str:
+    """A p-value after the letter p: `= 0.012`, `< 0.001`."""
+    words = p_value(value)
+    return words.replace("<", "< ") if words.startswith("<") else f"= {words}"
+
+
 def interval(score: Score) -> str:
     """The 95% interval in percent, such as `33.0 to 42.6`."""
     return f"{100 * score.ci_low:.1f} to {100 * score.ci_high:.1f}"

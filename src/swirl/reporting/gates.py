@@ -47,6 +47,8 @@ def _gate(name: str, report: Mapping[str, Any]) -> Html:
     return tag(
         "details",
         summary,
-        table(["Expectation", "On", "Met", "Violations or value"], rows, words=True),
-        table(["Measured", "Value"], measured) if measured else None,
+        table(
+            f"Expectations of the {name} gate", ["Expectation", "On", "Met", "Violations or value"], rows, words=True
+        ),
+        table(f"What the {name} gate measured", ["Measured", "Value"], measured) if measured else None,
     )

@@ -1,25 +1,35 @@
-"""`reports/index.html`: the whole report as one file that loads nothing else."""
+"""`reports/index.html`: the whole report as one file. It loads nothing but `provenance.js` beside it, if that is there.
+
+Two runs with the same params write the same bytes: what differs between them is in `swirl.reporting.provenance`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from swirl.reporting import declines, tables
 from swirl.reporting import evidence as shown
-from swirl.reporting import tables
-from swirl.reporting.format import gain, p_value, percent
+from swirl.reporting.coverage import sentence
+from swirl.reporting.format import gain, p_equals, percent
 from swirl.reporting.gates import gates
 from swirl.reporting.markup import Html, raw, tag
-from swirl.reporting.results import Results
+from swirl.reporting.results import LABELS, Results
 from swirl.reporting.skill_tables import skills_section
 from swirl.reporting.style import STYLE
 
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+_POLICY = "default-src 'none'; script-src 'self'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 _TITLE = "SWiRL: results of this run"
 
 
-def page(results: Results, evidence: shown.Evidence, samples: int) -> str:
-    """The page as HTML, with up to `samples` trajectory pairs per benchmark; every string of data in it is escaped."""
+def page(results: Results, evidence: shown.Evidence, samples: int, digest: str) -> str:
+    """The page as HTML, with up to `samples` trajectory pairs per benchmark; every string of data in it is escaped.
+
+    `digest` is that of `reports/results.json`, by which the page knows whether `provenance.js` is about it.
+    """
     sections = [
         tables.headline(results),
+        tables.worse(results),
         what_this_is(results),
         tables.labels(results),
         skills_section(results),
@@ -49,15 +59,18 @@ def page(results: Results, evidence: shown.Evidence, samples: int) -> str:
         "header",
         tag("h1", _TITLE),
         tag("ul", [tag("li", words) for words in summary(results)], class_="lead"),
+        tag("p", id="provenance", data_results=digest),
         tag("p", tag("a", "All trajectories, step by step and side by side", href="browser/index.html")),
         _paper(),
+        _contents(sections),
     )
-    body = tag("body", tag("main", top, sections))
+    body = tag("body", tag("main", top, sections), tag("script", src="provenance.js"))
     return "<!doctype html>\n" + tag("html", head, body, lang="en") + "\n"
 
 
 def summary(results: Results) -> list[str]:
-    """SWiRL against base: a sentence on the benchmarks that it was trained on, and one on the others."""
+    """Base, SFT and SWiRL: a sentence on the benchmarks trained on, and one on the others; then what training saw, and
+    what got worse."""
     sentences = []
     for trained, words in ((True, "Where it was trained"), (False, "Where it was not")):
         parts = []
@@ -66,11 +79,12 @@ def summary(results: Results) -> list[str]:
             if base and swirl and results.trained_on(benchmark) is trained:
                 relative = results.gain(benchmark, "swirl")
                 change = "from nothing" if relative is None else gain(relative)
-                numbers = f"{percent(base.accuracy)} to {percent(swirl.accuracy)}"
-                parts.append(f"{benchmark} {numbers} ({change}, p {_equals(p_value(swirl.p_vs_base))})")
+                scores = {model: results.score(benchmark, model) for model in ("base", "sft", "swirl")}
+                numbers = [f"{LABELS[model]} {percent(score.accuracy)}" for model, score in scores.items() if score]
+                parts.append(f"{benchmark}: {', '.join(numbers)} ({change}, p {p_equals(swirl.p_vs_base)})")
         if parts:
-            sentences.append(f"{words}, base to SWiRL: {'; '.join(parts)}.")
-    return sentences
+            sentences.append(f"{words} (in brackets SWiRL's gain over the base): {'; '.join(parts)}.")
+    return [said for said in (*sentences, sentence(results.coverage), declines.sentence(results.declines)) if said]
 
 
 def what_this_is(results: Results) -> Html:
@@ -108,8 +122,11 @@ def what_this_is(results: Results) -> Html:
     return tables.section("what", "What the embedded default is, and is not", items)
 
 
-def _equals(p: str) -> str:
-    return p.replace("<", "< ") if p.startswith("<") else f"= {p}"
+def _contents(sections: Sequence[Html | None]) -> Html:
+    """The table of contents."""
+    parts = [one for one in sections if isinstance(one, tables.Section)]
+    links = [tag("li", tag("a", part.heading, href=f"#{part.name}")) for part in parts]
+    return tag("nav", tag("ol", links), aria_label="Contents", class_="contents")
 
 
 def _paper() -> Html:

@@ -14,7 +14,7 @@ from swirl.core.errors import DataError
 from swirl.core.layout import Layout
 from swirl.core.types import JudgeRole, Prediction, Question, Score, Strategy
 from swirl.evaluation.statistics import by_question, mcnemar, paired, relative_gain, wilson
-from swirl.reporting import coverage, searches, skills
+from swirl.reporting import coverage, declines, searches, skills
 from swirl.reporting.paper import paper_order, published
 
 MODELS = ("ceiling", "base", "sft", "swirl")
@@ -80,7 +80,9 @@ class Results:
     searches: tuple[searches.Brought, ...] = ()
     """What searches bring, for the benchmarks that say which pages support an answer."""
     skills: tuple[skills.Share, ...] = ()
-    """How well the models do each kind of action; see `skills.found`."""
+    """How well the models do each kind of action; see `skills.shares`."""
+    declines: declines.Declines = declines.NOTHING
+    """What SWiRL does worse than the base."""
 
     @property
     def benchmarks(self) -> list[str]:
@@ -174,6 +176,8 @@ def to_json(results: Results) -> dict[str, Any]:
     for name in ("searches", "skills"):
         if not content[name]:
             del content[name]
+    if not results.declines.compared:
+        del content["declines"]
     return {**content, "scores": list(content["scores"]), "relative_gain": gains}
 
 
@@ -191,6 +195,7 @@ def load(path: Path) -> Results:
         coverage=coverage.loaded(content.get("coverage", {})),
         searches=searches.loaded(content.get("searches", ())),
         skills=skills.loaded(content.get("skills", ())),
+        declines=declines.loaded(content.get("declines", {"compared": 0, "rows": []})),
     )
 
 

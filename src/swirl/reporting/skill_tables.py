@@ -59,19 +59,28 @@ def skills_section(results: Results) -> Html | None:
     )
 
 
+def _columns(results: Results) -> list[tuple[str, str]]:
+    """`compared` in the order of a table's columns."""
+    return list(reversed(compared(results)))
+
+
 def _tables(results: Results, benchmark: str) -> list[Html]:
     """The skills by judge and by oracle, and the faults."""
-    names = [name for _, name in compared(results)]
+    names = [name for _, name in _columns(results)]
+    where = benchmark or "all benchmarks"
     shown = list(skill_rows(results.skills, benchmark))
     head = ["Kind of action", *(f"{name}, by the {by}" for by in JUDGES for name in names), _CHANGE]
     good = [_row(results, skill, found) for skill, found in shown if skill not in FAULTS]
     faults = [_row(results, skill, found) for skill, found in shown if skill in FAULTS]
-    return [table(head, good), table(["Counted", *names, _CHANGE], faults)]
+    return [
+        table(f"Skills on {where}", head, good),
+        table(f"Faults on {where}", ["Counted", *names, _CHANGE], faults),
+    ]
 
 
 def _row(results: Results, skill: Skill, found: Sequence[Share | None]) -> list[Child]:
     """The cells of one skill; the change is the oracle's, or the judge's where there is no oracle."""
-    cells = [_cell(row, model) for row in found for model, _ in compared(results)]
+    cells = [_cell(row, model) for row in found for model, _ in _columns(results)]
     gain = skills.change(found[-1] or found[0])
     return [str(skill), *cells, NONE if gain is None else f"{100 * gain:+.1f}"]
 

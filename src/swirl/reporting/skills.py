@@ -72,30 +72,46 @@ class Share:
     """By model, in [0, 1]; without those whose `n` is 0."""
 
 
+Outcomes = Mapping[tuple[str, str, Skill, By], Mapping[str, Sequence[bool]]]
+"""(benchmark, question id, skill, who says it) -> by model: one truth value an action, which of a fault is bad."""
+
+
 def found(
     layout: Layout,
     predictions: Mapping[str, Sequence[Prediction]],
     questions: Mapping[str, Question],
     oracles: Mapping[str, Oracle],
-) -> tuple[Share, ...]:
-    """The shares of the evaluated models: those of all benchmarks together, then benchmark by benchmark.
+) -> Outcomes:
+    """What the evaluated models did well and badly; `shares` counts it.
 
     `predictions` are by model, `questions` and `oracles` by question id. Empty where no trajectory is stored. Raises
     `DataError` for a file that is broken.
     """
     stored = [model for model in MODELS if model in predictions and layout.prediction_trajectories(model).exists()]
-    return shares({model: evaluated(layout, model, predictions[model], oracles) for model in stored}, questions)
+    return outcomes({model: evaluated(layout, model, predictions[model], oracles) for model in stored}, questions)
 
 
-def shares(made: Mapping[str, Iterable[Labelled]], questions: Mapping[str, Question]) -> tuple[Share, ...]:
-    """The shares of trajectories by model; `questions` are by id, and those that are missing have unknown hops."""
-    counts: dict[tuple[str, Skill, By], dict[str, list[bool]]] = {}
+def outcomes(made: Mapping[str, Iterable[Labelled]], questions: Mapping[str, Question]) -> Outcomes:
+    """The outcomes of trajectories by model; `questions` are by id, and those that are missing have unknown hops."""
+    known: dict[tuple[str, str, Skill, By], dict[str, list[bool]]] = {}
     for model, trajectories in made.items():
         for one in trajectories:
-            question = questions.get(one.trajectory.question_id)
+            name, benchmark = one.trajectory.question_id, one.trajectory.benchmark
+            question = questions.get(name)
             for skill, by, good in _outcomes(one, question.hops if question else 0):
-                for benchmark in (EVERYWHERE, one.trajectory.benchmark):
-                    counts.setdefault((benchmark, skill, by), {}).setdefault(model, []).append(good)
+                known.setdefault((benchmark, name, skill, by), {}).setdefault(model, []).append(good)
+    return known
+
+
+def shares(known: Outcomes) -> tuple[Share, ...]:
+    """The shares of all benchmarks together, then benchmark by benchmark."""
+    counts: dict[tuple[str, Skill, By], dict[str, list[int]]] = {}
+    for (benchmark, _, skill, by), models in known.items():
+        for model, good in models.items():
+            for where in (EVERYWHERE, benchmark):
+                total = counts.setdefault((where, skill, by), {}).setdefault(model, [0, 0])
+                total[0], total[1] = total[0] + sum(good), total[1] + len(good)
+    evaluated_models = {model for models in known.values() for model in models}
     skills, judges = list(Skill), list(By)
 
     def order(key: tuple[str, Skill, By]) -> tuple[Any, ...]:
@@ -104,8 +120,8 @@ def shares(made: Mapping[str, Iterable[Labelled]], questions: Mapping[str, Quest
     return tuple(
         Share(
             *key,
-            {model: len(counts[key].get(model, ())) for model in made},
-            {model: sum(good) / len(good) for model, good in counts[key].items()},
+            {model: counts[key].get(model, (0, 0))[1] for model in MODELS if model in evaluated_models},
+            {model: good / of_all for model, (good, of_all) in counts[key].items()},
         )
         for key in sorted(counts, key=order)
     )

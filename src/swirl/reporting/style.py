@@ -20,18 +20,26 @@ main { max-width: 1040px; margin: 0 auto; padding: 32px 20px 80px; }
 h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 12px; }
 h2 { font-size: 1.25rem; margin: 48px 0 8px; padding-top: 14px; border-top: 1px solid var(--rule); }
 h3 { font-size: 1rem; margin: 16px 0 4px; }
-h4 { font-size: .9rem; margin: 8px 0; }
 p, ul { max-width: 78ch; margin: 8px 0 12px; }
 small, caption, figcaption { color: var(--soft); font-size: .8rem; }
 .lead { font-size: 1.05rem; padding-left: 20px; }
+.contents ol { display: flex; flex-wrap: wrap; gap: 4px 18px; margin: 12px 0; padding: 0; list-style: none; }
+#provenance { color: var(--soft); font-size: .85rem; }
+#provenance:empty { display: none; }
+#provenance > span { margin-right: 14px; }
+#provenance b { color: var(--ink); }
+:focus-visible { outline: 2px solid var(--swirl); outline-offset: 2px; }
 .scroll { overflow-x: auto; }
-table { border-collapse: collapse; margin: 12px 0; font-variant-numeric: tabular-nums; font-size: .92rem; }
+table { border-collapse: separate; border-spacing: 0; margin: 12px 0;
+  font-variant-numeric: tabular-nums; font-size: .92rem; }
 th, td { padding: 6px 14px 6px 0; text-align: right; vertical-align: top; white-space: nowrap; }
 thead th { color: var(--soft); font-weight: 500; font-size: .82rem; border-bottom: 1px solid var(--rule);
   vertical-align: bottom; white-space: normal; }
 tbody th { font-weight: 500; }
 tbody tr + tr > * { border-top: 1px solid var(--grid); }
 th:first-child { text-align: left; }
+.scroll th:first-child { position: sticky; left: 0; background: var(--paper); }
+details .scroll th:first-child { background: var(--panel); }
 table.words td, table.words th { text-align: left; white-space: normal; }
 td small, th small { display: block; font-weight: 400; }
 figure { margin: 8px 0; }
@@ -60,5 +68,6 @@ summary { cursor: pointer; overflow-wrap: anywhere; }
 pre { margin: 2px 0; white-space: pre-wrap; overflow-wrap: anywhere; unicode-bidi: isolate;
   font: .82rem/1.45 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
 .observation { color: var(--soft); border-left: 3px solid var(--rule); padding-left: 8px; }
+@media (max-width: 500px) { tbody th { white-space: normal; min-width: 104px; } }
 @media print { details { break-inside: avoid; } }
 """

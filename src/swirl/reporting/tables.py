@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from swirl.core.types import JudgeRole, Score
-from swirl.reporting import charts
+from swirl.reporting import charts, declines
 from swirl.reporting.coverage import sentence
 from swirl.reporting.format import gain, interval, number, p_value, percent, rates
 from swirl.reporting.markup import Child, Html, tag
@@ -25,17 +25,39 @@ _RATES = (
 )
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[Child]], words: bool = False) -> Html:
-    """A table whose first column names the row; other cells are right-aligned, or left-aligned with `words`."""
+class Section(Html):
+    """A part of the page, which its table of contents leads to."""
+
+    name: str
+    heading: str
+
+
+def table(label: str, head: Sequence[str], rows: Sequence[Sequence[Child]], words: bool = False) -> Html:
+    """A table whose first column names the row; other cells are right-aligned, or left-aligned with `words`.
+
+    `label` is read aloud in place of a caption; no two tables of the page have the same.
+    """
     header = tag("tr", [tag("th", cell, scope="col") for cell in head])
     body = [tag("tr", tag("th", row[0], scope="row"), [tag("td", cell) for cell in row[1:]]) for row in rows]
     content = (tag("thead", header), tag("tbody", body))
-    return tag("div", tag("table", content, class_="words" if words else None), class_="scroll")
+    return scrolled("div", label, tag("table", content, class_="words" if words else None))
 
 
-def section(name: str, title: str, *children: Child) -> Html:
+def scrolled(element: str, label: str, content: Html) -> Html:
+    """What may be wider than the window: a region that the keyboard reaches, and its arrow keys scroll."""
+    return tag(element, content, class_="scroll", role="region", aria_label=label, tabindex=0)
+
+
+def section(name: str, title: str, *children: Child) -> Section:
     """One part of the page, reachable as `#name`."""
-    return tag("section", tag("h2", title), children, id=name)
+    made = Section(tag("section", tag("h2", title), children, id=name))
+    made.name, made.heading = name, title
+    return made
+
+
+def columns(models: Sequence[str]) -> list[str]:
+    """The models in the order of a table's columns: SWiRL first, so that a phone shows it without scrolling."""
+    return list(reversed(models))
 
 
 def text(*children: Child) -> Html:
@@ -51,8 +73,8 @@ def seen(results: Results) -> Html | None:
 
 def headline(results: Results) -> Html:
     """Accuracy of each model, SWiRL's relative gain over base and the paper's, and the paired test."""
-    models = results.models
-    head = ["Benchmark", *(LABELS[model] for model in models), "SWiRL over base", "Paper's, best of two", "McNemar p"]
+    models = columns(results.models)
+    head = ["Benchmark", *(LABELS[model] for model in models), "SWiRL over base", "McNemar p", "Paper's, best of two"]
     rows: list[Sequence[Child]] = []
     for benchmark in results.benchmarks:
         known, swirl = published(benchmark), results.score(benchmark, "swirl")
@@ -63,8 +85,8 @@ def headline(results: Results) -> Html:
                 name,
                 *(_accuracy(results.score(benchmark, model), model) for model in models),
                 tag("strong", gain(results.gain(benchmark, "swirl"))),
-                (gain(known.gain), tag("small", known.name)) if known else "–",
                 p_value(swirl.p_vs_base if swirl else None),
+                (gain(known.gain), tag("small", known.name)) if known else "–",
             ]
         )
     note = text(
@@ -74,14 +96,30 @@ def headline(results: Results) -> Html:
         "One seed: an interval covers the choice of questions, not the luck of training. ",
         PAPER_GAINS,
     )
-    shown = [charts.legend(models), tag("figure", charts.accuracy_bars(results), class_="scroll")]
-    return section("results", "Accuracy", shown, table(head, rows), seen(results), note)
+    bars = scrolled("figure", "Bars of the accuracy with tools", charts.accuracy_bars(results))
+    shown = [charts.legend(results.models), bars]
+    return section("results", "Accuracy", shown, table("Accuracy with tools", head, rows), seen(results), note)
+
+
+def worse(results: Results) -> Html | None:
+    """What SWiRL does worse than the base beyond chance; None where nothing was compared."""
+    if not results.declines.compared:
+        return None
+    head = ["What", "SWiRL", "Base", "McNemar p", "Questions"]
+    rows: list[Sequence[Child]] = [
+        [declines.name(row), percent(row.swirl), percent(row.base), p_value(row.p), row.n]
+        for row in results.declines.rows
+    ]
+    shown = table("What got worse", head, rows) if rows else None
+    said = text(tag("strong", declines.sentence(results.declines)))
+    return section("worse", "What got worse", said, shown, text(declines.note(results.declines)))
 
 
 def tools(results: Results) -> Html | None:
     """Accuracy with and without tools where both were measured; None where nothing was measured without."""
     rows: list[Sequence[Child]] = []
-    models = [model for model in results.models if any(not s.with_tools for s in results.scores if s.model == model)]
+    asked = {score.model for score in results.scores if not score.with_tools}
+    models = columns([model for model in results.models if model in asked])
     for benchmark in results.benchmarks:
         if not any(results.score(benchmark, model, False) for model in models):
             continue
@@ -99,7 +137,13 @@ def tools(results: Results) -> Html | None:
         return None
     head = ["Benchmark, tools", *(LABELS[model] for model in models), "SWiRL over base", "McNemar p"]
     words = "The same questions with tools and without (one answer from the question alone)."
-    return section("tools", "With and without tools", text(words), table(head, rows), seen(results))
+    return section(
+        "tools",
+        "With and without tools",
+        text(words),
+        table("Accuracy with and without tools", head, rows),
+        seen(results),
+    )
 
 
 def by_hops(results: Results) -> Html | None:
@@ -109,8 +153,8 @@ def by_hops(results: Results) -> Html | None:
     rows: list[Sequence[Child]] = [
         [
             f"{row.benchmark}, {'mean' if row.hops is None else row.hops}",
+            *(percent(row.accuracy.get(model)) for model in columns(results.models)),
             row.n,
-            *(percent(row.accuracy.get(model)) for model in results.models),
         ]
         for row in results.by_hops
     ]
@@ -118,8 +162,8 @@ def by_hops(results: Results) -> Html | None:
         "Accuracy with tools by the hops that a question takes (calculations: its operations), and the mean over "
         "them, in which each number of hops weighs the same; CofCA's score in the paper is such a mean."
     )
-    head = ["Benchmark, hops", "n", *(LABELS[model] for model in results.models)]
-    return section("hops", "Accuracy by hops", text(words), table(head, rows), seen(results))
+    head = ["Benchmark, hops", *(LABELS[model] for model in columns(results.models)), "n"]
+    return section("hops", "Accuracy by hops", text(words), table("Accuracy by hops", head, rows), seen(results))
 
 
 def measures(results: Results) -> Html:
@@ -140,7 +184,7 @@ def measures(results: Results) -> Html:
     words = (
         "Word overlap with the best accepted answer by HotPotQA's rules; mean steps and malformed actions a question."
     )
-    fold = tag("details", tag("summary", f"All {len(rows)} rows"), table(head, rows))
+    fold = tag("details", tag("summary", f"All {len(rows)} rows"), table("Measures of the answers", head, rows))
     return section("measures", "Exact match, F1, precision and recall", text(words), fold, seen(results))
 
 
@@ -148,18 +192,18 @@ def labels(results: Results) -> Html:
     """Mean process label of base and SWiRL by the judge, by the oracle, and in the paper's Table 3."""
     head = [
         "Benchmark",
-        "By the judge: base",
-        "SWiRL",
-        "By the oracle: base",
-        "SWiRL",
-        "Paper's Table 3: base",
-        "trained on HotPotQA",
+        "By the judge: SWiRL",
+        "base",
+        "By the oracle: SWiRL",
+        "base",
+        "Paper's Table 3: trained on HotPotQA",
+        "base",
     ]
     rows: list[Sequence[Child]] = []
     for benchmark in results.benchmarks:
-        pair = [results.score(benchmark, model) for model in ("base", "swirl")]
+        pair = [results.score(benchmark, model) for model in ("swirl", "base")]
         known = published(benchmark)
-        table_3 = (known.process_label if known else None) or (None, None)
+        table_3 = reversed((known.process_label if known else None) or (None, None))
         judged = [percent(score.process_label_judge if score else None) for score in pair]
         oracle = [percent(score.process_label_oracle if score else None) for score in pair]
         rows.append([benchmark, *judged, *oracle, *(percent(value) for value in table_3)])
@@ -175,7 +219,7 @@ def labels(results: Results) -> Html:
         "made here learned from its labels). The paper's Table 3 is of a model trained on HotPotQA alone, so its GSM8K "
         "is transfer; SWiRL here is one model, trained on all that trajectories were made from."
     )
-    return section("labels", "Process labels", text(words), table(head, rows))
+    return section("labels", "Process labels", text(words), table("Process labels", head, rows))
 
 
 def funnel(results: Results) -> Html:
@@ -200,8 +244,8 @@ def funnel(results: Results) -> Html:
         f"{filters.kept.steps} steps. Process: every step judged good by the reward model. Outcome: the final "
         "answer matches. Filled: the part whose answer is right."
     )
-    picture = tag("figure", charts.funnel_bars(filters), class_="scroll")
-    return section("filters", "Filter funnel", text(words), picture, table(head, rows))
+    picture = scrolled("figure", "Bars of what each filter keeps", charts.funnel_bars(filters))
+    return section("filters", "Filter funnel", text(words), picture, table("What each filter keeps", head, rows))
 
 
 def reward_model(results: Results) -> Html:
@@ -217,7 +261,8 @@ def reward_model(results: Results) -> Html:
         "own log-probability of the action (the mean over its tokens), which calls as many steps GOOD, and chance, "
         "which draws as many, and whose AUC is 0.5."
     )
-    return section("reward-model", "Reward model", text(words), table(["Steps", *(w for _, w in _RATES)], rows))
+    shown = table("The reward model's errors", ["Steps", *(w for _, w in _RATES)], rows)
+    return section("reward-model", "Reward model", text(words), shown)
 
 
 def retrieval(results: Results) -> Html | None:
@@ -225,20 +270,21 @@ def retrieval(results: Results) -> Html | None:
     names = list(dict.fromkeys(key.rpartition(".")[0] for key in results.retrieval))
     if not names:
         return None
-    columns = list(dict.fromkeys(key.rpartition(".")[2] for key in results.retrieval))
-    rows = [[name, *(percent(results.retrieval.get(f"{name}.{column}")) for column in columns)] for name in names]
+    cuts = list(dict.fromkeys(key.rpartition(".")[2] for key in results.retrieval))
+    rows = [[name, *(percent(results.retrieval.get(f"{name}.{cut}")) for cut in cuts)] for name in names]
     words = (
         "One search with the question's own words. recall@k: the share of a question's supporting passages among the "
         "first k, mean over questions; all@k: questions with all of them there. A model may search again."
     )
-    return section("retrieval", "Search", text(words), table(["Benchmark, split", *columns], rows))
+    shown = table("Recall of the search", ["Benchmark, split", *cuts], rows)
+    return section("retrieval", "Search", text(words), shown)
 
 
 def searches(results: Results) -> Html | None:
     """The share of searches that bring a new supporting page, by model; None where no such page is known."""
     if not results.searches:
         return None
-    models = results.models
+    models = columns(results.models)
     rows: list[Sequence[Child]] = [
         [row.benchmark, *((percent(row.new_support.get(m)), tag("small", f"of {row.searches[m]:,}")) for m in models)]
         for row in results.searches
@@ -248,9 +294,8 @@ def searches(results: Results) -> Html | None:
         "of the trajectory showed, of the questions whose supporting pages are known. Small print: how many searches."
     )
     head = ["Benchmark", *(LABELS[model] for model in models)]
-    return section(
-        "searches", "Searches that bring a new supporting page", text(words), table(head, rows), seen(results)
-    )
+    title = "Searches that bring a new supporting page"
+    return section("searches", title, text(words), table(title, head, rows), seen(results))
 
 
 def memory(results: Results) -> Html | None:

@@ -12,6 +12,7 @@ from swirl.evaluation.comparison import Compared, Estimate
 from swirl.pipeline.stages import STAGES
 from swirl.reporting.browser import place
 from swirl.reporting.coverage import sentence
+from swirl.reporting.declines import sentence as declines_sentence
 from swirl.reporting.format import NONE, gain, number, p_value, percent, rates
 from swirl.reporting.markup import printable
 from swirl.reporting.paper import PAPER_GAINS, published
@@ -127,6 +128,7 @@ def render(layout: Layout) -> Group:
 
     results = load(layout.results)
     parts: list[Any] = [
+        *_provenance(layout),
         _accuracy(results),
         _note(
             "± is half of the 95% Wilson interval; gain is SWiRL's over base, relative; p is McNemar's, exact, against "
@@ -135,8 +137,10 @@ def render(layout: Layout) -> Group:
     ]
     seen = sentence(results.coverage)
     said = [_note(seen)] if seen else []
+    worse = declines_sentence(results.declines)
+    said_first = [*said, *([_note(worse)] if worse else [])]
     tools = _without_tools(results)
-    parts += [*said, *([tools, *said] if tools else [])]
+    parts += [*said_first, *([tools, *said] if tools else [])]
     parts += [_by_hops(results), *said] if results.by_hops else []
     parts += [_searches(results), *said] if results.searches else []
     skilled = [_note(f"{sentence_on_skills(results.skills)} {NOTE}"), *said]
@@ -152,6 +156,19 @@ def render(layout: Layout) -> Group:
         Text(f"All trajectories:  {place(layout).relative_to(layout.root)}/index.html"),
     ]
     return Group(*_spaced(parts))
+
+
+def _provenance(layout: Layout) -> Iterator[Text]:
+    """Whose results these are, and where they come from."""
+    from rich.text import Text
+
+    from swirl.reporting import provenance
+
+    origin = provenance.found(layout)
+    yield Text(printable(origin.whose), style="bold")
+    facts = [f"{what} {address or value}" for what, value, address in origin.facts]
+    if facts:
+        yield _note(", ".join(facts))
 
 
 def _spaced(parts: Sequence[Any]) -> Iterator[Any]:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from swirl.core import records
+from swirl.core.checksums import checksum
 from swirl.core.layout import Layout
-from swirl.reporting import evidence, plots, results, skills
+from swirl.reporting import declines, evidence, plots, results, skills
 from swirl.reporting.browser import place
 from swirl.reporting.browser.origins import origins
 from swirl.reporting.browser.writing import write as write_browser
@@ -30,11 +31,14 @@ def run(params: Params, layout: Layout) -> None:
     beside = evidence.read(layout, predictions)
     found = results.gather(layout, predictions, beside.questions)
     oracles = oracles_of(layout, answered(beside.questions.values()))
-    found = dataclasses.replace(found, skills=skills.found(layout, predictions, beside.questions, oracles))
+    skilled = skills.found(layout, predictions, beside.questions, oracles)
+    worse = declines.found(predictions, beside.questions, skilled)
+    found = dataclasses.replace(found, skills=skills.shares(skilled), declines=worse)
     records.save_json(results.to_json(found), layout.results)
-    _write(page(found, beside, params.report.samples), layout.page)
+    digest = checksum(layout.results).sha256
+    _write(page(found, beside, params.report.samples, digest), layout.page)
     plots.write(found, evidence.known_curves(beside), layout.plots)
-    write_browser(origins(layout, predictions, oracles), beside.questions, place(layout), "../index.html")
+    write_browser(origins(layout, predictions, oracles), beside.questions, place(layout), "../index.html", digest)
 
 
 def _write(text: str, path: Path) -> None:

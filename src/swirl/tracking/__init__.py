@@ -21,6 +21,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from swirl.config.secrets import plain, without_credentials
@@ -39,8 +40,16 @@ GRACE = 30.0
 """Seconds that a worker which took too long is given to store what it has not sent."""
 
 
+@dataclass(slots=True)
+class Recorded:
+    """What is known of a stage's record when the stage has ended."""
+
+    page: str = ""
+    """The address of this pipeline invocation in MLflow's pages; empty when MLflow does not have it, or has none."""
+
+
 @contextlib.contextmanager
-def stage_run(stage_id: str, params: BaseModel | Mapping[str, Any], layout: Layout) -> Iterator[None]:
+def stage_run(stage_id: str, params: BaseModel | Mapping[str, Any], layout: Layout) -> Iterator[Recorded]:
     """Record the stage that runs in the body as a child run of this pipeline invocation.
 
     `stage_id` is `train-swirl` for `train@swirl`. After the body has ended, the worker logs from the stage's files.
@@ -50,21 +59,24 @@ def stage_run(stage_id: str, params: BaseModel | Mapping[str, Any], layout: Layo
     worker = _start_worker(
         {"stage": stage_id, "params": plain(params), "root": str(layout.root.resolve()), "started": time.time()}
     )
+    recorded = Recorded()
     try:
-        yield
+        yield recorded
     except BaseException as error:
         left_early = isinstance(error, SystemExit) and error.code in (None, 0)
         status = "FINISHED" if left_early else "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
         _end_worker(worker, status, "" if left_early else f"{type(error).__name__}: {error}")
         raise
-    _end_worker(worker, "FINISHED", "")
+    recorded.page = _end_worker(worker, "FINISHED", "")
 
 
 def _start_worker(request: dict[str, Any]) -> subprocess.Popen[str] | None:
     """Start the process that logs, in a session of its own so that signals to the stage's group do not reach it."""
     command = [sys.executable, "-m", "swirl.tracking.worker"]
     try:
-        worker = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, start_new_session=True)
+        worker = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
         assert worker.stdin is not None
         worker.stdin.write(json.dumps(request) + "\n")
         worker.stdin.flush()
@@ -74,12 +86,16 @@ def _start_worker(request: dict[str, Any]) -> subprocess.Popen[str] | None:
     return worker
 
 
-def _end_worker(worker: subprocess.Popen[str] | None, status: str, error: str) -> None:
-    """Tell the worker how the stage ended and wait for it. A worker that has given up has warned already."""
+def _end_worker(worker: subprocess.Popen[str] | None, status: str, error: str) -> str:
+    """Tell the worker how the stage ended, wait for it, and return the address that it prints at its end, if any.
+
+    A worker that has given up has warned already.
+    """
     if worker is None:
-        return
+        return ""
     try:
-        worker.communicate(json.dumps({"status": status, "error": error}) + "\n", timeout=PATIENCE)
+        printed, _ = worker.communicate(json.dumps({"status": status, "error": error}) + "\n", timeout=PATIENCE)
+        return next((line for line in reversed(printed.splitlines()) if line.startswith("http")), "")
     except subprocess.TimeoutExpired:
         worker.terminate()  # it keeps what it has not sent
         try:
@@ -90,6 +106,7 @@ def _end_worker(worker: subprocess.Popen[str] | None, status: str, error: str) -
             _warn(f"MLflow took more than {PATIENCE:.0f} s to record a stage; try `swirl track sync`")
     except OSError as failure:
         _warn(f"the end of a stage is not recorded in MLflow: {failure}")
+    return ""
 
 
 def open_run(

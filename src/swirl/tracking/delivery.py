@@ -8,6 +8,7 @@ from typing import Any
 from swirl.core.layout import Layout
 from swirl.tracking import _reason, _warn
 from swirl.tracking.mlflow_runs import Store
+from swirl.tracking.operations import PARENT_RUN
 from swirl.tracking.outbox import Journal
 from swirl.tracking.promotion import promote_if_due
 
@@ -64,6 +65,12 @@ class Delivery:
         for refusal in self._journal.given_up:
             _warn(f"of {what} not everything is in MLflow: {refusal}")
         return "" if arrived else self._reason
+
+    @property
+    def page(self) -> str:
+        """The address of the parent run's page; empty when it was not sent, or MLflow has no pages there."""
+        run = self._journal.runs.get(PARENT_RUN, "")
+        return self._store.page(run) if self._store and run else ""
 
     def _try(self) -> bool:
         started = time.monotonic()

@@ -43,6 +43,8 @@ Value = TypeVar("Value")
 INVOCATION = "swirl.invocation"
 RECORD = "swirl.record"
 PARENT = "mlflow.parentRunId"
+OWN_PAGES = "http://127.0.0.1:5000"
+"""Where `make mlflow` serves the project's own runs."""
 CLOSED = "swirl.closed"
 """The tag of a parent run whose flow has ended."""
 FOR_GOOD = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS", "INVALID_STATE")
@@ -76,6 +78,13 @@ class Store:
                 raise
             reason = (str(error).strip().splitlines() or ["no reason"])[0]
             return without_credentials(f"{type(operation).__name__} was refused: {reason}")[:300]
+
+    def page(self, run_id: str) -> str:
+        """The address of a run's page: at the server, or where `make mlflow` shows the project's own runs."""
+        shown = self.address.replace("://***@", "://")
+        own = f"sqlite:///{_lasting(self.layout) / 'mlflow.db'}"
+        place = OWN_PAGES if shown == own else shown if shown.startswith("http") else ""
+        return f"{place.rstrip('/')}/#/experiments/{self.experiment}/runs/{run_id}" if place else ""
 
     def _apply(self, operation: Operation, runs: dict[str, str]) -> str:
         if isinstance(operation, Parent):

@@ -64,7 +64,9 @@ def _record(request: dict[str, Any]) -> None:
         delivery.finish(f"stage {stage}")
         raise
     else:
-        delivery.finish(f"stage {stage}", send)
+        arrived = not delivery.finish(f"stage {stage}", send)
+        if arrived and line:  # otherwise the stage was killed, and nobody reads it
+            print(delivery.page)
 
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:

@@ -34,6 +34,7 @@
       element("report").href = swirl.report;
       element("report").hidden = false;
     }
+    if (swirl.results) swirl.provenance(element("provenance"));
     element("filters-fold").open = !narrow.matches;
     show();
     document.documentElement.dataset.ready = "true";

@@ -42,11 +42,14 @@ class Source:
     """What RL drew, by trajectory id."""
 
 
-def write(sources: Iterable[Source], questions: Mapping[str, Question], folder: Path, report: str = "") -> int:
+def write(
+    sources: Iterable[Source], questions: Mapping[str, Question], folder: Path, report: str = "", digest: str = ""
+) -> int:
     """Write the browser of these trajectories into `folder`; returns their number.
 
-    `questions` are by id. `report` is the report's page as the browser links to it, none if empty. An older browser in
-    the folder goes. Raises `DataError` for a folder that holds something else.
+    `questions` are by id. `report` is the report's page as the browser links to it, none if empty, and `digest` that of
+    its `reports/results.json`, if the browser is to show whose results these are. An older browser in the folder goes.
+    Raises `DataError` for a folder that holds something else.
     """
     folder = folder.absolute()
     others = {path.name for path in folder.iterdir()} - {*PAGES, "index.js", "shards"} if folder.exists() else set()
@@ -55,7 +58,7 @@ def write(sources: Iterable[Source], questions: Mapping[str, Question], folder: 
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     (partial / "shards").mkdir(parents=True)
-    index = _Index(questions, report)
+    index = _Index(questions, report, digest)
     for source in sources:
         index.start(source)
         shards = _Shards(partial / "shards", len(index.sources) - 1)
@@ -115,12 +118,12 @@ class _Shards:
 class _Index:
     """The columns that the page loads first."""
 
-    def __init__(self, questions: Mapping[str, Question], report: str) -> None:
+    def __init__(self, questions: Mapping[str, Question], report: str, digest: str) -> None:
         self.sources: list[dict[str, Any]] = []
         self.rows: dict[str, list[int]] = {
             name: [] for name in ("question", "sample", "stop", "outcome", "steps", "traits")
         }
-        self._report = report
+        self._report, self._digest = report, digest
         self._known = questions
         self._asked: dict[str, list[Any]] = {name: [] for name in ("id", "text", "benchmark", "hops")}
         self._numbers: dict[str, dict[str, int]] = {name: {} for name in ("question", "benchmark", "stop")}
@@ -150,6 +153,7 @@ class _Index:
         """The index as plain values."""
         return {
             "report": self._report,
+            "results": self._digest,
             "sources": self.sources,
             "benchmarks": list(self._numbers["benchmark"]),
             "stops": list(self._numbers["stop"]),

@@ -1,0 +1,270 @@
+"""Whose results are shown: the committed ones, yours, or stale ones; and where they come from.
+
+None of it is in what DVC hashes. `note` keeps what is known of a run when it ends in `.swirl/provenance.json`, and
+`write` puts it into `reports/provenance.js`, which git ignores, for the pages to load.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from swirl.config import presets
+from swirl.config.yaml_text import read
+from swirl.core import records
+from swirl.core.checksums import checksum
+from swirl.core.errors import ParamsError
+from swirl.core.layout import Layout
+from swirl.pipeline.dvc_file import dvc_hash, read_stages
+from swirl.pipeline.stages import STAGES
+from swirl.reporting.browser.scripts import encoded, script
+
+RESULTS = "reports/results.json"
+GENERATED = (":!reports", ":!dvc.lock")
+"""What a run itself changes, as git's pathspecs: it makes no difference to what the run was made with."""
+NAMED = 3
+"""How many reasons for being stale are given."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What is kept of the run that ended with stage `report`."""
+
+    results: str
+    """The SHA-256 of its `reports/results.json`."""
+    commit: str
+    ended: float
+    """Unix time."""
+    preset: str
+    seed: str
+    seconds: float
+    stages: int
+    """How many stages `seconds` is the sum of: those that ran here, each the last time that it did."""
+    mlflow: str
+    """The address of its page in MLflow; empty when it has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """What there is to say of the results on disk."""
+
+    results: str
+    """The SHA-256 of `reports/results.json`."""
+    committed: bool
+    """Whether git has the same `reports/results.json` in HEAD."""
+    stale: tuple[str, ...]
+    """Why they are stale, if they are."""
+    run: Run | None
+    """The run here that made them; None for results that came with git or DVC."""
+    facts: tuple[tuple[str, str, str], ...]
+    """(what, value, address or nothing), such as `("commit", "1a2b3c4", "")`."""
+
+    @property
+    def whose(self) -> str:
+        """A sentence that says whose results these are."""
+        if self.committed:
+            same = ", and a run here gave the same" if self.run else ""
+            words = f"These are the committed results{same}."
+        else:
+            words = "These are your own results, not committed ones."
+        if not self.stale:
+            return words
+        more = f", and {len(self.stale) - NAMED} more" if len(self.stale) > NAMED else ""
+        return f"{words} They are stale: {', '.join(self.stale[:NAMED])}{more}. `dvc repro` makes them anew."
+
+    @property
+    def parts(self) -> list[tuple[str, str, str]]:
+        """The sentence, which has no name, and the facts."""
+        return [("", self.whose, ""), *self.facts]
+
+
+def found(layout: Layout) -> Provenance:
+    """Say of `reports/results.json` whose it is, by three questions:
+
+    - Committed or yours: is the file the same as in git's HEAD? Without git, it is yours.
+    - Stale: does dvc.lock record this very file (by its MD5) as the output of `report`; has params.yaml still the
+      values that dvc.lock has recorded of each stage; and has each stage read what the stage before it wrote last? If
+      any is not so, then `dvc repro` would make other results, or may. Changes of the source are left to `dvc status`.
+    - Which run: does `.swirl/provenance.json` hold the SHA-256 of this very file? Only then are date, duration and
+      MLflow's page of that run shown; else commit and date are those at which git got the file.
+
+    Raises `DataError` without `reports/results.json`.
+    """
+    digest, committed = checksum(layout.results).sha256, _committed(layout.root)
+    run, lock = _run(layout, digest), _lock(layout.root)
+    reasons = tuple(_stale(layout, lock))
+    if run:
+        facts = _facts_of_run(run)
+    else:
+        known = {key: value for stage in lock.values() for key, value in _params(stage).items()}
+        facts = [*_facts_of_commit(layout.root, committed), *_facts_of_settings(*_settings(layout.root, known))]
+    return Provenance(digest, committed, reasons, run, tuple(fact for fact in facts if fact[1]))
+
+
+def note(layout: Layout, mlflow: str = "") -> None:
+    """Keep what is known of the run that has just written the results, and write it for the pages.
+
+    The results are not stale now: DVC writes dvc.lock only after this. Raises `DataError` when there are none.
+    """
+    ids = [f"{name}-{item}" if item else name for name, stage in STAGES.items() for item in stage.items or ("",)]
+    times = [records.load_json(path)["seconds"] for one in ids if (path := layout.timing(one)).exists()]
+    tree = read(layout.root / "params.yaml")
+    keys = {key for stage in read_stages(layout.root, tree).values() for key in stage.params}
+    preset, seed = _settings(layout.root, {key: _at(tree, key) for key in keys})
+    run = Run(
+        results=checksum(layout.results).sha256,
+        commit=_commit_at_work(layout.root),
+        ended=datetime.now(UTC).timestamp(),
+        preset=preset,
+        seed=seed,
+        seconds=sum(times),
+        stages=len(times),
+        mlflow=mlflow,
+    )
+    records.save_json(asdict(run), _kept(layout))
+    facts = tuple(fact for fact in _facts_of_run(run) if fact[1])
+    write(layout, Provenance(run.results, _committed(layout.root), (), run, facts))
+
+
+def write(layout: Layout, provenance: Provenance) -> None:
+    """Write `reports/provenance.js`, which the report's page and the trajectory browser load if it is there."""
+    show = files("swirl.reporting").joinpath("provenance.js").read_text(encoding="utf-8").strip()
+    path = layout.page.with_name("provenance.js")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    given = {"results": provenance.results, "parts": provenance.parts}
+    partial.write_text(script(show, encoded(given)), encoding="utf-8")
+    os.replace(partial, path)
+
+
+def _settings(root: Path, made_with: Mapping[str, Any]) -> tuple[str, str]:
+    """The preset that differs least from these values but for the seed, with the number of other keys; and the seed.
+
+    `made_with` are keys of params.yaml that a stage depends on, such as `train.swirl`, and their values.
+    """
+    values = {key: value for key, value in made_with.items() if key != "seed"}
+    changes: dict[str, int] = {}
+    for name in presets.names(root) if values else ():
+        with contextlib.suppress(ParamsError):  # a preset that is not valid is none of these
+            tree = presets.tree(root, name)
+            changes[name] = sum(1 for key in values for _ in presets.differences(_at(tree, key), values[key], key))
+    nearest = min(changes, key=lambda name: changes[name], default="")
+    others = changes.get(nearest, 0)
+    changed = f" with {others} key{'s' * (others != 1)} changed" if others else ""
+    return nearest + changed, str(made_with.get("seed", ""))
+
+
+def _kept(layout: Layout) -> Path:
+    return layout.root / ".swirl/provenance.json"
+
+
+def _run(layout: Layout, digest: str) -> Run | None:
+    """The run that made these results, if it is the last one here."""
+    path = _kept(layout)
+    run = records.from_dict(Run, records.load_json(path)) if path.exists() else None
+    return run if run and run.results == digest else None
+
+
+def _facts_of_run(run: Run) -> list[tuple[str, str, str]]:
+    spent = f"{_duration(run.seconds)} in {run.stages} stage{'s' * (run.stages != 1)}" if run.stages else ""
+    return [
+        ("commit", run.commit, ""),
+        ("made", _date(datetime.fromtimestamp(run.ended, UTC)), ""),
+        *_facts_of_settings(run.preset, run.seed),
+        ("duration", spent, ""),
+        ("MLflow", run.mlflow and "this run", run.mlflow),
+    ]
+
+
+def _facts_of_settings(preset: str, seed: str) -> list[tuple[str, str, str]]:
+    return [("preset", preset, ""), ("seed", seed, "")]
+
+
+def _facts_of_commit(root: Path, committed: bool) -> Iterator[tuple[str, str, str]]:
+    """The commit that brought the results, if they are the committed ones."""
+    said = _git(root, "log", "-1", "--format=%h %cI", "--", RESULTS) if committed else None
+    if said:
+        commit, when = said.split()
+        yield ("commit", commit, "")
+        yield ("committed", _date(datetime.fromisoformat(when).astimezone(UTC)), "")
+
+
+def _stale(layout: Layout, lock: Mapping[str, Any]) -> Iterator[str]:
+    """Why the results are stale; see `found`."""
+    made = {out["path"]: out.get("md5") for stage in lock.values() for out in stage.get("outs", ())}
+    if made.get(RESULTS) != dvc_hash(layout.results):
+        yield "dvc.lock does not record them"
+        return
+    params = read(layout.root / "params.yaml")
+    changes = (
+        change
+        for stage in lock.values()
+        for key, old in _params(stage).items()
+        for change in presets.differences(old, _at(params, key), key)
+    )
+    said = (f"{name} is {_value(now)} in params.yaml and was {_value(old)}" for name, old, now in changes)
+    yield from dict.fromkeys(said)  # stages share keys
+    for stage, entry in lock.items():
+        for dep in entry.get("deps", ()):
+            if made.get(dep["path"], dep.get("md5")) != dep.get("md5"):
+                yield f"{stage} has not read the present {dep['path']}"
+
+
+def _value(value: Any) -> str:
+    return "not set" if value is None else str(value)
+
+
+def _lock(root: Path) -> dict[str, Any]:
+    """The stages of dvc.lock; empty without one."""
+    path = root / "dvc.lock"
+    return dict((read(path) or {}).get("stages") or {}) if path.exists() else {}
+
+
+def _params(stage: Mapping[str, Any]) -> dict[str, Any]:
+    return dict((stage.get("params") or {}).get("params.yaml") or {})
+
+
+def _at(tree: Any, key: str) -> Any:
+    """The value of a dotted key in nested values; None when there is none."""
+    for part in key.split("."):
+        tree = tree.get(part) if isinstance(tree, Mapping) else None
+    return tree
+
+
+def _committed(root: Path) -> bool:
+    """Whether git's HEAD has the results as they are on disk."""
+    return bool(_git(root, "ls-files", "--", RESULTS)) and _git(root, "status", "--porcelain", "--", RESULTS) == ""
+
+
+def _commit_at_work(root: Path) -> str:
+    """The commit that is checked out, and whether more than a run's own outputs differs from it; empty without git."""
+    commit = _git(root, "rev-parse", "--short", "HEAD")
+    changed = commit and _git(root, "status", "--porcelain", "-uno", "--", ".", *GENERATED)
+    return f"{commit} and uncommitted changes" if changed else commit or ""
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    """What git says; None where it is not there, or the project is in no repository with a commit."""
+    try:
+        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _date(when: datetime) -> str:
+    return f"{when:%Y-%m-%d %H:%M} UTC"
+
+
+def _duration(seconds: float) -> str:
+    """For example `42 s`, `12 min` or `3.4 h`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
