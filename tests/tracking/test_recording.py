@@ -327,7 +327,7 @@ def test_two_stages_of_one_dvc_share_a_parent_that_lists_cached_ones(layout: Lay
         "Started by `dvc repro`.\n\n### Up to date\n\nNot run again: evaluate@base, one.\n\n### Runs\n\n"
     )
     assert [line.split("]")[0] for line in note.splitlines() if line.startswith("- ")] == [
-        *("- [evaluate@base", "- [two", "- [three")
+        *("- [two", "- [evaluate@base", "- [three")
     ]
 
 
