@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from swirl import tracking
+from swirl.agent_logs.mlflow_spans import own_trajectory
 from swirl.cli.ask import ask
 from swirl.core.errors import DataError
 from swirl.core.layout import Layout
@@ -387,6 +388,9 @@ def test_from_python_a_registered_agent_streams(tmp_path: Path) -> None:
         assert "Oslo" in call.outputs["observation"]
         assert root.start_time_ns <= call.start_time_ns < call.end_time_ns <= answer.start_time_ns < answer.end_time_ns
         assert trace.info.token_usage["output_tokens"] > 0
+    read = own_trajectory(found[-1].to_dict())
+    assert read is not None
+    assert [message["role"] for message in read["messages"]] == ["user", "assistant", "user", "assistant"]
 
 
 @pytest.mark.slow

@@ -1,4 +1,7 @@
-"""A request that is answered as an MLflow trace: a span a step, named by what the model did, with measured times."""
+"""A request that is answered as an MLflow trace: a span a step, named by what the model did, with measured times.
+
+The spans are as those of the pipeline's own traces (`swirl.tracking.samples`), so `swirl import` reads both.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +50,7 @@ def with_spans(events: Iterator[Event]) -> Iterator[Event]:
         if root is not None:
             now = time.time_ns()
             if isinstance(event, Observed) and open_span is not None:
-                open_span.set_outputs({"observation": event.result})
+                open_span.set_outputs({"observation": event.text})
                 open_span.set_status(SpanStatusCode.ERROR if event.error else SpanStatusCode.OK)
             if open_span is not None:
                 open_span.end(end_time_ns=now if isinstance(event, Observed) else began)
@@ -62,16 +65,15 @@ def with_spans(events: Iterator[Event]) -> Iterator[Event]:
 
 def _started(root: LiveSpan, step: Acted, began: int) -> LiveSpan:
     """The span of a step, from the state that the model read on; an answer is complete at once."""
-    answered = step.kind == ActionKind.ANSWER
     span = mlflow.start_span_no_context(
         step.kind,
         SpanType.TOOL if step.tool else SpanType.LLM,
         parent_span=root,
-        inputs={"thought": step.thought, **({"tool": step.tool, "call": step.payload} if step.tool else {})},
+        inputs={"action": step.text, **({"tool": step.tool, "call": step.payload} if step.tool else {})},
         start_time_ns=began,
     )
     span.set_attributes({"step": step.index + 1, "kind": step.kind})
-    if answered:
+    if step.kind == ActionKind.ANSWER:
         span.set_outputs({"answer": step.payload})
     return span
 
@@ -80,7 +82,7 @@ def _conclude(root: LiveSpan, ended: Ended) -> None:
     """Give the trace its tags, and its tokens where MLflow looks for them."""
     made, read, drawn = ended.trajectory, ended.input_tokens, ended.output_tokens
     usage = {"input_tokens": read, "output_tokens": drawn, "total_tokens": read + drawn}
-    root.set_attribute(SpanAttributeKey.CHAT_USAGE, usage)
+    root.set_attributes({SpanAttributeKey.CHAT_USAGE: usage, "model": made.model})
     mlflow.update_current_trace(
         tags={"benchmark": made.benchmark, "stop": str(made.stop), "model": made.model, "stage": "serving"}
     )
