@@ -170,10 +170,10 @@ def test_a_parent_run_shows_what_it_is_and_leads_to_its_stages_and_its_report(
     served: tuple[str, str], page: Page
 ) -> None:
     address, parent = served
-    runs = f"{address}/#/experiments/{experiment(address)}/runs/{parent}"
-    link = "[...document.querySelectorAll('a')].find(one => one.innerText === 'judge' && one.hash.includes('/runs/'))"
-    go(page, runs, "document.body.innerText.includes('Started by flow happy-owl')")
-    page.wait("document.body.innerText.includes('kept_share')")
-    click(page, link)
-    page.wait(f"location.hash.includes('/runs/') && !location.hash.includes('{parent}')")
-    go(page, f"{runs}/artifacts/report/index.html", "document.querySelector('iframe')")
+    run = f"{address}/#/experiments/{experiment(address)}/runs/{parent}"
+    go(page, run, "document.body.innerText.includes('Started by flow happy-owl')")
+    page.wait("document.body.innerText.includes('filter/kept_share')")
+    links = "[...document.querySelectorAll('li a')].filter(one => one.innerText === 'judge')"
+    go(page, page.run(f"{links}[0].href"), "document.body.innerText.includes('Parent run')")
+    assert parent not in page.run("location.hash")
+    go(page, f"{run}/artifacts/report/index.html", "document.body.innerText.includes('artifacts/report/index.html')")

@@ -445,12 +445,12 @@ def test_a_flow_for_which_nothing_had_to_run_is_one_run_with_the_headline_and_th
     }
     assert run.data.tags["mlflow.note.content"].split("\n\n") == [
         "Started by `flow happy-owl`.",
-        "### Up to date",
-        "Nothing had to run: evaluate@base, evaluate@swirl, report. The results are those of before.",
         "### Results",
         "| accuracy, with tools | base | sft | swirl |\n|---|---|---|---|\n"
         "| mini-gsm8k | 25.0 | 50.0 | 75.0 |\n| mini-hotpotqa | 50.0 | 75.0 | 100.0 |",
         "RL visited 6 states, 67% of the kept 9; SFT read all twice.",
+        "### Up to date",
+        "Nothing had to run: evaluate@base, evaluate@swirl, report. The results are those of before.",
     ]
     assert artifacts(layout, run) == {"report/index.html"}
 

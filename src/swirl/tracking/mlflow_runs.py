@@ -47,6 +47,8 @@ RECORD = "swirl.record"
 PARENT = "mlflow.parentRunId"
 CLOSED = "swirl.closed"
 """The tag of a parent run whose flow has ended."""
+SECTIONS = ("Results", "Runs", "Up to date")
+"""The sections of a parent's description, in their order."""
 ABOUT = (
     "Runs of SWiRL's pipeline: step-wise reinforcement learning for multi-step tool use. A run at the top is one "
     "pipeline, named by the settings that it changed; it has the headline metrics and the report. Below it is a run "
@@ -194,13 +196,11 @@ class Store:
             self._note(parent, "Runs", "\n".join(lines))
 
     def _note(self, run_id: str, heading: str, text: str) -> None:
-        """Replace one section of a run's description, or add it at its end, but before its runs."""
+        """Replace one section of a run's description, or add it; what stands before the sections stays."""
         first, *rest = self.client.get_run(run_id).data.tags.get(NOTE, "").split("\n\n### ")
-        sections = {part.partition("\n\n")[0]: part.partition("\n\n")[2] for part in rest}
-        sections[heading] = text
-        sections |= {"Runs": sections.pop("Runs")} if "Runs" in sections else {}
-        said = [first, *(f"{heading}\n\n{text}" for heading, text in sections.items() if text)]
-        self._log(run_id, tags={NOTE: "\n\n### ".join(said)})
+        sections = dict(part.split("\n\n", 1) for part in rest) | {heading: text}
+        said = [f"{one}\n\n{sections[one]}" for one in SECTIONS if sections.get(one)]
+        self._log(run_id, tags={NOTE: "\n\n### ".join([first, *said])})
 
     def _text(self, run_id: str, wanted: Text) -> None:
         from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS

@@ -91,7 +91,7 @@ def headline(layout: Layout) -> dict[str, float]:
     trained = layout.metrics("train-swirl")
     if trained.exists() and (kl := load_json(trained).get("kl")) is not None:
         found["train/kl"] = kl
-    return found
+    return {name: float(f"{value:.6g}") for name, value in found.items()}
 
 
 def _correct(layout: Layout, model: str) -> dict[str, float]:
