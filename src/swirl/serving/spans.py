@@ -13,7 +13,6 @@ import mlflow
 import mlflow.tracking.fluent
 from mlflow.entities import LiveSpan, SpanStatusCode, SpanType
 from mlflow.entities.trace_location import MlflowExperimentLocation
-from mlflow.exceptions import MlflowException
 from mlflow.tracing.constant import SpanAttributeKey
 from mlflow.tracing.provider import is_tracing_enabled
 
@@ -23,7 +22,7 @@ from swirl.serving.agent import Acted, Ended, Event, Observed
 
 def trace_into(experiment: str) -> None:
     """Make this process's traces go to an experiment, if there is one of that name and no other was chosen."""
-    with contextlib.suppress(MlflowException):  # a store that cannot be reached costs traces, not answers
+    with contextlib.suppress(Exception):  # a store that cannot be reached costs traces, not answers
         chosen = mlflow.tracking.fluent._get_experiment_id()
         found = mlflow.get_experiment_by_name(experiment)
         if found is not None and chosen in (None, "0") and is_tracing_enabled():

@@ -2,10 +2,11 @@
 
 Reading order: `stage_run` wraps a stage and tells a second process (`worker`) when it starts and how it ends;
 `swirl.pipeline.dvc_file` reads the stages from dvc.yaml and identifies the invocation, `ledger` remembers which of its
-stages are recorded; `contents`, `inputs` and `samples` read what a stage's files say, `watching` observes the stage
-while it runs; `recording` turns all of that into `operations`, which the journals of `outbox` keep on disk; `store`
-carries them out in MLflow; `delivery` sends a journal right away, `sync` sends those that had to wait; `promotion`
-registers the tuned model through `model_registry`.
+stages are recorded; `contents`, `inputs` and `samples` read what a stage's files say, `summary` what a parent run says
+in short, `watching` observes the stage while it runs; `recording` turns all of that into `operations`, which the
+journals of `outbox` keep on disk; `mlflow_runs` carries them out in MLflow; `delivery` sends a journal right away,
+`sync` sends those that had to wait; `promotion` registers the tuned model through `model_registry`. `served_traces`
+traces what `swirl ask` has a registered model answer.
 
 MLflow lives in the second process on purpose: its import (about 2 s, 150 MB) happens in parallel with the stage,
 nothing in it can change a stage's output, and a stage that is killed is still marked as killed, because the worker
