@@ -108,7 +108,8 @@ def _compare(
     MLflow run, which records the params of the first.
     """
     layout = Layout(root)
-    group = tracking.open_run(layout, first, f"experiments {name}", {"experiments": str(len(wanted))})
+    title = f"experiments {name}"
+    group = tracking.open_run(layout, first, title, {"experiments": str(len(wanted))}, title)
     artifacts.link_run(root, group)
     states: list[State[Any]] = []
     error = "the flow was stopped"

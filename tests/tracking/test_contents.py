@@ -24,7 +24,7 @@ from swirl.core.types import OUTCOME, Action, Observation, Prediction, Question,
 from swirl.models.flops import Work
 from swirl.pipeline.dvc_file import DvcStage, read_stages
 from swirl.rl.pace import Pace
-from swirl.tracking.contents import by_measure
+from swirl.tracking.contents import by_measure, grouped
 from swirl.tracking.inputs import datasets, dependencies, dependency_tags
 from swirl.tracking.samples import Sample, _choose, read_samples, sampled_tokens, table_of, trace_of
 
@@ -130,6 +130,13 @@ def test_a_measure_of_all_benchmarks_is_a_group() -> None:
     assert by_measure("mini-gsm8k.hops_2.accuracy") == "accuracy_by_hops/mini-gsm8k.hops_2"
     assert by_measure("mini-gsm8k.mean_of_hops.accuracy") == "accuracy_by_hops/mini-gsm8k.mean_of_hops"
     assert by_measure("parameters") == "parameters"
+
+
+def test_curves_are_in_three_groups() -> None:
+    assert grouped("kl") == "train/kl"
+    assert grouped("development.reward") == "development/reward"
+    assert grouped("golden.mini-gsm8k.accuracy") == "oracle/mini-gsm8k.accuracy"
+    assert grouped("start.golden.process_label") == "oracle/start.process_label"
 
 
 def test_a_sample_is_drawn_from_every_benchmark_by_ids_alone() -> None:
@@ -328,11 +335,11 @@ def test_checkpoints_and_curves_are_recorded_while_training_runs(layout: Layout)
         for n in range(3)
         for name, word in (("model", "weights"), ("optimizer", "moments"))
     }
-    reward = mlflow.get_metric_history(run.info.run_id, "reward")
+    reward = mlflow.get_metric_history(run.info.run_id, "train/reward")
     assert [(point.step, point.value) for point in reward] == [(n, n / 4) for n in range(4)]
-    speed = mlflow.get_metric_history(run.info.run_id, "tokens_per_second")
+    speed = mlflow.get_metric_history(run.info.run_id, "train/tokens_per_second")
     assert [(point.step, point.value) for point in speed] == [(1, 200.0), (2, 400.0), (3, 600.0)]
-    assert [point.value for point in mlflow.get_metric_history(run.info.run_id, "mfu")] == [0.5, 0.5, 0.5]
+    assert [point.value for point in mlflow.get_metric_history(run.info.run_id, "train/mfu")] == [0.5, 0.5, 0.5]
     used = mlflow.get_metric_history(run.info.run_id, "system/cpu_utilization_percentage")
     assert [point.step for point in used] == list(range(len(used)))
     assert "system/system_memory_usage_megabytes" in run.data.metrics
@@ -398,7 +405,7 @@ def test_checkpoints_that_are_too_big_are_left_out_and_the_run_says_so(layout: L
         wait_until_written(layout, "above tracking.max_model_mb")
     run = runs(layout)["train@swirl"]
     assert run.data.tags["checkpoints"] == "above tracking.max_model_mb"
-    assert run.data.metrics["reward"] == 0.5
+    assert run.data.metrics["train/reward"] == 0.5
 
 
 def test_the_environment_names_the_experiment_as_it_does_for_mlflow(

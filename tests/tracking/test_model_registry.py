@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from swirl import tracking
+from swirl.agent_logs.mlflow_spans import own_trajectory
 from swirl.cli.ask import ask
 from swirl.core.errors import DataError
 from swirl.core.layout import Layout
@@ -361,6 +362,35 @@ def test_from_python_a_registered_agent_streams(tmp_path: Path) -> None:
         ["response.completed", None],
         "Oslo",
     ]
+    command = ("ask", asked.QUESTION, "--benchmark", "other", "--model", "models:/swirl-policy@champion")
+    done = subprocess.run(
+        [sys.executable, "-m", "swirl", *command],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout.splitlines()[-1].strip()) == (0, "answer: Oslo"), done.stderr
+
+    found = store.client.search_traces(locations=[store.experiment], order_by=["timestamp_ms ASC"])
+    assert [trace.info.tags["benchmark"] for trace in found] == ["mini", "mini", "other"]
+    for trace in found:
+        root, call, answer = sorted(trace.data.spans, key=lambda span: (span.parent_id is not None, span.start_time_ns))
+        assert (trace.info.tags["stop"], root.span_type, str(trace.info.state)) == (
+            "answered",
+            "AGENT",
+            "TraceState.OK",
+        )
+        assert {span.parent_id for span in (call, answer)} == {root.span_id}
+        assert (call.name, call.span_type, call.inputs["call"]) == ("search", "TOOL", "Ada born")
+        assert (answer.name, answer.span_type, answer.outputs) == ("answer", "LLM", {"answer": "Oslo"})
+        assert "Oslo" in call.outputs["observation"]
+        assert root.start_time_ns <= call.start_time_ns < call.end_time_ns <= answer.start_time_ns < answer.end_time_ns
+        assert trace.info.token_usage["output_tokens"] > 0
+    read = own_trajectory(found[-1].to_dict())
+    assert read is not None
+    assert [message["role"] for message in read["messages"]] == ["user", "assistant", "user", "assistant"]
 
 
 @pytest.mark.slow

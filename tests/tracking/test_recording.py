@@ -20,14 +20,17 @@ import pytest
 
 from swirl import tracking
 from swirl.config.secrets import plain
+from swirl.core import records
 from swirl.core.errors import GateError
 from swirl.core.layout import Layout
+from swirl.core.types import Prediction, Stop
 from swirl.pipeline.dvc_file import DvcStage, _is_dvc_run, read_stages, upstream
 from swirl.quality.validation import Report, Result, publish
 from swirl.tracking.contents import flat
 from swirl.tracking.mlflow_runs import Store
 from swirl.tracking.operations import PARENT_RUN, Child, Close, End, Parent, Settle
 from swirl.tracking.outbox import Journal
+from swirl.tracking.summary import changes, run_name
 
 PARAMS = {"seed": 7, "filter": {"strategy": "both", "limits": [1, 2]}, "judge": {"url": "https://me:pw@host/v1"}}
 DVC_YAML = """
@@ -166,7 +169,7 @@ def test_a_stage_is_logged_from_its_files(layout: Layout) -> None:
         "cached": "false",
     }
     assert parent.data.params["judge.url"] == "https://***@host/v1"
-    assert run.data.metrics == {"reward": 0.75, "kl": 0.5, "seconds": 61.5, "peak_rss_mb": 900.0, **flight}
+    assert run.data.metrics == {"train/reward": 0.75, "train/kl": 0.5, "seconds": 61.5, "peak_rss_mb": 900.0, **flight}
     assert run.data.tags["rollout.in_flight.used"] == "16.0"  # what memory made smaller
     assert (run.data.tags["seconds"], run.data.tags["peak_rss_mb"]) == ("61.5", "900.0")
     assert artifacts(layout, run) == {
@@ -184,7 +187,7 @@ def test_series_keep_their_steps(layout: Layout) -> None:
     from mlflow.tracking import MlflowClient
 
     run = runs(layout)["train@sft"]
-    history = MlflowClient(f"sqlite:///{layout.root}/mlflow.db").get_metric_history(run.info.run_id, "loss")
+    history = MlflowClient(f"sqlite:///{layout.root}/mlflow.db").get_metric_history(run.info.run_id, "train/loss")
     assert [(point.step, point.value) for point in history] == [(step, step / 4) for step in range(1, 1201)]
     listed = layout.root / "mlartifacts" / run.info.run_id / "artifacts/models/sft.sha256"
     assert listed.read_text(encoding="utf-8").splitlines()[1] == (
@@ -280,17 +283,25 @@ def test_a_killed_stage_is_marked_as_killed(layout: Layout) -> None:
 
 
 @pytest.mark.slow
-def test_two_stages_of_one_dvc_share_a_parent_and_cached_ones_join(layout: Layout) -> None:
-    """In the second `dvc repro`, `one` is cached and runs nothing; `two` runs and logs both."""
+def test_two_stages_of_one_dvc_share_a_parent_that_lists_cached_ones(layout: Layout) -> None:
+    """In the second `dvc repro`, `one` is cached and runs nothing; so is `evaluate@base`, which is compared with."""
     root, python = layout.root, sys.executable
     (root / "stage.py").write_text(textwrap.dedent(STAGE), encoding="utf-8")
-    entry = "  {0}:\n    cmd: {1} stage.py {0} 0\n    deps: [{2}]\n    metrics: [reports/metrics/{0}.json]\n"
-    chain = [("one", "stage.py"), ("two", "reports/metrics/one.json"), ("three", "reports/metrics/two.json")]
+    entry = "  {0}:\n    cmd: {1} stage.py {2} 0\n    deps: [{3}]\n    metrics: [reports/metrics/{2}.json]\n"
+    each = (
+        f"  evaluate:\n    foreach: [base]\n    do:\n      cmd: {python} stage.py evaluate-${{item}} 0\n"
+        "      deps: [reports/metrics/one.json]\n      metrics: ['reports/metrics/evaluate-${item}.json']\n"
+    )
+    chain = [
+        ("one", "stage.py"),
+        ("two", "reports/metrics/one.json, reports/metrics/evaluate-base.json"),
+        ("three", "reports/metrics/two.json"),
+    ]
     (root / "dvc.yaml").write_text(
-        "stages:\n" + "".join(entry.format(name, python, dep) for name, dep in chain), encoding="utf-8"
+        "stages:\n" + each + "".join(entry.format(name, python, name, dep) for name, dep in chain), encoding="utf-8"
     )
     env = {**os.environ, "DVC_NO_ANALYTICS": "1"}
-    for command in ("init -q --no-scm", "repro -q one"):
+    for command in ("init -q --no-scm", "repro -q evaluate@base"):
         subprocess.run([python, "-m", "dvc", *command.split()], cwd=root, env=env, check=True)
     first = runs(layout)["dvc repro"].info.run_id
     subprocess.run([python, "-m", "dvc", "repro", "-q"], cwd=root, env=env, check=True)
@@ -303,11 +314,22 @@ def test_two_stages_of_one_dvc_share_a_parent_and_cached_ones_join(layout: Layou
     for run in client.search_runs([experiment.experiment_id]):
         parent = run.data.tags.get("mlflow.parentRunId")
         if parent:
-            assert (run.data.metrics["n"], run.info.status) == (1.5, "FINISHED")
+            assert (run.data.metrics.popitem()[1], run.info.status) == (1.5, "FINISHED")
             by_parent.setdefault(parent, {})[run.data.tags["stage"]] = run.data.tags["cached"]
     second = next(parent for parent in by_parent if parent != first)
-    assert by_parent == {first: {"one": "false"}, second: {"one": "true", "two": "false", "three": "false"}}
-    assert client.get_run(second).info.status == "FINISHED"
+    assert by_parent == {
+        first: {"one": "false", "evaluate@base": "false"},
+        second: {"evaluate@base": "true", "two": "false", "three": "false"},
+    }
+    run = client.get_run(second)
+    assert (run.info.status, run.data.tags["cached_stages"]) == ("FINISHED", "evaluate@base, one")
+    note = run.data.tags["mlflow.note.content"]
+    assert note.startswith(
+        "Started by `dvc repro`.\n\n### Up to date\n\nNot run again: evaluate@base, one.\n\n### Runs\n\n"
+    )
+    assert [line.split("]")[0] for line in note.splitlines() if line.startswith("- ")] == [
+        *("- [two", "- [evaluate@base", "- [three")
+    ]
 
 
 def gate(rows: int) -> Report:
@@ -343,22 +365,19 @@ def test_the_report_of_a_gate_that_failed_before_is_not_that_of_this_run(layout:
     assert (run.info.status, "gate" in run.data.tags) == ("FAILED", False)
 
 
-def test_evaluation_gates_and_results_become_metrics(layout: Layout) -> None:
+def test_evaluations_and_gates_become_metrics(layout: Layout) -> None:
     score = {"benchmark": "mini-gsm8k", "model": "swirl", "with_tools": True, "n": 400, "accuracy": 0.5}
     write(layout.evaluation("swirl"), [score, {**score, "with_tools": False, "accuracy": 0.25}])
-    seen = {"swirl": {"kept": 9, "visited": 6, "passes": 0.7}, "sft": {"kept": 9, "visited": 9, "passes": 2}}
-    write(layout.results, {"scores": [score], "reward_model": {"accuracy": 0.875}, "coverage": seen})
     publish(gate(rows=12), layout)
     write(layout.root / ".swirl/quality/report.failed.json", {"gate": "report", "success": False})  # of an earlier run
     (layout.root / "dvc.yaml").write_text(
-        "stages: {report: {cmd: x, outs: [reports/evaluation, reports/results.json, reports/quality/steps.json]}}",
+        "stages: {report: {cmd: x, desc: Tables, outs: [reports/evaluation, reports/quality/steps.json]}}",
         encoding="utf-8",
     )
-    parent = tracking.open_run(layout, PARAMS, "flow happy-owl")
-    tracking.log_cached(layout, PARAMS, parent, ["report"])
-    tracking.close_run(layout, parent)
-    found = runs(layout)
-    assert found["report"].data.metrics == {
+    with tracking.stage_run("report", PARAMS, layout):
+        pass
+    run = runs(layout)["report"]
+    assert run.data.metrics == {
         "n/mini-gsm8k": 400.0,
         "accuracy/mini-gsm8k": 0.5,
         "n_without_tools/mini-gsm8k": 400.0,
@@ -367,16 +386,109 @@ def test_evaluation_gates_and_results_become_metrics(layout: Layout) -> None:
         "gate.steps.rows.steps": 12.0,
         "gate.steps.statistics.good_share": 0.5,
     }
-    assert (found["report"].data.tags["gate"], found["report"].data.tags["cached"]) == ("passed", "true")
-    assert found["flow happy-owl"].data.metrics == {
-        "swirl.mini-gsm8k.n": 400.0,
-        "swirl.mini-gsm8k.accuracy": 0.5,
-        "reward_model.accuracy": 0.875,
+    assert (run.data.tags["gate"], run.data.tags["mlflow.note.content"]) == ("passed", "Tables")
+
+
+def results(layout: Layout) -> None:
+    """Writes the results of two benchmarks and three models, with the predictions of two of them."""
+    right = {"base": (0.25, 0.5), "sft": (0.5, 0.75), "swirl": (0.75, 1.0)}
+    scores = [
+        {"benchmark": benchmark, "model": model, "with_tools": tools, "n": 4, "accuracy": accuracy if tools else 0.0}
+        for model, accuracies in right.items()
+        for benchmark, accuracy in zip(("mini-gsm8k", "mini-hotpotqa"), accuracies, strict=True)
+        for tools in (True, False)
+    ]
+    seen = {"swirl": {"kept": 9, "visited": 6, "passes": 0.7}, "sft": {"kept": 9, "visited": 9, "passes": 2}}
+    judge = {"heldout.accuracy": 0.875, "heldout.auc": 0.9375, "heldout.n": 1423}
+    filters = {"trajectories": 8, "kept": {"trajectories": 2}}
+    write(layout.results, {"scores": scores, "reward_model": judge, "coverage": seen, "filters": filters})
+    write(layout.metrics("train-swirl"), {"kl": 0.125, "loss": 1.0})
+    for model, count in (("base", 1), ("swirl", 7)):
+        rows = [
+            Prediction(
+                *(f"q{number}", "mini-gsm8k", model, True, "", number < count, 0.0, 0.0, 0.0, 0.0, None, None),
+                *(2, 0, Stop.ANSWERED, f"t{number}"),
+            )
+            for number in range(8)
+        ]
+        records.save(rows, Prediction, layout.predictions(model))
+    layout.page.write_text("<h1>Results</h1>", encoding="utf-8")
+
+
+def test_a_flow_for_which_nothing_had_to_run_is_one_run_with_the_headline_and_the_report(layout: Layout) -> None:
+    results(layout)
+    (layout.root / "dvc.yaml").write_text(
+        "stages:\n"
+        "  evaluate: {foreach: [base, swirl], do: {cmd: x, outs: ['data/predictions/${item}']}}\n"
+        "  report: {cmd: x, outs: [reports/results.json, reports/index.html]}\n"
+        "  gone: {cmd: x, outs: [nowhere]}\n",
+        encoding="utf-8",
+    )
+    parent = tracking.open_run(layout, PARAMS, "flow happy-owl")
+    tracking.log_cached(layout, PARAMS, parent, ["evaluate@base", "evaluate@swirl", "report", "gone"])
+    tracking.close_run(layout, parent)
+    ((name, run),) = runs(layout).items()
+    assert (name, run.info.status) == ("flow happy-owl", "FINISHED")
+    assert run.data.tags["cached_stages"] == "evaluate@base, evaluate@swirl, report"
+    assert run.data.metrics == {
+        "accuracy/base": 0.375,
+        "accuracy/sft": 0.625,
+        "accuracy/swirl": 0.875,
+        "accuracy_swirl/mini-gsm8k": 0.75,
+        "accuracy_swirl/mini-hotpotqa": 1.0,
+        "difference/swirl-base": 0.5,
+        "difference/swirl-base.p": 0.03125,  # six questions that only SWiRL got right, none the other way: 2 / 2^6
+        "difference/swirl-sft": 0.25,
+        "judge/error": 0.125,
+        "judge/auc": 0.9375,
+        "filter/kept_share": 0.25,
+        "train/kl": 0.125,
     }
-    assert found["flow happy-owl"].info.status == "FINISHED"
-    note = found["flow happy-owl"].data.tags["mlflow.note.content"]
-    assert note.splitlines()[-2:] == ["", "RL visited 6 states, 67% of the kept 9; SFT read all twice."]
-    assert "| mini-gsm8k | 50.0 |" in note
+    assert run.data.tags["mlflow.note.content"].split("\n\n") == [
+        "Started by `flow happy-owl`.",
+        "### Results",
+        "| accuracy, with tools | base | sft | swirl |\n|---|---|---|---|\n"
+        "| mini-gsm8k | 25.0 | 50.0 | 75.0 |\n| mini-hotpotqa | 50.0 | 75.0 | 100.0 |",
+        "RL visited 6 states, 67% of the kept 9; SFT read all twice.",
+        "### Up to date",
+        "Nothing had to run: evaluate@base, evaluate@swirl, report. The results are those of before.",
+    ]
+    assert artifacts(layout, run) == {"report/index.html"}
+
+
+def test_a_parent_run_is_named_by_what_changed(layout: Layout) -> None:
+    """The presets are those of this repository."""
+    from swirl.config import presets
+
+    root = Path(__file__).resolve().parents[2]
+    assert changes(layout.root, PARAMS) is None
+    params = presets.tree(root, "mini")
+    assert (changes(root, params), run_name([])) == ([], "default")
+    params = {**params, "seed": 1, "filter": {**params["filter"], "strategy": "outcome"}, "tracking": {"traces": 0}}
+    assert run_name(changes(root, params) or []) == "filter=outcome, seed 1"
+    params = presets.tree(root, "smoke")
+    params["train"]["swirl"]["lr"] = 0.5
+    assert run_name(changes(root, params) or []) == "smoke, train.swirl.lr=0.5"
+    assert run_name(["a=1", "b=2", "c=3", "d=4", "e=5", "seed 6"]) == "a=1, b=2, c=3, d=4, 2 more"
+
+
+def test_a_parent_links_its_runs_and_tells_its_settings(layout: Layout) -> None:
+    shutil.copytree(Path(__file__).resolve().parents[2] / "presets", layout.root / "presets")
+    from swirl.config import presets
+
+    params = {**presets.tree(layout.root, "mini"), "seed": 3}
+    with pytest.raises(ValueError, match="row 3"), tracking.stage_run("judge", params, layout):
+        raise ValueError("row 3")
+    found = runs(layout)
+    experiment, child = found["judge"].info.experiment_id, found["judge"].info.run_id
+    assert found["stage judge: seed 3"].data.tags["mlflow.note.content"] == (
+        "Started by `stage judge`, with `seed 3`.\n\n### Runs\n\n"
+        f"- [judge](#/experiments/{experiment}/runs/{child}) (failed)"
+    )
+    from mlflow.tracking import MlflowClient
+
+    described = MlflowClient(f"sqlite:///{layout.root}/mlflow.db").get_experiment(experiment)
+    assert described.tags["mlflow.note.content"].startswith("Runs of SWiRL's pipeline: step-wise reinforcement")
 
 
 def test_a_server_that_is_down_costs_one_warning(

@@ -42,6 +42,10 @@ def ask(
         raise DataError("the question is empty")
     agent, name = _agent(model, benchmark, params, layout, key_env)
     events = agent.stream(question, name)
+    if is_registered(model):
+        from swirl.tracking.served_traces import traced
+
+        events = traced(events, question, name, layout)
     if as_json:
         *_, last = events
         assert isinstance(last, Ended)

@@ -28,6 +28,8 @@ class DvcStage:
     deps: tuple[str, ...]
     outs: tuple[str, ...]
     """Outputs, metrics and plots."""
+    desc: str = ""
+    """What it makes, in a few words."""
 
     @property
     def id(self) -> str:
@@ -103,7 +105,7 @@ def _stage(name: str, definition: dict[str, Any]) -> DvcStage:
     keys: list[str] = []
     for entry in definition.get("params") or []:
         keys.extend(entry.get("params.yaml") or [] if isinstance(entry, dict) else [entry])
-    return DvcStage(name, tuple(keys), paths("deps"), paths("outs", "metrics", "plots"))
+    return DvcStage(name, tuple(keys), paths("deps"), paths("outs", "metrics", "plots"), definition.get("desc", ""))
 
 
 def upstream(name: str, stages: Mapping[str, DvcStage]) -> list[str]:

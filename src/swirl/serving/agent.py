@@ -8,7 +8,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 from swirl.config.params import Params
@@ -54,6 +54,8 @@ class Acted:
     """The query, expression or answer."""
     kind: str
     """The kind of its action, see `swirl.core.types.Action`."""
+    text: str = field(default="", compare=False)
+    """The whole action as the model wrote it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,8 @@ class Observed:
     result: str
     error: bool
     """Whether the tool answered with an error, or the action was malformed."""
+    text: str = field(default="", compare=False)
+    """The whole observation as the model reads it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,13 +204,13 @@ class _Listening:
         tool = self._tools.get(action.kind)
         self._index, self._payload = self._index + 1, action.payload
         said, name = thought(text, action.payload), tool.name if tool else ""
-        self._tell(Acted(self._index, said, name, action.payload, action.kind))
+        self._tell(Acted(self._index, said, name, action.payload, action.kind, text))
         return text
 
     def turn(self, text: str, closed: bool) -> tuple[int, ...]:
         """Report the result of the last action, and encode it."""
         shown = result(text, self._payload)
-        self._tell(Observed(self._index, shown, shown.startswith(_ERROR)))
+        self._tell(Observed(self._index, shown, shown.startswith(_ERROR), text))
         return self._chat.turn(text, closed)
 
 

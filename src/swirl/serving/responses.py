@@ -21,6 +21,7 @@ from mlflow.types.responses import ResponsesAgentRequest, ResponsesAgentResponse
 from swirl.core.errors import DataError, SwirlError
 from swirl.serving.agent import Acted, Agent, Ended, Event, Observed, as_dict, unknown
 from swirl.serving.bundle import ARTIFACT, open_bundle
+from swirl.serving.spans import trace_into, with_spans
 
 _CHOICES = ("benchmark", "task")
 _FIXED = ("temperature", "top_p", "max_output_tokens", "tools")
@@ -36,6 +37,7 @@ class RegisteredAgent(ResponsesAgent):
     def load_context(self, context: PythonModelContext) -> None:
         """Open the bundle, its files checked against their checksums."""
         self._agent = open_bundle(Path(context.artifacts[ARTIFACT]))
+        trace_into(self._agent.params.tracking.experiment)
 
     def predict(self, request: ResponsesAgentRequest) -> ResponsesAgentResponse:  # type: ignore[override]
         """The response, when the trajectory is complete."""
@@ -55,7 +57,7 @@ class RegisteredAgent(ResponsesAgent):
         items: list[dict[str, Any]] = []
         try:
             question, benchmark = _question(request), _benchmark(request, self._agent)
-            for event in self._agent.stream(question, benchmark):
+            for event in with_spans(self._agent.stream(question, benchmark)):
                 called = called if isinstance(event, Observed) else isinstance(event, Acted) and bool(event.tool)
                 new = self._items(made, event, called)
                 items += new

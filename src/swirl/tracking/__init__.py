@@ -2,10 +2,11 @@
 
 Reading order: `stage_run` wraps a stage and tells a second process (`worker`) when it starts and how it ends;
 `swirl.pipeline.dvc_file` reads the stages from dvc.yaml and identifies the invocation, `ledger` remembers which of its
-stages are recorded; `contents`, `inputs` and `samples` read what a stage's files say, `watching` observes the stage
-while it runs; `recording` turns all of that into `operations`, which the journals of `outbox` keep on disk; `store`
-carries them out in MLflow; `delivery` sends a journal right away, `sync` sends those that had to wait; `promotion`
-registers the tuned model through `model_registry`.
+stages are recorded; `contents`, `inputs` and `samples` read what a stage's files say, `summary` what a parent run says
+in short, `watching` observes the stage while it runs; `recording` turns all of that into `operations`, which the
+journals of `outbox` keep on disk; `mlflow_runs` carries them out in MLflow; `delivery` sends a journal right away,
+`sync` sends those that had to wait; `promotion` registers the tuned model through `model_registry`. `served_traces`
+traces what `swirl ask` has a registered model answer.
 
 MLflow lives in the second process on purpose: its import (about 2 s, 150 MB) happens in parallel with the stage,
 nothing in it can change a stage's output, and a stage that is killed is still marked as killed, because the worker
@@ -110,9 +111,15 @@ def _end_worker(worker: subprocess.Popen[str] | None, status: str, error: str) -
 
 
 def open_run(
-    layout: Layout, params: BaseModel | Mapping[str, Any], name: str, tags: Mapping[str, str] | None = None
+    layout: Layout,
+    params: BaseModel | Mapping[str, Any],
+    source: str,
+    tags: Mapping[str, str] | None = None,
+    name: str = "",
 ) -> str:
-    """Open a parent run called `name`, with `tags`, and return what its stages need as SWIRL_RUN_ID.
+    """Open a parent run with `tags`, and return what its stages need as SWIRL_RUN_ID.
+
+    `source` is what started it. Without a `name` it is called by what `params` change: `filter=outcome, seed 1`.
 
     That is the run's id in MLflow or, when MLflow cannot be reached, a key `pending-...`: the journals of this call and
     of the stages carry it, so that they end up in one parent run when they are sent.
@@ -122,13 +129,13 @@ def open_run(
 
     key = new_key()
     runs = _record(
-        layout, params, name, "this pipeline run", lambda recorder: recorder.open_parent(name, key, tags or {})
+        layout, params, source, "this pipeline run", lambda made: made.open_parent(source, key, tags or {}, name)
     )
     return runs.get(PARENT_RUN, key)
 
 
 def log_cached(layout: Layout, params: BaseModel | Mapping[str, Any], run_id: str, stages: Collection[str]) -> None:
-    """Log the stages (DVC names) that did not run, from their files, as children of `run_id` tagged `cached`."""
+    """Log in the parent run `run_id` which stages (DVC names) did not have to run."""
     what = "stages that DVC had cached"
     _record(layout, params, what, what, lambda recorder: recorder.log_cached(run_id, stages))
 

@@ -13,12 +13,11 @@ from swirl.core.checksums import checksum
 from swirl.core.layout import Layout
 from swirl.core.records import load_json
 from swirl.pipeline.dvc_file import DvcStage
-from swirl.reporting import coverage
 
 
 @dataclass(slots=True)
 class Contents:
-    """What is logged of one stage: to its own run, and from stage `report` to the parent run as well."""
+    """What is logged of one stage."""
 
     metrics: dict[str, float] = field(default_factory=dict)
     series: list[tuple[str, float, int]] = field(default_factory=list)
@@ -28,10 +27,6 @@ class Contents:
     """(file or folder, the artifact folder that it is logged to)"""
     texts: list[tuple[str, str]] = field(default_factory=list)
     """(artifact name, text): checksums in place of models that are too large to copy"""
-    headline: dict[str, float] = field(default_factory=dict)
-    """Metrics for the parent run, from the report's results."""
-    note: str = ""
-    """Markdown for the parent run: the results as a table."""
 
 
 def read_contents(stage: DvcStage, layout: Layout, since: float, max_model_mb: float) -> Contents:
@@ -102,21 +97,14 @@ def _add_report(contents: Contents, path: Path, stage: DvcStage, layout: Layout)
     """Extract metrics from a report of a known kind, recognised by its path; any other is an artifact only."""
     if path == layout.metrics(stage.id):
         measured = numbers(load_json(path))
-        compared = stage.name.partition("@")[0] == "evaluate"
-        contents.metrics.update({by_measure(name) if compared else name: value for name, value in measured.items()})
+        renamed = {"evaluate": by_measure, "train": grouped}.get(stage.name.partition("@")[0], str)
+        contents.metrics.update({renamed(name): value for name, value in measured.items()})
     elif path == layout.series(stage.id):
         contents.series.extend(points(load_json(path)))
     elif path.parent == layout.quality("").parent:
         _add_gate(contents, path)
     elif path.parent == layout.evaluation("").parent:
         contents.metrics.update({by_measure(name): value for name, value in _scores(load_json(path), "").items()})
-    elif path == layout.results:
-        results = load_json(path)
-        for score in results.get("scores", []):
-            contents.headline.update(_scores([score], f"{score['model']}."))
-        contents.headline.update(numbers(results.get("reward_model", {}), "reward_model."))
-        parts = (_note(results.get("scores", [])), coverage.sentence(coverage.loaded(results.get("coverage", {}))))
-        contents.note = "\n\n".join(part for part in parts if part)
 
 
 def _add_gate(contents: Contents, path: Path) -> None:
@@ -140,30 +128,25 @@ def by_measure(name: str) -> str:
     return f"{measure}/{where}" if dot else name
 
 
-def _note(scores: list[dict[str, Any]]) -> str:
-    """Accuracy with tools as a Markdown table: a row per benchmark, a column per model, in the order of `scores`."""
-    shown = [score for score in scores if score.get("with_tools")]
-    models = list(dict.fromkeys(score["model"] for score in shown))
-    cells = {(score["benchmark"], score["model"]): score for score in shown}
-    lines = [f"| accuracy, with tools | {' | '.join(models)} |", "|---" * (len(models) + 1) + "|"]
-    for benchmark in dict.fromkeys(score["benchmark"] for score in shown):
-        row = [_cell(cells[benchmark, model]) if (benchmark, model) in cells else "" for model in models]
-        lines.append(f"| {benchmark} | {' | '.join(row)} |")
-    return "\n".join(lines) if shown else ""
-
-
-def _cell(score: dict[str, Any]) -> str:
-    low, high = score.get("ci_low"), score.get("ci_high")
-    interval = f" ({100 * low:.1f}–{100 * high:.1f})" if low is not None and high is not None else ""
-    return f"{100 * score['accuracy']:.1f}{interval}"
-
-
 def points(rows: list[dict[str, float]]) -> Iterator[tuple[str, float, int]]:
-    """(name, value, step) of every number in the rows of a series."""
+    """(name, value, step) of every number in the rows of a series, its name as of `grouped`."""
     for row in rows:
         for name, value in numbers(row).items():
             if name != "step":
-                yield name, value, int(row["step"])
+                yield grouped(name), value, int(row["step"])
+
+
+def grouped(name: str) -> str:
+    """Rename what training measures to `train/kl`, `development/reward` or, by golden labels, `oracle/process_label`.
+
+    MLflow then shows each group by itself. What was measured before the first update is `development/start.reward`.
+    """
+    rest = name.removeprefix("start.")
+    start = name.removesuffix(rest)
+    for group, prefix in (("development", "development."), ("oracle", "golden.")):
+        if rest.startswith(prefix):
+            return f"{group}/{start}{rest.removeprefix(prefix)}"
+    return f"train/{name}"
 
 
 def _scores(scores: list[dict[str, Any]], prefix: str) -> dict[str, float]:

@@ -40,10 +40,12 @@ class Ledger:
     """Whether the stage was started by itself rather than by a pipeline."""
     stages: dict[str, str] = field(default_factory=dict)
     """The records of the stages' runs, by DVC name."""
+    cached: list[str] = field(default_factory=list)
+    """The stages (DVC names) that were up to date."""
 
     def save(self) -> None:
         """Write the ledger to its file."""
-        value = {"key": self.key, "started": self.started, "stages": self.stages}
+        value = {"key": self.key, "started": self.started, "stages": self.stages, "cached": self.cached}
         save_json(value, self.path)
 
 
@@ -63,7 +65,8 @@ def open_ledger(layout: Layout, started: float, run_id: str = "") -> Iterator[Le
         ledger = Ledger(path, given, own, started, alone=not found)
         if path.exists():
             known = load_json(path)
-            ledger.key, ledger.started, ledger.stages = known["key"], known["started"], known["stages"]
+            ledger.key, ledger.started = known["key"], known["started"]
+            ledger.stages, ledger.cached = known["stages"], known["cached"]
         yield ledger
         ledger.save()
         _forget(path.parent)

@@ -25,6 +25,7 @@ from swirl.tracking.operations import (
     File,
     Inputs,
     Log,
+    Note,
     OneTrace,
     Operation,
     Parent,
@@ -33,6 +34,7 @@ from swirl.tracking.operations import (
     Text,
 )
 from swirl.tracking.settings import Settings, read_settings
+from swirl.tracking.summary import NOTE
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -47,6 +49,15 @@ OWN_PAGES = "http://127.0.0.1:5000"
 """Where `make mlflow` serves the project's own runs."""
 CLOSED = "swirl.closed"
 """The tag of a parent run whose flow has ended."""
+SECTIONS = ("Results", "Runs", "Up to date")
+"""The sections of a parent's description, in their order."""
+ABOUT = (
+    "Runs of SWiRL's pipeline: step-wise reinforcement learning for multi-step tool use. A run at the top is one "
+    "pipeline, named by the settings that it changed; it has the headline metrics and the report. Below it is a run "
+    "for each stage that ran: `evaluate@base`, `@sft` and `@swirl`, side by side, are the paper's table. A trace is "
+    "one trajectory."
+)
+"""The description of an experiment."""
 FOR_GOOD = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS", "INVALID_STATE")
 """Error codes of requests that fail again however often they are repeated."""
 
@@ -92,7 +103,7 @@ class Store:
             return ""
         if isinstance(operation, Promote):  # left to `promotion`, once everything else has arrived
             return ""
-        run_id = runs.get(PARENT_RUN if isinstance(operation, Child | Settle | Close) else operation.run)
+        run_id = runs.get(PARENT_RUN if isinstance(operation, Child | Note | Settle | Close) else operation.run)
         if run_id is None:
             return f"{type(operation).__name__} belongs to a run that was not made"
         match operation:
@@ -104,6 +115,8 @@ class Store:
                 self._close(run_id, operation)
             case Log():
                 self._log(run_id, {}, operation.points, operation.tags)
+            case Note():
+                self._note(run_id, operation.heading, operation.text)
             case File():
                 path = Path(operation.path)
                 if not path.exists():
@@ -157,6 +170,7 @@ class Store:
 
     def _settle(self, parent: str, end: Settle) -> None:
         """Nobody knows which stage is the last, so the parent ends after each one and the next one reopens it."""
+        self._list_children(parent)
         run = self.client.get_run(parent)
         if CLOSED in run.data.tags:
             return
@@ -173,11 +187,29 @@ class Store:
         for child in self._children(parent):
             if child.info.status == "RUNNING":
                 self.client.set_terminated(child.info.run_id, "KILLED", int(end.time * 1000))
+        self._list_children(parent)
         if not end.failed and "error" in self.client.get_run(parent).data.tags:  # left by a stage that then succeeded
             self.client.delete_tag(parent, "error")
         status = "KILLED" if end.killed else "FAILED" if end.failed else "FINISHED"
         self.client.set_terminated(parent, status, int(end.time * 1000))
         self.client.set_tag(parent, CLOSED, "true")
+
+    def _list_children(self, parent: str) -> None:
+        """Link the runs below a parent in its description, in the order in which they began."""
+        lines = []
+        for run in sorted(self._children(parent), key=lambda run: run.info.start_time):
+            said = {"FAILED": " (failed)", "KILLED": " (killed)"}.get(run.info.status, "")
+            said += " (up to date)" if run.data.tags.get("cached") == "true" else ""
+            lines.append(f"- [{run.info.run_name}](#/experiments/{self.experiment}/runs/{run.info.run_id}){said}")
+        if lines:
+            self._note(parent, "Runs", "\n".join(lines))
+
+    def _note(self, run_id: str, heading: str, text: str) -> None:
+        """Replace one section of a run's description, or add it; what stands before the sections stays."""
+        first, *rest = self.client.get_run(run_id).data.tags.get(NOTE, "").split("\n\n### ")
+        sections = dict(part.split("\n\n", 1) for part in rest) | {heading: text}
+        said = [f"{one}\n\n{sections[one]}" for one in SECTIONS if sections.get(one)]
+        self._log(run_id, tags={NOTE: "\n\n### ".join([first, *said])})
 
     def _text(self, run_id: str, wanted: Text) -> None:
         from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS
@@ -305,7 +337,9 @@ def _experiment(client: MlflowClient, layout: Layout, settings: Settings, uri: s
     if place.startswith("s3://") and find_spec("boto3") is None:
         raise SwirlError(f"artifacts in {place} need the extra s3: pip install 'swirl[s3]'")
     if found:
+        if NOTE not in found.tags:
+            client.set_experiment_tag(found.experiment_id, NOTE, ABOUT)
         return str(found.experiment_id)
     served = uri.startswith("http")
     location = None if served else (_lasting(layout) / "mlartifacts").as_uri()
-    return str(client.create_experiment(name, artifact_location=settings.artifacts or location))
+    return str(client.create_experiment(name, settings.artifacts or location, {NOTE: ABOUT}))

@@ -269,7 +269,7 @@ def _register(store: Store, layout: Layout, run_id: str, outcomes: Outcomes, dig
         made = client.create_logged_model(store.experiment, NAME, run_id, model_type="agent")
         try:
             needed = _requirements(settings, layout)
-            with _everywhere(client):
+            with everywhere(client):
                 _save(Path(place) / "model", folder, made, run_id, _example(layout), needed)
             client.log_model_artifacts(made.model_id, str(Path(place) / "model"))
         except BaseException:
@@ -324,7 +324,7 @@ def _untraced() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _everywhere(client: MlflowClient) -> Iterator[None]:
+def everywhere(client: MlflowClient) -> Iterator[None]:
     """Make the parts of MLflow that take no client use this one's store, not a new one in the current folder."""
     before = os.environ.get("MLFLOW_TRACKING_URI")
     os.environ["MLFLOW_TRACKING_URI"] = client.tracking_uri

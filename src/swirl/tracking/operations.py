@@ -59,6 +59,14 @@ class Log:
 
 
 @dataclass(frozen=True, slots=True)
+class Note:
+    """A section of the parent's description, which replaces the one with the same heading."""
+
+    heading: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class File:
     """A file or folder to copy into `folder` of the run's artifacts."""
 
@@ -138,7 +146,7 @@ class Promote:
     model: str
 
 
-Operation = Parent | Child | Log | File | Text | Inputs | OneTrace | End | Settle | Close | Promote
+Operation = Parent | Child | Log | Note | File | Text | Inputs | OneTrace | End | Settle | Close | Promote
 _KINDS = {kind.__name__: kind for kind in get_args(Operation)}
 
 

@@ -23,6 +23,7 @@ from swirl.tracking.operations import (
     File,
     Inputs,
     Log,
+    Note,
     OneTrace,
     Operation,
     Parent,
@@ -33,6 +34,7 @@ from swirl.tracking.operations import (
 from swirl.tracking.outbox import Journal
 from swirl.tracking.samples import read_samples, sampled_tokens, table_of, trace_of
 from swirl.tracking.settings import read_settings
+from swirl.tracking.summary import NOTE, about, changes, headline, results_text, run_name
 
 CLOCK_TICK = 0.05
 """Seconds by which a file's modification time may lag behind the clock."""
@@ -62,10 +64,10 @@ class Recorder:
         self.journal = journal
         self.stages = read_stages(layout.root, params)
 
-    def open_parent(self, name: str, key: str, tags: Mapping[str, str]) -> None:
-        """Record a new parent run, to be found by `key`."""
+    def open_parent(self, source: str, key: str, tags: Mapping[str, str], name: str = "") -> None:
+        """Record a new parent run, to be found by `key`; without a `name` it is called by what changed."""
         with open_ledger(self.layout, time.time(), key) as ledger:
-            self.journal.add(self._parent(ledger, name), Log(PARENT_RUN, tags=dict(tags)))
+            self.journal.add(self._parent(ledger, source, name), Log(PARENT_RUN, tags=dict(tags)))
 
     def close_parent(self, run_id: str, error: str, killed: bool = False) -> None:
         """Record that the pipeline has ended, with `error` if it failed or was `killed`."""
@@ -75,12 +77,12 @@ class Recorder:
         self.journal.add(parent, Log(PARENT_RUN, tags=tags), Close(bool(error), time.time(), killed))
 
     def log_cached(self, run_id: str, names: Collection[str]) -> None:
-        """Record stages (DVC names) that did not run in this invocation."""
+        """Record that stages (DVC names) did not have to run in this invocation."""
         with open_ledger(self.layout, time.time(), run_id) as ledger:
             self.journal.add(self._parent(ledger, "pipeline"))
-            self._add_cached(ledger, names)
-            reported = "report" in ledger.stages and "report" in names
-        if reported:
+            self._add_cached(ledger, names, ran=bool(ledger.stages))
+        if "report" in ledger.cached and "report" in names:
+            self._add_results()
             self._add_promotion()
 
     def start_stage(self, stage_id: str, started: float) -> StageRun:
@@ -90,7 +92,7 @@ class Recorder:
         with open_ledger(self.layout, started) as ledger:
             self.journal.add(self._parent(ledger, f"stage {stage_id}" if ledger.alone else "dvc repro"))
             if not ledger.alone and name in self.stages:
-                self._add_cached(ledger, upstream(name, self.stages))
+                self._add_cached(ledger, upstream(name, self.stages), ran=True)
             run = StageRun(uuid.uuid4().hex, stage, started, ledger.stages.get("synthesize", ""))
             ledger.stages[name] = run.record
         self.journal.add(*self._begin(run.record, stage, started, cached=False, locked=not ledger.alone))
@@ -115,31 +117,57 @@ class Recorder:
                 Settle(end["status"], now, without_credentials(f"{run.stage.name}: {error}") if error else "")
             )
         if run.stage.name == "report" and end["status"] == "FINISHED":
+            self._add_results()
             self._add_promotion()
+
+    def _add_results(self) -> None:
+        """Record in the parent run what the report says: its metrics, its table and its page."""
+        now = int(time.time() * 1000)
+        if self.layout.results.exists():
+            found = headline(self.layout)
+            self.journal.add(Log(PARENT_RUN, [(name, value, now, 0) for name, value in found.items()]))
+            self.journal.add(Note("Results", results_text(self.layout)))
+        if self.layout.page.exists():
+            self.journal.add(File(PARENT_RUN, str(self.layout.page.resolve()), "report"))
 
     def _add_promotion(self) -> None:
         """Record that the tuned model, if there is one, is to be registered."""
         if self.layout.model("swirl").is_dir():
             self.journal.add(Promote(dvc_hash(self.layout.model("swirl"))))
 
-    def _parent(self, ledger: Ledger, name: str) -> Parent:
-        tags = {**source_tags(self.layout.root, name), **lock_hash(self.layout)}
+    def _parent(self, ledger: Ledger, source: str, name: str = "") -> Parent:
+        changed = changes(self.layout.root, self.params)
+        if not name:
+            name = source if changed is None else run_name(changed)
+            name = f"{source}: {name}" if ledger.alone and changed is not None else name
+        tags = {**source_tags(self.layout.root, source), **lock_hash(self.layout), NOTE: about(source, changed)}
         return Parent(ledger.given, ledger.key, name, ledger.started, tags, flat(self.params))
 
-    def _add_cached(self, ledger: Ledger, names: Collection[str]) -> None:
-        """Record stages from their files, tagged `cached`.
+    def _add_cached(self, ledger: Ledger, names: Collection[str], ran: bool) -> None:
+        """Record in the parent's tag `cached_stages` which stages were up to date, unless they lack an output.
 
-        A stage that is recorded already, or lacks an output, is left out. Models are logged as checksums: the run that
-        made them has the files.
+        Where other stages `ran`, evaluations that were up to date get runs, too, from their files and tagged `cached`:
+        they are what models are compared by.
         """
-        for stage in self.stages.values():
-            complete = stage.outs and all((self.layout.root / out).exists() for out in stage.outs)
-            if stage.name in names and stage.name not in ledger.stages and complete:
-                record, now = uuid.uuid4().hex, time.time()
-                self.journal.add(*self._begin(record, stage, now, cached=True, locked=True))
+        known = {*ledger.stages, *ledger.cached}
+        new = [
+            stage
+            for stage in self.stages.values()
+            if stage.name in names and stage.name not in known and stage.outs
+            if all((self.layout.root / out).exists() for out in stage.outs)
+        ]
+        if not new:
+            return
+        ledger.cached = [name for name in self.stages if name in ledger.cached or self.stages[name] in new]
+        listed = ", ".join(ledger.cached)
+        why = f"Not run again: {listed}." if ran else f"Nothing had to run: {listed}. The results are those of before."
+        self.journal.add(Log(PARENT_RUN, tags={"cached_stages": listed}), Note("Up to date", why))
+        for stage in new if ran else ():
+            if stage.name.startswith("evaluate"):
+                record = uuid.uuid4().hex
+                self.journal.add(*self._begin(record, stage, time.time(), cached=True, locked=True))
                 self._add_files(record, stage)
                 self.journal.add(End(record, "FINISHED", time.time()))
-                ledger.stages[stage.name] = record
 
     def _begin(self, record: str, stage: DvcStage, started: float, cached: bool, locked: bool) -> Iterator[Operation]:
         hashes = dependencies(stage, self.layout, locked)
@@ -147,6 +175,7 @@ class Recorder:
         command = f"swirl stage {name}{f' --item {item}' if item else ''}"
         tags = {"stage": stage.name, "cached": str(cached).lower(), **({"item": item} if item else {})}
         tags |= {**source_tags(self.layout.root, command), **lock_hash(self.layout), **dependency_tags(hashes)}
+        tags |= {NOTE: stage.desc} if stage.desc else {}
         yield Child(record, stage.name, started, tags, flat(self.params, stage.params))
         if hashes:
             lines = [f"{value}  {path}" for path, value in sorted(hashes.items())]
@@ -157,14 +186,10 @@ class Recorder:
     def _add_files(self, record: str, stage: DvcStage, since: float = 0, live: int = -1, max_mb: float = -1) -> None:
         contents = read_contents(stage, self.layout, since, max_mb)
         now = int(time.time() * 1000)
-        curves, last = {name for name, _, _ in contents.series}, int(contents.metrics.get("step", 0))
+        curves, last = {name for name, _, _ in contents.series}, int(contents.metrics.get("train/step", 0))
         points = [(name, value, now, last if name in curves else 0) for name, value in contents.metrics.items()]
         points += [(name, value, now, step) for name, value, step in contents.series if step > live]
         self.journal.add(Log(record, points, contents.tags))
-        if contents.headline:
-            note = {"mlflow.note.content": contents.note} if contents.note else {}
-            headline = [(name, value, now, 0) for name, value in contents.headline.items()]
-            self.journal.add(Log(PARENT_RUN, headline, note))
         self.journal.add(*(File(record, str(path.resolve()), folder) for path, folder in contents.artifacts))
         self.journal.add(*(Text(record, name, text) for name, text in contents.texts))
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from swirl.core.layout import Layout
-from swirl.tracking.contents import fits, points
+from swirl.tracking.contents import fits, grouped, points
 from swirl.tracking.operations import File, Log
 from swirl.tracking.outbox import Journal
 from swirl.tracking.recording import CLOCK_TICK, StageRun
@@ -121,7 +121,8 @@ def _speed(row: dict[str, float], peak_flops: float) -> list[tuple[str, float]]:
     """Metrics of one update: its seconds, trained tokens per second, and model FLOPs utilisation (MFU)."""
     seconds = max(1e-9, row["seconds"])
     mfu = row["flops"] / seconds / peak_flops
-    return [("update_seconds", seconds), ("tokens_per_second", row["tokens"] / seconds), ("mfu", mfu)]
+    measured = {"update_seconds": seconds, "tokens_per_second": row["tokens"] / seconds, "mfu": mfu}
+    return [(grouped(name), value) for name, value in measured.items()]
 
 
 def _link(folder: Path, copy: Path) -> None:

@@ -1,0 +1,179 @@
+"""MLflow's own pages in a real browser: what its search box and filters find, and what a parent run shows."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from swirl import tracking
+from swirl.core.layout import Layout
+from tests.devtools import Page, chromium, needs_chromium
+from tests.tracking.test_contents import DVC_YAML, PARAMS, fill
+
+pytestmark = [pytest.mark.slow, needs_chromium]
+
+TABLE = "web-shared.traces-table"
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    """(address, parent run) of a server with three traces of stage `judge`, in a pipeline run with a report."""
+    root = tmp_path_factory.mktemp("project")
+    layout = Layout(root)
+    (root / "dvc.yaml").write_text(DVC_YAML, encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("SWIRL_RUN_ID", "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):
+            patch.delenv(name, raising=False)
+        parent = tracking.open_run(layout, PARAMS, "flow happy-owl")
+        patch.setenv("SWIRL_RUN_ID", parent)
+        with tracking.stage_run("judge", PARAMS, layout):
+            fill(layout)
+        layout.page.parent.mkdir(parents=True)
+        layout.page.write_text("<h1>Results of this run</h1>", encoding="utf-8")
+        layout.results.write_text(json.dumps({"filters": {"trajectories": 4, "kept": {"trajectories": 1}}}))
+        with tracking.stage_run("report", PARAMS, layout):
+            pass
+        tracking.close_run(layout, parent)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with (root / "server.log").open("wb") as log:
+        process = subprocess.Popen(
+            [*command, "--backend-store-uri", f"sqlite:///{root}/mlflow.db"],
+            cwd=root,
+            env=environment,
+            stdout=log,
+            stderr=log,
+        )
+        try:
+            _wait_for(f"http://127.0.0.1:{port}/health", process)
+            yield f"http://127.0.0.1:{port}", parent
+        finally:
+            process.terminate()
+            process.wait()
+    shutil.rmtree(root)
+
+
+def _wait_for(address: str, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 300
+    while True:
+        try:
+            urllib.request.urlopen(address, timeout=5).close()
+            return
+        except OSError:
+            assert process.poll() is None and time.monotonic() < deadline, "the server did not start"
+            time.sleep(0.2)
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    with chromium(tmp_path_factory.mktemp("profile")) as one:
+        one.PATIENCE = 300.0
+        one.size(1500, 1000)
+        yield one
+
+
+def find(name: str) -> str:
+    return f"""document.querySelector('[data-component-id="{TABLE}.{name}"]')"""
+
+
+ROWS = f"""document.querySelectorAll('[data-component-id="{TABLE}.row-select"]').length"""
+
+
+def go(page: Page, address: str, until: str) -> None:
+    page.call("Page.navigate", url="about:blank")
+    page.wait("location.href === 'about:blank'")
+    page.call("Page.navigate", url=address)
+    page.wait(f"location.protocol === 'http:' && ({until})")
+
+
+def click(page: Page, element: str) -> None:
+    """Clicks with the mouse, once the element is there."""
+    page.wait(f"{element} && {element}.getBoundingClientRect().width > 0")
+    box = page.run(f"(({{x, y, width, height}}) => [x + width / 2, y + height / 2])({element}.getBoundingClientRect())")
+    for kind in ("mousePressed", "mouseReleased"):
+        page.call("Input.dispatchMouseEvent", type=kind, x=box[0], y=box[1], button="left", clickCount=1)
+
+
+def write(page: Page, element: str, text: str) -> None:
+    page.wait(f"!!{element}")
+    page.run(f"{element}.focus(), {element}.select()")
+    page.call("Input.insertText", text=text)
+    page.wait(f"{element}.value === {json.dumps(text)}")
+
+
+def experiment(address: str) -> str:
+    from mlflow.tracking import MlflowClient
+
+    found = MlflowClient(address).get_experiment_by_name("mine")
+    assert found is not None
+    return str(found.experiment_id)
+
+
+@pytest.mark.parametrize(
+    ("text", "rows"),
+    [
+        ("what is 1?", 1),
+        ("mini-gsm8k", 2),
+        ("mini-gsm8k/0", 1),
+        ("step_limit", 1),
+        ("tags.benchmark = 'mini-gsm8k'", 0),
+    ],
+)
+def test_the_search_box_finds_words_and_no_expressions(
+    text: str, rows: int, served: tuple[str, str], page: Page
+) -> None:
+    address, _ = served
+    go(page, f"{address}/#/experiments/{experiment(address)}/traces", f"{ROWS} === 3")
+    write(page, find("search"), text)
+    page.call("Input.dispatchKeyEvent", type="keyDown", key="Enter", windowsVirtualKeyCode=13, text="\r")
+    page.wait(f"{ROWS} === {rows}")
+
+
+def test_a_filter_by_tag_finds_what_the_sdk_finds(
+    served: tuple[str, str], page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+
+    address, _ = served
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    where: Any = [experiment(address)]
+    found = mlflow.search_traces(
+        locations=where,
+        filter_string="tags.benchmark = 'mini-gsm8k' AND tags.stop = 'answered' AND tags.correct = 'true'",
+        return_type="list",
+    )
+    assert [trace.info.tags["trajectory"] for trace in found] == ["mini-gsm8k/0"]
+    go(page, f"{address}/#/experiments/{where[0]}/traces", f"{ROWS} === 3")
+    click(page, find("filter.trigger"))
+    click(page, find("filter.field"))
+    click(page, "[...document.querySelectorAll('[role=option]')].find(one => one.innerText === 'Tag')")
+    write(page, find("filter.key"), "stop")
+    write(page, find("filter.value"), "step_limit")
+    click(page, find("filter.apply"))
+    page.wait(f"{ROWS} === 1 && document.body.innerText.includes('(no answer: step_limit)')")
+
+
+def test_a_parent_run_shows_what_it_is_and_leads_to_its_stages_and_its_report(
+    served: tuple[str, str], page: Page
+) -> None:
+    address, parent = served
+    run = f"{address}/#/experiments/{experiment(address)}/runs/{parent}"
+    go(page, run, "document.body.innerText.includes('Started by flow happy-owl')")
+    page.wait("document.body.innerText.includes('filter/kept_share')")
+    links = "[...document.querySelectorAll('li a')].filter(one => one.innerText === 'judge')"
+    go(page, page.run(f"{links}[0].href"), "document.body.innerText.includes('Parent run')")
+    assert parent not in page.run("location.hash")
+    go(page, f"{run}/artifacts/report/index.html", "document.body.innerText.includes('artifacts/report/index.html')")
