@@ -271,13 +271,14 @@ STAGE = """
 def test_a_killed_stage_is_marked_as_killed(layout: Layout) -> None:
     script = layout.root / "stage.py"
     script.write_text(textwrap.dedent(STAGE), encoding="utf-8")
-    process = subprocess.Popen([sys.executable, str(script), "judge", "60"], cwd=layout.root, stdout=subprocess.PIPE)
-    assert process.stdout is not None
+    command = [sys.executable, str(script), "judge", "60"]
+    process = subprocess.Popen(command, cwd=layout.root, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None and process.stderr is not None
     process.stdout.readline()
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
 
-    process.stdout.read()  # returns when the worker, which also holds the pipe, ends
+    process.stderr.read()  # returns when the worker, which also holds the pipe, ends
     found = runs(layout)
     assert (found["judge"].info.status, found["stage judge"].info.status) == ("KILLED", "KILLED")
 
