@@ -315,13 +315,17 @@ def _run_stages(needs: Mapping[str, list[str]], invocation: Invocation) -> None:
 
 
 def _direct(needs: Mapping[str, list[str]]) -> dict[str, list[str]]:
-    """The needs of each stage without those that another of its needs has, so that Prefect's graph can be read."""
-    import networkx
+    """The needs of each stage without those that another of its needs has, so that Prefect's graph can be read.
 
-    graph = networkx.DiGraph([(name, need) for name in needs for need in needs[name]])
-    graph.add_nodes_from(needs)
-    kept = networkx.transitive_reduction(graph)
-    return {name: [need for need in needs[name] if kept.has_edge(name, need)] for name in needs}
+    Each stage stands after those it needs.
+    """
+    above: dict[str, set[str]] = {}
+    for name, found in needs.items():
+        above[name] = {*found}.union(*(above[need] for need in found))
+    return {
+        name: [need for need in found if not any(need in above[other] for other in found)]
+        for name, found in needs.items()
+    }
 
 
 def _task(name: str, invocation: Invocation) -> Any:

@@ -22,7 +22,7 @@ import yaml
 
 from flows.artifacts import pages
 from flows.experiments import combinations, equal_arms, table
-from flows.pipeline import plan, store_of
+from flows.pipeline import _direct, plan, store_of
 from flows.retries import asks_network
 from swirl.config.overrides import checked, lay_over, parsed, text, write
 from swirl.config.params import load
@@ -203,6 +203,11 @@ def test_the_plan_is_what_dvc_would_do(project: Path, targets: tuple[str, ...], 
     dvc(project, "freeze", "two")
     assert plan(project, targets) == stages
     assert re.findall("Stage '(.+)' didn't change", dvc(project, "repro", *targets)) == list(stages)
+
+
+def test_the_graph_has_direct_edges_alone() -> None:
+    needs = {"a": [], "b": ["a"], "c": ["a"], "d": ["a", "b", "c"], "e": ["a", "d"], "f": ["c"]}
+    assert _direct(needs) == {"a": [], "b": ["a"], "c": ["a"], "d": ["b", "c"], "e": ["d"], "f": ["c"]}
 
 
 def test_an_unknown_target_is_refused(project: Path) -> None:
