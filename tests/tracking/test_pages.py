@@ -101,7 +101,7 @@ def go(page: Page, address: str, until: str) -> None:
     page.call("Page.navigate", url="about:blank")
     page.wait("location.href === 'about:blank'")
     page.call("Page.navigate", url=address)
-    page.wait(f"location.protocol === 'http:' && ({until})")
+    page.wait(f"location.protocol === 'http:' && document.body && ({until})")
 
 
 def click(page: Page, element: str) -> None:
