@@ -377,11 +377,7 @@ def test_from_python_a_registered_agent_streams(tmp_path: Path) -> None:
     assert [trace.info.tags["benchmark"] for trace in found] == ["mini", "mini", "other"]
     for trace in found:
         root, call, answer = sorted(trace.data.spans, key=lambda span: (span.parent_id is not None, span.start_time_ns))
-        assert (trace.info.tags["stop"], root.span_type, str(trace.info.state)) == (
-            "answered",
-            "AGENT",
-            "TraceState.OK",
-        )
+        assert (trace.info.tags["stop"], root.span_type, trace.info.state.value) == ("answered", "AGENT", "OK")
         assert {span.parent_id for span in (call, answer)} == {root.span_id}
         assert (call.name, call.span_type, call.inputs["call"]) == ("search", "TOOL", "Ada born")
         assert (answer.name, answer.span_type, answer.outputs) == ("answer", "LLM", {"answer": "Oslo"})

@@ -25,8 +25,11 @@ def trace_into(experiment: str) -> None:
     with contextlib.suppress(Exception):  # a store that cannot be reached costs traces, not answers
         chosen = mlflow.tracking.fluent._get_experiment_id()
         found = mlflow.get_experiment_by_name(experiment)
-        if found is not None and chosen in (None, "0") and is_tracing_enabled():
+        if found is not None and chosen in (None, "0"):
+            enabled = is_tracing_enabled()  # not while a model is loaded, and choosing a destination enables it
             mlflow.tracing.set_destination(MlflowExperimentLocation(str(found.experiment_id)))
+            if not enabled:
+                mlflow.tracing.disable()
 
 
 def with_trace(
