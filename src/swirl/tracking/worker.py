@@ -6,6 +6,7 @@ that ends without the second line means that the stage was killed.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -66,7 +67,8 @@ def _record(request: dict[str, Any]) -> None:
     else:
         arrived = not delivery.finish(f"stage {stage}", send)
         if arrived and line:  # otherwise the stage was killed, and nobody reads it
-            print(delivery.page)
+            with contextlib.suppress(OSError):  # the stage has waited long enough, and is gone
+                print(delivery.page, flush=True)
 
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:
@@ -77,6 +79,7 @@ def _stop(number: int, frame: FrameType | None) -> NoReturn:
 if __name__ == "__main__":
     main()
     # Everything is sent or kept. An orderly shutdown of MLflow would make the stage wait another 0.7 s.
-    sys.stdout.flush()
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
     os._exit(0)
