@@ -14,11 +14,12 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact, cr
 from swirl.core.layout import Layout
 from swirl.core.records import load_json
 from swirl.reporting import coverage
+from swirl.reporting.format import p_equals, percent
+from swirl.reporting.results import LABELS
 from swirl.tracking.ledger import PENDING
 
 MLFLOW_PAGES = "http://127.0.0.1:5000"
 """Where `make mlflow` shows the runs."""
-MODELS = {"ceiling": "ceiling", "base": "base", "sft": "SFT", "swirl": "SWiRL"}
 
 
 def link_run(root: Path, run_id: str) -> None:
@@ -68,13 +69,9 @@ def _results(scores: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         first = {"benchmark": benchmark, "tools": "yes" if with_tools else "no", "questions": score["n"]}
         row = rows.setdefault((benchmark, with_tools), first)
         p = score.get("p_vs_base")
-        against = f" (p {_equals(p)})" if p is not None and score["model"] in ("sft", "swirl") else ""
-        row[MODELS.get(score["model"], score["model"])] = f"{score['accuracy']:.1%}{against}"
+        against = f" (p {p_equals(p)})" if p is not None and score["model"] in ("sft", "swirl") else ""
+        row[LABELS.get(score["model"], score["model"])] = f"{percent(score['accuracy'])}{against}"
     return list(rows.values())
-
-
-def _equals(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"= {p:.2g}"
 
 
 def _gates(layout: Layout, gates: list[str], done: set[str]) -> None:

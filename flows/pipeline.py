@@ -59,10 +59,15 @@ SHOWN = 20
 """Last lines of a failed stage's output that its state repeats."""
 
 
-def _targets() -> list[str]:
-    """The stages of this project's dvc.yaml, and what stands for several of them, as `train`."""
-    root = Path(__file__).resolve().parents[1]
-    stages = read_stages(root, _params(root))
+def _targets(root: Path) -> list[str]:
+    """The stages of a project's dvc.yaml, and what stands for several of them, as `train`.
+
+    None where its files cannot be read: a run says why, and importing this module must not fail before.
+    """
+    try:
+        stages = read_stages(root, _params(root))
+    except SwirlError:
+        return []
     return list(dict.fromkeys(name for stage in stages for name in (stage.partition("@")[0], stage)))
 
 
@@ -71,7 +76,7 @@ def _params(root: Path) -> dict[str, Any]:
     return (read(path) or {}) if path.exists() else {}
 
 
-Target = Annotated[str, Field(json_schema_extra={"enum": _targets()})]
+Target = Annotated[str, Field(json_schema_extra={"enum": _targets(Path(__file__).resolve().parents[1])})]
 """Prefect's page offers these; others, as `sub/dvc.yaml:train`, may be written."""
 Parallel = Annotated[int, Field(ge=1)]
 Retries = Annotated[int, Field(ge=0)]
@@ -390,6 +395,7 @@ def main() -> int:
         parser.error(f"--set {error}")
     layout = Layout(Path(chosen.project).resolve())
     try:
+        _params(layout.root)  # DVC would say in a traceback that it cannot be read
         plan(layout.root, tuple(chosen.target))
         if overrides:
             laid_over.checked(layout.root / "params.yaml", overrides)

@@ -165,6 +165,14 @@ def test_a_stopped_flow_leaves_no_stage_behind(project: Path) -> None:
     assert mlflow_parents(project)[-1][0] == "KILLED"
 
 
+def test_a_file_of_settings_that_cannot_be_read_is_said_in_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("seed: [1", encoding="utf-8")
+    command = [sys.executable, str(FLOW), "--project", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"swirl: {tmp_path}/params.yaml is not YAML: ")
+
+
 def test_settings_that_are_none_are_refused_with_a_sentence() -> None:
     command = [sys.executable, str(FLOW), "--set", "train.swirl.lr=[1"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

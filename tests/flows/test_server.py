@@ -191,7 +191,7 @@ def test_a_schedule_fires_and_its_run_shows_what_happened(served: Served) -> Non
         ("outcome", "", 0.5),
         ("both", "", 0.25),
     ]
-    percent = {"base": "30.0%", "SFT": "31.0% (p = 0.25)", "SWiRL": "32.0% (p < 0.001)"}
+    percent = {"Base": "30.0%", "SFT": "31.0% (p = 0.25)", "SWiRL": "32.0% (p < 0.001)"}
     shown = {"tools": "yes", "questions": 10, **percent}
     assert found["results"] == [{"benchmark": "mini-a", **shown}, {"benchmark": "mini-b", **shown}]
     only = {"artifacts": {"flow_run_id": {"any_": [run]}, "key": {"any_": ["results"]}}}

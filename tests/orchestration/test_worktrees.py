@@ -22,7 +22,7 @@ import yaml
 
 from flows.artifacts import pages
 from flows.experiments import combinations, equal_arms, table
-from flows.pipeline import _direct, plan, store_of
+from flows.pipeline import _direct, _targets, plan, store_of
 from flows.retries import asks_network
 from swirl.config.overrides import checked, lay_over, parsed, text, write
 from swirl.config.params import load
@@ -203,6 +203,13 @@ def test_the_plan_is_what_dvc_would_do(project: Path, targets: tuple[str, ...], 
     dvc(project, "freeze", "two")
     assert plan(project, targets) == stages
     assert re.findall("Stage '(.+)' didn't change", dvc(project, "repro", *targets)) == list(stages)
+
+
+def test_targets_are_the_stages_and_none_where_a_file_cannot_be_read(project: Path) -> None:
+    assert _targets(ROOT)[:4] == ["download", "check_questions", "index", "base_model"]
+    assert {"train", "train@sft", "train@swirl"} <= {*_targets(ROOT)}
+    (project / "params.yaml").write_text("seed: [1", encoding="utf-8")
+    assert _targets(project) == []
 
 
 def test_the_graph_has_direct_edges_alone() -> None:

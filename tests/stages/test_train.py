@@ -225,8 +225,9 @@ def test_actions_are_compared_with_those_of_their_kind(params: Params, copy: Lay
         for draw, kind in zip(of_state, kinds, strict=True):
             alike = [other for other, its in zip(of_state, kinds, strict=True) if its == kind]
             rivals = of_state if kind == ActionKind.MALFORMED else alike
-            others = [other.reward for other in rivals if other.sample != draw.sample]
-            wanted = draw.reward - sum(others) / len(others) if others else 0.0  # type: ignore[operator,arg-type]
+            rewards = {one.sample: one.reward for one in rivals if one.reward is not None}
+            mine = rewards.pop(draw.sample)  # all have one
+            wanted = mine - sum(rewards.values()) / len(rewards) if rewards else 0.0
             assert draw.advantage == pytest.approx(wanted, abs=1e-9), kinds
     assert mixed > 3
 
