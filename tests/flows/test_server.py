@@ -57,6 +57,7 @@ if name == "filter":
         journal.write_text("block 1")
         if first_time(f"hang-{seed}"):
             time.sleep(3600)
+    print("filter, parts: 2/8 (25%), 10 s, 5 s each, about 30 s left", flush=True)
     counts = {one: {"trajectories": n, "steps": 3 * n, "correct": 1 / n} for one, n in kept.items()}
     write("reports/filters.json", {"trajectories": 4, "strategy": strategy, "strategies": counts})
 if name == "check_steps":
@@ -198,6 +199,16 @@ def test_a_schedule_fires_and_its_run_shows_what_happened(served: Served) -> Non
     (table,) = served.post("artifacts/filter", only)
     assert table["description"].endswith("RL visited 6 states, 67% of the kept 9; SFT read all twice.")
     assert "http://127.0.0.1:5000/#/experiments/" in found["mlflow-run"]
+
+
+def test_how_far_a_stage_is_can_be_seen(served: Served) -> None:
+    """The last line of its progress, and the whole of it once it has ended well."""
+    run = served.run("swirl-on-demand", overrides={"seed": 5})
+    assert served.ended(run)["state_type"] == "COMPLETED"
+    only = {"artifacts": {"flow_run_id": {"any_": [run]}, "type": {"any_": ["progress"]}}}
+    (shown,) = served.post("artifacts/filter", only)
+    assert (shown["key"], shown["data"]) == ("progress-filter", 100.0)
+    assert shown["description"] == "filter, parts: 2/8 (25%), 10 s, 5 s each, about 30 s left"
 
 
 def test_a_cancelled_run_leaves_nothing_behind_and_the_next_goes_on(served: Served) -> None:
