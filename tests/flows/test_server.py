@@ -17,6 +17,7 @@ import psutil
 import pytest
 import yaml
 
+from tests.devtools import CHROMIUM, chromium
 from tests.prefect_api import Served, serving
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -211,7 +212,20 @@ def test_how_far_a_stage_is_can_be_seen(served: Served) -> None:
     assert shown["description"] == "filter, parts: 2/8 (25%), 10 s, 5 s each, about 30 s left"
 
 
-def test_a_cancelled_run_leaves_nothing_behind_and_the_next_goes_on(served: Served) -> None:
+def _shows_a_cancelled_run(served: Served, run: str, folder: Path) -> None:
+    """Prefect's page of the run, in a browser: the flow and its stage are cancelled, and nothing has failed."""
+    with chromium(folder) as page:
+        page.PATIENCE = 300.0
+        page.size(1500, 1000)
+        page.call("Page.navigate", url=f"http://127.0.0.1:{served.port}/runs/flow-run/{run}")
+        page.wait("location.protocol === 'http:' && document.body && document.body.innerText.includes('Cancelled')")
+        tab = "[...document.querySelectorAll('li')].find(one => one.innerText === 'Task Runs')"
+        page.wait(f"!!{tab}")
+        page.run(f"{tab}.click()")
+        page.wait("document.body.innerText.includes('(1 Completed, 1 Cancelled)')")
+
+
+def test_a_cancelled_run_leaves_nothing_behind_and_the_next_goes_on(served: Served, tmp_path: Path) -> None:
     before = (served.root / "params.yaml").read_bytes()
     overrides = {"seed": 99, "tools.options": {"web": {"api_key": "sk-1234"}}}
     run = served.run("swirl-on-demand", overrides=overrides)
@@ -225,6 +239,8 @@ def test_a_cancelled_run_leaves_nothing_behind_and_the_next_goes_on(served: Serv
     with sqlite3.connect(served.root / "mlflow.db") as database:
         last = "SELECT status FROM runs WHERE name LIKE 'flow %' ORDER BY start_time DESC LIMIT 1"
         assert list(database.execute(last)) == [("KILLED",)]
+    if CHROMIUM:
+        _shows_a_cancelled_run(served, run, tmp_path)
     assert (served.root / "params.yaml").read_bytes() == before
 
     # A flow that does not end within the 30 seconds that Prefect gives it is killed; this run then clears its worktree.
