@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from swirl.comb.attention import Scoring
 from swirl.comb.combs import Comb, Tooth, collate_packed, collate_plain, group_by_budget, pack
-from swirl.comb.logprobs import action_logprobs, check_packing, final_logits, tooth_states
+from swirl.comb.logprobs import action_logprobs, check_packing, final_logits, final_logits_of, tooth_states
 from swirl.core.errors import ModelError
 from tests import tiny
 
@@ -363,3 +363,25 @@ def test_a_vocabulary_that_is_projected_in_pieces_gives_the_same(packed: bool, m
     assert_same(whole, pieces)
     for name, gradient in expected.items():
         assert_same(gradient, found[name])
+
+
+@pytest.mark.parametrize("cap", [None, 30.0])
+def test_a_few_final_logits_of_half_precision_are_exact(cap: float | None) -> None:
+    """They are those of the same hidden states and weights in float32, where bfloat16 logits are rounded."""
+    model = tiny.qwen3().to(torch.bfloat16)
+    model.config.final_logit_softcapping = cap
+    with torch.no_grad():
+        model.get_output_embeddings().weight *= 4
+        batch = ragged_combs(3, 2, 3, 2)
+        whole, few = final_logits(model, batch, True), final_logits_of(model, batch, True, [5, 2])
+    assert few.dtype == torch.float32
+    assert whole.dtype == torch.bfloat16
+    torch.testing.assert_close(few.to(torch.bfloat16), whole[:, [5, 2]], rtol=0.02, atol=0)
+    rounded = (few.to(torch.bfloat16).float() - few).abs().max()
+    assert rounded > 0.01  # what a bfloat16 logit of this size loses
+
+
+def test_a_few_final_logits_of_full_precision_are_the_columns_of_all() -> None:
+    model, batch = tiny.qwen3(), ragged_combs(3, 2, 3, 2)
+    with torch.no_grad():
+        assert torch.equal(final_logits_of(model, batch, True, [5, 2]), final_logits(model, batch, True)[:, [5, 2]])

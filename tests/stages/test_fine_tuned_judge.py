@@ -33,7 +33,8 @@ JUDGE: dict[str, Any] = {
     "reward_model": {
         "source": "fine_tuned", "model": "models/tiny", "revision": "", "lora": None, "epochs": 3, "batch_size": 4,
         "token_budget": 4096, "lr": 3.0e-3, "warmup": 2, "weight_decay": 0.0, "clip": 1.0,
-        "gradient_checkpointing": False, "mixed_precision": "bf16", "heldout": 2, "samples": 3, "temperature": 1.0,
+        "gradient_checkpointing": False, "mixed_precision": "bf16", "heldout": 2, "pretrain": {},
+        "samples": 3, "temperature": 1.0,
     },
 }  # fmt: skip
 
@@ -80,6 +81,19 @@ def test_errors_are_counted_on_questions_that_it_did_not_learn(judged: tuple[Par
     series = load_json(layout.series("reward_model"))
     assert len(series) == 9  # 12 trajectories in batches of 4, three times
     assert series[-1]["loss"] < series[0]["loss"]
+
+
+def test_it_learns_from_questions_of_the_base_besides(judged: tuple[Params, Layout], tmp_path: Path) -> None:
+    """Its errors are still counted on the reward split alone."""
+    params, layout = judged[0], clone(judged[1], tmp_path / "root")
+    with_more = validate(laid_over(params.model_dump(), {"reward_model": {"pretrain": {"hotpotqa": 3}}}), "more")
+    reward_model.run(with_more, layout)
+    metrics = load_json(layout.metrics("reward_model"))
+    assert metrics["taught.questions"] == 4 + 3
+    assert metrics["heldout.n"] == load_json(judged[1].metrics("reward_model"))["heldout.n"]
+    too_many = validate(laid_over(params.model_dump(), {"reward_model": {"pretrain": {"hotpotqa": 41}}}), "many")
+    with pytest.raises(DataError, match=r"reward_model.pretrain.hotpotqa is 41, and split pretrain has 40 annotated"):
+        reward_model.run(too_many, layout)
 
 
 def test_models_reward_is_whole_weights_that_judge(judged: tuple[Params, Layout]) -> None:

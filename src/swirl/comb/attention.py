@@ -179,10 +179,24 @@ def hidden_states(model: Any, **inputs: Any) -> Tensor:
 
 def head(model: Any, hidden: Tensor) -> Tensor:
     """Logits (..., V) of hidden states (..., H), with the scaling and soft cap that some model families apply."""
+    model = causal_lm(model)
+    return _scaled(model, model.get_output_embeddings()(hidden))
+
+
+def head_of(model: Any, hidden: Tensor, tokens: Sequence[int]) -> Tensor:
+    """`head` for a few tokens: logits (..., tokens), computed in the type of `hidden` whatever that of the weights."""
     import torch
 
     model = causal_lm(model)
-    logits: Tensor = model.get_output_embeddings()(hidden)
+    layer, rows = model.get_output_embeddings(), list(tokens)
+    bias = None if layer.bias is None else layer.bias[rows].to(hidden.dtype)
+    return _scaled(model, torch.nn.functional.linear(hidden, layer.weight[rows].to(hidden.dtype), bias))
+
+
+def _scaled(model: Any, logits: Tensor) -> Tensor:
+    """Logits with what some families do to them."""
+    import torch
+
     if (divisor := getattr(model.config, "logits_scaling", None)) is not None:  # Granite
         logits = logits / divisor
     if (factor := getattr(model.config, "logit_scale", None)) is not None:  # Cohere

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from swirl.comb.attention import causal_lm, head, hidden_states, read
+from swirl.comb.attention import causal_lm, head, head_of, hidden_states, read
 from swirl.comb.combs import Comb, Reading, collate_packed, collate_plain, pack
 from swirl.comb.miniature import in_miniature
 from swirl.core.errors import ModelError
@@ -40,12 +40,28 @@ def tooth_states(model: Any, combs: Sequence[Comb], packed: bool) -> tuple[Tenso
 
 
 def final_logits(model: Any, combs: Sequence[Comb], packed: bool) -> Tensor:
-    """Logits (teeth of all combs, V) that predict each tooth's last token; a verdict is read from them."""
+    """Logits (teeth of all combs, V) that predict each tooth's last token; a verdict is learned from them."""
+    return head(model, _last_states(model, combs, packed))
+
+
+def final_logits_of(model: Any, combs: Sequence[Comb], packed: bool, tokens: Sequence[int]) -> Tensor:
+    """The columns of `final_logits` for a few tokens, in float32 or wider: (teeth of all combs, tokens).
+
+    A bfloat16 logit of 32 has neighbours at 31.75 and 32.25, so that most actions on a state would get equal verdicts.
+    """
+    hidden = _last_states(model, combs, packed)
+    if hidden.dtype.itemsize >= 4:
+        return head(model, hidden)[:, list(tokens)]
+    return head_of(model, hidden.float(), tokens)
+
+
+def _last_states(model: Any, combs: Sequence[Comb], packed: bool) -> Tensor:
+    """The hidden states (teeth of all combs, H) that predict each tooth's last token."""
     import torch
 
     reading = collate_packed(combs) if packed else collate_plain(combs)
     ends = torch.tensor([len(tooth.ids) for comb in combs for tooth in comb.teeth]).cumsum(0) - 1
-    return head(model, _hidden(model, reading, reading.read[ends]))
+    return _hidden(model, reading, reading.read[ends])
 
 
 def project(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -56,6 +57,9 @@ class FineTunedReward(FineTuning):
         description="a model of the hub, a folder or a GGUF file, taught here on steps that the base samples"
     )
     heldout: Count = Field(description="questions of each benchmark in the reward split to measure error rates on")
+    pretrain: Mapping[str, Count] = Field(
+        description="questions of the pretrain split to learn from besides, by benchmark; {}: none"
+    )
     samples: Count = Field(description="trajectories that the base makes of each question")
     temperature: Positive = Field(description="sampling temperature of the base")
 

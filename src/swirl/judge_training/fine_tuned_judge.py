@@ -1,8 +1,8 @@
 """`source: fine_tuned`: a pretrained model taught to judge the base's own steps by annotations of the reward split.
 
 The base is sampled on annotated questions of that split, whose oracles (`swirl.wiring.oracles`) label each step. The
-model learns the verdict after each step of most of these questions; its errors are counted on the others, which it has
-not read.
+model learns the verdict after each step of most of these questions, and of some that the base was taught on, if it is
+to; its errors are counted on the others of the reward split, which neither has read.
 """
 
 from __future__ import annotations
@@ -41,8 +41,10 @@ def make(params: Params, layout: Layout) -> None:
     settings, run, folder = params.reward_model, params.runtime, layout.model("reward")
     assert isinstance(settings, FineTunedReward)
     questions = asked.questions_of(layout, "reward")
-    oracles = oracles_of(layout, questions)
+    besides = [question for name in settings.pretrain for question in asked.questions_of(layout, "pretrain", name)]
+    oracles = oracles_of(layout, [*questions, *besides])
     learned, heldout = _split(questions, oracles, settings.heldout)
+    learned += _besides(besides, oracles, settings.pretrain)
     journal = _journal(params, layout, settings)
     made = _sampled(params, layout, [*learned, *heldout], oracles, journal)
     point("reward", settings, layout)
@@ -100,11 +102,25 @@ def _split(
     return learned, tested
 
 
+def _besides(questions: Sequence[Question], oracles: Mapping[str, Oracle], wanted: Mapping[str, int]) -> list[Question]:
+    """The first annotated ones of each benchmark, as many as are wanted."""
+    found = []
+    for name, count in wanted.items():
+        annotated = [question for question in questions if question.benchmark == name and question.id in oracles]
+        if len(annotated) < count:
+            raise DataError(
+                f"reward_model.pretrain.{name} is {count}, and split pretrain has {len(annotated)} annotated questions "
+                f"of {name}; lower it, or raise download.benchmarks.{name}.pretrain"
+            )
+        found += annotated[:count]
+    return found
+
+
 def _journal(params: Params, layout: Layout, settings: FineTunedReward) -> Journal:
     """Where sampling goes on after a kill: valid whatever is set of the training after it."""
     parts = (params.runtime, params.tools, params.rollout, params.actions)
     sections = [params.seed, dict(params.tasks), *(part.model_dump() for part in parts)]
-    sections += [settings.samples, settings.temperature, settings.heldout]
+    sections += [settings.samples, settings.temperature, settings.heldout, dict(settings.pretrain)]
     inputs = [layout.questions, layout.root / "data/index", layout.model("base"), *user_input_folders(params, layout)]
     return Journal(layout.root / ".swirl/journals/reward_model", fingerprint(digest("reward_model"), sections, inputs))
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from swirl.comb.combs import Comb, group_by_budget, pack, split_teeth
-from swirl.comb.logprobs import final_logits
+from swirl.comb.logprobs import final_logits_of
 from swirl.core.errors import ModelError
 from swirl.core.threads import spread
 from swirl.core.types import BAD, GOOD, NOT_JUDGED, ActionKind, Trajectory, Verdict
@@ -104,8 +104,7 @@ class RewardModel:
     def _read_group(self, combs: Sequence[Comb]) -> list[list[float]]:
         import torch
 
-        good, bad = self.verdict_ids
         with torch.no_grad():
-            logits = final_logits(self.model, combs, self.packed).float()
-            values = iter(torch.sigmoid(logits[:, good] - logits[:, bad]).tolist())
+            good, bad = final_logits_of(self.model, combs, self.packed, self.verdict_ids).float().unbind(-1)
+            values = iter(torch.sigmoid(good - bad).tolist())
         return [[next(values) for _ in comb.teeth] for comb in combs]

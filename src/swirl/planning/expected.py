@@ -242,8 +242,9 @@ class Expected:
             return Work()
         if not isinstance(reward, FineTunedReward):
             return NOT_KNOWN
-        asked, block = self.talks("reward"), self._params.rollout.block_size
-        learned = self.talks("reward", less=reward.heldout)
+        besides = [(self._talk(name, "pretrain"), float(count)) for name, count in reward.pretrain.items()]
+        asked, block = [*self.talks("reward"), *besides], self._params.rollout.block_size
+        learned = [*self.talks("reward", less=reward.heldout), *besides]
         size = (total(learned, "size") + total(learned, "steps") * self._asks) * self._as_large(reward)
         held = self.judged(asked, reward) + self.judged(learned, reward).times(-1)
         made = self._rolled(asked, reward.samples, block, "reward_model")
