@@ -15,8 +15,7 @@ from swirl.reporting.declines import Decline, Declines, found, note, sentence
 from swirl.reporting.page import summary
 from swirl.reporting.results import Results, load, to_json
 from swirl.reporting.skills import outcomes
-from swirl.reporting.tables import worse
-from tests.reporting.test_parts import results
+from tests.reporting.test_parts import page_of, results
 from tests.reporting.test_skills import made
 
 __all__ = ["results"]  # a fixture
@@ -97,10 +96,10 @@ def test_what_got_worse_is_kept_and_shown(results: Results, tmp_path: Path, caps
     said = "Worse than the base: 1-hop mini-gsm8k, right answers, 82.0% to 67.5% (p = 0.0012); "
     assert summary(fell)[-1].startswith(said)
     assert summary(fell)[-1].endswith("; and 1 more.")
-    page = str(worse(fell))
+    page = page_of(fell)
     cells = "<td>67.5%</td><td>82.0%</td><td>0.0012</td><td>117</td>"
     assert f'<th scope="row">1-hop mini-gsm8k, right answers</th>{cells}' in page
     assert "of 122 combinations" in page and "up to 3 such rows are expected by chance" in note(fell.declines)
     text.show(layout)
     assert said.strip() in " ".join(capsys.readouterr().out.split())
-    assert worse(results) is None and "declines" not in to_json(results)
+    assert 'id="worse"' not in page_of(results) and "declines" not in to_json(results)

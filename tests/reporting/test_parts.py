@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-import html
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
+from jinja2 import UndefinedError
+from markupsafe import Markup
 
 from swirl.core.errors import DataError
 from swirl.core.layout import Layout
 from swirl.core.records import save_json
-from swirl.core.types import Action, JudgeRole, Observation, Score, Step, Stop, Trajectory
-from swirl.reporting import charts, evidence, tables, text
+from swirl.core.types import Action, JudgeRole, Observation, Prediction, Score, Step, Stop, Trajectory
+from swirl.reporting import evidence, plots, text
 from swirl.reporting.coverage import Coverage, sentence
 from swirl.reporting.format import gain, number, p_value, percent, rates
-from swirl.reporting.markup import join, printable, raw, tag
+from swirl.reporting.markup import printable
+from swirl.reporting.page import environment, page
 from swirl.reporting.paper import paper_order, published
 from swirl.reporting.results import Arm, ByHops, Funnel, Results, load, memory_at_chance, to_json
 
 JUDGE, ROLE = "endpoint:wise\x1b[0m", JudgeRole.SECOND
+NO_EVIDENCE = evidence.Evidence({}, [], {}, {}, {})
 ARMS = {name: Arm(4, 12, 0.5, {"mini-gsm8k": 4}) for name in ("none", "process", "outcome", "both")}
 
 
@@ -27,6 +31,13 @@ def score(model: str, accuracy: float, benchmark: str = "mini-gsm8k") -> Score:
     low, high = accuracy - 0.1, accuracy + 0.1
     return Score(
         benchmark, model, True, 100, accuracy, low, high, None, 0.1, 0.2, 0.3, 0.4, None, None, 2.5, 0.1, JUDGE, ROLE
+    )
+
+
+def prediction(model: str, right: bool) -> Prediction:
+    value = float(right)
+    return Prediction(
+        "q", "mini-gsm8k", model, True, "", right, value, value, value, value, None, None, 1, 0, Stop.STEP_LIMIT, "t"
     )
 
 
@@ -43,12 +54,10 @@ def results() -> Results:
     return Results(scores, Funnel("none", 8, ARMS, ARMS["none"]), {}, {}, by_hops=hops)
 
 
-def test_text_is_escaped_and_markup_is_not() -> None:
-    made = tag("p", "<b> & 'x'", tag("i", "y"), None, 3, class_="a", title='"><script>', hidden=None)
-    assert made == '<p class="a" title="&quot;&gt;&lt;script&gt;">&lt;b&gt; &amp; &#x27;x&#x27;<i>y</i>3</p>'
-    assert join(["<", raw("<hr>")]) == "&lt;<hr>"
-    assert tag("line", x1=1, stroke_width=2) == '<line x1="1" stroke-width="2"/>'
-    assert tag("br") == "<br>"
+def page_of(results: Results, found: evidence.Evidence = NO_EVIDENCE, samples: int = 0) -> str:
+    """The page without pictures, blanks squeezed."""
+    pictures = plots.Pictures(Markup(), Markup(), {"": {}}, {})
+    return " ".join(page(results, found, pictures, samples, "").split())
 
 
 @pytest.mark.parametrize(
@@ -147,12 +156,60 @@ def test_long_text_is_cut_with_a_count() -> None:
     assert evidence.cut("abcd", 4) == "abcd"
 
 
-def test_a_curve_is_placed_between_its_ends() -> None:
-    drawn = charts.line([(0.0, 0.0), (10.0, 1.0), (20.0, 0.5)], "KL <x>", False)
-    assert 'points="52,120 177,10 302,65"' in drawn
-    assert 'aria-label="KL &lt;x&gt;"' in drawn
-    flat = charts.line([(3.0, 2.0)], "one point", False)
-    assert 'points="52,65"' in flat
+def _drawn(svg: str, kind: str) -> list[dict[str, str]]:
+    return [one.attrib for one in ElementTree.fromstring(svg).iter(kind)]
+
+
+def test_a_curve_is_placed_between_its_ends(results: Results) -> None:
+    named = evidence.curves([{"step": x, "kl": y, "<x>\x1b": 2.0} for x, y in ((0, 0.0), (10, 1.0), (20, 0.5))])
+    drawn = plots.draw(results, named).curves
+    assert {title: list(group) for title, group in drawn.items() if group} == {
+        "KL to the reference": ["kl"],
+        "": ["<x>\x1b"],
+    }
+    kl = drawn["KL to the reference"]["kl"]
+    dots = [(float(dot["cx"]), float(dot["cy"])) for dot in _drawn(kl, "circle")]
+    (left, low), (middle, high), (right, half) = dots
+    assert left < middle < right and (middle - left, half - high) == pytest.approx(
+        (right - middle, low - half), abs=0.2
+    )
+    titles = [one.text for one in ElementTree.fromstring(kl).iter("title")]
+    assert titles == ["step 0: 0", "step 10: 1", "step 20: 0.5"]
+    assert [one.text for one in ElementTree.fromstring(kl).iter("text")] == ["step 0", "20", "0", "0.5", "1"]
+    flat = drawn[""]["<x>\x1b"]
+    assert 'aria-label="&lt;x&gt;�"' in flat and len({dot["cy"] for dot in _drawn(flat, "circle")}) == 1
+
+
+def test_one_point_is_a_curve(results: Results) -> None:
+    (drawn,) = plots.draw(results, evidence.curves([{"step": 3, "reward": 0.004}])).curves["Reward"].values()
+    assert [one.text for one in ElementTree.fromstring(drawn).iter("title")] == ["step 3: 0.4%"]
+
+
+def test_pictures_can_stand_in_one_page_and_follow_its_colours(results: Results) -> None:
+    """No ids, which would clash, no styles, no links, and no colour that dark mode cannot change."""
+    pictures = plots.draw(
+        results, evidence.curves([{"step": 1, "$loss$ </svg>": 0.1}, {"step": 2, "$loss$ </svg>": 0.2}])
+    )
+    drawn = [pictures.accuracy, pictures.filters, *pictures.curves[""].values()]
+    for svg in drawn:
+        root = ElementTree.fromstring(svg)
+        assert root.attrib.keys() == {"viewBox", "width", "height", "role", "aria-label"}
+        assert {one.tag for one in root.iter()} <= {"svg", "path", "circle", "text", "title"}
+        names = {name for one in root.iter() for name in one.attrib}
+        assert not names & {"id", "style", "href", "class", "clip-path", "font-family"}
+        colours = {one.get(name) for one in root.iter() for name in ("fill", "stroke")} - {None, "none"}
+        assert colours and all(str(colour).startswith("var(--") for colour in colours)
+    bars = [one.text for one in ElementTree.fromstring(pictures.accuracy).iter("title")]
+    assert bars[-1] == "[red]mine�[0m, SWiRL: 20.0% (10.0% to 30.0%)" and len(bars) == 4
+    assert list(pictures.files) == ["accuracy.png", "filters.png"]
+
+
+def test_templates_refuse_what_is_missing_and_escape_what_is_there() -> None:
+    made = environment().from_string("<p>{{ words }}</p>")
+    assert made.render(words="<b> & '￾\x1b\ud800'") == "<p>&lt;b&gt; &amp; &#39;���&#39;</p>"
+    assert made.render(words=Markup("<b>‮</b>")) == "<p><b>�</b></p>"
+    with pytest.raises(UndefinedError, match="'words' is undefined"):
+        made.render()
 
 
 def test_results_come_back_from_their_file(results: Results, tmp_path: Path) -> None:
@@ -184,9 +241,12 @@ def test_every_process_label_says_whose_it_is(results: Results) -> None:
     rewarded = [dataclasses.replace(one, judge="reward", judge_role=JudgeRole.REWARD) for one in scores]
     own = dataclasses.replace(results, scores=tuple(rewarded))
     assert text._labelled_by(own) == 'the judge "reward", the same that was the reward'
-    assert 'by the judge "reward", the same that was the reward, and by the oracle' in html.unescape(tables.labels(own))
-    assert "its own word on the tuned policy is flattered" in tables.labels(own)
-    assert "Training did not maximise its word" in tables.labels(both)
+    said = (
+        "by the judge &#34;reward&#34;, the same that was the reward, and by the oracle where there is one. It is what"
+    )
+    assert said in page_of(own)
+    assert "its own word on the tuned policy is flattered" in page_of(own)
+    assert "Training did not maximise its word" in page_of(both)
 
 
 def test_gains_are_beside_the_papers(results: Results) -> None:
@@ -200,11 +260,19 @@ def test_gains_are_beside_the_papers(results: Results) -> None:
     assert gains["[red]mine\x1b[0m"]["paper"] is None
 
 
-def test_the_page_shows_the_observation_of_every_call_of_a_step() -> None:
+def test_the_page_shows_the_observation_of_every_call_of_a_step(results: Results) -> None:
     seen = (Observation("a -> 1", False, "search", "a"), Observation("b -> 2", False, "search", "b"))
     step = Step(0, Action("search", "look", "a"), seen, (1,), (0.0,), ())
-    shown = str(evidence._steps(Trajectory("t", "q", "b", 0, "m", 0, (1,), (step,), Stop.STEP_LIMIT, "")))
-    assert shown.count('class="observation"') == 2
+    asked = prediction("base", False), prediction("swirl", True)
+    stored = {
+        row.model: {
+            row.trajectory_id: Trajectory("t", "q", "mini-gsm8k", 0, "m", 0, (1,), (step,), Stop.STEP_LIMIT, "")
+        }
+        for row in asked
+    }
+    found = dataclasses.replace(NO_EVIDENCE, predictions={row.model: [row] for row in asked}, trajectories=stored)
+    shown = page_of(results, found, 1)
+    assert shown.count('class="observation"') == 4
     assert shown.index("look") < shown.index("a -&gt; 1") < shown.index("b -&gt; 2")
 
 

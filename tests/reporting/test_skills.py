@@ -13,8 +13,8 @@ from swirl.core.types import Action, Observation, Question, Step, Stop, Trajecto
 from swirl.reporting import text
 from swirl.reporting.labelled import Labelled
 from swirl.reporting.results import Arm, Funnel, Results, load, to_json
-from swirl.reporting.skill_tables import skills_section
 from swirl.reporting.skills import By, Share, Skill, change, of, outcomes, sentence, shares
+from tests.reporting.test_parts import page_of
 
 SIGNS = {"+": True, "-": False, "?": None}
 
@@ -169,9 +169,9 @@ def test_the_shares_are_kept_and_shown(results: Results, tmp_path: Path, capsys:
     assert lines[at + 2] == "fault Base SWiRL"
     assert lines[at + 4 : at + 6] == ["repeated queries 0.0 20.0", "early stops 66.7 0.0"]
     assert max(len(line) for line in printed.splitlines()) <= 100
-    page = str(skills_section(results))
+    page = page_of(results)
     assert "later query (+100.0 points) improved most" in page
-    assert page.count("<details>") == 3
+    assert page.partition('id="skills"')[2].partition("</section>")[0].count("<details>") == 3
     assert "later query</th><td>100.0%<small>of 2</small></td><td>100.0%<small>of 1</small></td>" in page
     assert "early stops</th><td>0.0%<small>of 3</small></td><td>66.7%<small>of 3</small></td>" in page
 
@@ -181,4 +181,4 @@ def test_without_stored_trajectories_there_is_no_table(results: Results, tmp_pat
 
     bare = dataclasses.replace(results, skills=())
     assert "skills" not in to_json(bare)
-    assert skills_section(bare) is None
+    assert "Which skill improved" not in page_of(bare)

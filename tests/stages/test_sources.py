@@ -129,7 +129,7 @@ def test_everything_behind_servers(
     assert all(row["process_label_judge"] == 0.0 for row in scores if row["steps"])
     by = {(row["judge"], row["judge_role"]) for row in scores}
     assert by == {("endpoint:independent", "a second judge, not the reward")}
-    page = html.unescape(layout.page.read_text(encoding="utf-8"))
+    page = " ".join(html.unescape(layout.page.read_text(encoding="utf-8")).split())
     assert 'by the judge "endpoint:independent", a second judge, not the reward, and by the oracle where there' in page
     save([], Derivation, layout.derivations)  # as of benchmarks without an oracle
     evaluate.run(far, layout, "base")

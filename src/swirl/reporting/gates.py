@@ -1,54 +1,53 @@
-"""The page's section on the quality gates: what each expected, how often that was violated, and what it measured."""
+"""The page's rows on the quality gates: what each expected, how often that was violated, and what it measured."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from swirl.core.errors import DataError
-from swirl.reporting.markup import Child, Html, tag
-from swirl.reporting.tables import section, table, text
+from swirl.reporting.tables import Table
 
 GATES = ("questions", "trajectories", "steps")
 
 
-def gates(reports: Mapping[str, Any]) -> Html:
-    """One line per gate, which unfolds to its expectations. Raises `DataError` for what is not a gate's report."""
-    shown: list[Child] = []
-    for name in GATES:
-        if name not in reports:
-            shown.append(text(f"No report of the {name} gate."))
-            continue
-        try:
-            shown.append(_gate(name, reports[name]))
-        except (KeyError, TypeError, AttributeError) as error:
-            where = f"reports/quality/{name}.json"
-            raise DataError(f"{where} is not a gate's report: {error!r}; run `dvc repro check_{name}`") from error
-    words = "Great Expectations looks at the data between stages; a violated expectation stops the pipeline."
-    return section("gates", "Quality gates", text(words), shown)
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """What a gate's report says."""
+
+    verdict: str
+    sizes: str
+    expectations: Table
+    measured: Table
 
 
-def _gate(name: str, report: Mapping[str, Any]) -> Html:
-    expectations = report["expectations"]
-    failed = sum(not row["success"] for row in expectations)
-    sizes = ", ".join(f"{count} {what}" for what, count in sorted(report["rows"].items()))
-    verdict = f"{failed} violated" if failed else "passed"
-    summary = tag("summary", tag("b", f"{name}: {verdict}"), f", {len(expectations)} expectations over {sizes}")
-    rows = [
-        [
-            row["meaning"],
-            f"{row['table']}.{row['column']}" if row["column"] else row["table"],
-            "yes" if row["success"] else "NO",
-            f"{row['violations']} of {row['of']}" if row["observed"] is None else f"{row['observed']}",
+def gates(reports: Mapping[str, Any]) -> dict[str, Gate | None]:
+    """By name; None for a gate without a report. Raises `DataError` for what is not a gate's report."""
+    return {name: _gate(name, reports[name]) if name in reports else None for name in GATES}
+
+
+def _gate(name: str, report: Mapping[str, Any]) -> Gate:
+    try:
+        expectations = report["expectations"]
+        failed = sum(not row["success"] for row in expectations)
+        rows = [
+            [
+                row["meaning"],
+                f"{row['table']}.{row['column']}" if row["column"] else row["table"],
+                "yes" if row["success"] else "NO",
+                f"{row['violations']} of {row['of']}" if row["observed"] is None else f"{row['observed']}",
+            ]
+            for row in expectations
         ]
-        for row in expectations
-    ]
-    measured = [[key, f"{value:.4g}"] for key, value in sorted(report["statistics"].items())]
-    return tag(
-        "details",
-        summary,
-        table(
-            f"Expectations of the {name} gate", ["Expectation", "On", "Met", "Violations or value"], rows, words=True
-        ),
-        table(f"What the {name} gate measured", ["Measured", "Value"], measured) if measured else None,
-    )
+        head = ["Expectation", "On", "Met", "Violations or value"]
+        measured = [[key, f"{value:.4g}"] for key, value in sorted(report["statistics"].items())]
+        return Gate(
+            f"{failed} violated" if failed else "passed",
+            ", ".join(f"{count} {what}" for what, count in sorted(report["rows"].items())),
+            Table(f"Expectations of the {name} gate", head, rows, words=True),
+            Table(f"What the {name} gate measured", ["Measured", "Value"], measured),
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        where = f"reports/quality/{name}.json"
+        raise DataError(f"{where} is not a gate's report: {error!r}; run `dvc repro check_{name}`") from error

@@ -1,71 +1,59 @@
 """`reports/index.html`: the whole report as one file. It loads nothing but `provenance.js` beside it, if that is there.
 
-Two runs with the same params write the same bytes: what differs between them is in `swirl.reporting.provenance`.
+The words and their places are in `templates/`; what is put there is escaped. Two runs with the same params write the
+same bytes: what differs between them is in `swirl.reporting.provenance`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
-from swirl.reporting import declines, tables
-from swirl.reporting import evidence as shown
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from swirl.reporting import declines, evidence, skill_tables, skills, tables
 from swirl.reporting.coverage import sentence
 from swirl.reporting.format import gain, p_equals, percent
 from swirl.reporting.gates import gates
-from swirl.reporting.markup import Html, raw, tag
-from swirl.reporting.results import LABELS, Results
-from swirl.reporting.skill_tables import skills_section
-from swirl.reporting.style import STYLE
-
-_POLICY = "default-src 'none'; script-src 'self'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-
-_TITLE = "SWiRL: results of this run"
+from swirl.reporting.markup import printable
+from swirl.reporting.paper import PAPER_GAINS
+from swirl.reporting.plots import Pictures
+from swirl.reporting.results import LABELS, Results, memory_at_chance
 
 
-def page(results: Results, evidence: shown.Evidence, samples: int, digest: str) -> str:
+def page(results: Results, found: evidence.Evidence, pictures: Pictures, samples: int, digest: str) -> str:
     """The page as HTML, with up to `samples` trajectory pairs per benchmark; every string of data in it is escaped.
 
     `digest` is that of `reports/results.json`, by which the page knows whether `provenance.js` is about it.
     """
-    sections = [
-        tables.headline(results),
-        tables.worse(results),
-        what_this_is(results),
-        tables.labels(results),
-        skills_section(results),
-        tables.tools(results),
-        tables.by_hops(results),
-        tables.funnel(results),
-        tables.reward_model(results),
-        shown.curves(evidence),
-        shown.stops(evidence, results),
-        tables.retrieval(results),
-        tables.searches(results),
-        tables.memory(results),
-        shown.samples(evidence, results, samples) if samples else None,
-        tables.measures(results),
-        gates(evidence.gates),
-    ]
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", name="color-scheme", content="light dark"),
-        tag("title", _TITLE),
-        tag("style", raw(STYLE)),
+    skilled = ["", *(name for name in results.benchmarks if any(row.benchmark == name for row in results.skills))]
+    made = (
+        *(tables.headline, tables.worse, tables.labels, tables.tools, tables.by_hops, tables.funnel),
+        *(tables.reward_model, tables.retrieval, tables.searches, tables.measures),
     )
-    top = tag(
-        "header",
-        tag("h1", _TITLE),
-        tag("ul", [tag("li", words) for words in summary(results)], class_="lead"),
-        tag("p", id="provenance", data_results=digest),
-        tag("p", tag("a", "All trajectories, step by step and side by side", href="browser/index.html")),
-        _paper(),
-        _contents(sections),
+    template = environment().get_template("page.html")
+    return template.render(
+        contents=[],
+        summary=summary(results),
+        coverage=sentence(results.coverage),
+        declined=declines.sentence(results.declines),
+        decline_note=declines.note(results.declines),
+        skilled=skills.sentence(results.skills),
+        skill_note=skill_tables.NOTE,
+        paper_gains=PAPER_GAINS,
+        models=LABELS,
+        at_chance=memory_at_chance(results.memory),
+        results=results,
+        pictures=pictures,
+        absent=[title for title, group in pictures.curves.items() if title and not group],
+        tables={table.__name__: table(results) for table in made} | {"stops": evidence.stops(found, results)},
+        skills={benchmark: skill_tables.tables(results, benchmark) for benchmark in skilled},
+        evidence=found,
+        samples=[pair for name in results.benchmarks for pair in evidence.samples(found, name)[:samples]],
+        sampled=samples > 0,
+        gates=gates(found.gates),
+        digest=digest,
     )
-    body = tag("body", tag("main", top, sections), tag("script", src="provenance.js"))
-    return "<!doctype html>\n" + tag("html", head, body, lang="en") + "\n"
 
 
 def summary(results: Results) -> list[str]:
@@ -87,50 +75,21 @@ def summary(results: Results) -> list[str]:
     return [said for said in (*sentences, sentence(results.coverage), declines.sentence(results.declines)) if said]
 
 
-def what_this_is(results: Results) -> Html:
-    """The caveats that a reader of the numbers must know; those of the embedded default only for a run of it."""
-    if "ceiling" not in results.models:
-        words = (
-            "There is no ceiling: only the embedded default has a sound model before designed flaws. A reward model "
-            "that was made here, rather than pointed to, learned from golden labels, though of no evaluation question, "
-            "and is a small model, too. The paper's is far stronger than its policy, and saw no label."
-        )
-        return tables.section("what", "What this is", tables.text(words))
-    points = [
-        (
-            "The base model's flaws are designed. ",
-            "A tiny model first learned sound demonstrations (that model is the ceiling), then mostly flawed ones: it "
-            "has the skills and uses them unreliably. Most of SWiRL's gain is the recovery of skills that the ceiling "
-            "had, so read a gain against the room between base and ceiling.",
-        ),
-        (
-            "The reward model learned from oracle labels. ",
-            "The generated world knows the right step, and the reward model was trained on such labels of other "
-            "questions. The paper uses a large model that saw none. Its measured errors are below.",
-        ),
-        (
-            "The benchmarks mirror the paper's in miniature. ",
-            "They are made of a generated fictional world. They show that the method works end to end and let its "
-            "claims be tested; they are not the paper's benchmarks, and no number here reproduces one of the paper's.",
-        ),
-        (
-            "What is real: ",
-            "every stage: tools, trajectories, verdicts, training and evaluation are run, none is replayed.",
-        ),
-    ]
-    items = tag("ul", [tag("li", tag("strong", start), rest) for start, rest in points])
-    return tables.section("what", "What the embedded default is, and is not", items)
-
-
-def _contents(sections: Sequence[Html | None]) -> Html:
-    """The table of contents."""
-    parts = [one for one in sections if isinstance(one, tables.Section)]
-    links = [tag("li", tag("a", part.heading, href=f"#{part.name}")) for part in parts]
-    return tag("nav", tag("ol", links), aria_label="Contents", class_="contents")
-
-
-def _paper() -> Html:
-    cited = (
-        "Goldie, Mirhoseini, Zhou, Cai, Manning: Synthetic Data Generation and Multi-Step RL for Reasoning and Tool Use"
+def environment() -> Environment:
+    """Where the templates are, and how: what they print is escaped and printable, and what is missing is an error."""
+    made = Environment(
+        loader=PackageLoader("swirl.reporting"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        extensions=["jinja2.ext.do"],
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_shown,
     )
-    return tag("p", tag("small", f"The method: {cited}, arXiv 2504.04736."))
+    made.filters |= {"cut": evidence.cut, "percent": percent}
+    return made
+
+
+def _shown(value: Any) -> str:
+    """What a template prints of a value."""
+    return Markup(printable(value)) if isinstance(value, Markup) else printable(str(value))

@@ -1,4 +1,4 @@
-"""The page's section on which skill improved, and the rows that the terminal shows too."""
+"""Which skill improved: the page's tables, and the rows that the terminal shows too."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from collections.abc import Iterator, Sequence
 
 from swirl.reporting import skills
 from swirl.reporting.format import NONE, percent
-from swirl.reporting.markup import Child, Html, tag
 from swirl.reporting.results import LABELS, Results
 from swirl.reporting.skills import EVERYWHERE, FAULTS, By, Share, Skill
-from swirl.reporting.tables import section, seen, table, text
+from swirl.reporting.tables import Cell, Row, Table
 
 JUDGES = (By.JUDGE, By.ORACLE)
 """Who labels the steps, in the order of the columns."""
@@ -36,56 +35,27 @@ def skill_rows(shares: Sequence[Share], benchmark: str = EVERYWHERE) -> Iterator
             yield skill, found
 
 
-def skills_section(results: Results) -> Html | None:
-    """The tables over all benchmarks and of each; None where no trajectory is stored."""
-    if not results.skills:
-        return None
-    words = (
-        f"Good ones of each kind of step, over all evaluation questions with tools; small print: of how many. {NOTE}"
-    )
-    each = [
-        tag("details", tag("summary", benchmark), *_tables(results, benchmark))
-        for benchmark in results.benchmarks
-        if any(row.benchmark == benchmark for row in results.skills)
-    ]
-    return section(
-        "skills",
-        "Which skill improved",
-        text(tag("strong", skills.sentence(results.skills))),
-        text(words),
-        _tables(results, EVERYWHERE),
-        each,
-        seen(results),
-    )
-
-
-def _columns(results: Results) -> list[tuple[str, str]]:
-    """`compared` in the order of a table's columns."""
-    return list(reversed(compared(results)))
-
-
-def _tables(results: Results, benchmark: str) -> list[Html]:
+def tables(results: Results, benchmark: str = EVERYWHERE) -> list[Table]:
     """The skills by judge and by oracle, and the faults."""
-    names = [name for _, name in _columns(results)]
+    models = compared(results)[::-1]
+    names = [name for _, name in models]
     where = benchmark or "all benchmarks"
-    shown = list(skill_rows(results.skills, benchmark))
+    good: list[Row] = []
+    faults: list[Row] = []
+    for skill, found in skill_rows(results.skills, benchmark):
+        # The oracle's change, or the judge's where there is no oracle.
+        gain = skills.change(found[-1] or found[0])
+        cells = [_cell(row, model) for row in found for model, _ in models]
+        row = [str(skill), *cells, NONE if gain is None else f"{100 * gain:+.1f}"]
+        (faults if skill in FAULTS else good).append(row)
     head = ["Kind of action", *(f"{name}, by the {by}" for by in JUDGES for name in names), _CHANGE]
-    good = [_row(results, skill, found) for skill, found in shown if skill not in FAULTS]
-    faults = [_row(results, skill, found) for skill, found in shown if skill in FAULTS]
     return [
-        table(f"Skills on {where}", head, good),
-        table(f"Faults on {where}", ["Counted", *names, _CHANGE], faults),
+        Table(f"Skills on {where}", head, good),
+        Table(f"Faults on {where}", ["Counted", *names, _CHANGE], faults),
     ]
 
 
-def _row(results: Results, skill: Skill, found: Sequence[Share | None]) -> list[Child]:
-    """The cells of one skill; the change is the oracle's, or the judge's where there is no oracle."""
-    cells = [_cell(row, model) for row in found for model, _ in _columns(results)]
-    gain = skills.change(found[-1] or found[0])
-    return [str(skill), *cells, NONE if gain is None else f"{100 * gain:+.1f}"]
-
-
-def _cell(row: Share | None, model: str) -> Child:
+def _cell(row: Share | None, model: str) -> Cell | str:
     if row is None or model not in row.share:
         return NONE
-    return (percent(row.share[model]), tag("small", f"of {row.n[model]:,}"))
+    return Cell(percent(row.share[model]), f"of {row.n[model]:,}")

@@ -36,8 +36,9 @@ def run(params: Params, layout: Layout) -> None:
     found = dataclasses.replace(found, skills=skills.shares(skilled), declines=worse)
     records.save_json(results.to_json(found), layout.results)
     digest = checksum(layout.results).sha256
-    _write(page(found, beside, params.report.samples, digest), layout.page)
-    plots.write(found, evidence.known_curves(beside), layout.plots)
+    pictures = plots.draw(found, evidence.curves(beside.series))
+    _write(page(found, beside, pictures, params.report.samples, digest), layout.page)
+    plots.write(pictures, layout.plots)
     write_browser(origins(layout, predictions, oracles), beside.questions, place(layout), "../index.html", digest)
 
 
