@@ -45,7 +45,7 @@ SETTINGS: dict[str, Any] = {
         }
     },
     "base_model": {"epochs": 3},
-    "reward_model": {"epochs": 1, "heldout": 15, "samples": 3},
+    "reward_model": {"epochs": 1, "heldout": 15, "samples": 3, "pretrain": {"hotpotqa": 20}},
     "synthesize": {"samples": 2},
     "filter": {"strategy": "process"},
     "train": {
@@ -131,13 +131,13 @@ def test_a_cold_start_by_hand() -> None:
 
 def test_a_judge_that_is_taught_by_hand() -> None:
     found = numbers(work(params(), "reward_model"))
-    # 60 and 300 questions three times, of which 15 each are held out; a verdict takes 14 tokens and its own
-    rolled = 3 * (60 * (40 + 2 * 180) + 300 * (40 + 3.3 * 17))
+    # 60 and 300 questions three times, of which 15 each are held out, and 20; a verdict takes 14 tokens and its own
+    rolled = 3 * (80 * (40 + 2 * 180) + 300 * (40 + 3.3 * 17))
     heldout = 3 * 15 * ((590 - 100 + 3 * 15) + (325.1 - 100 + 4.3 * 15))
-    written = 3 * (60 * 90 + 300 * 129)
-    # each worker has 540 trajectories in 17 blocks of 32; the last of each block take as long again
-    passes = written / 1080 * 17 * 2
-    taught = 3 * (45 * (590 + 3 * 15) + 285 * (325.1 + 4.3 * 15))
+    written = 3 * (80 * 90 + 300 * 129)
+    # each worker has 570 trajectories in 18 blocks of 32; the last of each block take as long again
+    passes = written / 1140 * 18 * 2
+    taught = 3 * (65 * (590 + 3 * 15) + 285 * (325.1 + 4.3 * 15))
     assert found == pytest.approx([rolled + heldout, written, passes, taught, 0])
 
 
