@@ -288,6 +288,25 @@ def test_a_killed_stage_is_marked_as_killed(layout: Layout) -> None:
     assert (found["judge"].info.status, found["stage judge"].info.status) == ("KILLED", "KILLED")
 
 
+def test_stages_at_once_write_to_one_store(layout: Layout) -> None:
+    """Each has a worker of its own, which measures the machine all the time."""
+    script = layout.root / "stage.py"
+    measured = STAGE.replace('{"seed": 7}', '{"seed": 7, "tracking": {"system_metrics": 0.01}}')
+    script.write_text(textwrap.dedent(measured), encoding="utf-8")
+    parent = tracking.open_run(layout, PARAMS, "flow happy-owl").run_id
+    started = []
+    for name in ("judge", "filter", "train-sft"):
+        command, env = [sys.executable, str(script), name, "1"], {**os.environ, "SWIRL_RUN_ID": parent}
+        started.append(subprocess.Popen(command, cwd=layout.root, env=env, stderr=subprocess.PIPE, text=True))
+    assert [process.communicate()[1] for process in started] == ["", "", ""]
+    found = runs(layout)
+    assert {name: run.info.status for name, run in found.items()} == dict.fromkeys(
+        ("flow happy-owl", "judge", "filter", "train@sft"), "FINISHED"
+    )
+    assert [found[name].data.metrics.get(key) for name, key in (("judge", "n"), ("train@sft", "train/n"))] == [1.5, 1.5]
+    assert len({run.data.tags.get("mlflow.parentRunId") for run in found.values()} - {None}) == 1
+
+
 @pytest.mark.slow
 def test_two_stages_of_one_dvc_share_a_parent_that_lists_cached_ones(layout: Layout) -> None:
     """In the second `dvc repro`, `one` is cached and runs nothing; so is `evaluate@base`, which is compared with."""

@@ -23,7 +23,7 @@ from swirl.core.errors import SwirlError
 from swirl.core.layout import Layout
 from swirl.mlflow_store.mlflow_runs import Runs
 from swirl.mlflow_store.settings import Settings
-from swirl.mlflow_store.stores import destination, recording_store, waiting_room
+from swirl.mlflow_store.stores import Store, destination, recording_store, waiting_room
 from swirl.pipeline.dvc_file import dvc_hash
 from swirl.tracking.delivery import sync
 from swirl.tracking.recording import TO_REGISTER
@@ -314,7 +314,7 @@ def test_a_copy_has_all_that_its_original_has_and_a_second_one_changes_nothing(
     assert sync(layout, print) == 5
     assert everything(layout) == first
 
-    store = destination(layout, Settings(experiment="late"))
+    store = destination_of(layout)
     found = {run.info.run_name: run for run in Runs(store).search() if run.info.status != "FAILED"}
     top, judge, synthesize = found["flow calm-otter"], found["judge"], found["synthesize"]
     assert top.data.tags["mlflow.parentRunId"] == found["experiments"].info.run_id
@@ -336,6 +336,29 @@ def test_a_copy_has_all_that_its_original_has_and_a_second_one_changes_nothing(
     }
     files = {path.path for path in store.client.list_artifacts(judge.info.run_id, "samples")}
     assert files == {"samples/trajectories.json"}
+
+
+def test_a_store_that_came_back_empty_gets_the_whole_pipeline(
+    layout: Layout, nobody: None, empty_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = tracking.open_run(layout, PARAMS, "flow calm-otter")
+    monkeypatch.setenv("SWIRL_RUN_ID", opened.run_id)
+    for name in ("judge", "filter"):
+        with tracking.stage_run(name, PARAMS, layout):
+            write(layout.metrics(name), {"n": 1})
+        with monkeypatch.context() as patch:
+            patch.delenv("MLFLOW_TRACKING_URI")
+            shutil.copy(empty_store, layout.root / "mlflow.db")
+            sync(layout, print)
+    top, *below = Runs(destination_of(layout)).search()
+    assert (top.info.run_name, top.data.params["seed"]) == ("flow calm-otter", "7")
+    assert [(run.info.run_name, run.info.status) for run in below] == [("judge", "FINISHED"), ("filter", "FINISHED")]
+
+
+def destination_of(layout: Layout) -> Store:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        return destination(layout, Settings(experiment="late"))
 
 
 def everything(layout: Layout) -> list[Any]:
@@ -408,7 +431,7 @@ def test_a_run_waits_while_its_experiment_is_deleted(
     layout: Layout, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    store = destination(layout, Settings(experiment="late"))
+    store = destination_of(layout)
     store.client.delete_experiment(store.experiment)
     with tracking.stage_run("judge", PARAMS, layout):
         write(layout.metrics("judge"), {"n": 1})

@@ -48,8 +48,8 @@ class Copies:
         if above := self._here.get(top.data.tags.get(PARENT, "")):
             self._find_or_create(above)
         self._find_or_create(top)
-        known = self._there.children(self.ids[parent])
-        self.ids |= {run.data.tags.get(ORIGINAL, ""): run.info.run_id for run in known}
+        for copy in self._there.children(self.ids[parent]):
+            self.ids[copy.data.tags.get(ORIGINAL, "")] = copy.info.run_id
         below = self._here.children(parent)
         for run in below:
             if run.info.run_id not in self.ids:
@@ -69,8 +69,9 @@ class Copies:
         folder = artifact_folder(run)
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         for path in files:
-            if path not in self._sent:
-                there.log_file(copy_id, path, path.parent.relative_to(folder).as_posix().removeprefix("."))
+            if path not in self._sent and path.exists():  # else another process has just copied the same run
+                place = path.parent.relative_to(folder)
+                there.log_file(copy_id, path, "" if place == Path() else place.as_posix())
                 self._sent.add(path)
         if over:
             self._copy_traces(run)
@@ -79,9 +80,11 @@ class Copies:
             there.resume(copy_id)
         self._here.log(run.info.run_id, tags={COPIED: _state(run)})
         for path in files if over else ():
-            path.unlink()
+            path.unlink(missing_ok=True)
 
     def _find_or_create(self, run: Run) -> None:
+        if run.info.run_id in self.ids:
+            return
         if found := self._there.find(ORIGINAL, run.info.run_id):
             self.ids[run.info.run_id] = found.info.run_id
         else:
@@ -91,6 +94,8 @@ class Copies:
         tags = {name: self._translated(run.data.tags[name]) for name in run.data.tags.keys() & {PARENT}}
         tags[ORIGINAL] = run.info.run_id
         self.ids[run.info.run_id] = self._there.create(run.info.run_name, run.info.start_time / 1000, tags)
+        if run.data.tags.pop(COPIED, ""):  # by a store that has lost it
+            self._here.client.delete_tag(run.info.run_id, COPIED)
 
     def _new_points(self, run: Run) -> list[tuple[str, float, int, int]]:
         names, run_id = run.data.metrics, run.info.run_id

@@ -62,7 +62,7 @@ def destination(layout: Layout, settings: Settings) -> Store:
     place is not installed.
     """
     uri = tracking_uri(layout)
-    own = (_lasting(layout) / "mlartifacts").as_uri() if is_local(uri) else None
+    own = None if uri.startswith(("http", "databricks")) else (_lasting(layout) / "mlartifacts").as_uri()
     return _opened(layout, uri, settings.experiment, settings.artifacts, own)
 
 
@@ -93,7 +93,7 @@ def recording_store(layout: Layout, settings: Settings) -> Store:
 
 def is_local(uri: str) -> bool:
     """Whether a store or artifacts are files on this machine."""
-    return "://" not in uri or uri.startswith(("sqlite:", "file:"))
+    return uri.startswith(("sqlite:", "file:")) or not ("://" in uri or uri.startswith("databricks"))
 
 
 def tracking_uri(layout: Layout) -> str:

@@ -144,17 +144,19 @@ def _link(folder: Path, copy: Path) -> None:
     The copy appears whole at once.
     """
     partial = copy.parents[2] / f"{copy.name}.partial"  # beside the artifacts
-    shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    for file in folder.iterdir():
-        try:
-            os.link(file, partial / file.name)
-        except FileNotFoundError:
-            raise
-        except OSError:
-            shutil.copyfile(file, partial / file.name)
-    copy.parent.mkdir(parents=True, exist_ok=True)
-    os.replace(partial, copy)
+    try:
+        for file in folder.iterdir():
+            try:
+                os.link(file, partial / file.name)
+            except FileNotFoundError:
+                raise
+            except OSError:
+                shutil.copyfile(file, partial / file.name)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(partial, copy)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _monitors() -> list[Any]:

@@ -12,6 +12,7 @@ import os
 import select
 import signal
 import sys
+import time
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -25,7 +26,9 @@ from swirl.tracking.watching import Watcher
 
 KILLED = {"status": "KILLED", "error": "the process was killed"}
 LOOK_EVERY = 5.0
-"""Seconds between two looks, while the stage runs, for what is worth delivering."""
+"""Seconds between two looks for checkpoints to deliver while the stage runs."""
+DELIVER_EVERY = 60.0
+"""Seconds between two deliveries without one, as long as they arrive."""
 
 
 def main() -> None:
@@ -48,10 +51,10 @@ def _record(request: dict[str, Any]) -> None:
     try:
         try:
             watcher.start()  # before delivering: a silent server can take longer than the stage
-            delivery.attempt(run.parent, run.id)
+            arrived, last = delivery.attempt(run.parent, run.id), time.monotonic()
             while not select.select([sys.stdin], [], [], LOOK_EVERY)[0]:
-                if watcher.has_news():
-                    delivery.attempt(run.parent, run.id)
+                if watcher.has_news() or (arrived and time.monotonic() - last > DELIVER_EVERY):
+                    arrived, last = delivery.attempt(run.parent, run.id), time.monotonic()
         except Stopped:  # while delivering; by then the stage has told how it ended
             send = False
         line = sys.stdin.readline() if select.select([sys.stdin], [], [], 0)[0] else ""
