@@ -7,6 +7,7 @@ artifacts elsewhere. Then copies are made, while the stage runs and at its end; 
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -35,7 +36,11 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 SLOW = 5.0
-"""Seconds. `finish` does not try a server that took longer than this to fail: the stage would wait for it."""
+"""Seconds that `finish` waits for a server that has not answered yet. It does not try one that took longer to fail."""
+LOOK_EVERY = 5.0
+"""Seconds between two looks for news to deliver while a stage runs."""
+DELIVER_EVERY = 60.0
+"""Seconds between two deliveries without such news, as long as they arrive."""
 
 
 class Stopped(BaseException):
@@ -53,8 +58,22 @@ class Delivery:
         self._layout, self._settings = layout, settings
         self._there: Runs | None = self.runs if self.direct else None
         self._copies: Copies | None = None
+        self._thread: threading.Thread | None = None
+        self._over = threading.Event()
         self._slow = False
         self._reason = ""
+
+    def begin(self, parent: str, running: str, has_news: Callable[[], bool]) -> None:
+        """Deliver now, when there is news and every so often, in a thread and until `finish`; see `attempt`."""
+
+        def deliver() -> None:
+            arrived, last = self.attempt(parent, running), time.monotonic()
+            while not self._over.wait(LOOK_EVERY):
+                if has_news() or (arrived and time.monotonic() - last > DELIVER_EVERY):
+                    arrived, last = self.attempt(parent, running), time.monotonic()
+
+        self._thread = threading.Thread(target=deliver, daemon=True)
+        self._thread.start()
 
     def attempt(self, parent: str, running: str = "") -> bool:
         """Deliver what is new of the run `parent` and those below it; return whether all has arrived.
@@ -78,7 +97,7 @@ class Delivery:
         """
         arrived = False
         try:
-            arrived = send and not self._slow and self.attempt(parent)
+            arrived = send and self._has_ended() and not self._slow and self.attempt(parent)
         except Stopped:
             send = False
         if not arrived:
@@ -90,6 +109,15 @@ class Delivery:
         for refusal in self.refused():
             warn(f"of {what} not everything is in MLflow: {refusal}")
         return self._target().store.page(self._id_there(parent)) if arrived else ""
+
+    def _has_ended(self) -> bool:
+        """End what `begin` began, and return whether it has ended."""
+        self._over.set()
+        if self._thread is None:
+            return True
+        self._thread.join(None if self._there else SLOW)
+        self._reason = self._reason or "the server does not answer"
+        return not self._thread.is_alive()
 
     def refused(self) -> list[str]:
         """What can never be delivered, a sentence each."""

@@ -9,10 +9,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import select
 import signal
 import sys
-import time
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -25,10 +23,6 @@ from swirl.tracking.recording import Recorder
 from swirl.tracking.watching import Watcher
 
 KILLED = {"status": "KILLED", "error": "the process was killed"}
-LOOK_EVERY = 5.0
-"""Seconds between two looks for checkpoints to deliver while the stage runs."""
-DELIVER_EVERY = 60.0
-"""Seconds between two deliveries without one, as long as they arrive."""
 
 
 def main() -> None:
@@ -49,15 +43,9 @@ def _record(request: dict[str, Any]) -> None:
     run = recorder.start_stage(stage, request["started"])
     watcher, send, line = Watcher(layout, settings, delivery.runs, run), True, ""
     try:
-        try:
-            watcher.start()  # before delivering: a silent server can take longer than the stage
-            arrived, last = delivery.attempt(run.parent, run.id), time.monotonic()
-            while not select.select([sys.stdin], [], [], LOOK_EVERY)[0]:
-                if watcher.has_news() or (arrived and time.monotonic() - last > DELIVER_EVERY):
-                    arrived, last = delivery.attempt(run.parent, run.id), time.monotonic()
-        except Stopped:  # while delivering; by then the stage has told how it ended
-            send = False
-        line = sys.stdin.readline() if select.select([sys.stdin], [], [], 0)[0] else ""
+        watcher.start()
+        delivery.begin(run.parent, run.id, watcher.has_news)
+        line = sys.stdin.readline()
         watcher.stop()
         recorder.end_stage(run, json.loads(line) if line else KILLED, watcher.live)
     except Stopped:
