@@ -102,7 +102,7 @@ class Recorder:
                 self._add_cached(parent, upstream(name, self.stages), ran=True)
         made = [run for run in self.runs.children(parent) if run.data.tags.get("stage") == "synthesize"]
         made_in = str(made[-1].info.run_id) if made and name == "judge" else ""
-        run_id = self._begin(parent, stage, started, {MADE_IN: made_in} if made_in else {}, locked=bool(found))
+        run_id = self._begin(parent, stage, started, {MADE_IN: made_in} if made_in else {}, by_dvc=bool(found))
         return StageRun(run_id, parent, stage, started, made_in)
 
     def end_stage(self, run: StageRun, end: dict[str, str], live: int) -> None:
@@ -216,14 +216,14 @@ class Recorder:
         self.runs.log_note(parent, "Up to date", why)
         for stage in new if ran else ():
             if stage.name.startswith("evaluate"):
-                run = self._begin(parent, stage, time.time(), {"cached": "true"}, locked=True)
+                run = self._begin(parent, stage, time.time(), {"cached": "true"}, by_dvc=True)
                 self._add_files(run, stage)
                 self.runs.end(run, "FINISHED", time.time())
         return [stage.name for stage in new]
 
-    def _begin(self, parent: str, stage: DvcStage, started: float, more: Mapping[str, str], locked: bool) -> str:
-        """Create the run of a stage with what it was made from, and return its id; `locked`: see `dependencies`."""
-        hashes = dependencies(stage, self.layout, locked)
+    def _begin(self, parent: str, stage: DvcStage, started: float, more: Mapping[str, str], by_dvc: bool) -> str:
+        """Create the run of a stage with what it was made from, and return its id; `by_dvc`: DVC runs it."""
+        hashes = dependencies(stage, self.layout, locked=by_dvc)
         name, _, item = stage.name.partition("@")
         command = f"swirl stage {name}{f' --item {item}' if item else ''}"
         tags = {PARENT: parent, "stage": stage.name, "cached": "false", **({"item": item} if item else {}), **more}
