@@ -65,6 +65,8 @@ class Delivery:
 
     def begin(self, parent: str, running: str, has_news: Callable[[], bool]) -> None:
         """Deliver now, when there is news and every so often, in a thread and until `finish`; see `attempt`."""
+        if self.direct:
+            return
 
         def deliver() -> None:
             arrived, last = self.attempt(parent, running), time.monotonic()
