@@ -2,17 +2,59 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prefect import State, get_run_logger
-from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+from prefect.artifacts import (
+    create_link_artifact,
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
 
 from swirl.core.layout import Layout
 from swirl.core.records import load_json
 from swirl.reporting import coverage
 from swirl.reporting.format import p_equals, percent
 from swirl.reporting.results import LABELS
+
+_DONE = re.compile(r"([^:]+): \d+/\d+ \((\d+)%\)")
+"""A line of `swirl.pipeline.progress` in a log."""
+
+
+class Progress:
+    """How far a stage is, as its task's progress artifact: that of the loop that last said so."""
+
+    def __init__(self, stage: str) -> None:
+        self._key = "progress-" + re.sub("[^a-z0-9]+", "-", stage.lower()).strip("-")
+        self._made: Any = None
+        self._said, self._off = (-1.0, ""), False
+
+    def read(self, line: str) -> None:
+        """Show what a line of the stage's output says of its progress, if it says anything new."""
+        if (found := _DONE.match(line)) and not self._off:
+            self._show(float(found[2]), line)
+
+    def end(self) -> None:
+        """Show that the stage has ended well, if there was any progress to be seen."""
+        if self._made and not self._off:
+            self._show(100.0, self._said[1])
+
+    def _show(self, percent: float, line: str) -> None:
+        if (percent, line) == self._said:
+            return
+        self._said = percent, line
+        try:
+            if self._made is None:
+                self._made = create_progress_artifact(progress=percent, key=self._key, description=line)
+            else:
+                update_progress_artifact(self._made, progress=percent, description=line)
+        except Exception as error:  # showing progress never fails a run
+            self._off = True
+            get_run_logger().warning("Progress is not shown: %s", type(error).__name__)
 
 
 def link_run(page: str) -> None:

@@ -284,14 +284,18 @@ def run_stage(name: str, invocation: Invocation) -> State[Any]:
     if name.startswith("check_"):  # a report of an earlier failure
         (invocation.root / f".swirl/quality/{name.removeprefix('check_')}.failed.json").unlink(missing_ok=True)
     logger, last, skipped = get_run_logger(), deque[str](maxlen=SHOWN), ""
+    progress = artifacts.Progress(name)
     with invocation.groups.lines(command, invocation.root, env) as (process, lines):
         for line in lines:
             if line:
                 logger.info(line)
                 last.append(line)
+                progress.read(line)
             said = NOT_RUN.match(line)
             if said and said.group(1) == name:
                 skipped = "up to date" if "change" in said.group(2) else "restored from DVC's run cache"
+    if not process.returncode:
+        progress.end()
     if process.returncode and invocation.groups.stopped:
         return Cancelled(message="the flow was stopped; what this stage has finished is kept, and the next run goes on")
     if process.returncode:

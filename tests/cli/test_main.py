@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
@@ -11,7 +10,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from urllib.request import proxy_bypass
 
 import pytest
@@ -22,7 +20,6 @@ from swirl.core import records
 from swirl.core.layout import Layout
 from swirl.core.types import OUTCOME, Action, Observation, Question, Step, Stop, Trajectory, Verdict
 from swirl.pipeline import environment
-from swirl.pipeline.progress import Progress
 from tests.servers import said, scripted
 
 Swirl = Callable[..., subprocess.CompletedProcess[str]]
@@ -223,32 +220,6 @@ def test_timing_is_written_only_for_a_stage_that_finished(tmp_path: Path) -> Non
     assert timing.keys() == {"started", "seconds", "peak_rss_mb"}
     assert 0 <= timing["seconds"] < 10
     assert 10 < timing["peak_rss_mb"] < 10_000
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The time that `Progress` sees, as the one item of a list that tests can change."""
-    now = [100.0]
-    monkeypatch.setattr("swirl.pipeline.progress.time", SimpleNamespace(monotonic=lambda: now[0]))
-    return now
-
-
-def test_progress_in_a_log_is_plain_lines(clock: list[float]) -> None:
-    log = io.StringIO()
-    with Progress(4, "judging", stream=log, interval=0) as progress:
-        clock[0] += 2
-        progress.update(1, loss=0.5)
-        progress.update(3, loss=0.25)
-    first, last = log.getvalue().splitlines()
-    assert first == "judging: 1/4 (25%), 2 s, about 6 s left, loss=0.5"
-    assert last == "judging: 4/4 (100%), 2 s, loss=0.25"
-
-
-def test_progress_says_little_in_a_fast_loop(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
-    with Progress(0, "letters") as progress:
-        for _ in "abc":
-            progress.update()
-    assert capsys.readouterr().err == "letters: 3, 0 s\n"
 
 
 def test_preset_writes_params_and_keeps_the_old_ones(swirl: Swirl, root: Path, tmp_path: Path) -> None:

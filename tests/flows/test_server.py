@@ -17,6 +17,7 @@ import psutil
 import pytest
 import yaml
 
+from tests.devtools import CHROMIUM, chromium
 from tests.prefect_api import Served, serving
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,6 +58,7 @@ if name == "filter":
         journal.write_text("block 1")
         if first_time(f"hang-{seed}"):
             time.sleep(3600)
+    print("filter, parts: 2/8 (25%), 10 s, 5 s each, about 30 s left", flush=True)
     counts = {one: {"trajectories": n, "steps": 3 * n, "correct": 1 / n} for one, n in kept.items()}
     write("reports/filters.json", {"trajectories": 4, "strategy": strategy, "strategies": counts})
 if name == "check_steps":
@@ -200,7 +202,30 @@ def test_a_schedule_fires_and_its_run_shows_what_happened(served: Served) -> Non
     assert "http://127.0.0.1:5000/#/experiments/" in found["mlflow-run"]
 
 
-def test_a_cancelled_run_leaves_nothing_behind_and_the_next_goes_on(served: Served) -> None:
+def test_how_far_a_stage_is_can_be_seen(served: Served) -> None:
+    """The last line of its progress, and the whole of it once it has ended well."""
+    run = served.run("swirl-on-demand", overrides={"seed": 5})
+    assert served.ended(run)["state_type"] == "COMPLETED"
+    only = {"artifacts": {"flow_run_id": {"any_": [run]}, "type": {"any_": ["progress"]}}}
+    (shown,) = served.post("artifacts/filter", only)
+    assert (shown["key"], shown["data"]) == ("progress-filter", 100.0)
+    assert shown["description"] == "filter, parts: 2/8 (25%), 10 s, 5 s each, about 30 s left"
+
+
+def _shows_a_cancelled_run(served: Served, run: str, folder: Path) -> None:
+    """Prefect's page of the run, in a browser: the flow and its stage are cancelled, and nothing has failed."""
+    with chromium(folder) as page:
+        page.PATIENCE = 300.0
+        page.size(1500, 1000)
+        page.call("Page.navigate", url=f"http://127.0.0.1:{served.port}/runs/flow-run/{run}")
+        page.wait("location.protocol === 'http:' && document.body && document.body.innerText.includes('Cancelled')")
+        tab = "[...document.querySelectorAll('li')].find(one => one.innerText === 'Task Runs')"
+        page.wait(f"!!{tab}")
+        page.run(f"{tab}.click()")
+        page.wait("document.body.innerText.includes('(1 Completed, 1 Cancelled)')")
+
+
+def test_a_cancelled_run_leaves_nothing_behind_and_the_next_goes_on(served: Served, tmp_path: Path) -> None:
     before = (served.root / "params.yaml").read_bytes()
     overrides = {"seed": 99, "tools.options": {"web": {"api_key": "sk-1234"}}}
     run = served.run("swirl-on-demand", overrides=overrides)
@@ -214,6 +239,8 @@ def test_a_cancelled_run_leaves_nothing_behind_and_the_next_goes_on(served: Serv
     with sqlite3.connect(served.root / "mlflow.db") as database:
         last = "SELECT status FROM runs WHERE name LIKE 'flow %' ORDER BY start_time DESC LIMIT 1"
         assert list(database.execute(last)) == [("KILLED",)]
+    if CHROMIUM:
+        _shows_a_cancelled_run(served, run, tmp_path)
     assert (served.root / "params.yaml").read_bytes() == before
 
     # A flow that does not end within the 30 seconds that Prefect gives it is killed; this run then clears its worktree.

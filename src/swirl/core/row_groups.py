@@ -34,6 +34,12 @@ def tables(record_type: type, path: Path, columns: Sequence[str] | None = None) 
             yield _group(file, number, record_type, path, columns)
 
 
+def parts_of(record_type: type, path: Path) -> int:
+    """The number of the file's row groups. Raises `DataError` when the file cannot be used."""
+    with _opened(record_type, path) as file:
+        return int(file.num_row_groups)
+
+
 def save_tables(made: Iterable[pa.Table], record_type: type, path: Path) -> None:
     """Write tables of any lengths to one file, atomically: the same bytes as `records.save` of their rows."""
     schema = SCHEMAS[record_type]

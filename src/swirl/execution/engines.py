@@ -15,12 +15,14 @@ from swirl.execution.local_engine import LocalEngine
 class Engine(Protocol[Piece_contra, Record]):
     """Makes the blocks of one recipe, somewhere."""
 
-    def blocks(self, journal: Journal, pieces: Pieces[Piece_contra], done: Done) -> Iterator[Made[Record]]:
+    def blocks(
+        self, journal: Journal, pieces: Pieces[Piece_contra], done: Done, before: Done | None = None
+    ) -> Iterator[Made[Record]]:
         """The block of each piece, in order: made and committed, unless it was committed before.
 
         A block is committed under its own number as soon as it is made, whichever is made first; its records are to be
         read from the journal, those of a block that is not whole are given. `done(n)` is told of `n` more units of a
-        piece, from any thread.
+        piece, from any thread; of those that an earlier run made, `before` is told instead, if it is given.
         """
         ...
 

@@ -16,14 +16,16 @@ class LocalEngine(Generic[Piece, Record]):
     def __init__(self, recipe: Recipe[Piece, Record]) -> None:
         self._recipe, self._maker = recipe, recipe.open(None)
 
-    def blocks(self, journal: Journal, pieces: Pieces[Piece], done: Done) -> Iterator[Made[Record]]:
+    def blocks(
+        self, journal: Journal, pieces: Pieces[Piece], done: Done, before: Done | None = None
+    ) -> Iterator[Made[Record]]:
         """See `swirl.execution.engines.Engine.blocks`."""
         self._maker.begin(journal.flight)
 
         def block(number: int) -> Made[Record]:
             piece = pieces[number]
             if journal.holds(number, self._recipe.record_type):
-                done(len(piece))
+                (before or done)(len(piece))
                 return Made([])
             return commit(journal, number, self._recipe.record_type, self._maker.make(piece, done))
 

@@ -32,12 +32,14 @@ _FAREWELL_S = 20.0
 class _Round(Generic[Piece, Record]):
     """The blocks of one journal while they are made."""
 
-    def __init__(self, journal: Journal, record_type: type[Record], pieces: Pieces[Piece], done: Done) -> None:
+    def __init__(
+        self, journal: Journal, record_type: type[Record], pieces: Pieces[Piece], done: Done, before: Done
+    ) -> None:
         self.journal, self.record_type, self.pieces, self.done = journal, record_type, pieces, done
         self.waiting = deque[int]()
         for number in range(len(pieces)):
             if journal.holds(number, record_type):
-                done(len(pieces[number]))
+                before(len(pieces[number]))
             else:
                 self.waiting.append(number)
         self.unfinished = set(self.waiting)
@@ -78,9 +80,11 @@ class RayEngine(Generic[Piece, Record]):
         """Call that is not over -> its worker, and the block's number; None for a worker that is (re)started."""
         self._names: dict[Any, str] = {}
 
-    def blocks(self, journal: Journal, pieces: Pieces[Piece], done: Done) -> Iterator[Made[Record]]:
+    def blocks(
+        self, journal: Journal, pieces: Pieces[Piece], done: Done, before: Done | None = None
+    ) -> Iterator[Made[Record]]:
         """See `swirl.execution.engines.Engine.blocks`."""
-        work = _Round(journal, self._recipe.record_type, pieces, done)
+        work = _Round(journal, self._recipe.record_type, pieces, done, before or done)
         if work.unfinished and not self._workers:
             self._start(len(work.unfinished))
         for number in range(len(pieces)):

@@ -59,7 +59,7 @@ def fine_tune(
     started = saved = time.monotonic()
     read_so_far, memory = 0.0, GivenBack()
     with Progress(total, stage) as bar:
-        bar.update(len(series))
+        bar.already(len(series))
         for step in range(len(series), total):
             batch = _batch(conversations, settings, seed, step)
             for group in optimizer.param_groups:

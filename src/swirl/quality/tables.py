@@ -16,8 +16,9 @@ import pyarrow.compute as pc
 
 from swirl.core.errors import DataError
 from swirl.core.records import read_table
-from swirl.core.row_groups import tables
+from swirl.core.row_groups import parts_of, tables
 from swirl.core.types import SCHEMAS, Trajectory
+from swirl.pipeline.progress import counted
 
 Frames = tuple[pd.DataFrame, ...]
 
@@ -123,7 +124,8 @@ def training_problem(question_id: str, splits: Mapping[str, str]) -> str | None:
 
 def _tables(record_type: type, path: Path, columns: Sequence[str] | None) -> Iterator[pa.Table]:
     """The file's row groups, each found readable; a table without rows if there is none. Raises `DataError`."""
-    groups, none = tables(record_type, path, columns), True
+    number = parts_of(record_type, path)
+    groups, none = counted(tables(record_type, path, columns), number, f"{path.name}, parts read"), True
     while (table := _readable(record_type, path, lambda: next(groups, None))) is not None:
         yield table
         none = False

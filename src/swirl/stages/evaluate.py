@@ -90,7 +90,7 @@ def _roll_out(
         for with_tools, journal in journals.items():
             seed = derive(params.seed, "evaluate", str(with_tools))
             made[with_tools] = roll_out_shares(
-                engine, params, asked[with_tools], settings.block_size, seed, with_tools, journal, bar.update
+                engine, params, asked[with_tools], settings.block_size, seed, with_tools, journal, bar
             )
     return made
 
@@ -115,7 +115,7 @@ def _judge(
             journals.append(Journal(layout.evaluation_journal(item, with_tools, verdicts=True), mark))
             cases = [(trajectory, table[trajectory.question_id]) for trajectory in trajectories]
             parts = blocks(cases, params.evaluate.block_size or max(1, len(cases)))
-            judged[with_tools] = list(judge_in_blocks(engine, parts, journals[-1], failures, bar.update))
+            judged[with_tools] = list(judge_in_blocks(engine, parts, journals[-1], failures, bar))
     failures.check()
     return judged, journals
 

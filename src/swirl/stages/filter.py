@@ -12,10 +12,11 @@ from swirl.config.params import Params
 from swirl.core.errors import DataError
 from swirl.core.layout import Layout
 from swirl.core.records import save_json
-from swirl.core.row_groups import save_tables
+from swirl.core.row_groups import parts_of, save_tables
 from swirl.core.seeds import generator
-from swirl.core.types import Strategy, SubTrajectory
+from swirl.core.types import Strategy, SubTrajectory, Trajectory
 from swirl.judging.filters import Judged, join, keep, sub_trajectories
+from swirl.pipeline.progress import counted
 
 
 def run(params: Params, layout: Layout) -> None:
@@ -28,7 +29,8 @@ def run(params: Params, layout: Layout) -> None:
     funnel = {str(s): count(judged, np.flatnonzero(judged.passes(s))) for s in Strategy}
     most = limit(params.filter.max_trajectories, funnel)
     kept = keep(judged, strategy, most, generator(params.seed, "filter"))
-    save_tables(sub_trajectories(layout.trajectories, judged, kept), SubTrajectory, layout.steps)
+    made = sub_trajectories(layout.trajectories, judged, kept)
+    save_tables(counted(made, parts_of(Trajectory, layout.trajectories), "filter, parts"), SubTrajectory, layout.steps)
     report = {
         "strategy": str(strategy),
         "trajectories": len(judged.rows),

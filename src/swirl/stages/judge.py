@@ -48,7 +48,7 @@ def publish(recipe: Verdicts, journal: Journal) -> dict[str, float]:
 
     def made() -> Iterator[Verdict]:
         with opened(params.execution, recipe) as engine, Progress(cases.trajectories, "judge") as bar:
-            for verdict in judge_in_blocks(engine, cases, journal, failures, bar.update):
+            for verdict in judge_in_blocks(engine, cases, journal, failures, bar):
                 counted[verdict.step == OUTCOME, verdict.good] += 1
                 yield verdict
         failures.check()

@@ -153,7 +153,7 @@ def train_swirl(
         _commit(checkpoints, 0, masters, optimizer, series, draws, processes)
     memory = GivenBack()
     with Progress(updates, "train swirl") as bar:
-        bar.update(start)
+        bar.already(start)
         for number in range(start, updates):
             began = time.perf_counter()
             batch = groups.of(next(batches))
@@ -260,7 +260,7 @@ def train_sft(
     rounds = (len(groups) + size - 1) // size
     memory = GivenBack()
     with Progress(settings.epochs * rounds, "train sft") as bar:
-        bar.update(done)
+        bar.already(done)
         for number in range(done, settings.epochs * rounds):
             epoch, place = divmod(number, rounds)
             order = generator(params.seed, "sft", epoch).sample(range(len(groups)), len(groups))

@@ -8,7 +8,7 @@ Its own vocabulary is not used, because its order is that of a set, which differ
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,17 +46,17 @@ class BM25:
         self._tokens = {word: token for token, word in enumerate(vocabulary)}
 
     @classmethod
-    def over(cls, passages: Sequence[Passage], stopwords: Collection[str] = ()) -> BM25:
-        """Index these passages. Raises `DataError` when they contain no word at all."""
+    def over(
+        cls, passages: Sequence[Passage], stopwords: Collection[str] = (), done: Callable[[int], None] = lambda n: None
+    ) -> BM25:
+        """Index these passages; `done(n)` is told of `n` more. Raises `DataError` when they contain no word at all."""
         left_out = frozenset(stopwords)
         vocabulary: dict[str, int] = {}
-        tokens = [
-            [
-                vocabulary.setdefault(word, len(vocabulary))
-                for word in indexed(f"{passage.title} {passage.text}", left_out)
-            ]
-            for passage in passages
-        ]
+        tokens = []
+        for passage in passages:
+            found = indexed(f"{passage.title} {passage.text}", left_out)
+            tokens.append([vocabulary.setdefault(word, len(vocabulary)) for word in found])
+            done(1)
         if not vocabulary:
             raise DataError(f"no word to index in {len(passages)} passages")
         retriever = _bm25s().BM25()

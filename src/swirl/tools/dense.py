@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -30,6 +30,8 @@ _READ = ("*.json", "*.txt", "*.model", "*.safetensors")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 _BATCH = 32
 """Number of texts that are embedded together."""
+_PIECE = 2048
+"""Number of passages that are embedded in one call, between two words of progress."""
 _TOGETHER = 16
 """Queries per FAISS search: few enough that it scores each by itself, so that no query changes another's scores."""
 _SPARE = 10
@@ -128,12 +130,14 @@ class Dense:
         return found
 
 
-def save(texts: Sequence[str], embedder: Embedder, folder: Path) -> None:
-    """Write the vectors of passages, given the text of each."""
-    faiss = _faiss()
-    vectors = embedder.passages(texts)
-    index = faiss.IndexFlatIP(vectors.shape[1])
-    index.add(vectors)
+def save(texts: Sequence[str], embedder: Embedder, folder: Path, done: Callable[[int], None] = lambda n: None) -> None:
+    """Write the vectors of passages, given the text of each; `done(n)` is told of `n` more."""
+    faiss, index = _faiss(), None
+    for start in range(0, len(texts), _PIECE):
+        vectors = embedder.passages(texts[start : start + _PIECE])
+        index = index or faiss.IndexFlatIP(vectors.shape[1])
+        index.add(vectors)
+        done(len(vectors))
     faiss.write_index(index, str(folder / FILE))
 
 

@@ -62,10 +62,12 @@ def build(
     stopwords: Collection[str] = (),
     retriever: str = "bm25",
     embedding: Embedding | None = None,
+    done: Callable[[int], None] = lambda n: None,
 ) -> None:
     """Write the index of `passages`; the same arguments on the same machine give the same bytes.
 
-    bm25 and hybrid use `stopwords`, dense and hybrid need `embedding`. Raises `DataError` when no passage holds a word,
+    bm25 and hybrid use `stopwords`, dense and hybrid need `embedding`. `done(n)` is told of `n` more passages that
+    are in the words' index or in that of the vectors: hybrid has both. Raises `DataError` when no passage holds a word,
     `ValueError` for a retriever that is not one of `RETRIEVERS` or lacks its embedding, and what
     `swirl.tools.dense.Embedder` raises.
     """
@@ -78,11 +80,11 @@ def build(
     if retriever != "bm25":
         described["retriever"] = retriever
     if retriever != "dense":
-        ranking = BM25.over(passages, stopwords)
+        ranking = BM25.over(passages, stopwords, done)
         ranking.save(index_dir)
         described |= {"stopwords": sorted(stopwords), "vocabulary": ranking.vocabulary}
     if retriever != "bm25":
-        described["embedding"] = _embed(passages, index_dir, embedding)
+        described["embedding"] = _embed(passages, index_dir, embedding, done)
     records.save(passages, Passage, index_dir / "passages.parquet")
     records.save_json(described, settings)
 
@@ -237,7 +239,9 @@ def _most(most: int, fits: Callable[[int], bool]) -> int:
     return low
 
 
-def _embed(passages: Sequence[Passage], index_dir: Path, embedding: Embedding | None) -> Mapping[str, str]:
+def _embed(
+    passages: Sequence[Passage], index_dir: Path, embedding: Embedding | None, done: Callable[[int], None]
+) -> Mapping[str, str]:
     """Write the passages' vectors, and return the identity of the model that made them."""
     from swirl.tools import dense
 
@@ -246,7 +250,7 @@ def _embed(passages: Sequence[Passage], index_dir: Path, embedding: Embedding | 
     if not any(words(f"{passage.title} {passage.text}") for passage in passages):
         raise DataError(f"no word to index in {len(passages)} passages")
     embedder = dense.load_embedder(embedding.model, embedding.revision, embedding.root, embedding.device)
-    dense.save([shown(passage) for passage in passages], embedder, index_dir)
+    dense.save([shown(passage) for passage in passages], embedder, index_dir, done)
     return embedder.identity
 
 

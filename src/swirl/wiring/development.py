@@ -13,6 +13,7 @@ from swirl.core.grading import grade
 from swirl.core.layout import Layout
 from swirl.core.types import ActionKind, Trajectory
 from swirl.models.sharding import whole
+from swirl.pipeline.progress import SHORT, Progress
 from swirl.rl.drawn_actions import Group
 from swirl.rollout.engine import Policy
 from swirl.rollout.reading import Reader
@@ -44,9 +45,14 @@ class Development:
         Keys that begin with `golden.` come from golden labels: they are logged, and decide nothing.
         """
         params, together = self._params, self._processes.together
-        with whole(self._policy.model):
+        label = "a look at the development questions"
+        with whole(self._policy.model), Progress(len(self._attempts), label, after=SHORT) as bar:
+            share = self._processes.count  # this process's part stands for all
             made = together(
-                self._attempts, lambda mine: roll_out_all(params, self._policy, mine, 0.0, 0, flight=self._flight)
+                self._attempts,
+                lambda mine: roll_out_all(
+                    params, self._policy, mine, 0.0, 0, lambda n: bar.update(n * share), self._flight
+                ),
             )
         judged = together(made, self.judge.trajectory_scores)
         scores = [value for row in judged for value in row if not math.isnan(value)]  # NaN: no verdict

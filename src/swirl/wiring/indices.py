@@ -7,11 +7,12 @@ from pathlib import Path
 
 from swirl.config.params import Params
 from swirl.core.types import Passage
+from swirl.pipeline.progress import SHORT, Progress
 from swirl.tools.search import Embedding, build
 
 
 def build_index(passages: Sequence[Passage], folder: Path, params: Params, root: Path) -> None:
-    """Write the index of `passages` to `folder`, as section `index` says.
+    """Write the index of `passages` to `folder`, as section `index` says; a bar shows how far it is.
 
     `root` is where an embedding model's folder is looked for. Raises what `swirl.tools.search.build` raises.
     """
@@ -19,4 +20,6 @@ def build_index(passages: Sequence[Passage], folder: Path, params: Params, root:
     if settings.embedding_model:
         revision = settings.embedding_revision or None
         embedding = Embedding(settings.embedding_model, revision, root, params.runtime.device)
-    build(passages, folder, settings.stopwords, settings.retriever, embedding)
+    total = len(passages) * (2 if settings.retriever == "hybrid" else 1)
+    with Progress(total, f"index {folder.name}, passages", after=SHORT) as bar:
+        build(passages, folder, settings.stopwords, settings.retriever, embedding, bar.update)

@@ -119,7 +119,7 @@ def roll_out_in_blocks(
     pieces = [RolloutBlock(part, seed) for part in blocks(asked, recipe.most)]
     errors: list[list[str]] = []
     with opened(params.execution, recipe) as engine, Progress(len(asked), label) as bar:
-        for number, _ in enumerate(engine.blocks(journal, pieces, bar.update)):
+        for number, _ in enumerate(engine.blocks(journal, pieces, bar.update, bar.already)):
             made = journal.columns(number, Trajectory, ["stop", "error"])
             errors.append(made["error"].to_pylist())
             bar.update(0, answered=made["stop"].to_pylist().count(Stop.ANSWERED) / max(1, len(made)))
@@ -141,7 +141,7 @@ def roll_out_shares(
     seed: int,
     with_tools: bool,
     journal: Journal,
-    done: Done,
+    bar: Progress,
 ) -> list[Trajectory]:
     """Roll out as `wiring.attempts.roll_out_all` does, with the same worker shares; a block is a share or a part.
 
@@ -152,7 +152,7 @@ def roll_out_shares(
     shares = [asked[first::workers] for first in range(workers)]
     parts = [part for share in shares for part in blocks(share, size or max(1, len(share)))]
     pieces = [RolloutBlock(part, seed, with_tools) for part in parts]
-    numbers = [number for number, _ in enumerate(engine.blocks(journal, pieces, done))]
+    numbers = [number for number, _ in enumerate(engine.blocks(journal, pieces, bar.update, bar.already))]
     made = [journal.records(number, Trajectory) for number in numbers]
     check_rollouts([[trajectory.error for trajectory in block] for block in made], params, journal)
     by_id = {trajectory.id: trajectory for block in made for trajectory in block}

@@ -21,6 +21,7 @@ from swirl.execution.blocks import Done, Made, Pieces, Sharing
 from swirl.execution.engines import Engine
 from swirl.judging.rationale import RationaleJudge, Tally
 from swirl.judging.reward import RewardModel
+from swirl.pipeline.progress import Progress
 from swirl.wiring import servers
 from swirl.wiring.rewards import judge_of
 
@@ -166,10 +167,10 @@ def judge_in_blocks(
     pieces: Pieces[Sequence[Case]],
     journal: Journal,
     failures: Failures,
-    done: Done,
+    bar: Progress,
 ) -> Iterator[Verdict]:
     """The verdicts on all cases, a block at a time. Raises `DataError` as soon as too many were refused."""
-    for number, made in enumerate(engine.blocks(journal, pieces, done)):
+    for number, made in enumerate(engine.blocks(journal, pieces, bar.update, bar.already)):
         if isinstance(made, Judged):
             failures.add(made.asked)
         yield from journal.records(number, Verdict) if made.whole else made.records

@@ -16,6 +16,7 @@ from typing import Any
 
 from swirl.core.errors import DataError
 from swirl.core.types import Draw, Question
+from swirl.pipeline.progress import counted
 from swirl.reporting.browser.bodies import body, traits
 from swirl.reporting.browser.scripts import encoded, script
 from swirl.reporting.labelled import Labelled
@@ -62,7 +63,7 @@ def write(
     for source in sources:
         index.start(source)
         shards = _Shards(partial / "shards", len(index.sources) - 1)
-        for one in source.trajectories:
+        for one in counted(source.trajectories, 0, f"the trajectory browser, {source.label}"):
             drawn = source.draws.get(one.trajectory.id, [])
             index.add(one, bool(drawn))
             shards.add(_shown(one, questions, drawn))
