@@ -445,3 +445,11 @@ def test_a_run_waits_while_its_experiment_is_deleted(
         "judge": {"n": 1.0},
         "stage judge": {},
     }
+
+
+def test_where_nothing_waits_nothing_is_made(layout: Layout, nobody: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    (layout.root / "mlflow.db").unlink()
+    assert sync(layout, print) == 0
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert sync(layout, print, dry_run=True) == 0
+    assert not list(layout.root.rglob("mlflow.db"))

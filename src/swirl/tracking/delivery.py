@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from swirl.config.secrets import without_credentials
@@ -230,6 +231,7 @@ def _deliveries(layout: Layout) -> Iterator[Delivery]:
     """What may have something to deliver: each experiment that waits, and the project's own store."""
     for one in experiments_waiting(layout):
         yield Delivery(layout, one, Runs(waiting_room(layout, one)))
-    own = Delivery(layout, read_settings(read_params(layout)))
-    if own.direct:
-        yield own
+    if Path(tracking_uri(layout).removeprefix("sqlite:///")).exists():
+        own = Delivery(layout, read_settings(read_params(layout)))
+        if own.direct:
+            yield own
