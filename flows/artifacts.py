@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from prefect import State, get_run_logger
@@ -22,11 +20,6 @@ from swirl.core.records import load_json
 from swirl.reporting import coverage
 from swirl.reporting.format import p_equals, percent
 from swirl.reporting.results import LABELS
-from swirl.tracking.ledger import PENDING
-
-MLFLOW_PAGES = "http://127.0.0.1:5000"
-"""Where `make mlflow` shows the runs."""
-
 
 _DONE = re.compile(r"([^:]+): \d+/\d+ \((\d+)%\)")
 """A line of `swirl.pipeline.progress` in a log."""
@@ -64,29 +57,19 @@ class Progress:
             get_run_logger().warning("Progress is not shown: %s", type(error).__name__)
 
 
-def link_run(root: Path, run_id: str) -> None:
-    """Add a link to the MLflow run; only warn when MLflow or Prefect cannot be reached."""
-    if run_id.startswith(PENDING):  # not in MLflow yet, as tracking has already warned
+def link_run(page: str) -> None:
+    """Add a link to the MLflow run whose page is at this address, if it has one; only warn when Prefect refuses."""
+    if not page:
         return
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root / 'mlflow.db'}"
-    from mlflow.tracking import MlflowClient
-
     try:
-        client = MlflowClient(tracking_uri=uri)
-        experiment = client.get_run(run_id).info.experiment_id
         create_link_artifact(
-            link=f"{pages(uri)}/#/experiments/{experiment}/runs/{run_id}",
+            link=page,
             link_text="this run in MLflow",
             key="mlflow-run",
             description="Metrics, parameters and models. Without an MLflow server: `make mlflow` shows it.",
         )
     except Exception as error:  # tracking never fails a run
-        get_run_logger().warning("The MLflow run %s has no link: %s", run_id, type(error).__name__)
-
-
-def pages(uri: str) -> str:
-    """The address at which a browser finds the runs of an MLflow store, without credentials."""
-    return re.sub("://[^/]*@", "://", uri).rstrip("/") if uri.startswith("http") else MLFLOW_PAGES
+        get_run_logger().warning("The MLflow run has no link to %s: %s", page, type(error).__name__)
 
 
 def show(layout: Layout, states: Mapping[str, State[Any]]) -> None:

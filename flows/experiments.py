@@ -109,8 +109,9 @@ def _compare(
     """
     layout = Layout(root)
     title = f"experiments {name}"
-    group = tracking.open_run(layout, first, title, {"experiments": str(len(wanted))}, title)
-    artifacts.link_run(root, group)
+    opened = tracking.open_run(layout, first, title, {"experiments": str(len(wanted))}, title)
+    artifacts.link_run(opened.page)
+    group = opened.run_id
     states: list[State[Any]] = []
     error = "the flow was stopped"
     try:

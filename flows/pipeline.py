@@ -49,7 +49,6 @@ from swirl.orchestration.groups import Groups
 from swirl.orchestration.worktrees import sweep, worktree
 from swirl.pipeline.dvc_file import read_stages
 from swirl.pipeline.environment import bypass_proxy_for_localhost
-from swirl.tracking.ledger import PENDING
 
 bypass_proxy_for_localhost()  # Prefect's server, or MLflow's, may be on this machine
 
@@ -161,7 +160,7 @@ def run(root: Path, overrides: Mapping[str, Any], settings: Settings, name: str,
     Raises `SwirlError`, before anything starts, for overrides or targets that are not valid.
     """
     tags = {f"override.{key}": json.dumps(value) for key, value in plain(overrides).items()}
-    tags |= {"mlflow.parentRunId": group} if group and not group.startswith(PENDING) else {}
+    tags |= {"mlflow.parentRunId": group} if group else {}
     with store_of(root):
         sweep(root)
         if not overrides:
@@ -193,9 +192,9 @@ def run(root: Path, overrides: Mapping[str, Any], settings: Settings, name: str,
 
 def _open(root: Path, params: Mapping[str, Any], name: str, tags: Mapping[str, str]) -> str:
     """Open the MLflow run of this flow run, link to it, and return its id."""
-    run_id = tracking.open_run(Layout(root), params, f"flow {name}", tags)
-    artifacts.link_run(root, run_id)
-    return run_id
+    opened = tracking.open_run(Layout(root), params, f"flow {name}", tags)
+    artifacts.link_run(opened.page)
+    return opened.run_id
 
 
 def _run(invocation: Invocation, run_id: str) -> Outcome:

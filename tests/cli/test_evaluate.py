@@ -23,13 +23,14 @@ from swirl.config.presets import laid_over
 from swirl.core.errors import DataError, ModelError, SwirlError
 from swirl.core.layout import Layout
 from swirl.evaluation.comparison import Compared, Estimate
+from swirl.mlflow_store.settings import Settings
+from swirl.mlflow_store.stores import destination
 from swirl.models.adapters import add
 from swirl.models.loading import load_model, load_tokenizer, save
 from swirl.models.skipped import mark_skipped
+from swirl.registry.model_registry import promote
 from swirl.reporting.text import show_comparison
 from swirl.serving.measuring import Drawing
-from swirl.tracking.mlflow_runs import Store
-from swirl.tracking.model_registry import promote
 from swirl.wiring import policies
 from swirl.wiring.given_rows import GivenRows
 from tests import asked, gguf_writer, taught
@@ -233,7 +234,7 @@ def test_a_registered_agent_searches_the_files_passages_with_its_own_prompts(tmp
     layout = asked.project(tmp_path / "project")
     asked.predict(layout, "base", 0)
     asked.predict(layout, "swirl", 40)
-    store = Store(layout, {})
+    store = destination(layout, Settings())
     promote(store, layout, store.client.create_run(store.experiment, run_name="dvc repro").info.run_id)
     path, folder = written(tmp_path, *SCRIPTED), str(layout.model("swirl"))
     for name in ("search", "calculate", "closed_book"):

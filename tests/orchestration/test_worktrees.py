@@ -20,13 +20,14 @@ import psutil
 import pytest
 import yaml
 
-from flows.artifacts import pages
 from flows.experiments import combinations, equal_arms, table
 from flows.pipeline import _direct, _targets, plan, store_of
 from flows.retries import asks_network
 from swirl.config.overrides import checked, lay_over, parsed, text, write
 from swirl.config.params import load
 from swirl.core.errors import DataError, ParamsError, SwirlError
+from swirl.core.layout import Layout
+from swirl.mlflow_store.stores import pages
 from swirl.orchestration import worktrees
 from swirl.orchestration.groups import Groups
 from swirl.orchestration.worktrees import sweep, worktree
@@ -143,7 +144,7 @@ def test_secrets_are_not_said() -> None:
     assert text(overrides) == (
         "tools.options={'web': {'token': '(not logged)', 'ask': ['x']}}, tools.options.own.api_key=(not logged)"
     )
-    assert pages("https://me:p@ss@runs.example.org/mlflow/") == "https://runs.example.org/mlflow"
+    assert pages("https://me:p@ss@runs.example.org/mlflow/", Layout(ROOT)) == "https://runs.example.org/mlflow"
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ RERUNS = {
         package: set[str]()
         for package in ("agent_logs", "bench", "cli", "config", "execution", "orchestration", "pipeline", "planning")
     },
-    **{package: set[str]() for package in ("serving", "tracking")},
+    **{package: set[str]() for package in ("mlflow_store", "registry", "serving", "traces", "tracking")},
 }
 """Package -> the stages that may run again because of an edit in it; others do so only if a stage's output changed."""
 

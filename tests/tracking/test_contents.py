@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,12 +23,16 @@ from swirl import tracking
 from swirl.core import records
 from swirl.core.layout import Layout
 from swirl.core.types import OUTCOME, Action, Observation, Prediction, Question, Step, Stop, Trajectory, Verdict
+from swirl.mlflow_store.mlflow_runs import Runs
+from swirl.mlflow_store.settings import Settings
+from swirl.mlflow_store.stores import recording_store
 from swirl.models.flops import Work
 from swirl.pipeline.dvc_file import DvcStage, read_stages
 from swirl.rl.pace import Pace
+from swirl.traces.mlflow_traces import trace_info, trace_spans
+from swirl.traces.samples import Sample, _choose, read_samples, sampled_tokens, table_of, trace_of
 from swirl.tracking.contents import by_measure, grouped
 from swirl.tracking.inputs import datasets, dependencies, dependency_tags
-from swirl.tracking.samples import Sample, _choose, read_samples, sampled_tokens, table_of, trace_of
 
 DVC_YAML = """
 stages:
@@ -207,21 +213,18 @@ def test_synthesised_trajectories_become_traces_when_they_are_judged(layout: Lay
 
 
 def test_a_trace_sent_twice_is_one(layout: Layout) -> None:
-    from swirl.tracking.mlflow_runs import Store
-    from swirl.tracking.operations import Child, OneTrace, Parent
-    from swirl.tracking.outbox import Journal
-
     fill(layout)
+    runs = Runs(recording_store(layout, Settings(experiment="mine")))
+    run = runs.create("judge", 1.0, {})
     sample = next(one for one in read_samples("judge", layout, 3) if one.trajectory.id == "mini-gsm8k/0")
-    journal = Journal.create(layout, "judge", "mine")
-    journal.add(Parent("", "k", "flow", 1.0, {}, {}), Child("r", "judge", 1.0, {}, {}))
-    journal.add(*[OneTrace("r", "", trace_of(sample, "judge", "r", 1000.0))] * 2)
-    store = Store(layout, PARAMS)
-    assert (journal.send(store), journal.given_up) == (4, [])
-    (trace,) = client(layout).search_traces(locations=[store.experiment])
-    assert (len(trace.data.spans), len(trace.info.assessments)) == (3, 3)
-    assert (trace.info.request_time, trace.info.execution_duration) == (1_000_000, 0)
-    assert trace.info.token_usage == {"input_tokens": 4, "output_tokens": 5, "total_tokens": 9}
+    trace = trace_of(sample, "judge", run, 1000.0)
+    for _ in range(2):
+        runs.log_trace(trace_info(trace, runs.store.experiment, run), trace_spans(trace))
+    assert runs.refused == []
+    (found,) = client(layout).search_traces(locations=[runs.store.experiment])
+    assert (len(found.data.spans), len(found.info.assessments)) == (3, 3)
+    assert (found.info.request_time, found.info.execution_duration) == (1_000_000, 0)
+    assert found.info.token_usage == {"input_tokens": 4, "output_tokens": 5, "total_tokens": 9}
 
 
 def test_evaluated_trajectories_become_traces_with_their_correctness(layout: Layout) -> None:
@@ -343,29 +346,32 @@ def test_checkpoints_and_curves_are_recorded_while_training_runs(layout: Layout)
     used = mlflow.get_metric_history(run.info.run_id, "system/cpu_utilization_percentage")
     assert [point.step for point in used] == list(range(len(used)))
     assert "system/system_memory_usage_megabytes" in run.data.metrics
-    assert not list(pending(layout).iterdir())
 
 
 def wait_for_live(layout: Layout, number: int) -> None:
-    """Waits until the worker has the checkpoint in its journal, whether or not it has been sent."""
-    wait_until_written(layout, f"checkpoints/step-{number:06d}")
+    """Waits until the worker has recorded the checkpoint, whether or not it has been delivered."""
+    wait_until(lambda: bool(list(layout.root.rglob(f"artifacts/checkpoints/step-{number:06d}"))))
 
 
-def wait_until_written(layout: Layout, what: str) -> None:
-    """Waits until a worker's journal contains this text."""
+def wait_until(seen: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 300
-    while not any(what in path.read_text() for path in pending(layout).glob("*/operations.jsonl")):
-        assert time.monotonic() < deadline, f"{what} was not seen"
+    while not seen():
+        assert time.monotonic() < deadline
         time.sleep(0.02)
 
 
-def pending(layout: Layout) -> Path:
-    return layout.root / ".swirl/tracking/pending"
+def recorded(layout: Layout, table: str, key: str) -> bool:
+    """Whether a worker has written a row with this key to a database of the project."""
+    for path in layout.root.rglob("mlflow.db"):
+        with contextlib.suppress(sqlite3.OperationalError), sqlite3.connect(path) as database:
+            if database.execute(f"SELECT key FROM {table} WHERE key = ?", [key]).fetchone():
+                return True
+    return False
 
 
 @pytest.fixture
 def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
-    """A server that accepts connections and never answers; MLflow would wait until it is closed."""
+    """A server that accepts connections and never answers; MLflow would wait for an hour."""
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         server.listen()
@@ -374,19 +380,18 @@ def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
         yield server
 
 
-def test_a_server_that_says_nothing_costs_no_checkpoint(
+def test_a_server_that_says_nothing_costs_no_checkpoint_and_holds_up_no_stage(
     layout: Layout, silent: socket.socket, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """The stage is over, and its checkpoints are gone, before the first request ends."""
+    """The stage is over, and its checkpoints are gone, long before the first request would end."""
     folder = layout.root / ".swirl/checkpoints/train-swirl/mark"
     with tracking.stage_run("train-swirl", PARAMS, layout):
         checkpoint(folder, 1)
         wait_for_live(layout, 1)
-        wait_until_written(layout, "system/cpu_utilization_percentage")
+        wait_until(lambda: recorded(layout, "metrics", "system/cpu_utilization_percentage"))
         shutil.rmtree(folder)
-        silent.close()
     assert "`swirl track sync` sends it" in capfd.readouterr().err
-    (kept,) = pending(layout).glob("*/files/*/step-000001/record.json")
+    (kept,) = (layout.root / ".swirl/tracking").rglob("step-000001/record.json")
     assert json.loads(kept.read_text()) == {"series": [{"step": 1, "reward": 0.5}]}
 
 
@@ -402,7 +407,7 @@ def test_checkpoints_that_are_too_big_are_left_out_and_the_run_says_so(layout: L
     params = {**PARAMS, "tracking": {"experiment": "mine", "max_model_mb": 1e-6}}
     with tracking.stage_run("train-swirl", params, layout):
         checkpoint(layout.root / ".swirl/checkpoints/train-swirl/mark", 1)
-        wait_until_written(layout, "above tracking.max_model_mb")
+        wait_until(lambda: recorded(layout, "metrics", "train/reward"))
     run = runs(layout)["train@swirl"]
     assert run.data.tags["checkpoints"] == "above tracking.max_model_mb"
     assert run.data.metrics["train/reward"] == 0.5

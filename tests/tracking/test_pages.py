@@ -34,7 +34,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]
     with pytest.MonkeyPatch.context() as patch:
         for name in ("SWIRL_RUN_ID", "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):
             patch.delenv(name, raising=False)
-        parent = tracking.open_run(layout, PARAMS, "flow happy-owl")
+        parent = tracking.open_run(layout, PARAMS, "flow happy-owl").run_id
         patch.setenv("SWIRL_RUN_ID", parent)
         with tracking.stage_run("judge", PARAMS, layout):
             fill(layout)

@@ -24,12 +24,13 @@ from swirl.core import records
 from swirl.core.errors import GateError
 from swirl.core.layout import Layout
 from swirl.core.types import Prediction, Stop
+from swirl.mlflow_store.mlflow_runs import Runs
+from swirl.mlflow_store.settings import Settings
+from swirl.mlflow_store.stores import recording_store
 from swirl.pipeline.dvc_file import DvcStage, _is_dvc_run, read_stages, upstream
 from swirl.quality.validation import Report, Result, publish
 from swirl.tracking.contents import flat
-from swirl.tracking.mlflow_runs import Store
-from swirl.tracking.operations import PARENT_RUN, Child, Close, End, Parent, Settle
-from swirl.tracking.outbox import Journal
+from swirl.tracking.recording import Recorder
 from swirl.tracking.summary import changes, run_name
 
 PARAMS = {"seed": 7, "filter": {"strategy": "both", "limits": [1, 2]}, "judge": {"url": "https://me:pw@host/v1"}}
@@ -212,7 +213,7 @@ def test_a_failure_passes_through_and_marks_child_and_parent(layout: Layout) -> 
 def test_a_stage_that_went_well_at_its_second_try_leaves_no_error(
     layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    parent = tracking.open_run(layout, PARAMS, "flow happy-owl")
+    parent = tracking.open_run(layout, PARAMS, "flow happy-owl").run_id
     monkeypatch.setenv("SWIRL_RUN_ID", parent)
     with pytest.raises(ValueError, match="row 3"), tracking.stage_run("judge", PARAMS, layout):
         raise ValueError("row 3")
@@ -225,32 +226,36 @@ def test_a_stage_that_went_well_at_its_second_try_leaves_no_error(
     assert (run.info.status, "error" in run.data.tags) == ("FINISHED", False)
 
 
-@pytest.mark.parametrize(("key", "status"), [("pending-1", "RUNNING"), ("42-1.0-abc", "FAILED")])
-def test_a_flow_goes_on_after_a_failure_and_dvc_does_not(key: str, status: str, layout: Layout) -> None:
-    store, top = Store(layout, PARAMS), Parent("", key, "run", 1.0, {}, {})
-    first = [top, Child("r1", "judge", 2.0, {}, {}), End("r1", "FAILED", 3.0), Settle("FAILED", 3.0, "judge: row 3")]
-    for number, operations in enumerate([first, [top, Child("r2", "judge", 4.0, {}, {})]]):
-        journal = Journal.create(layout, f"judge-{number}", "swirl")
-        journal.add(*operations)
-        journal.send(store)
-    assert store.client.get_run(journal.runs[PARENT_RUN]).info.status == status
+@pytest.mark.parametrize(("of_flow", "status"), [(True, "RUNNING"), (False, "FAILED")])
+def test_a_flow_goes_on_after_a_failure_and_dvc_does_not(
+    of_flow: bool, status: str, layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = Recorder(layout, PARAMS, Runs(recording_store(layout, Settings())))
+    if of_flow:
+        monkeypatch.setenv("SWIRL_RUN_ID", recorder.open_parent("flow happy-owl", {}))
+    else:
+        monkeypatch.setattr("swirl.tracking.recording.invocation", lambda: "42-1.0")
+    recorder.end_stage(recorder.start_stage("judge", 2.0), {"status": "FAILED", "error": "row 3"}, -1)
+    again = recorder.start_stage("judge", 4.0)
+    assert recorder.runs.client.get_run(again.parent).info.status == status
 
 
 @pytest.mark.parametrize(("failed", "late"), [(True, "FINISHED"), (False, "FAILED")])
-def test_what_arrives_after_the_end_of_a_flow_does_not_change_how_it_ended(
-    failed: bool, late: str, layout: Layout
+def test_what_is_recorded_after_the_end_of_a_flow_does_not_change_how_it_ended(
+    failed: bool, late: str, layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The server was down when a stage sent its journal, and `swirl track sync` sent it after the flow had ended."""
-    store, top = Store(layout, PARAMS), Parent("", "pending-1", "run", 1.0, {}, {})
-    error = "row 3" if late == "FAILED" else ""
-    stage = [Child("r1", "judge", 2.0, {}, {}), End("r1", late, 3.0), Settle(late, 3.0, error)]
-    for number, operations in enumerate([[Close(failed, 4.0)], stage]):
-        journal = Journal.create(layout, f"journal-{number}", "swirl")
-        journal.add(top, *operations)
-        journal.send(store)
-    run = store.client.get_run(journal.runs[PARENT_RUN])
-    expected = "FAILED" if failed else "FINISHED"
-    assert (run.info.status, run.info.end_time, "error" in run.data.tags) == (expected, 4000, False)
+    """The flow was stopped, and its end was recorded before that of its last stage."""
+    recorder = Recorder(layout, PARAMS, Runs(recording_store(layout, Settings())))
+    parent = recorder.open_parent("flow happy-owl", {})
+    monkeypatch.setenv("SWIRL_RUN_ID", parent)
+    stage = recorder.start_stage("judge", 2.0)
+    recorder.close_parent(parent, "it was stopped" if failed else "")
+    before = recorder.runs.client.get_run(parent)
+    recorder.end_stage(stage, {"status": late, "error": "row 3" if late == "FAILED" else ""}, -1)
+    after = recorder.runs.client.get_run(parent)
+    assert (after.info.status, after.info.end_time) == ("FAILED" if failed else "FINISHED", before.info.end_time)
+    assert after.data.tags.get("error") == ("it was stopped" if failed else None)
+    assert recorder.runs.client.get_run(stage.id).info.status == late
 
 
 STAGE = """
@@ -281,6 +286,25 @@ def test_a_killed_stage_is_marked_as_killed(layout: Layout) -> None:
     process.stderr.read()  # returns when the worker, which also holds the pipe, ends
     found = runs(layout)
     assert (found["judge"].info.status, found["stage judge"].info.status) == ("KILLED", "KILLED")
+
+
+def test_stages_at_once_write_to_one_store(layout: Layout) -> None:
+    """Each has a worker of its own, which measures the machine all the time."""
+    script = layout.root / "stage.py"
+    measured = STAGE.replace('{"seed": 7}', '{"seed": 7, "tracking": {"system_metrics": 0.01}}')
+    script.write_text(textwrap.dedent(measured), encoding="utf-8")
+    parent = tracking.open_run(layout, PARAMS, "flow happy-owl").run_id
+    started = []
+    for name in ("judge", "filter", "train-sft"):
+        command, env = [sys.executable, str(script), name, "1"], {**os.environ, "SWIRL_RUN_ID": parent}
+        started.append(subprocess.Popen(command, cwd=layout.root, env=env, stderr=subprocess.PIPE, text=True))
+    assert [process.communicate()[1] for process in started] == ["", "", ""]
+    found = runs(layout)
+    assert {name: run.info.status for name, run in found.items()} == dict.fromkeys(
+        ("flow happy-owl", "judge", "filter", "train@sft"), "FINISHED"
+    )
+    assert [found[name].data.metrics.get(key) for name, key in (("judge", "n"), ("train@sft", "train/n"))] == [1.5, 1.5]
+    assert len({run.data.tags.get("mlflow.parentRunId") for run in found.values()} - {None}) == 1
 
 
 @pytest.mark.slow
@@ -425,7 +449,7 @@ def test_a_flow_for_which_nothing_had_to_run_is_one_run_with_the_headline_and_th
         "  gone: {cmd: x, outs: [nowhere]}\n",
         encoding="utf-8",
     )
-    parent = tracking.open_run(layout, PARAMS, "flow happy-owl")
+    parent = tracking.open_run(layout, PARAMS, "flow happy-owl").run_id
     tracking.log_cached(layout, PARAMS, parent, ["evaluate@base", "evaluate@swirl", "report", "gone"])
     tracking.close_run(layout, parent)
     ((name, run),) = runs(layout).items()

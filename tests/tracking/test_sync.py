@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -18,16 +19,20 @@ from typing import Any
 import pytest
 
 from swirl import tracking
-from swirl.config.secrets import plain
 from swirl.core.errors import SwirlError
 from swirl.core.layout import Layout
-from swirl.tracking.mlflow_runs import Store
-from swirl.tracking.operations import Child, End, File, Log, Operation, Parent, Settle, Text
-from swirl.tracking.outbox import Journal, pending_folder
-from swirl.tracking.sync import sync, waiting
+from swirl.mlflow_store.mlflow_runs import Runs
+from swirl.mlflow_store.settings import Settings
+from swirl.mlflow_store.stores import Store, destination, recording_store, waiting_room
+from swirl.pipeline.dvc_file import dvc_hash
+from swirl.tracking.delivery import sync
+from swirl.tracking.recording import TO_REGISTER
+from tests.tracking.test_contents import DVC_YAML as CONTENTS
+from tests.tracking.test_contents import fill
 
 PARAMS = {"seed": 7, "tracking": {"experiment": "late"}}
-DVC_YAML = "stages: {judge: {cmd: x, params: [seed], metrics: [reports/metrics/judge.json]}}"
+SOURCE = Path(tracking.__file__).parents[2]
+DVC_YAML = "stages: {judge: {cmd: x, params: [seed], outs: [reports/files], metrics: [reports/metrics/judge.json]}}"
 
 
 class Server:
@@ -122,8 +127,7 @@ def runs(server: Server) -> list[Any]:
 
 
 def swirl(layout: Layout, *arguments: str) -> subprocess.CompletedProcess[str]:
-    source = str(Path(tracking.__file__).parents[2])
-    environment = {**_environment(), "PYTHONPATH": source}
+    environment = {**_environment(), "PYTHONPATH": str(SOURCE)}
     command = [sys.executable, "-m", "swirl", *arguments]
     return subprocess.run(command, cwd=layout.root, env=environment, capture_output=True, text=True, check=False)
 
@@ -134,8 +138,9 @@ def test_a_pipeline_without_its_server_is_sent_later_as_it_was(
 ) -> None:
     """A flow opens its run, two stages run, the flow ends; later runs overwrite the files; then the server starts."""
     before = time.time()
-    parent = tracking.open_run(layout, PARAMS, "flow calm-otter")
-    assert parent.startswith("pending-")
+    opened = tracking.open_run(layout, PARAMS, "flow calm-otter")
+    assert opened.page == ""
+    parent = opened.run_id
     monkeypatch.setenv("SWIRL_RUN_ID", parent)
     with tracking.stage_run("judge", PARAMS, layout):
         write(layout.metrics("judge"), {"n": 1})
@@ -146,21 +151,19 @@ def test_a_pipeline_without_its_server_is_sent_later_as_it_was(
     write(layout.metrics("judge"), {"n": 2})
     said = capfd.readouterr().err
     assert said.count("`swirl track sync` sends it") == 4
-    assert len(waiting(layout)) == 4
 
     refused = swirl(layout, "track", "sync")
     assert refused.returncode == 1
     assert f"cannot send flow calm-otter to {server.uri}" in refused.stderr
-    assert len(waiting(layout)) == 4
     shown = swirl(layout, "track", "sync", "--dry-run")
-    assert shown.stdout.splitlines()[-1] == "4 records waiting"
+    assert shown.stdout.splitlines()[-1] == "3 runs waiting"
 
     server.start()
     sent = swirl(layout, "track", "sync")
-    assert (sent.returncode, sent.stdout.splitlines()[-1]) == (0, "4 records sent"), sent.stderr
-    assert "sent judge of " in sent.stdout
-    assert swirl(layout, "track", "sync").stdout == "0 records sent\n"
-    assert list(pending_folder(layout).iterdir()) == []
+    assert (sent.returncode, sent.stdout.splitlines()[-1]) == (0, "3 runs sent"), sent.stderr
+    assert "sent flow calm-otter of " in sent.stdout
+    assert swirl(layout, "track", "sync").stdout == "0 runs sent\n"
+    assert not [path for path in (layout.root / ".swirl/tracking/artifacts").rglob("*") if path.is_file()]
 
     top, first, second = runs(server)
     assert (top.info.run_name, top.info.status, top.data.tags["error"]) == ("flow calm-otter", "FAILED", "judge failed")
@@ -176,73 +179,44 @@ def test_a_pipeline_without_its_server_is_sent_later_as_it_was(
     assert json.loads(Path(logged).read_text(encoding="utf-8")) == {"n": 1}
 
 
-def operations(folder: Path) -> list[Operation]:
-    """The operations that record a whole stage with 12 files."""
-    files: list[Operation] = []
-    for number in range(12):
-        path = folder / f"{number}.txt"
-        path.write_text(str(number), encoding="utf-8")
-        files.append(File("r1", str(path), "files"))
-    return [
-        Parent("", "key-1", "dvc repro", 1000.0, {}, {"seed": "7"}),
-        Child("r1", "judge", 1001.0, {"stage": "judge"}, {"seed": "7"}),
-        Log("r1", [("n", 0.5, 1_002_000, step) for step in range(3)], {"colour": "blue"}),
-        *files,
-        Text("r1", "note.txt", "hello"),
-        End("r1", "FINISHED", 1003.0),
-        Settle("FINISHED", 1003.0),
-    ]
-
-
 @pytest.mark.slow
 def test_a_server_killed_in_the_middle_gets_the_rest_once(
     server: Server, layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    with tracking.stage_run("judge", PARAMS, layout):
+        write(layout.metrics("judge"), {"n": 0.5})
+        for number in range(12):
+            write(layout.root / f"reports/files/{number}.json", number)
+    for number in range(12):
+        write(layout.root / f"reports/files/{number}.json", "of a later run")
     server.start()
-    journal = Journal.create(layout, "judge", "late")
-    journal.add(*operations(layout.root))
-    store, done = Store(layout, PARAMS), 0
-    apply = store.apply
+    log_file, done = Runs.log_file, 0
 
-    def kill_at_the_seventh(operation: Operation, known: dict[str, str]) -> str:
+    def kill_at_the_seventh(runs: Runs, run_id: str, path: Path, folder: str) -> None:
         nonlocal done
         done += 1
         if done == 7:
             server.kill()
-        return apply(operation, known)
+        log_file(runs, run_id, path, folder)
 
-    monkeypatch.setattr(store, "apply", kill_at_the_seventh)
-    with pytest.raises(Exception, match="127.0.0.1"):
-        journal.send(store)
-    path = journal.folder / "progress.json"
-    progress = json.loads(path.read_text())
-    assert progress["done"] == 6
-    # As if the sender had been killed before the last five were noted as done: they are sent again.
-    path.write_text(json.dumps({**progress, "done": 1, "runs": {"parent": progress["runs"]["parent"]}}))
-    journal.hold()
-    for number in range(12):
-        (layout.root / f"{number}.txt").write_text("of a later run", encoding="utf-8")
-    with pytest.raises(BlockingIOError):
-        Journal(journal.folder)  # nobody else can send it meanwhile
-    journal.close()
-    with pytest.raises(SwirlError, match="cannot send judge to http://127.0.0.1"):
+    monkeypatch.setattr(Runs, "log_file", kill_at_the_seventh)
+    with pytest.raises(SwirlError, match="cannot send stage judge to http://127.0.0.1"):
         sync(layout, print)
+    assert done == 7
 
     server.start()
     lines: list[str] = []
-    assert sync(layout, lines.append) == 1
-    assert lines[0].endswith("1 runs, 13 artifacts")
+    assert sync(layout, lines.append) == 2
+    assert lines[0].startswith("sent stage judge of ") and lines[0].endswith(": 2 runs")
+    assert sync(layout, print) == 0
     top, run = runs(server)
-    assert (top.info.start_time, top.info.end_time, top.info.status) == (1_000_000, 1_003_000, "FINISHED")
-    assert (run.info.start_time, run.info.end_time, run.info.status) == (1_001_000, 1_003_000, "FINISHED")
-    assert (run.data.params, run.data.tags["colour"]) == ({"seed": "7"}, "blue")
+    assert (top.info.status, run.info.status, run.data.params) == ("FINISHED", "FINISHED", {"seed": "7"})
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(server.uri)
-    history = client.get_metric_history(run.info.run_id, "n")
-    assert [(point.step, point.value, point.timestamp) for point in history] == [(s, 0.5, 1_002_000) for s in range(3)]
-    folder = Path(client.download_artifacts(run.info.run_id, "files", layout.root))
-    assert {path.name: path.read_text() for path in folder.iterdir()} == {f"{n}.txt": str(n) for n in range(12)}
+    assert [point.value for point in client.get_metric_history(run.info.run_id, "n")] == [0.5]
+    folder = Path(client.download_artifacts(run.info.run_id, "reports/files", layout.root))
+    assert {path.name: path.read_text() for path in folder.iterdir()} == {f"{n}.json": str(n) for n in range(12)}
 
 
 @pytest.mark.slow
@@ -260,7 +234,7 @@ def test_a_server_that_dies_while_a_stage_runs(
     assert "`swirl track sync` sends it" in capfd.readouterr().err
     server.start()
     assert [run.info.status for run in runs(server)] == ["RUNNING", "RUNNING"]
-    assert sync(layout, print) == 1
+    assert sync(layout, print) == 2
     top, run = runs(server)
     assert (top.info.status, run.info.status, run.data.metrics) == ("FINISHED", "FINISHED", {"n": 4.0})
 
@@ -272,46 +246,163 @@ def _running(server: Server) -> bool:
         return False
 
 
+@pytest.mark.slow
+def test_two_stages_at_once_share_one_run_on_the_server(
+    server: Server, layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One ends by itself, the other is killed; the server came after the flow had opened its run."""
+    opened = tracking.open_run(layout, PARAMS, "flow calm-otter")
+    server.start()
+    stage = (
+        "import sys; from pathlib import Path; from swirl import tracking; from swirl.core.layout import Layout\n"
+        f"with tracking.stage_run(sys.argv[1], {PARAMS!r}, Layout(Path.cwd())):\n"
+        "    print('running', flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    environment = {**_environment(), "PYTHONPATH": str(SOURCE), "SWIRL_RUN_ID": opened.run_id}
+    started = []
+    for name in ("judge", "filter"):
+        command = [sys.executable, "-c", stage, name]
+        pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        started.append(subprocess.Popen(command, cwd=layout.root, env=environment, **pipes))
+    for process in started:
+        process.stdout.readline()
+    started[1].kill()
+    for process in started:
+        process.communicate()  # returns when the worker, which also holds the pipe for errors, ends
+    tracking.close_run(layout, opened.run_id)
+    top, *below = runs(server)
+    assert (top.info.run_name, top.info.status) == ("flow calm-otter", "FINISHED")
+    assert {run.info.run_name: run.info.status for run in below} == {"judge": "FINISHED", "filter": "KILLED"}
+    assert {run.data.tags["mlflow.parentRunId"] for run in below} == {top.info.run_id}
+    assert sync(layout, print) == 0
+
+
+@pytest.fixture
+def nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tracking server at whose address nobody listens."""
+    for name in ("SWIRL_RUN_ID", "MLFLOW_EXPERIMENT_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+
+
+def test_a_copy_has_all_that_its_original_has_and_a_second_one_changes_nothing(
+    layout: Layout, nobody: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server is gone for good, so that the runs go to the project's own store."""
+    (layout.root / "dvc.yaml").write_text(CONTENTS, encoding="utf-8")
+    params = {**PARAMS, "tracking": {"experiment": "late", "traces": 3}}
+    group = tracking.open_run(layout, params, "experiments", name="experiments")
+    opened = tracking.open_run(layout, params, "flow calm-otter", {"mlflow.parentRunId": group.run_id})
+    monkeypatch.setenv("SWIRL_RUN_ID", opened.run_id)
+    with tracking.stage_run("synthesize", params, layout):
+        fill(layout)
+    with pytest.raises(ValueError, match="row 3"), tracking.stage_run("judge", params, layout):
+        raise ValueError("row 3")
+    with tracking.stage_run("judge", params, layout):
+        fill(layout)
+    tracking.close_run(layout, opened.run_id)
+    tracking.close_run(layout, group.run_id)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    waiting = waiting_room(layout, Settings(experiment="late")).client
+    (there,) = [one.experiment_id for one in waiting.search_experiments() if one.name == "late"]
+    assert sync(layout, print) == 5
+    assert sync(layout, print) == 0
+    first = everything(layout)
+    for run in waiting.search_runs([there]):
+        waiting.delete_tag(run.info.run_id, "swirl.local.copied")  # as if it had been cut short before it was noted
+    assert sync(layout, print) == 5
+    assert everything(layout) == first
+
+    store = destination_of(layout)
+    found = {run.info.run_name: run for run in Runs(store).search() if run.info.status != "FAILED"}
+    top, judge, synthesize = found["flow calm-otter"], found["judge"], found["synthesize"]
+    assert top.data.tags["mlflow.parentRunId"] == found["experiments"].info.run_id
+    assert (top.info.status, "error" in top.data.tags) == ("FINISHED", False)
+    note = top.data.tags["mlflow.note.content"]
+    for run in (judge, synthesize):
+        assert f"[{run.info.run_name}](#/experiments/{store.experiment}/runs/{run.info.run_id})" in note
+        traces = store.client.search_traces(locations=[store.experiment], run_id=run.info.run_id)
+        assert {trace.info.tags["trajectory"] for trace in traces} == {
+            "mini-gsm8k/0",
+            "mini-gsm8k/1",
+            "mini-hotpotqa/2",
+        }
+        assert all(trace.info.trace_metadata["mlflow.sourceRun"] == judge.info.run_id for trace in traces)
+        assert sum(len(trace.info.assessments) for trace in traces) == 6
+    assert {one.dataset.name for one in judge.inputs.dataset_inputs} == {
+        "data/questions/questions",
+        "data/trajectories/trajectories",
+    }
+    files = {path.path for path in store.client.list_artifacts(judge.info.run_id, "samples")}
+    assert files == {"samples/trajectories.json"}
+
+
+def test_a_store_that_came_back_empty_gets_the_whole_pipeline(
+    layout: Layout, nobody: None, empty_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = tracking.open_run(layout, PARAMS, "flow calm-otter")
+    monkeypatch.setenv("SWIRL_RUN_ID", opened.run_id)
+    for name in ("judge", "filter"):
+        with tracking.stage_run(name, PARAMS, layout):
+            write(layout.metrics(name), {"n": 1})
+        with monkeypatch.context() as patch:
+            patch.delenv("MLFLOW_TRACKING_URI")
+            shutil.copy(empty_store, layout.root / "mlflow.db")
+            sync(layout, print)
+    top, *below = Runs(destination_of(layout)).search()
+    assert (top.info.run_name, top.data.params["seed"]) == ("flow calm-otter", "7")
+    assert [(run.info.run_name, run.info.status) for run in below] == [("judge", "FINISHED"), ("filter", "FINISHED")]
+
+
+def destination_of(layout: Layout) -> Store:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        return destination(layout, Settings(experiment="late"))
+
+
+def everything(layout: Layout) -> list[Any]:
+    """All that is in the project's own store, with the number of files in it."""
+    with sqlite3.connect(layout.root / "mlflow.db") as database:
+        whole = ("runs", "tags", "params", "metrics", "inputs", "datasets", "spans", "assessments")
+        tables = {"trace_info": "request_id, timestamp_ms, status", **dict.fromkeys(whole, "*")}
+        said = [
+            [table, sorted(map(repr, database.execute(f"SELECT {columns} FROM {table}")))]
+            for table, columns in tables.items()
+        ]
+    return [*said, sorted(path for path in (layout.root / "mlartifacts").rglob("*"))]
+
+
+def test_nothing_secret_is_stored(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither what leads to the server nor what is in the settings or in an error."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:swordfish@127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "swordfish")
+    params = {**PARAMS, "judge": {"api_key": "swordfish", "url": "https://me:swordfish@host"}}
+    with pytest.raises(ValueError, match="row 3"), tracking.stage_run("judge", params, layout):
+        raise ValueError("row 3 of https://me:swordfish@host")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert sync(layout, print) == 2
+    held = {path for path in layout.root.rglob("*") if path.is_file() and b"swordfish" in path.read_bytes()}
+    assert held == set()
+    assert any(b"https://***@host" in path.read_bytes() for path in layout.root.rglob("mlflow.db"))
+
+
 def test_what_a_store_refuses_for_good_is_said_and_the_rest_arrives(
     layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    journal = Journal.create(layout, "judge", "late")
-    journal.add(
-        Parent("", "key-1", "dvc repro", 1000.0, {}, {}),
-        Child("r1", "judge", 1001.0, {}, {}),
-        Log("r1", [("n", 1.0, 1, 0)]),
-        Log("r1", [("a!b", 1.0, 1, 0)]),
-        Log("r2", [("n", 1.0, 1, 0)]),
-        File("r1", str(layout.root / "gone.txt"), ""),
-        Log("r1", [("m", 2.0, 1, 0)]),
-        End("r1", "FINISHED", 1003.0),
-    )
-    store = Store(layout, plain(PARAMS))
-    journal.send(store)
-    assert [sentence.split(":")[0].replace(str(layout.root), "ROOT") for sentence in journal.given_up] == [
-        "Log was refused",
-        "Log belongs to a run that was not made",
+    recorded = Runs(recording_store(layout, Settings()))
+    run = recorded.create("judge", 1000.0, {})
+    recorded.log(run, points=[("n", 1.0, 1, 0)])
+    recorded.log(run, points=[("a!b", 1.0, 1, 0)], tags={"colour": "blue"})
+    recorded.log_file(run, layout.root / "gone.txt", "")
+    recorded.log(run, points=[("m", 2.0, 1, 0)])
+    assert [sentence.split(":")[0].replace(str(layout.root), "ROOT") for sentence in recorded.refused] == [
+        "metrics refused",
         "ROOT/gone.txt is gone; it was to be an artifact",
     ]
-    run = store.client.get_run(journal.runs["r1"])
-    assert (run.data.metrics, run.info.status) == ({"n": 1.0, "m": 2.0}, "FINISHED")
-
-
-def test_a_broken_journal_is_named_and_stands_in_nobodys_way(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    broken, whole = Journal.create(layout, "filter", "late"), Journal.create(layout, "judge", "late")
-    (broken.folder / "operations.jsonl").write_text('["Dance", {}]\n', encoding="utf-8")
-    whole.add(Parent("", "key-1", "dvc repro", 1000.0, {}, {}), Child("r1", "judge", 1001.0, {}, {}))
-    with (whole.folder / "operations.jsonl").open("a") as file:
-        file.write('["Log", {"run": "r1", "poi')  # the process was killed here
-    broken.close()
-    whole.close()
-    lines: list[str] = []
-    with pytest.raises(SwirlError, match=f"{broken.folder.name}/operations.jsonl is not a tracking journal"):
-        sync(layout, lines.append)
-    assert len(lines) == 1
-    assert waiting(layout) == [broken.folder]
+    found = recorded.client.get_run(run)
+    assert (found.data.metrics, found.data.tags["colour"]) == ({"n": 1.0, "m": 2.0}, "blue")
 
 
 def test_a_policy_that_cannot_be_registered_stands_in_nobodys_way(
@@ -319,26 +410,46 @@ def test_a_policy_that_cannot_be_registered_stands_in_nobodys_way(
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
-    def full(journal: Journal, store: Store) -> None:
-        if journal.name == "report":
-            raise OSError("no space left on device")
+    def full(*_: Any) -> None:
+        raise OSError("no space left on device")
 
-    monkeypatch.setattr("swirl.tracking.sync.promote_if_due", full)
-    stuck, whole = Journal.create(layout, "report", "late"), Journal.create(layout, "judge", "late")
-    for journal in (stuck, whole):
-        journal.add(Parent("", "key-1", "dvc repro", 1000.0, {}, {}), Child(journal.name, journal.name, 1001.0, {}, {}))
-    stuck.close()
-    whole.close()
+    monkeypatch.setattr("swirl.registry.model_registry.promote", full)
+    write(layout.model("swirl") / "config.json", {})
+    waiting = Runs(waiting_room(layout, Settings(experiment="late")))
+    hashed = dvc_hash(layout.model("swirl"))
+    stuck = waiting.create("stuck", 1000.0, {TO_REGISTER: hashed})
+    waiting.create("whole", 1001.0, {})
     lines: list[str] = []
-    with pytest.raises(SwirlError, match="report has arrived, but its policy cannot be registered: no space"):
-        sync(layout, lines.append)
-    assert [line.split()[1] for line in lines] == ["judge"]
-    assert waiting(layout) == [stuck.folder]
+    for _ in range(2):
+        with pytest.raises(SwirlError, match="stuck has arrived, but its policy cannot be registered: no space"):
+            sync(layout, lines.append)
+    assert [line.split()[1] for line in lines] == ["whole"]
+    assert waiting.client.get_run(stuck).data.tags[TO_REGISTER] == hashed
 
 
-def test_a_deleted_experiment_is_named(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_waits_while_its_experiment_is_deleted(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    store = Store(layout, PARAMS)
+    store = destination_of(layout)
     store.client.delete_experiment(store.experiment)
-    with pytest.raises(SwirlError, match=r"experiment 'late' is deleted; restore it .*or set tracking.experiment"):
-        Store(layout, PARAMS)
+    with tracking.stage_run("judge", PARAMS, layout):
+        write(layout.metrics("judge"), {"n": 1})
+    said = "experiment 'late' is deleted; restore it"
+    assert said in capfd.readouterr().err
+    with pytest.raises(SwirlError, match=f"{said} .*or set tracking.experiment"):
+        sync(layout, print)
+    store.client.restore_experiment(store.experiment)
+    assert sync(layout, print) == 2
+    assert {run.info.run_name: run.data.metrics for run in Runs(store).search()} == {
+        "judge": {"n": 1.0},
+        "stage judge": {},
+    }
+
+
+def test_where_nothing_waits_nothing_is_made(layout: Layout, nobody: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    (layout.root / "mlflow.db").unlink()
+    assert sync(layout, print) == 0
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert sync(layout, print, dry_run=True) == 0
+    assert not list(layout.root.rglob("mlflow.db"))

@@ -43,7 +43,7 @@ def ask(
     agent, name = _agent(model, benchmark, params, layout, key_env)
     events = agent.stream(question, name)
     if is_registered(model):
-        from swirl.tracking.served_traces import traced
+        from swirl.traces.served_traces import traced
 
         events = traced(events, question, name, layout)
     if as_json:

@@ -110,7 +110,7 @@ def _file(name: str, folder: Path, number: int) -> Path:
     """The file of that name, or one with the traces of the experiment that it names."""
     if not name.startswith("mlflow:"):
         return Path(name)
-    from swirl.tracking.trace_files import fetch_traces
+    from swirl.traces.trace_files import fetch_traces
 
     try:
         layout = project_layout()

@@ -79,7 +79,7 @@ def opener(
         place = _folder_of(model) if _is_gguf(model) else model.resolve()
         return lambda: project_agent(place, params, layout, benchmarks)
     if is_registered(model):
-        from swirl.tracking.model_registry import fetch
+        from swirl.registry.model_registry import fetch
 
         folder = fetch(model, layout)
         return lambda: open_bundle(folder)

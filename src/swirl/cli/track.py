@@ -20,7 +20,7 @@ def sync(
     Runs keep their original times, and nothing is sent twice, even if the server goes down again in between. Without
     MLFLOW_TRACKING_URI, runs go to mlflow.db in the project.
     """
-    from swirl.tracking import sync as sending
+    from swirl.tracking.delivery import sync as deliver
 
-    number = sending.sync(project_layout(), print, dry_run)
-    print(f"{number} {'record' if number == 1 else 'records'} {'waiting' if dry_run else 'sent'}")
+    number = deliver(project_layout(), print, dry_run)
+    print(f"{number} {'run' if number == 1 else 'runs'} {'waiting' if dry_run else 'sent'}")

@@ -1,6 +1,6 @@
 """A request that is answered as an MLflow trace: a span a step, named by what the model did, with measured times.
 
-The spans are as those of the pipeline's own traces (`swirl.tracking.samples`), so `swirl import` reads both.
+The spans are as those of the pipeline's own traces (`swirl.traces.samples`), so `swirl import` reads both.
 """
 
 from __future__ import annotations

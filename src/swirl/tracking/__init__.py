@@ -1,12 +1,9 @@
 """MLflow runs: one parent run per pipeline invocation, one child run per stage.
 
 Reading order: `stage_run` wraps a stage and tells a second process (`worker`) when it starts and how it ends;
-`swirl.pipeline.dvc_file` reads the stages from dvc.yaml and identifies the invocation, `ledger` remembers which of its
-stages are recorded; `contents`, `inputs` and `samples` read what a stage's files say, `summary` what a parent run says
-in short, `watching` observes the stage while it runs; `recording` turns all of that into `operations`, which the
-journals of `outbox` keep on disk; `mlflow_runs` carries them out in MLflow; `delivery` sends a journal right away,
-`sync` sends those that had to wait; `promotion` registers the tuned model through `model_registry`. `served_traces`
-traces what `swirl ask` has a registered model answer.
+`contents`, `inputs` and `swirl.traces.samples` read what a stage's files say, `summary` what a parent run says in
+short, `watching` observes the stage while it runs; `recording` turns all of that into runs, in a store on this machine;
+`delivery` copies them to where they are to be, if that is elsewhere, and registers the tuned model.
 
 MLflow lives in the second process on purpose: its import (about 2 s, 150 MB) happens in parallel with the stage,
 nothing in it can change a stage's output, and a stage that is killed is still marked as killed, because the worker
@@ -21,12 +18,15 @@ import json
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from swirl.config.secrets import plain, without_credentials
+from swirl.config.secrets import plain
 from swirl.core.layout import Layout
+from swirl.mlflow_store.settings import read_params, read_settings
+from swirl.mlflow_store.stores import reason, warn
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -38,15 +38,17 @@ __all__ = ["close_run", "log_cached", "open_run", "stage_run"]
 PATIENCE = 300.0
 """Seconds that a finished stage waits for its worker to log (copying models takes longest)."""
 GRACE = 30.0
-"""Seconds that a worker which took too long is given to store what it has not sent."""
+"""Seconds that a worker which took too long is given to end."""
 
 
 @dataclass(slots=True)
 class Recorded:
-    """What is known of a stage's record when the stage has ended."""
+    """What is known of the parent run of a pipeline invocation."""
 
     page: str = ""
-    """The address of this pipeline invocation in MLflow's pages; empty when MLflow does not have it, or has none."""
+    """The address of its page in MLflow; empty when MLflow does not have it, or has no pages."""
+    run_id: str = ""
+    """The id of its record on this machine."""
 
 
 @contextlib.contextmanager
@@ -82,7 +84,7 @@ def _start_worker(request: dict[str, Any]) -> subprocess.Popen[str] | None:
         worker.stdin.write(json.dumps(request) + "\n")
         worker.stdin.flush()
     except OSError as error:
-        _warn(f"stage {request['stage']} is not recorded in MLflow: {error}")
+        warn(f"stage {request['stage']} is not recorded in MLflow: {error}")
         return None
     return worker
 
@@ -98,15 +100,15 @@ def _end_worker(worker: subprocess.Popen[str] | None, status: str, error: str) -
         printed, _ = worker.communicate(json.dumps({"status": status, "error": error}) + "\n", timeout=PATIENCE)
         return next((line for line in reversed(printed.splitlines()) if line.startswith("http")), "")
     except subprocess.TimeoutExpired:
-        worker.terminate()  # it keeps what it has not sent
+        worker.terminate()  # what it has not sent is kept
         try:
             worker.wait(GRACE)
         except subprocess.TimeoutExpired:
             worker.kill()
             worker.wait()
-            _warn(f"MLflow took more than {PATIENCE:.0f} s to record a stage; try `swirl track sync`")
+            warn(f"MLflow took more than {PATIENCE:.0f} s to record a stage; try `swirl track sync`")
     except OSError as failure:
-        _warn(f"the end of a stage is not recorded in MLflow: {failure}")
+        warn(f"the end of a stage is not recorded in MLflow: {failure}")
     return ""
 
 
@@ -116,73 +118,38 @@ def open_run(
     source: str,
     tags: Mapping[str, str] | None = None,
     name: str = "",
-) -> str:
-    """Open a parent run with `tags`, and return what its stages need as SWIRL_RUN_ID.
+) -> Recorded:
+    """Open a parent run with `tags`; its stages need its id as SWIRL_RUN_ID.
 
     `source` is what started it. Without a `name` it is called by what `params` change: `filter=outcome, seed 1`.
-
-    That is the run's id in MLflow or, when MLflow cannot be reached, a key `pending-...`: the journals of this call and
-    of the stages carry it, so that they end up in one parent run when they are sent.
     """
-    from swirl.tracking.ledger import new_key
-    from swirl.tracking.operations import PARENT_RUN
-
-    key = new_key()
-    runs = _record(
-        layout, params, source, "this pipeline run", lambda made: made.open_parent(source, key, tags or {}, name)
-    )
-    return runs.get(PARENT_RUN, key)
+    opened = _record(layout, params, "this pipeline run", lambda made: made.open_parent(source, tags or {}, name))
+    return opened or Recorded(run_id=uuid.uuid4().hex)  # so that the stages still share a run, if they can record one
 
 
 def log_cached(layout: Layout, params: BaseModel | Mapping[str, Any], run_id: str, stages: Collection[str]) -> None:
     """Log in the parent run `run_id` which stages (DVC names) did not have to run."""
-    what = "stages that DVC had cached"
-    _record(layout, params, what, what, lambda recorder: recorder.log_cached(run_id, stages))
+    _record(layout, params, "stages that DVC had cached", lambda recorder: recorder.log_cached(run_id, stages))
 
 
 def close_run(layout: Layout, run_id: str, error: str = "", killed: bool = False) -> None:
     """End the parent run, as failed when there is an `error`, or as killed. Children that still run become killed."""
     what = "the end of this pipeline run"
-    _record(layout, _params(layout), what, what, lambda recorder: recorder.close_parent(run_id, error, killed))
-
-
-def _params(layout: Layout) -> dict[str, Any]:
-    """The values of params.yaml, not validated; empty when there is no such file."""
-    from swirl.config.yaml_text import read
-
-    path = layout.root / "params.yaml"
-    return (read(path) or {}) if path.exists() else {}
+    _record(layout, read_params(layout), what, lambda recorder: recorder.close_parent(run_id, error, killed))
 
 
 def _record(
-    layout: Layout,
-    params: BaseModel | Mapping[str, Any],
-    name: str,
-    what: str,
-    record: Callable[[Recorder], None],
-) -> dict[str, str]:
-    """Record in a new journal and send it; return MLflow's ids by run name, empty when MLflow could not be reached."""
+    layout: Layout, params: BaseModel | Mapping[str, Any], what: str, record: Callable[[Recorder], str]
+) -> Recorded | None:
+    """Record something in a parent run, and deliver that run; None when it could not be recorded."""
     from swirl.tracking.delivery import Delivery
-    from swirl.tracking.outbox import Journal
     from swirl.tracking.recording import Recorder
-    from swirl.tracking.settings import read_settings
 
     try:
         values = plain(params)
-        journal = Journal.create(layout, name, read_settings(values).experiment)
-        delivery = Delivery(layout, values, journal)
-        record(Recorder(layout, values, journal))
-        return {} if delivery.finish(what) else journal.runs
+        delivery = Delivery(layout, read_settings(values))
+        run_id = record(Recorder(layout, values, delivery.runs))
+        return Recorded(delivery.finish(what, run_id), run_id)
     except Exception as error:
-        _warn(f"{what} is not recorded in MLflow: {_reason(error)}")
-        return {}
-
-
-def _reason(error: BaseException) -> str:
-    """The first line of an error's message, at most 300 characters and without credentials."""
-    lines = str(error).strip().splitlines()
-    return without_credentials(lines[0] if lines else type(error).__name__)[:300]
-
-
-def _warn(sentence: str) -> None:
-    print(f"warning: {sentence}. The pipeline's own files are complete.", file=sys.stderr, flush=True)
+        warn(f"{what} is not recorded in MLflow: {reason(error)}")
+        return None

@@ -1,4 +1,4 @@
-"""Observes a running stage: checkpoints, speed of updates, load of the machine. Writes to a journal, sends nothing."""
+"""Observes a running stage: checkpoints, speed of updates, load of the machine."""
 
 from __future__ import annotations
 
@@ -14,27 +14,30 @@ from pathlib import Path
 from typing import Any
 
 from swirl.core.layout import Layout
+from swirl.mlflow_store.copying import artifact_folder
+from swirl.mlflow_store.mlflow_runs import Runs
+from swirl.mlflow_store.settings import Settings
+from swirl.mlflow_store.stores import reason
 from swirl.tracking.contents import fits, grouped, points
-from swirl.tracking.operations import File, Log
-from swirl.tracking.outbox import Journal
 from swirl.tracking.recording import CLOCK_TICK, StageRun
-from swirl.tracking.settings import Settings
 
 GLANCE = 0.05
 """Seconds between two looks for checkpoints; short, because a stage removes them soon after the last one."""
 
 
 class Watcher:
-    """Threads that write to a running stage's journal until `stop`: one for training, one for system metrics."""
+    """Threads that write to a running stage's run until `stop`: one for training, one for system metrics."""
 
-    def __init__(self, layout: Layout, settings: Settings, journal: Journal, run: StageRun) -> None:
+    def __init__(self, layout: Layout, settings: Settings, runs: Runs, run: StageRun) -> None:
         self.live = -1
         """The step up to which the curves are recorded; -1: none yet."""
-        self._settings, self._journal, self._run = settings, journal, run
+        self._settings, self._runs, self._run = settings, runs, run
         self._folder = layout.root / f".swirl/checkpoints/{run.stage.id}"
         self._training = run.stage.name.startswith("train")
+        self._artifacts = artifact_folder(runs.client.get_run(run.id))
         self._pace = layout.pace(run.stage.id)
         self._seen: set[str] = set()
+        self._told = -1
         self._paced = 0
         self._over = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -50,6 +53,11 @@ class Watcher:
         if self._settings.system_metrics:
             self._begin(self._measure, _monitors())
 
+    def has_news(self) -> bool:
+        """Whether the curves have grown since the last call."""
+        before, self._told = self._told, self.live
+        return self._told > before
+
     def stop(self) -> None:
         """Take a last look, and end the threads."""
         self._over.set()
@@ -57,7 +65,13 @@ class Watcher:
             thread.join()
 
     def _begin(self, work: Callable[..., None], *arguments: Any) -> None:
-        thread = threading.Thread(target=work, args=arguments, daemon=True)
+        def watch() -> None:
+            try:
+                work(*arguments)
+            except Exception as error:
+                self._runs.refused.append(f"it was not watched to its end: {reason(error)}")
+
+        thread = threading.Thread(target=watch, daemon=True)
         thread.start()
         self._threads.append(thread)
 
@@ -72,7 +86,7 @@ class Watcher:
         """Record system metrics until `stop`."""
         for step in itertools.count():
             over = self._over.is_set()
-            self._journal.add(Log(self._run.record, _sample(monitors, step)))
+            self._runs.log(self._run.id, points=_sample(monitors, step))
             if over:
                 return
             self._over.wait(self._settings.system_metrics)
@@ -86,11 +100,10 @@ class Watcher:
                     continue
                 record, small = folder / "record.json", fits(folder, self._settings.max_model_mb)
                 if self._settings.checkpoints and not small:
-                    self._journal.add(Log(self._run.record, tags={"checkpoints": "above tracking.max_model_mb"}))
+                    self._runs.log(self._run.id, tags={"checkpoints": "above tracking.max_model_mb"})
                 elif self._settings.checkpoints:
-                    copy = self._journal.room() / folder.name
+                    copy = self._artifacts / "checkpoints" / folder.name
                     _link(folder, copy)
-                    self._journal.add(File(self._run.record, str(copy), f"checkpoints/{folder.name}", owned=True))
                     record = copy / "record.json"
                 self._curves(record, folder.name, made)
                 self._speeds()
@@ -101,7 +114,7 @@ class Watcher:
         now = int(made * 1000)
         found = [(key, value, now, step) for key, value, step in points(new)]
         self._seen.add(name)
-        self._journal.add(Log(self._run.record, found))
+        self._runs.log(self._run.id, points=found)
         self.live = max([self.live, *(int(row["step"]) for row in new)])
 
     def _speeds(self) -> None:
@@ -114,7 +127,7 @@ class Watcher:
             self._paced = len(updates)
             found = [(key, value, now, row["step"]) for row in new for key, value in _speed(row, first["peak_flops"])]
             if found:
-                self._journal.add(Log(self._run.record, found))
+                self._runs.log(self._run.id, points=found)
 
 
 def _speed(row: dict[str, float], peak_flops: float) -> list[tuple[str, float]]:
@@ -126,15 +139,24 @@ def _speed(row: dict[str, float], peak_flops: float) -> list[tuple[str, float]]:
 
 
 def _link(folder: Path, copy: Path) -> None:
-    """Hard-link every file, so that it outlives the removal of `folder`; copy where links are not possible."""
-    copy.mkdir()
-    for file in folder.iterdir():
-        try:
-            os.link(file, copy / file.name)
-        except FileNotFoundError:
-            raise
-        except OSError:
-            shutil.copyfile(file, copy / file.name)
+    """Hard-link every file, so that it outlives the removal of `folder`; copy where links are not possible.
+
+    The copy appears whole at once.
+    """
+    partial = copy.parents[2] / f"{copy.name}.partial"  # beside the artifacts
+    partial.mkdir(parents=True)
+    try:
+        for file in folder.iterdir():
+            try:
+                os.link(file, partial / file.name)
+            except FileNotFoundError:
+                raise
+            except OSError:
+                shutil.copyfile(file, partial / file.name)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(partial, copy)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _monitors() -> list[Any]:

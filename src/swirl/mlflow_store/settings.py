@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from swirl.core.layout import Layout
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -22,6 +24,14 @@ class Settings:
     checkpoints: bool = True
     max_model_mb: float = 200.0
     artifacts: str = ""
+
+
+def read_params(layout: Layout) -> dict[str, Any]:
+    """The values of params.yaml, not validated; empty when there is no such file."""
+    from swirl.config.yaml_text import read
+
+    path = layout.root / "params.yaml"
+    return (read(path) or {}) if path.exists() else {}
 
 
 def read_settings(params: Mapping[str, Any]) -> Settings:

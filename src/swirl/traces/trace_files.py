@@ -8,6 +8,7 @@ from pathlib import Path
 from swirl.config.secrets import without_credentials
 from swirl.core.errors import DataError
 from swirl.core.layout import Layout
+from swirl.mlflow_store.stores import connect, tracking_uri
 
 PAGE = 100
 """Traces that are fetched at once."""
@@ -19,8 +20,6 @@ def fetch_traces(experiment: str, path: Path, layout: Layout | None) -> Path:
     The server is that of MLFLOW_TRACKING_URI, by default the project's own. Raises `DataError` when there is neither,
     no such experiment, or when the server cannot be asked.
     """
-    from swirl.tracking.mlflow_runs import connect, tracking_uri
-
     uri = tracking_uri(layout) if layout is not None else os.environ.get("MLFLOW_TRACKING_URI")
     if not uri:
         raise DataError(f"mlflow:{experiment} needs a project around, or MLFLOW_TRACKING_URI")

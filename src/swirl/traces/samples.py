@@ -99,7 +99,7 @@ def _outcomes(path: Path) -> dict[str, bool | None]:
 
 
 def trace_of(sample: Sample, stage: str, record: str, started: float) -> dict[str, Any]:
-    """A trajectory as plain values, ready for a journal: id, times (nanoseconds), texts, tags, spans, verdicts."""
+    """A trajectory as plain values: id, times (nanoseconds), texts, tags, spans, verdicts."""
     trajectory, question = sample.trajectory, sample.question
     clock, read = int(started * 1e9), len(trajectory.prompt_ids)
     spans = []

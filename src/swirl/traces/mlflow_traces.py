@@ -1,4 +1,4 @@
-"""Converts a trace from the plain values of `swirl.tracking.samples.trace_of` to MLflow's own types."""
+"""Converts a trace from the plain values of `swirl.traces.samples.trace_of` to MLflow's own types."""
 
 from __future__ import annotations
 

@@ -29,6 +29,7 @@ from swirl.core.layout import Layout
 from swirl.core.records import load, load_json, save_json
 from swirl.core.types import Prediction, Question
 from swirl.evaluation.statistics import by_question, mcnemar, paired
+from swirl.mlflow_store.stores import Store, connect, everywhere, tracking_uri
 from swirl.models.loading import is_adapter
 from swirl.models.pointers import points_to_gguf
 from swirl.models.skipped import why_skipped
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.tracking import MlflowClient
-
-    from swirl.tracking.mlflow_runs import Store
 
 NAME = "swirl-policy"
 CANDIDATE, CHAMPION = "candidate", "champion"
@@ -150,8 +149,6 @@ def fetch(uri: str, layout: Layout) -> Path:
 
     Raises `DataError` when the registry has no such model, or the model contains no bundle.
     """
-    from swirl.tracking.mlflow_runs import connect, tracking_uri
-
     match = re.fullmatch(r"models:/([^/@\s]+)(?:@([^/@\s]+)|/(\d+))", uri)
     if not match:
         raise DataError(f"{uri} names no registered model; write models:/{NAME}@{CHAMPION}, or models:/{NAME}/1")
@@ -321,20 +318,6 @@ def _untraced() -> Iterator[None]:
         yield
     finally:
         mlflow.tracing.enable()
-
-
-@contextlib.contextmanager
-def everywhere(client: MlflowClient) -> Iterator[None]:
-    """Make the parts of MLflow that take no client use this one's store, not a new one in the current folder."""
-    before = os.environ.get("MLFLOW_TRACKING_URI")
-    os.environ["MLFLOW_TRACKING_URI"] = client.tracking_uri
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    try:
-        yield
-    finally:
-        os.environ.pop("MLFLOW_TRACKING_URI")
-        if before is not None:
-            os.environ["MLFLOW_TRACKING_URI"] = before
 
 
 def _example(layout: Layout) -> dict[str, Any]:

@@ -23,10 +23,11 @@ from swirl.agent_logs.mlflow_spans import own_trajectory
 from swirl.cli.ask import ask
 from swirl.core.errors import DataError
 from swirl.core.layout import Layout
+from swirl.mlflow_store.settings import Settings
+from swirl.mlflow_store.stores import Store, destination
 from swirl.models.skipped import mark_skipped
-from swirl.tracking.mlflow_runs import Store
-from swirl.tracking.model_registry import NAME, _requirements, fetch, promote, read_outcomes
-from swirl.tracking.sync import sync
+from swirl.registry.model_registry import NAME, _requirements, fetch, promote, read_outcomes
+from swirl.tracking.delivery import sync
 from tests import asked
 from tests.servers import answers, held_port
 
@@ -41,7 +42,7 @@ def _no_server(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def store_of(layout: Layout) -> tuple[Store, str]:
     """The store of a project, and the id of a new parent run in it."""
-    store = Store(layout, {})
+    store = destination(layout, Settings())
     return store, store.client.create_run(store.experiment, run_name="dvc repro").info.run_id
 
 
@@ -396,7 +397,7 @@ def test_the_end_of_a_report_registers_the_policy(tmp_path: Path) -> None:
     asked.predict(layout, "swirl", 40)
     with tracking.stage_run("report", asked.params_of(layout), layout):
         pass
-    store = Store(layout, {})
+    store = destination(layout, Settings())
     assert aliases(store) == {"candidate": 1, "champion": 1}
 
 
@@ -406,9 +407,9 @@ def test_a_report_that_a_flow_did_not_have_to_run_registers_the_policy_too(once:
     (once.root / "dvc.yaml").write_text("stages: {report: {cmd: x, outs: [reports/results.json]}}", encoding="utf-8")
     once.results.parent.mkdir(parents=True)
     once.results.write_text("{}", encoding="utf-8")
-    parent = tracking.open_run(once, asked.params_of(once), "flow calm-otter")
+    parent = tracking.open_run(once, asked.params_of(once), "flow calm-otter").run_id
     tracking.log_cached(once, asked.params_of(once), parent, ["filter"])
-    store = Store(once, {})
+    store = destination(once, Settings())
     assert not store.client.search_registered_models()
     tracking.log_cached(once, asked.params_of(once), parent, ["report"])
     tracking.close_run(once, parent)
@@ -430,6 +431,6 @@ def test_a_policy_that_changed_before_it_was_sent_is_not_registered(
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     (layout.model("swirl") / "more.txt").write_text("of another run", encoding="utf-8")
     said: list[str] = []
-    assert sync(layout, said.append) == 1
+    assert sync(layout, said.append) == 2
     assert "models/swirl is of another run by now; it is not registered for this one" in said[1]
-    assert not Store(layout, {}).client.search_registered_models()
+    assert not destination(layout, Settings()).client.search_registered_models()

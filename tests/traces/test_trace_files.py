@@ -12,8 +12,8 @@ from swirl.agent_logs.logs import Logs
 from swirl.core.errors import DataError
 from swirl.core.layout import Layout
 from swirl.core.types import Action, Observation, Question, Step, Stop, Trajectory
-from swirl.tracking.samples import Sample, trace_of
-from swirl.tracking.trace_files import fetch_traces
+from swirl.traces.samples import Sample, trace_of
+from swirl.traces.trace_files import fetch_traces
 from tests.servers import Reply, scripted
 
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}}
@@ -68,7 +68,7 @@ def test_a_real_agent_that_mlflow_autologged_is_imported(tmp_path: Path, monkeyp
 def test_a_trace_of_our_own_run_is_its_trajectory(tmp_path: Path) -> None:
     from mlflow.entities import Trace, TraceData
 
-    from swirl.tracking.traces import trace_info, trace_spans
+    from swirl.traces.mlflow_traces import trace_info, trace_spans
 
     first = Action("calculate", "So <math_exp> 6*7 </math_exp>", "6*7")
     seen = Observation("6*7 -> 42", False, "calculate", "6*7")

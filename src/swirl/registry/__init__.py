@@ -1,0 +1,1 @@
+"""The tuned policy in MLflow's model registry."""

@@ -1,0 +1,1 @@
+"""Trajectories as MLflow traces, and traces of a tracking server as files."""
