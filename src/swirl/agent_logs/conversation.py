@@ -8,6 +8,10 @@ from enum import StrEnum
 from typing import Any
 
 
+NO_OUTPUT = "(no output)"
+"""What stands for a result without text, so that results and calls still match."""
+
+
 class Role(StrEnum):
     """Who says a message."""
 
