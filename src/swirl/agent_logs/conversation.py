@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-
 NO_OUTPUT = "(no output)"
 """What stands for a result without text, so that results and calls still match."""
 

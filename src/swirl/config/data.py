@@ -59,7 +59,7 @@ class Benchmark(Section):
     """
 
     source: Literal["embedded", "file", "hub", "own", "logs"] = Field(
-        description="embedded: generated; file: official files; hub: downloaded; own: a user's own task; logs: an agent's"
+        description="embedded: generated; file: official files; hub: downloaded; own: your own task; logs: an agent's"
     )
     pretrain: Questions = Field(default=None, description="questions for base_model; embedded: it makes its own")
     reward: Questions = Field(default=None, description="questions for reward_model; embedded: it makes its own")

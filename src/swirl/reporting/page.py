@@ -15,6 +15,7 @@ from swirl.reporting.gates import gates
 from swirl.reporting.markup import Html, raw, tag
 from swirl.reporting.results import LABELS, Results
 from swirl.reporting.skill_tables import skills_section
+from swirl.reporting.state_tables import SAID, estimate, over_base, rows, states_section
 from swirl.reporting.style import STYLE
 
 _POLICY = "default-src 'none'; script-src 'self'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
@@ -27,23 +28,25 @@ def page(results: Results, evidence: shown.Evidence, samples: int, digest: str) 
 
     `digest` is that of `reports/results.json`, by which the page knows whether `provenance.js` is about it.
     """
+    scored = bool(results.scores)  # not where there are logged conversations alone
     sections = [
-        tables.headline(results),
+        tables.headline(results) if scored else None,
+        states_section(results),
         tables.worse(results),
         what_this_is(results),
-        tables.labels(results),
+        tables.labels(results) if scored else None,
         skills_section(results),
         tables.tools(results),
         tables.by_hops(results),
         tables.funnel(results),
         tables.reward_model(results),
         shown.curves(evidence),
-        shown.stops(evidence, results),
+        shown.stops(evidence, results) if scored else None,
         tables.retrieval(results),
         tables.searches(results),
         tables.memory(results),
-        shown.samples(evidence, results, samples) if samples else None,
-        tables.measures(results),
+        shown.samples(evidence, results, samples) if samples and scored else None,
+        tables.measures(results) if scored else None,
         gates(evidence.gates),
     ]
     head = tag(
@@ -84,6 +87,12 @@ def summary(results: Results) -> list[str]:
                 parts.append(f"{benchmark}: {', '.join(numbers)} ({change}, p {p_equals(swirl.p_vs_base)})")
         if parts:
             sentences.append(f"{words} (in brackets SWiRL's gain over the base): {'; '.join(parts)}.")
+    for benchmark, measure, n, of in rows(results):
+        if measure in ("reward", "same_calls") and "swirl" in of and "base" in of:
+            sentences.append(
+                f"In {n} held-out logged conversations of {benchmark}, {SAID[measure]}, in percent: base "
+                f"{estimate(of['base'])}, SWiRL {estimate(of['swirl'])}, difference {over_base(of['swirl'])}."
+            )
     return [said for said in (*sentences, sentence(results.coverage), declines.sentence(results.declines)) if said]
 
 

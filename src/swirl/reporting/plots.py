@@ -18,8 +18,13 @@ Curve = tuple[str, Sequence[tuple[float, float]]]
 
 
 def write(results: Results, curves: Sequence[Curve], folder: Path) -> None:
-    """Write accuracy.png, filters.png and, if there are curves, training.png; deletes other PNG files in `folder`."""
-    figures = {"accuracy": _accuracy(results), "filters": _filters(results.filters)}
+    """Write filters.png, accuracy.png and training.png, the last two if there are scores and curves.
+
+    Deletes other PNG files in `folder`.
+    """
+    figures = {"filters": _filters(results.filters)}
+    if results.scores:
+        figures["accuracy"] = _accuracy(results)
     if curves:
         figures["training"] = _training(curves)
     _save(figures, folder)

@@ -19,7 +19,8 @@ from swirl.quality.validation import publish
 def run(params: Params, layout: Layout) -> None:
     """Check the questions, their derivations and support, and every corpus that is searched; write the gate's report.
 
-    Raises `DataError` also for a filter by outcome where no training question has a golden label. Raises `GateError` naming what is violated and where, `DataError` when a file cannot be read.
+    Raises `GateError` naming what is violated and where, `DataError` when a file cannot be read, or for a filter by
+    outcome where no training question has a golden label.
     """
     evaluated = {name: "evaluation" in counts(asked) for name, asked in params.download.benchmarks.items()}
     questions = read(Question, layout.questions)

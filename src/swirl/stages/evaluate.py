@@ -33,6 +33,7 @@ from swirl.core.types import (
     Verdict,
 )
 from swirl.evaluation.scoring import predict, score
+from swirl.evaluation.state_scores import state_measures
 from swirl.execution.engines import Engine, opened
 from swirl.models.skipped import why_skipped
 from swirl.pipeline.progress import Progress
@@ -40,7 +41,7 @@ from swirl.pipeline.source import digest
 from swirl.wiring.attempts import blocks
 from swirl.wiring.label_judges import label_judge_name, load_label_judges
 from swirl.wiring.logged_evaluation import evaluate_states
-from swirl.wiring.logged_states import logged_trajectories, rates
+from swirl.wiring.logged_states import logged_trajectories
 from swirl.wiring.oracles import oracles_of
 from swirl.wiring.prompts import read_prompts, user_input_folders
 from swirl.wiring.questions import questions_of
@@ -105,10 +106,8 @@ def _judging_models(params: Params, layout: Layout) -> list[Path]:
 
 def state_metrics(actions: Sequence[StateAction]) -> dict[str, float]:
     """Flat metrics of the actions in logged states, with the same names for every model."""
-    by_benchmark: dict[str, list[StateAction]] = {}
-    for action in actions:
-        by_benchmark.setdefault(action.benchmark, []).append(action)
-    return {f"{name}.{key}": value for name, some in by_benchmark.items() for key, value in rates(some).items()}
+    found = state_measures({"": actions})
+    return {f"{one.benchmark}.{one.measure}": one.mean for one in found}
 
 
 def _journals(params: Params, layout: Layout, item: str) -> dict[bool, Journal]:

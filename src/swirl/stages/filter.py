@@ -64,7 +64,8 @@ def limit(wanted: int | Sequence[str], funnel: Mapping[str, Mapping[str, Any]]) 
 def count(judged: Judged, some: np.ndarray) -> dict[str, Any]:
     """Numbers of trajectories and steps, the share answered correctly, and trajectories per benchmark.
 
-    The share is of those with a golden label, None if none of several has one. `some` are the places in `judged` that are counted.
+    The share is of those with a golden label, None if none of several has one. `some` are the places in `judged` that
+    are counted.
     """
     return {
         "trajectories": len(some),

@@ -9,7 +9,7 @@ from swirl.core.layout import Layout
 
 
 def run(params: Params, layout: Layout) -> None:
-    """Make models/reward: a model with its scores of held-out steps, a pointer to one, the address of one, or why there is none."""
+    """Make models/reward: a model with its scores of held-out steps, a pointer or an address, or why there is none."""
     from swirl.judge_training import annotated_judge, embedded_judge, fine_tuned_judge, pointed_judge
 
     makers = {

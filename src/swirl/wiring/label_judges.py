@@ -32,8 +32,8 @@ class NoJudge:
 def load_label_judge(params: Params, layout: Layout) -> tuple[Reward | NoJudge, JudgeRole]:
     """The judge of `evaluate.judge`, and whether it is the reward, a second one or none.
 
-    A second judge is called by its server's model, by its hub id and commit or its folder, or by its class. Raises `ModelError` when
-    it does not exist, or cannot judge the base's tokens.
+    A second judge is called by its server's model, by its hub id and commit or its folder, or by its class. Raises
+    `ModelError` when it does not exist, or cannot judge the base's tokens.
     """
     settings = params.evaluate.judge
     if settings == "none":
