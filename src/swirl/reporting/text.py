@@ -207,14 +207,15 @@ def _accuracy(results: Results) -> Table:
 
 
 def _states(results: Results) -> Table:
-    """How the models act in the states of logged conversations, and the difference of the tuned ones to the base."""
+    """How the models act in the states of logged conversations, and SWiRL's difference to the base."""
     models = models_of(results)
-    tuned = [model for model in ("sft", "swirl") if model in models]
-    heads = [*(LABELS[model] for model in models), *(f"{LABELS[model]} over base" for model in tuned), "n"]
-    table = _table("In the states of logged conversations, %", ["benchmark"], heads)
+    table = _table("In the states of logged conversations, %", [], [])
+    table.add_column("measure", overflow="fold")
+    for head in (*(LABELS[model] for model in models), "SWiRL over base", "n"):
+        table.add_column(head, justify="right", no_wrap=True)
     for benchmark, measure, n, of in state_rows(results):
         cells = [estimate(of.get(model)) for model in models]
-        table.add_row(_name(f"{benchmark}: {SAID[measure]}"), *cells, *(over_base(of.get(m)) for m in tuned), str(n))
+        table.add_row(_name(f"{benchmark}: {SAID[measure]}"), *cells, over_base(of.get("swirl")), str(n))
     return table
 
 
