@@ -40,7 +40,7 @@ _KEYS_OF_SOURCE = {
     "file": {"files", "eval_ids", "drop_easy", "max_hops"},
     "hub": {"eval_ids", "drop_easy", "max_hops"},
     "own": {"files", "eval_ids", "corpus", "task", "max_hops"},
-    "logs": {"logs", "tools", "by"},
+    "logs": {"logs", "logged_tools", "by"},
 }
 """The keys that each source accepts besides `source` and the counts of the splits."""
 _NEEDED_BY_SOURCE = {
@@ -80,7 +80,7 @@ class Benchmark(Section):
     logs: Annotated[list[Inside], Field(min_length=1)] | None = Field(
         default=None, description="logs: files of an agent's logs, or folders of them (*.jsonl and *.json in them)"
     )
-    tools: Inside | None = Field(
+    logged_tools: Inside | None = Field(
         default=None, description="logs: a JSON list of tools, as in a request's, for logs that name none"
     )
     by: list[str] | None = Field(default=None, description="logs: only what these models wrote is an action")

@@ -117,7 +117,7 @@ def read_logs(name: str, benchmark: Benchmark, folder: Path) -> ReadLogs:
     Raises `DataError` for a file that does not exist or cannot be read, and for logs without a single action.
     """
     paths = [path for given in benchmark.logs or () for path in _paths(folder, given)]
-    tools = _tools(folder / benchmark.tools) if benchmark.tools else ()
+    tools = _tools(folder / benchmark.logged_tools) if benchmark.logged_tools else ()
     names = [path.relative_to(folder).as_posix() for path in paths]
     logs = Logs(paths, tools, benchmark.by or (), names=names)
     logs.read()
