@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 
 from swirl.agent_logs.stored import from_content
 from swirl.agent_logs.tagged import turns_of
@@ -22,6 +24,8 @@ from swirl.core.layout import Layout
 from swirl.core.records import load, load_json
 from swirl.core.types import LOGGED, Conversation, JudgeRole, Question, StateAction, SubTrajectory, Trajectory
 from swirl.models.loading import load_chat, load_model, save
+from swirl.reporting.text import render
+from swirl.serving.model_card import write_card
 from tests import made_up
 from tests.stages.conftest import run_stages
 
@@ -130,6 +134,42 @@ def test_looks_and_evaluation_are_in_logged_states(done: Layout) -> None:
             (model, "desk_rewards:Grounded", JudgeRole.SECOND)
         }
     assert not done.state_actions("ceiling").exists()
+
+
+@pytest.mark.slow
+def test_the_report_has_every_model_in_logged_states_and_no_score(done: Layout) -> None:
+    results = load_json(done.results)
+    assert results["scores"] == []
+    rows = {(row["model"], row["measure"]): row for row in results["states"]}
+    assert {model for model, _ in rows} == set(MODELS)
+    reward = rows["swirl", "reward"]
+    assert (reward["benchmark"], reward["n"], reward["judge"]) == ("desk", 8, "desk_rewards:Grounded")
+    assert reward["over_base_low"] <= reward["over_base"] <= reward["over_base_high"]
+    assert reward["over_base"] == pytest.approx(reward["mean"] - rows["base", "reward"]["mean"])
+    assert rows["base", "reward"]["over_base"] is None
+    assert load_json(done.metrics("evaluate-swirl"))["desk.reward"] == reward["mean"]
+    page = done.page.read_text(encoding="utf-8")
+    assert 'id="states"' in page and "desk: same calls as logged" in page and 'id="results"' not in page
+    assert sorted(path.name for path in done.plots.iterdir()) == ["filters.png", "training.png"]
+
+
+@pytest.mark.slow
+def test_the_report_in_the_terminal_fits_a_hundred_columns(done: Layout) -> None:
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(render(done))
+    said = console.export_text()
+    assert "In the states of logged conversations, %" in said and "desk: mean step reward" in said
+    assert 'Reward: by the judge "desk_rewards:Grounded", a second judge' in " ".join(said.split())
+    assert "…" not in said and "Accuracy with tools" not in said
+
+
+@pytest.mark.slow
+def test_the_card_of_an_exported_model_has_its_numbers(params: Params, done: Layout, tmp_path: Path) -> None:
+    write_card(tmp_path, "merged", done.model("swirl"), params, done)
+    card = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "| desk | reward by `desk_rewards:Grounded`, a second judge, not the reward | 8 |" in card
+    assert "| desk | same calls | 8 |" in card
+    assert "Reward: the mean by weights of `desk_rewards:Procedure` (weight 1)." in card
 
 
 def test_the_logs_are_what_the_script_writes(tmp_path: Path) -> None:
