@@ -125,7 +125,7 @@ class Trainer:
 
         self.policy, self.reference, self.reward_model, self.settings = policy, reference, reward_model, settings
         self.masters, self.processes = Masters(policy.model), processes
-        self._reader_of = reader_of or (lambda question: Reader(policy.chat, DEFAULT_TAGS))
+        self._reader_of = reader_of or (lambda question: Reader(self.policy.chat, DEFAULT_TAGS))
         self._flight = flight or Flight("train.sampled_tokens", SAMPLED_AT_ONCE * settings.token_budget)
         self.deal = processes.deal([])
         """Which process had which trajectories of the last update."""
