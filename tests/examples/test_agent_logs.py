@@ -169,6 +169,7 @@ def test_the_card_of_an_exported_model_has_its_numbers(params: Params, done: Lay
     card = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert "| desk | reward by `desk_rewards:Grounded`, a second judge, not the reward | 8 |" in card
     assert "| desk | same calls | 8 |" in card
+    assert "Of 24 logged conversations, the filter `process` kept " in card
     assert "Reward: the mean by weights of `desk_rewards:Procedure` (weight 1)." in card
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from swirl.config.base_model import ColdStart, EmbeddedBase, EndpointBase, Pretrained
 from swirl.config.params import Params
+from swirl.config.trajectories import Imported
 from swirl.config.yaml_text import dump, read
 from swirl.core import records
 from swirl.core.layout import Layout
@@ -129,8 +130,10 @@ def _data(params: Params, layout: Layout, item: str | None) -> Iterator[str]:
     if item in ("sft", "swirl") and layout.filters.exists():
         found = records.load_json(layout.filters)
         kept = found["kept"]
+        imported = isinstance(params.synthesize, Imported)
+        made = "logged conversations" if imported else "trajectories that the base made of the training questions"
         yield (
-            f"\nOf {found['trajectories']} trajectories that the base made of the training questions, the filter "
+            f"\nOf {found['trajectories']} {made}, the filter "
             f"`{found['strategy']}` kept {kept['trajectories']}, with {kept['steps']} steps."
         )
     yield ""

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+import pyarrow.compute as pc
+
 from swirl.agent_logs.conversation import LoggedConversation
 from swirl.agent_logs.stored import from_content
 from swirl.agent_logs.tagged import TaggedRenderer, action_of
@@ -73,8 +75,10 @@ class Importer:
     def _note(self, journal: Journal, number: int, block: Sequence[tuple[str, LoggedConversation]]) -> None:
         """Compare a block with its conversations: one that was committed before counts like any other."""
         table = journal.columns(number, Trajectory, ["question_id", "steps"])
-        names, steps = (table[column].to_pylist() for column in ("question_id", "steps"))
-        texts = {name: [step["action"]["text"] for step in of_one] for name, of_one in zip(names, steps, strict=True)}
+        steps = table["steps"].combine_chunks()
+        said = iter(pc.struct_field(pc.list_flatten(steps), ["action", "text"]).to_pylist())  # and no token
+        sizes = zip(table["question_id"].to_pylist(), pc.list_value_length(steps).to_pylist(), strict=True)
+        texts = {name: list(islice(said, size)) for name, size in sizes}
         for name, conversation in block:
             kept, actions = texts.get(name, []), conversation.actions
             written = [action_of(conversation.messages[index]) for index in actions]
