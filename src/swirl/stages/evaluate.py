@@ -57,7 +57,7 @@ def run(params: Params, layout: Layout, item: str) -> None:
         _write(layout, item, [], [], [], [], [], {})
         return
     asked = questions_of(layout, "evaluation")
-    actions, journal = _on_states(params, layout, item, {q.id: q for q in asked if q.task == LOGGED})
+    actions, state_journals = _on_states(params, layout, item, {q.id: q for q in asked if q.task == LOGGED})
     table = {question.id: question for question in asked if question.task != LOGGED}
     journals = _journals(params, layout, item)
     made: dict[bool, list[Trajectory]] = {True: [], False: []}
@@ -75,15 +75,18 @@ def run(params: Params, layout: Layout, item: str) -> None:
         metrics["ungraded"] = ungraded / max(1, len(predictions))
     metrics |= state_metrics(actions)
     _write(layout, item, predictions, made[True], _on_steps(judged[True]), scores, actions, metrics)
-    for one in (*journals.values(), *more_journals, journal):
-        one.finish()
+    for journal in (*journals.values(), *more_journals, *state_journals):
+        journal.finish()
     print_usage()
 
 
 def _on_states(
     params: Params, layout: Layout, item: str, questions: Mapping[str, Question]
-) -> tuple[list[StateAction], Journal]:
-    """What the model does in the states of logged conversations, and the journal of that."""
+) -> tuple[list[StateAction], list[Journal]]:
+    """What the model does in the states of logged conversations, and the journal of that; nothing without such."""
+    trajectories = list(logged_trajectories(layout, questions))
+    if not trajectories:
+        return [], []
     sections: list[Any] = [params.seed, item]
     sections += [part.model_dump() for part in (params.runtime, params.rollout, params.judge, params.reward_model)]
     sections += [params.evaluate.model_dump()]
@@ -91,11 +94,8 @@ def _on_states(
     inputs = [layout.questions, layout.logged, *models]
     inputs += [layout.root / params.prompts.judge, layout.root / params.tools.folder]
     journal = Journal(layout.state_actions_journal(item), fingerprint(digest("evaluate"), sections, inputs))
-    trajectories = list(logged_trajectories(layout, questions))
-    if not trajectories:
-        return [], journal
     with Progress(len(trajectories), f"evaluate {item}, logged states") as bar:
-        return evaluate_states(params, layout, item, trajectories, questions, journal, bar.update), journal
+        return evaluate_states(params, layout, item, trajectories, questions, journal, bar.update), [journal]
 
 
 def _judging_models(params: Params, layout: Layout) -> list[Path]:
