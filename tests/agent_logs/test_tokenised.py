@@ -37,7 +37,7 @@ def test_steps_have_the_calls_and_results_of_the_log() -> None:
         (Observation("go on", False),),
         (),
     ]
-    assert (made.stop, made.answer, made.question_id) == (Stop.ANSWERED, "By far.", "x")
+    assert (made.stop, made.answer, made.question_id) == (Stop.ANSWERED, "By far.", "support/x")
 
 
 def test_a_turn_that_is_state_only_lies_between_two_actions() -> None:

@@ -114,8 +114,8 @@ def test_02_content_null_and_in_parts(read: Read) -> None:
     found, summary = read(
         conversation({"role": "user", "content": parts}, {**calls(call()), "content": None}, result(""), said("4"))
     )
-    assert [message.text for message in found[0].messages] == ["Weather in Oslo?", "", "", "4"]
-    assert summary.changed == {Change.PARTS: 1, Change.NULL: 1} and summary.left_out == []
+    assert [message.text for message in found[0].messages] == ["Weather in Oslo?", "", "(no output)", "4"]
+    assert summary.changed == {Change.PARTS: 1, Change.NULL: 1, Change.NO_OUTPUT: 1} and summary.left_out == []
 
 
 def test_02_an_image_is_left_out_from_there(read: Read) -> None:

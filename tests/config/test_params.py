@@ -116,8 +116,8 @@ def test_a_typo_inside_a_list_or_a_mapping_is_refused_with_the_keys_there_are() 
     (_, line) = refusal(changed("download.benchmarks.mini-gsm8k.evaluate", 3))
     assert line == (
         "  download.benchmarks.mini-gsm8k.evaluate: no such key; the keys here are source, pretrain, reward, train, "
-        "development, evaluation, files, eval_ids, drop_easy, max_hops, corpus, task; did you mean "
-        "evaluation?"
+        "development, evaluation, files, eval_ids, drop_easy, max_hops, corpus, task, logs, logged_tools, by; did you "
+        "mean evaluation?"
     )
     (_, line) = refusal(changed("base_model.sound_phases.0.step", 3))
     assert line.startswith("  base_model.sound_phases.0.step: no such key; the keys here are steps, batch_size,")
@@ -165,7 +165,7 @@ OWN: dict[str, Any] = {
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"source": "disk"}, "b.source = 'disk': Input should be 'embedded', 'file', 'hub' or 'own'"),
+        ({"source": "disk"}, "b.source = 'disk': Input should be 'embedded', 'file', 'hub', 'own' or 'logs'"),
         (FILE | {"train": -1}, "b.train: expected a number of questions, 0 for none, or all; got -1"),
         (FILE | {"train": True}, "b.train: expected a number of questions, 0 for none, or all; got True"),
         (FILE | {"evaluation": "rest"}, "b.evaluation: expected a number of questions, 0 for none, or all; got 'rest'"),
@@ -279,7 +279,7 @@ def test_the_judge_of_an_evaluation_is_named_or_described() -> None:
         assert more["evaluate"]["judge"] == judge | {"votes": 3}
     choices = (
         "  evaluate.judge: expected same, which is the reward model itself, none, or a second judge: a section as that "
-        "of reward_model with source pretrained or endpoint"
+        "of reward_model with source pretrained or endpoint, or {source: own, name: 'module:Class', options: {}}"
     )
     for wrong in ("reward", None, {"source": "embedded"}, {"url": "http://u:secret@127.0.0.1"}):
         assert refusal(changed("evaluate.judge", wrong)) == ["params.yaml: 1 wrong", choices]
@@ -432,3 +432,72 @@ def test_a_place_of_artifacts_holds_no_key_and_is_not_shown(place: str) -> None:
     said = "\n".join(refusal(changed("tracking", {**TREE["tracking"], "artifacts": place})))
     assert "tracking.artifacts: expected '' or s3://BUCKET/FOLDER; keys belong into the environment" in said
     assert "hush" not in said
+
+
+LOGS: dict[str, Any] = {"source": "logs", "logs": ["a.jsonl"], "train": "all", "development": 5, "evaluation": 5}
+OWN_REWARD = [{"name": "my_rewards:Good", "weight": 1.0, "options": {}}]
+
+
+def of_logs(**more: Any) -> dict[str, Any]:
+    """The committed params with logs in place of the benchmarks, and a reward of one's own."""
+    tree = copy.deepcopy(TREE)
+    pointer = {"source": "pretrained", "model": "m", "revision": "", "trust_remote_code": False}
+    tree["download"]["benchmarks"] = {"desk": LOGS}
+    tree |= {"synthesize": {"source": "import"}, "base_model": pointer, "reward_model": {"source": "none"}}
+    tree["judge"]["rewards"] = OWN_REWARD
+    for path, value in more.items():
+        section, _, key = path.partition("__")
+        tree[section] = {**tree[section], key: value} if key else value
+    return tree
+
+
+def test_logs_and_a_reward_of_ones_own_are_enough() -> None:
+    params = validate(of_logs(), "params.yaml")
+    assert (params.synthesize.samples, params.synthesize.server, params.synthesize.temperature) == (1, None, 0.0)
+    second = {"source": "own", "name": "my_rewards:Other", "options": {}}
+    assert label_judge_section(validate(of_logs(evaluate__judge=second), "params.yaml")) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"synthesize": {"source": "import", "files": ["a"]}}, "synthesize.files = ['a']: name the files once, where "
+         "their questions come from: download.benchmarks.NAME: {source: logs, logs: [FILE, ...]"),
+        ({"synthesize": {"source": "import", "samples": 2}}, "synthesize.samples = 2: a logged conversation is one "),
+        ({"synthesize": TREE["synthesize"]}, "params: download.benchmarks.desk is logs, whose tools do not run "
+         "here, so its conversations cannot be rolled out; set synthesize to {source: import}"),
+        ({"download__benchmarks": {"desk": {**LOGS, "train": 0}}}, "params: synthesize.source is import, but no "
+         "benchmark has source logs and train conversations; write download.benchmarks.NAME: {source: logs"),
+        ({"download__benchmarks": {"desk": LOGS, "mini-gsm8k": {"source": "embedded", "train": 3}}}, "params: "
+         "synthesize.source is import, but download.benchmarks.mini-gsm8k.train asks for questions that would be "),
+        ({"download__benchmarks": {"desk": {**LOGS, "evaluation": "all"}}}, "download.benchmarks.desk: only one split "
+         "can have all conversations"),
+        ({"download__benchmarks": {"desk": {**LOGS, "reward": 3}}}, "download.benchmarks.desk: logs are for train, "),
+        ({"download__benchmarks": {"desk": {**LOGS, "corpus": "x"}}}, "download.benchmarks.desk: source: logs has no "
+         "use for corpus"),
+        ({"download__benchmarks": {"desk": {"source": "logs", "train": 3}}}, "download.benchmarks.desk: source: logs "
+         "needs logs"),
+        ({"download__benchmarks": {"desk": {**LOGS, "logs": ["../a"]}}}, "download.benchmarks.desk.logs.0: expected a "
+         "path inside download.folder, relative to it; got '../a'"),
+        ({"judge__rewards": []}, "params: reward_model.source is none, so judge.rewards must name rewards of your own"),
+        ({"judge__rewards": [{"name": "judge", "weight": 1.0, "options": {}}]}, "params: reward_model.source is none, "
+         "so judge.rewards must name rewards of your own, and not judge"),
+        ({"judge__outcome": "model"}, "params: judge.outcome is model, but reward_model.source is none; name a "),
+        ({"evaluate__judge": {"source": "own", "name": "my_rewards:Good", "options": {}}}, "params: evaluate.judge "
+         "names my_rewards:Good, which judge.rewards rewards; say so: evaluate.judge: same"),
+        ({"tasks": {**TREE["tasks"], "logged": TREE["tasks"]["search"]}}, "params: tasks.logged: the name is taken"),
+    ],
+)  # fmt: skip
+def test_what_logs_do_not_allow(changes: dict[str, Any], said: str) -> None:
+    lines = refusal(of_logs(**changes))
+    assert len(lines) == 2 and lines[1].strip().startswith(said), lines
+
+
+def test_what_only_a_model_that_runs_here_can_do_in_logged_states() -> None:
+    server = {"url": "http://127.0.0.1:1/v1", "model": "m", "api": "completions", "key_env": "",
+              "chat_template_kwargs": {}}  # fmt: skip
+    (_, line) = refusal(of_logs(evaluate__servers={"base": server}))
+    assert line.strip().startswith("params: evaluate.servers: actions in the states of logged conversations are drawn")
+    endpoint = {"source": "endpoint", "tokenizer": "t", "revision": "", "context": 512, "server": server}
+    (_, line) = refusal(of_logs(base_model=endpoint, train__methods=[]))
+    assert line.strip().startswith("params: base_model.source is endpoint, but actions in the states of logged")

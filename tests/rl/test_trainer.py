@@ -23,6 +23,7 @@ from swirl.rl.objective import advantages
 from swirl.rl.supervised import _deal, supervised_gradients, supervised_loss
 from swirl.rl.trainer import Settings, Trainer
 from swirl.rollout.engine import Policy
+from swirl.rollout.reading import Reader
 from tests import taught, tiny
 
 CHAT = tiny.chat()
@@ -432,7 +433,8 @@ def test_a_sampled_action_ends_with_its_call_as_in_a_rollout() -> None:
     drawn = {}
     for tags in ({"search_query": "search"}, {"math_exp": "calculate"}):
         policy = Policy("p", taught.model(), chat, 128)
-        learner = Trainer(policy, taught.model(), Rewards(lambda token: 0.0), settings, tags_of=lambda _, t=tags: t)
+        reader = Reader(chat, tags)
+        learner = Trainer(policy, taught.model(), Rewards(lambda token: 0.0), settings, reader_of=lambda _, r=reader: r)
         drawn[next(iter(tags))] = {action.ids for action in learner._sample(0, [[state]])[0]}
     assert drawn["search_query"] == {chat.encode(taught.FIND)}
     assert {ids[: len(chat.reply(taught.FIND))] for ids in drawn["math_exp"]} == {chat.reply(taught.FIND)}

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+NO_OUTPUT = "(no output)"
+"""What stands for a result without text, so that results and calls still match."""
+
 
 class Role(StrEnum):
     """Who says a message."""

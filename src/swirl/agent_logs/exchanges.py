@@ -31,6 +31,7 @@ class Change(StrEnum):
     SEGMENT = "a history sent otherwise (summary, trimming, other system turn or tools): a new segment"
     TOOLS_GIVEN = "tools not logged: those given are used"
     TOOLS_SEEN = "tools not logged: known by their calls alone"
+    NO_OUTPUT = "a result without text: shown as (no output)"
     AGAIN = "an action logged again on the same state: read once"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from array import array
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -33,6 +33,12 @@ class LogFiles:
     def place(self, piece: int, turn: int = 0) -> Place:
         """Where a piece stands."""
         return Place(self._names[self._file[piece]], self._line[piece], turn)
+
+    @property
+    def counts(self) -> list[int]:
+        """How many pieces of each file were read."""
+        found = Counter(self._file)
+        return [found[number] for number in range(len(self._files))]
 
     def read_all(self, left_out: Callable[[int, LineFault], None]) -> Iterator[tuple[int, list[Exchange]]]:
         """Every piece, by its number, with its exchanges; a piece without any is reported to `left_out`.

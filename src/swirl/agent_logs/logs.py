@@ -10,7 +10,7 @@ from pathlib import Path
 
 from swirl.agent_logs.arguments import to_text
 from swirl.agent_logs.canonical import hash_of
-from swirl.agent_logs.conversation import Call, LoggedConversation, LoggedTool, Message, Place, Role
+from swirl.agent_logs.conversation import NO_OUTPUT, Call, LoggedConversation, LoggedTool, Message, Place, Role
 from swirl.agent_logs.exchanges import Change, Exchange, Fault, LineFault, Turn
 from swirl.agent_logs.log_files import LogFiles
 from swirl.agent_logs.near_duplicates import near_duplicates, signature
@@ -96,6 +96,11 @@ class Logs:
             self._conversations.join(self._first[origin], self._first[node])
         self._sum_up()
 
+    @property
+    def lines(self) -> list[int]:
+        """How many lines (or elements of a document) each file has that are not blank; known after `read`."""
+        return self._files.counts
+
     def conversations(self) -> Iterator[LoggedConversation]:
         """Every trajectory, in the order of the log; afterwards `summary` says how they were grouped and changed.
 
@@ -171,6 +176,9 @@ class Logs:
         if tree.flags[node] & Is.SPLIT and turn.glued:
             message = dataclasses.replace(turn.message, calls=turn.glued)
             turn = dataclasses.replace(turn, message=message, changes=[*turn.changes, Change.SPLIT])
+        if turn.message.role is Role.TOOL and not turn.message.text.strip():
+            message = dataclasses.replace(turn.message, text=NO_OUTPUT)
+            turn = dataclasses.replace(turn, message=message, changes=[*turn.changes, Change.NO_OUTPUT])
         if not self._noted[node]:
             self._noted[node] = 1
             for change in turn.changes:

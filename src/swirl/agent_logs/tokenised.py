@@ -9,10 +9,11 @@ from swirl.agent_logs.tagged import turns_of
 from swirl.core.types import Action, ActionKind, Observation, Step, Stop, Trajectory
 from swirl.models.chat import Chat
 from swirl.rollout.reading import THINK_REPLY
+from swirl.tools.actions import kind_of_call
 
 
 def trajectory_of(conversation: LoggedConversation, chat: Chat, benchmark: str) -> Trajectory:
-    """The trajectory; its question has the conversation's id, and `benchmark` names the logs.
+    """The trajectory; its question is `BENCHMARK/ID`, by the conversation's id, and `benchmark` names the logs.
 
     What lies between two actions, turns of the assistant that are state only included, is `observation_ids` of the
     first, so every state is the prefix that was sent. Actions were not sampled here: there are no log-probabilities.
@@ -35,8 +36,8 @@ def trajectory_of(conversation: LoggedConversation, chat: Chat, benchmark: str) 
             between += chat.turn(turn.text, closed=True) if number else chat.prompt(turn.text)
     answered = steps[-1].action.kind == ActionKind.ANSWER
     return Trajectory(
-        id=f"{conversation.id}/0",
-        question_id=conversation.id,
+        id=f"{benchmark}/{conversation.id}/0",
+        question_id=f"{benchmark}/{conversation.id}",
         benchmark=benchmark,
         sample=0,
         model=conversation.messages[conversation.actions[-1]].model,
@@ -47,6 +48,23 @@ def trajectory_of(conversation: LoggedConversation, chat: Chat, benchmark: str) 
         error="",
         retokenised=True,
     )
+
+
+def shortened(trajectory: Trajectory, context: int, longest: int) -> tuple[Trajectory | None, int]:
+    """The trajectory up to the first state that the model has no room for, and how many steps are left out.
+
+    A state and its action, or one of `longest` tokens, must fit into `context` tokens. None when no step is left.
+    """
+    read = len(trajectory.prompt_ids)
+    for number, step in enumerate(trajectory.steps):
+        if read + max(longest, len(step.token_ids)) > context:
+            left, lost = trajectory.steps[:number], len(trajectory.steps) - number
+            if not left:
+                return None, lost
+            last = dataclasses.replace(left[-1], observation_ids=())
+            return dataclasses.replace(trajectory, steps=(*left[:-1], last), stop=Stop.CONTEXT_FULL), lost
+        read += len(step.token_ids) + len(step.observation_ids)
+    return trajectory, 0
 
 
 def _step(conversation: LoggedConversation, index: int, number: int, ids: tuple[int, ...], text: str) -> Step:
@@ -63,7 +81,7 @@ def _action(conversation: LoggedConversation, index: int, text: str) -> Action:
         return Action(ActionKind.THINK, text, "")
     if conversation.bad(index):
         return Action(ActionKind.MALFORMED, text, "")
-    return Action(message.calls[0].name, text, message.calls[0].arguments)
+    return Action(kind_of_call(message.calls[0].name), text, message.calls[0].arguments)
 
 
 def _observations(conversation: LoggedConversation, index: int) -> tuple[Observation, ...]:
@@ -74,7 +92,7 @@ def _observations(conversation: LoggedConversation, index: int) -> tuple[Observa
         if conversation.bad(index):
             return tuple(Observation(one.text, True) for one in results)
         paired = zip(message.calls, results, strict=False)
-        return tuple(Observation(one.text, one.error, call.name, call.arguments) for call, one in paired)
+        return tuple(Observation(one.text, one.error, kind_of_call(call.name), call.arguments) for call, one in paired)
     return (Observation(_said(follows), False),) if follows else ()
 
 

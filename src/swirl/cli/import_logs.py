@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
@@ -69,7 +69,12 @@ def import_logs(
                 found = _read(paths, files, model, given, by or (), keep_thoughts, written)
         else:
             found = _read(paths, files, model, given, by or (), keep_thoughts, None)
-    print(json.dumps(as_dict(found), ensure_ascii=False) if as_json else _text(found))
+    if as_json:
+        from swirl.agent_logs.found import as_dict
+
+        print(json.dumps(as_dict(found), ensure_ascii=False))
+    else:
+        print(_text(found))
 
 
 def _opened(path: Path) -> TextIO:
@@ -128,28 +133,6 @@ def _tools(path: Path) -> tuple[LoggedTool, ...]:
     if not tools:
         raise DataError(f'{path} must hold a JSON list of tools, as a request\'s "tools"')
     return tools
-
-
-def as_dict(found: Summary) -> dict[str, Any]:
-    """What `--json` prints; lines and turns count from 1, the turn of a whole line is 0."""
-    return {
-        "conversations": found.conversations,
-        "groups": found.groups,
-        "trajectories": found.trajectories,
-        "steps": found.steps,
-        "near_duplicates": found.near_duplicates,
-        "changed": {str(change): count for change, count in sorted(found.changed.items())},
-        "left_out": [
-            {
-                "file": one.place.file,
-                "line": one.place.line,
-                "turn": one.place.turn,
-                "unit": one.unit,
-                "reason": one.reason,
-            }
-            for one in found.left_out
-        ],
-    }
 
 
 def _text(found: Summary) -> str:

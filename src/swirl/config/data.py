@@ -40,9 +40,16 @@ _KEYS_OF_SOURCE = {
     "file": {"files", "eval_ids", "drop_easy", "max_hops"},
     "hub": {"eval_ids", "drop_easy", "max_hops"},
     "own": {"files", "eval_ids", "corpus", "task", "max_hops"},
+    "logs": {"logs", "logged_tools", "by"},
 }
 """The keys that each source accepts besides `source` and the counts of the splits."""
-_NEEDED_BY_SOURCE = {"embedded": set[str](), "file": {"files"}, "hub": set[str](), "own": {"files", "task"}}
+_NEEDED_BY_SOURCE = {
+    "embedded": set[str](),
+    "file": {"files"},
+    "hub": set[str](),
+    "own": {"files", "task"},
+    "logs": {"logs"},
+}
 
 
 class Benchmark(Section):
@@ -51,8 +58,8 @@ class Benchmark(Section):
     A key that is left out is None here: no questions, no such file. Paths are relative to `download.folder`.
     """
 
-    source: Literal["embedded", "file", "hub", "own"] = Field(
-        description="embedded: generated; file: official files; hub: downloaded; own: a user's own task"
+    source: Literal["embedded", "file", "hub", "own", "logs"] = Field(
+        description="embedded: generated; file: official files; hub: downloaded; own: your own task; logs: an agent's"
     )
     pretrain: Questions = Field(default=None, description="questions for base_model; embedded: it makes its own")
     reward: Questions = Field(default=None, description="questions for reward_model; embedded: it makes its own")
@@ -69,6 +76,14 @@ class Benchmark(Section):
     task: Word | None = Field(
         default=None, description="own: one of `tasks`, which decides prompt, tools and step limit"
     )
+
+    logs: Annotated[list[Inside], Field(min_length=1)] | None = Field(
+        default=None, description="logs: files of an agent's logs, or folders of them (*.jsonl and *.json in them)"
+    )
+    logged_tools: Inside | None = Field(
+        default=None, description="logs: a JSON list of tools, as in a request's, for logs that name none"
+    )
+    by: list[str] | None = Field(default=None, description="logs: only what these models wrote is an action")
 
     @model_serializer(mode="wrap")
     def _given(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -88,6 +103,10 @@ class Benchmark(Section):
             )
         if self.source == "embedded" and "all" in counts(self).values():
             raise ValueError("embedded questions are made, so there is no 'all' of them; give numbers")
+        if self.source == "logs" and (self.pretrain or self.reward):
+            raise ValueError("logs are for train, development and evaluation; leave out pretrain, reward")
+        if self.source == "logs" and list(counts(self).values()).count("all") > 1:
+            raise ValueError("only one split can have all conversations that the others leave; give numbers otherwise")
         if self.eval_ids is not None and self.evaluation not in (None, "all"):
             raise ValueError("eval_ids lists the evaluation questions; leave out evaluation")
         if self.eval_ids is not None and self.max_hops is not None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from swirl.config.messages import NO_SUCH_CHOICE
-from swirl.config.reward_model import EndpointReward, PretrainedReward
+from swirl.config.reward_model import EndpointReward, OwnJudge, PretrainedReward
 from swirl.config.section import Count, Section
 from swirl.config.served import Served
 
@@ -19,19 +19,20 @@ SAME, NONE = "same", "none"
 
 def _which(judge: Any) -> str | None:
     source = judge.get("source") if isinstance(judge, Mapping) else getattr(judge, "source", None)
-    return str(judge) if judge in (SAME, NONE) else source if source in ("pretrained", "endpoint") else None
+    return str(judge) if judge in (SAME, NONE) else source if source in ("pretrained", "endpoint", "own") else None
 
 
 LabelJudge = Annotated[
     Annotated[Literal["same"], Tag(SAME)]
     | Annotated[Literal["none"], Tag(NONE)]
     | Annotated[PretrainedReward, Tag("pretrained")]
-    | Annotated[EndpointReward, Tag("endpoint")],
+    | Annotated[EndpointReward, Tag("endpoint")]
+    | Annotated[OwnJudge, Tag("own")],
     Discriminator(
         _which,
         custom_error_type=NO_SUCH_CHOICE,
         custom_error_message="expected same, which is the reward model itself, none, or a second judge: a section as "
-        "that of reward_model with source pretrained or endpoint",
+        "that of reward_model with source pretrained or endpoint, or {source: own, name: 'module:Class', options: {}}",
     ),
 ]
 

@@ -13,14 +13,16 @@ from swirl.config.data import Benchmark, CheckQuestions, Download, Index
 from swirl.config.evaluation import Evaluate, Report, Tracking
 from swirl.config.execution import Execution
 from swirl.config.messages import explain
-from swirl.config.reward_model import EndpointReward, RewardModelSection, is_reward_model
+from swirl.config.reward_model import EndpointReward, NoReward, OwnJudge, RewardModelSection, is_reward_model
 from swirl.config.section import Section
 from swirl.config.served import Clients
 from swirl.config.shared import Actions, Prompts, Rollout, Runtime, Task, ToolCalls, Tools
 from swirl.config.train import Train
-from swirl.config.trajectories import CheckSteps, CheckTrajectories, Filter, Judge, Synthesize
+from swirl.config.trajectories import CheckSteps, CheckTrajectories, Filter, Imported, Judge, SynthesizeSection
 from swirl.config.yaml_text import read
 from swirl.core.errors import ParamsError
+from swirl.core.splits import counts
+from swirl.core.types import LOGGED
 
 
 class Params(Section):
@@ -41,7 +43,7 @@ class Params(Section):
     index: Index
     base_model: BaseModelSection
     reward_model: RewardModelSection
-    synthesize: Synthesize
+    synthesize: SynthesizeSection
     check_trajectories: CheckTrajectories
     judge: Judge
     filter: Filter
@@ -63,6 +65,8 @@ class Params(Section):
     def _fits(self) -> Params:
         for name, benchmark in self.download.benchmarks.items():
             task = task_of(name, benchmark)
+            if benchmark.source == "logs":
+                continue
             if task not in self.tasks:
                 known = ", ".join(self.tasks)
                 raise ValueError(f"download.benchmarks.{name} is of task {task!r}; tasks has {known}")
@@ -70,6 +74,10 @@ class Params(Section):
                 raise ValueError(f"download.benchmarks.{name}: its task searches, so it needs a corpus")
         if "closed_book" in self.tasks:
             raise ValueError("tasks.closed_book: the name is taken by the prompt for questions without tools")
+        if LOGGED in self.tasks:
+            raise ValueError(f"tasks.{LOGGED}: the name is taken by logged conversations; call the task otherwise")
+        self._check_logs()
+        self._check_rewards()
         base = self.base_model
         if isinstance(base, EmbeddedBase | AnnotatedBase) and self.rollout.max_action_tokens >= base.shape.context:
             raise ValueError("rollout.max_action_tokens must be below base_model.shape.context")
@@ -79,7 +87,7 @@ class Params(Section):
                 "local weights. Set base_model.source to pretrained (and synthesize.server to the server that has it), "
                 "or train.methods to []"
             )
-        if self.judge.outcome == "model" and self.judge.grader is None:
+        if self.judge.outcome == "model" and self.judge.grader is None and not isinstance(self.reward_model, NoReward):
             writes = isinstance(self.reward_model, EndpointReward)
             if not writes and getattr(self.reward_model, "verdict", "token") != "rationale":
                 raise ValueError(
@@ -103,16 +111,75 @@ class Params(Section):
             raise ValueError("runtime.context must be above rollout.max_action_tokens, or 0")
         return self
 
+    def _check_logs(self) -> None:
+        """Logs and rollouts are not mixed in training, and what logs cannot give is not asked of them."""
+        given = {name: counts(one) for name, one in self.download.benchmarks.items()}
+        logs = [name for name, one in self.download.benchmarks.items() if one.source == "logs"]
+        others = [name for name in given if name not in logs and "train" in given[name]]
+        trained = [name for name in logs if "train" in given[name]]
+        if isinstance(self.synthesize, Imported) and not trained:
+            raise ValueError(
+                "synthesize.source is import, but no benchmark has source logs and train conversations; write "
+                "download.benchmarks.NAME: {source: logs, logs: [FILE, ...], train: all, development: 50, "
+                "evaluation: 100}"
+            )
+        if isinstance(self.synthesize, Imported) and others:
+            raise ValueError(
+                f"synthesize.source is import, but download.benchmarks.{others[0]}.train asks for questions that would "
+                "be rolled out; set its train to 0, or leave it out"
+            )
+        if not isinstance(self.synthesize, Imported) and trained:
+            raise ValueError(
+                f"download.benchmarks.{trained[0]} is logs, whose tools do not run here, so its conversations cannot "
+                "be rolled out; set synthesize to {source: import}"
+            )
+        if any("evaluation" in given[name] for name in logs) and self.evaluate.servers:
+            raise ValueError(
+                "evaluate.servers: actions in the states of logged conversations are drawn by models that run here; "
+                "set servers to {}, or the evaluation of the logs to 0"
+            )
+        if logs and isinstance(self.base_model, EndpointBase):
+            raise ValueError(
+                "base_model.source is endpoint, but actions in the states of logged conversations are drawn by models "
+                "that run here; set it to pretrained"
+            )
+
+    def _check_rewards(self) -> None:
+        """Without a reward model, rewards of one's own are all there is; a second judge is none of them."""
+        parts = [part.name for part in self.judge.rewards]
+        if isinstance(self.reward_model, NoReward):
+            if not parts or "judge" in parts:
+                raise ValueError(
+                    "reward_model.source is none, so judge.rewards must name rewards of your own, and not judge, as "
+                    "[{name: 'module:Class', weight: 1.0, options: {}}]"
+                )
+            if self.judge.outcome == "model" and self.judge.grader is None:
+                raise ValueError(
+                    "judge.outcome is model, but reward_model.source is none; name a judge.grader, or set "
+                    "judge.outcome to match"
+                )
+        second = self.evaluate.judge
+        if isinstance(second, OwnJudge) and second.name in parts:
+            raise ValueError(
+                f"evaluate.judge names {second.name}, which judge.rewards rewards; say so: evaluate.judge: same, or "
+                "name another class"
+            )
+
 
 def task_of(name: str, benchmark: Benchmark) -> str:
-    """The task of a benchmark's questions: its `task`, else calculate for (mini-)gsm8k and search for others."""
+    """The task of a benchmark's questions: its `task`, else calculate for (mini-)gsm8k and search for others.
+
+    Logs are of `LOGGED`, which is none of `tasks`.
+    """
+    if benchmark.source == "logs":
+        return LOGGED
     return benchmark.task or ("calculate" if name in ("gsm8k", "mini-gsm8k") else "search")
 
 
 def label_judge_section(params: Params) -> RewardModelSection | None:
-    """The section of the judge whose verdicts `evaluate` reports as process labels; None for no judge."""
+    """The section of the judge whose verdicts `evaluate` reports as process labels; None for none, or a class."""
     judge = params.evaluate.judge
-    return params.reward_model if judge == "same" else None if judge == "none" else judge
+    return params.reward_model if judge == "same" else None if isinstance(judge, OwnJudge | str) else judge
 
 
 def load(path: Path) -> Params:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -101,8 +101,22 @@ def _check_votes_can_differ(votes: int, temperature: float) -> None:
         raise ValueError(f"{votes} votes at temperature 0 are all the same; set votes to 1, or temperature above 0")
 
 
+class NoReward(Section):
+    """No reward model: `judge.rewards` are all of the reward."""
+
+    source: Literal["none"] = Field(description="no model: judge.rewards names rewards of your own alone")
+
+
+class OwnJudge(Section):
+    """A judge of evaluation that is a class of your own, as a reward of `judge.rewards` is."""
+
+    source: Literal["own"] = Field(description="a class of your own in tools.folder")
+    name: str = Field(description="module:Class")
+    options: Mapping[str, Any] = Field(description="keyword arguments that the class is made with; {}: none")
+
+
 RewardModelSection = Annotated[
-    EmbeddedReward | AnnotatedReward | FineTunedReward | PretrainedReward | EndpointReward,
+    EmbeddedReward | AnnotatedReward | FineTunedReward | PretrainedReward | EndpointReward | NoReward,
     Field(discriminator="source"),
 ]
 

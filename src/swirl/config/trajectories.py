@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import Field, PlainValidator, model_validator
 
@@ -11,12 +11,48 @@ from swirl.config.section import Count, Positive, Section, Share
 from swirl.config.served import Served
 
 
-class Synthesize(Section):
-    """Trajectory synthesis."""
+class RolledOut(Section):
+    """Trajectories that the base makes of the training questions."""
 
+    source: Literal["rollout"] = Field(description="the base rolls out the questions with the tools")
     samples: Count = Field(description="trajectories a question (the paper: 5)")
     temperature: Annotated[float, Field(ge=0)] = Field(description="sampling temperature; 0: greedy")
     server: Served | None = Field(description="a server that has the base model; null: it runs here")
+
+
+_LOGS = "a logged conversation is one trajectory, as it was; leave it out"
+
+
+class Imported(Section):
+    """Trajectories that an agent's logs hold: those of the benchmarks with `source: logs`."""
+
+    refused: ClassVar = {
+        "files": "name the files once, where their questions come from: download.benchmarks.NAME: {source: logs, "
+        "logs: [FILE, ...], train: all, ...}",
+        "samples": _LOGS,
+        "temperature": _LOGS,
+        "server": "no model is asked; leave it out",
+    }
+
+    source: Literal["import"] = Field(description="the logged conversations of the train split; no model is asked")
+
+    @property
+    def samples(self) -> int:
+        """1: a conversation is one trajectory."""
+        return 1
+
+    @property
+    def temperature(self) -> float:
+        """0: nothing is sampled."""
+        return 0.0
+
+    @property
+    def server(self) -> Served | None:
+        """None: nothing is asked."""
+        return None
+
+
+SynthesizeSection = Annotated[RolledOut | Imported, Field(discriminator="source")]
 
 
 class CheckTrajectories(Section):

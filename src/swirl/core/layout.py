@@ -12,6 +12,7 @@ _STAGES = {
     "index": "index",
     "heldout": "reward_model",
     "trajectories": "synthesize",
+    "logged": "synthesize",
     "verdicts": "judge",
     "steps": "filter",
     "draws": "train",
@@ -63,6 +64,16 @@ class Layout:
         return self.root / "data/questions/support.parquet"
 
     @property
+    def conversations(self) -> Path:
+        """The conversations of benchmarks that are logs (`Conversation`); no file if there are none."""
+        return self.root / "data/questions/conversations.parquet"
+
+    @property
+    def imports(self) -> Path:
+        """What importing logs found, changed and left out, by benchmark (JSON); no file if there are no logs."""
+        return self.root / "data/questions/logs.json"
+
+    @property
     def sources(self) -> Path:
         """The files that questions came from: sizes, checksums, how many rows were read and skipped (JSON)."""
         return self.root / "data/questions/sources.json"
@@ -99,9 +110,24 @@ class Layout:
         return self.root / "data/trajectories/trajectories.parquet"
 
     @property
+    def logged(self) -> Path:
+        """The logged trajectories of the development and the evaluation split (`Trajectory`); no row without logs."""
+        return self.root / "data/logged/trajectories.parquet"
+
+    @property
+    def too_long(self) -> Path:
+        """Where logged conversations are longer than the base's context, and how many steps that leaves out (JSON)."""
+        return self.root / "data/logged/left_out.json"
+
+    @property
     def trajectories_journal(self) -> Path:
         """Folder of the journal that synthesis resumes from; not a DVC output."""
         return self.root / ".swirl/journals/synthesize"
+
+    @property
+    def logged_journal(self) -> Path:
+        """Folder of the journal of `logged`; not a DVC output."""
+        return self.root / ".swirl/journals/synthesize-logged"
 
     @property
     def verdicts(self) -> Path:
@@ -129,6 +155,10 @@ class Layout:
         """The judge's verdict on every step of `prediction_trajectories(model)` (`Verdict`)."""
         return self.root / f"data/predictions/{model}/verdicts.parquet"
 
+    def state_actions(self, model: str) -> Path:
+        """What the model does in the states of logged conversations (`StateAction`); no file if there are none."""
+        return self.root / f"data/predictions/{model}/state_actions.parquet"
+
     def evaluation(self, model: str) -> Path:
         """The `Score`s of one model, without `p_vs_base`, as a JSON list."""
         return self.root / f"reports/evaluation/{model}.json"
@@ -137,6 +167,10 @@ class Layout:
         """Folder of the journal of a model's rollouts, or of the verdicts on them; not a DVC output."""
         parts = ["evaluate", model, *([] if with_tools else ["without-tools"]), *(["verdicts"] if verdicts else [])]
         return self.root / f".swirl/journals/{'-'.join(parts)}"
+
+    def state_actions_journal(self, model: str) -> Path:
+        """Folder of the journal of `state_actions(model)`; not a DVC output."""
+        return self.root / f".swirl/journals/evaluate-{model}-states"
 
     def metrics(self, stage: str) -> Path:
         """A stage's final metrics as flat JSON; `stage` is `train-swirl` for `train@swirl`."""

@@ -17,6 +17,13 @@ OUTCOME = -1
 """`Verdict.step` of a verdict on the final answer rather than on one step."""
 
 
+LOGGED = "logged"
+"""`Question.task` of a logged conversation: its states are the log's, and no tool of it runs here."""
+
+LOGGED_TOOL = "logged:"
+"""What the name of a tool begins with in `Question.tools` that only a log knows: it can be called, but not run."""
+
+
 class ActionKind(StrEnum):
     """What an action does. A registered tool's own name is a kind too, see `Action.kind`."""
 
@@ -72,13 +79,22 @@ class Question:
     split: str
     text: str
     answers: tuple[str, ...]
-    """All accepted spellings, the preferred one first; never empty."""
+    """All accepted spellings, the preferred one first; empty only for a logged conversation without a golden label."""
     hops: int
     """Number of tool calls in the golden derivation; 0 when unknown."""
     tools: tuple[str, ...]
     """Names of the tools the question may use."""
     task: str = "search"
-    """One of `tasks` in params.yaml, which decides prompt and step limit."""
+    """One of `tasks` in params.yaml, which decides prompt and step limit; or `LOGGED`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """The logged conversation of a question whose task is `LOGGED`."""
+
+    question_id: str
+    content: str
+    """A `swirl.agent_logs.conversation.LoggedConversation` as JSON text; `swirl.agent_logs.stored` reads it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,6 +352,31 @@ class Prediction:
 
 
 @dataclass(frozen=True, slots=True)
+class StateAction:
+    """One action that an evaluated model drew in the state of a logged step, beside the logged one."""
+
+    trajectory_id: str
+    question_id: str
+    benchmark: str
+    model: str
+    step: int
+    sample: int
+    """From 0."""
+    text: str
+    kind: str
+    """As `Action.kind`."""
+    reward: float | None
+    """What `evaluate.judge` gives it, in [0, 1]; None without a verdict."""
+    judge: str
+    judge_role: JudgeRole
+    same_tools: bool | None
+    """Whether it calls the tools of the logged action in their order, or none where that calls none; None where the
+    logged action is malformed."""
+    same_calls: bool | None
+    """Whether it makes the calls of the logged action, arguments compared as JSON; None where that makes none."""
+
+
+@dataclass(frozen=True, slots=True)
 class Score:
     """One cell of the paper's tables: one model on one benchmark."""
 
@@ -392,6 +433,7 @@ SCHEMAS: dict[type, pa.Schema] = {
             ("task", pa.string()),
         ]
     ),
+    Conversation: pa.schema([("question_id", pa.string()), ("content", pa.string())]),
     Derivation: pa.schema(
         [("question_id", pa.string()), ("kind", pa.string()), ("calls", _strings), ("results", _strings)]
     ),
@@ -458,6 +500,23 @@ SCHEMAS: dict[type, pa.Schema] = {
             ("cut", pa.bool_()),
             ("advantage", pa.float64()),
             ("logprob", pa.float64()),
+        ]
+    ),
+    StateAction: pa.schema(
+        [
+            ("trajectory_id", pa.string()),
+            ("question_id", pa.string()),
+            ("benchmark", pa.string()),
+            ("model", pa.string()),
+            ("step", pa.int32()),
+            ("sample", pa.int32()),
+            ("text", pa.string()),
+            ("kind", pa.string()),
+            ("reward", pa.float64()),
+            ("judge", pa.string()),
+            ("judge_role", pa.string()),
+            ("same_tools", pa.bool_()),
+            ("same_calls", pa.bool_()),
         ]
     ),
     Prediction: pa.schema(

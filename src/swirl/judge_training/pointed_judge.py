@@ -1,4 +1,4 @@
-"""`source: pretrained` and `source: endpoint`: a judge that was made elsewhere, pointed to and never copied."""
+"""A judge that was made elsewhere (`source: pretrained`, `endpoint`), pointed to and never copied; or none at all."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from swirl.config.reward_model import EndpointReward, PretrainedReward
 from swirl.core.layout import Layout
 from swirl.core.records import save, save_json
 from swirl.core.types import HeldOutStep
+from swirl.models.skipped import mark_skipped
 from swirl.pretraining.pointed_base import point, write_empty_reports
 
 
@@ -23,6 +24,12 @@ def endpoint(params: Params, layout: Layout) -> None:
     settings = params.reward_model
     assert isinstance(settings, EndpointReward)
     save_json(settings.model_dump(), layout.model("reward") / "judge.json")
+    _finish(layout)
+
+
+def none(params: Params, layout: Layout) -> None:
+    """Write into models/reward that there is no reward model: `judge.rewards` are all of the reward."""
+    mark_skipped(layout.model("reward"), "reward_model.source is none: judge.rewards are all of the reward")
     _finish(layout)
 
 

@@ -33,6 +33,8 @@ class Judged:
     """Whether every step is judged GOOD."""
     right: np.ndarray
     """Whether the outcome is judged GOOD."""
+    graded: np.ndarray
+    """Whether the outcome is judged at all: not without a golden label."""
     scores: pa.Array
     """The judge's score of each step; null where it gave none."""
 
@@ -65,8 +67,8 @@ def join(trajectories: Path, verdicts: Path) -> Judged:
     place = starts[owner[about]] + step[about]
     good, source = np.zeros(starts[-1], dtype=bool), np.full(starts[-1], -1)
     good[place], source[place] = said[about], np.flatnonzero(about)
-    right = np.zeros(len(heads), dtype=bool)
-    right[owner[step == OUTCOME]] = said[step == OUTCOME]
+    right, graded = np.zeros(len(heads), dtype=bool), np.zeros(len(heads), dtype=bool)
+    right[owner[step == OUTCOME]], graded[owner[step == OUTCOME]] = said[step == OUTCOME], True
     return Judged(
         rows,
         heads["benchmark"].to_numpy(),
@@ -74,6 +76,7 @@ def join(trajectories: Path, verdicts: Path) -> Judged:
         starts,
         np.logical_and.reduceat(good, starts[:-1]) if len(heads) else right,
         right,
+        graded,
         given["score"].combine_chunks().take(pa.array(source, mask=source < 0)),
     )
 

@@ -17,8 +17,9 @@ from typing import Any
 from swirl.benchmarks.hub import HUB
 from swirl.config.base_model import EmbeddedBase, EndpointBase, FineTuning, Pretrained
 from swirl.config.params import Params, label_judge_section, task_of
-from swirl.config.reward_model import EndpointReward, FineTunedReward, RewardModelSection
+from swirl.config.reward_model import EndpointReward, FineTunedReward, NoReward, RewardModelSection
 from swirl.config.served import Served, client_settings
+from swirl.config.trajectories import Imported
 from swirl.core.checkpoints import KEPT
 from swirl.core.flights import amount
 from swirl.core.splits import counts, files_of
@@ -127,7 +128,8 @@ def _data_bytes(params: Params, root: Path) -> Iterator[float]:
             files = [locked.get(part.place, {}).get("files", {}).get(part.name, {}) for part in parts]
             yield 2 * sum(float(file.get("bytes", UNKNOWN)) for file in files) if files else UNKNOWN
         else:
-            paths = {folder / path for path in (*files_of(one).values(), *([one.corpus] if one.corpus else []))}
+            given = (*files_of(one).values(), *([one.corpus] if one.corpus else []), *(one.logs or ()))
+            paths = {folder / path for path in given}
             yield sum(_bytes_of(path) for path in paths)
 
 
@@ -143,7 +145,9 @@ def _models(params: Params, root: Path, base: Size, judge: Size) -> Iterator[Pla
         ("reward_model", params.reward_model, judge),
     ):
         known = "" if math.isnan(size.parameters) else f", about {_short(size.parameters)} parameters"
-        if isinstance(model, EndpointBase | EndpointReward):
+        if isinstance(model, NoReward):
+            yield Planned(stage, "none: judge.rewards are all of the reward")
+        elif isinstance(model, EndpointBase | EndpointReward):
             yield Planned(stage, f"writes down the server {model.server.url}, model {model.server.model}")
         elif isinstance(model, FineTuning):
             sampled = model.samples if isinstance(model, FineTunedReward) else 0
@@ -167,9 +171,12 @@ def _models(params: Params, root: Path, base: Size, judge: Size) -> Iterator[Pla
 def _synthesis(params: Params, root: Path) -> Iterator[Planned]:
     made = rollouts(params, root, "train", params.synthesize.samples)
     where = _where(params.synthesize.server, params)
+    imports = isinstance(params.synthesize, Imported)
     yield Planned(
         "synthesize",
-        f"{params.synthesize.samples} trajectories a question, {where}",
+        "takes the logged conversations"
+        if imports
+        else f"{params.synthesize.samples} trajectories a question, {where}",
         made.calls,
         made.tokens,
         disk=made.tokens * BYTES_A_TOKEN,
@@ -271,6 +278,8 @@ def _grades(params: Params) -> int:
 def _judged(params: Params, made: Rollouts) -> str:
     """Who judges the synthesised steps, and what that costs by the server's prices."""
     reward = params.reward_model
+    if isinstance(reward, NoReward):
+        return "by judge.rewards alone"
     if not isinstance(reward, EndpointReward):
         return "packed, here" if packs(params.reward_model) else "rationales, here"
     server, asked = reward.server, made.calls * _asks(params.reward_model, params)
@@ -291,6 +300,8 @@ def _rationales(judge: RewardModelSection | None, verdicts: float, stored: int) 
 
 
 def _searches(params: Params, benchmark: str) -> bool:
+    if params.download.benchmarks[benchmark].source == "logs":
+        return False
     return "search" in params.tasks[task_of(benchmark, params.download.benchmarks[benchmark])].tools
 
 

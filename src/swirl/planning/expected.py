@@ -9,7 +9,13 @@ from pathlib import Path
 
 from swirl.config.base_model import ColdStart, EmbeddedBase, EndpointBase, Pretrained
 from swirl.config.params import Params, label_judge_section, task_of
-from swirl.config.reward_model import EndpointReward, FineTunedReward, PretrainedReward, RewardModelSection
+from swirl.config.reward_model import (
+    EndpointReward,
+    FineTunedReward,
+    NoReward,
+    PretrainedReward,
+    RewardModelSection,
+)
 from swirl.core.layout import Layout
 from swirl.models.chat import Chat
 from swirl.models.prompts import fill
@@ -91,6 +97,8 @@ class Talk:
         return self.shared + self.given + self.written
 
 
+LOGGED_TALK = Talk(UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN)
+"""A logged conversation: how long it is, only the log knows."""
 Talks = Sequence[tuple[Talk, float]]
 """Conversations, and how many there are of each kind."""
 
@@ -126,6 +134,9 @@ class Expected:
         """
         params, made = self._params, list[tuple[Talk, float]]()
         for name, planned in questions(params, self._root, split).items():
+            if params.download.benchmarks[name].source == "logs":
+                made += [] if closed_book else [(LOGGED_TALK, UNKNOWN)]
+                continue
             known = self._found.questions.get((name, split))
             number = max((len(known) if known else planned) - less, 0)
             talk = self._talk(name, split)
@@ -203,7 +214,7 @@ class Expected:
 
     def judged(self, talks: Talks, judge: RewardModelSection | None) -> Work:
         """A verdict on every step of one trajectory a question; none without a judge."""
-        if judge is None:
+        if judge is None or isinstance(judge, NoReward):
             return Work()
         if isinstance(judge, EndpointReward):
             return Work(asked=judge.votes * total(talks, "steps"))
@@ -238,7 +249,7 @@ class Expected:
 
     def _judge_taught(self) -> Work:
         reward = self._params.reward_model
-        if isinstance(reward, PretrainedReward | EndpointReward):
+        if isinstance(reward, PretrainedReward | EndpointReward | NoReward):
             return Work()
         if not isinstance(reward, FineTunedReward):
             return NOT_KNOWN
@@ -284,6 +295,8 @@ class Expected:
     def _scored(self, tokens: float, actions: float) -> Work:
         """A reward for each of an update's different actions, which come to so many tokens with their states."""
         judge = self._params.reward_model
+        if isinstance(judge, NoReward):
+            return Work()
         if isinstance(judge, EndpointReward):
             return Work(asked=judge.votes * actions)
         return Work((tokens + actions * self._asks) * self._as_large(judge)) if packs(judge) else NOT_KNOWN

@@ -19,9 +19,11 @@ from swirl.config.reward_model import (
     EmbeddedReward,
     EndpointReward,
     FineTunedReward,
+    NoReward,
     RewardModelSection,
 )
 from swirl.config.train import Lora
+from swirl.config.trajectories import Imported
 from swirl.core.flights import SHARE, amount
 from swirl.core.parquet import ROWS_PER_GROUP
 from swirl.core.row_groups import KEPT
@@ -105,7 +107,7 @@ class Memory:
         cut_states = made.states * STEPS_TAKEN**2 * TOKEN
         states = PROCESS + steps * kept * INDEX + _read(steps * kept, KEPT) * kept * cut_states
         cut = tables + _read(made.trajectories, 1) * cut_states
-        local = params.synthesize.server is None
+        local = params.synthesize.server is None and not isinstance(params.synthesize, Imported)
         found = {
             "base_model": self._made(params.base_model, self._base),
             "reward_model": self._made(params.reward_model, self._judge),
@@ -169,7 +171,7 @@ class Memory:
         return Held(self._base.parameters * self._width, flight=flight, host=host)
 
     def _judged(self, judge: RewardModelSection, size: Size, host: float) -> Held:
-        if isinstance(judge, EndpointReward):
+        if isinstance(judge, EndpointReward | NoReward):
             return Held(host=host)
         read = size.shape.read(JUDGED_AT_ONCE, self._width) if size.shape else UNKNOWN
         return Held(size.parameters * self._width, judging=self._params.runtime.workers * read, host=host)

@@ -7,6 +7,7 @@ import math
 from collections.abc import Collection
 
 from swirl.config.params import Params
+from swirl.config.reward_model import NoReward
 from swirl.config.train import Swirl
 from swirl.planning.estimates import packs
 
@@ -36,6 +37,9 @@ def lines(params: Params, stages: Collection[str]) -> list[str]:
     rl = params.train.swirl
     if "train@swirl" not in stages or "swirl" not in params.train.methods or rl.estimator == "reinforce":
         return []
+    if isinstance(params.reward_model, NoReward):
+        said = "rewards are those of judge.rewards, and states whose actions all get the same have none"
+        return [f"Signal of step-wise RL: {said}."]
     if packs(params.reward_model):
         said = "the reward is P(GOOD), a graded one, so only states whose actions are all the same have none"
         return [f"Signal of step-wise RL: {said}."]

@@ -17,7 +17,7 @@ PROMPT_TOKENS = 250
 
 
 def questions(params: Params, root: Path, split: str) -> dict[str, float]:
-    """Benchmark -> questions of a split, at most; NaN for `all` of a file whose size is not known."""
+    """Benchmark -> questions of a split, at most; NaN for `all` of a file whose size is not known, and of logs."""
     folder, found = root / params.download.folder, dict[str, float]()
     for name, benchmark in params.download.benchmarks.items():
         asked = counts(benchmark).get(split, 0)
@@ -32,6 +32,8 @@ def questions(params: Params, root: Path, split: str) -> dict[str, float]:
 
 def _all(name: str, benchmark: Benchmark, split: str, folder: Path) -> float:
     """Rows of the file that a split is drawn from: its lines if it is here, else the official number, else NaN."""
+    if benchmark.source == "logs":  # their lines are requests, of which a conversation has any number
+        return UNKNOWN
     path = files_of(benchmark).get(split) or files_of(benchmark).get("train", "")
     rows = _lines(folder / path) if path.endswith(".jsonl") else None
     if rows is not None:
@@ -100,9 +102,12 @@ def rl_updates(params: Params, states: float) -> float:
 
 
 def rollouts(params: Params, root: Path, split: str, samples: int) -> Rollouts:
-    """Rollouts of a split with tools, `samples` trajectories per question."""
+    """Rollouts of a split with tools, `samples` trajectories per question; of logs only their number is known."""
     made = Rollouts()
     for name, count in questions(params, root, split).items():
+        if params.download.benchmarks[name].source == "logs":
+            made += Rollouts(count, UNKNOWN, UNKNOWN, UNKNOWN)
+            continue
         steps = params.tasks[task_of(name, params.download.benchmarks[name])].max_steps
         action, step = params.rollout.max_action_tokens, step_tokens(params)
         states = steps * (PROMPT_TOKENS + action) + step * (steps * (steps - 1) // 2)

@@ -10,6 +10,7 @@ import pandas as pd
 
 from swirl.core.leakage import leakage_key
 from swirl.core.splits import SPLITS
+from swirl.core.types import LOGGED
 from swirl.quality import expect
 from swirl.quality.tables import data_columns
 from swirl.quality.validation import Report, Table, examine
@@ -81,7 +82,10 @@ def _passages_are_whole(passages: pd.DataFrame) -> list[expect.Expectation]:
 
 def _questions_table(questions: pd.DataFrame, benchmarks: Sequence[str]) -> Table:
     frame = questions.assign(
-        full_answers=[sum(bool(answer.strip()) for answer in answers) for answers in questions["answers"]],
+        full_answers=[
+            1 if task == LOGGED and not len(answers) else sum(bool(answer.strip()) for answer in answers)
+            for answers, task in zip(questions["answers"], questions["task"], strict=True)
+        ],
         text_problem=pd.Series(_leaks(questions), dtype=object),
         id_problem=pd.Series(_shared_ids(questions), dtype=object),
     )

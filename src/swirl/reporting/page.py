@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from swirl.reporting import declines, evidence, skill_tables, skills, tables
+from swirl.reporting import declines, evidence, skill_tables, skills, state_tables, tables
 from swirl.reporting.coverage import sentence
 from swirl.reporting.format import gain, p_equals, percent
 from swirl.reporting.gates import gates
@@ -29,7 +29,7 @@ def page(results: Results, found: evidence.Evidence, pictures: Pictures, samples
     skilled = ["", *(name for name in results.benchmarks if any(row.benchmark == name for row in results.skills))]
     made = (
         *(tables.headline, tables.worse, tables.labels, tables.tools, tables.by_hops, tables.funnel),
-        *(tables.reward_model, tables.retrieval, tables.searches, tables.measures),
+        *(tables.reward_model, tables.retrieval, tables.searches, tables.measures, state_tables.states),
     )
     template = environment().get_template("page.html")
     return template.render(
@@ -40,6 +40,7 @@ def page(results: Results, found: evidence.Evidence, pictures: Pictures, samples
         decline_note=declines.note(results.declines),
         skilled=skills.sentence(results.skills),
         skill_note=skill_tables.NOTE,
+        state_note=state_tables.note(results),
         paper_gains=PAPER_GAINS,
         models=LABELS,
         at_chance=memory_at_chance(results.memory),
@@ -72,7 +73,14 @@ def summary(results: Results) -> list[str]:
                 parts.append(f"{benchmark}: {', '.join(numbers)} ({change}, p {p_equals(swirl.p_vs_base)})")
         if parts:
             sentences.append(f"{words} (in brackets SWiRL's gain over the base): {'; '.join(parts)}.")
-    return [said for said in (*sentences, sentence(results.coverage), declines.sentence(results.declines)) if said]
+    for benchmark, measure, n, of in state_tables.rows(results):
+        if measure in ("reward", "same_calls") and "swirl" in of and "base" in of:
+            sentences.append(
+                f"In {n} held-out logged conversations of {benchmark}, {state_tables.SAID[measure]}, in percent: base "
+                f"{state_tables.estimate(of['base'])}, SWiRL {state_tables.estimate(of['swirl'])}, difference {state_tables.over_base(of['swirl'])}."
+            )
+    sentences += [sentence(results.coverage), declines.sentence(results.declines)]
+    return [said for said in sentences if said]
 
 
 def environment() -> Environment:

@@ -91,10 +91,13 @@ def draw(results: Results, curves: Mapping[str, Sequence[Curve]]) -> Pictures:
 
     titled = [one for title, group in curves.items() for one in group if title]
     with rc_context(_STYLE):
-        figures = {"accuracy": _accuracy(results), "filters": _filters(results.filters)}
+        figures = {"filters": _filters(results.filters)}
+        figures |= {"accuracy": _accuracy(results)} if results.scores else {}
         figures |= {"training": _training(titled)} if titled else {}
+        words = "Accuracy with tools by benchmark and model, with 95% intervals"
+        accuracy = _svg(figures["accuracy"], words) if results.scores else Markup()
         return Pictures(
-            _svg(figures["accuracy"], "Accuracy with tools by benchmark and model, with 95% intervals"),
+            accuracy,
             _svg(figures["filters"], "Trajectories kept by each filter strategy"),
             {title: {one.name: _svg(_alone(one), f"{title} {one.name}") for one in curves[title]} for title in curves},
             {f"{name}.png": _png(figure) for name, figure in figures.items()},

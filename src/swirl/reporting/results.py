@@ -13,6 +13,7 @@ from swirl.core import records
 from swirl.core.errors import DataError
 from swirl.core.layout import Layout
 from swirl.core.types import JudgeRole, Prediction, Question, Score, Strategy
+from swirl.evaluation.state_scores import StateMeasure
 from swirl.evaluation.statistics import by_question, mcnemar, paired, relative_gain, wilson
 from swirl.reporting import coverage, declines, searches, skills
 from swirl.reporting.paper import paper_order, published
@@ -83,6 +84,8 @@ class Results:
     """How well the models do each kind of action; see `skills.shares`."""
     declines: declines.Declines = declines.NOTHING
     """What SWiRL does worse than the base."""
+    states: tuple[StateMeasure, ...] = ()
+    """How the models act in the states of logged conversations."""
 
     @property
     def benchmarks(self) -> list[str]:
@@ -92,7 +95,8 @@ class Results:
     @property
     def models(self) -> list[str]:
         """The models that were evaluated, in the order of the tables."""
-        return [model for model in MODELS if any(score.model == model for score in self.scores)]
+        evaluated = {score.model for score in self.scores} | {one.model for one in self.states}
+        return [model for model in MODELS if model in evaluated]
 
     def score(self, benchmark: str, model: str, with_tools: bool = True) -> Score | None:
         """One cell of the tables, None when it was not measured."""
@@ -133,7 +137,11 @@ def load_predictions(layout: Layout, models: Sequence[str]) -> dict[str, list[Pr
 
 def evaluated(layout: Layout) -> list[str]:
     """The models to report on: all that were evaluated. Only embedded bases have a ceiling; training may be off."""
-    return [model for model in MODELS if model == "base" or records.load_json(layout.evaluation(model))]
+    return [
+        model
+        for model in MODELS
+        if model == "base" or layout.state_actions(model).exists() or records.load_json(layout.evaluation(model))
+    ]
 
 
 def gather(
@@ -143,7 +151,7 @@ def gather(
 
     Raises `DataError` naming an input that is missing, broken or contradicts another.
     """
-    scores = [score for model in predictions for score in _read_scores(layout.evaluation(model), model)]
+    scores = [score for model in predictions for score in _read_scores(layout, model)]
     _require_one_judge(scores, layout)
     scores.sort(key=lambda score: (paper_order(score.benchmark), not score.with_tools, MODELS.index(score.model)))
     outcomes = {model: _outcomes(rows) for model, rows in predictions.items()}  # of questions, over their samples
@@ -173,7 +181,7 @@ def to_json(results: Results) -> dict[str, Any]:
         }
     content = dataclasses.asdict(results)
     content["filters"]["strategies"] = content["filters"].pop("arms")
-    for name in ("searches", "skills"):
+    for name in ("searches", "skills", "states"):
         if not content[name]:
             del content[name]
     if not results.declines.compared:
@@ -196,6 +204,7 @@ def load(path: Path) -> Results:
         searches=searches.loaded(content.get("searches", ())),
         skills=skills.loaded(content.get("skills", ())),
         declines=declines.loaded(content.get("declines", {"compared": 0, "rows": []})),
+        states=tuple(_state(row, path, number) for number, row in enumerate(content.get("states", ()))),
     )
 
 
@@ -221,9 +230,11 @@ def _gains(results: Results, benchmark: str, with_tools: bool) -> dict[str, floa
     return {model: results.gain(benchmark, model, with_tools) for model in models}
 
 
-def _read_scores(path: Path, model: str) -> list[Score]:
+def _read_scores(layout: Layout, model: str) -> list[Score]:
+    """The scores of a model; none where it was evaluated in logged states alone."""
+    path = layout.evaluation(model)
     rows = records.load_json(path)
-    if not isinstance(rows, list) or not rows:
+    if not isinstance(rows, list) or not (rows or layout.state_actions(model).exists()):
         raise DataError(f"{path}: expected a list with one object a benchmark, got {str(rows)[:60]}")
     scores = [_score(row, path, number) for number, row in enumerate(rows)]
     for number, score in enumerate(scores):
@@ -248,6 +259,15 @@ def _score(row: Any, path: Path, number: int) -> Score:
         if not _is_number(value) or value < 0 or (name in _FRACTIONS and value > 1):
             raise DataError(f"{where} ({score.benchmark}): {name} is {value!r}, expected a number, fractions in [0, 1]")
     return score
+
+
+def _state(row: Any, path: Path, number: int) -> StateMeasure:
+    where = f"{path}, states, entry {number}"
+    _require(row, [field.name for field in dataclasses.fields(StateMeasure)], where)
+    try:
+        return records.from_dict(StateMeasure, row)
+    except ValueError as error:
+        raise DataError(f"{where}: {error}") from error
 
 
 def _require_one_judge(scores: Sequence[Score], layout: Layout) -> None:

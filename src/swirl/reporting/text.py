@@ -20,6 +20,8 @@ from swirl.reporting.results import LABELS, Results, load, memory_at_chance
 from swirl.reporting.skill_tables import JUDGES, NOTE, compared, skill_rows
 from swirl.reporting.skills import FAULTS, Share, Skill
 from swirl.reporting.skills import sentence as sentence_on_skills
+from swirl.reporting.state_tables import SAID, estimate, models_of, note, over_base
+from swirl.reporting.state_tables import rows as state_rows
 
 if TYPE_CHECKING:
     from rich.console import Console, Group
@@ -127,14 +129,18 @@ def render(layout: Layout) -> Group:
     from rich.text import Text
 
     results = load(layout.results)
-    parts: list[Any] = [
-        *_provenance(layout),
-        _accuracy(results),
-        _note(
-            "± is half of the 95% Wilson interval; gain is SWiRL's over base, relative; p is McNemar's, exact, against "
-            f"base; process is the mean process label, base to SWiRL, by {_labelled_by(results)}. {PAPER_GAINS}"
-        ),
-    ]
+    parts: list[Any] = [*_provenance(layout)]
+    if results.states:
+        parts += [_states(results), _note(note(results))]
+    if results.scores:
+        parts += [
+            _accuracy(results),
+            _note(
+                "± is half of the 95% Wilson interval; gain is SWiRL's over base, relative; p is McNemar's, exact, "
+                f"against base; process is the mean process label, base to SWiRL, by {_labelled_by(results)}. "
+                f"{PAPER_GAINS}"
+            ),
+        ]
     seen = sentence(results.coverage)
     said = [_note(seen)] if seen else []
     worse = declines_sentence(results.declines)
@@ -197,6 +203,19 @@ def _accuracy(results: Results) -> Table:
             p_value(swirl.p_vs_base if swirl else None),
             _labels(results, benchmark),
         )
+    return table
+
+
+def _states(results: Results) -> Table:
+    """How the models act in the states of logged conversations, and SWiRL's difference to the base."""
+    models = models_of(results)
+    table = _table("In the states of logged conversations, %", [], [])
+    table.add_column("measure", overflow="fold")
+    for head in (*(LABELS[model] for model in models), "SWiRL over base", "n"):
+        table.add_column(head, justify="right", no_wrap=True)
+    for benchmark, measure, n, of in state_rows(results):
+        cells = [estimate(of.get(model)) for model in models]
+        table.add_row(_name(f"{benchmark}: {SAID[measure]}"), *cells, over_base(of.get("swirl")), str(n))
     return table
 
 

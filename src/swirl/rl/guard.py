@@ -24,7 +24,8 @@ class Look:
     reward: float | None
     """None when the reward model gave no verdict."""
     kl: float
-    steps: float
+    steps: float | None
+    """A trajectory; None where there are only actions in logged states."""
     malformed: float
     """Share of the actions that do nothing: malformed or cut."""
     unjudged: float = 0.0
@@ -39,7 +40,7 @@ def stop_reason(looks: list[Look], limits: Limits) -> str:
     best = max((look.reward for look in looks if look.reward is not None), default=0.0)
     if now.kl > limits.max_kl:
         return f"KL to the reference is {now.kl:.3f} nats an action, above {limits.max_kl}"
-    if now.steps > limits.max_step_growth * start.steps:
+    if now.steps is not None and start.steps is not None and now.steps > limits.max_step_growth * start.steps:
         return f"steps a trajectory grew from {start.steps:.2f} to {now.steps:.2f}, above x {limits.max_step_growth}"
     if now.malformed > max(limits.max_malformed, start.malformed):
         return f"{now.malformed:.1%} of actions are malformed or cut, above {limits.max_malformed:.1%}"

@@ -112,10 +112,11 @@ class Trainer:
         reward_model: ActionScorer,
         settings: Settings,
         processes: Processes = ALONE,
-        tags_of: Callable[[str], Mapping[str, str]] = lambda question: DEFAULT_TAGS,
+        reader_of: Callable[[str], Reader] | None = None,
         flight: Flight | None = None,
     ) -> None:
-        """`tags_of` gives the tags of a question's tools by its id, so that actions end as in a rollout.
+        """`reader_of` gives what reads the actions on a question by its id, so that they end as in a rollout; None:
+        one for the built-in tools.
 
         `flight` is how many tokens sampling holds at once; None: `SAMPLED_AT_ONCE` times the token budget. With
         `reference` None, the reference is the policy without its adapter.
@@ -123,7 +124,8 @@ class Trainer:
         import torch
 
         self.policy, self.reference, self.reward_model, self.settings = policy, reference, reward_model, settings
-        self.masters, self.processes, self._tags_of = Masters(policy.model), processes, tags_of
+        self.masters, self.processes = Masters(policy.model), processes
+        self._reader_of = reader_of or (lambda question: Reader(self.policy.chat, DEFAULT_TAGS))
         self._flight = flight or Flight("train.sampled_tokens", SAMPLED_AT_ONCE * settings.token_budget)
         self.deal = processes.deal([])
         """Which process had which trajectories of the last update."""
@@ -227,7 +229,7 @@ class Trainer:
         return [teeth[i : i + settings.samples] for i in range(0, len(teeth), settings.samples)]
 
     def _reader(self, group: list[SubTrajectory]) -> Reader:
-        return Reader(self.policy.chat, self._tags_of(group[0].question_id))
+        return self._reader_of(group[0].question_id)
 
     def _cut(self, batch: Sequence[list[SubTrajectory]], unique: Sequence[list[Ids]]) -> list[frozenset[Ids]]:
         """Of each state, the actions that are cut."""

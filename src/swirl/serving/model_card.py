@@ -12,11 +12,13 @@ from typing import Any
 
 from swirl.config.base_model import ColdStart, EmbeddedBase, EndpointBase, Pretrained
 from swirl.config.params import Params
+from swirl.config.trajectories import Imported
 from swirl.config.yaml_text import dump, read
 from swirl.core import records
 from swirl.core.layout import Layout
 from swirl.core.splits import SPLITS, counts
-from swirl.core.types import Score
+from swirl.core.types import Score, StateAction
+from swirl.evaluation.state_scores import state_measures
 from swirl.models.pointers import read_pointer
 from swirl.pipeline.dvc_file import dvc_hash
 from swirl.pretraining.cold_start_base import ADAPTER
@@ -128,8 +130,10 @@ def _data(params: Params, layout: Layout, item: str | None) -> Iterator[str]:
     if item in ("sft", "swirl") and layout.filters.exists():
         found = records.load_json(layout.filters)
         kept = found["kept"]
+        imported = isinstance(params.synthesize, Imported)
+        made = "logged conversations" if imported else "trajectories that the base made of the training questions"
         yield (
-            f"\nOf {found['trajectories']} trajectories that the base made of the training questions, the filter "
+            f"\nOf {found['trajectories']} {made}, the filter "
             f"`{found['strategy']}` kept {kept['trajectories']}, with {kept['steps']} steps."
         )
     yield ""
@@ -171,6 +175,10 @@ def _scores(model: Path, layout: Layout, item: str | None) -> Iterator[str]:
         yield "None: this folder is no model of the project that exported it.\n"
         return
     own, base = (_read(layout, name) for name in (item, "base"))
+    states = _states(layout, item) if _is_of(model, layout, item) else []
+    yield from states
+    if states and not own:
+        return
     if not own or not _is_of(model, layout, item):
         why = "the project's evaluation is of other weights" if own else "it was not evaluated"
         yield f"None: {why}.\n"
@@ -208,6 +216,28 @@ def _percent(score: Score | None) -> str:
     if score is None:
         return ""
     return f"{100 * score.accuracy:.1f} ({100 * score.ci_low:.1f} to {100 * score.ci_high:.1f})"
+
+
+def _states(layout: Layout, item: str) -> list[str]:
+    """What the model does in the states of logged conversations, as lines of a table; empty if it was not asked."""
+    paths = {name: layout.state_actions(name) for name in ("base", item)}
+    actions = {name: records.load(StateAction, path) for name, path in paths.items() if path.exists()}
+    found = [one for one in state_measures(actions) if one.model == item]
+    if not found:
+        return []
+    lines = [
+        "In the states of held-out logged conversations, in percent; differences to the base with a paired 95% "
+        "bootstrap interval over conversations. Same tools and calls: as logged.\n",
+        "| benchmark | measure | conversations | this model | over the base |\n|---|---|---|---|---|",
+    ]
+    for one in found:
+        by = f" by `{one.judge}`, {one.judge_role}" if one.judge else ""
+        more = ""
+        if one.over_base is not None and one.over_base_low is not None and one.over_base_high is not None:
+            more = f"{100 * one.over_base:+.1f} ({100 * one.over_base_low:+.1f} to {100 * one.over_base_high:+.1f})"
+        name = one.measure.replace("_", " ")
+        lines.append(f"| {one.benchmark} | {name}{by} | {one.n} | {100 * one.mean:.1f} | {more} |")
+    return [*lines, ""]
 
 
 def _is_of(model: Path, layout: Layout, item: str) -> bool:

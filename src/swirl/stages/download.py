@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,8 @@ from swirl.core.errors import DataError, ParamsError
 from swirl.core.layout import Layout
 from swirl.core.records import save, save_json
 from swirl.core.splits import counts, files_of
-from swirl.core.types import Annotation, Derivation, Passage, Question, Support, WrittenSolution
+from swirl.core.types import Annotation, Conversation, Derivation, Passage, Question, Support, WrittenSolution
+from swirl.wiring.logged_questions import ReadLogs, read_logs, seed_of, wanted_of
 from swirl.wiring.questions import with_tools
 
 SHOWN_ROWS = 20
@@ -74,13 +75,16 @@ class Files:
 
 
 def run(params: Params, layout: Layout) -> None:
-    """Write questions, golden labels, the list of source files, and one corpus per benchmark and split."""
+    """Write questions, golden labels, the list of source files, and one corpus per benchmark and split.
+
+    Of logs, also their conversations, and what was changed and left out in them.
+    """
     settings = params.download
     files = Files()
     fetcher = Fetcher(layout.root / settings.folder / "hub.lock.json", layout.root / ".swirl/hub")
     for name, benchmark in settings.benchmarks.items():
         _check_name(name, benchmark)
-        if benchmark.source != "embedded":
+        if benchmark.source not in ("embedded", "logs"):
             _read(name, benchmark, files, params, layout, fetcher)
     drawn = _draw(params, files)
     (layout.root / "data/corpus").mkdir(parents=True, exist_ok=True)  # an output even if no task searches
@@ -88,9 +92,11 @@ def run(params: Params, layout: Layout) -> None:
     for name, benchmark in settings.benchmarks.items():
         if benchmark.source == "embedded":
             _make_embedded(name, benchmark, params, layout, made)
-        else:
+        elif benchmark.source != "logs":
             _make_real(name, benchmark, files, drawn, layout, made)
-    save([with_tools(question, params) for question in made.questions], Question, layout.questions)
+    made.questions = [with_tools(question, params) for question in made.questions]
+    _import(params, layout, files, made)
+    save(made.questions, Question, layout.questions)
     save(made.derivations, Derivation, layout.derivations)
     save(made.memory, Derivation, layout.memory)
     save(made.support, Support, layout.support)
@@ -100,6 +106,59 @@ def run(params: Params, layout: Layout) -> None:
         save(made.annotations, Annotation, layout.annotations)
     save_json(files.sources, layout.sources)
     save_json(made.metrics, layout.metrics("download"))
+
+
+def _import(params: Params, layout: Layout, files: Files, made: Made) -> None:
+    """Read the benchmarks that are logs, write their conversations, and add their questions.
+
+    Raises `DataError` for files that cannot be read, for a bad line unless these are skipped, and for a split that no
+    conversation is left for.
+    """
+    settings = params.download
+    folder = layout.root / settings.folder
+    for path in (layout.conversations, layout.imports):
+        path.unlink(missing_ok=True)  # of other params, when the stage runs without DVC
+    logs = [
+        read_logs(name, benchmark, folder)
+        for name, benchmark in settings.benchmarks.items()
+        if benchmark.source == "logs"
+    ]
+    if not logs:
+        return
+    for one in logs:
+        _note_logs(one, folder, settings.on_bad_row, files)
+
+    def conversations() -> Iterator[Conversation]:
+        for one in logs:
+            yield from one.conversations()
+
+    save(conversations(), Conversation, layout.conversations)
+    reports = {}
+    for one in logs:
+        wanted = wanted_of(settings.benchmarks[one.name])
+        dealt = one.dealt(wanted, seed_of(one.name, params.shared_seed))
+        made.questions += dealt
+        report = reports[one.name] = one.report(dealt)
+        made.metrics |= {f"{one.name}.{split}.questions": size for split, size in report["splits"].items()}
+        named = ("conversations", "groups", "trajectories", "steps", "near_duplicates", "labelled", "in_no_split")
+        made.metrics |= {f"{one.name}.{key}": report[key] for key in named}
+        made.metrics[f"{one.name}.left_out"] = len(report["left_out"])
+        made.metrics[f"{one.name}.changed"] = sum(report["changed"].values())
+    save_json(reports, layout.imports)
+
+
+def _note_logs(read: ReadLogs, folder: Path, on_bad_row: str, files: Files) -> None:
+    """Add the files of logs to sources.json. Raises `DataError` for a line that cannot be read, unless these are
+    skipped."""
+    for path, rows, bad in zip(read.files, read.logs.lines, read.bad_rows(), strict=True):
+        if bad and on_bad_row != "skip":
+            raise DataError(
+                f"{read.name}: {bad[0].place}: {bad[0].reason}"
+                + (f" (and {len(bad) - 1} more)" if len(bad) > 1 else "")
+                + "; download.on_bad_row: skip leaves such lines out, and counts them"
+            )
+        skipped = [Skipped(f"line {one.place.line}", one.reason) for one in bad]
+        files.note(read.name, path.as_posix(), [_part(path.as_posix(), checksum(folder / path))], rows, skipped)
 
 
 def _check_name(name: str, benchmark: Benchmark) -> None:
@@ -202,7 +261,7 @@ def _listed(name: str, pool: Sequence[Question], path: Path) -> tuple[list[Quest
 def _draw(params: Params, files: Files) -> Drawn:
     wishes = []
     for name, benchmark in params.download.benchmarks.items():
-        if benchmark.source == "embedded":
+        if benchmark.source in ("embedded", "logs"):
             continue
         for split, count in counts(benchmark).items():
             listed = tuple(files.listed[name][0]) if split == "evaluation" and name in files.listed else ()

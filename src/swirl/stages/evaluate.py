@@ -1,5 +1,7 @@
 """evaluate: one model on every benchmark, multi-step with tools, and search benchmarks also without.
 
+On logged conversations, whose tools do not run here, it draws actions in their states (`wiring.logged_evaluation`).
+
 Rollouts and the verdicts on them are journalled: a killed evaluation resumes with the blocks that it had not finished.
 A block of rollouts is a worker's whole share of the questions with or without tools, one of verdicts all of these; or
 `evaluate.block_size` trajectories if that is set.
@@ -10,6 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 from swirl.config.params import Params
@@ -17,14 +20,28 @@ from swirl.core.journal import Journal, fingerprint
 from swirl.core.layout import Layout
 from swirl.core.records import save, save_json, to_dict
 from swirl.core.seeds import derive
-from swirl.core.types import OUTCOME, ActionKind, Prediction, Question, Score, Stop, Trajectory, Verdict
+from swirl.core.types import (
+    LOGGED,
+    OUTCOME,
+    ActionKind,
+    Prediction,
+    Question,
+    Score,
+    StateAction,
+    Stop,
+    Trajectory,
+    Verdict,
+)
 from swirl.evaluation.scoring import predict, score
+from swirl.evaluation.state_scores import state_measures
 from swirl.execution.engines import Engine, opened
 from swirl.models.skipped import why_skipped
 from swirl.pipeline.progress import Progress
 from swirl.pipeline.source import digest
 from swirl.wiring.attempts import blocks
 from swirl.wiring.label_judges import label_judge_name, load_label_judges
+from swirl.wiring.logged_evaluation import evaluate_states
+from swirl.wiring.logged_states import logged_trajectories
 from swirl.wiring.oracles import oracles_of
 from swirl.wiring.prompts import read_prompts, user_input_folders
 from swirl.wiring.questions import questions_of
@@ -37,23 +54,60 @@ def run(params: Params, layout: Layout, item: str) -> None:
     """Evaluate the model `item` (ceiling, base, sft or swirl); for one that this run skips, write empty results."""
     if why := why_skipped(layout.model(item)):
         print(f"evaluate: no {item}: {why}")
-        _write(layout, item, [], [], [], [], {})
+        _write(layout, item, [], [], [], [], [], {})
         return
-    table = {question.id: question for question in questions_of(layout, "evaluation")}
+    asked = questions_of(layout, "evaluation")
+    actions, state_journals = _on_states(params, layout, item, {q.id: q for q in asked if q.task == LOGGED})
+    table = {question.id: question for question in asked if question.task != LOGGED}
     journals = _journals(params, layout, item)
-    with opened(params.execution, Verdicts(params, layout, "evaluate", load_label_judges)) as judging:
-        made = _roll_out(params, layout, item, _arms(params, list(table.values())), journals)
-        judged, more_journals = _judge(params, layout, item, judging, made, table, journals)
+    made: dict[bool, list[Trajectory]] = {True: [], False: []}
+    judged: dict[bool, list[Verdict]] = {True: [], False: []}
+    more_journals: list[Journal] = []
+    if table:
+        with opened(params.execution, Verdicts(params, layout, "evaluate", load_label_judges)) as judging:
+            made = _roll_out(params, layout, item, _arms(params, list(table.values())), journals)
+            judged, more_journals = _judge(params, layout, item, judging, made, table, journals)
     predictions, scores, ungraded = _scored(params, layout, item, made, judged, table)
     metrics = {**_metrics(scores, predictions), **by_hops(predictions, table), **cut_rates(made[True])}
     if ungraded:
         print(f"evaluate: no verdict of the grader on {ungraded} answers, which are compared as text")
     if params.judge.outcome == "model":
         metrics["ungraded"] = ungraded / max(1, len(predictions))
-    _write(layout, item, predictions, made[True], _on_steps(judged[True]), scores, metrics)
-    for journal in (*journals.values(), *more_journals):
+    metrics |= state_metrics(actions)
+    _write(layout, item, predictions, made[True], _on_steps(judged[True]), scores, actions, metrics)
+    for journal in (*journals.values(), *more_journals, *state_journals):
         journal.finish()
     print_usage()
+
+
+def _on_states(
+    params: Params, layout: Layout, item: str, questions: Mapping[str, Question]
+) -> tuple[list[StateAction], list[Journal]]:
+    """What the model does in the states of logged conversations, and the journal of that; nothing without such."""
+    trajectories = list(logged_trajectories(layout, questions))
+    if not trajectories:
+        return [], []
+    sections: list[Any] = [params.seed, item]
+    sections += [part.model_dump() for part in (params.runtime, params.rollout, params.judge, params.reward_model)]
+    sections += [params.evaluate.model_dump()]
+    models = dict.fromkeys((layout.model("base"), layout.model(item), *_judging_models(params, layout)))
+    inputs = [layout.questions, layout.logged, *models]
+    inputs += [layout.root / params.prompts.judge, layout.root / params.tools.folder]
+    journal = Journal(layout.state_actions_journal(item), fingerprint(digest("evaluate"), sections, inputs))
+    with Progress(len(trajectories), f"evaluate {item}, logged states") as bar:
+        return evaluate_states(params, layout, item, trajectories, questions, journal, bar.update), [journal]
+
+
+def _judging_models(params: Params, layout: Layout) -> list[Path]:
+    """The folders of the reward model and of the judge; a judge may be on the hub, a server, or a class."""
+    models = [layout.model("reward"), layout.root / str(getattr(params.evaluate.judge, "model", "models/reward"))]
+    return [folder for folder in dict.fromkeys(models) if folder.is_dir()]
+
+
+def state_metrics(actions: Sequence[StateAction]) -> dict[str, float]:
+    """Flat metrics of the actions in logged states, with the same names for every model."""
+    found = state_measures({"": actions})
+    return {f"{one.benchmark}.{one.measure}": one.mean for one in found}
 
 
 def _journals(params: Params, layout: Layout, item: str) -> dict[bool, Journal]:
@@ -125,9 +179,8 @@ def _verdict_mark(params: Params, layout: Layout, rollouts: Journal) -> str:
     sections: list[Any] = [params.seed]
     sections += [part.model_dump() for part in (params.runtime, params.actions, params.judge, params.reward_model)]
     sections += [params.evaluate.model_dump()]
-    models = [layout.model("reward"), layout.root / str(getattr(params.evaluate.judge, "model", "models/reward"))]
     inputs = [layout.questions, layout.root / params.prompts.judge, layout.root / params.tools.folder, rollouts.folder]
-    inputs += [folder for folder in dict.fromkeys(models) if folder.is_dir()]  # a judge may be on the hub, or a server
+    inputs += _judging_models(params, layout)
     return fingerprint(digest("evaluate"), sections, inputs)
 
 
@@ -170,8 +223,12 @@ def _write(
     made: list[Trajectory],
     verdicts: list[Verdict],
     scores: list[Score],
+    actions: list[StateAction],
     metrics: dict[str, float],
 ) -> None:
+    layout.state_actions(item).unlink(missing_ok=True)
+    if actions:
+        save(actions, StateAction, layout.state_actions(item))
     save(predictions, Prediction, layout.predictions(item))
     save(made, Trajectory, layout.prediction_trajectories(item))
     save(verdicts, Verdict, layout.prediction_verdicts(item))

@@ -39,7 +39,10 @@ def run(params: Params, layout: Layout) -> None:
     }
     save_json(report, layout.filters)
     metrics = {
-        f"{name}.{key}": row[key] for name, row in funnel.items() for key in ("trajectories", "steps", "correct")
+        f"{name}.{key}": row[key]
+        for name, row in funnel.items()
+        for key in ("trajectories", "steps", "correct")
+        if row[key] is not None
     }
     save_json({**metrics, "kept.trajectories": len(kept)}, layout.metrics("filter"))
 
@@ -63,11 +66,19 @@ def limit(wanted: int | Sequence[str], funnel: Mapping[str, Mapping[str, Any]]) 
 def count(judged: Judged, some: np.ndarray) -> dict[str, Any]:
     """Numbers of trajectories and steps, the share answered correctly, and trajectories per benchmark.
 
-    `some` are the places in `judged` that are counted.
+    The share is of those with a golden label, None if none of several has one. `some` are the places in `judged` that
+    are counted.
     """
     return {
         "trajectories": len(some),
         "steps": int(np.diff(judged.starts)[some].sum()),
-        "correct": int(judged.passes(Strategy.OUTCOME)[some].sum()) / max(1, len(some)),
+        "correct": _correct(judged, some),
         "by_benchmark": dict(sorted(Counter(judged.benchmarks[some].tolist()).items())),
     }
+
+
+def _correct(judged: Judged, some: np.ndarray) -> float | None:
+    graded = int(judged.graded[some].sum())
+    if len(some) and not graded:
+        return None
+    return int(judged.passes(Strategy.OUTCOME)[some].sum()) / max(1, graded)

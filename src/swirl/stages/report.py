@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 from swirl.core import records
 from swirl.core.checksums import checksum
 from swirl.core.layout import Layout
+from swirl.evaluation.state_scores import state_measures
 from swirl.reporting import declines, evidence, plots, results, skills
 from swirl.reporting.browser import place
 from swirl.reporting.browser.origins import origins
 from swirl.reporting.browser.writing import write as write_browser
 from swirl.reporting.labelled import answered
 from swirl.reporting.page import page
+from swirl.reporting.state_tables import load_actions
 from swirl.wiring.oracles import oracles_of
 
 if TYPE_CHECKING:
@@ -33,7 +35,8 @@ def run(params: Params, layout: Layout) -> None:
     oracles = oracles_of(layout, answered(beside.questions.values()))
     skilled = skills.found(layout, predictions, beside.questions, oracles)
     worse = declines.found(predictions, beside.questions, skilled)
-    found = dataclasses.replace(found, skills=skills.shares(skilled), declines=worse)
+    states = tuple(state_measures(load_actions(layout, list(predictions))))
+    found = dataclasses.replace(found, skills=skills.shares(skilled), declines=worse, states=states)
     records.save_json(results.to_json(found), layout.results)
     digest = checksum(layout.results).sha256
     pictures = plots.draw(found, evidence.curves(beside.series))

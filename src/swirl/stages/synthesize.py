@@ -1,20 +1,28 @@
-"""synthesize: multi-step tool-use trajectories of the base model on the training questions (paper, stage 1)."""
+"""synthesize: multi-step tool-use trajectories on the training questions (paper, stage 1).
+
+The base model makes them (`source: rollout`), or an agent's logs hold them (`source: import`).
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pyarrow.compute as pc
 
 from swirl.config.params import Params
+from swirl.config.trajectories import Imported
 from swirl.core.journal import Journal, fingerprint
 from swirl.core.layout import Layout
-from swirl.core.records import save_json
+from swirl.core.records import load, save, save_json
 from swirl.core.row_groups import tables
 from swirl.core.seeds import derive
-from swirl.core.types import ActionKind, Stop, Trajectory
+from swirl.core.types import LOGGED, ActionKind, Question, Stop, Trajectory
+from swirl.models.loading import configured_context, load_chat
+from swirl.pipeline.progress import Progress
 from swirl.pipeline.source import digest
+from swirl.wiring.logged_trajectories import Importer
 from swirl.wiring.prompts import read_prompts, user_input_folders
 from swirl.wiring.questions import questions_of
 from swirl.wiring.rollout_blocks import Rollouts, roll_out_in_blocks
@@ -22,7 +30,14 @@ from swirl.wiring.servers import print_usage
 
 
 def run(params: Params, layout: Layout) -> None:
-    """Roll out every training question, a journalled block at a time."""
+    """Roll out every training question, or take its logged conversation, a journalled block at a time."""
+    if isinstance(params.synthesize, Imported):
+        _import(params, layout)
+    else:
+        _roll_out(params, layout)
+
+
+def _roll_out(params: Params, layout: Layout) -> None:
     settings = params.synthesize
     sections = [params.seed, dict(params.tasks)]
     sections += [
@@ -35,7 +50,41 @@ def run(params: Params, layout: Layout) -> None:
     recipe = Rollouts(params, layout, prompts, "synthesize", "base", server, settings.temperature, most)
     questions = questions_of(layout, "train")
     publish(journal, roll_out_in_blocks(recipe, questions, settings.samples, seed, journal, "synthesize"), layout)
+    save([], Trajectory, layout.logged)
+    save_json([], layout.too_long)
     print_usage()
+
+
+def _import(params: Params, layout: Layout) -> None:
+    """Make trajectories of the logged conversations: those to train on, and, apart, those that are held out."""
+    base, questions = layout.model("base"), load(Question, layout.questions)
+    chat, context = load_chat(base), configured_context(base, params.runtime.context)
+    sections = [params.rollout.block_size, params.rollout.max_action_tokens, context]
+    mark = fingerprint(digest("synthesize"), sections, [layout.questions, layout.conversations, base])
+    kept = {"train": [q for q in questions if q.split == "train"]}
+    kept["logged"] = [q for q in questions if q.task == LOGGED and q.split in ("development", "evaluation")]
+    journals = {"train": layout.trajectories_journal, "logged": layout.logged_journal}
+    places, metrics = list[dict[str, Any]](), dict[str, float]()
+    opened = {name: Journal(folder, mark) for name, folder in journals.items()}
+    blocks = {}
+    with Progress(sum(map(len, kept.values())), "synthesize") as bar:
+        for name, some in kept.items():
+            importer = Importer(layout, some, chat, context, params.rollout.max_action_tokens)
+            blocks[name] = importer.blocks(opened[name], params.rollout.block_size, bar.update)
+            places += importer.lost.places
+            metrics[f"{name}_too_long_steps"] = importer.lost.steps
+            metrics[f"{name}_rewritten_actions"] = importer.lost.rewritten
+    if places:
+        first = ", ".join(f"{key} {places[0][key]}" for key in ("file", "line", "turn"))
+        print(
+            f"synthesize: {len(places)} conversations are longer than {context} tokens and end before; first: {first}"
+        )
+    opened["logged"].collect(blocks["logged"], Trajectory, layout.logged)
+    save_json(places, layout.too_long)
+    opened["train"].collect(blocks["train"], Trajectory, layout.trajectories)
+    save_json({**summary(layout.trajectories), **metrics}, layout.metrics("synthesize"))
+    for journal in opened.values():
+        journal.finish()
 
 
 def publish(journal: Journal, blocks: int, layout: Layout) -> None:

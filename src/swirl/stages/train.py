@@ -10,7 +10,7 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from swirl.comb.gradients import recomputing
@@ -42,6 +42,7 @@ from swirl.rl.pace import Pace
 from swirl.rl.supervised import comb_of, supervised_gradients, supervised_work
 from swirl.rl.trainer import SAMPLED_AT_ONCE, Settings, Trainer
 from swirl.rollout.engine import Policy
+from swirl.rollout.reading import Reader
 from swirl.wiring.development import Development
 from swirl.wiring.prompts import user_input_folders
 from swirl.wiring.questions import questions_of
@@ -135,7 +136,7 @@ def train_swirl(
         settings.kl_gradient,
         settings.iterations,
     )
-    trainer = Trainer(policy, reference, judge, options, processes, _tags(params, layout), flight)
+    trainer = Trainer(policy, reference, judge, options, processes, _readers(params, layout, policy), flight)
     if processes.main and (few := shortage(groups.sizes, settings.states)):
         print(f"warning: {few}", file=sys.stderr, flush=True)
     batches = state_batches(groups.sizes, settings.states, seed)
@@ -207,18 +208,19 @@ def _seen(params: Params, item: str, groups: States, updates: int) -> dict[str, 
     return {"states_kept": kept, "states_visited": different, "passes": visits / kept}
 
 
-def _tags(params: Params, layout: Layout) -> Callable[[str], Mapping[str, str]]:
-    """The tags of a training question's tools, by its id."""
-    toolbox, of_tools = Toolbox(params, layout), dict[tuple[str, ...], dict[str, str]]()
+def _readers(params: Params, layout: Layout, policy: Policy) -> Callable[[str], Reader]:
+    """What reads the actions on a training question, by its id."""
+    toolbox, of_tools = Toolbox(params, layout), dict[tuple[str, tuple[str, ...]], Reader]()
     questions = {question.id: question for question in questions_of(layout, "train")}
 
-    def tags(name: str) -> Mapping[str, str]:
+    def reader(name: str) -> Reader:
         question = questions[name]
-        if question.tools not in of_tools:
-            of_tools[question.tools] = toolbox.tags(question)
-        return of_tools[question.tools]
+        key = question.task, question.tools
+        if key not in of_tools:
+            of_tools[key] = toolbox.reader(question, policy.chat)
+        return of_tools[key]
 
-    return tags
+    return reader
 
 
 def _looks(series: Series) -> list[Look]:
@@ -226,12 +228,12 @@ def _looks(series: Series) -> list[Look]:
         Look(
             row.get("development.reward"),
             row["recent_kl"],
-            row["development.steps"],
+            row.get("development.steps"),
             row["development.malformed"] + row["development.cut"],
             row["recent_unjudged"],
         )
         for row in series
-        if "development.steps" in row
+        if "development.malformed" in row
     ]
 
 
@@ -348,7 +350,14 @@ def _fingerprint(params: Params, layout: Layout, item: str) -> str:
     sections += [part.model_dump() for part in params.judge.rewards]
     sections += [params.train.packed, params.train.token_budget, params.train.gradient_checkpointing]
     sections += [method.model_dump(), adapter.model_dump() if adapter else None, params.reward_model.model_dump()]
-    inputs = [layout.steps, layout.model("base"), layout.model("reward"), layout.questions, layout.derivations]
+    inputs = [
+        layout.steps,
+        layout.model("base"),
+        layout.model("reward"),
+        layout.questions,
+        layout.derivations,
+        layout.logged,
+    ]
     inputs += [layout.root / "data/index", layout.root / params.prompts.judge, *user_input_folders(params, layout)]
     return fingerprint(digest("train"), sections, inputs)
 

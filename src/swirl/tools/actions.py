@@ -39,6 +39,33 @@ def parse(text: str, tags: Mapping[str, str] = DEFAULT_TAGS) -> Action:
     return Action(kinds[opening["name"]], text, text[opening.end() : closing.start()].strip())
 
 
+def calls_of(text: str, tags: Mapping[str, str] = DEFAULT_TAGS) -> list[tuple[str, str]] | None:
+    """Every call in `text`, as (kind, payload), in order; empty when it holds no known tag. Takes linear time.
+
+    None where an opening tag is not closed before the next one, or a closing one was not opened. An answer's tag is
+    text like any other.
+    """
+    found, opening = list[tuple[str, str]](), None
+    for match in _tag_pattern(tuple(tags)).finditer(text) if tags else ():
+        closes = "/" in match.group().replace(match["name"], "", 1)
+        if closes != (opening is not None):
+            return None
+        if opening is None:
+            opening = match
+            continue
+        if match["name"] != opening["name"] or bool(match["double"]) != bool(opening["double"]):
+            return None
+        found.append((tags[match["name"]], text[opening.end() : match.start()].strip()))
+        opening = None
+    return None if opening is not None else found
+
+
+def kind_of_call(name: str) -> str:
+    """The kind of a call of the logged tool `name`; one that is called as what is no call gets `tool:` before it."""
+    taken = (ActionKind.ANSWER, ActionKind.MALFORMED, ActionKind.THINK, ActionKind.CUT)
+    return f"tool:{name}" if name in taken else name
+
+
 def is_thought(text: str, tags: Mapping[str, str] = DEFAULT_TAGS) -> bool:
     """Whether `text` says something and holds no known tag at all, so that no call or answer was tried."""
     return bool(text.strip()) and not _tag_pattern((*tags, ANSWER_TAG)).search(text)

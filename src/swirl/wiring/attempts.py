@@ -11,7 +11,7 @@ from swirl.core.errors import DataError
 from swirl.core.flights import Flight
 from swirl.core.layout import Layout
 from swirl.core.threads import spread
-from swirl.core.types import Question, Trajectory
+from swirl.core.types import LOGGED, Question, Trajectory
 from swirl.models import room
 from swirl.models.prompts import Prompts, fill
 from swirl.rollout.engine import READ_AT_ONCE, Attempt, Calls
@@ -52,6 +52,8 @@ def attempt_at(
     tools_of: Callable[[Question], Mapping[str, Tool]] | None,
 ) -> Attempt:
     """One attempt at a question, as `attempts_with` makes it."""
+    if question.task == LOGGED:
+        raise DataError(f"question {question.id} is of {question.benchmark}, which is logs: its tools do not run here")
     if question.task not in params.tasks:
         known = ", ".join(params.tasks)
         raise DataError(f"question {question.id} is of task {question.task!r}; params.yaml has tasks {known}")

@@ -11,21 +11,25 @@ from swirl.config.params import Params
 from swirl.core.distributed import Processes
 from swirl.core.grading import grade
 from swirl.core.layout import Layout
-from swirl.core.types import ActionKind, Trajectory
+from swirl.core.types import LOGGED, ActionKind, Trajectory
 from swirl.models.sharding import whole
 from swirl.pipeline.progress import SHORT, Progress
 from swirl.rl.drawn_actions import Group
 from swirl.rollout.engine import Policy
 from swirl.rollout.reading import Reader
 from swirl.tools.actions import DEFAULT_TAGS
-from swirl.wiring.attempts import attempts, flight_of, roll_out_all
+from swirl.wiring.attempts import attempts, flight_of, roll_out_all, sampling
+from swirl.wiring.logged_states import DrawnAction, LoggedStates, logged_trajectories, rates
 from swirl.wiring.oracles import oracles_of
 from swirl.wiring.questions import derivations_of, questions_of
 from swirl.wiring.rewards import load_reward
 
 
 class Development:
-    """Measures the policy on the development questions, label-free for the guard and by golden labels for the log."""
+    """Measures the policy on the development questions, label-free for the guard and by golden labels for the log.
+
+    Questions with tools are rolled out; in the states of logged conversations actions are drawn, and no tool runs.
+    """
 
     def __init__(
         self, params: Params, layout: Layout, policy: Policy, processes: Processes, ahead: float = 0.0
@@ -33,14 +37,17 @@ class Development:
         """`ahead` are bytes that training will take on the policy's device, and keep."""
         self._params, self._policy, self._processes = params, policy, processes
         self._questions = {question.id: question for question in questions_of(layout, "development")}
-        self._attempts = attempts(params, layout, self._questions.values(), 1)
+        rolled = [question for question in self._questions.values() if question.task != LOGGED]
+        self._attempts = attempts(params, layout, rolled, 1)
+        self._logged = list(logged_trajectories(layout, self._questions))
+        self._states = LoggedStates(params, layout, policy, self._questions, ahead)
         self._derivations, self._oracles = derivations_of(layout), oracles_of(layout, self._questions.values())
         self.judge = load_reward(params, layout)
         share = -(-len(self._attempts) // (processes.count * params.runtime.workers))
         self._flight = flight_of(params, policy, share, ahead)
 
     def look(self) -> dict[str, float]:
-        """Roll out the development questions greedily and judge the steps; empty if there are no questions.
+        """What the policy does greedily on the development questions, and what its reward is; empty without questions.
 
         Keys that begin with `golden.` come from golden labels: they are logged, and decide nothing.
         """
@@ -54,19 +61,32 @@ class Development:
                     params, self._policy, mine, 0.0, 0, lambda n: bar.update(n * share), self._flight
                 ),
             )
+            drawn = together(self._logged, self._drawn)
         judged = together(made, self.judge.trajectory_scores)
+        pairs = list(zip(self._logged, drawn, strict=True))
+        looked = [one for row in together(pairs, self._looked_at) for one in row]
         scores = [value for row in judged for value in row if not math.isnan(value)]  # NaN: no verdict
+        scores += [one.reward for one in looked if not math.isnan(one.reward)]
         steps = [step for trajectory in made for step in trajectory.steps]
-        if not steps:
+        actions = len(steps) + len(looked)
+        if not actions:
             return {}
-        kinds = Counter(step.action.kind for step in steps)
+        kinds = Counter([*(step.action.kind for step in steps), *(one.kind for one in looked)])
+        agreed = {name: value for name, value in rates(looked).items() if name.startswith("same_")}
         return {
             **({"development.reward": sum(scores) / len(scores)} if scores else {}),
-            "development.steps": len(steps) / len(made),
-            "development.malformed": kinds[ActionKind.MALFORMED] / len(steps),
-            "development.cut": kinds[ActionKind.CUT] / len(steps),
+            **({"development.steps": len(steps) / len(made)} if made else {}),
+            "development.malformed": kinds[ActionKind.MALFORMED] / actions,
+            "development.cut": kinds[ActionKind.CUT] / actions,
+            **{f"development.{name}": value for name, value in agreed.items()},
             **(self._golden(made, judged) if self._processes.main else {}),  # only the main process logs
         }
+
+    def _drawn(self, trajectories: list[Trajectory]) -> list[list[list[tuple[int, ...]]]]:
+        return self._states.draw(trajectories, sampling(self._params, 0.0), 1, 0)
+
+    def _looked_at(self, pairs: list[tuple[Trajectory, list[list[tuple[int, ...]]]]]) -> list[list[DrawnAction]]:
+        return self._states.looked_at([one for one, _ in pairs], [drawn for _, drawn in pairs], self.judge)
 
     def sampled(self, drawn: Sequence[list[Group]]) -> dict[str, float]:
         """The share of an update's sampled actions that the oracle calls GOOD, for the log only.

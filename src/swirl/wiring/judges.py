@@ -6,7 +6,13 @@ from pathlib import Path
 
 from swirl.comb.sampling import Sampling
 from swirl.config.params import Params
-from swirl.config.reward_model import EndpointReward, FineTunedReward, PretrainedReward, RewardModelSection
+from swirl.config.reward_model import (
+    EndpointReward,
+    FineTunedReward,
+    NoReward,
+    PretrainedReward,
+    RewardModelSection,
+)
 from swirl.config.served import Served
 from swirl.core.errors import ModelError
 from swirl.core.layout import Layout
@@ -51,6 +57,8 @@ def load_judge(
 
     Raises `ModelError` and takes `text_only` as `load_reward_model` does.
     """
+    if isinstance(settings, NoReward):
+        raise ModelError("there is no reward model to ask: reward_model.source is none")
     make_deterministic(params.runtime.threads)
     if isinstance(settings, EndpointReward):
         return endpoint_judge(settings.server, settings, params, layout, text_only)

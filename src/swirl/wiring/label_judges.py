@@ -7,15 +7,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from swirl.config.params import Params
-from swirl.config.reward_model import EndpointReward, PretrainedReward
+from swirl.config.reward_model import EndpointReward, OwnJudge, PretrainedReward
 from swirl.core.errors import ModelError
 from swirl.core.layout import Layout
 from swirl.core.types import JudgeRole, Trajectory, Verdict
+from swirl.judging.mixed import MixedReward, Part
 from swirl.judging.rationale import RationaleJudge
 from swirl.models.pointers import read_pointer, write_locked_pointer
 from swirl.wiring.graders import load_grader
 from swirl.wiring.judges import REWARD, endpoint_name, load_judge
-from swirl.wiring.rewards import Reward, judge_of, load_reward
+from swirl.wiring.rewards import Reward, judge_of, load_reward, own_reward
 
 
 class NoJudge:
@@ -31,14 +32,17 @@ class NoJudge:
 def load_label_judge(params: Params, layout: Layout) -> tuple[Reward | NoJudge, JudgeRole]:
     """The judge of `evaluate.judge`, and whether it is the reward, a second one or none.
 
-    A second judge is called by its server's model, or by its hub id and commit or its folder. Raises `ModelError` when
-    it does not exist, or cannot judge the base's tokens.
+    A second judge is called by its server's model, by its hub id and commit or its folder, or by its class. Raises
+    `ModelError` when it does not exist, or cannot judge the base's tokens.
     """
     settings = params.evaluate.judge
     if settings == "none":
         return NoJudge(), JudgeRole.NONE
     if settings == "same":
         return load_reward(params, layout), JudgeRole.REWARD
+    if isinstance(settings, OwnJudge):
+        own = own_reward("evaluate.judge", settings.name, settings.options, params, layout)
+        return MixedReward((Part(1.0, own),), params.judge.threshold), JudgeRole.SECOND
     if not isinstance(settings, PretrainedReward):
         return load_judge("", settings, layout.root, params, layout), JudgeRole.SECOND
     with TemporaryDirectory() as place:
@@ -59,6 +63,8 @@ def label_judge_name(params: Params) -> tuple[str, JudgeRole]:
         return NoJudge.name, JudgeRole.NONE
     if isinstance(settings, PretrainedReward):
         return settings.model, JudgeRole.SECOND
+    if isinstance(settings, OwnJudge):
+        return settings.name, JudgeRole.SECOND
     if settings != "same":
         return _judge_name(settings), JudgeRole.SECOND
     judge = _judge_name(params.reward_model)

@@ -13,7 +13,6 @@ from swirl.judging.mixed import MixedReward, Part
 from swirl.judging.own_reward import OwnReward
 from swirl.judging.rationale import RationaleJudge
 from swirl.judging.reward import RewardModel
-from swirl.models.chat import Chat
 from swirl.models.loading import load_chat
 from swirl.wiring.judges import Judge, load_reward_model
 
@@ -27,13 +26,12 @@ def load_reward(params: Params, layout: Layout) -> Reward:
     """
     if not params.judge.rewards:
         return load_reward_model(params, layout)
-    chat = load_chat(layout.model("base"))
     parts = []
     for entry in params.judge.rewards:
         if entry.name == "judge":
             parts.append(Part(entry.weight, load_reward_model(params, layout)))
         else:
-            parts.append(Part(entry.weight, _own(entry.name, entry.options, params, layout, chat)))
+            parts.append(Part(entry.weight, own_reward("judge.rewards", entry.name, entry.options, params, layout)))
     return MixedReward(tuple(parts), params.judge.threshold)
 
 
@@ -57,11 +55,12 @@ def fitted(reward: Reward, packed: bool, token_budget: int) -> Reward:
     return replace(reward, parts=tuple(parts))
 
 
-def _own(name: str, options: Mapping[str, object], params: Params, layout: Layout, chat: Chat) -> OwnReward:
+def own_reward(key: str, name: str, options: Mapping[str, object], params: Params, layout: Layout) -> OwnReward:
+    """A reward that is a class of the user's; `key` is where params.yaml names it. Raises as `load_reward` does."""
     if not OWN_NAME.fullmatch(name):
-        raise ParamsError(f"judge.rewards: there is no reward {name!r}; a reward is judge, or package.module:Class")
+        raise ParamsError(f"{key}: there is no reward {name!r}; a reward is judge, or package.module:Class")
     scorer = make_own("reward", name, options, layout.root / params.tools.folder)
     if not callable(getattr(scorer, "scores", None)):
         kind = f"{type(scorer).__module__}.{type(scorer).__name__}"
         raise ParamsError(f"reward {name}: {kind} has no method scores(states, actions)")
-    return OwnReward(name, scorer, chat)
+    return OwnReward(name, scorer, load_chat(layout.model("base")))

@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from swirl.config.params import Params
+from swirl.core.errors import ParamsError
 from swirl.core.layout import Layout
-from swirl.core.types import Question
+from swirl.core.types import LOGGED, LOGGED_TOOL, Question
+from swirl.models.chat import Chat
 from swirl.models.loading import load_chat
+from swirl.rollout.reading import Reader
+from swirl.rollout.turns import TurnReader
 from swirl.tools import Search
+from swirl.tools.actions import kind_of_call
 from swirl.tools.base import Tool
 from swirl.tools.by_name import by_kind, open_tool, options_name
 
@@ -28,9 +33,18 @@ class Toolbox:
         """Tag of each tool -> the kind of action that calls it; opens no index."""
         found = {}
         for name in question.tools:
+            if name.startswith(LOGGED_TOOL):
+                known = name.removeprefix(LOGGED_TOOL)
+                found[known] = kind_of_call(known)
+                continue
             tool = Search if name == "search" else self._tool(name, question)
             found[tool.tag] = tool.kind
         return found
+
+    def reader(self, question: Question, chat: Chat, thoughts: bool = False) -> Reader:
+        """What reads the actions on a question: whole turns in a logged conversation."""
+        tags = self.tags(question)
+        return TurnReader(chat, tags) if question.task == LOGGED else Reader(chat, tags, thoughts)
 
     def _tool(self, name: str, question: Question) -> Tool:
         key = (name, question.benchmark, question.split) if name == "search" else (name,)
@@ -40,6 +54,8 @@ class Toolbox:
 
     def _open(self, name: str, question: Question) -> Tool:
         settings, root = self._params.tools, self._layout.root
+        if name.startswith(LOGGED_TOOL):
+            raise ParamsError(f"question {question.id} is of a log, and its tool {name} does not run here")
         if name != "search":
             return open_tool(name, settings.options.get(options_name(name), {}), root / settings.folder)
         index = self._layout.index(question.benchmark, question.split)

@@ -116,9 +116,10 @@ class Judging:
         for judge, *_ in self._writers:
             judge.tally = Tally(judge.name)
         if self._grader is None:
-            outcomes = [outcome_verdict(trajectory, question.answers) for trajectory, question in piece]
-        else:
-            outcomes = self._grader.outcome_verdicts(trajectories, questions)
+            outcomes = [outcome_verdict(*pair) for pair in ((t, q.answers) for t, q in piece if q.answers)]
+        else:  # without a golden label there is no outcome, and no filter that needs one keeps the trajectory
+            labelled = [trajectory for trajectory, question in piece if question.answers]
+            outcomes = self._grader.outcome_verdicts(labelled, questions)
         texts = {name: question.text for name, question in questions.items()}
         verdicts = [*self._reward.process_verdicts(trajectories, texts), *outcomes]
         done(len(piece))

@@ -1,0 +1,91 @@
+"""From logged conversations to trajectories in a model's tokens, a journalled block at a time."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import pyarrow.compute as pc
+
+from swirl.agent_logs.conversation import LoggedConversation
+from swirl.agent_logs.stored import from_content
+from swirl.agent_logs.tagged import TaggedRenderer, action_of
+from swirl.agent_logs.tokenised import shortened, trajectory_of
+from swirl.core.journal import Journal
+from swirl.core.layout import Layout
+from swirl.core.records import stream
+from swirl.core.types import Conversation, Question, Trajectory
+from swirl.models.chat import Chat
+
+TOO_LONG = "a state and its action are longer than the model's context"
+
+
+@dataclass(slots=True)
+class Lost:
+    """What of the conversations is in no trajectory, or otherwise there."""
+
+    steps: int = 0
+    places: list[dict[str, Any]] = field(default_factory=list)
+    """Of each conversation that lost steps, where the first of them was."""
+    rewritten: int = 0
+    """Actions whose text the tokenizer writes otherwise, in another Unicode form; they are as it writes them."""
+
+
+class Importer:
+    """Makes the trajectories of some questions' conversations; `lost` says what is not in them."""
+
+    def __init__(self, layout: Layout, questions: Sequence[Question], chat: Chat, context: int, longest: int) -> None:
+        """A state and its action, or one of `longest` tokens, must fit into `context` tokens."""
+        self._layout, self._chat, self._context, self._longest = layout, chat, context, longest
+        self._asked = {question.id: question for question in questions}
+        self._renderer = TaggedRenderer(chat)
+        self.lost = Lost()
+
+    def blocks(self, journal: Journal, size: int, done: Callable[[int], object]) -> int:
+        """Commit the trajectories to `journal`, in blocks of `size` conversations; returns how many blocks there are.
+
+        Raises `ModelError`, naming file, line and turn, where the model's template or tokenizer loses something.
+        """
+        number, waiting = -1, self._conversations(self._asked)
+        for number, block in enumerate(iter(lambda: list(islice(waiting, size)), [])):
+            if not journal.holds(number, Trajectory):
+                journal.commit(number, Trajectory, filter(None, (self._made(*one) for one in block)))
+            self._note(journal, number, block)
+            done(len(block))
+        return number + 1
+
+    def _conversations(self, wanted: Collection[str]) -> Iterator[tuple[str, LoggedConversation]]:
+        for group in stream(Conversation, self._layout.conversations) if wanted else ():
+            for row in group:
+                if row.question_id in wanted:
+                    yield row.question_id, from_content(row.content)
+
+    def _made(self, name: str, conversation: LoggedConversation) -> Trajectory | None:
+        self._renderer.render(conversation)
+        made = trajectory_of(conversation, self._chat, self._asked[name].benchmark)
+        steps = [
+            dataclasses.replace(step, action=dataclasses.replace(step.action, text=self._chat.text(step.token_ids)))
+            for step in made.steps
+        ]
+        return shortened(dataclasses.replace(made, steps=tuple(steps)), self._context, self._longest)[0]
+
+    def _note(self, journal: Journal, number: int, block: Sequence[tuple[str, LoggedConversation]]) -> None:
+        """Compare a block with its conversations: one that was committed before counts like any other."""
+        table = journal.columns(number, Trajectory, ["question_id", "steps"])
+        steps = table["steps"].combine_chunks()
+        said = iter(pc.struct_field(pc.list_flatten(steps), ["action", "text"]).to_pylist())  # and no token
+        sizes = zip(table["question_id"].to_pylist(), pc.list_value_length(steps).to_pylist(), strict=True)
+        texts = {name: list(islice(said, size)) for name, size in sizes}
+        for name, conversation in block:
+            kept, actions = texts.get(name, []), conversation.actions
+            written = [action_of(conversation.messages[index]) for index in actions]
+            self.lost.rewritten += sum(one != other for one, other in zip(kept, written, strict=False))
+            if lost := len(actions) - len(kept):
+                place = conversation.places[actions[len(kept)]]
+                self.lost.steps += lost
+                self.lost.places.append(
+                    {"file": place.file, "line": place.line, "turn": place.turn, "steps": lost, "reason": TOO_LONG}
+                )
