@@ -201,7 +201,7 @@ def test_pictures_can_stand_in_one_page_and_follow_its_colours(results: Results)
         assert colours and all(str(colour).startswith("var(--") for colour in colours)
     bars = [one.text for one in ElementTree.fromstring(pictures.accuracy).iter("title")]
     assert bars[-1] == "[red]mine�[0m, SWiRL: 20.0% (10.0% to 30.0%)" and len(bars) == 4
-    assert list(pictures.files) == ["accuracy.png", "filters.png"]
+    assert list(pictures.files) == ["filters.png", "accuracy.png"]
 
 
 def test_templates_refuse_what_is_missing_and_escape_what_is_there() -> None:

@@ -77,7 +77,8 @@ def summary(results: Results) -> list[str]:
         if measure in ("reward", "same_calls") and "swirl" in of and "base" in of:
             sentences.append(
                 f"In {n} held-out logged conversations of {benchmark}, {state_tables.SAID[measure]}, in percent: base "
-                f"{state_tables.estimate(of['base'])}, SWiRL {state_tables.estimate(of['swirl'])}, difference {state_tables.over_base(of['swirl'])}."
+                f"{state_tables.estimate(of['base'])}, SWiRL {state_tables.estimate(of['swirl'])}, difference "
+                f"{state_tables.over_base(of['swirl'])}."
             )
     sentences += [sentence(results.coverage), declines.sentence(results.declines)]
     return [said for said in sentences if said]
