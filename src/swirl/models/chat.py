@@ -9,6 +9,8 @@ from swirl.core.errors import ModelError
 from swirl.models.tokens import Tokens
 
 _SAID = ("QUESTION-SENTINEL", "REPLY-SENTINEL", "RESULT-SENTINEL", "SECOND-REPLY-SENTINEL", "LAST-RESULT-SENTINEL")
+THINK, THOUGHT = "<think>", "</think>"
+"""What opens and closes a thought."""
 _OPTIONS = {"enable_thinking": False, "date_string": "26 Jul 2024"}
 """Options that templates may read: no hidden reasoning, and a fixed date (the default of Llama's template)."""
 
@@ -29,12 +31,22 @@ class Chat(Tokens):
     native = False
     """Whether calls are written in the model's own tool format (`swirl.models.native_chat`)."""
 
-    def __init__(self, tokenizer: Any, ends: Iterable[int] = ()) -> None:
-        """`ends` are the ids of further tokens that end a reply, as a model's generation config lists them."""
+    def __init__(self, tokenizer: Any, ends: Iterable[int] = (), thinking: bool = False) -> None:
+        """`ends` are the ids of further tokens that end a reply, as a model's generation config lists them.
+
+        `thinking` asks the template for turns with thoughts; they stay in past turns, whatever the template does.
+        """
         super().__init__(tokenizer)
         if not getattr(tokenizer, "chat_template", None):
             raise ModelError("the tokenizer has no chat template; use an instruction-tuned model or set one")
+        self._options = {**_OPTIONS, "enable_thinking": True} if thinking else _OPTIONS
         self._take_apart()
+        self.thinking = thinking
+        """Whether a reply may begin with a thought, between `<think>` and `</think>`."""
+        self.begun = thinking and self._after_question.rstrip().endswith(THINK)
+        """Whether the template opens a thought where the model's turn starts."""
+        if thinking and self._special & {*self._encode(THINK), *self._encode(THOUGHT)}:
+            raise ModelError("the tokenizer has <think> as a special token: use actions.format: native")
         self.end_id = self._end_of_turn()
         self.end_text = str(tokenizer.decode([self.end_id])).strip()
         """The end-of-turn token as text."""
@@ -83,7 +95,9 @@ class Chat(Tokens):
 
         messages = [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(said)]
         try:
-            text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **_OPTIONS)
+            text = self.tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True, **self._options
+            )
         except TemplateError as error:
             raise ModelError(f"the chat template refuses turns of user and assistant: {error}") from error
         return str(text)

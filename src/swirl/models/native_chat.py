@@ -55,6 +55,8 @@ class NativeChat(Tokens):
     """
 
     native = True
+    thinking = True
+    """Whether a reply may begin with a thought: whatever was asked for, what a thought names is no call."""
 
     def __init__(self, tokenizer: Any, ends: Iterable[int] = (), thinking: bool = False) -> None:
         """`ends` are ids of further tokens that end a reply; `thinking` asks the template for turns with thoughts."""
@@ -98,6 +100,10 @@ class NativeChat(Tokens):
             pieces.append((_named(self._after if last else self._between, results[i : i + 2], i), False))
         ids = self._joined(pieces)
         return tuple(ids[1:] if closed else ids)
+
+    def turn(self, text: str, closed: bool) -> tuple[int, ...]:
+        """As `results`, for one that names no call."""
+        return self.results([Result(text, "")], closed)
 
     def reply(self, text: str) -> tuple[int, ...]:
         """Ids of a reply that was written, not sampled, its end of turn included; of special tokens, calls' alone."""
@@ -245,7 +251,9 @@ class NativeChat(Tokens):
     def _notes(self, thinking: bool) -> Iterable[str]:
         if self.dropped:
             yield f"the chat template drops {self.dropped!r} from past turns: they keep it here"
-        if "strftime_now" in str(self.tokenizer.chat_template) and "date_string" not in str(self.tokenizer.chat_template):
+        if "strftime_now" in str(self.tokenizer.chat_template) and "date_string" not in str(
+            self.tokenizer.chat_template
+        ):
             yield "the chat template tells the model today's date, so that prompts change from day to day"
         if _REPLY not in self._render([_ASK, {**_acted(1), "content": _REPLY}, *_results(1)], "calls and results"):
             yield "the chat template drops what is said beside a call from past turns: it stays here, as sampled"

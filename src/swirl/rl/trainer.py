@@ -40,7 +40,7 @@ from swirl.rl.drawn_actions import (
 from swirl.rl.objective import Estimator, KlGradient, advantages, surrogate, token_statistics
 from swirl.rl.summed_gradients import summed_gradients
 from swirl.rollout.engine import Policy
-from swirl.rollout.reading import Reader
+from swirl.rollout.reading import AnyReader, reader_for
 from swirl.tools.actions import DEFAULT_TAGS
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class Trainer:
         tags_of: Callable[[str], Mapping[str, str]] = lambda question: DEFAULT_TAGS,
         flight: Flight | None = None,
     ) -> None:
-        """`tags_of` gives the tags of a question's tools by its id, so that actions end as in a rollout.
+        """`tags_of` gives the tags, or functions, of a question's tools by its id, so that actions end as in a rollout.
 
         `flight` is how many tokens sampling holds at once; None: `SAMPLED_AT_ONCE` times the token budget. With
         `reference` None, the reference is the policy without its adapter.
@@ -226,8 +226,8 @@ class Trainer:
         teeth = [tooth for i in range(len(bare)) for tooth in of_comb[i]]
         return [teeth[i : i + settings.samples] for i in range(0, len(teeth), settings.samples)]
 
-    def _reader(self, group: list[SubTrajectory]) -> Reader:
-        return Reader(self.policy.chat, self._tags_of(group[0].question_id))
+    def _reader(self, group: list[SubTrajectory]) -> AnyReader:
+        return reader_for(self.policy.chat, self._tags_of(group[0].question_id))
 
     def _cut(self, batch: Sequence[list[SubTrajectory]], unique: Sequence[list[Ids]]) -> list[frozenset[Ids]]:
         """Of each state, the actions that are cut."""

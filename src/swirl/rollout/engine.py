@@ -16,6 +16,7 @@ from swirl.comb.sampling import Sampling, choose, uniforms
 from swirl.comb.slots import Slots
 from swirl.core.seeds import derive
 from swirl.core.types import Action, ActionKind, Observation, Question, Step, Stop, Trajectory
+from swirl.models.chat import Chat
 from swirl.rollout.reading import AnyChat, AnyReader, reader_of, reply_to
 from swirl.tools.base import Tool, call
 
@@ -32,6 +33,13 @@ class Policy:
     chat: AnyChat
     context: int
     """Longest conversation in tokens."""
+
+    @property
+    def tagged(self) -> Chat:
+        """The chat, whose format is tags. Raises `TypeError` for another."""
+        if not isinstance(self.chat, Chat):
+            raise TypeError("the policy acts in its own tool format, not in tags")
+        return self.chat
 
 
 @dataclass(frozen=True, slots=True)

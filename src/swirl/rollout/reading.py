@@ -7,11 +7,11 @@ an invented result) is no part of the action, and of the conversation.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 from swirl.core.types import Action, ActionKind, Observation
-from swirl.models.chat import Chat
+from swirl.models.chat import THINK, THOUGHT, Chat
 from swirl.models.native_chat import NativeChat
 from swirl.rollout.native_reading import NativeReader
 from swirl.tools.actions import ANSWER_TAG, end_of_action, is_thought, parse
@@ -104,15 +104,26 @@ class Reader:
 
     def read(self, ids: tuple[int, ...]) -> Action:
         """The action of these tokens, which stop where it ended or was cut off."""
-        action = parse(self.chat.text(ids), self.tags)
+        text = self.chat.text(ids)
+        start = self._start(text)
+        action = replace(parse("" if start is None else text[start:], self.tags), text=text)
         if action.kind == ActionKind.MALFORMED and self.cut(ids):
-            return Action(ActionKind.CUT, action.text, "")
-        if self.thoughts and action.kind == ActionKind.MALFORMED and is_thought(action.text, self.tags):
-            return Action(ActionKind.THINK, action.text, "")
+            return Action(ActionKind.CUT, text, "")
+        if self.thoughts and action.kind == ActionKind.MALFORMED and is_thought(text[start or 0 :], self.tags):
+            return Action(ActionKind.THINK, text, "")
         return action
 
     def _end(self, text: str) -> int | None:
-        return end_of_action(text, self.tags)
+        start = self._start(text)
+        end = None if start is None else end_of_action(text[start:], self.tags)
+        return None if start is None or end is None else start + end
+
+    def _start(self, text: str) -> int | None:
+        """Where a reply goes on after its thought, which may name tags; None inside of one."""
+        if not self.chat.thinking or not (self.chat.begun or text.lstrip().startswith(THINK)):
+            return 0
+        found = text.find(THOUGHT)
+        return None if found < 0 else found + len(THOUGHT)
 
 
 AnyReader = Reader | NativeReader

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,11 +48,12 @@ class Schema:
         return _clean(str(value)).strip() or None
 
 
-class Signatures(Mapping[str, str]):
+class Signatures(dict[str, str]):
     """The functions that one question's model may call: name -> kind of action."""
 
     def __init__(self, schemas: Iterable[Schema]) -> None:
         """Raises `ParamsError` when two of them have the same name."""
+        super().__init__()
         self.schemas: dict[str, Schema] = {}
         for schema in schemas:
             if schema.name in self.schemas:
@@ -60,16 +61,7 @@ class Signatures(Mapping[str, str]):
                     f"two tools of a question are the function {schema.name!r}; with actions.format: native, a "
                     "question's tools need names that differ"
                 )
-            self.schemas[schema.name] = schema
-
-    def __getitem__(self, name: str) -> str:
-        return self.schemas[name].kind
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.schemas)
-
-    def __len__(self) -> int:
-        return len(self.schemas)
+            self.schemas[schema.name], self[schema.name] = schema, schema.kind
 
 
 def schema_of(tool: Tool | type[Any]) -> Schema:

@@ -13,8 +13,8 @@ from swirl.judging.mixed import MixedReward, Part
 from swirl.judging.own_reward import OwnReward
 from swirl.judging.rationale import RationaleJudge
 from swirl.judging.reward import RewardModel
-from swirl.models.chat import Chat
-from swirl.models.loading import load_chat
+from swirl.models.tokens import Tokens
+from swirl.wiring.chats import policy_chat
 from swirl.wiring.judges import Judge, load_reward_model
 
 Reward = Judge | MixedReward
@@ -27,7 +27,7 @@ def load_reward(params: Params, layout: Layout) -> Reward:
     """
     if not params.judge.rewards:
         return load_reward_model(params, layout)
-    chat = load_chat(layout.model("base"))
+    chat = policy_chat(params, layout.model("base"))
     parts = []
     for entry in params.judge.rewards:
         if entry.name == "judge":
@@ -57,7 +57,7 @@ def fitted(reward: Reward, packed: bool, token_budget: int) -> Reward:
     return replace(reward, parts=tuple(parts))
 
 
-def _own(name: str, options: Mapping[str, object], params: Params, layout: Layout, chat: Chat) -> OwnReward:
+def _own(name: str, options: Mapping[str, object], params: Params, layout: Layout, chat: Tokens) -> OwnReward:
     if not OWN_NAME.fullmatch(name):
         raise ParamsError(f"judge.rewards: there is no reward {name!r}; a reward is judge, or package.module:Class")
     scorer = make_own("reward", name, options, layout.root / params.tools.folder)

@@ -8,9 +8,15 @@ from swirl.config.params import Params
 from swirl.core.layout import Layout
 from swirl.core.types import Question
 from swirl.models.loading import load_chat
-from swirl.tools import Search
+from swirl.tools import Calculator, Search
 from swirl.tools.base import Tool
 from swirl.tools.by_name import by_kind, open_tool, options_name
+from swirl.tools.schemas import Signatures, schema_of
+
+
+def built_in(kind: str) -> Signatures:
+    """The function of the built-in tool of this kind."""
+    return Signatures([schema_of(tool) for tool in (Search, Calculator) if tool.kind == kind])
 
 
 class Toolbox:
@@ -25,12 +31,14 @@ class Toolbox:
         return by_kind(self._tool(name, question) for name in question.tools)
 
     def tags(self, question: Question) -> dict[str, str]:
-        """Tag of each tool -> the kind of action that calls it; opens no index."""
-        found = {}
-        for name in question.tools:
-            tool = Search if name == "search" else self._tool(name, question)
-            found[tool.tag] = tool.kind
-        return found
+        """Tag of each tool, or `Signatures` in the model's own format -> the kind of action that calls it.
+
+        Opens no index.
+        """
+        tools = [Search if name == "search" else self._tool(name, question) for name in question.tools]
+        if self._params.actions.format == "native":
+            return Signatures(map(schema_of, tools))
+        return {tool.tag: tool.kind for tool in tools}
 
     def _tool(self, name: str, question: Question) -> Tool:
         key = (name, question.benchmark, question.split) if name == "search" else (name,)

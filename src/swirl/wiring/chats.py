@@ -1,0 +1,33 @@
+"""From params and a model's folder to the chat in which the policy acts."""
+
+from __future__ import annotations
+
+import sys
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from swirl.config.params import Params
+from swirl.models.loading import load_chat, load_native_chat
+
+if TYPE_CHECKING:
+    from swirl.rollout.reading import AnyChat
+
+
+def policy_chat(params: Params, folder: Path) -> AnyChat:
+    """The chat of a model's folder in the format of `actions`, which says once what its template does to past turns.
+
+    Raises `ModelError` for a template that cannot be used with it.
+    """
+    thinking = params.actions.thinking == "keep"
+    if params.actions.format == "tags":
+        return load_chat(folder, thinking)
+    chat = load_native_chat(folder, thinking)
+    for note in chat.notes:
+        _say(note)
+    return chat
+
+
+@cache
+def _say(note: str) -> None:
+    print(f"note: {note}", file=sys.stderr, flush=True)
