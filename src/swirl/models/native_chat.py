@@ -10,7 +10,6 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from os.path import commonprefix
 from typing import Any
 
 from swirl.core.errors import ModelError
@@ -68,6 +67,8 @@ class NativeChat(Tokens):
             "thinking": thinking,
             "date_string": "26 Jul 2024",
         }
+        self._spaced = False
+        """Whether past results have other white space than the last one (Hermes)."""
         self._heads: dict[tuple[str, str], str] = {}
         self._take_apart()
         self.end_ids = frozenset({self.end_id, tokenizer.eos_token_id, *ends} - {None})
@@ -86,7 +87,7 @@ class NativeChat(Tokens):
     def prompt(self, text: str, tools: Sequence[Tool] = (), system: str = "") -> tuple[int, ...]:
         """Ids of a conversation that opens with the user's `text`, up to where the model's turn starts.
 
-        Raises `ModelError` where the template leaves out a tool or the `system` turn, or rewrites what it shows of them.
+        Raises `ModelError` where the template leaves out a tool or the `system` turn, or rewrites what precedes.
         """
         shown = self._written_question(text)
         return tuple(self._joined([(self._head_of(tools, system), False), (shown, True), (self._given, False)]))
@@ -151,7 +152,7 @@ class NativeChat(Tokens):
         acted = self._render([_ASK, _acted(1), *_results(1)], "calls and results")
         self._all_shown(acted, 1)
         said = acted.partition(_QUESTION)[2]
-        self._stays = commonprefix([said, self._plain()])
+        self._stays = _common(said, self._plain())
         if not (self._stays.startswith(self._given) or self._given.startswith(self._stays)):
             raise _rewrites("the opening of the model's turn")
         self.dropped = self._given[len(self._stays) :]
@@ -216,10 +217,15 @@ class NativeChat(Tokens):
         step = [_acted(1), *_results(1)]
         if self._render([*asked, *step], "calls and results", tools) != start + self._after:
             raise _rewrites("the turns before a call")
-        if self._render([*asked, *step, *step], "calls and results", tools) != start + past + acted + self._after:
+        longer, made = (
+            self._render([*asked, *step, *step], "calls and results", tools),
+            start + past + acted + self._after,
+        )
+        if _squeezed(longer) != _squeezed(made):
             raise _rewrites("earlier calls and results")
+        self._spaced = self._spaced or longer != made
         answered = self._render([*asked, *step, _said(_REPLY)], "replies", tools, generation=False)
-        if not answered.startswith(start + self._after.removesuffix(self._generation)):
+        if not _squeezed(answered).startswith(_squeezed(start + self._after.removesuffix(self._generation))):
             raise _rewrites("earlier calls and results once there is an answer")
         if self._between:
             three = self._render([*asked, _acted(3), *_results(3)], "several calls", tools)
@@ -251,6 +257,8 @@ class NativeChat(Tokens):
     def _notes(self, thinking: bool) -> Iterable[str]:
         if self.dropped:
             yield f"the chat template drops {self.dropped!r} from past turns: they keep it here"
+        if self._spaced:
+            yield "the chat template changes the white space of past results: they stay as they were read here"
         if "strftime_now" in str(self.tokenizer.chat_template) and "date_string" not in str(
             self.tokenizer.chat_template
         ):
@@ -384,6 +392,16 @@ def _named(piece: str, results: Sequence[Result], first: int = 0) -> str:
         key = result.id if _WORD.fullmatch(result.id) else f"call{first + i:05}"
         piece = piece.replace(_CALLS[i].id, key).replace(_NAMES[i], name)
     return piece
+
+
+def _common(one: str, other: str) -> str:
+    """What both texts begin with."""
+    length = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    return one[:length]
+
+
+def _squeezed(text: str) -> str:
+    return "".join(text.split())
 
 
 def _decoded(text: str) -> object:

@@ -16,8 +16,8 @@ THOUGHTS = {
 NATIVE = {
     "refuse": "with a broken tool call, or with a call and an answer, is BAD.",
     "allow": "with neither call nor answer is a thought: it is GOOD if it follows from the results and settles what to "
-    "do next, and BAD if it repeats an earlier one, makes a result up or leads away. A step with a broken tool call, or "
-    "with a call and an answer, is BAD.",
+    "do next, and BAD if it repeats an earlier one, makes a result up or leads away. A step with a broken tool call, "
+    "or with a call and an answer, is BAD.",
 }
 """`THOUGHTS` for the model's own tool format, in which a step may be several calls."""
 
