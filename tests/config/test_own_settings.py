@@ -61,7 +61,7 @@ def test_what_a_model_says_depends_on_comes_from_its_folder_and_the_rest_from_th
         "search": {"tools": ["search"], "max_steps": 4},
     }
     assert got["tools"] == project["tools"] | {"search_results": 2, "search_output_limit": 700}
-    assert got["actions"] == {"thought_only": "allow"}
+    assert got["actions"] == {"format": "tags", "thinking": "none", "thought_only": "allow"}
     assert got["prompts"]["judge"] == project["prompts"]["judge"]
     same = {name for name in project if got[name] == project[name]}
     assert project.keys() - same == {"runtime", "prompts", "tasks", "tools", "actions", "rollout"}

@@ -76,7 +76,7 @@ def test_the_grammar_is_found_from_known_calls() -> None:
         (LLAMA, "In {Oslo}.", Turn("In {Oslo}.", ())),
         (LLAMA, '{"name": "a", ', Turn("", (), "", True)),
         (LLAMA, "I call " + written(A, "parameters"), Turn("", (), "", True)),
-        (LLAMA, written(A, "parameters") + "; " + written(B, "parameters"), Turn("", (Call("alpha", A.arguments),), "; " + written(B, "parameters"))),
+        (LLAMA, written(A, "parameters") + "; {}", Turn("", (Call("alpha", A.arguments),), "; {}")),
         (MISTRAL, f"[TOOL_CALLS][{with_id(A)},{with_id(B)}]", Turn("", (A, B))),
         (MISTRAL, "[TOOL_CALLS] " + with_id(A), Turn("", (), "", True)),
         (MISTRAL, "[TOOL_CALLS] []", Turn("", (), "", True)),
@@ -84,7 +84,8 @@ def test_the_grammar_is_found_from_known_calls() -> None:
         (NAMED, "So: " + named(A) + named(B), Turn("So:", (A, B))),
         (NAMED, "[TOOL_CALLS]alpha{}", Turn("", (), "", True)),
         (NAMED, "[TOOL_CALLS]alpha[CALL_ID]a b[ARGS]{}", Turn("", (), "", True)),
-        (DEEPSEEK, '<calls><call>function<sep>a\n```json\n{"x": 1}\n```</call>\n<call>function<sep>b```json{}``` </call></calls>',
+        (DEEPSEEK, '<calls><call>function<sep>a\n```json\n{"x": 1}\n```</call>\n'
+         "<call>function<sep>b```json{}``` </call></calls>",
          Turn("", (Call("a", {"x": 1}), Call("b", {})))),
     ],
 )  # fmt: skip

@@ -148,7 +148,7 @@ def test_without_tools_there_are_none_in_the_prompt_and_a_call_is_malformed() ->
 def test_a_thought_names_calls_in_vain_and_stays_in_the_states() -> None:
     chat = NativeChat(tokenizer(THINKING), thinking=True)
     find = '<call>{"name": "search", "arguments": {"query": "Ada born"}}</call>'
-    texts = [f"Not {SUM}, nor {find}.</think>{find}", f"<answer> no </answer></think>Oslo", f"Well, {find}"]
+    texts = [f"Not {SUM}, nor {find}.</think>{find}", "<answer> no </answer></think>Oslo", f"Well, {find}"]
     made = run(texts, chat=chat)
     assert [(step.action.kind, step.action.payload) for step in made.steps] == [
         ("search", "Ada born"),

@@ -25,10 +25,17 @@ class Own:
         return word
 
 
+PARAMETERS: dict[str, Any] = {
+    "type": "object",
+    "properties": {"word": {"type": "string"}, "lines": {"type": "integer"}},
+}
+
+
 class Several(Own):
     """One that takes several arguments, as a JSON object."""
 
-    parameters: Any = {"type": "object", "properties": {"word": {"type": "string"}, "lines": {"type": "integer"}}}
+    def __init__(self, parameters: Any = PARAMETERS) -> None:
+        self.parameters = parameters
 
 
 def test_schemas_of_the_built_in_tools() -> None:
@@ -57,7 +64,7 @@ def test_schemas_of_own_tools() -> None:
         "explains a word",
         "word",
     )
-    assert (several.parameters, several.text_argument) == (Several.parameters, "")
+    assert (several.parameters, several.text_argument) == (PARAMETERS, "")
     assert several.payload({"word": "a", "lines": 2}) == '{"word": "a", "lines": 2}'
 
 
@@ -71,10 +78,8 @@ def test_schemas_of_own_tools() -> None:
     ],
 )
 def test_parameters_that_are_no_schema_are_refused(given: Any, why: str) -> None:
-    tool = Several()
-    tool.parameters = given
     with pytest.raises(ParamsError, match=f"tool dictionary: .*{why}"):
-        schema_of(tool)
+        schema_of(Several(given))
 
 
 @pytest.mark.parametrize(

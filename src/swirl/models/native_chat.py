@@ -14,6 +14,7 @@ from typing import Any
 
 from swirl.core.errors import ModelError
 from swirl.models.call_grammar import Call, found
+from swirl.models.chat import Chat
 from swirl.models.tokens import Tokens
 
 Messages = list[dict[str, Any]]
@@ -338,6 +339,9 @@ class NativeChat(Tokens):
         fits = text.startswith(start) and text.endswith(self._after)
         return text[len(start) : len(text) - len(self._after)] if fits else result
 
+
+AnyChat = Chat | NativeChat
+"""A chat in either format of actions."""
 
 _ASK = {"role": "user", "content": _QUESTION}
 _PROBES = [

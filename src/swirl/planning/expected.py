@@ -11,13 +11,13 @@ from swirl.config.base_model import ColdStart, EmbeddedBase, EndpointBase, Pretr
 from swirl.config.params import Params, label_judge_section, task_of
 from swirl.config.reward_model import EndpointReward, FineTunedReward, PretrainedReward, RewardModelSection
 from swirl.core.layout import Layout
+from swirl.models.native_chat import AnyChat
 from swirl.models.prompts import fill
 from swirl.planning.earlier import Earlier
 from swirl.planning.estimates import packs
 from swirl.planning.sizes import UNKNOWN, size_of
 from swirl.planning.workload import CHARACTERS_A_TOKEN, kept_trajectories, questions, rl_updates
 from swirl.rl.trainer import SAMPLED_AT_ONCE
-from swirl.rollout.reading import AnyChat
 from swirl.wiring.judge_prompts import judge_question
 from swirl.wiring.prompts import read_prompts
 

@@ -17,7 +17,8 @@ from swirl.comb.slots import Slots
 from swirl.core.seeds import derive
 from swirl.core.types import Action, ActionKind, Observation, Question, Step, Stop, Trajectory
 from swirl.models.chat import Chat
-from swirl.rollout.reading import AnyChat, AnyReader, reader_of, reply_to
+from swirl.models.native_chat import AnyChat
+from swirl.rollout.reading import AnyReader, reader_of, reply_to
 from swirl.tools.base import Tool, call
 
 READ_AT_ONCE = 16384

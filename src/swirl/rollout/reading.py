@@ -12,13 +12,11 @@ from typing import cast
 
 from swirl.core.types import Action, ActionKind, Observation
 from swirl.models.chat import THINK, THOUGHT, Chat
-from swirl.models.native_chat import NativeChat
+from swirl.models.native_chat import AnyChat, NativeChat
 from swirl.rollout.native_reading import NativeReader
 from swirl.tools.actions import ANSWER_TAG, end_of_action, is_thought, parse
 from swirl.tools.base import Tool
 from swirl.tools.schemas import Signatures, signatures_of
-
-AnyChat = Chat | NativeChat
 
 MALFORMED_REPLY = "error: give one call or one answer"
 """The observation after an action that is neither one call nor one answer."""

@@ -20,8 +20,9 @@ from swirl.comb.sampling import Sampling
 from swirl.core.seeds import derive
 from swirl.core.types import ActionKind, Step, Stop, Trajectory
 from swirl.endpoints.client import Answer, Ask, Client, ContextError, EndpointError, Message, UnavailableError
+from swirl.models.native_chat import AnyChat
 from swirl.rollout.engine import Attempt, Calls, observe
-from swirl.rollout.reading import AnyChat, reader_of, reply_to
+from swirl.rollout.reading import reader_of, reply_to
 
 
 @dataclass(frozen=True, slots=True)

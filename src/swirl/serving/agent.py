@@ -19,9 +19,9 @@ from swirl.core.seeds import derive
 from swirl.core.suggestions import meant
 from swirl.core.types import Question, Step, Trajectory
 from swirl.models.chat import Chat
-from swirl.models.native_chat import NativeChat, Result
+from swirl.models.native_chat import AnyChat, NativeChat, Result
 from swirl.rollout.engine import Attempt
-from swirl.rollout.reading import AnyChat, reader_of
+from swirl.rollout.reading import reader_of
 from swirl.rollout.remote import RemotePolicy
 from swirl.wiring.attempts import attempts_with, sampling, tool_calls
 from swirl.wiring.policies import AnyPolicy, roll_out_any

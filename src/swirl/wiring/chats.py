@@ -5,13 +5,10 @@ from __future__ import annotations
 import sys
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from swirl.config.params import Params
 from swirl.models.loading import load_chat, load_native_chat
-
-if TYPE_CHECKING:
-    from swirl.rollout.reading import AnyChat
+from swirl.models.native_chat import AnyChat
 
 
 def policy_chat(params: Params, folder: Path) -> AnyChat:

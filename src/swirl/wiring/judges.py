@@ -16,7 +16,7 @@ from swirl.judging.rationale import JudgePrompts, RationaleJudge
 from swirl.judging.remote import EndpointJudge
 from swirl.judging.reward import RewardModel
 from swirl.models.loading import context_of, load_chat, load_model, make_deterministic
-from swirl.rollout.reading import AnyChat
+from swirl.models.native_chat import AnyChat
 from swirl.wiring.chats import policy_chat
 from swirl.wiring.judge_prompts import judge_prompt, judge_question
 from swirl.wiring.servers import client_of, judge_cache
