@@ -10,12 +10,14 @@ import pytest
 from swirl.comb.sampling import Sampling
 from swirl.core.types import Action, ActionKind, Observation, Question, Stop, Trajectory
 from swirl.endpoints.client import Client, Endpoint
+from swirl.models.chat import Chat
 from swirl.models.native_chat import NativeChat
 from swirl.rollout.engine import Attempt, Calls, Policy, roll_out
 from swirl.rollout.native_reading import NativeReader
-from swirl.rollout.reading import reader_of
+from swirl.rollout.reading import Reader, reader_of
 from swirl.rollout.remote import RemotePolicy, roll_out_remote
 from swirl.tools.schemas import signatures_of
+from tests import families
 from tests.scripted_model import Scripted
 from tests.servers import Reply, said, scripted
 from tests.taught import SEARCH, TOOLS
@@ -222,3 +224,28 @@ def test_a_reader_for_training_is_the_rollouts() -> None:
     assert reader.cut(CHAT.encode(FIND))
     assert not reader.cut(CHAT.reply(FIND))
     assert list(reader.tags.values()) == ["search", "calculate"]
+
+
+def test_in_tags_a_tag_that_a_thought_names_is_no_call() -> None:
+    chat = Chat(families.qwen3(), thinking=True)
+    reader = Reader(chat, {"search_query": "search"}, thoughts=True)
+    find, say = "<search_query> Ada </search_query>", "<answer> Oslo </answer>"
+
+    def read(text: str, reader: Reader = reader) -> tuple[str, str]:
+        action = reader.read(chat.reply(text))
+        assert action.text == text
+        return action.kind, action.payload
+
+    assert read(f"<think>\n{find}, or {say}?\n</think>\n\n{find}") == ("search", "Ada")
+    assert read(f"<think>{find}</think>{say}") == ("answer", "Oslo")
+    assert read(f"<think>{find}</think>I go on.") == ("think", "")
+    assert read(f"<think>{find}") == ("malformed", "")
+    assert read(f"no thought: {find}") == ("search", "Ada")
+    assert read(f"<think>{find}</think>{say}", Reader(Chat(families.qwen3()), {"search_query": "search"})) == (
+        "malformed",
+        "",
+    )
+    ids = chat.encode(f"<think>{find}</think>{find}")
+    assert [n for n in range(1, len(ids) + 1) if reader.complete(ids[:n])][:1] == [len(ids)]
+    assert reader.cut(chat.encode(f"<think>{find}"))
+    assert reader.written(f"<think>{find}</think>{find} -> Oslo") == f"<think>{find}</think>{find}"

@@ -11,6 +11,7 @@ from swirl.models.tokens import Tokens
 _SAID = ("QUESTION-SENTINEL", "REPLY-SENTINEL", "RESULT-SENTINEL", "SECOND-REPLY-SENTINEL", "LAST-RESULT-SENTINEL")
 THINK, THOUGHT = "<think>", "</think>"
 """What opens and closes a thought."""
+DROPPED = "the chat template drops thoughts from past turns: they stay here, as sampled"
 _OPTIONS = {"enable_thinking": False, "date_string": "26 Jul 2024"}
 """Options that templates may read: no hidden reasoning, and a fixed date (the default of Llama's template)."""
 
@@ -47,6 +48,8 @@ class Chat(Tokens):
         """Whether the template opens a thought where the model's turn starts."""
         if thinking and self._special & {*self._encode(THINK), *self._encode(THOUGHT)}:
             raise ModelError("the tokenizer has <think> as a special token: use actions.format: native")
+        self.notes = (DROPPED,) if thinking and not self._keeps_thoughts() else ()
+        """What the template does to past turns, and is not done here: sentences without a full stop."""
         self.end_id = self._end_of_turn()
         self.end_text = str(tokenizer.decode([self.end_id])).strip()
         """The end-of-turn token as text."""
@@ -70,6 +73,12 @@ class Chat(Tokens):
         if longer != "".join((*pieces, self._before_result, last, self._after_result)):
             raise self._rewrites()
         self._trims = self._render([f" {question} "]) == opening
+
+    def _keeps_thoughts(self) -> bool:
+        """Whether the template shows a thought in a past turn."""
+        question, reply, result, *_ = _SAID
+        said = self._render([question, f"{THINK}\n{reply}\n{THOUGHT}\n\n{reply}", result])
+        return said.count(reply) == 2
 
     def _rewrites(self) -> ModelError:
         return ModelError(

@@ -14,7 +14,7 @@ from typing import Any
 
 from swirl.core.errors import ModelError
 from swirl.models.call_grammar import Call, found
-from swirl.models.chat import Chat
+from swirl.models.chat import DROPPED, Chat
 from swirl.models.tokens import Tokens
 
 Messages = list[dict[str, Any]]
@@ -271,7 +271,7 @@ class NativeChat(Tokens):
             forms = {"reasoning_content": _THOUGHT}, {"content": f"{opens}\n{_THOUGHT}\n{closes}\n\n"}
             shown = [self._render([_ASK, {**_acted(1), **form}, *_results(1)], "thoughts") for form in forms]
             if not any(_THOUGHT in text for text in shown):
-                yield "the chat template drops thoughts from past turns: they stay here, as sampled"
+                yield DROPPED
         if self.begun and not thinking:
             yield "the chat template opens a thought in every turn, so actions.thinking: none has no effect"
 

@@ -17,9 +17,8 @@ def policy_chat(params: Params, folder: Path) -> AnyChat:
     Raises `ModelError` for a template that cannot be used with it.
     """
     thinking = params.actions.thinking == "keep"
-    if params.actions.format == "tags":
-        return load_chat(folder, thinking)
-    chat = load_native_chat(folder, thinking)
+    native = params.actions.format == "native"
+    chat: AnyChat = load_native_chat(folder, thinking) if native else load_chat(folder, thinking)
     for note in chat.notes:
         _say(note)
     return chat
