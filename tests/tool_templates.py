@@ -110,7 +110,15 @@ THINKING = r"""
 {%- if add_generation_prompt %}{{ '<|im_start|>assistant\n' + ('<think>\n' if enable_thinking else '') }}{% endif %}"""
 """Opens a thought where thoughts are asked for, and drops those of past turns."""
 
-OURS = {"hermes": HERMES, "llama": LLAMA, "mistral": MISTRAL, "named": NAMED, "thinking": THINKING}
+_JSON = """{"name": "' + item.name + '", "arguments": ' + item.arguments|tojson + '}"""
+_TAGS = """<function=' + item.name + '>\\n' }}
+{%- for key, value in item.arguments|items %}
+{{- '<parameter=' + key + '>\\n' + value + '\\n</parameter>\\n' }}{% endfor %}
+{{- '</function>"""
+CODER = HERMES.replace(_JSON, _TAGS)
+"""Arguments between tags, on lines of their own."""
+
+OURS = {"hermes": HERMES, "llama": LLAMA, "mistral": MISTRAL, "named": NAMED, "coder": CODER, "thinking": THINKING}
 _SPECIAL = re.compile(r"<\|[^|<> ]+\|>|<｜[^｜]+｜>|\[/?[A-Z_]+\]|<(?:start|end)_of_turn>")
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from swirl.models.call_grammar import MAX_CALLS, Call, Grammar, Turn, found
 
-A, B = Call("alpha", {"x": 'V "q" \\'}, "AAAAAAAA1"), Call("beta", {"x": "W"}, "BBBBBBBB2")
+A, B = Call("alpha", {"x": 'V "q" \\', "yy": "T"}, "AAAAAAAA1"), Call("beta", {"x": "W"}, "BBBBBBBB2")
 
 
 def written(call: Call, key: str = "arguments") -> str:
@@ -33,7 +33,22 @@ NAMED = Grammar("named", "[TOOL_CALLS]", "", "[TOOL_CALLS]", "[CALL_ID]\0[ARGS]"
 DEEPSEEK = Grammar(
     "named", "<calls><call>function<sep>", "``` </call></calls>", "``` </call> <call>function<sep>", "```json"
 )
-GRAMMARS = [QWEN, LLAMA, MISTRAL, NAMED, DEEPSEEK]
+CLOSED = "</parameter>\n</function>\n</tool_call>"
+CODER = Grammar(
+    "tagged",
+    "<tool_call>\n<function=",
+    CLOSED,
+    f"{CLOSED}\n<tool_call>\n<function=",
+    ">\n<parameter=",
+    ">\n",
+    "</parameter>\n<parameter=",
+)
+GRAMMARS = [QWEN, LLAMA, MISTRAL, NAMED, DEEPSEEK, CODER]
+
+
+def coder(call: Call) -> str:
+    arguments = "".join(f"<parameter={name}>\n{value}\n</parameter>\n" for name, value in call.arguments.items())
+    return f"<tool_call>\n<function={call.name}>\n{arguments}</function>\n</tool_call>"
 
 
 def test_the_grammar_is_found_from_known_calls() -> None:
@@ -42,6 +57,12 @@ def test_the_grammar_is_found_from_known_calls() -> None:
     assert found(written(A, "parameters"), None, [A, B]) == LLAMA
     assert found(f"[TOOL_CALLS] [{with_id(A)}]", f"[TOOL_CALLS] [{with_id(A)}, {with_id(B)}]", [A, B]) == MISTRAL
     assert found(named(A), named(A) + named(B), [A, B]) == NAMED
+    assert found(coder(A), coder(A) + "\n" + coder(B), [A, B]) == CODER
+    keys = "".join(f"<k>{name}</k><v>{value}</v>" for name, value in A.arguments.items())
+    assert found(f"<call>alpha\n{keys}</call>", None, [A, B]) == Grammar(
+        "tagged", "<call>", "</v></call>", None, "<k>", "</k><v>", "</v><k>"
+    )
+    assert found(f"<call>[alpha(x='{A.arguments['x']}', yy='T')]</call>", None, [A, B]) is None
     wrapped = json.dumps({"type": "function", "function": {"name": A.name, "arguments": A.arguments}})
     assert found(f"<c>{wrapped}</c>", None, [A, B]) == Grammar(
         "objects", '<c>{"type": "function", "function":', "}</c>", None
@@ -84,6 +105,13 @@ def test_the_grammar_is_found_from_known_calls() -> None:
         (NAMED, "So: " + named(A) + named(B), Turn("So:", (A, B))),
         (NAMED, "[TOOL_CALLS]alpha{}", Turn("", (), "", True)),
         (NAMED, "[TOOL_CALLS]alpha[CALL_ID]a b[ARGS]{}", Turn("", (), "", True)),
+        (CODER, "So:\n" + coder(A) + coder(B), Turn("So:", (Call("alpha", A.arguments), Call("beta", B.arguments)))),
+        (CODER, "<tool_call><function=a><parameter=x>1</parameter></function></tool_call>",
+         Turn("", (Call("a", {"x": "1"}),))),
+        (CODER, f"<tool_call>\n<function=a>\n<parameter=x>\n\n two\n lines\n\n{CLOSED} ok",
+         Turn("", (Call("a", {"x": "\n two\n lines\n"}),), "ok")),
+        (CODER, "<tool_call>\n<function=a>\n</function>\n</tool_call>", Turn("", (), "", True)),
+        (CODER, "<tool_call>\n<function=a>\n<parameter=x>\n1", Turn("", (), "", True)),
         (DEEPSEEK, '<calls><call>function<sep>a\n```json\n{"x": 1}\n```</call>\n'
          "<call>function<sep>b```json{}``` </call></calls>",
          Turn("", (Call("a", {"x": 1}), Call("b", {})))),

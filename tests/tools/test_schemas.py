@@ -66,6 +66,8 @@ def test_schemas_of_own_tools() -> None:
     )
     assert (several.parameters, several.text_argument) == (PARAMETERS, "")
     assert several.payload({"word": "a", "lines": 2}) == '{"word": "a", "lines": 2}'
+    assert several.payload({"word": "7", "lines": "2", "more": "3"}) == '{"word": "7", "lines": 2, "more": "3"}'
+    assert several.payload({"lines": "two"}) == '{"lines": "two"}'
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
 """The form in which a chat template writes tool calls: found from how it writes known ones, and then read.
 
-Three shapes are known: JSON objects with name and arguments (Qwen, Hermes, Llama 3), one JSON list of them (Mistral),
-and a name followed by the arguments as a JSON object (newer Mistral, DeepSeek). No text of a model is run as code.
+Four shapes are known: JSON objects with name and arguments (Qwen, Hermes, Llama 3), one JSON list of them (Mistral), a
+name followed by the arguments as a JSON object (newer Mistral, DeepSeek), and a name followed by each argument between
+tags (Qwen3-Coder, Qwen3.5, Nemotron 3, GLM). No text of a model is run as code.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Turn:
 class Grammar:
     """How calls are written. White space between the parts does not count."""
 
-    shape: Literal["objects", "list", "named"]
+    shape: Literal["objects", "list", "named", "tagged"]
     opening: str
     """Before the first call; may be empty, and then a turn with calls holds nothing else."""
     closing: str
@@ -57,7 +58,11 @@ class Grammar:
     separator: str | None
     """Between two calls that are not in a list; None where a turn may hold one call only."""
     between: str = ""
-    """With shape `named`, between name and arguments; `\\0` stands for an id."""
+    """With shapes `named` and `tagged`, between name and arguments; `\\0` stands for an id."""
+    assigns: str = ""
+    """With shape `tagged`, between an argument's name and its value, a text; ends with \\n if values have own lines."""
+    following: str = ""
+    """With shape `tagged`, between a value and the next argument's name."""
     name_key: str = "name"
     arguments_key: str = "arguments"
     id_key: str = "id"
@@ -112,6 +117,8 @@ class Grammar:
 
     def _one(self, text: str, place: int) -> tuple[list[Call], int] | None:
         """The call or list of calls at `place`, and where it ends; None if it cannot be read."""
+        if self.shape == "tagged":
+            return self._tagged(text, place)
         name, key = "", ""
         if self.shape == "named":
             match = _named(self.between).match(text, place)
@@ -130,6 +137,28 @@ class Grammar:
         calls = [self._call(item) for item in (value if isinstance(value, list) else [value])]
         return None if any(call is None for call in calls) else ([call for call in calls if call], end)
 
+    def _tagged(self, text: str, place: int) -> tuple[list[Call], int] | None:
+        """As `_one`, of a call whose arguments stand between tags."""
+        named = _named(self.between).match(text, place)
+        if named is None:
+            return None
+        parts = {"more": self.following, "again": self.separator or "", "over": self.closing}
+        ends = re.compile("|".join(f"(?P<{name}>{_loose(part)})" for name, part in parts.items() if part))
+        arguments: dict[str, Any] = {}
+        place = named.end()
+        while True:
+            key = _named(self.assigns).match(text, place)
+            end = key and ends.search(text, key.end())
+            if key is None or end is None:
+                return None
+            value = text[key.end() : end.start()]
+            if self.assigns.endswith("\n"):
+                value = value.removeprefix("\n").removesuffix("\n")
+            arguments[key["name"]] = value
+            place = end.end()
+            if end.lastgroup != "more":
+                return [Call(named["name"], arguments)], end.start()
+
     def _call(self, item: object) -> Call | None:
         if not isinstance(item, dict):
             return None
@@ -145,11 +174,11 @@ class Grammar:
 def found(one: str, two: str | None, calls: Sequence[Call]) -> Grammar | None:
     """The grammar in which a template wrote the first of two `calls` (`one`), and both (`two`; None: it cannot).
 
-    Names, ids and arguments must differ from all else in the texts. None for a form that is not known, or in which the
-    calls cannot be read back.
+    Names, ids and arguments must differ from all else in the texts, and the first call have two arguments. None for a
+    form that is not known, or in which the calls cannot be read back.
     """
     first, second = calls
-    for shape in (_objects, _named_calls):
+    for shape in (_objects, _named_calls, _tagged_calls):
         grammar = shape(one, two, first, second)
         if grammar and _same(grammar, one, [first]) and (two is None or _same(grammar, two, [first, second])):
             return grammar
@@ -169,7 +198,7 @@ def _objects(one: str, two: str | None, first: Call, second: Call) -> Grammar | 
             continue
         opening, closing = one[: match.start()].strip(), one[end:].strip()
         if isinstance(value, list):
-            return Grammar("list", opening, closing, None if two is None else "", "", *keys)
+            return Grammar("list", opening, closing, None if two is None else "", "", "", "", *keys)
         separator = None
         if two is not None:
             begun = two.find(one[match.start() : end])
@@ -179,7 +208,7 @@ def _objects(one: str, two: str | None, first: Call, second: Call) -> Grammar | 
             if begun < 0 or not starts:
                 return None
             separator = two[ends : starts[0]].strip()
-        return Grammar("objects", opening, closing, separator, "", *keys)
+        return Grammar("objects", opening, closing, separator, "", "", "", *keys)
     return None
 
 
@@ -199,6 +228,29 @@ def _named_calls(one: str, two: str | None, first: Call, second: Call) -> Gramma
             return None
         separator = two[len(opening) + len(first.name) + decoded[1] :].split(second.name)[0].strip()
     return Grammar("named", opening.strip(), closing, separator, between) if opening.strip() and between else None
+
+
+def _tagged_calls(one: str, two: str | None, first: Call, second: Call) -> Grammar | None:
+    """The grammar of names that are followed by each argument between tags."""
+    parts, rest = list[str](), one
+    for mark in (first.name, *(str(part) for pair in first.arguments.items() for part in pair)):
+        before, found_it, rest = rest.partition(mark)
+        if not found_it or one.count(mark) != 1:
+            return None
+        parts.append(before)
+    if len(parts) != 5 or parts[2] != parts[4] or not all(part.strip() for part in (*parts, rest)):
+        return None
+    opening, between, assigns, following, _ = parts
+    if assigns.strip()[-1] in "'\"=":  # a program's text, whose values have a syntax of their own
+        return None
+    separator = None
+    if two is not None:
+        start = len(one) - len(rest)
+        separator, found_it, _ = two[start:].partition(second.name)
+        if not found_it or two[:start] != one[:start]:
+            return None
+        separator = separator.strip()
+    return Grammar("tagged", opening.strip(), rest.strip(), separator, between.strip(), assigns, following.strip())
 
 
 def _keys(item: object, call: Call) -> tuple[str, str, str] | None:

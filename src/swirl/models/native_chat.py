@@ -24,11 +24,13 @@ Tool = Mapping[str, Any]
 _QUESTION, _REPLY, _THOUGHT = "QUESTION-SENTINEL", "REPLY-SENTINEL", "THOUGHT-SENTINEL"
 _VALUES = ('VALUE-SENTINEL "quoted" \\ 7', "OTHER-SENTINEL", "LAST-SENTINEL")
 _NAMES = ("first_sentinel", "second_sentinel", "third_sentinel")
-_CALLS = [Call(_NAMES[i], {"argument_sentinel": _VALUES[i]}, f"CallId00{i}") for i in range(3)]
+_ARGUMENTS = ({"argument_sentinel": _VALUES[0], "another_sentinel": "FURTHER-VALUE"},)
+_ARGUMENTS += ({"argument_sentinel": _VALUES[1]}, {"argument_sentinel": _VALUES[2]})
+_CALLS = [Call(_NAMES[i], _ARGUMENTS[i], f"CallId00{i}") for i in range(3)]
 """Ids have nine letters and digits, as Mistral's templates demand."""
 _RESULTS = ("RESULT-SENTINEL", "SECOND-RESULT", "THIRD-RESULT")
 _DESCRIPTION = "DESCRIPTION-SENTINEL"
-_ODD = 'a "b" \\ <c> & \u00e9\n{"d": [1]}'
+_ODD = ' a "b" \\ <c> & \u00e9\n{"d": [1]}\n'
 _FIX = "use actions.format: tags"
 _WORD = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
 
@@ -154,9 +156,10 @@ class NativeChat(Tokens):
         self._all_shown(acted, 1)
         said = acted.partition(_QUESTION)[2]
         self._stays = _common(said, self._plain())
-        if not (self._stays.startswith(self._given) or self._given.startswith(self._stays)):
+        alike = len(_common(self._given, self._stays))
+        if alike < len(self._given) - len(self._generation):
             raise _rewrites("the opening of the model's turn")
-        self.dropped = self._given[len(self._stays) :]
+        self.dropped, self._added = self._given[alike:], self._stays[alike:]
         """What the template writes at the start of the model's turn and drops from past turns; it is kept here."""
         said = said[len(self._stays) :]
         end, shown = said.find(self.end_text, said.find("VALUE-SENTINEL")), said.find(_RESULTS[0])
@@ -174,7 +177,7 @@ class NativeChat(Tokens):
         self._as_is = False
         written = self._written(_ODD)
         self._as_is = written == _ODD
-        if _ODD not in (written, _decoded(f'"{written}"')):
+        if _ODD.strip() not in (written.strip(), str(_decoded(f'"{written}"')).strip()):
             raise ModelError(f"the chat template changes results ({_ODD!r} becomes {written!r}): {_FIX}")
         self._trims = self._render([{**_ASK, "content": f" {_QUESTION} "}], "tools") == opening
 
@@ -212,7 +215,7 @@ class NativeChat(Tokens):
 
     def _check(self, asked: Messages, head: str, tools: Sequence[Tool]) -> None:
         """Raise `ModelError` unless longer conversations begin with shorter ones, but for what is dropped or added."""
-        past = self._after.removesuffix(self.dropped) + self._stays[len(self._given) :]
+        past = self._after.removesuffix(self.dropped) + self._added
         acted = f"{self._one}{self._before}{_RESULTS[0]}"
         start = f"{head}{_QUESTION}{self._stays}{acted}"
         step = [_acted(1), *_results(1)]
@@ -257,7 +260,8 @@ class NativeChat(Tokens):
 
     def _notes(self, thinking: bool) -> Iterable[str]:
         if self.dropped:
-            yield f"the chat template drops {self.dropped!r} from past turns: they keep it here"
+            instead = f", and writes {self._added!r} instead" if self._added else ""
+            yield f"the chat template drops {self.dropped!r} from past turns{instead}: they keep it here"
         if self._spaced:
             yield "the chat template changes the white space of past results: they stay as they were read here"
         if "strftime_now" in str(self.tokenizer.chat_template) and "date_string" not in str(
@@ -352,7 +356,10 @@ _PROBES = [
             "description": _DESCRIPTION,
             "parameters": {
                 "type": "object",
-                "properties": {"argument_sentinel": {"type": "string", "description": "a text"}},
+                "properties": {
+                    key: {"type": "string", "description": "a text"}
+                    for key in ("argument_sentinel", "another_sentinel")
+                },
                 "required": ["argument_sentinel"],
             },
         },

@@ -41,11 +41,23 @@ class Schema:
     def payload(self, arguments: Mapping[str, Any]) -> str | None:
         """What the tool is run with; None where the one argument is missing, blank, or neither text nor a number."""
         if not self.text_argument:
-            return _clean(json.dumps(arguments, ensure_ascii=False))
+            typed = {name: self._typed(name, value) for name, value in arguments.items()}
+            return _clean(json.dumps(typed, ensure_ascii=False))
         value = arguments.get(self.text_argument)
         if isinstance(value, bool) or not isinstance(value, str | int | float):
             return None
         return _clean(str(value)).strip() or None
+
+    def _typed(self, name: str, value: Any) -> Any:
+        """A value; for a text where the schema wants another type, the JSON that it is: some forms have texts alone."""
+        about = self.parameters["properties"].get(name)
+        kind = about.get("type", "string") if isinstance(about, Mapping) else "string"
+        if not isinstance(value, str) or kind == "string" or (isinstance(kind, list) and "string" in kind):
+            return value
+        try:
+            return json.loads(value, parse_constant=_no_constant)
+        except (ValueError, RecursionError):
+            return value
 
 
 class Signatures(dict[str, str]):
@@ -101,6 +113,10 @@ def schema_of(tool: Tool | type[Any]) -> Schema:
 def signatures_of(tools: Iterable[Tool]) -> Signatures:
     """The functions of one question's tools. Raises `ParamsError` as `schema_of` and `Signatures` do."""
     return Signatures(map(schema_of, tools))
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
 
 
 def _clean(text: str) -> str:
