@@ -48,20 +48,21 @@ def remote_policy(params: Params, folder: Path, name: str, server: Served | None
     one that of the model's configuration. Raises `ParamsError` for a server of chats with the model's own tool format.
     """
     path, context = folder / SERVER, params.runtime.context
-    if path.exists():
-        found = load_json(path)
-        server, own = server or _named(found["server"], path), int(found["context"])
-        context = min(own, context) if context else own
-        chat = policy_chat(params, folder)
-    elif server is None:
+    found = load_json(path) if path.exists() else None
+    server = server or (_named(found["server"], path) if found else None)
+    if server is None:
         return None
-    else:
-        chat, context = policy_chat(params, folder), configured_context(folder, context)
     if params.actions.format == "native" and server.api == "chat":
         raise ParamsError(
             f"{server.url} has api chat, but actions.format is native: states are then sent as tokens; set its api to "
             "completions, or actions.format to tags"
         )
+    chat = policy_chat(params, folder)
+    if found:
+        own = int(found["context"])
+        context = min(own, context) if context else own
+    else:
+        context = configured_context(folder, context)
     return RemotePolicy(name, client_of(server, params.clients), chat, context)
 
 
