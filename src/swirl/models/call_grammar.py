@@ -2,7 +2,7 @@
 
 Four shapes are known: JSON objects with name and arguments (Qwen, Hermes, Llama 3), one JSON list of them (Mistral), a
 name followed by the arguments as a JSON object (newer Mistral, DeepSeek), and a name followed by each argument between
-tags (Qwen3-Coder, Qwen3.5, Nemotron 3, GLM). No text of a model is run as code.
+tags (Qwen3-Coder, Qwen3.5, Nemotron 3). No text of a model is run as code.
 """
 
 from __future__ import annotations

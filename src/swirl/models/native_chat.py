@@ -24,8 +24,11 @@ Tool = Mapping[str, Any]
 _QUESTION, _REPLY, _THOUGHT = "QUESTION-SENTINEL", "REPLY-SENTINEL", "THOUGHT-SENTINEL"
 _VALUES = ('VALUE-SENTINEL "quoted" \\ 7', "OTHER-SENTINEL", "LAST-SENTINEL")
 _NAMES = ("first_sentinel", "second_sentinel", "third_sentinel")
-_ARGUMENTS = ({"argument_sentinel": _VALUES[0], "another_sentinel": "FURTHER-VALUE"},)
-_ARGUMENTS += ({"argument_sentinel": _VALUES[1]}, {"argument_sentinel": _VALUES[2]})
+_ARGUMENTS = (
+    {"argument_sentinel": _VALUES[0], "another_sentinel": "FURTHER-VALUE"},
+    {"argument_sentinel": _VALUES[1]},
+    {"argument_sentinel": _VALUES[2]},
+)
 _CALLS = [Call(_NAMES[i], _ARGUMENTS[i], f"CallId00{i}") for i in range(3)]
 """Ids have nine letters and digits, as Mistral's templates demand."""
 _RESULTS = ("RESULT-SENTINEL", "SECOND-RESULT", "THIRD-RESULT")
