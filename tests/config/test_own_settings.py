@@ -13,6 +13,7 @@ from swirl.config import presets
 from swirl.config.own_settings import own_settings, with_own, write_own
 from swirl.config.params import Params, validate
 from swirl.config.presets import laid_over
+from swirl.config.shared import Actions
 from swirl.core.errors import ParamsError
 from swirl.core.layout import Layout
 from swirl.wiring.prompts import read_prompts
@@ -61,7 +62,7 @@ def test_what_a_model_says_depends_on_comes_from_its_folder_and_the_rest_from_th
         "search": {"tools": ["search"], "max_steps": 4},
     }
     assert got["tools"] == project["tools"] | {"search_results": 2, "search_output_limit": 700}
-    assert got["actions"] == {"thought_only": "allow"}
+    assert got["actions"] == {"format": "tags", "thinking": "none", "thought_only": "allow"}
     assert got["prompts"]["judge"] == project["prompts"]["judge"]
     same = {name for name in project if got[name] == project[name]}
     assert project.keys() - same == {"runtime", "prompts", "tasks", "tools", "actions", "rollout"}
@@ -115,3 +116,16 @@ def test_prompts_of_an_earlier_export_do_not_stay(params: Params, folder: Path, 
     shutil.copytree(ROOT / "src/swirl/prompts/policy", tmp_path / "policy")
     write_own(folder, own_settings(params), params.tasks, tmp_path / "policy")
     assert {path.name for path in (folder / "prompts").iterdir()} == {"search.txt", "calculate.txt", "closed_book.txt"}
+
+
+def test_a_model_from_before_the_formats_acts_in_tags_and_a_system_turn_goes_along(
+    params: Params, folder: Path, tmp_path: Path
+) -> None:
+    text = (folder / "swirl.yaml").read_text(encoding="utf-8")
+    older = "".join(line for line in text.splitlines(True) if line.strip() not in ("format: tags", "thinking: none"))
+    assert older != text
+    (folder / "swirl.yaml").write_text(older, encoding="utf-8")
+    assert with_own(params, folder).actions == Actions(format="tags", thinking="none", thought_only="allow")
+    (folder / "prompts/system.txt").write_text("Be brief.\n", encoding="utf-8")
+    write_own(tmp_path / "other", None, ("search",), folder / "prompts")
+    assert (tmp_path / "other/prompts/system.txt").read_text(encoding="utf-8") == "Be brief.\n"

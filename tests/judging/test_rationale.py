@@ -30,7 +30,7 @@ from swirl.judging.rationale import Judgement, JudgePrompts, Said, count, proces
 from swirl.judging.remote import EndpointJudge
 from swirl.judging.reward import RewardModel
 from tests import tiny
-from tests.rollout.test_engine import Scripted as ScriptedModel
+from tests.rollout.test_engine import saying
 from tests.servers import Reply, Scripted, nobody, refused, said
 
 CHAT = tiny.chat()
@@ -297,7 +297,7 @@ SHORT = JudgePrompts(
 
 def local(script: dict[str, str], context: int = 512, votes: int = 1) -> LocalRationaleJudge:
     """A local judge that answers each prompt as the script says."""
-    model = ScriptedModel(CHAT, {prompt: [CHAT.reply(reply)] for prompt, reply in script.items()})
+    model = saying({prompt: [CHAT.reply(reply)] for prompt, reply in script.items()})
     sampling = Sampling(temperature=1.0, max_tokens=16)
     return LocalRationaleJudge("judge", model, CHAT, context, SHORT, CHAT, sampling, votes, 7)
 

@@ -242,3 +242,18 @@ def test_the_families_special_tokens_in_a_text_are_plain_text(family: str) -> No
 def test_a_users_text_is_trimmed_where_the_template_does(family: str, trims: bool) -> None:
     chat = Chat(FAMILIES[family]())
     assert (chat.prompt(" capital of Norway\n") == chat.prompt("capital of Norway")) == trims
+
+
+def test_with_thoughts_the_template_is_asked_for_them_and_what_it_drops_is_said() -> None:
+    tokenizer = FAMILIES["qwen3"]()
+    chat = Chat(tokenizer, thinking=True)
+    assert tokenizer.decode(chat.prompt("x")) == "<|im_start|>user\nx<|im_end|>\n<|im_start|>assistant\n"
+    assert (chat.dropped, chat.begun) == ("", False)
+    assert chat.notes == ("the chat template drops thoughts from past turns: they stay here, as sampled",)
+    assert Chat(byte_level(CHATML), thinking=True).notes == Chat(tokenizer).notes == ()
+    opening = CHATML.replace("assistant\\n' }}", "assistant\\n' + ('<think>\\n' if enable_thinking else '') }}")
+    assert (Chat(byte_level(opening)).begun, Chat(byte_level(opening), thinking=True).begun) == (False, True)
+    special = byte_level(CHATML)
+    special.add_special_tokens({"additional_special_tokens": ["<think>", "</think>"]})
+    with pytest.raises(ModelError, match="has <think> as a special token: use actions.format: native"):
+        Chat(special, thinking=True)

@@ -36,6 +36,7 @@ class Actions:
         self.vocabulary, self.longest = vocabulary, longest
         self.whole, self.end = vocabulary - 2, vocabulary - 1
         self.chat: Any = SimpleNamespace(
+            thinking=False,
             end_ids=frozenset({self.end}),
             said_by=lambda token: ">" if token == self.whole else "",
             so_far=lambda ids: "<answer> x </answer>" if self.whole in ids else "",

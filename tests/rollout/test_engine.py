@@ -6,23 +6,20 @@ import dataclasses
 import random
 import threading
 import time
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
 
-from swirl.comb.attention import Plan, Scoring
 from swirl.comb.sampling import Sampling
 from swirl.comb.slots import Slots
 from swirl.core.seeds import derive
 from swirl.core.types import Action, ActionKind, Passage, Question, Stop, Trajectory
-from swirl.models.chat import Chat
 from swirl.pretraining.word_tokenizer import MODEL
 from swirl.rollout.engine import Attempt, Calls, Policy, roll_out
 from swirl.rollout.reading import Reader
 from swirl.tools import Calculator, Search
 from tests import tiny
+from tests.scripted_model import Scripted
 
 CHAT = tiny.chat()
 SEARCH = Search.over([Passage("p1", "Ada", "Ada was born in Oslo."), Passage("p2", "Bo", "Bo was born in Rome.")], 1)
@@ -31,53 +28,15 @@ SAMPLING = Sampling(temperature=1.0, max_tokens=16)
 CALLS = Calls(in_flight=4, passes=1)
 
 
-class Scripted:
-    """A causal LM that continues the conversation it sees as a script of {prompt: replies} says.
-
-    Its only layer is the plan's attention, with equal scores and values that encode token and position, so that the
-    output shows what each token sees. With a wrong mask, position or slot, the model cannot follow its script.
-    """
-
-    config = SimpleNamespace(_attn_implementation="swirl_eager")
-    device = torch.device("cpu")
-    dtype = torch.float32
-
-    def __init__(self, chat: Chat, script: dict[str, list[tuple[int, ...]]]) -> None:
-        self._turn = chat.tokenizer.convert_tokens_to_ids(MODEL)
-        self._silence, self._size = chat.end_id, len(chat.tokenizer)
-        self._script = {chat.prompt(prompt): replies for prompt, replies in script.items()}
-
-    def base_model(
-        self, input_ids: Any, position_ids: Any, attention_mask: Any, use_cache: bool, swirl_plan: Plan
-    ) -> Any:
-        count = input_ids.shape[1]
-        values = torch.zeros(1, count, 1024)
-        values[0, torch.arange(count), position_ids[0]] = input_ids[0].float() + 1
-        zeros = torch.zeros(1, count, 1024)
-        seen = swirl_plan.attend(0, zeros[None], zeros, values, Scoring(1.0, None, None))[0, 0]
-        hidden = torch.zeros(1, count, self._size)
-        for row, position in enumerate(position_ids[0].tolist()):
-            visible = (seen[row] * (position + 1)).round().long()  # attention averages over a token and all before it
-            assert (visible > 0).nonzero()[:, 0].tolist() == list(range(position + 1))
-            hidden[0, row, self._next(tuple((visible[: position + 1] - 1).tolist()))] = 50.0
-        return SimpleNamespace(last_hidden_state=hidden)
-
-    def get_output_embeddings(self) -> Any:
-        return torch.nn.Identity()
-
-    def _next(self, visible: tuple[int, ...]) -> int:
-        for prompt, replies in self._script.items():
-            if visible[: len(prompt)] == prompt:
-                turn = visible.count(self._turn) - 1
-                said = len(visible) - 1 - max(i for i, token in enumerate(visible) if token == self._turn)
-                reply = replies[turn] if turn < len(replies) else ()
-                return reply[said] if said < len(reply) else self._silence
-        return self._silence
-
-
 def attempt(name: str, max_steps: int = 5, tools: Any = TOOLS, sample: int = 0) -> Attempt:
     question = Question(name, "mini", "train", name, ("Oslo",), 2, ("search",))
     return Attempt(question, sample, name, tools, max_steps)
+
+
+def saying(script: dict[str, list[tuple[int, ...]]]) -> Scripted:
+    """A model that says the script's replies to its prompts."""
+    opening = (CHAT.tokenizer.convert_tokens_to_ids(MODEL),)
+    return Scripted(CHAT, {CHAT.prompt(prompt): replies for prompt, replies in script.items()}, opening)
 
 
 def run(
@@ -91,7 +50,7 @@ def run(
 ) -> list[Trajectory]:
     """The trajectories of a script; a reply given as text gets an end of turn, one given as tokens does not."""
     ids = {p: [CHAT.reply(r) if isinstance(r, str) else r for r in replies] for p, replies in script.items()}
-    policy = Policy("scripted", Scripted(CHAT, ids), CHAT, context)
+    policy = Policy("scripted", saying(ids), CHAT, context)
     attempts = attempts or [attempt(name) for name in script]
     return roll_out(policy, attempts, SAMPLING, seed, max_malformed, in_flight, calls)
 
@@ -391,7 +350,7 @@ def test_others_go_on_while_a_tool_is_at_work() -> None:
             others_ended.set()
 
     ids = {p: [CHAT.reply(r) for r in replies if isinstance(r, str)] for p, replies in script.items()}
-    policy = Policy("scripted", Scripted(CHAT, ids), CHAT, 512)
+    policy = Policy("scripted", saying(ids), CHAT, 512)
     attempts = [attempt(name, 5, tools) for name in script]
     made = roll_out(policy, attempts, SAMPLING, 7, 0, 2, Calls(4, 1000), done)
     assert [trajectory.stop for trajectory in made] == [Stop.ANSWERED] * 4
@@ -445,7 +404,7 @@ def test_who_gives_up_waits_for_no_tool() -> None:
         f"what {'Ada ' * n}": [SUM, SAY] for n in range(5)
     }
     ids = {p: [CHAT.reply(r) for r in replies if isinstance(r, str)] for p, replies in script.items()}
-    policy = Policy("scripted", Scripted(CHAT, ids), CHAT, 512)
+    policy = Policy("scripted", saying(ids), CHAT, 512)
     attempts = [attempt(name, 5, {ActionKind.CALCULATE: Held()}) for name in script]
     with pytest.raises(KeyboardInterrupt):
         roll_out(policy, attempts, SAMPLING, 7, 1, 9, Calls(2, 1000), done)

@@ -125,7 +125,7 @@ def test_thoughts_alone_are_allowed_by_params_and_never_in_the_closed_book(
     tmp_path: Path, setting: str, thoughts: list[bool]
 ) -> None:
     params, layout = project(tmp_path, OWN)
-    params = params.model_copy(update={"actions": Actions(thought_only=setting)})  # type: ignore[arg-type]
+    params = params.model_copy(update={"actions": Actions(format="tags", thinking="none", thought_only=setting)})  # type: ignore[arg-type]
     asked = Question("q", "b", "train", "Why?", ("x",), 1, ("search",), "staff")
     made = [
         *attempts_with(params, layout, [asked], 2, lambda _: {"search": taught.SEARCH}),
@@ -140,7 +140,7 @@ def test_judges_are_told_what_a_good_thought_is(folder: str) -> None:
     params = load(ROOT / "params.yaml")
     params = params.model_copy(update={"prompts": params.prompts.model_copy(update={"judge": folder})})
     for setting, rule in (("allow", "it is GOOD if it follows from the results"), ("refuse", "nor one answer is BAD")):
-        chosen = params.model_copy(update={"actions": Actions(thought_only=setting)})  # type: ignore[arg-type]
+        chosen = params.model_copy(update={"actions": Actions(format="tags", thinking="none", thought_only=setting)})  # type: ignore[arg-type]
         prompts = read_judge_prompts(chosen, Layout(ROOT))
         for prompt in (prompts.process, prompts.reward):
             assert rule in prompt

@@ -168,7 +168,9 @@ class _Scorer:
 
 def _ours(model: Any, reference: Any | None, groups: list[list[SubTrajectory]], side: Result) -> Result:
     # Made-up tokens: no action ends early, and each counts as whole.
-    chat: Any = SimpleNamespace(end_ids=frozenset(), said_by=lambda _: "", so_far=lambda _: "<answer> x </answer>")
+    chat: Any = SimpleNamespace(
+        thinking=False, end_ids=frozenset(), said_by=lambda _: "", so_far=lambda _: "<answer> x </answer>"
+    )
     if "longest" in side:
         chat = load_chat(Path.cwd() / side["model"])
     settings = Settings(

@@ -83,6 +83,11 @@ def opener(
 
         folder = fetch(model, layout)
         return lambda: open_bundle(folder)
+    if params.actions.format == "native":
+        raise ModelError(
+            f"{model} is asked by chat, but actions.format is native: states are then sent as tokens; evaluate such a "
+            "server as the base_model of a project (source: endpoint, api: completions), or set actions.format to tags"
+        )
     from swirl.serving.endpoint import endpoint_policy
 
     policy = endpoint_policy(model, key_env, clients) if clients else endpoint_policy(model, key_env)

@@ -50,6 +50,14 @@ class OwnSettings(Section):
     rollout: Rollout
     runtime: OwnRuntime
 
+    @model_validator(mode="before")
+    @classmethod
+    def _of_before(cls, tree: Any) -> Any:
+        """A model from before there were these keys acts in tags without thoughts."""
+        if isinstance(tree, dict) and isinstance(tree.get("actions"), dict):
+            return {**tree, "actions": {"format": "tags", "thinking": "none", **tree["actions"]}}
+        return tree
+
     @model_validator(mode="after")
     def _fits(self) -> OwnSettings:
         if 0 < self.runtime.context <= self.rollout.max_action_tokens:
@@ -79,6 +87,8 @@ def write_own(folder: Path, own: OwnSettings | None, tasks: Iterable[str], promp
     (folder / PROMPTS).mkdir(parents=True)
     for name in (*tasks, "closed_book"):
         shutil.copyfile(prompts / f"{name}.txt", folder / PROMPTS / f"{name}.txt")
+    if (prompts / "system.txt").exists():
+        shutil.copyfile(prompts / "system.txt", folder / PROMPTS / "system.txt")
     (folder / NAME).unlink(missing_ok=True)
     if own is not None:
         (folder / NAME).write_text(_HEAD + dump(own.model_dump()), encoding="utf-8")

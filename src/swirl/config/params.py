@@ -66,6 +66,10 @@ class Params(Section):
         for name, benchmark in self.download.benchmarks.items():
             task = task_of(name, benchmark)
             if benchmark.source == "logs":
+                if self.actions.format != "tags":
+                    raise ValueError(
+                        f"download.benchmarks.{name}: logs are written with tags, so actions.format must be tags"
+                    )
                 continue
             if task not in self.tasks:
                 known = ", ".join(self.tasks)
@@ -81,6 +85,14 @@ class Params(Section):
         base = self.base_model
         if isinstance(base, EmbeddedBase | AnnotatedBase) and self.rollout.max_action_tokens >= base.shape.context:
             raise ValueError("rollout.max_action_tokens must be below base_model.shape.context")
+        if self.actions.format == "native" or self.actions.thinking != "none":
+            made = [("base_model", base), ("reward_model", self.reward_model)]
+            for name, section in made:
+                if section.source not in ("pretrained", "endpoint"):
+                    raise ValueError(
+                        f"{name}.source is {section.source}, which is taught our tags without thoughts: it needs "
+                        "actions.format: tags and actions.thinking: none; or set it to pretrained or endpoint"
+                    )
         if isinstance(base, EndpointBase) and self.train.methods:
             raise ValueError(
                 f"train.methods is {', '.join(self.train.methods)}, but base_model.source is endpoint: training needs "

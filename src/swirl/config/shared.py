@@ -64,10 +64,17 @@ class Tools(Section):
 
 
 class Actions(Section):
-    """What an action may be besides one call or one answer."""
+    """How actions are written, and what one may be besides calls or an answer."""
 
+    format: Literal["tags", "native"] = Field(
+        description="tags: <search_query> and the like, which the prompt teaches; native: the model's own tool calls"
+    )
+    thinking: Literal["none", "keep"] = Field(
+        description="none: the chat template is asked for turns without thoughts; keep: with, and they stay in states"
+    )
     thought_only: Literal["allow", "refuse"] = Field(
-        description="a thought alone: a step of kind think, which counts towards max_steps, or malformed"
+        description="a thought alone: a step of kind think, which counts towards max_steps, or malformed (native: the "
+        "answer; with allow, an answer needs <answer> tags)"
     )
 
 

@@ -51,7 +51,7 @@ def make(params: Params, layout: Layout) -> None:
     labelled += _written(params, layout, settings, base, learned)
     tested = _sampled(params, layout, settings, base, heldout, "heldout")
     model = load_model(layout.model("base"), run.device, run.attention)
-    judge = RewardModel("reward", model, base.chat, judge_question(params, layout), workers=run.workers)
+    judge = RewardModel("reward", model, base.tagged, judge_question(params, layout), workers=run.workers)
     schedule = Schedule(settings.steps, settings.adam_lr, settings.muon_lr)
     rng = generator(params.seed, "reward model batches")
     checkpoints = open_checkpoints(params, layout)
@@ -81,10 +81,10 @@ def _written(
     made_from = params.base_model
     assert isinstance(made_from, AnnotatedBase)
     solutions, _ = solved(layout, questions, made_from.thoughts)
-    usable = fitting(list(solutions.values()), base.chat, prompt, task.max_steps, longest, base.context)
+    usable = fitting(list(solutions.values()), base.tagged, prompt, task.max_steps, longest, base.context)
     chosen = rng.sample(usable, round(settings.written * len(usable)))
     return [
-        label_written(written(solution, prompt, task.max_steps, spoilt, rng), base.chat)
+        label_written(written(solution, prompt, task.max_steps, spoilt, rng), base.tagged)
         for solution in chosen
         for spoilt in (False, True)
     ]

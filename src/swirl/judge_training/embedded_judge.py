@@ -44,7 +44,7 @@ def make(params: Params, layout: Layout) -> None:
     learned = _sampled(params, layout, settings, base, settings.questions, "train")
     heldout = _sampled(params, layout, settings, base, settings.heldout, "heldout")
     model = load_model(layout.model("ceiling"), params.runtime.device, params.runtime.attention)
-    judge = RewardModel("reward", model, base.chat, judge_question(params, layout), workers=params.runtime.workers)
+    judge = RewardModel("reward", model, base.tagged, judge_question(params, layout), workers=params.runtime.workers)
     labelled = [*(item.labelled for item in learned), *_written(params, layout, settings, base_settings, base)]
     schedule, rng = Schedule(settings.steps, settings.adam_lr, settings.muon_lr), generator(params.seed, _BATCHES)
     checkpoints = open_checkpoints(params, layout)
@@ -87,4 +87,4 @@ def _written(
     for _ in range(settings.demonstrations):
         drawn.append(source.search(base_settings.hops, flaws))
         drawn.append(source.calculate(base_settings.steps, flaws))
-    return [label_written(demonstration, base.chat) for demonstration in drawn]
+    return [label_written(demonstration, base.tagged) for demonstration in drawn]

@@ -13,6 +13,7 @@ from swirl.core.threads import spread
 from swirl.judging.rationale import JudgePrompts, RationaleJudge, Said
 from swirl.judging.remote import check_votes_can_differ
 from swirl.models.chat import Chat
+from swirl.models.tokens import Tokens
 
 
 class LocalRationaleJudge(RationaleJudge):
@@ -28,7 +29,7 @@ class LocalRationaleJudge(RationaleJudge):
         judge_chat: Chat,
         context: int,
         prompts: JudgePrompts,
-        chat: Chat | None,
+        chat: Tokens | None,
         sampling: Sampling,
         votes: int,
         seed: int,

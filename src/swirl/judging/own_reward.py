@@ -11,7 +11,7 @@ from swirl.comb.combs import Comb
 from swirl.core.errors import DataError
 from swirl.core.types import ActionKind, Trajectory
 from swirl.judging.rationale import readable
-from swirl.models.chat import Chat
+from swirl.models.tokens import Tokens
 
 
 class Scorer(Protocol):
@@ -31,7 +31,7 @@ class OwnReward:
     name: str
     """Its name in params."""
     scorer: Scorer
-    chat: Chat
+    chat: Tokens
     """The policy's, which turns its tokens into text."""
 
     def scores(self, combs: Sequence[Comb]) -> list[list[float]]:

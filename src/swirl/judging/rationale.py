@@ -17,7 +17,7 @@ from swirl.core.errors import DataError, ModelError
 from swirl.core.seeds import derive
 from swirl.core.types import NOT_JUDGED, OUTCOME, ActionKind, Question, Stop, Trajectory, Verdict
 from swirl.judging.verdicts import GOOD_BAD, YES_NO, find
-from swirl.models.chat import Chat
+from swirl.models.tokens import Tokens
 
 MAX_RATIONALE = 4000
 """Characters of a rationale that are kept."""
@@ -141,7 +141,7 @@ class RationaleJudge(ABC):
     majority = math.nextafter(0.5, 1.0)
     """Smallest share of GOOD votes that makes a verdict GOOD: just above one half, because a tie is BAD."""
 
-    def __init__(self, name: str, prompts: JudgePrompts, chat: Chat | None, votes: int, seed: int) -> None:
+    def __init__(self, name: str, prompts: JudgePrompts, chat: Tokens | None, votes: int, seed: int) -> None:
         """`chat` is the policy's, needed to turn tokens into text for scores; None for a judge of texts only."""
         self.name, self.prompts, self.votes = name, prompts, votes
         self._policy_chat, self._seed = chat, seed
@@ -151,7 +151,7 @@ class RationaleJudge(ABC):
         """Whether to ask once more about a step or answer that got no verdict."""
 
     @property
-    def _chat(self) -> Chat:
+    def _chat(self) -> Tokens:
         if self._policy_chat is None:
             raise ModelError("a judge of texts alone gives no scores of tokens: give it the policy's chat")
         return self._policy_chat
@@ -280,7 +280,7 @@ def outcome_prompt(template: str, question: str, answer: str, golden: Sequence[s
     return _fill(template, question=question, answer=answer, golden=" | ".join(golden))
 
 
-def readable(chat: Chat, ids: Sequence[int]) -> str:
+def readable(chat: Tokens, ids: Sequence[int]) -> str:
     """A conversation's tokens as text: a line `---` separates turns, and special tokens are left out."""
     tokenizer = chat.tokenizer
     special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special} | set(

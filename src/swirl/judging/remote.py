@@ -11,7 +11,7 @@ from swirl.comb.sampling import Sampling
 from swirl.core.errors import ModelError
 from swirl.endpoints.client import Answer, Ask, Client, ContextError, EndpointError, Message, RefusedError
 from swirl.judging.rationale import JudgePrompts, RationaleJudge, Said
-from swirl.models.chat import Chat
+from swirl.models.tokens import Tokens
 
 _CUT = ("length", "content_filter")
 """The server's reasons for cutting an answer off."""
@@ -28,7 +28,7 @@ class EndpointJudge(RationaleJudge):
         name: str,
         client: Client,
         prompts: JudgePrompts,
-        chat: Chat | None,
+        chat: Tokens | None,
         sampling: Sampling,
         votes: int,
         seed: int,

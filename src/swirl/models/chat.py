@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from threading import Lock
 from typing import Any
 
 from swirl.core.errors import ModelError
+from swirl.models.tokens import Tokens
 
 _SAID = ("QUESTION-SENTINEL", "REPLY-SENTINEL", "RESULT-SENTINEL", "SECOND-REPLY-SENTINEL", "LAST-RESULT-SENTINEL")
+THINK, THOUGHT = "<think>", "</think>"
+"""What opens and closes a thought."""
+DROPPED = "the chat template drops thoughts from past turns: they stay here, as sampled"
 _OPTIONS = {"enable_thinking": False, "date_string": "26 Jul 2024"}
 """Options that templates may read: no hidden reasoning, and a fixed date (the default of Llama's template)."""
 
 
-class Chat:
+class Chat(Tokens):
     """A tokenizer's chat template taken apart into the pieces that token-exact rollouts append.
 
     Conversations start with a user turn and alternate. No system turn is given, since not every model family has one;
@@ -26,17 +29,27 @@ class Chat:
     append.
     """
 
-    def __init__(self, tokenizer: Any, ends: Iterable[int] = ()) -> None:
-        """`ends` are the ids of further tokens that end a reply, as a model's generation config lists them."""
-        self.tokenizer = tokenizer
-        self._lock = Lock()  # each call's options change the state of a fast tokenizer, which threads share
-        self._known: dict[str, list[int]] = {}
-        self._said_by: dict[int, str] = {}
+    native = False
+    """Whether calls are written in the model's own tool format (`swirl.models.native_chat`)."""
+
+    def __init__(self, tokenizer: Any, ends: Iterable[int] = (), thinking: bool = False) -> None:
+        """`ends` are the ids of further tokens that end a reply, as a model's generation config lists them.
+
+        `thinking` asks the template for turns with thoughts; they stay in past turns, whatever the template does.
+        """
+        super().__init__(tokenizer)
         if not getattr(tokenizer, "chat_template", None):
             raise ModelError("the tokenizer has no chat template; use an instruction-tuned model or set one")
-        added = tokenizer.added_tokens_decoder.items()
-        self._special = {*tokenizer.all_special_ids, *(number for number, token in added if token.special)}
+        self._options = {**_OPTIONS, "enable_thinking": True} if thinking else _OPTIONS
         self._take_apart()
+        self.thinking = thinking
+        """Whether a reply may begin with a thought, between `<think>` and `</think>`."""
+        self.begun = thinking and self._after_question.rstrip().endswith(THINK)
+        """Whether the template opens a thought where the model's turn starts."""
+        if thinking and self._special & {*self._encode(THINK), *self._encode(THOUGHT)}:
+            raise ModelError("the tokenizer has <think> as a special token: use actions.format: native")
+        self.notes = (DROPPED,) if thinking and not self._keeps_thoughts() else ()
+        """What the template does to past turns, and is not done here: sentences without a full stop."""
         self.end_id = self._end_of_turn()
         self.end_text = str(tokenizer.decode([self.end_id])).strip()
         """The end-of-turn token as text."""
@@ -60,6 +73,12 @@ class Chat:
         if longer != "".join((*pieces, self._before_result, last, self._after_result)):
             raise self._rewrites()
         self._trims = self._render([f" {question} "]) == opening
+
+    def _keeps_thoughts(self) -> bool:
+        """Whether the template shows a thought in a past turn."""
+        question, reply, result, *_ = _SAID
+        said = self._render([question, f"{THINK}\n{reply}\n{THOUGHT}\n\n{reply}", result])
+        return said.count(reply) == 2
 
     def _rewrites(self) -> ModelError:
         return ModelError(
@@ -85,33 +104,16 @@ class Chat:
 
         messages = [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(said)]
         try:
-            text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **_OPTIONS)
+            text = self.tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True, **self._options
+            )
         except TemplateError as error:
             raise ModelError(f"the chat template refuses turns of user and assistant: {error}") from error
         return str(text)
 
-    def _encode(self, text: str, foreign: bool = False) -> list[int]:
-        """Token ids; in `foreign` text (questions, results) the names of special tokens are read as plain text."""
-        with self._lock:
-            ids = self.tokenizer(text, add_special_tokens=False, split_special_tokens=foreign)["input_ids"]
-        return [int(i) for i in ids]
-
-    def _piece(self, text: str) -> list[int]:
-        """Ids of a piece of the template, encoded once."""
-        if text not in self._known:
-            self._known[text] = self._encode(text)
-        return self._known[text]
-
     def _between(self, before: str, text: str, after: str) -> list[int]:
-        """Ids of foreign text between two pieces of the template, encoded together as in the whole conversation.
-
-        A text that contains the name of a special token is encoded separately, so that the name is read as plain text.
-        """
-        ids, first, last = self._encode(before + text + after), self._piece(before), self._piece(after)
-        wanted = sum(i in self._special for i in (*first, *last))
-        if sum(i in self._special for i in ids) == wanted:
-            return ids
-        return [*first, *self._encode(text, True), *last]
+        """Ids of foreign text between two pieces of the template."""
+        return self._joined([(before, False), (text, True), (after, False)])
 
     def prompt(self, text: str) -> tuple[int, ...]:
         """Ids of a conversation that opens with the user's `text`, up to where the model's turn starts."""
@@ -130,30 +132,12 @@ class Chat:
         """Ids of a reply that was sampled elsewhere, without its end of turn."""
         return self.reply(text)[:-1]
 
-    def count(self, text: str) -> int:
-        """How many tokens a text has."""
-        return len(self._encode(text, True))
-
     def reply(self, text: str) -> tuple[int, ...]:
         """Ids of a reply that was written, not sampled (demonstrations), its end of turn included."""
         opening = self._piece(self._after_result)
         ids = self._between(self._after_result + self._lead, text, "")
         ids = ids[len(opening) :] if ids[: len(opening)] == opening else self._encode(text, True)
         return (*ids, self.end_id)
-
-    def text(self, ids: tuple[int, ...] | list[int]) -> str:
-        """The text of a reply, without special tokens."""
-        return self.so_far(ids)
-
-    def so_far(self, ids: Sequence[int]) -> str:
-        """The text of a reply that may still go on, without special tokens."""
-        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
-
-    def said_by(self, token: int) -> str:
-        """The text of one token, decoded once; pieces of characters are lost."""
-        if token not in self._said_by:
-            self._said_by[token] = self.so_far([token])
-        return self._said_by[token]
 
     def _said(self, text: str) -> str:
         """The user's text as the template renders it: some templates trim it."""

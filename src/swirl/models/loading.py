@@ -9,6 +9,7 @@ from typing import Any, Literal
 from swirl.core.errors import ModelError
 from swirl.models import adapters
 from swirl.models.chat import Chat
+from swirl.models.native_chat import NativeChat
 from swirl.models.pointers import NAME as POINTER
 from swirl.models.pointers import follow
 
@@ -67,15 +68,25 @@ def load_tokenizer(folder: Path) -> Any:
         raise ModelError(f"{source} holds no tokenizer that transformers can load: {error}") from error
 
 
-def load_chat(folder: Path) -> Chat:
+def load_chat(folder: Path, thinking: bool = False) -> Chat:
     """The tokenizer of a folder with its chat template, and every token that the model may end a reply with."""
+    return Chat(load_tokenizer(folder), _ends(folder), thinking)
+
+
+def load_native_chat(folder: Path, thinking: bool = False) -> NativeChat:
+    """As `load_chat`, for the model's own tool format."""
+    return NativeChat(load_tokenizer(folder), _ends(folder), thinking)
+
+
+def _ends(folder: Path) -> list[int]:
+    """The ids that the generation config of a folder's model says end a reply."""
     from transformers import GenerationConfig
 
     source, _ = _find(folder, weights=False)
     ends: Any = None
     if (source / "generation_config.json").exists():
         ends = GenerationConfig.from_pretrained(source).eos_token_id
-    return Chat(load_tokenizer(folder), [ends] if isinstance(ends, int) else ends or [])
+    return [ends] if isinstance(ends, int) else ends or []
 
 
 def context_of(model: Any, limit: int = 0) -> int:

@@ -20,6 +20,8 @@ class Prompts:
     """Task -> template."""
     closed_book: str
     """The template for answering without tools; it has no `{tools}`."""
+    system: str = ""
+    """The system turn, in the model's own tool format; empty for none."""
 
 
 def read_prompt(path: Path) -> str:

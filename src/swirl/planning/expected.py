@@ -17,7 +17,7 @@ from swirl.config.reward_model import (
     RewardModelSection,
 )
 from swirl.core.layout import Layout
-from swirl.models.chat import Chat
+from swirl.models.native_chat import AnyChat
 from swirl.models.prompts import fill
 from swirl.planning.earlier import Earlier
 from swirl.planning.estimates import packs
@@ -121,7 +121,7 @@ def mean(talks: Talks) -> Talk:
 class Expected:
     """The work of the stages of a run with these settings, in a project that may hold results of an earlier one."""
 
-    def __init__(self, params: Params, root: Path, chat: Chat, found: Earlier) -> None:
+    def __init__(self, params: Params, root: Path, chat: AnyChat, found: Earlier) -> None:
         self._params, self._root, self._chat, self._found = params, root, chat, found
         self._prompts = read_prompts(params, Layout(root))
         self._turn = len(chat.turn("", closed=True))

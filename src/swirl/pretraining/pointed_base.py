@@ -23,7 +23,7 @@ def endpoint(params: Params, layout: Layout) -> None:
     """Write into models/base which server has the model, and the model's tokenizer."""
     settings = params.base_model
     assert isinstance(settings, EndpointBase)
-    write_server(layout.model("base"), settings, layout.root)
+    write_server(layout.model("base"), settings, layout.root, params.actions.format == "native")
     _finish_base(layout)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from swirl.core.seeds import generator
 from swirl.core.types import Draw, SubTrajectory
-from swirl.models.chat import Chat
+from swirl.models.tokens import Tokens
 from swirl.rl.drawn_actions import Group
 
 
@@ -17,7 +17,7 @@ def chosen(batch: Sequence[list[SubTrajectory]], states: int, seed: int, update:
     return set(generator(seed, "kept", update).sample(every, min(states, len(every))))
 
 
-def draws_of(groups: Sequence[Group], keep: set[tuple[str, int]], update: int, chat: Chat) -> list[Draw]:
+def draws_of(groups: Sequence[Group], keep: set[tuple[str, int]], update: int, chat: Tokens) -> list[Draw]:
     """The actions drawn in those of the groups' states that are to be kept."""
     return [
         Draw(

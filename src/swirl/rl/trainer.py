@@ -40,7 +40,7 @@ from swirl.rl.drawn_actions import (
 from swirl.rl.objective import Estimator, KlGradient, advantages, surrogate, token_statistics
 from swirl.rl.summed_gradients import summed_gradients
 from swirl.rollout.engine import Policy
-from swirl.rollout.reading import Reader
+from swirl.rollout.reading import AnyReader, reader_for
 from swirl.tools.actions import DEFAULT_TAGS
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class Trainer:
         reward_model: ActionScorer,
         settings: Settings,
         processes: Processes = ALONE,
-        reader_of: Callable[[str], Reader] | None = None,
+        reader_of: Callable[[str], AnyReader] | None = None,
         flight: Flight | None = None,
     ) -> None:
         """`reader_of` gives what reads the actions on a question by its id, so that they end as in a rollout; None:
@@ -125,7 +125,7 @@ class Trainer:
 
         self.policy, self.reference, self.reward_model, self.settings = policy, reference, reward_model, settings
         self.masters, self.processes = Masters(policy.model), processes
-        self._reader_of = reader_of or (lambda question: Reader(self.policy.chat, DEFAULT_TAGS))
+        self._reader_of = reader_of or (lambda question: reader_for(self.policy.chat, DEFAULT_TAGS))
         self._flight = flight or Flight("train.sampled_tokens", SAMPLED_AT_ONCE * settings.token_budget)
         self.deal = processes.deal([])
         """Which process had which trajectories of the last update."""
@@ -228,7 +228,7 @@ class Trainer:
         teeth = [tooth for i in range(len(bare)) for tooth in of_comb[i]]
         return [teeth[i : i + settings.samples] for i in range(0, len(teeth), settings.samples)]
 
-    def _reader(self, group: list[SubTrajectory]) -> Reader:
+    def _reader(self, group: list[SubTrajectory]) -> AnyReader:
         return self._reader_of(group[0].question_id)
 
     def _cut(self, batch: Sequence[list[SubTrajectory]], unique: Sequence[list[Ids]]) -> list[frozenset[Ids]]:

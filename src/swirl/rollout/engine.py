@@ -17,7 +17,8 @@ from swirl.comb.slots import Slots
 from swirl.core.seeds import derive
 from swirl.core.types import Action, ActionKind, Observation, Question, Step, Stop, Trajectory
 from swirl.models.chat import Chat
-from swirl.rollout.reading import Reader, reply_to, tags_of
+from swirl.models.native_chat import AnyChat
+from swirl.rollout.reading import AnyReader, reader_of, reply_to
 from swirl.tools.base import Tool, call
 
 READ_AT_ONCE = 16384
@@ -30,9 +31,16 @@ class Policy:
 
     name: str
     model: Any
-    chat: Chat
+    chat: AnyChat
     context: int
     """Longest conversation in tokens."""
+
+    @property
+    def tagged(self) -> Chat:
+        """The chat, whose format is tags. Raises `TypeError` for another."""
+        if not isinstance(self.chat, Chat):
+            raise TypeError("the policy acts in its own tool format, not in tags")
+        return self.chat
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +66,8 @@ class Attempt:
     max_steps: int
     thoughts: bool = False
     """Whether a thought without call or answer is a step of kind `think`, not malformed."""
+    system: str = ""
+    """The system turn, in the model's own tool format; empty for none."""
 
 
 @dataclass(slots=True)
@@ -69,7 +79,7 @@ class _Flight:
     prompt_ids: tuple[int, ...]
     slot: int
     length: int
-    reader: Reader
+    reader: AnyReader
     unread: tuple[int, ...] = ()
     """Tokens that the model has not read yet; none while a tool is at work."""
     draws: Any = ()
@@ -82,7 +92,8 @@ class _Flight:
     """Tokens of the whole action that the model has not read."""
     action: Action | None = None
     """The action that waits for its observation."""
-    reply: Future[Observation] | None = None
+    replies: Sequence[Future[Observation]] = ()
+    """One for each of its calls, in order, or one."""
     rejoins: int = 0
     """The tick at which the observation is read."""
     steps: list[Step] = field(default_factory=list)
@@ -147,8 +158,8 @@ class _Engine:
             if not any(flight.unread for flight in flights):  # all wait for tools
                 self._tick = max(self._tick, min(flight.rejoins for flight in flights))
             for flight in flights:
-                if flight.reply is not None and flight.rejoins <= self._tick:
-                    self._complete(flight, flight.reply.result())
+                if flight.replies and flight.rejoins <= self._tick:
+                    self._complete(flight, [reply.result() for reply in flight.replies])
             if reading := _within_budget([flight for flight in flights if flight.unread]):
                 self._forward(reading)
             self._tick += 1
@@ -166,8 +177,8 @@ class _Engine:
         return [finished[number] for number in range(len(attempts))]
 
     def _take_off(self, number: int, attempt: Attempt, slot: int) -> _Flight:
-        prompt = self._policy.chat.prompt(attempt.prompt)
-        reader = Reader(self._policy.chat, tags_of(attempt.tools), attempt.thoughts)
+        reader = reader_of(self._policy.chat, attempt.tools, attempt.thoughts)
+        prompt = reader.prompt(attempt.prompt, attempt.system)
         flight = _Flight(number, attempt, prompt, slot, len(prompt), reader)
         self._go_on(flight, prompt)
         return flight
@@ -204,36 +215,41 @@ class _Engine:
                 flight.complete = flight.reader.complete(flight.ids)
 
     def _act(self, flight: _Flight) -> None:
-        """Parse a complete action and start its tool."""
+        """Parse a complete action and start its tools."""
         action = flight.reader.read(tuple(flight.ids))
         flight.left, flight.unread, flight.action = flight.unread, (), action
         flight.rejoins = self._tick + 2  # whatever it was: one pass of the others is between
         if action.kind == ActionKind.ANSWER:
-            self._complete(flight, None)
+            self._complete(flight, [])
         elif reply := reply_to(action, len(flight.ids)):
-            flight.reply = Future()
-            flight.reply.set_result(reply)
+            said: Future[Observation] = Future()
+            said.set_result(reply)
+            flight.replies = [said]
         else:
             flight.rejoins = self._tick + 1 + self._tool_passes
-            flight.reply = self._tools.submit(observe, flight.attempt.tools[action.kind], action.payload)
+            tools, reader = flight.attempt.tools, flight.reader
+            flight.replies = [
+                self._tools.submit(observe, tools[kind], payload, reader.shown)
+                for kind, payload in reader.calls(action)
+            ]
 
-    def _complete(self, flight: _Flight, seen: Observation | None) -> None:
-        """Record the step with its observation, and continue or stop the trajectory."""
+    def _complete(self, flight: _Flight, seen: Sequence[Observation]) -> None:
+        """Record the step with its observations, and continue or stop the trajectory."""
         chat, action = self._policy.chat, flight.action
         assert action is not None
-        turn = chat.turn(seen.text, flight.ids[-1] in chat.end_ids) if seen else ()
+        turn = flight.reader.turn(action, seen, flight.ids[-1] in chat.end_ids) if seen else ()
         flight.faulty_in_a_row = flight.faulty_in_a_row + 1 if action.faulty else 0
         flight.length += len(flight.ids) + len(turn)
         step = Step(
             index=len(flight.steps),
             action=action,
-            observations=(seen,) if seen else (),
+            observations=tuple(seen),
             token_ids=tuple(flight.ids),
             logprobs=tuple(flight.logprobs),
             observation_ids=turn,
         )
         flight.steps.append(step)
-        flight.action = flight.reply = None
+        flight.action, flight.replies = None, ()
         if action.kind == ActionKind.ANSWER:
             flight.stop = Stop.ANSWERED
         elif len(flight.steps) >= flight.attempt.max_steps:
@@ -262,10 +278,10 @@ class _Engine:
         )
 
 
-def observe(tool: Tool, payload: str) -> Observation:
-    """Call a tool and return what the model is shown: `QUERY -> RESULT`."""
+def observe(tool: Tool, payload: str, shown: Callable[[str, str], str] = "{} -> {}".format) -> Observation:
+    """Call a tool and return what the model is shown, made of payload and result: by default `QUERY -> RESULT`."""
     result = call(tool, payload)
-    return Observation(f"{payload} -> {result.text}", result.error, tool.kind, payload)
+    return Observation(shown(payload, result.text), result.error, tool.kind, payload)
 
 
 def _within_budget(flights: Sequence[_Flight]) -> list[_Flight]:

@@ -7,12 +7,16 @@ an invented result) is no part of the action, and of the conversation.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import cast
 
 from swirl.core.types import Action, ActionKind, Observation
-from swirl.models.chat import Chat
+from swirl.models.chat import THINK, THOUGHT, Chat
+from swirl.models.native_chat import AnyChat, NativeChat
+from swirl.rollout.native_reading import NativeReader
 from swirl.tools.actions import ANSWER_TAG, end_of_action, is_thought, parse
 from swirl.tools.base import Tool
+from swirl.tools.schemas import Signatures, signatures_of
 
 MALFORMED_REPLY = "error: give one call or one answer"
 """The observation after an action that is neither one call nor one answer."""
@@ -26,13 +30,38 @@ THINK_REPLY = "go on"
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """Reads the actions of one conversation."""
+    """Reads the actions of one conversation, which are written with tags, and writes what follows them."""
 
     chat: Chat
     tags: Mapping[str, str]
     """Tag of each tool that the conversation has -> kind of action."""
     thoughts: bool = False
     """Whether a thought without call or answer is an action of its own, not malformed."""
+
+    needs_ids = False
+    """Whether a server's text may lack what calls are told by."""
+
+    def prompt(self, text: str, system: str) -> tuple[int, ...]:
+        """Ids of a conversation that opens with the user's `text`. Raises `ValueError` for a `system` turn."""
+        if system:
+            raise ValueError("there is no system turn in the format of tags")
+        return self.chat.prompt(text)
+
+    def calls(self, action: Action) -> tuple[tuple[str, str], ...]:
+        """Kind and payload of each call of an action; none if it is no call."""
+        return ((action.kind, action.payload),) if action.kind in self.tags.values() else ()
+
+    def shown(self, payload: str, result: str) -> str:
+        """What the model is shown of a call's result."""
+        return f"{payload} -> {result}"
+
+    def turn(self, action: Action, seen: Sequence[Observation], closed: bool) -> tuple[int, ...]:
+        """Ids that follow an action: its end of turn unless `closed` already, what answers it, the next opening."""
+        return self.chat.turn("\n".join(one.text for one in seen), closed)
+
+    def markup(self, turns: Sequence[tuple[str, str]], ids: Sequence[int]) -> str:
+        """The conversation so far as text, from its `turns` of user and assistant."""
+        return self.chat.markup(turns)
 
     def complete(self, ids: Sequence[int]) -> bool:
         """Whether a call or an answer is whole with the last of these tokens; ask after each, and stop at the first."""
@@ -73,15 +102,42 @@ class Reader:
 
     def read(self, ids: tuple[int, ...]) -> Action:
         """The action of these tokens, which stop where it ended or was cut off."""
-        action = parse(self.chat.text(ids), self.tags)
+        text = self.chat.text(ids)
+        start = self._start(text)
+        action = replace(parse("" if start is None else text[start:], self.tags), text=text)
         if action.kind == ActionKind.MALFORMED and self.cut(ids):
-            return Action(ActionKind.CUT, action.text, "")
-        if self.thoughts and action.kind == ActionKind.MALFORMED and is_thought(action.text, self.tags):
-            return Action(ActionKind.THINK, action.text, "")
+            return Action(ActionKind.CUT, text, "")
+        if self.thoughts and action.kind == ActionKind.MALFORMED and is_thought(text[start or 0 :], self.tags):
+            return Action(ActionKind.THINK, text, "")
         return action
 
     def _end(self, text: str) -> int | None:
-        return end_of_action(text, self.tags)
+        start = self._start(text)
+        end = None if start is None else end_of_action(text[start:], self.tags)
+        return None if start is None or end is None else start + end
+
+    def _start(self, text: str) -> int | None:
+        """Where a reply goes on after its thought, which may name tags; None inside of one."""
+        if not self.chat.thinking or not (self.chat.begun or text.lstrip().startswith(THINK)):
+            return 0
+        found = text.find(THOUGHT)
+        return None if found < 0 else found + len(THOUGHT)
+
+
+AnyReader = Reader | NativeReader
+
+
+def reader_of(chat: AnyChat, tools: Mapping[str, Tool], thoughts: bool) -> AnyReader:
+    """The reader of a conversation with these tools, by kind of action, in the format of `chat`."""
+    tags = signatures_of(tools.values()) if chat.native else tags_of(tools)
+    return reader_for(chat, tags, thoughts)
+
+
+def reader_for(chat: AnyChat, tags: Mapping[str, str], thoughts: bool = False) -> AnyReader:
+    """The reader for `tags`, or for `Signatures` with a chat in the model's own format."""
+    if isinstance(tags, Signatures):
+        return NativeReader(cast("NativeChat", chat), tags, thoughts)
+    return Reader(cast("Chat", chat), tags, thoughts)
 
 
 def tags_of(tools: Mapping[str, Tool]) -> dict[str, str]:

@@ -20,9 +20,9 @@ from swirl.comb.sampling import Sampling
 from swirl.core.seeds import derive
 from swirl.core.types import ActionKind, Step, Stop, Trajectory
 from swirl.endpoints.client import Answer, Ask, Client, ContextError, EndpointError, Message, UnavailableError
-from swirl.models.chat import Chat
+from swirl.models.native_chat import AnyChat
 from swirl.rollout.engine import Attempt, Calls, observe
-from swirl.rollout.reading import Reader, reply_to, tags_of
+from swirl.rollout.reading import reader_of, reply_to
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class RemotePolicy:
 
     name: str
     client: Client
-    chat: Chat
+    chat: AnyChat
     context: int
     """Longest conversation in tokens."""
 
@@ -85,8 +85,8 @@ class _Attempt:
         self._seed, self._max_malformed = seed, max_malformed
         self._room = room
         """Held while a tool is called."""
-        self._reader = Reader(policy.chat, tags_of(attempt.tools), attempt.thoughts)
-        self._ids = list(policy.chat.prompt(attempt.prompt))
+        self._reader = reader_of(policy.chat, attempt.tools, attempt.thoughts)
+        self._ids = list(self._reader.prompt(attempt.prompt, attempt.system))
         self._turns = [Message("user", attempt.prompt)]
         self._steps: list[Step] = []
         self._retokenised = False
@@ -132,22 +132,23 @@ class _Attempt:
         return Stop.CONTEXT_FULL
 
     def _step(self) -> Step:
-        """Take one action, and record it with its observation."""
-        chat, tools = self._policy.chat, self._attempt.tools
+        """Take one action, and record it with its observations."""
+        chat, reader, tools = self._policy.chat, self._reader, self._attempt.tools
         ask = self._ask()
         ids, logprobs = self._tokens(ask, self._policy.client.complete(ask))
-        action = self._reader.read(ids)
-        seen = reply_to(action, len(ids))
-        if action.kind in tools:
+        action = reader.read(ids)
+        reply = reply_to(action, len(ids))
+        seen = [reply] if reply else []
+        for kind, payload in reader.calls(action):
             with self._room:
-                seen = observe(tools[action.kind], action.payload)
+                seen.append(observe(tools[kind], payload, reader.shown))
         step = Step(
             index=len(self._steps),
             action=action,
-            observations=(seen,) if seen else (),
+            observations=tuple(seen),
             token_ids=ids,
             logprobs=logprobs,
-            observation_ids=chat.turn(seen.text, ids[-1] in chat.end_ids) if seen else (),
+            observation_ids=reader.turn(action, seen, ids[-1] in chat.end_ids) if seen else (),
         )
         self._steps.append(step)
         self._ids += [*step.token_ids, *step.observation_ids]
@@ -159,7 +160,7 @@ class _Attempt:
         return Ask(
             messages=tuple(self._turns),
             max_tokens=sampling.max_tokens,
-            text=chat.markup([(turn.role, turn.content) for turn in self._turns]),
+            text=self._reader.markup([(turn.role, turn.content) for turn in self._turns], self._ids),
             ids=tuple(self._ids),
             temperature=sampling.temperature,
             top_p=sampling.top_p,
@@ -180,6 +181,11 @@ class _Attempt:
             self._retokenised |= answer.logprobs is None
             return ids, (answer.logprobs or ())[: len(ids)]
         self._retokenised = True
+        if reader.needs_ids and not ids:
+            raise EndpointError(
+                f"{self._policy.client.endpoint.url} gives no token ids, and this model's calls are told by special "
+                "tokens, which its text does not show: use a server that gives them, or actions.format: tags"
+            )
         # Some servers return ids without that of the end of turn. Some return text that is not part of the reply: the
         # whole conversation before it, and the end of turn.
         given = answer.text.removeprefix(ask.text).split(chat.end_text)[0]

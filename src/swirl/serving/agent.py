@@ -7,7 +7,7 @@ import queue
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -19,8 +19,9 @@ from swirl.core.seeds import derive
 from swirl.core.suggestions import meant
 from swirl.core.types import Question, Step, Trajectory
 from swirl.models.chat import Chat
+from swirl.models.native_chat import AnyChat, NativeChat, Result
 from swirl.rollout.engine import Attempt
-from swirl.rollout.reading import Reader, tags_of
+from swirl.rollout.reading import reader_of
 from swirl.rollout.remote import RemotePolicy
 from swirl.wiring.attempts import attempts_with, sampling, tool_calls
 from swirl.wiring.policies import AnyPolicy, roll_out_any
@@ -189,9 +190,9 @@ def _told(work: Callable[[Callable[[Event], None]], Ended]) -> Iterator[Event]:
 class _Listening:
     """A chat that reports an event for each action that the rollout decodes with it and each result that it encodes."""
 
-    def __init__(self, chat: Chat, attempt: Attempt, tell: Callable[[Event], None]) -> None:
+    def __init__(self, chat: AnyChat, attempt: Attempt, tell: Callable[[Event], None]) -> None:
         self._chat, self._tell, self._tools = chat, tell, attempt.tools
-        self._reader = Reader(chat, tags_of(attempt.tools), attempt.thoughts)
+        self._reader = reader_of(chat, attempt.tools, attempt.thoughts)
         self._index, self._payload = -1, ""
 
     def __getattr__(self, name: str) -> Any:
@@ -211,7 +212,13 @@ class _Listening:
         """Report the result of the last action, and encode it."""
         shown = result(text, self._payload)
         self._tell(Observed(self._index, shown, shown.startswith(_ERROR), text))
-        return self._chat.turn(text, closed)
+        return cast("Chat", self._chat).turn(text, closed)
+
+    def results(self, results: Sequence[Result], closed: bool) -> tuple[int, ...]:
+        """Report the results of the last action, and encode them."""
+        text = "\n".join(one.text for one in results)
+        self._tell(Observed(self._index, text, text.startswith(_ERROR), text))
+        return cast("NativeChat", self._chat).results(results, closed)
 
 
 def thought(text: str, payload: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from swirl.config.params import Params
 from swirl.core.layout import Layout
 from swirl.core.types import Question
-from swirl.models.loading import load_tokenizer
+from swirl.models.loading import load_native_chat, load_tokenizer
 from swirl.quality import trajectories as gate
 from swirl.quality.tables import read, read_trajectories
 from swirl.quality.validation import publish
@@ -23,7 +23,7 @@ def run(params: Params, layout: Layout) -> None:
     report = gate.check(
         lambda: read_trajectories(layout.trajectories),
         read(Question, layout.questions),
-        decode=_decoder(layout.model("base")),
+        decode=_decoder(layout.model("base"), params.actions.format),
         max_steps={name: task.max_steps for name, task in params.tasks.items()},
         max_malformed_rate=limits.max_malformed_rate,
         max_cut_rate=limits.max_cut_rate,
@@ -34,8 +34,10 @@ def run(params: Params, layout: Layout) -> None:
     publish(report, layout)
 
 
-def _decoder(folder: Path) -> gate.Decode:
-    """A function that decodes token ids as synthesis did."""
+def _decoder(folder: Path, written: str) -> gate.Decode:
+    """A function that decodes token ids as synthesis did, in the format of actions `written`."""
+    if written == "native":
+        return load_native_chat(folder).so_far
     tokenizer = load_tokenizer(folder)
 
     def decode(ids: list[int]) -> str:

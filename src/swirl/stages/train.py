@@ -42,7 +42,7 @@ from swirl.rl.pace import Pace
 from swirl.rl.supervised import comb_of, supervised_gradients, supervised_work
 from swirl.rl.trainer import SAMPLED_AT_ONCE, Settings, Trainer
 from swirl.rollout.engine import Policy
-from swirl.rollout.reading import Reader
+from swirl.rollout.reading import AnyReader
 from swirl.wiring.development import Development
 from swirl.wiring.prompts import user_input_folders
 from swirl.wiring.questions import questions_of
@@ -208,12 +208,12 @@ def _seen(params: Params, item: str, groups: States, updates: int) -> dict[str, 
     return {"states_kept": kept, "states_visited": different, "passes": visits / kept}
 
 
-def _readers(params: Params, layout: Layout, policy: Policy) -> Callable[[str], Reader]:
+def _readers(params: Params, layout: Layout, policy: Policy) -> Callable[[str], AnyReader]:
     """What reads the actions on a training question, by its id."""
-    toolbox, of_tools = Toolbox(params, layout), dict[tuple[str, tuple[str, ...]], Reader]()
+    toolbox, of_tools = Toolbox(params, layout), dict[tuple[str, tuple[str, ...]], AnyReader]()
     questions = {question.id: question for question in questions_of(layout, "train")}
 
-    def reader(name: str) -> Reader:
+    def reader(name: str) -> AnyReader:
         question = questions[name]
         key = question.task, question.tools
         if key not in of_tools:

@@ -25,7 +25,12 @@ _hanging_lock = threading.Lock()
 
 
 class Tool(Protocol):
-    """Something that a model can call from one tag. Attributes are read only."""
+    """Something that a model can call. Attributes are read only.
+
+    Two further ones serve models with a tool format of their own (`swirl.tools.schemas`): `parameters`, the JSON schema
+    of several arguments, whose JSON object is then the payload of a call; and `summary`, a description that says
+    nothing of tags.
+    """
 
     @property
     def name(self) -> str:

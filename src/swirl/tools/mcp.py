@@ -134,7 +134,9 @@ class ServerTool:
         self._server, self._tool = server, str(listed.name)
         self.name = self.kind = f"mcp:{server.name}/{listed.name}"
         self.tag = _tag(self._tool)
-        self.description = self._described(listed.description or f"the tool {listed.name} of {server.name}")
+        self.summary = str(listed.description or f"the tool {listed.name} of {server.name}")
+        self.description = self._described(self.summary)
+        self.parameters = schema
         self.output_limit = server.description.output_limit
 
     def run(self, payload: str) -> str:

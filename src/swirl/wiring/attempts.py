@@ -62,7 +62,7 @@ def attempt_at(
     tools = tools_of(question) if tools_of else {}
     prompt = fill(template, question.text, limit, listed(tools.values()))
     thoughts = tools_of is not None and params.actions.thought_only == "allow"
-    return Attempt(question, sample, prompt, tools, limit, thoughts)
+    return Attempt(question, sample, prompt, tools, limit, thoughts, prompts.system)
 
 
 def roll_out_all(

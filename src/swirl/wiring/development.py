@@ -16,13 +16,14 @@ from swirl.models.sharding import whole
 from swirl.pipeline.progress import SHORT, Progress
 from swirl.rl.drawn_actions import Group
 from swirl.rollout.engine import Policy
-from swirl.rollout.reading import Reader
+from swirl.rollout.reading import reader_for
 from swirl.tools.actions import DEFAULT_TAGS
 from swirl.wiring.attempts import attempts, flight_of, roll_out_all, sampling
 from swirl.wiring.logged_states import DrawnAction, LoggedStates, logged_trajectories, rates
 from swirl.wiring.oracles import oracles_of
 from swirl.wiring.questions import derivations_of, questions_of
 from swirl.wiring.rewards import load_reward
+from swirl.wiring.tools import built_in
 
 
 class Development:
@@ -104,7 +105,8 @@ class Development:
             return []
         tool = ActionKind.SEARCH if derivation.kind == ActionKind.SEARCH else ActionKind.CALCULATE
         tags = {tag: kind for tag, kind in DEFAULT_TAGS.items() if kind == tool}  # as in a rollout of this question
-        read = Reader(self._policy.chat, tags, self._params.actions.thought_only == "allow").read
+        named = built_in(tool) if self._policy.chat.native else tags
+        read = reader_for(self._policy.chat, named, self._params.actions.thought_only == "allow").read
         before = [read(group.state.action_ids) for group in groups]
         labels = []
         for k, group in enumerate(groups):

@@ -13,6 +13,13 @@ THOUGHTS = {
     "call and an answer, or with a broken tag is BAD.",
 }
 """What `{thoughts}` in a judge's prompt is filled with, by `actions.thought_only`, in a rule "A step {thoughts}"."""
+NATIVE = {
+    "refuse": "with a broken tool call, or with a call and an answer, is BAD.",
+    "allow": "with neither call nor answer is a thought: it is GOOD if it follows from the results and settles what to "
+    "do next, and BAD if it repeats an earlier one, makes a result up or leads away. A step with a broken tool call, "
+    "or with a call and an answer, is BAD.",
+}
+"""`THOUGHTS` for the model's own tool format, in which a step may be several calls."""
 
 
 def judge_question(params: Params, layout: Layout) -> str:
@@ -23,4 +30,5 @@ def judge_question(params: Params, layout: Layout) -> str:
 def judge_prompt(params: Params, layout: Layout, name: str) -> str:
     """The prompt NAME.txt in the judge's folder; it says of a thought alone what `actions.thought_only` makes of it."""
     text = read_prompt(layout.root / params.prompts.judge / f"{name}.txt")
-    return text.replace("{thoughts}", THOUGHTS[params.actions.thought_only])
+    rules = NATIVE if params.actions.format == "native" else THOUGHTS
+    return text.replace("{thoughts}", rules[params.actions.thought_only])

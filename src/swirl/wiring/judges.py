@@ -21,8 +21,9 @@ from swirl.judging.local import LocalRationaleJudge
 from swirl.judging.rationale import JudgePrompts, RationaleJudge
 from swirl.judging.remote import EndpointJudge
 from swirl.judging.reward import RewardModel
-from swirl.models.chat import Chat
 from swirl.models.loading import context_of, load_chat, load_model, make_deterministic
+from swirl.models.native_chat import AnyChat
+from swirl.wiring.chats import policy_chat
 from swirl.wiring.judge_prompts import judge_prompt, judge_question
 from swirl.wiring.servers import client_of, judge_cache
 
@@ -66,7 +67,7 @@ def load_judge(
     model, chat = load_model(folder, run.device, run.attention, run.dtype), load_chat(folder)
     context = context_of(model, run.context)
     if isinstance(settings, PretrainedReward) and settings.verdict == "rationale":
-        policy, prompts = _policy_chat(layout, text_only), read_judge_prompts(params, layout)
+        policy, prompts = _policy_chat(params, layout, text_only), read_judge_prompts(params, layout)
         sampling, seed = _sampling(settings), derive(params.seed, "judge")
         judge = LocalRationaleJudge(
             name, model, chat, context, prompts, policy, sampling, settings.votes, seed, workers=run.workers
@@ -84,7 +85,7 @@ def endpoint_judge(
 ) -> EndpointJudge:
     """The judge on the server `served`, with the `votes`, `temperature` and `max_tokens` that `settings` has."""
     client, prompts = client_of(served, params.clients, judge_cache(layout)), read_judge_prompts(params, layout)
-    seed, chat = derive(params.seed, "judge"), _policy_chat(layout, text_only)
+    seed, chat = derive(params.seed, "judge"), _policy_chat(params, layout, text_only)
     votes = int(getattr(settings, "votes", 1))
     judge = EndpointJudge(endpoint_name(served), client, prompts, chat, _sampling(settings), votes, seed)
     judge.again = params.judge.retry_failed
@@ -96,8 +97,8 @@ def endpoint_name(served: Served) -> str:
     return f"endpoint:{served.model}"
 
 
-def _policy_chat(layout: Layout, text_only: bool) -> Chat | None:
-    return None if text_only else load_chat(layout.model("base"))
+def _policy_chat(params: Params, layout: Layout, text_only: bool) -> AnyChat | None:
+    return None if text_only else policy_chat(params, layout.model("base"))
 
 
 def _sampling(settings: object) -> Sampling:

@@ -9,12 +9,13 @@ from pydantic import ValidationError
 
 from swirl.config.params import Params
 from swirl.config.served import Served
-from swirl.core.errors import ModelError
+from swirl.core.errors import ModelError, ParamsError
 from swirl.core.records import load_json
 from swirl.core.types import Trajectory
-from swirl.models.loading import configured_context, context_of, load_chat, load_model, make_deterministic
+from swirl.models.loading import configured_context, context_of, load_model, make_deterministic
 from swirl.rollout.engine import Policy, roll_out
 from swirl.rollout.remote import RemotePolicy, roll_out_remote
+from swirl.wiring.chats import policy_chat
 from swirl.wiring.servers import SERVER, client_of
 
 AnyPolicy = Policy | RemotePolicy
@@ -31,7 +32,7 @@ def load_local_policy(params: Params, folder: Path, name: str) -> Policy:
     run = params.runtime
     make_deterministic(run.threads)
     model = load_model(folder, run.device, run.attention, run.dtype)
-    return Policy(name, model, load_chat(folder), context_of(model, run.context))
+    return Policy(name, model, policy_chat(params, folder), context_of(model, run.context))
 
 
 def roll_out_any(policy: AnyPolicy, *arguments: Any, **named: Any) -> list[Trajectory]:
@@ -44,18 +45,24 @@ def remote_policy(params: Params, folder: Path, name: str, server: Served | None
     """The policy behind `server`, or behind the server that the model's folder names; None when there is neither.
 
     `runtime.context` limits the tokens of a conversation; 0 means the limit in the folder's server.json, or without
-    one that of the model's configuration.
+    one that of the model's configuration. Raises `ParamsError` for a server of chats with the model's own tool format.
     """
     path, context = folder / SERVER, params.runtime.context
-    if path.exists():
-        found = load_json(path)
-        server, own = server or _named(found["server"], path), int(found["context"])
-        context = min(own, context) if context else own
-        chat = load_chat(folder)
-    elif server is None:
+    found = load_json(path) if path.exists() else None
+    server = server or (_named(found["server"], path) if found else None)
+    if server is None:
         return None
+    if params.actions.format == "native" and server.api == "chat":
+        raise ParamsError(
+            f"{server.url} has api chat, but actions.format is native: states are then sent as tokens; set its api to "
+            "completions, or actions.format to tags"
+        )
+    chat = policy_chat(params, folder)
+    if found:
+        own = int(found["context"])
+        context = min(own, context) if context else own
     else:
-        chat, context = load_chat(folder), configured_context(folder, context)
+        context = configured_context(folder, context)
     return RemotePolicy(name, client_of(server, params.clients), chat, context)
 
 

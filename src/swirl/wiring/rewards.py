@@ -13,7 +13,7 @@ from swirl.judging.mixed import MixedReward, Part
 from swirl.judging.own_reward import OwnReward
 from swirl.judging.rationale import RationaleJudge
 from swirl.judging.reward import RewardModel
-from swirl.models.loading import load_chat
+from swirl.wiring.chats import policy_chat
 from swirl.wiring.judges import Judge, load_reward_model
 
 Reward = Judge | MixedReward
@@ -63,4 +63,4 @@ def own_reward(key: str, name: str, options: Mapping[str, object], params: Param
     if not callable(getattr(scorer, "scores", None)):
         kind = f"{type(scorer).__module__}.{type(scorer).__name__}"
         raise ParamsError(f"reward {name}: {kind} has no method scores(states, actions)")
-    return OwnReward(name, scorer, load_chat(layout.model("base")))
+    return OwnReward(name, scorer, policy_chat(params, layout.model("base")))

@@ -17,6 +17,7 @@ from swirl.endpoints.client import Client, Counts, Endpoint
 from swirl.execution.blocks import Sharing
 from swirl.models.chat import Chat
 from swirl.models.gguf_files import converted, is_gguf
+from swirl.models.native_chat import NativeChat
 
 SERVER = "server.json"
 """File in the folder of a model behind a server: says which server, and how many tokens its context has."""
@@ -88,8 +89,10 @@ def print_usage() -> None:
         )
 
 
-def write_server(folder: Path, settings: EndpointBase, root: Path) -> None:
+def write_server(folder: Path, settings: EndpointBase, root: Path, native: bool = False) -> None:
     """Write the folder of a model behind a server: which server that is, and the model's tokenizer.
+
+    Its chat template is to be used for the model's own tool format if `native`.
 
     Raises `ModelError` when there is no such tokenizer, or its chat template cannot be used, and for a GGUF file that
     `gguf_files.converted` refuses.
@@ -108,6 +111,6 @@ def write_server(folder: Path, settings: EndpointBase, root: Path) -> None:
             f"base_model.tokenizer {settings.tokenizer!r} is neither a folder with a tokenizer ({place}), a .gguf file "
             f"nor one of the hub that can be had here: {str(error).splitlines()[0]}"
         ) from None
-    Chat(tokenizer)  # refuses an unusable template now, not in the middle of synthesis
+    (NativeChat if native else Chat)(tokenizer)  # refuses an unusable template now, not in the middle of synthesis
     tokenizer.save_pretrained(folder)
     save_json({"context": settings.context, "server": settings.server.model_dump()}, folder / SERVER)

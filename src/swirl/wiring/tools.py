@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 from swirl.config.params import Params
 from swirl.core.errors import ParamsError
@@ -10,12 +11,19 @@ from swirl.core.layout import Layout
 from swirl.core.types import LOGGED, LOGGED_TOOL, Question
 from swirl.models.chat import Chat
 from swirl.models.loading import load_chat
-from swirl.rollout.reading import Reader
+from swirl.models.native_chat import AnyChat
+from swirl.rollout.reading import AnyReader, reader_for
 from swirl.rollout.turns import TurnReader
-from swirl.tools import Search
+from swirl.tools import Calculator, Search
 from swirl.tools.actions import kind_of_call
 from swirl.tools.base import Tool
 from swirl.tools.by_name import by_kind, open_tool, options_name
+from swirl.tools.schemas import Signatures, schema_of
+
+
+def built_in(kind: str) -> Signatures:
+    """The function of the built-in tool of this kind."""
+    return Signatures([schema_of(tool) for tool in (Search, Calculator) if tool.kind == kind])
 
 
 class Toolbox:
@@ -30,21 +38,24 @@ class Toolbox:
         return by_kind(self._tool(name, question) for name in question.tools)
 
     def tags(self, question: Question) -> dict[str, str]:
-        """Tag of each tool -> the kind of action that calls it; opens no index."""
-        found = {}
-        for name in question.tools:
-            if name.startswith(LOGGED_TOOL):
-                known = name.removeprefix(LOGGED_TOOL)
-                found[known] = kind_of_call(known)
-                continue
-            tool = Search if name == "search" else self._tool(name, question)
-            found[tool.tag] = tool.kind
-        return found
+        """Tag of each tool, or `Signatures` in the model's own format -> the kind of action that calls it.
 
-    def reader(self, question: Question, chat: Chat, thoughts: bool = False) -> Reader:
+        Opens no index. Tools of a log have tags, since a log is rendered with tags.
+        """
+        logged = [name.removeprefix(LOGGED_TOOL) for name in question.tools if name.startswith(LOGGED_TOOL)]
+        if logged:
+            return {name: kind_of_call(name) for name in logged}
+        tools = [Search if name == "search" else self._tool(name, question) for name in question.tools]
+        if self._params.actions.format == "native":
+            return Signatures(map(schema_of, tools))
+        return {tool.tag: tool.kind for tool in tools}
+
+    def reader(self, question: Question, chat: AnyChat, thoughts: bool = False) -> AnyReader:
         """What reads the actions on a question: whole turns in a logged conversation."""
         tags = self.tags(question)
-        return TurnReader(chat, tags) if question.task == LOGGED else Reader(chat, tags, thoughts)
+        if question.task == LOGGED:
+            return TurnReader(cast("Chat", chat), tags)
+        return reader_for(chat, tags, thoughts)
 
     def _tool(self, name: str, question: Question) -> Tool:
         key = (name, question.benchmark, question.split) if name == "search" else (name,)
