@@ -34,6 +34,7 @@ def test_a_real_agent_that_mlflow_autologged_is_imported(tmp_path: Path, monkeyp
 
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setattr("mlflow.tracking._tracking_service.utils._tracking_uri", None)  # or later tests would use it
     mlflow.set_tracking_uri(uri)
     mlflow.set_experiment("agent")
     mlflow.openai.autolog()

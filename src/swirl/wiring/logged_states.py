@@ -65,7 +65,9 @@ class LoggedStates:
         """`questions` are by id; `ahead` are bytes that something else will take on the policy's device."""
         self._policy, self._questions, self._workers = policy, questions, params.runtime.workers
         self._toolbox, self._longest = Toolbox(params, layout), params.rollout.max_action_tokens
-        self._flight: Flight = room.samples(policy.model, READ_AT_ONCE, self._longest, self._workers, ahead)
+        self._flight: Flight | None = None
+        if any(question.task == LOGGED for question in questions.values()):
+            self._flight = room.samples(policy.model, READ_AT_ONCE, self._longest, self._workers, ahead)
 
     def draw(
         self, trajectories: Sequence[Trajectory], sampling: Sampling, samples: int, seed: int
@@ -93,7 +95,7 @@ class LoggedStates:
             pairs = (pair for share, of_share in both for pair in zip(share, of_share, strict=True))
             return {number: [tooth.ids for tooth in teeth] for number, teeth in pairs}
 
-        of_comb = self._flight.run(drawn)
+        of_comb = self._flight.run(drawn) if self._flight else {}
         return [
             [of_comb[i][first : first + samples] for first in range(0, len(of_comb[i]), samples)]
             for i in range(len(bare))
