@@ -160,3 +160,20 @@ def test_hostile_text_takes_no_time(grammar: Grammar, part: str) -> None:
     grammar.read(grammar.opening + part * 50_000)
     grammar.read(part * 50_000 + grammar.opening + grammar.between + "{")
     assert time.process_time() - began < 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"type": "function", "name": "alpha", "parameters": {"x": "W"}}',
+        '{"parameters": {"x": "W"}, "name": "alpha"}',
+        '<|python_tag|>{"parameters": {"x": "W"}, "name": "alpha"}',
+    ],
+)
+def test_the_name_of_a_bare_call_may_stand_anywhere_in_it(text: str) -> None:
+    assert LLAMA.read(text) == Turn("", (Call("alpha", {"x": "W"}),))
+
+
+@pytest.mark.parametrize("text", ['{"city": "Oslo"}', '"Oslo"', "[1, 2]", "7"])
+def test_json_without_a_name_is_no_bare_call(text: str) -> None:
+    assert LLAMA.read(text) == Turn(text, ())

@@ -63,6 +63,8 @@ def test_a_turn_ends_with_its_end_alone() -> None:
         ("text", "another text", Agreement(True, None)),
         ("text", ONE, Agreement(False, None)),
         ("<find> broken </find>", ONE, Agreement(None, None)),
+        ("text", "", Agreement(False, None)),
+        (ONE, " ", Agreement(False, False)),
     ],
 )
 def test_agreement(logged: str, drawn: str, same: Agreement) -> None:

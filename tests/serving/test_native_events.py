@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 from swirl.core.types import Question, Stop
+from swirl.models.native_chat import Result
 from swirl.rollout.engine import Attempt, Calls, Policy, roll_out
 from swirl.rollout.reading import reader_of
 from swirl.serving.agent import Acted, Observed, _Listening
@@ -30,3 +31,12 @@ def test_calls_results_and_the_answer_are_told_once_each() -> None:
         Observed(0, f"{FOUND}\n6", False, f"{FOUND}\n6"),
         Acted(1, "", "", "Oslo", "answer", texts[1]),
     ]
+
+
+def test_a_result_that_is_an_error_is_told_as_one_wherever_it_stands() -> None:
+    attempt = Attempt(Question("q", "mini", "evaluation", ASKED, ("Oslo",), 2, ("search",)), 0, ASKED, TOOLS, 5)
+    told: list[Any] = []
+    listening = _Listening(CHAT, attempt, told.append)
+    listening.results([Result("fine", "search"), Result("error: division by zero", "calculator")], closed=True)
+    (observed,) = told
+    assert observed.error

@@ -129,6 +129,7 @@ def test_an_mcp_tool_has_its_servers_schema() -> None:
         properties = schema.parameters["properties"]
         assert {name: about["type"] for name, about in properties.items()} == {"country": "string", "shout": "boolean"}
         assert schema.parameters["required"] == ["country"]
+        assert schema.payload({"q": "Peru"}) is None
         payload = schema.payload({"country": "Peru", "shout": True})
         assert payload is not None
         assert tool.run(payload) == "LIMA"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from swirl.agent_logs.logs import Summary
+from swirl.agent_logs.logs import LeftOut, Summary
 
 
 def as_dict(found: Summary) -> dict[str, Any]:
@@ -19,14 +19,16 @@ def as_dict(found: Summary) -> dict[str, Any]:
         "steps": found.steps,
         "near_duplicates": found.near_duplicates,
         "changed": {str(change): count for change, count in sorted(found.changed.items())},
-        "left_out": [
-            {
-                "file": one.place.file,
-                "line": one.place.line,
-                "turn": one.place.turn,
-                "unit": one.unit,
-                "reason": one.reason,
-            }
-            for one in found.left_out
-        ],
+        "left_out": [place_of(one) for one in found.left_out],
+    }
+
+
+def place_of(one: LeftOut) -> dict[str, Any]:
+    """What is left out, and where."""
+    return {
+        "file": one.place.file,
+        "line": one.place.line,
+        "turn": one.place.turn,
+        "unit": one.unit,
+        "reason": one.reason,
     }

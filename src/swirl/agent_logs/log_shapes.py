@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from swirl.agent_logs import mlflow_spans, streamed_chunks
@@ -14,6 +15,8 @@ from swirl.agent_logs.conversation import LoggedTool
 from swirl.agent_logs.exchanges import Exchange, Fault, LineFault, LineLeftOut, Turn
 from swirl.agent_logs.pairing import pair
 from swirl.agent_logs.response_items import ItemReader
+from swirl.core.errors import DataError
+from swirl.core.records import load_json
 
 Json = Mapping[str, Any]
 
@@ -242,6 +245,14 @@ def tools_of(request: Json) -> tuple[LoggedTool, ...] | None:
         LoggedTool(tool["name"], str(tool.get("description") or ""), to_text(without_nulls(schema)))
         for tool, schema in offered
     )
+
+
+def read_tools(path: Path) -> tuple[LoggedTool, ...]:
+    """The tools of a file, for logs that name none. Raises `DataError` when it holds none."""
+    tools = tools_of({"tools": load_json(path)})
+    if not tools:
+        raise DataError(f'{path} must hold a JSON list of tools, as a request\'s "tools"')
+    return tools
 
 
 def _offered(request: Json) -> list[tuple[Json, Json]] | None:

@@ -59,9 +59,11 @@ def import_logs(
     """
     import tempfile
 
+    from swirl.agent_logs.log_shapes import read_tools
+
     models.check(model)
     environment.set_torch_variables(1)
-    given = _tools(tools) if tools else ()
+    given = read_tools(tools) if tools else ()
     with tempfile.TemporaryDirectory(prefix="swirl-import-") as folder:
         paths = [_file(name, Path(folder), number) for number, name in enumerate(files)]
         if changes:
@@ -122,17 +124,6 @@ def _file(name: str, folder: Path, number: int) -> Path:
     except SwirlError:
         layout = None
     return fetch_traces(name.removeprefix("mlflow:"), folder / f"traces-{number}.jsonl", layout)
-
-
-def _tools(path: Path) -> tuple[LoggedTool, ...]:
-    """The tools of a file. Raises `DataError` when it holds none."""
-    from swirl.agent_logs.log_shapes import tools_of
-    from swirl.core.records import load_json
-
-    tools = tools_of({"tools": load_json(path)})
-    if not tools:
-        raise DataError(f'{path} must hold a JSON list of tools, as a request\'s "tools"')
-    return tools
 
 
 def _text(found: Summary) -> str:

@@ -66,9 +66,10 @@ class Params(Section):
         for name, benchmark in self.download.benchmarks.items():
             task = task_of(name, benchmark)
             if benchmark.source == "logs":
-                if self.actions.format != "tags":
+                if self.actions.format != "tags" or self.actions.thinking != "none":
                     raise ValueError(
-                        f"download.benchmarks.{name}: logs are written with tags, so actions.format must be tags"
+                        f"download.benchmarks.{name}: logs are written with tags and without thoughts, so "
+                        "actions.format must be tags and actions.thinking none"
                     )
                 continue
             if task not in self.tasks:
@@ -86,9 +87,8 @@ class Params(Section):
         if isinstance(base, EmbeddedBase | AnnotatedBase) and self.rollout.max_action_tokens >= base.shape.context:
             raise ValueError("rollout.max_action_tokens must be below base_model.shape.context")
         if self.actions.format == "native" or self.actions.thinking != "none":
-            made = [("base_model", base), ("reward_model", self.reward_model)]
-            for name, section in made:
-                if section.source not in ("pretrained", "endpoint"):
+            for name, section in (("base_model", base), ("reward_model", self.reward_model)):
+                if section.source not in ("pretrained", "endpoint", "none"):
                     raise ValueError(
                         f"{name}.source is {section.source}, which is taught our tags without thoughts: it needs "
                         "actions.format: tags and actions.thinking: none; or set it to pretrained or endpoint"
@@ -140,9 +140,9 @@ class Params(Section):
                 f"synthesize.source is import, but download.benchmarks.{others[0]}.train asks for questions that would "
                 "be rolled out; set its train to 0, or leave it out"
             )
-        if not isinstance(self.synthesize, Imported) and trained:
+        if not isinstance(self.synthesize, Imported) and logs:
             raise ValueError(
-                f"download.benchmarks.{trained[0]} is logs, whose tools do not run here, so its conversations cannot "
+                f"download.benchmarks.{logs[0]} is logs, whose tools do not run here, so its conversations cannot "
                 "be rolled out; set synthesize to {source: import}"
             )
         if any("evaluation" in given[name] for name in logs) and self.evaluate.servers:

@@ -14,6 +14,7 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from swirl.core.untrusted import writable
 from swirl.endpoints.alternatives import ALTERNATIVES, chances
 from swirl.endpoints.requests import Answer, Ask, Endpoint, EndpointError
 
@@ -144,13 +145,8 @@ def message_of(error_body: object) -> str:
 
 def short(message: str) -> str:
     """A server's message, shortened for display: its first characters on one line."""
-    line = " ".join(clean(message[: 4 * _QUOTED]).split())
+    line = " ".join(writable(message[: 4 * _QUOTED]).split())
     return line if len(line) <= _QUOTED else line[:_QUOTED] + " ..."
-
-
-def clean(text: str) -> str:
-    """`text` without lone surrogates, which no file can hold."""
-    return text.encode("utf-8", "replace").decode()
 
 
 def says_context(message: str) -> bool:
@@ -186,8 +182,8 @@ def answer(endpoint: Endpoint, ask: Ask, payload: bytes) -> Answer:
     usage = tree["usage"] if isinstance(tree.get("usage"), dict) else {}
     ids, logprobs = _tokens(ask, choice, tree) if endpoint.api == "completions" else (None, None)
     return Answer(
-        text=clean(text),
-        finish=clean(finish[:40]) if isinstance(finish := choice.get("finish_reason"), str) else "",
+        text=writable(text),
+        finish=writable(finish[:40]) if isinstance(finish := choice.get("finish_reason"), str) else "",
         ids=ids,
         logprobs=logprobs,
         prompt_tokens=_count(usage.get("prompt_tokens")),

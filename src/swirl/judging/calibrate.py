@@ -12,6 +12,7 @@ from typing import Any
 
 from swirl.comb.combs import Comb, pack
 from swirl.core.errors import DataError
+from swirl.core.untrusted import writable
 from swirl.evaluation.statistics import wilson
 from swirl.judging.rationale import RationaleJudge, outcome_prompt, process_prompt
 from swirl.judging.reward import RewardModel
@@ -223,7 +224,7 @@ def _text(row: dict[str, Any], field: str, where: str, may_be_empty: bool = Fals
     value = row[field]
     if not isinstance(value, str) or not (value.strip() or may_be_empty):
         raise DataError(f"{where}: {field} = {str(value)[:80]!r}; it must be a text that is not blank")
-    return value.encode("utf-8", "replace").decode()  # JSON can hold lone surrogates, UTF-8 cannot
+    return writable(value)
 
 
 def _label(row: dict[str, Any], words: tuple[str, str], where: str) -> bool:

@@ -13,10 +13,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from swirl.core.untrusted import no_constant
+
 MAX_CALLS = 16
 """Calls of one turn that are read; a turn with more is malformed."""
 
-_DECODER = json.JSONDecoder(parse_constant=lambda name: _no_constant(name))
+_DECODER = json.JSONDecoder(parse_constant=no_constant)
 _NAME = r"[A-Za-z0-9_.:-]{1,128}"
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 _OPTIONAL = "<|python_tag|>"
@@ -104,7 +106,11 @@ class Grammar:
         start = len(text) - len(bare)
         if bare.startswith(_OPTIONAL):
             return start, start + len(_OPTIONAL)
-        if re.search(rf'[{{\[]\s*"{re.escape(self.name_key)}"\s*:', bare):
+        decoded = _json(text, start)
+        said = decoded[0] if decoded else None
+        if any(isinstance(one, dict) and self.name_key in one for one in (said if isinstance(said, list) else [said])):
+            return start, start
+        if re.search(rf'[{{\[]\s*"{re.escape(self.name_key)}"\s*:', bare):  # one that is broken, or not alone
             return start, start
         return None
 
@@ -280,10 +286,6 @@ def _json(text: str, at: int) -> tuple[Any, int] | None:
         return _DECODER.raw_decode(text, at)
     except (ValueError, RecursionError):
         return None
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
 
 
 def _skip(text: str, at: int) -> int:

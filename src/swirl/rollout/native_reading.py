@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from swirl.core.types import Action, ActionKind, Observation
 from swirl.models.call_grammar import Turn
 from swirl.models.native_chat import NativeChat, Result
+from swirl.rollout.whole_turns import WholeTurns
 from swirl.tools.actions import is_thought, parse
 from swirl.tools.schemas import Signatures
 
 
 @dataclass(frozen=True, slots=True)
-class NativeReader:
+class NativeReader(WholeTurns):
     """Reads the actions of one conversation, and writes what follows them; as `swirl.rollout.reading.Reader` does."""
 
     chat: NativeChat
@@ -57,10 +58,6 @@ class NativeReader:
         """What the model is shown of a call's result: the result alone."""
         return result
 
-    def complete(self, ids: Sequence[int]) -> bool:
-        """Never before the end of turn: another call may follow."""
-        return False
-
     def upto(self, ids: tuple[int, ...]) -> tuple[int, ...]:
         """The action among tokens that may go on after it."""
         end = next((i for i, token in enumerate(ids) if token in self.chat.end_ids), len(ids))
@@ -77,10 +74,6 @@ class NativeReader:
     def closed(self, text: str) -> str:
         """`text` as it is."""
         return text
-
-    def cut(self, ids: Sequence[int]) -> bool:
-        """Whether these tokens, where sampling ended, stop short of an end of turn."""
-        return ids[-1] not in self.chat.end_ids
 
     def read(self, ids: tuple[int, ...]) -> Action:
         """The action of these tokens, with the kind and the payload of its first call."""

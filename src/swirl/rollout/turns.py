@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from swirl.core.types import Action, ActionKind
 from swirl.rollout.reading import Reader
+from swirl.rollout.whole_turns import WholeTurns
 from swirl.tools.actions import calls_of
 
 
-class TurnReader(Reader):
+class TurnReader(WholeTurns, Reader):
     """Reads actions that end with their turn alone: several calls are one action, and text without a call an answer."""
 
     __slots__ = ()
-
-    def complete(self, ids: Sequence[int]) -> bool:
-        """False: a turn may go on after a call."""
-        return False
-
-    def cut(self, ids: Sequence[int]) -> bool:
-        """Whether these tokens, where sampling ended, stop short of the end of the turn."""
-        return ids[-1] not in self.chat.end_ids
 
     def read(self, ids: tuple[int, ...]) -> Action:
         """The action of these tokens: of its first call's kind; malformed if a call is, or if it says nothing."""
@@ -47,8 +40,8 @@ class Agreement(NamedTuple):
 
 
 def agreement(logged: str, drawn: str, tags: Mapping[str, str]) -> Agreement:
-    """Compare two turns' texts."""
-    wanted, found = _calls(logged, tags), _calls(drawn, tags)
+    """Compare two turns' texts; a drawn turn that says nothing agrees with none."""
+    wanted, found = _calls(logged, tags), _calls(drawn, tags) if drawn.strip() else None
     if wanted is None:
         return Agreement(None, None)
     same = found is not None and [kind for kind, _ in wanted] == [kind for kind, _ in found]

@@ -217,7 +217,8 @@ class _Listening:
     def results(self, results: Sequence[Result], closed: bool) -> tuple[int, ...]:
         """Report the results of the last action, and encode them."""
         text = "\n".join(one.text for one in results)
-        self._tell(Observed(self._index, text, text.startswith(_ERROR), text))
+        failed = any(one.text.startswith(_ERROR) for one in results)
+        self._tell(Observed(self._index, text, failed, text))
         return cast("NativeChat", self._chat).results(results, closed)
 
 

@@ -88,8 +88,8 @@ def _on_states(
     if not trajectories:
         return [], []
     sections: list[Any] = [params.seed, item]
-    sections += [part.model_dump() for part in (params.runtime, params.rollout, params.judge, params.reward_model)]
-    sections += [params.evaluate.model_dump()]
+    parts = (params.runtime, params.rollout, params.actions, params.judge, params.reward_model, params.evaluate)
+    sections += [part.model_dump() for part in parts]
     models = dict.fromkeys((layout.model("base"), layout.model(item), *_judging_models(params, layout)))
     inputs = [layout.questions, layout.logged, *models]
     inputs += [layout.root / params.prompts.judge, layout.root / params.tools.folder]

@@ -20,6 +20,7 @@ import numpy as np
 
 from swirl.core.checksums import checksum
 from swirl.core.errors import ModelError, SwirlError
+from swirl.core.untrusted import writable
 from swirl.tools.words import words
 
 FILE = "passages.faiss"
@@ -79,7 +80,7 @@ class Embedder:
 
     def _embed(self, encode: Any, texts: Sequence[str]) -> np.ndarray[Any, Any]:
         place: dict[str, int] = {}
-        rows = [place.setdefault(_writable(text), len(place)) for text in texts]
+        rows = [place.setdefault(writable(text), len(place)) for text in texts]
         with self._lock:
             vectors = encode(list(place), batch_size=_BATCH, normalize_embeddings=True, show_progress_bar=False)
         return np.ascontiguousarray(np.asarray(vectors, dtype=np.float32)[rows])
@@ -170,11 +171,6 @@ def _digest(folder: Path) -> str:
     for path in sorted({path for pattern in _READ for path in folder.rglob(pattern)}):
         total.update(f"{path.relative_to(folder).as_posix()} {checksum(path).sha256}\n".encode())
     return total.hexdigest()
-
-
-def _writable(text: str) -> str:
-    """`text` without halves of surrogate pairs, which tokenizers refuse."""
-    return text.encode("utf-8", "replace").decode()
 
 
 def _require_extra() -> None:

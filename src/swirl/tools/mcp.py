@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from swirl.core.errors import ParamsError, SwirlError, ToolError
+from swirl.core.untrusted import no_constant
 from swirl.tools.base import MAX_DESCRIPTION, MAX_HANGING, one_line
 
 START_LIMIT_S = 60.0
@@ -147,7 +148,7 @@ class ServerTool:
         """The arguments of a call. Raises `ToolError` saying what they should be."""
         arguments: Any = None
         with contextlib.suppress(ValueError, RecursionError):
-            arguments = json.loads(payload, parse_constant=_no_constant)
+            arguments = json.loads(payload, parse_constant=no_constant)
         if self._text_argument and not (isinstance(arguments, dict) and self._text_argument in arguments):
             arguments = {self._text_argument: payload}
         if not isinstance(arguments, dict):
@@ -385,10 +386,6 @@ def _text(result: Any) -> str:
     if not said and result.structured_content is not None:
         return json.dumps(result.structured_content, ensure_ascii=False)
     return "\n".join(said)
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
 
 
 def _leaf(error: BaseException) -> BaseException:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from swirl.core.errors import ParamsError
+from swirl.core.untrusted import no_constant, writable
 from swirl.tools.base import MAX_DESCRIPTION, Tool, one_line
 
 MAX_SCHEMA = 8000
@@ -39,14 +40,20 @@ class Schema:
         return {"type": "function", "function": about}
 
     def payload(self, arguments: Mapping[str, Any]) -> str | None:
-        """What the tool is run with; None where the one argument is missing, blank, or neither text nor a number."""
+        """What the tool is run with.
+
+        None where a required argument is missing, and where the one argument is blank, or neither text nor a number.
+        """
+        required = self.parameters.get("required")
+        if isinstance(required, list | tuple) and not all(name in arguments for name in required):
+            return None
         if not self.text_argument:
             typed = {name: self._typed(name, value) for name, value in arguments.items()}
-            return _clean(json.dumps(typed, ensure_ascii=False))
+            return writable(json.dumps(typed, ensure_ascii=False))
         value = arguments.get(self.text_argument)
         if isinstance(value, bool) or not isinstance(value, str | int | float):
             return None
-        return _clean(str(value)).strip() or None
+        return writable(str(value)).strip() or None
 
     def _typed(self, name: str, value: Any) -> Any:
         """A value; for a text where the schema wants another type, the JSON that it is: some forms have texts alone."""
@@ -55,7 +62,7 @@ class Schema:
         if not isinstance(value, str) or kind == "string" or (isinstance(kind, list) and "string" in kind):
             return value
         try:
-            return json.loads(value, parse_constant=_no_constant)
+            return json.loads(value, parse_constant=no_constant)
         except (ValueError, RecursionError):
             return value
 
@@ -113,12 +120,3 @@ def schema_of(tool: Tool | type[Any]) -> Schema:
 def signatures_of(tools: Iterable[Tool]) -> Signatures:
     """The functions of one question's tools. Raises `ParamsError` as `schema_of` and `Signatures` do."""
     return Signatures(map(schema_of, tools))
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
-
-
-def _clean(text: str) -> str:
-    """`text` without halves of surrogate pairs, which JSON can name and no file can hold."""
-    return text.encode("utf-8", "replace").decode()

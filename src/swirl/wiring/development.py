@@ -19,7 +19,7 @@ from swirl.rollout.engine import Policy
 from swirl.rollout.reading import reader_for
 from swirl.tools.actions import DEFAULT_TAGS
 from swirl.wiring.attempts import attempts, flight_of, roll_out_all, sampling
-from swirl.wiring.logged_states import DrawnAction, LoggedStates, logged_trajectories, rates
+from swirl.wiring.logged_states import DrawnAction, LoggedStates, logged_trajectories
 from swirl.wiring.oracles import oracles_of
 from swirl.wiring.questions import derivations_of, questions_of
 from swirl.wiring.rewards import load_reward
@@ -73,13 +73,14 @@ class Development:
         if not actions:
             return {}
         kinds = Counter([*(step.action.kind for step in steps), *(one.kind for one in looked)])
-        agreed = {name: value for name, value in rates(looked).items() if name.startswith("same_")}
+        known = {"same_tools": [one.same_tools for one in looked], "same_calls": [one.same_calls for one in looked]}
+        agreed = {name: [same for same in values if same is not None] for name, values in known.items()}
         return {
             **({"development.reward": sum(scores) / len(scores)} if scores else {}),
             **({"development.steps": len(steps) / len(made)} if made else {}),
             "development.malformed": kinds[ActionKind.MALFORMED] / actions,
             "development.cut": kinds[ActionKind.CUT] / actions,
-            **{f"development.{name}": value for name, value in agreed.items()},
+            **{f"development.{name}": sum(same) / len(same) for name, same in agreed.items() if same},
             **(self._golden(made, judged) if self._processes.main else {}),  # only the main process logs
         }
 

@@ -14,6 +14,7 @@ from swirl.core.types import JudgeRole, Trajectory, Verdict
 from swirl.judging.mixed import MixedReward, Part
 from swirl.judging.rationale import RationaleJudge
 from swirl.models.pointers import read_pointer, write_locked_pointer
+from swirl.wiring.chats import policy_chat
 from swirl.wiring.graders import load_grader
 from swirl.wiring.judges import REWARD, endpoint_name, load_judge
 from swirl.wiring.rewards import Reward, judge_of, load_reward, own_reward
@@ -41,7 +42,8 @@ def load_label_judge(params: Params, layout: Layout) -> tuple[Reward | NoJudge, 
     if settings == "same":
         return load_reward(params, layout), JudgeRole.REWARD
     if isinstance(settings, OwnJudge):
-        own = own_reward("evaluate.judge", settings.name, settings.options, params, layout)
+        chat = policy_chat(params, layout.model("base"))
+        own = own_reward("evaluate.judge", settings.name, settings.options, params, layout, chat)
         return MixedReward((Part(1.0, own),), params.judge.threshold), JudgeRole.SECOND
     if not isinstance(settings, PretrainedReward):
         return load_judge("", settings, layout.root, params, layout), JudgeRole.SECOND

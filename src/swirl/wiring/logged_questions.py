@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from swirl.agent_logs.conversation import LoggedConversation, LoggedTool, Role
+from swirl.agent_logs.conversation import LoggedConversation, Role
 from swirl.agent_logs.exchanges import LineFault
-from swirl.agent_logs.found import as_dict
-from swirl.agent_logs.log_shapes import tools_of
+from swirl.agent_logs.found import as_dict, place_of
+from swirl.agent_logs.log_shapes import read_tools
 from swirl.agent_logs.logs import LeftOut, Logs
 from swirl.agent_logs.splitting import split_groups
 from swirl.agent_logs.stored import to_content
@@ -19,10 +19,10 @@ from swirl.agent_logs.unions import Unions
 from swirl.config.data import Benchmark
 from swirl.core.errors import DataError
 from swirl.core.leakage import leakage_key
-from swirl.core.records import load_json
 from swirl.core.seeds import derive
 from swirl.core.splits import counts
 from swirl.core.types import LOGGED, LOGGED_TOOL, Conversation, Question
+from swirl.core.untrusted import writable
 
 ORDER = ("evaluation", "development", "train")
 """The splits in the order of drawing: first those whose results are compared over time."""
@@ -68,7 +68,8 @@ class ReadLogs:
         """
         groups, joined = self.logs.summary.group_of, Unions()
         for group, question in zip(groups, self.questions, strict=True):
-            joined.join(("text", leakage_key(question.text)), group)
+            if key := leakage_key(question.text):  # none without a word
+                joined.join(("text", key), group)
         usable = [number for number, question in enumerate(self.questions) if question.id]
         found = split_groups([joined.find(groups[number]) for number in usable], wanted, seed)
         sizes = Counter(found)
@@ -85,11 +86,7 @@ class ReadLogs:
     def report(self, dealt: Sequence[Question]) -> dict[str, Any]:
         """What was found, changed and left out, and how the conversations were dealt out."""
         found = as_dict(self.logs.summary)
-        found["left_out"] += [
-            {"file": one.place.file, "line": one.place.line, "turn": one.place.turn, "unit": one.unit,
-             "reason": one.reason}
-            for one in self.left_out
-        ]  # fmt: skip
+        found["left_out"] += [place_of(one) for one in self.left_out]
         found["changed"] |= {HALF: self.halves} if self.halves else {}
         sizes = Counter(question.split for question in dealt)
         usable = sum(bool(question.id) for question in self.questions)
@@ -117,7 +114,7 @@ def read_logs(name: str, benchmark: Benchmark, folder: Path) -> ReadLogs:
     Raises `DataError` for a file that does not exist or cannot be read, and for logs without a single action.
     """
     paths = [path for given in benchmark.logs or () for path in _paths(folder, given)]
-    tools = _tools(folder / benchmark.logged_tools) if benchmark.logged_tools else ()
+    tools = read_tools(folder / benchmark.logged_tools) if benchmark.logged_tools else ()
     names = [path.relative_to(folder).as_posix() for path in paths]
     logs = Logs(paths, tools, benchmark.by or (), names=names)
     logs.read()
@@ -145,14 +142,9 @@ def _question(name: str, conversation: LoggedConversation) -> Question | None:
     text = next((text for text in (conversation.question, *said) if text.strip()), None)
     if text is None:
         return None
-    tools = tuple(LOGGED_TOOL + _plain(tool.name) for tool in conversation.tools)
-    answers = tuple(_plain(answer) for answer in conversation.answers)
-    return Question(f"{name}/{conversation.id}", name, "", _plain(text), answers, 0, tools, LOGGED)
-
-
-def _plain(text: str) -> str:
-    """The text without half characters, which cannot be written; see `agent_logs.stored`."""
-    return text.encode("utf-8", "replace").decode()
+    tools = tuple(LOGGED_TOOL + writable(tool.name) for tool in conversation.tools)
+    answers = tuple(writable(answer) for answer in conversation.answers)
+    return Question(f"{name}/{conversation.id}", name, "", writable(text), answers, 0, tools, LOGGED)
 
 
 def _paths(folder: Path, given: str) -> list[Path]:
@@ -165,10 +157,3 @@ def _paths(folder: Path, given: str) -> list[Path]:
     if not path.exists():
         raise DataError(f"{path} does not exist; paths are relative to download.folder, which is {folder}")
     return [path]
-
-
-def _tools(path: Path) -> tuple[LoggedTool, ...]:
-    tools = tools_of({"tools": load_json(path)})
-    if not tools:
-        raise DataError(f'{path} must hold a JSON list of tools, as a request\'s "tools"')
-    return tools

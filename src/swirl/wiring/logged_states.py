@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,7 +17,7 @@ from swirl.core.layout import Layout
 from swirl.core.records import stream
 from swirl.core.seeds import derive
 from swirl.core.threads import spread
-from swirl.core.types import LOGGED, ActionKind, Question, Trajectory
+from swirl.core.types import LOGGED, Question, Trajectory
 from swirl.models import room
 from swirl.rollout.engine import READ_AT_ONCE, Policy
 from swirl.rollout.turns import agreement
@@ -147,41 +147,3 @@ def _scored(
         if teeth:
             combs.append(pack(trajectory.state_ids(len(trajectory.steps) - 1), teeth))
     return [score for comb in judge.scores(combs) for score in comb]
-
-
-class Measured(Protocol):
-    """A drawn action, as it is measured."""
-
-    @property
-    def kind(self) -> str:
-        """As `Action.kind`."""
-
-    @property
-    def reward(self) -> float | None:
-        """None or NaN without a verdict."""
-
-    @property
-    def same_tools(self) -> bool | None:
-        """As `Agreement.same_tools`."""
-
-    @property
-    def same_calls(self) -> bool | None:
-        """As `Agreement.same_calls`."""
-
-
-def rates(drawn: Sequence[Measured]) -> dict[str, float]:
-    """Mean reward, agreement, and the shares of malformed and of cut actions; empty without actions.
-
-    What nothing is known of is missing: no reward without a verdict, no `same_calls` where no logged action calls.
-    """
-    if not drawn:
-        return {}
-    known: dict[str, Callable[[Measured], float | None]] = {
-        "reward": lambda one: None if one.reward is None or math.isnan(one.reward) else one.reward,
-        "same_tools": lambda one: one.same_tools,
-        "same_calls": lambda one: one.same_calls,
-        "malformed": lambda one: one.kind == ActionKind.MALFORMED,
-        "cut": lambda one: one.kind == ActionKind.CUT,
-    }
-    values = {name: [value for one in drawn if (value := of(one)) is not None] for name, of in known.items()}
-    return {name: sum(some) / len(some) for name, some in values.items() if some}

@@ -13,6 +13,7 @@ from swirl.judging.mixed import MixedReward, Part
 from swirl.judging.own_reward import OwnReward
 from swirl.judging.rationale import RationaleJudge
 from swirl.judging.reward import RewardModel
+from swirl.models.tokens import Tokens
 from swirl.wiring.chats import policy_chat
 from swirl.wiring.judges import Judge, load_reward_model
 
@@ -26,12 +27,13 @@ def load_reward(params: Params, layout: Layout) -> Reward:
     """
     if not params.judge.rewards:
         return load_reward_model(params, layout)
-    parts = []
+    chat, parts = policy_chat(params, layout.model("base")), []
     for entry in params.judge.rewards:
         if entry.name == "judge":
             parts.append(Part(entry.weight, load_reward_model(params, layout)))
         else:
-            parts.append(Part(entry.weight, own_reward("judge.rewards", entry.name, entry.options, params, layout)))
+            own = own_reward("judge.rewards", entry.name, entry.options, params, layout, chat)
+            parts.append(Part(entry.weight, own))
     return MixedReward(tuple(parts), params.judge.threshold)
 
 
@@ -55,7 +57,9 @@ def fitted(reward: Reward, packed: bool, token_budget: int) -> Reward:
     return replace(reward, parts=tuple(parts))
 
 
-def own_reward(key: str, name: str, options: Mapping[str, object], params: Params, layout: Layout) -> OwnReward:
+def own_reward(
+    key: str, name: str, options: Mapping[str, object], params: Params, layout: Layout, chat: Tokens
+) -> OwnReward:
     """A reward that is a class of the user's; `key` is where params.yaml names it. Raises as `load_reward` does."""
     if not OWN_NAME.fullmatch(name):
         raise ParamsError(f"{key}: there is no reward {name!r}; a reward is judge, or package.module:Class")
@@ -63,4 +67,4 @@ def own_reward(key: str, name: str, options: Mapping[str, object], params: Param
     if not callable(getattr(scorer, "scores", None)):
         kind = f"{type(scorer).__module__}.{type(scorer).__name__}"
         raise ParamsError(f"reward {name}: {kind} has no method scores(states, actions)")
-    return OwnReward(name, scorer, policy_chat(params, layout.model("base")))
+    return OwnReward(name, scorer, chat)

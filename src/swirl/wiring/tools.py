@@ -50,12 +50,12 @@ class Toolbox:
             return Signatures(map(schema_of, tools))
         return {tool.tag: tool.kind for tool in tools}
 
-    def reader(self, question: Question, chat: AnyChat, thoughts: bool = False) -> AnyReader:
+    def reader(self, question: Question, chat: AnyChat) -> AnyReader:
         """What reads the actions on a question: whole turns in a logged conversation."""
         tags = self.tags(question)
         if question.task == LOGGED:
             return TurnReader(cast("Chat", chat), tags)
-        return reader_for(chat, tags, thoughts)
+        return reader_for(chat, tags)
 
     def _tool(self, name: str, question: Question) -> Tool:
         key = (name, question.benchmark, question.split) if name == "search" else (name,)

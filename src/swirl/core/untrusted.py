@@ -1,0 +1,15 @@
+"""What text and JSON from outside may hold and nothing here can: halves of characters, numbers that are none."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+
+def writable(text: str) -> str:
+    """`text` without halves of surrogate pairs, which JSON can name, and no file and no tokenizer takes."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def no_constant(name: str) -> NoReturn:
+    """Refuse NaN and Infinity, as `parse_constant` of a JSON reader. Raises `ValueError`."""
+    raise ValueError(f"{name} is no JSON")
