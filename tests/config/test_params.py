@@ -505,3 +505,13 @@ def test_what_only_a_model_that_runs_here_can_do_in_logged_states() -> None:
     endpoint = {"source": "endpoint", "tokenizer": "t", "revision": "", "context": 512, "server": server}
     (_, line) = refusal(of_logs(base_model=endpoint, train__methods=[]))
     assert line.strip().startswith("params: base_model.source is endpoint, but actions in the states of logged")
+
+
+def test_a_policy_in_its_own_format_may_have_rewards_of_ones_own_alone() -> None:
+    pointer = {"source": "pretrained", "model": "m", "revision": "", "trust_remote_code": False}
+    tree = {**copy.deepcopy(TREE), "base_model": pointer, "reward_model": {"source": "none"}}
+    tree["judge"]["rewards"] = OWN_REWARD
+    tree["actions"] |= {"format": "native"}
+    assert validate(tree, "params.yaml").actions.format == "native"
+    (_, line) = refusal({**tree, "reward_model": TREE["reward_model"], "judge": TREE["judge"]})
+    assert line.strip().startswith("params: reward_model.source is embedded, which is taught our tags without thoughts")

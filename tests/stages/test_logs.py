@@ -295,6 +295,14 @@ def test_a_text_that_the_tokenizer_writes_in_another_unicode_form_is_as_it_write
     assert load_json(layout.metrics("synthesize"))["train_rewritten_actions"] == 8
 
 
+def test_first_turns_without_a_word_are_no_group(layout: Layout) -> None:
+    asked = ["?", "!", "…", "?!", "!?", "--", "??", "!!", "...", "—"]
+    write(layout, *(line(number, asked=text) for number, text in enumerate(asked)))
+    run_stages(params_of(), layout, "download")
+    splits = Counter(question.split for question in load(Question, layout.questions))
+    assert splits == {"train": 8, "evaluation": 2}
+
+
 def test_without_a_reward_model_there_is_none_to_ask(layout: Layout) -> None:
     run_stages(params_of(), layout, "reward_model")
     with pytest.raises(ModelError, match="reward_model.source is none"):
