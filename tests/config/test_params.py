@@ -472,7 +472,8 @@ def test_logs_and_a_reward_of_ones_own_are_enough() -> None:
          "synthesize.source is import, but download.benchmarks.mini-gsm8k.train asks for questions that would be "),
         ({"download__benchmarks": {"desk": {**LOGS, "evaluation": "all"}}}, "download.benchmarks.desk: only one split "
          "can have all conversations"),
-        ({"download__benchmarks": {"desk": {**LOGS, "reward": 3}}}, "download.benchmarks.desk: logs are for train, "),
+        ({"download__benchmarks": {"desk": {**LOGS, "reward": 3}}}, "download.benchmarks.desk: no reward model is "
+         "taught by logs"),
         ({"download__benchmarks": {"desk": {**LOGS, "corpus": "x"}}}, "download.benchmarks.desk: source: logs has no "
          "use for corpus"),
         ({"download__benchmarks": {"desk": {"source": "logs", "train": 3}}}, "download.benchmarks.desk: source: logs "

@@ -78,7 +78,7 @@ RERUNS = {
     "quality": {"check_questions", "check_trajectories", "check_steps"},
     "judge_training": {"reward_model"},
     "pretraining": {"base_model", "reward_model"},
-    "agent_logs": {"download", "synthesize"},
+    "agent_logs": {"download", "base_model", "synthesize"},
     **{
         package: set[str]()
         for package in ("bench", "cli", "config", "execution", "orchestration", "pipeline", "planning")

@@ -226,6 +226,28 @@ def test_trajectories_are_the_logged_ones_and_held_out_ones_lie_apart(layout: La
     assert f"Question {number}:" in chat.text(one.prompt_ids) and "looks up" in chat.text(one.prompt_ids)
 
 
+def test_logs_of_split_pretrain_teach_the_base(layout: Layout) -> None:
+    desk = {**BASE["download"]["benchmarks"]["desk"], "pretrain": 4}
+    base = {
+        "source": "cold_start", "model": "tiny", "revision": "", "lora": None, "epochs": 60, "batch_size": 2,
+        "token_budget": 2048, "lr": 1e-2, "warmup": 0, "weight_decay": 0.0, "clip": 1.0,
+        "gradient_checkpointing": False, "mixed_precision": "no",
+    }  # fmt: skip
+    tree = laid_over(presets.tree(ROOT, "smoke"), BASE)
+    params = validate({**laid_over(tree, {"download": {"benchmarks": {"desk": desk}}}), "base_model": base}, "tests")
+    made = imported(layout, params)
+    splits = Counter(question.split for question in load(Question, layout.questions))
+    assert splits == {"pretrain": 4, "train": 4, "evaluation": 2} and len(made) == 4
+    metrics = load_json(layout.metrics("base_model"))
+    assert metrics["demonstrations.desk"] == 4
+    first, *_, last = (row["loss"] for row in load_json(layout.series("base_model")))
+    assert last < first / 3
+    write(layout, *(line(number, asked=f"{'abcdefghij'[number] * 5} " * 300) for number in range(10)))
+    run_stages(params, layout, "download")
+    with pytest.raises(DataError, match=r"desk in split pretrain becomes a demonstration \(no_room: 4\)"):
+        run_stages(params, layout, "base_model")
+
+
 def test_outcomes_are_judged_where_there_is_a_golden_label_alone(layout: Layout) -> None:
     rows = [line(number, **({"answer": str(number * number)} if number % 2 else {})) for number in range(10)]
     write(layout, *rows)

@@ -103,8 +103,10 @@ class Benchmark(Section):
             )
         if self.source == "embedded" and "all" in counts(self).values():
             raise ValueError("embedded questions are made, so there is no 'all' of them; give numbers")
-        if self.source == "logs" and (self.pretrain or self.reward):
-            raise ValueError("logs are for train, development and evaluation; leave out pretrain, reward")
+        if self.source == "logs" and self.reward:
+            raise ValueError(
+                "no reward model is taught by logs, which do not say what is right in them; leave out reward"
+            )
         if self.source == "logs" and list(counts(self).values()).count("all") > 1:
             raise ValueError("only one split can have all conversations that the others leave; give numbers otherwise")
         if self.eval_ids is not None and self.evaluation not in (None, "all"):

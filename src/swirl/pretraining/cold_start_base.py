@@ -2,7 +2,7 @@
 
 They are written from the annotations of the questions of split pretrain, of no other, and played with the real tools:
 HotPotQA's supporting pages, MuSiQue's sub-questions, GSM8K's calculator annotations, and the demonstrations of an own
-task.
+task. Logged conversations of that split are demonstrations as they are, and no tool runs.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from swirl.core.errors import DataError
 from swirl.core.layout import Layout
 from swirl.core.records import load, save_json, save_series
 from swirl.core.seeds import derive, generator
-from swirl.core.types import ActionKind, Annotation, Passage, Support, Trajectory, WrittenSolution
+from swirl.core.types import LOGGED, ActionKind, Annotation, Passage, Support, Trajectory, WrittenSolution
 from swirl.models import adapters
 from swirl.models.chat import Chat
 from swirl.models.loading import context_of, load_chat, load_model, make_deterministic, save
 from swirl.models.pointers import NAME as POINTER
 from swirl.models.skipped import mark_skipped
 from swirl.pretraining.base_checkpoints import open_checkpoints
-from swirl.pretraining.demonstrated import example_of, play
+from swirl.pretraining.demonstrated import NotPlayed, example_of, play
 from swirl.pretraining.fine_tuning import fine_tune
 from swirl.pretraining.pointed_base import point
 from swirl.pretraining.search_scripts import NoScript, by_pages, by_questions
@@ -34,6 +34,7 @@ from swirl.pretraining.training import Example
 from swirl.rollout.engine import Attempt
 from swirl.tools.search import Search
 from swirl.wiring.attempts import attempts
+from swirl.wiring.logged_trajectories import Importer
 from swirl.wiring.questions import questions_of
 
 ADAPTER = "adapter"
@@ -72,8 +73,10 @@ def demonstrations(
     Raises `DataError` when a benchmark has questions there and none of them becomes a demonstration, and for an own
     task's demonstration that cannot be played.
     """
-    todo = attempts(params, layout, questions_of(layout, "pretrain"), 1)
-    if not todo:
+    questions = questions_of(layout, "pretrain")
+    logged = [question for question in questions if question.task == LOGGED]
+    todo = attempts(params, layout, [question for question in questions if question.task != LOGGED], 1)
+    if not questions:
         raise DataError(
             f"{layout.questions} holds no question of split pretrain; give download.benchmarks.NAME.pretrain a number"
         )
@@ -89,13 +92,17 @@ def demonstrations(
             counts[f"demonstrations.{name}"] += 1
         else:
             counts[f"left_out.{name}.{result.name.lower()}"] += 1
-    for name in dict.fromkeys(attempt.question.benchmark for attempt in todo):
+    for question, trajectory in Importer(layout, logged, chat, context, longest).trajectories():
+        made += [trajectory] if trajectory else []
+        what = "demonstrations.{}" if trajectory else f"left_out.{{}}.{NotPlayed.NO_ROOM.name.lower()}"
+        counts[what.format(question.benchmark)] += 1
+    for name in dict.fromkeys(question.benchmark for question in questions):
         if not counts[f"demonstrations.{name}"]:
             why = ", ".join(f"{key.rpartition('.')[2]}: {count}" for key, count in counts.items() if f".{name}." in key)
             raise DataError(
                 f"no question of {name} in split pretrain becomes a demonstration ({why}); a demonstration needs "
-                "annotations (hotpotqa, musique, gsm8k, or the field demonstration of an own task) and has to fit into "
-                "tasks.*.max_steps, rollout.max_action_tokens and runtime.context"
+                "annotations (hotpotqa, musique, gsm8k, or the field demonstration of an own task) or a log, and has "
+                "to fit into tasks.*.max_steps, rollout.max_action_tokens and runtime.context"
             )
     return made, {key: float(count) for key, count in sorted(counts.items())}
 

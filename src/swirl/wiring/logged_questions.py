@@ -24,7 +24,7 @@ from swirl.core.splits import counts
 from swirl.core.types import LOGGED, LOGGED_TOOL, Conversation, Question
 from swirl.core.untrusted import writable
 
-ORDER = ("evaluation", "development", "train")
+ORDER = ("evaluation", "development", "pretrain", "train")
 """The splits in the order of drawing: first those whose results are compared over time."""
 UNREADABLE = frozenset({LineFault.NO_JSON, LineFault.NO_TEXT, LineFault.SHAPE, LineFault.TYPES})
 """Why a line counts as a bad row; other lines that are left out are of requests that are none of the agent's steps."""

@@ -57,6 +57,11 @@ class Importer:
             done(len(block))
         return number + 1
 
+    def trajectories(self) -> Iterator[tuple[Question, Trajectory | None]]:
+        """One of each conversation, None where not even its first action fits. Raises `ModelError` as `blocks` does."""
+        for name, conversation in self._conversations(self._asked):
+            yield self._asked[name], self._made(name, conversation)
+
     def _conversations(self, wanted: Collection[str]) -> Iterator[tuple[str, LoggedConversation]]:
         for group in stream(Conversation, self._layout.conversations) if wanted else ():
             for row in group:
