@@ -51,6 +51,8 @@ class Chat(Tokens):
         """Whether the template opens a thought where the model's turn starts."""
         if thinking and self._special & {*self._encode(THINK), *self._encode(THOUGHT)}:
             raise ModelError("the tokenizer has <think> as a special token: use actions.format: native")
+        self._blank = False
+        """Whether a past turn begins with the line feeds that followed its thought."""
         keeps = not thinking or self._keeps_thoughts(strip)
         self.strips = strip and not keeps
         """Whether past turns lose their thoughts, so that `anew` gives states after one."""
@@ -84,8 +86,10 @@ class Chat(Tokens):
     def _keeps_thoughts(self, exactly: bool) -> bool:
         """Whether the template shows a thought in a past turn; `exactly`: what it drops must be the thought alone."""
         question, reply, result, *_ = _SAID
-        said = self._render([question, f"{THINK}\n{reply}\n{THOUGHT}\n\n{reply}", result])
-        if exactly and said.count(reply) < 2 and said != self._render([question, reply, result]):
+        after = f"\n\n{reply}"
+        said = self._render([question, f"{THINK}\n{reply}\n{THOUGHT}{after}", result])
+        self._blank = said == self._render([question, after, result])
+        if exactly and said.count(reply) < 2 and not self._blank and said != self._render([question, reply, result]):
             raise self._rewrites()
         return said.count(reply) == 2
 
@@ -157,7 +161,7 @@ class Chat(Tokens):
         parts = self.after_thought(text)
         if parts is None:
             return "" if self.begun else text
-        return parts[1].lstrip("\n") if parts[0] else text
+        return parts[1].lstrip("\n") if parts[0] and not self._blank else parts[1]
 
     def thinks(self, thought: str, said: str) -> str:
         """A reply that says this after a thought, or without one where it is empty."""

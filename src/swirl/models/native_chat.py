@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from swirl.core.errors import ModelError
 from swirl.models.call_grammar import Call, found
@@ -88,11 +88,14 @@ class NativeChat(Tokens):
         self._find_thoughts()
         parts = [self.grammar.opening, self.grammar.closing, self.grammar.separator or "", self.grammar.between]
         written = " ".join([*parts, *self.thought_tags])
-        names = sorted((str(tokenizer.decode([i], skip_special_tokens=False)) for i in self._special), key=len)
+        self.special_names = tuple(str(tokenizer.decode([i], skip_special_tokens=False)) for i in sorted(self._special))
+        names = sorted(self.special_names, key=len)
         self._marks = [name for name in reversed(names) if name and name in written]
         self.marked = bool(self._marks)
         """Whether calls or thoughts are told by special tokens, which a text without them does not show."""
         keeps = not (thinking or self.begun) or self._keeps_thoughts()
+        self.past: Literal["none", "keep", "strip"] = "strip" if strip else "keep" if thinking else "none"
+        """What is asked for: turns without thoughts, past thoughts that stay, or what the template makes of them."""
         self.strips = strip and not keeps
         """Whether past turns lose their thoughts in a loop of calls, so that `anew` gives states after one."""
         self.notes = tuple(self._notes(thinking, strip, keeps))
@@ -132,7 +135,12 @@ class NativeChat(Tokens):
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Ids of a reply that was sampled elsewhere, without its end of turn."""
-        pieces, opening = [(self.given, False), *self._pieces_of(text)], self._piece(self.given)
+        return self.encode_pieces([(text, False)])
+
+    def encode_pieces(self, parts: Sequence[tuple[str, bool]]) -> tuple[int, ...]:
+        """As `encode`, of a reply in parts; True for one that is foreign text, whatever it names."""
+        said = [piece for text, quoted in parts for piece in ([(text, True)] if quoted else self._pieces_of(text))]
+        pieces, opening = [(self.given, False), *said], self._piece(self.given)
         ids = self._joined(pieces)
         if ids[: len(opening)] != opening:
             ids = [*opening, *self._joined(pieces[1:])]
@@ -158,6 +166,22 @@ class NativeChat(Tokens):
             past = after.removesuffix(self.dropped) + self.added
             pieces += [*answers, (after if number == len(turns) else past, False)]
         return tuple(self._joined(pieces))
+
+    def ids_of(self, parts: Sequence[tuple[str, bool]]) -> tuple[int, ...]:
+        """Ids of what the template wrote, in parts; True for names of special tokens that are foreign text."""
+        return tuple(i for text, quoted in parts for i in self._encode(text, quoted))
+
+    def said(self, message: dict[str, Any]) -> str | None:
+        """A message of the assistant as the template writes it in past turns, without its end; None if it cannot."""
+        calls = message.get("tool_calls") or ()
+        follows: Messages = [
+            {"role": "tool", "tool_call_id": call["id"], "name": call["function"]["name"], "content": _RESULTS[0]}
+            for call in calls
+        ]
+        text = self.render([_ASK, message, *(follows or [_ASK])], "several calls" if len(calls) > 1 else "this turn")
+        start = f"{self._head}{_QUESTION}{self.stays}"
+        said, closed, _ = text[len(start) :].partition(self.end_text)
+        return said if closed and text.startswith(start) else None
 
     def so_far(self, ids: Sequence[int]) -> str:
         """The text of a reply that may still go on; special tokens by their names, but for the end of turn."""

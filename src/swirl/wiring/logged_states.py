@@ -106,7 +106,7 @@ class LoggedStates:
     ) -> list[list[DrawnAction]]:
         """What the drawn actions of each trajectory are, what `judge` gives them, and how they agree with the log."""
         chat = self._policy.chat
-        readers = [self._toolbox.reader(self._questions[t.question_id], chat) for t in trajectories]
+        readers = [self._toolbox.turn_reader(self._questions[t.question_id], chat) for t in trajectories]
         whole = [
             [[ids for ids in dict.fromkeys(of_step) if not reader.cut(ids)] for of_step in of_one]
             for reader, of_one in zip(readers, actions, strict=True)
@@ -120,7 +120,7 @@ class LoggedStates:
                 for sample, ids in enumerate(drawn):
                     action, cut = reader.read(ids), reader.cut(ids)
                     reward = math.nan if judge is None else 0.0 if cut else table[ids]
-                    same = agreement(step.action.text, "" if cut else action.text, reader.tags)
+                    same = agreement(reader.calls_in(step.action.text), None if cut else reader.calls_in(action.text))
                     rows.append(DrawnAction(step.index, sample, action.text, action.kind, reward, *same))
             found.append(rows)
         return found
