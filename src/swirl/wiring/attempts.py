@@ -41,7 +41,11 @@ def attempts_with(
     """`samples` attempts at each question; if `tools_of` is None, with the closed-book prompt and one action."""
     asked = [(question, sample) for question in questions for sample in range(samples)]
     prompts = read_prompts(params, layout) if asked else None  # logged conversations alone need none
-    return [] if prompts is None else [attempt_at(params, prompts, question, sample, tools_of) for question, sample in asked]
+    return (
+        []
+        if prompts is None
+        else [attempt_at(params, prompts, question, sample, tools_of) for question, sample in asked]
+    )
 
 
 def attempt_at(
