@@ -118,6 +118,19 @@ def test_every_state_is_what_the_template_writes(name: str) -> None:
     NativeRenderer(chat).render(LONG)
 
 
+@pytest.mark.parametrize("name", ["hermes", *(pytest.param(name, marks=needs_trl) for name in REAL[:3])])
+def test_several_calls_of_a_turn_and_their_results(name: str) -> None:
+    past: Past = "strip" if name == "qwen3" else "none"
+    chat = chat_of(name, past)
+    twice = log(
+        asked("?"), said("I look.", oslo(), oslo()), seen("4"), seen("5"), said("", oslo()), seen("6"), said("x")
+    )
+    made = trajectory_of(twice, chat, "desk")
+    assert states(made) == [sent(chat, twice, index, past != "none") for index in (1, 4, 6)]
+    assert len(chat.grammar.read(made.steps[0].action.text).calls) == 2 and len(made.pieces) == 1
+    NativeRenderer(chat).render(twice)
+
+
 @needs_trl
 def test_an_empty_thought_that_a_template_drops_stays_as_in_a_rollout() -> None:
     chat = chat_of("qwen3")

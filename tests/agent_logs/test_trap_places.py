@@ -178,8 +178,8 @@ TRAPS: dict[str, tuple[list[Any], list[list[int]], list[tuple[int, int, str]], l
         [[3]], [], [(1, 2, NoAction.MODEL), (2, 2, NoAction.MODEL)],
     ),
 }  # fmt: skip
-"""Trap -> the lines after the sound one; the actions of each trajectory; and (line, turn, reason) of each change, and of
-what is left out."""
+"""Trap -> the lines after the sound one; the actions of each trajectory; (line, turn, reason) of each change and
+of what is left out."""
 
 
 @pytest.mark.parametrize("trap", TRAPS)

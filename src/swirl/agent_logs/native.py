@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,9 +86,10 @@ class NativeRenderer:
             reply = (*chat.encode_pieces(self._pieces(turn.reply)), chat.end_id)
             yield WrittenTurn(turn.message, before if turn.anew else before[1:], turn.anew, reply)
 
-    def said(self, conversation: LoggedConversation, index: int) -> str:
-        """The turn of the assistant at `index` without its thought, as its text should be."""
-        return self.plain(_Log(self, conversation).said(index))
+    def said(self, conversation: LoggedConversation, indices: Iterable[int]) -> list[str]:
+        """Turns of the assistant without their thoughts, as their texts should be."""
+        log = _Log(self, conversation)
+        return [self.plain(log.said(index)) for index in indices]
 
     def tools_of(self, tools: tuple[LoggedTool, ...]) -> list[dict[str, Any]]:
         """Tools as templates take them; those of the last conversation are kept."""

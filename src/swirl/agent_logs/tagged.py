@@ -5,7 +5,7 @@ A call is `<name> arguments </name>`; system turns, tools and results are part o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from swirl.agent_logs.conversation import LoggedConversation, LoggedTool, Message, Role
@@ -76,9 +76,9 @@ class TaggedRenderer:
             else:
                 before = chat.prompt(turn.text) if anew else chat.turn(turn.text, closed=True)
 
-    def said(self, conversation: LoggedConversation, index: int) -> str:
-        """The turn of the assistant at `index` without its thought, as its text should be."""
-        return action_of(conversation.messages[index])
+    def said(self, conversation: LoggedConversation, indices: Iterable[int]) -> list[str]:
+        """Turns of the assistant without their thoughts, as their texts should be."""
+        return [action_of(conversation.messages[index]) for index in indices]
 
     def _written(self, text: str) -> str:
         """`text` as the tokenizer gives it back."""

@@ -98,7 +98,7 @@ class Importer:
         texts = {name: list(islice(said, size)) for name, size in sizes}
         for name, conversation in block:
             kept, actions = texts.get(name, []), conversation.actions
-            written = (self._renderer.said(conversation, index) for index in actions[: len(kept)])
+            written = self._renderer.said(conversation, actions[: len(kept)])
             self.lost.rewritten += sum(not one.endswith(other) for one, other in zip(kept, written, strict=True))
             if lost := len(actions) - len(kept):
                 place = conversation.places[actions[len(kept)]]
