@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests import families
+from tests import families, tool_templates
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -52,6 +52,7 @@ def test_it_prints_what_was_found_changed_and_left_out(swirl: Run, model: Path, 
         "trajectories": 1,
         "steps": 2,
         "near_duplicates": 0,
+        "cuts": 0,
         "changed": {
             "arguments given as an object: written as JSON text": 1,
             "tools not logged: known by their calls alone": 1,
@@ -76,6 +77,35 @@ def test_it_says_so_in_words_and_takes_tools_and_models(swirl: Run, model: Path,
         f"left out          2 steps: written by another model than asked for (first: {log}, line 1, turn 2)",
         f"left out           1 line: no format that is known (first: {log}, line 2)",
     ]
+
+
+def test_it_renders_in_the_model_s_own_format_and_counts_what_its_template_cuts(
+    swirl: Run, model: Path, log: Path, tmp_path: Path
+) -> None:
+    row = {
+        "messages": [
+            {"role": "user", "content": "Weather?"},
+            {"role": "assistant", "content": "4", "reasoning_content": "Four."},
+            {"role": "user", "content": "Sure?"},
+            {"role": "assistant", "content": "Yes"},
+        ]
+    }
+    (tmp_path / "thoughts.jsonl").write_text(json.dumps(row) + "\n")
+    tool_templates.tokenizer(tool_templates.THINKING).save_pretrained(model)
+    native = ("import", "thoughts.jsonl", str(log), "--model", str(model), "--format", "native")
+    made = swirl(*native, "--thinking", "strip")
+    assert made.returncode == 0, made.stderr
+    assert made.stdout.splitlines()[:2] == [
+        "2 conversations, 2 trajectories with 4 steps in 2 groups; 0 near-duplicates",
+        "cut             2         states before which the chat template rewrites the past",
+    ]
+    assert "note: the chat template drops thoughts from past turns: states are as it writes them" in made.stderr
+
+
+def test_a_template_without_tools_is_refused_with_the_way_out(swirl: Run, model: Path, log: Path) -> None:
+    made = swirl("import", str(log), "--model", str(model), "--format", "native")
+    assert made.returncode == 1
+    assert "the chat template leaves out the name of tools: use actions.format: tags" in made.stderr
 
 
 @pytest.mark.slow

@@ -480,8 +480,6 @@ def test_logs_and_a_reward_of_ones_own_are_enough() -> None:
          "needs logs"),
         ({"download__benchmarks": {"desk": {**LOGS, "logs": ["../a"]}}}, "download.benchmarks.desk.logs.0: expected a "
          "path inside download.folder, relative to it; got '../a'"),
-        ({"actions__format": "native"}, "params: download.benchmarks.desk: logs are written with tags and without "),
-        ({"actions__thinking": "keep"}, "params: download.benchmarks.desk: logs are written with tags and without "),
         ({"synthesize": TREE["synthesize"], "download__benchmarks": {"desk": {**LOGS, "train": 0}}}, "params: "
          "download.benchmarks.desk is logs, whose tools do not run here"),
         ({"judge__rewards": []}, "params: reward_model.source is none, so judge.rewards must name rewards of your own"),

@@ -91,3 +91,16 @@ def test_what_has_changed_is_named(edit: Callable[[Path], None], named: str, roo
     pattern = named.replace("(", r"\(")
     with pytest.raises(SwirlError, match=f"(?s)while judge ran, something that it depends on was changed: {pattern}"):
         one.check()
+
+
+def test_what_download_writes_beside_the_files_that_it_reads_is_no_change(root: Path) -> None:
+    """Locks, new or with another entry, and the traces that a server gave; a file of logs is one."""
+    stage = DvcStage("download", (), ("data",), ())
+    write("data/hub.lock.json", "{}")(root)
+    watched = Steady(stage, root, {})
+    for name in ("hub.lock.json", "mlflow.lock.json", "mlflow/my-agent.jsonl"):
+        write(f"data/{name}", '{"a": 1}')(root)
+    watched.check()
+    write("data/requests.jsonl", "{}")(root)
+    with pytest.raises(SwirlError, match="was changed: data/requests.jsonl. What it has written"):
+        watched.check()

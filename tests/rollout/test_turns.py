@@ -68,7 +68,8 @@ def test_a_turn_ends_with_its_end_alone() -> None:
     ],
 )
 def test_agreement(logged: str, drawn: str, same: Agreement) -> None:
-    assert agreement(logged, drawn, TAGS) == same
+    reader = TurnReader(CHAT, TAGS)
+    assert agreement(reader.calls_in(logged), reader.calls_in(drawn)) == same
 
 
 def test_calls_are_found_in_linear_time_whatever_a_model_writes() -> None:

@@ -40,9 +40,17 @@ class LogFiles:
         found = Counter(self._file)
         return [found[number] for number in range(len(self._files))]
 
-    def read_all(self, left_out: Callable[[int, LineFault], None]) -> Iterator[tuple[int, list[Exchange]]]:
+    @property
+    def size(self) -> int:
+        """Bytes of all files that are there."""
+        return sum(file.stat().st_size for file in self._files if file.is_file())
+
+    def read_all(
+        self, left_out: Callable[[int, LineFault], None], read: Callable[[int], None] = lambda size: None
+    ) -> Iterator[tuple[int, list[Exchange]]]:
         """Every piece, by its number, with its exchanges; a piece without any is reported to `left_out`.
 
+        `read` is told of each piece's bytes.
         Raises `DataError` for a file that cannot be read.
         """
         for number, file in enumerate(self._files):
@@ -55,6 +63,7 @@ class LogFiles:
                     (self._size, len(piece.data)),
                 ):
                     column.append(value)
+                read(len(piece.data))
                 try:
                     exchanges = _exchanges(piece.data, self._tools)
                 except LineLeftOut as found:

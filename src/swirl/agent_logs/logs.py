@@ -40,6 +40,8 @@ class Summary:
     steps: int = 0
     near_duplicates: int = 0
     """Trajectories that nearly equal an earlier one of another conversation."""
+    cuts: int = 0
+    """States before which the chat template rewrites the past, counted where conversations are rendered."""
     changed: Counter[Change] = field(default_factory=Counter)
     left_out: list[LeftOut] = field(default_factory=list)
     group_of: list[int] = field(default_factory=list)
@@ -72,10 +74,23 @@ class Logs:
         self._first: Sequence[int] = ()
         self._groups, self._conversations = Unions(), Unions()
 
-    def read(self) -> None:
-        """Read every file from front to back and build the tree. Raises `DataError` for a file that cannot be read."""
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return self._files.size
+
+    @property
+    def trajectories(self) -> int:
+        """How many trajectories `conversations` will give; known after `read`."""
+        return len(self._outcomes.ends) if self._outcomes else 0
+
+    def read(self, done: Callable[[int], None] = lambda size: None) -> None:
+        """Read every file from front to back and build the tree; `done` is told of the bytes.
+
+        Raises `DataError` for a file that cannot be read.
+        """
         waiting: list[tuple[int, int]] = []
-        for piece, exchanges in self._files.read_all(self._line_left_out):
+        for piece, exchanges in self._files.read_all(self._line_left_out, done):
             for number, exchange in enumerate(exchanges):
                 if not (exchange.responses or exchange.whole):
                     self._line_left_out(piece, LineFault.NO_RESPONSE)

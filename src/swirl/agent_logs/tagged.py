@@ -5,10 +5,11 @@ A call is `<name> arguments </name>`; system turns, tools and results are part o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from swirl.agent_logs.conversation import LoggedConversation, LoggedTool, Message, Role
+from swirl.agent_logs.written_turns import WrittenTurn
 from swirl.core.errors import ModelError
 from swirl.models.chat import Chat
 from swirl.rollout.reading import THINK_REPLY
@@ -46,6 +47,38 @@ class TaggedRenderer:
                     )
                 at = found + len(text)
         return rendered
+
+    def cuts(self, conversation: LoggedConversation) -> int:
+        """How often the template rewrites the past before an action, so that its state begins anew."""
+        turns = (
+            [turn for turn in self.turns(conversation) if turn.message in conversation.actions]
+            if self._chat.strips
+            else []
+        )
+        return sum(turn.anew for turn in turns[1:])
+
+    def turns(self, conversation: LoggedConversation) -> Iterator[WrittenTurn]:
+        """The turns of the assistant in tokens."""
+        chat, said = self._chat, list[tuple[str, str]]()
+        before: tuple[int, ...] = ()
+        anew = True
+        for turn in turns_of(conversation):
+            if turn.message >= 0:
+                text = chat.thinks(conversation.messages[turn.message].thought, turn.text)
+                yield WrittenTurn(turn.message, before, anew, chat.reply(text))
+                said.append(("assistant", text))
+                continue
+            said.append(("user", turn.text))
+            rewritten = chat.strips and len(said) > 1 and chat.unthought(said[-2][1]) != said[-2][1]
+            anew = rewritten or len(said) == 1
+            if rewritten:
+                before = chat.anew(said)
+            else:
+                before = chat.prompt(turn.text) if anew else chat.turn(turn.text, closed=True)
+
+    def said(self, conversation: LoggedConversation, indices: Iterable[int]) -> list[str]:
+        """Turns of the assistant without their thoughts, as their texts should be."""
+        return [action_of(conversation.messages[index]) for index in indices]
 
     def _written(self, text: str) -> str:
         """`text` as the tokenizer gives it back."""

@@ -1,39 +1,59 @@
-"""A logged conversation as a `Trajectory` in our tags, token by token, as if it had been rolled out."""
+"""A logged conversation as a `Trajectory`, token by token, as if it had been rolled out in the format of a chat."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 
 from swirl.agent_logs.conversation import LoggedConversation, Message, Role, StepKind
-from swirl.agent_logs.tagged import turns_of
+from swirl.agent_logs.native import NativeRenderer
+from swirl.agent_logs.tagged import TaggedRenderer
+from swirl.agent_logs.written_turns import WrittenTurn
 from swirl.core.types import Action, ActionKind, Observation, Step, Stop, Trajectory
-from swirl.models.chat import Chat
+from swirl.models.native_chat import AnyChat, NativeChat
 from swirl.rollout.reading import THINK_REPLY
 from swirl.tools.actions import kind_of_call
 
+NO_REPLY = "(no reply)"
+"""What the observation says where the assistant goes on by itself, and its state has nothing between."""
 
-def trajectory_of(conversation: LoggedConversation, chat: Chat, benchmark: str) -> Trajectory:
+
+def renderer_of(chat: AnyChat) -> TaggedRenderer | NativeRenderer:
+    """What renders conversations in the format of `chat`, and makes sure that nothing of them is lost."""
+    return NativeRenderer(chat) if isinstance(chat, NativeChat) else TaggedRenderer(chat)
+
+
+def trajectory_of(conversation: LoggedConversation, chat: AnyChat, benchmark: str) -> Trajectory:
     """The trajectory; its question is `BENCHMARK/ID`, by the conversation's id, and `benchmark` names the logs.
 
     What lies between two actions, turns of the assistant that are state only included, is `observation_ids` of the
-    first, so every state is the prefix that was sent. Actions were not sampled here: there are no log-probabilities.
-    A log that ends without an answer stops as `STEP_LIMIT`.
+    first, so every state is the prefix that was sent; where the template rewrites the past, the state of the second is
+    `rewritten_ids`. Actions were not sampled here: there are no log-probabilities. A log that ends without an answer
+    stops as `STEP_LIMIT`. Raises `ModelError` where something is lost in the model's own format.
     """
+    return assembled(conversation, renderer_of(chat).turns(conversation), chat, benchmark)
+
+
+def assembled(
+    conversation: LoggedConversation, turns: Iterable[WrittenTurn], chat: AnyChat, benchmark: str
+) -> Trajectory:
+    """The trajectory of a conversation whose `turns` were written in the format of `chat`."""
     prompt: tuple[int, ...] = ()
-    between: list[int] = []
+    between, anew = list[int](), False
     steps: list[Step] = []
-    for number, turn in enumerate(turns_of(conversation)):
-        if turn.message in conversation.actions:
-            if steps:
-                steps[-1] = dataclasses.replace(steps[-1], observation_ids=tuple(between))
-            else:
-                prompt = tuple(between)
-            steps.append(_step(conversation, turn.message, len(steps), chat.reply(turn.text), turn.text))
-            between = []
-        elif turn.message >= 0:
-            between += chat.reply(turn.text)
-        else:
-            between += chat.turn(turn.text, closed=True) if number else chat.prompt(turn.text)
+    for turn in turns:
+        between = [*turn.before] if turn.anew else [*between, *turn.before]
+        anew = anew or turn.anew
+        if turn.message not in conversation.actions:
+            between += turn.reply
+            continue
+        if not steps:
+            prompt = tuple(between)
+        elif not anew:
+            steps[-1] = dataclasses.replace(steps[-1], observation_ids=tuple(between))
+        rewritten = tuple(between) if anew and steps else ()
+        steps.append(_step(conversation, turn, len(steps), chat, rewritten))
+        between, anew = [], False
     answered = steps[-1].action.kind == ActionKind.ANSWER
     return Trajectory(
         id=f"{benchmark}/{conversation.id}/0",
@@ -57,6 +77,7 @@ def shortened(trajectory: Trajectory, context: int, longest: int) -> tuple[Traje
     """
     read = len(trajectory.prompt_ids)
     for number, step in enumerate(trajectory.steps):
+        read = len(step.rewritten_ids) or read
         if read + max(longest, len(step.token_ids)) > context:
             left, lost = trajectory.steps[:number], len(trajectory.steps) - number
             if not left:
@@ -67,10 +88,14 @@ def shortened(trajectory: Trajectory, context: int, longest: int) -> tuple[Traje
     return trajectory, 0
 
 
-def _step(conversation: LoggedConversation, index: int, number: int, ids: tuple[int, ...], text: str) -> Step:
-    """The step of the action at `index`, without what comes after its observations."""
-    seen = _observations(conversation, index)
-    return Step(number, _action(conversation, index, text), seen, ids, (), ())
+def _step(
+    conversation: LoggedConversation, turn: WrittenTurn, number: int, chat: AnyChat, rewritten: tuple[int, ...]
+) -> Step:
+    """The step of an action, without what comes after its observations."""
+    nothing = NO_REPLY if chat.native else THINK_REPLY
+    seen = _observations(conversation, turn.message, nothing)
+    action = _action(conversation, turn.message, chat.text(turn.reply))
+    return Step(number, action, seen, turn.reply, (), (), rewritten)
 
 
 def _action(conversation: LoggedConversation, index: int, text: str) -> Action:
@@ -84,8 +109,8 @@ def _action(conversation: LoggedConversation, index: int, text: str) -> Action:
     return Action(kind_of_call(message.calls[0].name), text, message.calls[0].arguments)
 
 
-def _observations(conversation: LoggedConversation, index: int) -> tuple[Observation, ...]:
-    """The results of a turn's calls, or what is said after a turn without any."""
+def _observations(conversation: LoggedConversation, index: int, nothing: str) -> tuple[Observation, ...]:
+    """The results of a turn's calls, or what is said after a turn without any; `nothing`, where that is nothing."""
     message, follows = conversation.messages[index], conversation.messages[index + 1 :]
     if message.calls:
         results = [one for one in follows[: len(message.calls)] if one.role is Role.TOOL]
@@ -93,7 +118,7 @@ def _observations(conversation: LoggedConversation, index: int) -> tuple[Observa
             return tuple(Observation(one.text, True) for one in results)
         paired = zip(message.calls, results, strict=False)
         return tuple(Observation(one.text, one.error, kind_of_call(call.name), call.arguments) for call, one in paired)
-    return (Observation(_said(follows), False),) if follows else ()
+    return (Observation(_said(follows) or nothing, False),) if follows else ()
 
 
 def _said(messages: tuple[Message, ...]) -> str:
@@ -103,4 +128,4 @@ def _said(messages: tuple[Message, ...]) -> str:
         if message.role is Role.ASSISTANT:
             break
         said.append(message.text)
-    return "\n\n".join(filter(None, said)) or THINK_REPLY
+    return "\n\n".join(filter(None, said))

@@ -137,7 +137,7 @@ class MadeUpChat:
     """The parts of a `Chat` that a rollout uses: random tokens, all of which say calls of `Sleeper`."""
 
     end_ids: frozenset[int] = frozenset()
-    native = thinking = False
+    native = thinking = strips = False
 
     def __init__(self, vocabulary: int) -> None:
         self._vocabulary = vocabulary

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TextIO
 
@@ -20,6 +22,22 @@ if TYPE_CHECKING:
     from swirl.agent_logs.conversation import LoggedTool, Place
     from swirl.agent_logs.exchanges import Change
     from swirl.agent_logs.logs import Summary
+    from swirl.models.native_chat import AnyChat
+
+
+class Format(StrEnum):
+    """Values of `--format`."""
+
+    TAGS = "tags"
+    NATIVE = "native"
+
+
+class Thinking(StrEnum):
+    """Values of `--thinking`."""
+
+    NONE = "none"
+    KEEP = "keep"
+    STRIP = "strip"
 
 
 def import_logs(
@@ -44,10 +62,13 @@ def import_logs(
     by: Annotated[
         list[str] | None, typer.Option(help="Only what this model wrote is an action; may be repeated. Default: all.")
     ] = None,
-    keep_thoughts: Annotated[
-        bool,
-        typer.Option("--keep-thoughts", help="The model's template keeps past thoughts: one that was withheld cuts."),
-    ] = False,
+    form: Annotated[
+        Format, typer.Option("--format", help="As actions.format: our tags, or the model's own tool calls.")
+    ] = Format.TAGS,
+    thinking: Annotated[
+        Thinking,
+        typer.Option(help="As actions.thinking: without thoughts, or with; then one that was withheld cuts."),
+    ] = Thinking.NONE,
     changes: Annotated[
         Path | None, typer.Option(help="Write every change, with its place, to this JSON Lines file.")
     ] = None,
@@ -64,17 +85,18 @@ def import_logs(
     models.check(model)
     environment.set_torch_variables(1)
     given = read_tools(tools) if tools else ()
+    chat = _chat(model, form, thinking)
     with tempfile.TemporaryDirectory(prefix="swirl-import-") as folder:
         paths = [_file(name, Path(folder), number) for number, name in enumerate(files)]
         if changes:
             with _opened(changes) as written:
-                found = _read(paths, files, model, given, by or (), keep_thoughts, written)
+                found = _read(paths, files, chat, given, by or (), thinking, written)
         else:
-            found = _read(paths, files, model, given, by or (), keep_thoughts, None)
+            found = _read(paths, files, chat, given, by or (), thinking, None)
     if as_json:
         from swirl.agent_logs.found import as_dict
 
-        print(json.dumps(as_dict(found), ensure_ascii=False))
+        print(json.dumps({**as_dict(found), "cuts": found.cuts}, ensure_ascii=False))
     else:
         print(_text(found))
 
@@ -86,30 +108,42 @@ def _opened(path: Path) -> TextIO:
         raise DataError(f"{path} cannot be written: {error.strerror}") from error
 
 
+def _chat(model: Path, form: Format, thinking: Thinking) -> AnyChat:
+    from swirl.models.loading import load_chat, load_native_chat
+
+    load = load_native_chat if form is Format.NATIVE else load_chat
+    chat: AnyChat = load(model, thinking is not Thinking.NONE, thinking is Thinking.STRIP)
+    for note in chat.notes:
+        print(f"note: {note}", file=sys.stderr)
+    return chat
+
+
 def _read(
     paths: Sequence[Path],
     names: Sequence[str],
-    model: Path,
+    chat: AnyChat,
     tools: Sequence[LoggedTool],
     by: Sequence[str],
-    keep_thoughts: bool,
+    thinking: Thinking,
     changes: TextIO | None,
 ) -> Summary:
     """Import the files, which places call by `names`, and render every conversation."""
     from swirl.agent_logs.logs import Logs
-    from swirl.agent_logs.tagged import TaggedRenderer
-    from swirl.models.loading import load_chat
+    from swirl.agent_logs.tokenised import renderer_of
+    from swirl.pipeline.progress import SHORT, Progress, counted, megabytes
 
     def changed(change: Change, place: Place) -> None:
         if changes:
             row = {"file": place.file, "line": place.line, "turn": place.turn, "change": str(change)}
             print(json.dumps(row, ensure_ascii=False), file=changes)
 
-    renderer = TaggedRenderer(load_chat(model))
-    logs = Logs(paths, tools, by, changed, names, keep_thoughts)
-    logs.read()
-    for conversation in logs.conversations():
+    renderer = renderer_of(chat)
+    logs = Logs(paths, tools, by, changed, names, thinking is not Thinking.NONE)
+    with Progress(logs.size // 1_000_000, "import: MB read", after=SHORT) as bar:
+        logs.read(megabytes(bar))
+    for conversation in counted(logs.conversations(), logs.trajectories, "import: conversations rendered"):
         renderer.render(conversation)
+        logs.summary.cuts += renderer.cuts(conversation)
     return logs.summary
 
 
@@ -133,6 +167,8 @@ def _text(found: Summary) -> str:
         f"{_several(found.steps, 'step')} in {_several(found.groups, 'group')}; "
         f"{_several(found.near_duplicates, 'near-duplicate')}"
     ]
+    if found.cuts:
+        lines.append(f"cut       {found.cuts:>7,}         states before which the chat template rewrites the past")
     lines += [f"changed   {count:>7,}         {change}" for change, count in sorted(found.changed.items())]
     counts = Counter((one.unit, one.reason) for one in found.left_out)
     first = {(one.unit, one.reason): one.place for one in reversed(found.left_out)}

@@ -78,7 +78,8 @@ class Benchmark(Section):
     )
 
     logs: Annotated[list[Inside], Field(min_length=1)] | None = Field(
-        default=None, description="logs: files of an agent's logs, or folders of them (*.jsonl and *.json in them)"
+        default=None,
+        description="logs: files of an agent's logs, folders of them (*.jsonl, *.json), or mlflow:EXPERIMENT",
     )
     logged_tools: Inside | None = Field(
         default=None, description="logs: a JSON list of tools, as in a request's, for logs that name none"

@@ -66,11 +66,6 @@ class Params(Section):
         for name, benchmark in self.download.benchmarks.items():
             task = task_of(name, benchmark)
             if benchmark.source == "logs":
-                if self.actions.format != "tags" or self.actions.thinking != "none":
-                    raise ValueError(
-                        f"download.benchmarks.{name}: logs are written with tags and without thoughts, so "
-                        "actions.format must be tags and actions.thinking none"
-                    )
                 continue
             if task not in self.tasks:
                 known = ", ".join(self.tasks)

@@ -69,8 +69,9 @@ class Actions(Section):
     format: Literal["tags", "native"] = Field(
         description="tags: <search_query> and the like, which the prompt teaches; native: the model's own tool calls"
     )
-    thinking: Literal["none", "keep"] = Field(
-        description="none: the chat template is asked for turns without thoughts; keep: with, and they stay in states"
+    thinking: Literal["none", "keep", "strip"] = Field(
+        description="none: the chat template is asked for turns without thoughts; keep: with, and they stay in states; "
+        "strip: with, and states are as the template writes them"
     )
     thought_only: Literal["allow", "refuse"] = Field(
         description="a thought alone: a step of kind think, which counts towards max_steps, or malformed (native: the "

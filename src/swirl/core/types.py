@@ -196,7 +196,15 @@ class Step:
     logprobs: tuple[float, ...]
     """Natural-log probability of each token under the sampling policy at temperature 1; empty when not known."""
     observation_ids: tuple[int, ...]
-    """Tokens between this action and the next one: observation turn and opening of the next turn; none at the end."""
+    """Tokens between this action and the next one: observation turn and opening of the next turn.
+
+    None at the end, and none where the next step has a `rewritten_ids`.
+    """
+    rewritten_ids: tuple[int, ...] = ()
+    """The whole state of this step, where the chat template rewrites what came before (`actions.thinking: strip`).
+
+    Empty where the state is what precedes it, token by token.
+    """
 
     @property
     def observation(self) -> str:
@@ -217,7 +225,10 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Trajectory:
-    """One attempt at one question. The state of step k is prompt_ids + steps[:k] (actions and observations)."""
+    """One attempt at one question. The state of step k is prompt_ids + steps[:k] (actions and observations).
+
+    Where a step's state is rewritten, it stands in the step, and later states go on from it.
+    """
 
     id: str
     question_id: str
@@ -239,10 +250,22 @@ class Trajectory:
     def state_ids(self, k: int) -> tuple[int, ...]:
         """Token ids of state s_{k+1} (k from 0): everything before the action of step k."""
         ids = list(self.prompt_ids)
-        for step in self.steps[:k]:
-            ids.extend(step.token_ids)
-            ids.extend(step.observation_ids)
+        for number, step in enumerate(self.steps[: k + 1]):
+            ids = list(step.rewritten_ids) or ids
+            if number < k:
+                ids.extend(step.token_ids)
+                ids.extend(step.observation_ids)
         return tuple(ids)
+
+    @property
+    def pieces(self) -> list[tuple[Step, ...]]:
+        """The steps in pieces: in each, the states are prefixes of the last one's. A rewritten state begins a piece."""
+        pieces: list[list[Step]] = []
+        for step in self.steps:
+            if step.rewritten_ids or not pieces:
+                pieces.append([])
+            pieces[-1].append(step)
+        return [tuple(piece) for piece in pieces]
 
     @property
     def answer(self) -> str:
@@ -304,6 +327,8 @@ class SubTrajectory:
     action_ids: tuple[int, ...]
     score: float | None
     """The judge's stored score of this action; None when it gave no verdict."""
+    piece: int = 0
+    """Number of its piece in the trajectory, from 0: the states of one piece are prefixes of the longest of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -417,6 +442,7 @@ _step = pa.struct(
         ("token_ids", _ids),
         ("logprobs", pa.list_(pa.float32())),
         ("observation_ids", _ids),
+        ("rewritten_ids", _ids),
     ]
 )
 
@@ -484,6 +510,7 @@ SCHEMAS: dict[type, pa.Schema] = {
             ("state_ids", _ids),
             ("action_ids", _ids),
             ("score", pa.float32()),
+            ("piece", pa.int32()),
         ]
     ),
     Draw: pa.schema(

@@ -124,23 +124,41 @@ def _cut(whole: pa.Table, scores: pa.Array) -> pa.Table:
     lists = whole["steps"].combine_chunks()
     parents, steps = pc.list_parent_indices(lists), pc.list_flatten(lists)
     actions, observations = pc.struct_field(steps, "token_ids"), pc.struct_field(steps, "observation_ids")
-    states = _states(whole["prompt_ids"].combine_chunks(), parents.to_numpy(), actions, observations)
+    rewritten = pc.struct_field(steps, "rewritten_ids")
+    states = _states(whole["prompt_ids"].combine_chunks(), parents.to_numpy(), actions, observations, rewritten)
+    pieces = _pieces(parents.to_numpy(), rewritten)
     columns = [*whole.select(["id", "question_id", "benchmark"]).take(parents).columns]
-    columns += [pc.struct_field(steps, "index"), states, actions, scores]
+    columns += [pc.struct_field(steps, "index"), states, actions, scores, pieces]
     schema = SCHEMAS[SubTrajectory]
     return pa.Table.from_arrays(columns, schema.names).cast(schema)
 
 
-def _states(prompts: pa.Array, parents: np.ndarray, actions: pa.Array, observations: pa.Array) -> pa.Array:
-    """The state of each step: its trajectory's prompt, and all actions and observations before it."""
+def _states(
+    prompts: pa.Array, parents: np.ndarray, actions: pa.Array, observations: pa.Array, rewritten: pa.Array
+) -> pa.Array:
+    """The state of each step: its trajectory's prompt, and all actions and observations before it.
+
+    Where the state was rewritten, it is as it was rewritten, and later ones go on from it.
+    """
     made, before = list[np.ndarray](), -1
-    for parent, action, observation in zip(parents, _parts(actions), _parts(observations), strict=True):
+    of_step = (parents, *map(_parts, (actions, observations, rewritten)))
+    for parent, action, observation, anew in zip(*of_step, strict=True):
         if parent != before:
             trunk, before = [prompts[int(parent)].values.to_numpy()], parent
+        if len(anew):
+            trunk = [anew]
         made.append(np.concatenate(trunk))
         trunk += [action, observation]
     offsets = np.cumsum([0, *map(len, made)])
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(np.concatenate(made), pa.int32()))
+
+
+def _pieces(parents: np.ndarray, rewritten: pa.Array) -> pa.Array:
+    """The number of each step's piece in its trajectory."""
+    begun = np.cumsum(rewritten.value_lengths().to_numpy() > 0)
+    first = np.r_[True, parents[1:] != parents[:-1]] if len(parents) else np.zeros(0, dtype=bool)
+    starts = np.maximum.accumulate(np.where(first, np.arange(len(parents)), 0))
+    return pa.array(begun - begun[starts], pa.int32())
 
 
 def _parts(lists: pa.Array) -> list[np.ndarray]:

@@ -62,8 +62,8 @@ class RewardModel:
 
         A step that is cut has 0: half an action is not judged as if it were whole.
         """
-        scores = iter(self.read([self.comb_of(trajectory) for trajectory in trajectories if trajectory.steps]))
-        rows = [next(scores) if trajectory.steps else [] for trajectory in trajectories]
+        scores = iter(self.read([comb for trajectory in trajectories for comb in self.combs_of(trajectory)]))
+        rows = [[score for _ in trajectory.pieces for score in next(scores)] for trajectory in trajectories]
         cut = [[step.action.kind == ActionKind.CUT for step in trajectory.steps] for trajectory in trajectories]
         return [[0.0 if half else r for half, r in zip(*pair, strict=True)] for pair in zip(cut, rows, strict=True)]
 
@@ -77,14 +77,17 @@ class RewardModel:
                 verdicts.append(Verdict(trajectory.id, step.index, good, score, why, self.name))
         return verdicts
 
-    def comb_of(self, trajectory: Trajectory) -> Comb:
-        """A comb with the conversation as trunk; after each action, a tooth asks for its verdict."""
-        teeth = []
-        for k, step in enumerate(trajectory.steps):
-            sees = len(trajectory.state_ids(k)) + len(step.token_ids)
-            teeth.append((sees, self.tooth(step.token_ids)[len(step.token_ids) :]))
-        last = len(trajectory.steps)
-        return pack(trajectory.state_ids(last), teeth)
+    def combs_of(self, trajectory: Trajectory) -> list[Comb]:
+        """A comb for each piece, with the conversation as trunk; after each action, a tooth asks for its verdict."""
+        combs = []
+        for piece in trajectory.pieces:
+            teeth, trunk = list[tuple[int, tuple[int, ...]]](), list(trajectory.state_ids(piece[0].index))
+            for step in piece:
+                sees = len(trunk) + len(step.token_ids)
+                teeth.append((sees, self.tooth(step.token_ids)[len(step.token_ids) :]))
+                trunk += [*step.token_ids, *step.observation_ids]
+            combs.append(pack(trunk, teeth))
+        return combs
 
     def read(self, combs: Sequence[Comb]) -> list[list[float]]:
         """R for every tooth, one list per comb; each tooth must end with the token where the verdict is read."""

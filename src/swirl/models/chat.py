@@ -12,6 +12,8 @@ _SAID = ("QUESTION-SENTINEL", "REPLY-SENTINEL", "RESULT-SENTINEL", "SECOND-REPLY
 THINK, THOUGHT = "<think>", "</think>"
 """What opens and closes a thought."""
 DROPPED = "the chat template drops thoughts from past turns: they stay here, as sampled"
+STRIPPED = "the chat template drops thoughts from past turns: states are as it writes them, and begin a new piece there"
+KEPT = "the chat template keeps thoughts in past turns, so actions.thinking: strip takes none away"
 _OPTIONS = {"enable_thinking": False, "date_string": "26 Jul 2024"}
 """Options that templates may read: no hidden reasoning, and a fixed date (the default of Llama's template)."""
 
@@ -32,10 +34,11 @@ class Chat(Tokens):
     native = False
     """Whether calls are written in the model's own tool format (`swirl.models.native_chat`)."""
 
-    def __init__(self, tokenizer: Any, ends: Iterable[int] = (), thinking: bool = False) -> None:
+    def __init__(self, tokenizer: Any, ends: Iterable[int] = (), thinking: bool = False, strip: bool = False) -> None:
         """`ends` are the ids of further tokens that end a reply, as a model's generation config lists them.
 
-        `thinking` asks the template for turns with thoughts; they stay in past turns, whatever the template does.
+        `thinking` asks the template for turns with thoughts; they stay in past turns, whatever the template does, or,
+        with `strip`, if it keeps them.
         """
         super().__init__(tokenizer)
         if not getattr(tokenizer, "chat_template", None):
@@ -48,8 +51,13 @@ class Chat(Tokens):
         """Whether the template opens a thought where the model's turn starts."""
         if thinking and self._special & {*self._encode(THINK), *self._encode(THOUGHT)}:
             raise ModelError("the tokenizer has <think> as a special token: use actions.format: native")
-        self.notes = (DROPPED,) if thinking and not self._keeps_thoughts() else ()
-        """What the template does to past turns, and is not done here: sentences without a full stop."""
+        self._blank = False
+        """Whether a past turn begins with the line feeds that followed its thought."""
+        keeps = not thinking or self._keeps_thoughts(strip)
+        self.strips = strip and not keeps
+        """Whether past turns lose their thoughts, so that `anew` gives states after one."""
+        self.notes = (KEPT if keeps else STRIPPED,) if strip else () if keeps else (DROPPED,)
+        """What the template does to past turns, and what is done here: sentences without a full stop."""
         self.end_id = self._end_of_turn()
         self.end_text = str(tokenizer.decode([self.end_id])).strip()
         """The end-of-turn token as text."""
@@ -65,6 +73,7 @@ class Chat(Tokens):
         self._before_question, given = opening.split(question)
         stays, between = whole.partition(question)[2].split(reply)
         self._after_question, (self._before_result, self._after_result) = given, between.split(result)
+        self._stays = stays
         if not (stays.startswith(given) or given.startswith(stays)) or not self._after_result.endswith(given):
             raise self._rewrites()
         self.dropped, self._lead = given[len(stays) :], stays[len(given) :]
@@ -74,10 +83,14 @@ class Chat(Tokens):
             raise self._rewrites()
         self._trims = self._render([f" {question} "]) == opening
 
-    def _keeps_thoughts(self) -> bool:
-        """Whether the template shows a thought in a past turn."""
+    def _keeps_thoughts(self, exactly: bool) -> bool:
+        """Whether the template shows a thought in a past turn; `exactly`: what it drops must be the thought alone."""
         question, reply, result, *_ = _SAID
-        said = self._render([question, f"{THINK}\n{reply}\n{THOUGHT}\n\n{reply}", result])
+        after = f"\n\n{reply}"
+        said = self._render([question, f"{THINK}\n{reply}\n{THOUGHT}{after}", result])
+        self._blank = said == self._render([question, after, result])
+        if exactly and said.count(reply) < 2 and not self._blank and said != self._render([question, reply, result]):
+            raise self._rewrites()
         return said.count(reply) == 2
 
     def _rewrites(self) -> ModelError:
@@ -123,6 +136,39 @@ class Chat(Tokens):
         """Ids that follow a reply: its end of turn unless `closed` already, the user's `text`, the next opening."""
         ids = self._between(self._before_result, self._said(text), self._after_result)
         return tuple(ids[1:] if closed else ids)
+
+    def anew(self, turns: Sequence[tuple[str, str]]) -> tuple[int, ...]:
+        """Ids of a conversation up to where the model's turn starts, its past turns without their thoughts.
+
+        Its (role, content) pairs alternate, the first and the last are the user's.
+        """
+        pieces = [(self._before_question, False), (self._said(turns[0][1]), True)]
+        between = self._after_result.removesuffix(self._after_question) + self._stays
+        for number in range(1, len(turns), 2):
+            pieces += [(between if number > 1 else self._stays, False), (self.unthought(turns[number][1]), True)]
+            pieces += [(self._before_result, False), (self._said(turns[number + 1][1]), True)]
+        return tuple(self._joined([*pieces, (self._after_result, False)]))
+
+    def after_thought(self, text: str) -> tuple[str, str] | None:
+        """A reply as its thought, tags included, and what follows it; None if it does not come to its thought's end."""
+        if not self.thinking or not (self.begun or text.lstrip().startswith(THINK)):
+            return "", text
+        thought, closed, said = text.partition(THOUGHT)
+        return (thought + closed, said) if closed else None
+
+    def unthought(self, text: str) -> str:
+        """A reply as a past turn has it, without its thought."""
+        parts = self.after_thought(text)
+        if parts is None:
+            return "" if self.begun else text
+        return parts[1].lstrip("\n") if parts[0] and not self._blank else parts[1]
+
+    def thinks(self, thought: str, said: str) -> str:
+        """A reply that says this after a thought, or without one where it is empty."""
+        if not self.thinking or not (thought.strip() or self.begun):
+            return said
+        inner = thought.strip().replace(THOUGHT, "")
+        return f"{'' if self.begun else THINK}\n{inner}\n{THOUGHT}\n\n{said}".lstrip("\n")
 
     def markup(self, turns: Sequence[tuple[str, str]]) -> str:
         """A conversation as the template writes it; its (role, content) pairs alternate, the user's first."""

@@ -68,14 +68,14 @@ def load_tokenizer(folder: Path) -> Any:
         raise ModelError(f"{source} holds no tokenizer that transformers can load: {error}") from error
 
 
-def load_chat(folder: Path, thinking: bool = False) -> Chat:
+def load_chat(folder: Path, thinking: bool = False, strip: bool = False) -> Chat:
     """The tokenizer of a folder with its chat template, and every token that the model may end a reply with."""
-    return Chat(load_tokenizer(folder), _ends(folder), thinking)
+    return Chat(load_tokenizer(folder), _ends(folder), thinking, strip)
 
 
-def load_native_chat(folder: Path, thinking: bool = False) -> NativeChat:
+def load_native_chat(folder: Path, thinking: bool = False, strip: bool = False) -> NativeChat:
     """As `load_chat`, for the model's own tool format."""
-    return NativeChat(load_tokenizer(folder), _ends(folder), thinking)
+    return NativeChat(load_tokenizer(folder), _ends(folder), thinking, strip)
 
 
 def _ends(folder: Path) -> list[int]:

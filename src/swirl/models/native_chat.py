@@ -10,11 +10,11 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from swirl.core.errors import ModelError
 from swirl.models.call_grammar import Call, found
-from swirl.models.chat import DROPPED, Chat
+from swirl.models.chat import DROPPED, KEPT, STRIPPED, Chat
 from swirl.models.tokens import Tokens
 
 Messages = list[dict[str, Any]]
@@ -35,6 +35,10 @@ _RESULTS = ("RESULT-SENTINEL", "SECOND-RESULT", "THIRD-RESULT")
 _DESCRIPTION = "DESCRIPTION-SENTINEL"
 _ODD = ' a "b" \\ <c> & \u00e9\n{"d": [1]}\n'
 _FIX = "use actions.format: tags"
+STRIPPED_LATER = (
+    "the chat template drops thoughts of turns before the last user turn: states are as it writes them, and begin a "
+    "new piece there"
+)
 _WORD = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
 
 
@@ -63,8 +67,11 @@ class NativeChat(Tokens):
     thinking = True
     """Whether a reply may begin with a thought: whatever was asked for, what a thought names is no call."""
 
-    def __init__(self, tokenizer: Any, ends: Iterable[int] = (), thinking: bool = False) -> None:
-        """`ends` are ids of further tokens that end a reply; `thinking` asks the template for turns with thoughts."""
+    def __init__(self, tokenizer: Any, ends: Iterable[int] = (), thinking: bool = False, strip: bool = False) -> None:
+        """`ends` are ids of further tokens that end a reply; `thinking` asks the template for turns with thoughts.
+
+        With `strip`, past thoughts are what the template makes of them; otherwise they stay.
+        """
         super().__init__(tokenizer)
         if not getattr(tokenizer, "chat_template", None):
             raise ModelError("the tokenizer has no chat template; use an instruction-tuned model or set one")
@@ -73,7 +80,7 @@ class NativeChat(Tokens):
             "thinking": thinking,
             "date_string": "26 Jul 2024",
         }
-        self._spaced = False
+        self.spaced = False
         """Whether past results have other white space than the last one (Hermes)."""
         self._heads: dict[tuple[str, str], str] = {}
         self._take_apart()
@@ -81,11 +88,17 @@ class NativeChat(Tokens):
         self._find_thoughts()
         parts = [self.grammar.opening, self.grammar.closing, self.grammar.separator or "", self.grammar.between]
         written = " ".join([*parts, *self.thought_tags])
-        names = sorted((str(tokenizer.decode([i], skip_special_tokens=False)) for i in self._special), key=len)
+        self.special_names = tuple(str(tokenizer.decode([i], skip_special_tokens=False)) for i in sorted(self._special))
+        names = sorted(self.special_names, key=len)
         self._marks = [name for name in reversed(names) if name and name in written]
         self.marked = bool(self._marks)
         """Whether calls or thoughts are told by special tokens, which a text without them does not show."""
-        self.notes = tuple(self._notes(thinking))
+        keeps = not (thinking or self.begun) or self._keeps_thoughts()
+        self.past: Literal["none", "keep", "strip"] = "strip" if strip else "keep" if thinking else "none"
+        """What is asked for: turns without thoughts, past thoughts that stay, or what the template makes of them."""
+        self.strips = strip and not keeps
+        """Whether past turns lose their thoughts in a loop of calls, so that `anew` gives states after one."""
+        self.notes = tuple(self._notes(thinking, strip, keeps))
         """What the template does to past turns, and is not done here: sentences without a full stop."""
 
     # A conversation.
@@ -96,17 +109,21 @@ class NativeChat(Tokens):
         Raises `ModelError` where the template leaves out a tool or the `system` turn, or rewrites what precedes.
         """
         shown = self._written_question(text)
-        return tuple(self._joined([(self._head_of(tools, system), False), (shown, True), (self._given, False)]))
+        return tuple(self._joined([(self._head_of(tools, system), False), (shown, True), (self.given, False)]))
 
     def results(self, results: Sequence[Result], closed: bool) -> tuple[int, ...]:
         """Ids that follow a reply: its end of turn unless `closed` already, what answers it, the next opening."""
+        ids = self._joined(self._answers(results))
+        return tuple(ids[1:] if closed else ids)
+
+    def _answers(self, results: Sequence[Result]) -> list[tuple[str, bool]]:
+        """The pieces from a reply's end of turn to the next opening."""
         pieces = [(_named(self._before, results[:1]), False)]
         for i, result in enumerate(results):
             pieces.append((self._written(result.text), True))
             last = i + 1 == len(results)
             pieces.append((_named(self._after if last else self._between, results[i : i + 2], i), False))
-        ids = self._joined(pieces)
-        return tuple(ids[1:] if closed else ids)
+        return pieces
 
     def turn(self, text: str, closed: bool) -> tuple[int, ...]:
         """As `results`, for one that names no call."""
@@ -118,13 +135,53 @@ class NativeChat(Tokens):
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Ids of a reply that was sampled elsewhere, without its end of turn."""
-        pieces, opening = [(self._given, False)], self._piece(self._given)
-        for part in re.split(f"({'|'.join(map(re.escape, self._marks))})", text) if self._marks else [text]:
-            pieces.append((part, part not in self._marks))
+        return self.encode_pieces([(text, False)])
+
+    def encode_pieces(self, parts: Sequence[tuple[str, bool]]) -> tuple[int, ...]:
+        """As `encode`, of a reply in parts; True for one that is foreign text, whatever it names."""
+        said = [piece for text, quoted in parts for piece in ([(text, True)] if quoted else self._pieces_of(text))]
+        pieces, opening = [(self.given, False), *said], self._piece(self.given)
         ids = self._joined(pieces)
         if ids[: len(opening)] != opening:
             ids = [*opening, *self._joined(pieces[1:])]
         return tuple(ids[len(opening) :])
+
+    def _pieces_of(self, text: str) -> list[tuple[str, bool]]:
+        """The pieces of a reply: special tokens of calls and thoughts, and foreign text."""
+        parts = re.split(f"({'|'.join(map(re.escape, self._marks))})", text) if self._marks else [text]
+        return [(part, part not in self._marks) for part in parts]
+
+    def anew(
+        self,
+        text: str,
+        tools: Sequence[Tool],
+        system: str,
+        turns: Sequence[tuple[str, Sequence[Result]]],
+    ) -> tuple[int, ...]:
+        """Ids of a conversation as `prompt` opens it, of replies without their thoughts and what answered each."""
+        pieces = [(self._head_of(tools, system), False), (self._written_question(text), True), (self.stays, False)]
+        for number, (reply, results) in enumerate(turns, 1):
+            pieces += self._pieces_of(self.unthought(reply))
+            *answers, (after, _) = self._answers(results)
+            past = after.removesuffix(self.dropped) + self.added
+            pieces += [*answers, (after if number == len(turns) else past, False)]
+        return tuple(self._joined(pieces))
+
+    def ids_of(self, parts: Sequence[tuple[str, bool]]) -> tuple[int, ...]:
+        """Ids of what the template wrote, in parts; True for names of special tokens that are foreign text."""
+        return tuple(i for text, quoted in parts for i in self._encode(text, quoted))
+
+    def said(self, message: dict[str, Any]) -> str | None:
+        """A message of the assistant as the template writes it in past turns, without its end; None if it cannot."""
+        calls = message.get("tool_calls") or ()
+        follows: Messages = [
+            {"role": "tool", "tool_call_id": call["id"], "name": call["function"]["name"], "content": _RESULTS[0]}
+            for call in calls
+        ]
+        text = self.render([_ASK, message, *(follows or [_ASK])], "several calls" if len(calls) > 1 else "this turn")
+        start = f"{self._head}{_QUESTION}{self.stays}"
+        said, closed, _ = text[len(start) :].partition(self.end_text)
+        return said if closed and text.startswith(start) else None
 
     def so_far(self, ids: Sequence[int]) -> str:
         """The text of a reply that may still go on; special tokens by their names, but for the end of turn."""
@@ -134,8 +191,23 @@ class NativeChat(Tokens):
         """Tokens as text, special ones by their names."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
+    def unthought(self, text: str) -> str:
+        """A reply as a past turn has it, without its thought."""
+        parts = self.after_thought(text)
+        if parts is None:
+            return "" if self.begun else text
+        return parts[1].lstrip("\n") if parts[0] else text
+
+    def thinks(self, thought: str, said: str) -> str:
+        """A reply that says this after a thought, or without one where it is empty, as the template writes it."""
+        before, after = self._thought_form
+        if not (thought.strip() or self.begun):
+            return said
+        inner = thought.strip().replace(self.thought_tags[1], "")
+        return f"{'' if self.begun else before}{inner}{after}{said}"
+
     def after_thought(self, text: str) -> tuple[str, str] | None:
-        """A reply as its thought and what it says after it; None if it does not come to the end of its thought."""
+        """A reply as its thought, tags included, and what follows it; None if it does not come to its thought's end."""
         opens, closes = self.thought_tags
         if not (self.begun or text.lstrip().startswith(opens)):
             return "", text
@@ -146,25 +218,25 @@ class NativeChat(Tokens):
 
     def _take_apart(self) -> None:
         """Find the pieces between a model's turns, and check that longer conversations are made of them."""
-        opening, bare = self._render([_ASK], "tools"), self._render([_ASK], "tools", generation=False)
+        opening, bare = self.render([_ASK], "tools"), self.render([_ASK], "tools", generation=False)
         for what, text in (("name", _NAMES[0]), ("description", _DESCRIPTION), ("arguments", "argument_sentinel")):
             if text not in opening:
                 raise ModelError(f"the chat template leaves out the {what} of tools: {_FIX}")
         if opening.count(_QUESTION) != 1 or not opening.startswith(bare):
             raise _rewrites("the question")
-        self._head, self._given = opening.split(_QUESTION)
+        self._head, self.given = opening.split(_QUESTION)
         self._generation = opening[len(bare) :]
-        self._find_end(self._render([_ASK, _said(_REPLY)], "replies", generation=False).partition(_REPLY)[2])
-        acted = self._render([_ASK, _acted(1), *_results(1)], "calls and results")
+        self._find_end(self.render([_ASK, _said(_REPLY)], "replies", generation=False).partition(_REPLY)[2])
+        acted = self.render([_ASK, _acted(1), *_results(1)], "calls and results")
         self._all_shown(acted, 1)
         said = acted.partition(_QUESTION)[2]
-        self._stays = _common(said, self._plain())
-        alike = len(_common(self._given, self._stays))
-        if alike < len(self._given) - len(self._generation):
+        self.stays = _common(said, self._plain())
+        alike = len(_common(self.given, self.stays))
+        if alike < len(self.given) - len(self._generation):
             raise _rewrites("the opening of the model's turn")
-        self.dropped, self._added = self._given[alike:], self._stays[alike:]
+        self.dropped, self.added = self.given[alike:], self.stays[alike:]
         """What the template writes at the start of the model's turn and drops from past turns; it is kept here."""
-        said = said[len(self._stays) :]
+        said = said[len(self.stays) :]
         end, shown = said.find(self.end_text, said.find("VALUE-SENTINEL")), said.find(_RESULTS[0])
         if not 0 <= end < shown:
             raise ModelError(f"the chat template does not close a turn with calls by {self.end_text!r}: {_FIX}")
@@ -182,7 +254,7 @@ class NativeChat(Tokens):
         self._as_is = written == _ODD
         if _ODD.strip() not in (written.strip(), str(_decoded(f'"{written}"')).strip()):
             raise ModelError(f"the chat template changes results ({_ODD!r} becomes {written!r}): {_FIX}")
-        self._trims = self._render([{**_ASK, "content": f" {_QUESTION} "}], "tools") == opening
+        self._trims = self.render([{**_ASK, "content": f" {_QUESTION} "}], "tools") == opening
 
     def _find_end(self, follows: str) -> None:
         """The token that closes a model turn: the first one after a reply."""
@@ -199,18 +271,18 @@ class NativeChat(Tokens):
     def _plain(self) -> str:
         """What follows the question where the model's turn is a text and not the last."""
         try:
-            return self._render([_ASK, _said(_REPLY), *_results(1)], "replies").partition(_QUESTION)[2]
+            return self.render([_ASK, _said(_REPLY), *_results(1)], "replies").partition(_QUESTION)[2]
         except ModelError:  # results follow calls alone
-            return self._render([_ASK, _said(_REPLY), _ASK], "replies").partition(_QUESTION)[2]
+            return self.render([_ASK, _said(_REPLY), _ASK], "replies").partition(_QUESTION)[2]
 
     def _several(self) -> tuple[str | None, str]:
         """Two calls of one turn as the template writes them, and what is between their results; None if it cannot."""
         try:
-            both = self._render([_ASK, _acted(2), *_results(2)], "several calls")
+            both = self.render([_ASK, _acted(2), *_results(2)], "several calls")
             self._all_shown(both, 2)
         except ModelError:
             return None, ""
-        two, _, rest = both.partition(_QUESTION)[2].removeprefix(self._stays).partition(self._before + _RESULTS[0])
+        two, _, rest = both.partition(_QUESTION)[2].removeprefix(self.stays).partition(self._before + _RESULTS[0])
         between, _, after = rest.partition(_RESULTS[1])
         if after != _moved(self._after, 1):
             raise _rewrites("several results")
@@ -218,24 +290,24 @@ class NativeChat(Tokens):
 
     def _check(self, asked: Messages, head: str, tools: Sequence[Tool]) -> None:
         """Raise `ModelError` unless longer conversations begin with shorter ones, but for what is dropped or added."""
-        past = self._after.removesuffix(self.dropped) + self._added
+        past = self._after.removesuffix(self.dropped) + self.added
         acted = f"{self._one}{self._before}{_RESULTS[0]}"
-        start = f"{head}{_QUESTION}{self._stays}{acted}"
+        start = f"{head}{_QUESTION}{self.stays}{acted}"
         step = [_acted(1), *_results(1)]
-        if self._render([*asked, *step], "calls and results", tools) != start + self._after:
+        if self.render([*asked, *step], "calls and results", tools) != start + self._after:
             raise _rewrites("the turns before a call")
         longer, made = (
-            self._render([*asked, *step, *step], "calls and results", tools),
+            self.render([*asked, *step, *step], "calls and results", tools),
             start + past + acted + self._after,
         )
         if _squeezed(longer) != _squeezed(made):
             raise _rewrites("earlier calls and results")
-        self._spaced = self._spaced or longer != made
-        answered = self._render([*asked, *step, _said(_REPLY)], "replies", tools, generation=False)
+        self.spaced = self.spaced or longer != made
+        answered = self.render([*asked, *step, _said(_REPLY)], "replies", tools, generation=False)
         if not _squeezed(answered).startswith(_squeezed(start + self._after.removesuffix(self._generation))):
             raise _rewrites("earlier calls and results once there is an answer")
         if self._between:
-            three = self._render([*asked, _acted(3), *_results(3)], "several calls", tools)
+            three = self.render([*asked, _acted(3), *_results(3)], "several calls", tools)
             results = _RESULTS[0] + self._between + _RESULTS[1] + _moved(self._between, 1) + _RESULTS[2]
             if not three.endswith(self._before + results + _moved(self._after, 2)):
                 raise _rewrites("several results")
@@ -249,42 +321,53 @@ class NativeChat(Tokens):
 
     def _find_thoughts(self) -> None:
         """The tags around thoughts, whether the template opens one itself, and whether past thoughts stay."""
-        self.thought_tags = ("<think>", "</think>")
+        self.thought_tags, self._thought_form = ("<think>", "</think>"), ("<think>\n", "\n</think>\n\n")
         try:
-            told = self._render([_ASK, {**_said(_REPLY), "reasoning_content": _THOUGHT}], "thoughts", generation=False)
+            told = self.render([_ASK, {**_said(_REPLY), "reasoning_content": _THOUGHT}], "thoughts", generation=False)
         except ModelError:
             told = ""
         opening, _, rest = told.partition(_THOUGHT)
         closes = rest.partition(_REPLY)[0].strip()
         if closes and closes.replace("/", "", 1) in opening:
-            self.thought_tags = (closes.replace("/", "", 1), closes)
-        self.begun = self._given.rstrip().endswith(self.thought_tags[0])
+            opens = closes.replace("/", "", 1)
+            self.thought_tags = (opens, closes)
+            self._thought_form = (opens + opening.rpartition(opens)[2], rest.partition(_REPLY)[0])
+        self.begun = self.given.rstrip().endswith(self.thought_tags[0])
         """Whether the template opens a thought where the model's turn starts."""
 
-    def _notes(self, thinking: bool) -> Iterable[str]:
-        if self.dropped:
-            instead = f", and writes {self._added!r} instead" if self._added else ""
+    def _keeps_thoughts(self, *later: dict[str, Any]) -> bool:
+        """Whether past turns show their thoughts in a loop of calls, or before these `later` messages.
+
+        A thought is given in whatever form the template knows.
+        """
+        opens, closes = self.thought_tags
+        forms = {"reasoning_content": _THOUGHT}, {"content": f"{opens}\n{_THOUGHT}\n{closes}\n\n"}
+        past: Messages = [*_results(1), *([_said(_REPLY)] if later else []), *later]
+        shown = [self.render([_ASK, {**_acted(1), **form}, *past], "thoughts") for form in forms]
+        return any(_THOUGHT in text for text in shown)
+
+    def _notes(self, thinking: bool, strip: bool, keeps: bool) -> Iterable[str]:
+        if self.dropped and not strip:
+            instead = f", and writes {self.added!r} instead" if self.added else ""
             yield f"the chat template drops {self.dropped!r} from past turns{instead}: they keep it here"
-        if self._spaced:
+        if self.spaced:
             yield "the chat template changes the white space of past results: they stay as they were read here"
         if "strftime_now" in str(self.tokenizer.chat_template) and "date_string" not in str(
             self.tokenizer.chat_template
         ):
             yield "the chat template tells the model today's date, so that prompts change from day to day"
-        if _REPLY not in self._render([_ASK, {**_acted(1), "content": _REPLY}, *_results(1)], "calls and results"):
+        if _REPLY not in self.render([_ASK, {**_acted(1), "content": _REPLY}, *_results(1)], "calls and results"):
             yield "the chat template drops what is said beside a call from past turns: it stays here, as sampled"
-        if thinking or self.begun:
-            opens, closes = self.thought_tags
-            forms = {"reasoning_content": _THOUGHT}, {"content": f"{opens}\n{_THOUGHT}\n{closes}\n\n"}
-            shown = [self._render([_ASK, {**_acted(1), **form}, *_results(1)], "thoughts") for form in forms]
-            if not any(_THOUGHT in text for text in shown):
-                yield DROPPED
+        if strip:
+            yield STRIPPED if not keeps else STRIPPED_LATER if not self._keeps_thoughts(_ASK) else KEPT
+        elif not keeps:
+            yield DROPPED
         if self.begun and not thinking:
             yield "the chat template opens a thought in every turn, so actions.thinking: none has no effect"
 
     # Rendering.
 
-    def _render(
+    def render(
         self, messages: Messages, what: str, tools: Sequence[Tool] | None = None, generation: bool = True
     ) -> str:
         """The template's text; with the tools of the sentinels unless others are given."""
@@ -303,10 +386,10 @@ class NativeChat(Tokens):
         """What precedes the question, checked when it is first asked for."""
         key = (json.dumps(tools), system)
         if key not in self._heads:
-            plain = [self._unmarked(tool) for tool in tools]
+            plain = [self.plain(tool) for tool in tools]
             asked: Messages = [*([{"role": "system", "content": system}] if system else []), _ASK]
-            opening = self._render(asked, "a system turn" if system else "tools", plain)
-            if opening.count(_QUESTION) != 1 or opening.split(_QUESTION)[1] != self._given:
+            opening = self.render(asked, "a system turn" if system else "tools", plain)
+            if opening.count(_QUESTION) != 1 or opening.split(_QUESTION)[1] != self.given:
                 raise _rewrites("the question")
             head = opening.split(_QUESTION)[0]
             if system.strip() not in head:
@@ -322,12 +405,12 @@ class NativeChat(Tokens):
             self._heads[key] = head
         return self._heads[key]
 
-    def _unmarked(self, value: Any) -> Any:
+    def plain(self, value: Any) -> Any:
         """A tool without names of special tokens, which a server's description may hold: a blank breaks them up."""
         if isinstance(value, Mapping):
-            return {self._unmarked(key): self._unmarked(item) for key, item in value.items()}
+            return {self.plain(key): self.plain(item) for key, item in value.items()}
         if isinstance(value, list | tuple):
-            return [self._unmarked(item) for item in value]
+            return [self.plain(item) for item in value]
         if isinstance(value, str):
             for name in self.tokenizer.convert_ids_to_tokens(sorted(self._special)):
                 value = value.replace(name, f"{name[:1]} {name[1:]}") if len(name) > 1 else value
@@ -341,8 +424,8 @@ class NativeChat(Tokens):
         if self._as_is:
             return result
         [message] = _results(1)
-        start = f"{self._head}{_QUESTION}{self._stays}{self._one}{self._before}"
-        text = self._render([_ASK, _acted(1), {**message, "content": result}], "results")
+        start = f"{self._head}{_QUESTION}{self.stays}{self._one}{self._before}"
+        text = self.render([_ASK, _acted(1), {**message, "content": result}], "results")
         fits = text.startswith(start) and text.endswith(self._after)
         return text[len(start) : len(text) - len(self._after)] if fits else result
 

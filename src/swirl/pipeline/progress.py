@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, TextIO, TypeVar
 
@@ -126,6 +126,19 @@ def counted(items: Iterable[Item], total: int, label: str) -> Iterator[Item]:
         for item in items:
             yield item
             bar.update()
+
+
+def megabytes(bar: Progress) -> Callable[[int], None]:
+    """A function that counts bytes, for a bar whose unit is a megabyte."""
+    rest = 0
+
+    def count(size: int) -> None:
+        nonlocal rest
+        whole, rest = divmod(rest + size, 1_000_000)
+        if whole:
+            bar.update(whole)
+
+    return count
 
 
 def _bars(stream: TextIO) -> Bars:

@@ -18,11 +18,15 @@ SHAPES_NO_OUTPUT = {
 }
 """A reviewed list of the packages that no stage depends on, each with the reason."""
 
-CARRIES_ONLY = dict.fromkeys(("base_model", "reward_model", "synthesize"), "swirl.endpoints")
+CARRIES_ONLY = {
+    **dict.fromkeys(("base_model", "reward_model", "synthesize"), "swirl.endpoints"),
+    "download": "swirl.traces",
+}
 """Stage -> the package that only transports messages for it, so that the stage does not depend on that package.
 
 `base_model` and `reward_model` send no request to a server, but store its address. `swirl.rollout.remote` decides what
-`synthesize` asks and how it uses an answer. DVC cannot see that a server's answers change in any case.
+`synthesize` asks and how it uses an answer. DVC cannot see that a server's answers change in any case. Traces that
+`download` fetches become files in the folder that it depends on.
 """
 
 COMPUTE = ("accelerate", "bm25s", "numpy", "peft", "safetensors", "sympy", "tokenizers", "torch", "transformers")

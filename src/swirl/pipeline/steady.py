@@ -7,6 +7,7 @@ outputs were made with the new one.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from swirl.pipeline.dvc_file import DvcStage
 
 SMALL = 2**20
 """Bytes up to which files are compared by content, so that saving one again is no change; others by size and time."""
+WRITTEN = re.compile(r"/(?:(?:hub|mlflow)\.lock\.json|mlflow/[^/]+\.jsonl)$")
+"""What `download` itself writes into the folder that it reads: what it fetched, and what it wrote down of it."""
 _MISSING = "(missing)"
 
 
@@ -71,8 +74,9 @@ class Steady:
 
     def _changed_files(self) -> Iterator[str]:
         now = _files(self._stage, self._root, self._files)
-        yield from sorted(now.keys() - self._files.keys())
-        yield from (name for name, file in self._files.items() if not file.same(now.get(name)))
+        yield from sorted(name for name in now.keys() - self._files.keys() if not WRITTEN.search(name))
+        changed = (name for name, file in self._files.items() if not file.same(now.get(name)))
+        yield from (name for name in changed if not WRITTEN.search(name))
 
 
 def _chosen(params: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:

@@ -92,7 +92,7 @@ def demonstrations(
             counts[f"demonstrations.{name}"] += 1
         else:
             counts[f"left_out.{name}.{result.name.lower()}"] += 1
-    for question, trajectory in Importer(layout, logged, chat, context, longest).trajectories():
+    for question, trajectory in Importer(layout, logged, chat, context, longest, False).trajectories():
         made += [trajectory] if trajectory else []
         what = "demonstrations.{}" if trajectory else f"left_out.{{}}.{NotPlayed.NO_ROOM.name.lower()}"
         counts[what.format(question.benchmark)] += 1

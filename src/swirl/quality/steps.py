@@ -32,8 +32,9 @@ _KEPT = (*_KEY, "benchmark", "score", "question_id_problem", "state_ids_problem"
 _JUDGED = (*_KEY, "score", "good_step", "step_problem", "good_problem")
 """The columns of kept steps and of verdicts that are looked at in all row groups together."""
 
-Trunk = tuple[np.ndarray, list[int], list[int]]
-"""A trajectory's trunk (all its tokens, (tokens,)), and where each step's action starts and ends in it."""
+Trunk = tuple[np.ndarray, list[int], list[int], list[int]]
+"""A trajectory's trunk (all its tokens, (tokens,)), and of each step where its state starts in it, and its action
+starts and ends. A state that was rewritten starts a new stretch of the trunk."""
 
 
 def check(
@@ -124,18 +125,26 @@ class _Trunks:
     def of(self, trajectory: str) -> Trunk:
         """The trajectory's trunk; one without steps if there is no such trajectory."""
         if trajectory not in self._rows:
-            return np.empty(0, dtype=np.int32), [], []
+            return np.empty(0, dtype=np.int32), [], [], []
         number, place = self._groups.place(self._rows[trajectory])
         return self._groups[number][place]
 
 
 def _trunks(table: pa.Table) -> list[Trunk]:
     trajectories, steps, _ = trajectory_frames(table)
-    pieces: list[list[np.ndarray]] = [[prompt] for prompt in trajectories["prompt_ids"]]
-    for row, action, observation in zip(steps["row"], steps["token_ids"], steps["observation_ids"], strict=True):
-        pieces[row] += [action, observation]
-    offsets = [np.cumsum([len(part) for part in parts]).tolist() for parts in pieces]
-    return [(np.concatenate(parts), ends[:-1:2], ends[1::2]) for parts, ends in zip(pieces, offsets, strict=True)]
+    parts: list[list[np.ndarray]] = [[prompt] for prompt in trajectories["prompt_ids"]]
+    begins: list[list[int]] = [[] for _ in parts]
+    places: list[tuple[list[int], list[int]]] = [([], []) for _ in parts]
+    sizes = [len(prompt) for prompt in trajectories["prompt_ids"]]
+    columns = (steps[name] for name in ("row", "token_ids", "observation_ids", "rewritten_ids"))
+    for row, action, observation, rewritten in zip(*columns, strict=True):
+        begins[row].append(sizes[row] if len(rewritten) else begins[row][-1] if begins[row] else 0)
+        start = sizes[row] + len(rewritten)
+        places[row][0].append(start)
+        places[row][1].append(start + len(action))
+        parts[row] += [rewritten, action, observation]
+        sizes[row] = start + len(action) + len(observation)
+    return [(np.concatenate(one), first, *both) for one, first, both in zip(parts, begins, places, strict=True)]
 
 
 def _with_problems(steps: pd.DataFrame, trunks: _Trunks, splits: Mapping[str, str]) -> pd.DataFrame:
@@ -150,10 +159,10 @@ def _with_problems(steps: pd.DataFrame, trunks: _Trunks, splits: Mapping[str, st
         expected = trunks.asked.get(trajectory, question)
         other = None if question == expected else f"{question}, but its trajectory tries {expected}"
         problems["question_id_problem"].append(other or training_problem(question, splits))
-        trunk, starts, ends = trunks.of(trajectory)
+        trunk, begins, starts, ends = trunks.of(trajectory)
         if 0 <= step < len(starts):
             start, end = starts[step], ends[step]
-            problems["state_ids_problem"].append(_difference(state, trunk[:start]))
+            problems["state_ids_problem"].append(_difference(state, trunk[begins[step] : start]))
             problems["action_ids_problem"].append(_difference(action, trunk[start:end]))
         else:
             problems["state_ids_problem"].append(f"trajectory {trajectory} has no step {step}")

@@ -1,4 +1,7 @@
-"""The states that the filter kept, as training needs them: an index of all, and those of a batch in memory."""
+"""The states that the filter kept, as training needs them: an index of all, and those of a batch in memory.
+
+A trajectory whose states were rewritten is one for each of its pieces here: in each, states are prefixes.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +27,12 @@ class States:
         """Index the file. Raises `DataError` when it cannot be used."""
         self._path = path
         self._groups = RowGroups(SubTrajectory, path, lambda table: table)
-        index = read_table(SubTrajectory, path, ["trajectory_id", "step"]).combine_chunks()
-        owners = index["trajectory_id"].dictionary_encode().combine_chunks()
-        owner = owners.indices.to_numpy()
-        self._rows = np.lexsort((index["step"].to_numpy(), owner))
-        self.sizes: list[int] = np.bincount(owner, minlength=len(owners.dictionary)).tolist()
+        index = read_table(SubTrajectory, path, ["trajectory_id", "step", "piece"]).combine_chunks()
+        owner = index["trajectory_id"].dictionary_encode().combine_chunks().indices.to_numpy()
+        piece = index["piece"].to_numpy()
+        self._rows = np.lexsort((index["step"].to_numpy(), piece, owner))
+        pairs = np.stack([owner, piece], axis=1)[self._rows]
+        self.sizes: list[int] = np.unique(pairs, axis=0, return_counts=True)[1].tolist()
         """How many states each trajectory has."""
         self._ends = np.cumsum(self.sizes, dtype=np.int64)
 

@@ -97,6 +97,8 @@ class _Flight:
     rejoins: int = 0
     """The tick at which the observation is read."""
     steps: list[Step] = field(default_factory=list)
+    anew: tuple[int, ...] = ()
+    """The state of the next step, if it was written anew."""
     faulty_in_a_row: int = 0
     stop: Stop | None = None
 
@@ -247,9 +249,10 @@ class _Engine:
             token_ids=tuple(flight.ids),
             logprobs=tuple(flight.logprobs),
             observation_ids=turn,
+            rewritten_ids=flight.anew,
         )
         flight.steps.append(step)
-        flight.action, flight.replies = None, ()
+        flight.action, flight.replies, flight.anew = None, (), ()
         if action.kind == ActionKind.ANSWER:
             flight.stop = Stop.ANSWERED
         elif len(flight.steps) >= flight.attempt.max_steps:
@@ -257,8 +260,13 @@ class _Engine:
         elif action.faulty and flight.faulty_in_a_row == self._max_malformed:
             flight.stop = Stop.MALFORMED
         else:
-            self._go_on(flight, (*flight.left, *turn))
-        if flight.stop:  # nothing follows the last action
+            attempt = flight.attempt
+            flight.anew = flight.reader.anew(attempt.prompt, attempt.system, flight.steps)
+            if flight.anew:
+                self._slots.clear(flight.slot)
+                flight.length = len(flight.anew)
+            self._go_on(flight, flight.anew or (*flight.left, *turn))
+        if flight.stop or flight.anew:  # nothing follows the last action of a piece
             flight.steps[-1] = dataclasses.replace(step, observation_ids=())
 
     def _trajectory(self, flight: _Flight) -> Trajectory:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from swirl.core.types import Action, ActionKind, Observation
+from swirl.core.types import Action, ActionKind, Observation, Step
 from swirl.models.call_grammar import Turn
 from swirl.models.native_chat import NativeChat, Result
 from swirl.rollout.whole_turns import WholeTurns
@@ -38,17 +39,32 @@ class NativeReader(WholeTurns):
 
     def prompt(self, text: str, system: str) -> tuple[int, ...]:
         """Ids of a conversation that opens with the user's `text` and a system turn, if any."""
-        return self.chat.prompt(text, [schema.function for schema in self.tags.schemas.values()], system)
+        return self.chat.prompt(text, self._functions, system)
 
     def turn(self, action: Action, seen: Sequence[Observation], closed: bool) -> tuple[int, ...]:
         """Ids that follow an action: its end of turn unless `closed` already, what answers it, the next opening."""
+        return self.chat.results(self._results(action, seen), closed)
+
+    def anew(self, text: str, system: str, steps: Sequence[Step]) -> tuple[int, ...]:
+        """Ids of the state after these steps, where the template drops the last one's thought; else none."""
+        if not self.chat.strips or self.chat.unthought(steps[-1].action.text) == steps[-1].action.text:
+            return ()
+        turns = [(step.action.text, self._results(step.action, step.observations)) for step in steps]
+        return self.chat.anew(text, self._functions, system, turns)
+
+    @property
+    def _functions(self) -> list[dict[str, Any]]:
+        return [schema.function for schema in self.tags.schemas.values()]
+
+    def _results(self, action: Action, seen: Sequence[Observation]) -> list[Result]:
+        """What answers an action, by the names and ids of its calls."""
         said = self._said(action.text)
         calls = said.calls if said else ()
         results = []
         for i, one in enumerate(seen):
             call = calls[i] if i < len(calls) else None
             results.append(Result(one.text, call.name if call else "", call.id if call else ""))
-        return self.chat.results(results, closed)
+        return results
 
     def markup(self, turns: Sequence[tuple[str, str]], ids: Sequence[int]) -> str:
         """The conversation so far as text, from its `ids`."""

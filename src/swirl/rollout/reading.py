@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
-from swirl.core.types import Action, ActionKind, Observation
-from swirl.models.chat import THINK, THOUGHT, Chat
+from swirl.core.types import Action, ActionKind, Observation, Step
+from swirl.models.chat import Chat
 from swirl.models.native_chat import AnyChat, NativeChat
 from swirl.rollout.native_reading import NativeReader
 from swirl.tools.actions import ANSWER_TAG, end_of_action, is_thought, parse
@@ -58,6 +58,15 @@ class Reader:
     def turn(self, action: Action, seen: Sequence[Observation], closed: bool) -> tuple[int, ...]:
         """Ids that follow an action: its end of turn unless `closed` already, what answers it, the next opening."""
         return self.chat.turn("\n".join(one.text for one in seen), closed)
+
+    def anew(self, text: str, system: str, steps: Sequence[Step]) -> tuple[int, ...]:
+        """Ids of the state after these steps, where the template drops the last one's thought; else none."""
+        if not self.chat.strips or self.chat.unthought(steps[-1].action.text) == steps[-1].action.text:
+            return ()
+        turns = [("user", text)]
+        for step in steps:
+            turns += [("assistant", step.action.text), ("user", step.observation)]
+        return self.chat.anew(turns)
 
     def markup(self, turns: Sequence[tuple[str, str]], ids: Sequence[int]) -> str:
         """The conversation so far as text, from its `turns` of user and assistant."""
@@ -118,10 +127,8 @@ class Reader:
 
     def _start(self, text: str) -> int | None:
         """Where a reply goes on after its thought, which may name tags; None inside of one."""
-        if not self.chat.thinking or not (self.chat.begun or text.lstrip().startswith(THINK)):
-            return 0
-        found = text.find(THOUGHT)
-        return None if found < 0 else found + len(THOUGHT)
+        parts = self.chat.after_thought(text) if self.chat.thinking else ("", text)
+        return None if parts is None else len(parts[0])
 
 
 AnyReader = Reader | NativeReader

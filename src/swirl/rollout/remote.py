@@ -89,6 +89,8 @@ class _Attempt:
         self._ids = list(self._reader.prompt(attempt.prompt, attempt.system))
         self._turns = [Message("user", attempt.prompt)]
         self._steps: list[Step] = []
+        self._anew: tuple[int, ...] = ()
+        """The state of the next step, if it was written anew."""
         self._retokenised = False
 
     def run(self) -> Trajectory:
@@ -149,9 +151,14 @@ class _Attempt:
             token_ids=ids,
             logprobs=logprobs,
             observation_ids=reader.turn(action, seen, ids[-1] in chat.end_ids) if seen else (),
+            rewritten_ids=self._anew,
         )
         self._steps.append(step)
         self._ids += [*step.token_ids, *step.observation_ids]
+        self._anew = reader.anew(self._attempt.prompt, self._attempt.system, self._steps) if seen else ()
+        if self._anew:
+            self._ids = list(self._anew)
+            self._steps[-1] = dataclasses.replace(step, observation_ids=())
         self._turns += [Message("assistant", action.text), Message("user", step.observation)]
         return step
 

@@ -134,7 +134,7 @@ class Agent:
         if isinstance(self.policy, RemotePolicy):
             read, said = (after - before for after, before in zip(self._counted(), used, strict=True))
         else:
-            read = len(made.prompt_ids) + sum(len(step.observation_ids) for step in made.steps)
+            read = len(made.prompt_ids) + sum(len(s.observation_ids) + len(s.rewritten_ids) for s in made.steps)
             said = sum(len(step.token_ids) for step in made.steps)
         return Ended(made, {kind: tool.name for kind, tool in attempt.tools.items()}, read, said, seconds)
 

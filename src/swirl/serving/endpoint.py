@@ -59,7 +59,7 @@ class TextChat:
     Any threads may use it.
     """
 
-    native = thinking = False
+    native = thinking = strips = False
     end_id = _END
     end_ids: frozenset[int] = frozenset()
     end_text = "\0"

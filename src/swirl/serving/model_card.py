@@ -136,6 +136,13 @@ def _data(params: Params, layout: Layout, item: str | None) -> Iterator[str]:
             f"\nOf {found['trajectories']} {made}, the filter "
             f"`{found['strategy']}` kept {kept['trajectories']}, with {kept['steps']} steps."
         )
+    if params.actions.format == "native":
+        calls = "It calls tools as its chat template does: give them as `tools`, and read calls in the template's form"
+    else:
+        calls = "It writes calls in tags, `<tool> ... </tool>`, which its prompts teach, not as its chat template does"
+    thoughts = {"none": "without thoughts", "keep": "with thoughts that stay in the conversation"}
+    how = thoughts.get(params.actions.thinking, "with thoughts, past ones as the template writes them")
+    yield f"\n{calls}; it was trained {how} (`actions` in `swirl.yaml`)."
     yield ""
 
 

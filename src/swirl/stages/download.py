@@ -25,7 +25,7 @@ from swirl.core.layout import Layout
 from swirl.core.records import save, save_json
 from swirl.core.splits import counts, files_of
 from swirl.core.types import Annotation, Conversation, Derivation, Passage, Question, Support, WrittenSolution
-from swirl.wiring.logged_questions import ReadLogs, read_logs, seed_of, wanted_of
+from swirl.wiring.logged_questions import ReadLogs, experiments_of, read_logs, seed_of, wanted_of
 from swirl.wiring.questions import with_tools
 
 SHOWN_ROWS = 20
@@ -118,6 +118,10 @@ def _import(params: Params, layout: Layout, files: Files, made: Made) -> None:
     folder = layout.root / settings.folder
     for path in (layout.conversations, layout.imports):
         path.unlink(missing_ok=True)  # of other params, when the stage runs without DVC
+    for experiment, path in experiments_of(settings, folder):
+        from swirl.traces.kept_traces import keep_traces
+
+        keep_traces(experiment, path, folder, layout)
     logs = [
         read_logs(name, benchmark, folder)
         for name, benchmark in settings.benchmarks.items()

@@ -19,9 +19,10 @@ from swirl.core.records import load, save, save_json
 from swirl.core.row_groups import tables
 from swirl.core.seeds import derive
 from swirl.core.types import LOGGED, ActionKind, Question, Stop, Trajectory
-from swirl.models.loading import configured_context, load_chat
+from swirl.models.loading import configured_context
 from swirl.pipeline.progress import Progress
 from swirl.pipeline.source import digest
+from swirl.wiring.chats import policy_chat
 from swirl.wiring.logged_trajectories import Importer
 from swirl.wiring.prompts import read_prompts, user_input_folders
 from swirl.wiring.questions import questions_of
@@ -58,8 +59,8 @@ def _roll_out(params: Params, layout: Layout) -> None:
 def _import(params: Params, layout: Layout) -> None:
     """Make trajectories of the logged conversations: those to train on, and, apart, those that are held out."""
     base, questions = layout.model("base"), load(Question, layout.questions)
-    chat, context = load_chat(base), configured_context(base, params.runtime.context)
-    sections = [params.rollout.block_size, params.rollout.max_action_tokens, context]
+    chat, context = policy_chat(params, base), configured_context(base, params.runtime.context)
+    sections = [params.rollout.block_size, params.rollout.max_action_tokens, context, params.actions.model_dump()]
     mark = fingerprint(digest("synthesize"), sections, [layout.questions, layout.conversations, base])
     kept = {"train": [q for q in questions if q.split == "train"]}
     kept["logged"] = [q for q in questions if q.task == LOGGED and q.split in ("development", "evaluation")]
@@ -69,15 +70,18 @@ def _import(params: Params, layout: Layout) -> None:
     blocks = {}
     with Progress(sum(map(len, kept.values())), "synthesize") as bar:
         for name, some in kept.items():
-            importer = Importer(layout, some, chat, context, params.rollout.max_action_tokens)
+            thoughts = params.actions.thinking != "none"
+            importer = Importer(layout, some, chat, context, params.rollout.max_action_tokens, thoughts)
             blocks[name] = importer.blocks(opened[name], params.rollout.block_size, bar.update)
             places += importer.lost.places
             metrics[f"{name}_too_long_steps"] = importer.lost.steps
             metrics[f"{name}_rewritten_actions"] = importer.lost.rewritten
+            metrics[f"{name}_cuts"] = importer.lost.cuts
     if places:
         first = ", ".join(f"{key} {places[0][key]}" for key in ("file", "line", "turn"))
         print(
-            f"synthesize: {len(places)} conversations are longer than {context} tokens and end before; first: {first}"
+            f"synthesize: {len(places)} conversations end before their last action; the first: {first}, "
+            f"{places[0]['reason']}"
         )
     opened["logged"].collect(blocks["logged"], Trajectory, layout.logged)
     save_json(places, layout.too_long)
@@ -96,12 +100,14 @@ def publish(journal: Journal, blocks: int, layout: Layout) -> None:
 
 def summary(path: Path) -> dict[str, float]:
     """Counts and rates of a file of trajectories, read by row group, as columns."""
-    stops, kinds, tokens, failed = Counter[str](), Counter[str](), 0, 0
+    stops, kinds, tokens, failed, cuts = Counter[str](), Counter[str](), 0, 0, 0
     for table in tables(Trajectory, path, ["stop", "steps"]):
         stops.update(table["stop"].to_pylist())
         steps = pc.list_flatten(table["steps"].combine_chunks())
         kinds.update(pc.struct_field(steps, ["action", "kind"]).to_pylist())
         tokens += len(pc.list_flatten(pc.struct_field(steps, "token_ids")))
+        anew = pc.list_value_length(pc.struct_field(steps, "rewritten_ids"))
+        cuts += int(pc.sum(pc.greater(anew, 0)).as_py() or 0)
         seen = pc.struct_field(steps, "observations")
         wrong = pc.struct_field(pc.list_flatten(seen), "error")
         failed += len(pc.unique(pc.list_parent_indices(seen).filter(wrong)))
@@ -115,5 +121,6 @@ def summary(path: Path) -> dict[str, float]:
         "think_rate": kinds[ActionKind.THINK] / done,
         "cut_rate": kinds[ActionKind.CUT] / done,
         "tool_error_rate": failed / done,
+        "cuts": cuts,
         **{f"stop.{stop}": stops[stop] / made for stop in Stop},
     }

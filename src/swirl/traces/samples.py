@@ -104,6 +104,7 @@ def trace_of(sample: Sample, stage: str, record: str, started: float) -> dict[st
     clock, read = int(started * 1e9), len(trajectory.prompt_ids)
     spans = []
     for number, step in enumerate(trajectory.steps, start=1):
+        read = len(step.rewritten_ids) or read
         spans.append(_span(step, clock + number, read, sample.verdicts.get(step.index)))
         read += len(step.token_ids) + len(step.observation_ids)
     tags = {

@@ -39,9 +39,13 @@ def attempts_with(
     tools_of: Callable[[Question], Mapping[str, Tool]] | None,
 ) -> list[Attempt]:
     """`samples` attempts at each question; if `tools_of` is None, with the closed-book prompt and one action."""
-    prompts = read_prompts(params, layout)
     asked = [(question, sample) for question in questions for sample in range(samples)]
-    return [attempt_at(params, prompts, question, sample, tools_of) for question, sample in asked]
+    prompts = read_prompts(params, layout) if asked else None  # logged conversations alone need none
+    return (
+        []
+        if prompts is None
+        else [attempt_at(params, prompts, question, sample, tools_of) for question, sample in asked]
+    )
 
 
 def attempt_at(

@@ -16,9 +16,9 @@ def policy_chat(params: Params, folder: Path) -> AnyChat:
 
     Raises `ModelError` for a template that cannot be used with it.
     """
-    thinking = params.actions.thinking == "keep"
-    native = params.actions.format == "native"
-    chat: AnyChat = load_native_chat(folder, thinking) if native else load_chat(folder, thinking)
+    thinking, strip = params.actions.thinking != "none", params.actions.thinking == "strip"
+    load = load_native_chat if params.actions.format == "native" else load_chat
+    chat: AnyChat = load(folder, thinking, strip)
     for note in chat.notes:
         _say(note)
     return chat

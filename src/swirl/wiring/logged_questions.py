@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,14 +18,19 @@ from swirl.agent_logs.logs import LeftOut, Logs
 from swirl.agent_logs.splitting import split_groups
 from swirl.agent_logs.stored import to_content
 from swirl.agent_logs.unions import Unions
-from swirl.config.data import Benchmark
+from swirl.config.data import Benchmark, Download
 from swirl.core.errors import DataError
 from swirl.core.leakage import leakage_key
 from swirl.core.seeds import derive
 from swirl.core.splits import counts
 from swirl.core.types import LOGGED, LOGGED_TOOL, Conversation, Question
 from swirl.core.untrusted import writable
+from swirl.pipeline.progress import SHORT, Progress, counted, megabytes
 
+MLFLOW = "mlflow:"
+"""Before the name of an experiment, in place of a file."""
+TRACES = "mlflow"
+"""Folder below `download.folder` for the traces that a tracking server gave."""
 ORDER = ("evaluation", "development", "pretrain", "train")
 """The splits in the order of drawing: first those whose results are compared over time."""
 UNREADABLE = frozenset({LineFault.NO_JSON, LineFault.NO_TEXT, LineFault.SHAPE, LineFault.TYPES})
@@ -47,7 +54,8 @@ class ReadLogs:
     def conversations(self) -> Iterator[Conversation]:
         """Every conversation, whatever its split; fills `questions`."""
         known: set[str] = set()
-        for conversation in self.logs.conversations():
+        label = f"{self.name}: conversations"
+        for conversation in counted(self.logs.conversations(), self.logs.trajectories, label):
             question = _question(self.name, conversation)
             if question is None:
                 last = conversation.places[conversation.actions[-1]]
@@ -117,12 +125,27 @@ def read_logs(name: str, benchmark: Benchmark, folder: Path) -> ReadLogs:
     tools = read_tools(folder / benchmark.logged_tools) if benchmark.logged_tools else ()
     names = [path.relative_to(folder).as_posix() for path in paths]
     logs = Logs(paths, tools, benchmark.by or (), names=names)
-    logs.read()
+    with Progress(logs.size // 1_000_000, f"{name}: MB of logs read", after=SHORT) as bar:
+        logs.read(megabytes(bar))
     if not logs.summary.conversations:
         why = Counter(one.reason for one in logs.summary.left_out).most_common(1)
         most = f"; most often left out: {why[0][0]} ({why[0][1]})" if why else ""
         raise DataError(f"{name}: {', '.join(names)} hold no action of an agent{most}; `swirl import` says more")
     return ReadLogs(name, [Path(one) for one in names], logs)
+
+
+def experiments_of(settings: Download, folder: Path) -> list[tuple[str, Path]]:
+    """The experiments whose traces the benchmarks name as logs, and where these are kept; each once."""
+    given = [log for one in settings.benchmarks.values() for log in one.logs or () if log.startswith(MLFLOW)]
+    names = dict.fromkeys(one.removeprefix(MLFLOW) for one in given)
+    return [(name, traces_file(folder, name)) for name in names]
+
+
+def traces_file(folder: Path, experiment: str) -> Path:
+    """Where `download` keeps the traces of an experiment that it has fetched."""
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", experiment)
+    mark = "" if plain == experiment else "-" + hashlib.sha256(experiment.encode()).hexdigest()[:8]
+    return folder / TRACES / f"{plain}{mark}.jsonl"
 
 
 def wanted_of(benchmark: Benchmark) -> dict[str, int | None]:
@@ -148,7 +171,12 @@ def _question(name: str, conversation: LoggedConversation) -> Question | None:
 
 
 def _paths(folder: Path, given: str) -> list[Path]:
-    """The file of that name, or those of the folder, by name. Raises `DataError` when there is none."""
+    """The file of that name, or those of the folder, by name; the traces that were fetched of an experiment.
+
+    Raises `DataError` when there is none.
+    """
+    if given.startswith(MLFLOW):
+        return [traces_file(folder, given.removeprefix(MLFLOW))]
     path = folder / given
     if path.is_dir():
         if found := sorted(one for one in path.iterdir() if one.suffix in (".jsonl", ".json") and one.is_file()):

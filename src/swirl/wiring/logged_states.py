@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol
 
 from swirl.comb.combs import Comb, group_by_budget, pack
@@ -76,8 +77,9 @@ class LoggedStates:
 
         Raises `DataError` for a state that the model has no room for.
         """
-        bare = [self._bare(trajectory, samples, seed) for trajectory in trajectories]
-        for trajectory, comb in zip(trajectories, bare, strict=True):
+        bare = [comb for trajectory in trajectories for comb in _bare(trajectory, samples, seed)]
+        owners = [trajectory for trajectory in trajectories for _ in trajectory.pieces]
+        for trajectory, comb in zip(owners, bare, strict=True):
             if len(comb.trunk) + self._longest > self._policy.context:
                 raise DataError(
                     f"logged trajectory {trajectory.id} has a state of {len(comb.trunk)} tokens, and with an action of "
@@ -96,17 +98,15 @@ class LoggedStates:
             return {number: [tooth.ids for tooth in teeth] for number, teeth in pairs}
 
         of_comb = self._flight.run(drawn) if self._flight else {}
-        return [
-            [of_comb[i][first : first + samples] for first in range(0, len(of_comb[i]), samples)]
-            for i in range(len(bare))
-        ]
+        teeth = iter([ids for i in range(len(bare)) for ids in of_comb[i]])
+        return [[list(islice(teeth, samples)) for _ in trajectory.steps] for trajectory in trajectories]
 
     def looked_at(
         self, trajectories: Sequence[Trajectory], actions: Sequence[list[list[Ids]]], judge: Scorer | None
     ) -> list[list[DrawnAction]]:
         """What the drawn actions of each trajectory are, what `judge` gives them, and how they agree with the log."""
         chat = self._policy.chat
-        readers = [self._toolbox.reader(self._questions[t.question_id], chat) for t in trajectories]
+        readers = [self._toolbox.turn_reader(self._questions[t.question_id], chat) for t in trajectories]
         whole = [
             [[ids for ids in dict.fromkeys(of_step) if not reader.cut(ids)] for of_step in of_one]
             for reader, of_one in zip(readers, actions, strict=True)
@@ -120,18 +120,23 @@ class LoggedStates:
                 for sample, ids in enumerate(drawn):
                     action, cut = reader.read(ids), reader.cut(ids)
                     reward = math.nan if judge is None else 0.0 if cut else table[ids]
-                    same = agreement(step.action.text, "" if cut else action.text, reader.tags)
+                    same = agreement(reader.calls_in(step.action.text), None if cut else reader.calls_in(action.text))
                     rows.append(DrawnAction(step.index, sample, action.text, action.kind, reward, *same))
             found.append(rows)
         return found
 
-    def _bare(self, trajectory: Trajectory, samples: int, seed: int) -> UnsampledComb:
-        trunk, teeth = list(trajectory.prompt_ids), list[tuple[int, int]]()
-        for step in trajectory.steps:
-            teeth += [(len(trunk), derive(seed, trajectory.id, step.index, k)) for k in range(samples)]
-            if step.index + 1 < len(trajectory.steps):
-                trunk += [*step.token_ids, *step.observation_ids]
-        return UnsampledComb(tuple(trunk), tuple(teeth), lambda ids: False)
+
+def _bare(trajectory: Trajectory, samples: int, seed: int) -> list[UnsampledComb]:
+    """A comb for each piece, whose teeth are to be sampled."""
+    combs = []
+    for piece in trajectory.pieces:
+        teeth = [
+            (len(trajectory.state_ids(step.index)), derive(seed, trajectory.id, step.index, k))
+            for step in piece
+            for k in range(samples)
+        ]
+        combs.append(UnsampledComb(trajectory.state_ids(piece[-1].index), tuple(teeth), lambda ids: False))
+    return combs
 
 
 def _scored(
@@ -142,8 +147,8 @@ def _scored(
         return []
     combs = []
     for trajectory, of_one in zip(trajectories, actions, strict=True):
-        ends = [len(trajectory.state_ids(k)) for k in range(len(trajectory.steps))]
-        teeth = [(end, ids) for end, of_step in zip(ends, of_one, strict=True) for ids in of_step]
-        if teeth:
-            combs.append(pack(trajectory.state_ids(len(trajectory.steps) - 1), teeth))
+        for piece in trajectory.pieces:
+            teeth = [(len(trajectory.state_ids(k.index)), ids) for k in piece for ids in of_one[k.index]]
+            if teeth:
+                combs.append(pack(trajectory.state_ids(piece[-1].index), teeth))
     return [score for comb in judge.scores(combs) for score in comb]

@@ -9,11 +9,10 @@ from swirl.config.params import Params
 from swirl.core.errors import ParamsError
 from swirl.core.layout import Layout
 from swirl.core.types import LOGGED, LOGGED_TOOL, Question
-from swirl.models.chat import Chat
 from swirl.models.loading import load_chat
-from swirl.models.native_chat import AnyChat
+from swirl.models.native_chat import AnyChat, NativeChat
 from swirl.rollout.reading import AnyReader, reader_for
-from swirl.rollout.turns import TurnReader
+from swirl.rollout.turns import NativeTurnReader, TurnReader
 from swirl.tools import Calculator, Search
 from swirl.tools.actions import kind_of_call
 from swirl.tools.base import Tool
@@ -40,7 +39,7 @@ class Toolbox:
     def tags(self, question: Question) -> dict[str, str]:
         """Tag of each tool, or `Signatures` in the model's own format -> the kind of action that calls it.
 
-        Opens no index. Tools of a log have tags, since a log is rendered with tags.
+        Opens no index. Tools of a log have names alone, in either format.
         """
         logged = [name.removeprefix(LOGGED_TOOL) for name in question.tools if name.startswith(LOGGED_TOOL)]
         if logged:
@@ -52,10 +51,16 @@ class Toolbox:
 
     def reader(self, question: Question, chat: AnyChat) -> AnyReader:
         """What reads the actions on a question: whole turns in a logged conversation."""
-        tags = self.tags(question)
         if question.task == LOGGED:
-            return TurnReader(cast("Chat", chat), tags)
-        return reader_for(chat, tags)
+            return self.turn_reader(question, chat)
+        return reader_for(chat, self.tags(question))
+
+    def turn_reader(self, question: Question, chat: AnyChat) -> TurnReader | NativeTurnReader:
+        """What reads whole turns in a logged conversation."""
+        tags = self.tags(question)
+        if isinstance(chat, NativeChat):
+            return NativeTurnReader(chat, cast("Signatures", tags))
+        return TurnReader(chat, tags)
 
     def _tool(self, name: str, question: Question) -> Tool:
         key = (name, question.benchmark, question.split) if name == "search" else (name,)
