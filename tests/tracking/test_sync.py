@@ -21,6 +21,7 @@ import pytest
 from swirl import tracking
 from swirl.core.errors import SwirlError
 from swirl.core.layout import Layout
+from swirl.mlflow_store.copying import Copies
 from swirl.mlflow_store.runs import Store
 from swirl.mlflow_store.settings import Settings
 from swirl.mlflow_store.stores import destination, recording_store, waiting_room
@@ -276,6 +277,30 @@ def test_two_stages_at_once_share_one_run_on_the_server(
     assert {run.info.run_name: run.info.status for run in below} == {"judge": "FINISHED", "filter": "KILLED"}
     assert {run.data.tags["mlflow.parentRunId"] for run in below} == {top.info.run_id}
     assert sync(layout, print) == 0
+
+
+def test_points_that_a_server_did_not_take_are_sent_again(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also by the process that tried it before, while the run goes on."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    here, there = waiting_room(layout, Settings(experiment="late")), destination_of(layout)
+    run = here.create("train@swirl", 1000.0, {})
+    here.log(run, points=[("train/kl", 0.5, 1_000_001, 1)])
+    copies, log = Copies(here, there), Store.log
+
+    def broken(store: Store, run_id: str, **given: Any) -> None:
+        if store is there:
+            raise ConnectionError("reset by peer")
+        log(store, run_id, **given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "log", broken)
+        with pytest.raises(ConnectionError):
+            copies.bring(run)
+    here.log(run, points=[("train/kl", 0.25, 1_000_002, 2)])
+    for _ in range(2):
+        copies.bring(run)
+    points = there.client.get_metric_history(copies.ids[run], "train/kl")
+    assert [(point.step, point.value) for point in points] == [(1, 0.5), (2, 0.25)]
 
 
 @pytest.fixture

@@ -63,7 +63,9 @@ class Copies:
         """Bring the copy of a run to the run's state, and note that; files that have arrived are given up here."""
         there, copy = self._there, self._there.client.get_run(self.ids[run.info.run_id])
         tags, copy_id = {name: self._translated(value) for name, value in _copied_tags(run).items()}, copy.info.run_id
-        there.log(copy_id, params=run.data.params, points=self._new_points(run), tags=tags)
+        points = self._new_points(run)
+        there.log(copy_id, params=run.data.params, points=points, tags=tags)
+        self._sent |= {(run.info.run_id, point) for point in points}
         there.log_error(copy, tags.get("error", ""))
         there.log_inputs(copy_id, run.inputs.dataset_inputs if run.inputs else [])
         over, folder = run.info.status != "RUNNING", artifact_folder(run)
@@ -81,9 +83,7 @@ class Copies:
         names, run_id = run.data.metrics, run.info.run_id
         history = [one for name in names for one in self._here.client.get_metric_history(run_id, name)]
         points = [(one.key, one.value, one.timestamp, one.step) for one in history]
-        new = [point for point in points if (run_id, point) not in self._sent]
-        self._sent |= {(run_id, point) for point in new}
-        return new
+        return [point for point in points if (run_id, point) not in self._sent]
 
     def _copy_traces(self, run: Run) -> None:
         from mlflow.entities import TraceLocation
