@@ -280,13 +280,14 @@ def test_tables_are_data_sets_that_mlflow_finds_again(layout: Layout) -> None:
 
 
 def test_training_names_its_steps_first_and_golden_labels_as_read_for_the_log_alone(tmp_path: Path) -> None:
-    for name in ("questions/derivations", "questions/questions", "questions/support", "steps/steps"):
+    for name in ("corpus/train", "questions/derivations", "questions/questions", "questions/support", "steps/steps"):
         (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
         pd.DataFrame({"id": ["a"]}).to_parquet(tmp_path / f"data/{name}.parquet")
-    stage = DvcStage("train@swirl", (), ("data/questions", "data/steps"), ())
+    stage = DvcStage("train@swirl", (), ("data/corpus", "data/questions", "data/steps"), ())
     found = [(one.dataset.name, one.tags[0].value) for one in datasets(stage, Layout(tmp_path))]
     assert found == [
         ("data/steps/steps", "training"),
+        ("data/corpus/train", "training"),
         ("data/questions/questions", "training"),
         ("data/questions/derivations", "log only"),
         ("data/questions/support", "log only"),

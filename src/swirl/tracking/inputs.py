@@ -70,7 +70,7 @@ def dependency_tags(hashes: dict[str, str]) -> dict[str, str]:
 def datasets(stage: DvcStage, layout: Layout) -> list[DatasetInput]:
     """The Parquet files among the dependencies.
 
-    What a stage learns from comes first, then questions, then what training reads for the log alone.
+    What a stage learns from comes first, then passages and questions, then what training reads for the log alone.
     """
     import pyarrow.parquet as pq
     from mlflow.entities import Dataset, DatasetInput, InputTag
@@ -88,7 +88,7 @@ def datasets(stage: DvcStage, layout: Layout) -> list[DatasetInput]:
             place = json.dumps({"uri": str(file.resolve())})  # `mlflow.data.get_source` reads it as a local file
             context = LOGGED if usual == "training" and file.stem in GOLDEN else usual
             dataset = Dataset(name, dvc_hash(file), "local", place, schema, rows)
-            order = (context == LOGGED, name.startswith("data/questions/"), len(found))
+            order = (context == LOGGED, name.startswith(("data/corpus/", "data/questions/")), len(found))
             found.append((order, DatasetInput(dataset, [InputTag(MLFLOW_DATASET_CONTEXT, context)])))
     return [one for _, one in sorted(found, key=lambda pair: pair[0])]
 
