@@ -126,7 +126,7 @@ def _compare(
         failed = [f"{name}-{number}" for number, state in enumerate(states, start=1) if not state.is_completed()]
         error = f"{len(failed)} of {len(wanted)} runs failed: {', '.join(failed)}" if failed else ""
     finally:
-        tracking.close_run(layout, group, error)
+        tracking.close_run(layout, first, group, error)
     return error
 
 

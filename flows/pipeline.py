@@ -209,8 +209,7 @@ def _run(invocation: Invocation, run_id: str) -> Outcome:
     finally:
         invocation.groups.stop()
         cached = [name for name, state in states.items() if state.name == "Cached"]
-        tracking.log_cached(layout, invocation.params, run_id, cached)
-        tracking.close_run(layout, run_id, error, killed=stopped)
+        tracking.close_run(layout, invocation.params, run_id, error, killed=stopped, cached=cached)
     try:
         artifacts.show(layout, states)
     except Exception as failure:  # showing results never fails a run

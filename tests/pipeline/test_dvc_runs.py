@@ -90,7 +90,7 @@ def append(text: str) -> Callable[[Path], None]:
         ("src/swirl/stages/synthesize.py", {"synthesize"}),
         ("src/swirl/pipeline/progress.py", set()),
         ("src/swirl/tracking/recording.py", set()),
-        ("src/swirl/mlflow_store/mlflow_runs.py", set()),
+        ("src/swirl/mlflow_store/runs.py", set()),
         ("src/swirl/cli/main.py", set()),
         ("src/swirl/config/train.py", set()),
         ("constraints.txt", set()),

@@ -276,7 +276,7 @@ def test_a_tiny_model_is_measured(lora: dict[str, Any] | None, tmp_path: Path, m
         "base_model", "reward_model", "synthesize", "judge", "train@sft", "train@swirl", "evaluate@base",
         "evaluate@sft", "evaluate@swirl",
     ]  # fmt: skip
-    assert all(float(number) > 0 and unit in ("min", "h") for number, unit in rows.values())
+    assert all(float(number) > 0 and unit in ("s", "min", "h") for number, unit in rows.values())
     measured = next(line for line in said if line.startswith("Measured"))
     assert "drawn in batches of 3," in measured
     assert "taught" in measured

@@ -23,8 +23,9 @@ from swirl.agent_logs.mlflow_spans import own_trajectory
 from swirl.cli.ask import ask
 from swirl.core.errors import DataError
 from swirl.core.layout import Layout
+from swirl.mlflow_store.runs import Store
 from swirl.mlflow_store.settings import Settings
-from swirl.mlflow_store.stores import Store, destination
+from swirl.mlflow_store.stores import destination
 from swirl.models.skipped import mark_skipped
 from swirl.registry.model_registry import NAME, _requirements, fetch, promote, read_outcomes
 from swirl.tracking.delivery import sync
@@ -407,12 +408,10 @@ def test_a_report_that_a_flow_did_not_have_to_run_registers_the_policy_too(once:
     (once.root / "dvc.yaml").write_text("stages: {report: {cmd: x, outs: [reports/results.json]}}", encoding="utf-8")
     once.results.parent.mkdir(parents=True)
     once.results.write_text("{}", encoding="utf-8")
-    parent = tracking.open_run(once, asked.params_of(once), "flow calm-otter").run_id
-    tracking.log_cached(once, asked.params_of(once), parent, ["filter"])
+    parent = tracking.open_run(once, asked.params_of(once), "flow calm-otter", {}).run_id
     store = destination(once, Settings())
     assert not store.client.search_registered_models()
-    tracking.log_cached(once, asked.params_of(once), parent, ["report"])
-    tracking.close_run(once, parent)
+    tracking.close_run(once, asked.params_of(once), parent, cached=["report"])
     assert aliases(store) == {"candidate": 1, "champion": 1}
     found = store.client.get_run(parent)
     assert (found.info.status, found.data.tags["registry.version"]) == ("FINISHED", "swirl-policy/1")

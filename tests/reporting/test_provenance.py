@@ -151,7 +151,7 @@ def test_a_run_is_known_by_its_results_alone(clone: Layout) -> None:
         "commit": f"{before} and uncommitted changes",
         "preset": "mini",
         "seed": "3",
-        "duration": "4 min in 2 stages",
+        "duration": "3.5 min in 2 stages",
         "MLflow": "this run",
     }
     assert found(clone).facts[-1] == ("MLflow", "this run", "http://127.0.0.1:5000/#/experiments/1/runs/ab")

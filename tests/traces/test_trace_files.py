@@ -12,7 +12,8 @@ from swirl.agent_logs.logs import Logs
 from swirl.core.errors import DataError
 from swirl.core.layout import Layout
 from swirl.core.types import Action, Observation, Question, Step, Stop, Trajectory
-from swirl.traces.samples import Sample, trace_of
+from swirl.traces.mlflow_traces import trace_of
+from swirl.traces.samples import Sample
 from swirl.traces.trace_files import fetch_traces
 from tests.servers import Reply, scripted
 
@@ -67,18 +68,13 @@ def test_a_real_agent_that_mlflow_autologged_is_imported(tmp_path: Path, monkeyp
 
 
 def test_a_trace_of_our_own_run_is_its_trajectory(tmp_path: Path) -> None:
-    from mlflow.entities import Trace, TraceData
-
-    from swirl.traces.mlflow_traces import trace_info, trace_spans
-
     first = Action("calculate", "So <math_exp> 6*7 </math_exp>", "6*7")
     seen = Observation("6*7 -> 42", False, "calculate", "6*7")
     last = Action("answer", "<answer> 42 </answer>", "42")
     steps = (Step(0, first, (seen,), (1, 2), (), (3,)), Step(1, last, (), (4,), (), ()))
     made = Trajectory("q/0", "q", "mini-gsm8k", 0, "base", 0, (1,), steps, Stop.ANSWERED, "")
     question = Question("q", "mini-gsm8k", "train", "What is 6*7?", ("42", "forty-two"), 1, ("calculator",))
-    plain = trace_of(Sample(made, question, True, {}, {}), "judge", "r", 1.0)
-    trace = Trace(trace_info(plain, "0", "run"), TraceData(trace_spans(plain)))
+    trace = trace_of(Sample(made, question, True, {}, {}), "judge", "run", "0", 1.0)
     (tmp_path / "own.jsonl").write_text(trace.to_json() + "\n")
     logs = Logs([tmp_path / "own.jsonl"])
     logs.read()

@@ -23,14 +23,13 @@ from swirl import tracking
 from swirl.core import records
 from swirl.core.layout import Layout
 from swirl.core.types import OUTCOME, Action, Observation, Prediction, Question, Step, Stop, Trajectory, Verdict
-from swirl.mlflow_store.mlflow_runs import Runs
 from swirl.mlflow_store.settings import Settings
 from swirl.mlflow_store.stores import recording_store
 from swirl.models.flops import Work
 from swirl.pipeline.dvc_file import DvcStage, read_stages
 from swirl.rl.pace import Pace
-from swirl.traces.mlflow_traces import trace_info, trace_spans
-from swirl.traces.samples import Sample, _choose, read_samples, sampled_tokens, table_of, trace_of
+from swirl.traces.mlflow_traces import trace_of
+from swirl.traces.samples import Sample, _choose, read_samples
 from swirl.tracking.contents import by_measure, grouped
 from swirl.tracking.inputs import datasets, dependencies, dependency_tags
 
@@ -154,17 +153,15 @@ def test_a_sample_is_drawn_from_every_benchmark_by_ids_alone() -> None:
     assert sorted(_choose(rows, 99)) == sorted(one for one, _ in rows)
 
 
-def test_a_trace_and_a_transcript_show_every_call_of_a_step() -> None:
+def test_a_trace_shows_every_call_of_a_step() -> None:
     seen = (Observation("7", False, "calculate", "3+4"), Observation("error: no", True, "search", "who"))
     made = trajectory(0, "mini-gsm8k", Stop.ANSWERED)
     several = replace(made, steps=(replace(made.steps[0], observations=seen), made.steps[1]))
     sample = Sample(several, None, True, {}, {})
-    span = trace_of(sample, "judge", "r", 0.0)["spans"][0]
+    _, span, _ = trace_of(sample, "judge", "r", "0", 0.0).data.spans
     asked = {"action": "So <math_exp>6/0</math_exp>", "tool": "calculate, search", "call": "3+4\nwho"}
-    assert (span["inputs"], span["outputs"]) == (asked, {"observation": "7\nerror: no"})
-    assert span["failed"] == "the tool answered with an error"
-    transcript = json.loads(table_of([sample]))["data"][0][-1]
-    assert transcript == "1. So <math_exp>6/0</math_exp>\n   -> 7\n   -> error: no\n2. <answer>42</answer>"
+    assert (span.name, span.inputs, span.outputs) == ("calculate", asked, {"observation": "7\nerror: no"})
+    assert span.status.description == "the tool answered with an error"
 
 
 def test_synthesised_trajectories_become_traces_when_they_are_judged(layout: Layout) -> None:
@@ -201,27 +198,18 @@ def test_synthesised_trajectories_become_traces_when_they_are_judged(layout: Lay
         "correct": (True, None, root.span_id),
         "good": (False, "nobody divides by zero", call.span_id),
     }
-    for stage in ("judge", "synthesize"):
-        of_run = mlflow.search_traces(locations=where, run_id=found[stage].info.run_id)
-        assert len(of_run) == 3, stage
-    table = json.loads(
-        Path(mlflow.download_artifacts(found["judge"].info.run_id, "samples/trajectories.json")).read_text()
-    )
-    assert [row[:2] for row in table["data"]] == [
-        [name, name[:-2]] for name in ("mini-gsm8k/0", "mini-hotpotqa/2", "mini-gsm8k/1")
-    ]
+    assert len(mlflow.search_traces(locations=where, run_id=found["judge"].info.run_id)) == 3
 
 
 def test_a_trace_sent_twice_is_one(layout: Layout) -> None:
     fill(layout)
-    runs = Runs(recording_store(layout, Settings(experiment="mine")))
-    run = runs.create("judge", 1.0, {})
+    store = recording_store(layout, Settings(experiment="mine"))
+    run = store.create("judge", 1.0, {})
     sample = next(one for one in read_samples("judge", layout, 3) if one.trajectory.id == "mini-gsm8k/0")
-    trace = trace_of(sample, "judge", run, 1000.0)
     for _ in range(2):
-        runs.log_trace(trace_info(trace, runs.store.experiment, run), trace_spans(trace))
-    assert runs.refused == []
-    (found,) = client(layout).search_traces(locations=[runs.store.experiment])
+        store.log_trace(trace_of(sample, "judge", run, store.experiment, 1000.0))
+    assert store.refused == []
+    (found,) = client(layout).search_traces(locations=[store.experiment])
     assert (len(found.data.spans), len(found.info.assessments)) == (3, 3)
     assert (found.info.request_time, found.info.execution_duration) == (1_000_000, 0)
     assert found.info.token_usage == {"input_tokens": 4, "output_tokens": 5, "total_tokens": 9}
@@ -243,7 +231,6 @@ def test_evaluated_trajectories_become_traces_with_their_correctness(layout: Lay
     }
     assert found[0].labels == {"em": 0.0, "f1": 0.0, "process_label_judge": 0.5}
     assert read_samples("evaluate@swirl", layout, 0) == read_samples("filter", layout, 9) == []
-    assert sampled_tokens(layout.trajectories) == 15
 
 
 def test_hashes_are_those_of_dvc(layout: Layout) -> None:
@@ -289,17 +276,18 @@ def test_tables_are_data_sets_that_mlflow_finds_again(layout: Layout) -> None:
     assert [(tag.key, tag.value) for tag in table.tags] == [("mlflow.data.context", "input")]
     assert Path(mlflow.data.get_source(table).load()) == layout.trajectories
     stage = read_stages(layout.root, {})["evaluate@base"]
-    assert [one["context"] for one in datasets(stage, layout, {})] == ["evaluation"]
+    assert [one.tags[0].value for one in datasets(stage, layout)] == ["evaluation"]
 
 
 def test_training_names_its_steps_first_and_golden_labels_as_read_for_the_log_alone(tmp_path: Path) -> None:
-    for name in ("questions/derivations", "questions/questions", "questions/support", "steps/steps"):
+    for name in ("corpus/train", "questions/derivations", "questions/questions", "questions/support", "steps/steps"):
         (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
         pd.DataFrame({"id": ["a"]}).to_parquet(tmp_path / f"data/{name}.parquet")
-    stage = DvcStage("train@swirl", (), ("data/questions", "data/steps"), ())
-    found = [(one["name"], one["context"]) for one in datasets(stage, Layout(tmp_path), {})]
+    stage = DvcStage("train@swirl", (), ("data/corpus", "data/questions", "data/steps"), ())
+    found = [(one.dataset.name, one.tags[0].value) for one in datasets(stage, Layout(tmp_path))]
     assert found == [
         ("data/steps/steps", "training"),
+        ("data/corpus/train", "training"),
         ("data/questions/questions", "training"),
         ("data/questions/derivations", "log only"),
         ("data/questions/support", "log only"),

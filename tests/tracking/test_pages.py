@@ -1,4 +1,4 @@
-"""MLflow's own pages in a real browser: what its search box and filters find, and what a parent run shows."""
+"""MLflow's own pages in a real browser: what search box and filters find, what a parent run and a comparison show."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ from typing import Any
 import pytest
 
 from swirl import tracking
+from swirl.core import records
 from swirl.core.layout import Layout
+from swirl.core.types import Prediction, Stop, Trajectory
 from tests.devtools import Page, chromium, needs_chromium
-from tests.tracking.test_contents import DVC_YAML, PARAMS, fill
+from tests.tracking.test_contents import DVC_YAML, PARAMS, fill, prediction, trajectory
 
 pytestmark = [pytest.mark.slow, needs_chromium]
 
@@ -34,7 +36,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]
     with pytest.MonkeyPatch.context() as patch:
         for name in ("SWIRL_RUN_ID", "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):
             patch.delenv(name, raising=False)
-        parent = tracking.open_run(layout, PARAMS, "flow happy-owl").run_id
+        parent = tracking.open_run(layout, PARAMS, "flow happy-owl", {}).run_id
         patch.setenv("SWIRL_RUN_ID", parent)
         with tracking.stage_run("judge", PARAMS, layout):
             fill(layout)
@@ -43,7 +45,10 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]
         layout.results.write_text(json.dumps({"filters": {"trajectories": 4, "kept": {"trajectories": 1}}}))
         with tracking.stage_run("report", PARAMS, layout):
             pass
-        tracking.close_run(layout, parent)
+        tracking.close_run(layout, PARAMS, parent)
+        patch.delenv("SWIRL_RUN_ID")
+        for model, stop in (("base", Stop.STEP_LIMIT), ("swirl", Stop.ANSWERED)):
+            evaluate(layout, model, stop)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -64,6 +69,16 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]
             process.terminate()
             process.wait()
     shutil.rmtree(root)
+
+
+def evaluate(layout: Layout, model: str, stop: Stop) -> None:
+    """Records the evaluation of a model whose trajectories all end so, in an experiment of its own."""
+    made = [trajectory(number, "mini-gsm8k", stop, model) for number in range(3)]
+    params = {**PARAMS, "tracking": {"experiment": "compared", "traces": 3}}
+    with tracking.stage_run(f"evaluate-{model}", params, layout):
+        records.save(made, Trajectory, layout.prediction_trajectories(model))
+        rows = [prediction(one, stop is Stop.ANSWERED) for one in made]
+        records.save(rows, Prediction, layout.predictions(model))
 
 
 def _wait_for(address: str, process: subprocess.Popen[bytes]) -> None:
@@ -119,10 +134,10 @@ def write(page: Page, element: str, text: str) -> None:
     page.wait(f"{element}.value === {json.dumps(text)}")
 
 
-def experiment(address: str) -> str:
+def experiment(address: str, name: str = "mine") -> str:
     from mlflow.tracking import MlflowClient
 
-    found = MlflowClient(address).get_experiment_by_name("mine")
+    found = MlflowClient(address).get_experiment_by_name(name)
     assert found is not None
     return str(found.experiment_id)
 
@@ -182,3 +197,23 @@ def test_a_parent_run_shows_what_it_is_and_leads_to_its_stages_and_its_report(
     go(page, page.run(f"{links}[0].href"), "document.body.innerText.includes('Parent run')")
     assert parent not in page.run("location.hash")
     go(page, f"{run}/artifacts/report/index.html", "document.body.innerText.includes('artifacts/report/index.html')")
+
+
+def test_two_models_are_compared_on_the_same_questions(served: tuple[str, str], page: Page) -> None:
+    """In the tab Traces of one model's run, where the other one's is chosen to compare with."""
+    from mlflow.tracking import MlflowClient
+
+    address, where = served[0], experiment(served[0], "compared")
+    runs = MlflowClient(address).search_runs([where], "tags.stage = 'evaluate@swirl'")
+    chosen = "[...document.querySelectorAll('[data-component-id$=\".compare_to_run_button\"]')][1]"
+    go(page, f"{address}/#/experiments/{where}/runs/{runs[0].info.run_id}/traces", f"!!{chosen}")
+    click(page, chosen)
+    click(page, "[...document.querySelectorAll('[role=option]')].find(one => one.innerText.includes('evaluate@base'))")
+    said = "document.body.innerText"
+    page.wait(f"{said}.includes('(no answer: step_limit)') && {said}.includes('What is 2?')")
+    for number in range(3):
+        asked = f"[...document.querySelectorAll('a, button, span')].find(one => one.innerText === 'What is {number}?')"
+        row = "let row = asked; while (!row.innerText.includes('42')) row = row.parentElement; return row.innerText"
+        shown = page.run(f"((asked) => {{ {row} }})({asked})").split("\n")
+        answers = [line for line in shown if line in ("42", "(no answer: step_limit)")]
+        assert answers == ["42", "(no answer: step_limit)", "42", "42"]  # SWiRL's, the base's, the golden one of each

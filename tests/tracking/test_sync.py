@@ -21,9 +21,10 @@ import pytest
 from swirl import tracking
 from swirl.core.errors import SwirlError
 from swirl.core.layout import Layout
-from swirl.mlflow_store.mlflow_runs import Runs
+from swirl.mlflow_store.copying import Copies
+from swirl.mlflow_store.runs import Store
 from swirl.mlflow_store.settings import Settings
-from swirl.mlflow_store.stores import Store, destination, recording_store, waiting_room
+from swirl.mlflow_store.stores import destination, recording_store, waiting_room
 from swirl.pipeline.dvc_file import dvc_hash
 from swirl.tracking.delivery import sync
 from swirl.tracking.recording import TO_REGISTER
@@ -138,7 +139,7 @@ def test_a_pipeline_without_its_server_is_sent_later_as_it_was(
 ) -> None:
     """A flow opens its run, two stages run, the flow ends; later runs overwrite the files; then the server starts."""
     before = time.time()
-    opened = tracking.open_run(layout, PARAMS, "flow calm-otter")
+    opened = tracking.open_run(layout, PARAMS, "flow calm-otter", {})
     assert opened.page == ""
     parent = opened.run_id
     monkeypatch.setenv("SWIRL_RUN_ID", parent)
@@ -146,7 +147,7 @@ def test_a_pipeline_without_its_server_is_sent_later_as_it_was(
         write(layout.metrics("judge"), {"n": 1})
     with pytest.raises(ValueError, match="row 3"), tracking.stage_run("judge", PARAMS, layout):
         raise ValueError("row 3")
-    tracking.close_run(layout, parent, "judge failed")
+    tracking.close_run(layout, PARAMS, parent, "judge failed")
     after = time.time()
     write(layout.metrics("judge"), {"n": 2})
     said = capfd.readouterr().err
@@ -190,16 +191,16 @@ def test_a_server_killed_in_the_middle_gets_the_rest_once(
     for number in range(12):
         write(layout.root / f"reports/files/{number}.json", "of a later run")
     server.start()
-    log_file, done = Runs.log_file, 0
+    log_file, done = Store.log_file, 0
 
-    def kill_at_the_seventh(runs: Runs, run_id: str, path: Path, folder: str) -> None:
+    def kill_at_the_seventh(store: Store, run_id: str, path: Path, folder: str) -> None:
         nonlocal done
         done += 1
         if done == 7:
             server.kill()
-        log_file(runs, run_id, path, folder)
+        log_file(store, run_id, path, folder)
 
-    monkeypatch.setattr(Runs, "log_file", kill_at_the_seventh)
+    monkeypatch.setattr(Store, "log_file", kill_at_the_seventh)
     with pytest.raises(SwirlError, match="cannot send stage judge to http://127.0.0.1"):
         sync(layout, print)
     assert done == 7
@@ -251,7 +252,7 @@ def test_two_stages_at_once_share_one_run_on_the_server(
     server: Server, layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One ends by itself, the other is killed; the server came after the flow had opened its run."""
-    opened = tracking.open_run(layout, PARAMS, "flow calm-otter")
+    opened = tracking.open_run(layout, PARAMS, "flow calm-otter", {})
     server.start()
     stage = (
         "import sys; from pathlib import Path; from swirl import tracking; from swirl.core.layout import Layout\n"
@@ -270,12 +271,36 @@ def test_two_stages_at_once_share_one_run_on_the_server(
     started[1].kill()
     for process in started:
         process.communicate()  # returns when the worker, which also holds the pipe for errors, ends
-    tracking.close_run(layout, opened.run_id)
+    tracking.close_run(layout, PARAMS, opened.run_id)
     top, *below = runs(server)
     assert (top.info.run_name, top.info.status) == ("flow calm-otter", "FINISHED")
     assert {run.info.run_name: run.info.status for run in below} == {"judge": "FINISHED", "filter": "KILLED"}
     assert {run.data.tags["mlflow.parentRunId"] for run in below} == {top.info.run_id}
     assert sync(layout, print) == 0
+
+
+def test_points_that_a_server_did_not_take_are_sent_again(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also by the process that tried it before, while the run goes on."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    here, there = waiting_room(layout, Settings(experiment="late")), destination_of(layout)
+    run = here.create("train@swirl", 1000.0, {})
+    here.log(run, points=[("train/kl", 0.5, 1_000_001, 1)])
+    copies, log = Copies(here, there), Store.log
+
+    def broken(store: Store, run_id: str, **given: Any) -> None:
+        if store is there:
+            raise ConnectionError("reset by peer")
+        log(store, run_id, **given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "log", broken)
+        with pytest.raises(ConnectionError):
+            copies.bring(run)
+    here.log(run, points=[("train/kl", 0.25, 1_000_002, 2)])
+    for _ in range(2):
+        copies.bring(run)
+    points = there.client.get_metric_history(copies.ids[run], "train/kl")
+    assert [(point.step, point.value) for point in points] == [(1, 0.5), (2, 0.25)]
 
 
 @pytest.fixture
@@ -292,7 +317,7 @@ def test_a_copy_has_all_that_its_original_has_and_a_second_one_changes_nothing(
     """The server is gone for good, so that the runs go to the project's own store."""
     (layout.root / "dvc.yaml").write_text(CONTENTS, encoding="utf-8")
     params = {**PARAMS, "tracking": {"experiment": "late", "traces": 3}}
-    group = tracking.open_run(layout, params, "experiments", name="experiments")
+    group = tracking.open_run(layout, params, "experiments", {}, name="experiments")
     opened = tracking.open_run(layout, params, "flow calm-otter", {"mlflow.parentRunId": group.run_id})
     monkeypatch.setenv("SWIRL_RUN_ID", opened.run_id)
     with tracking.stage_run("synthesize", params, layout):
@@ -301,8 +326,9 @@ def test_a_copy_has_all_that_its_original_has_and_a_second_one_changes_nothing(
         raise ValueError("row 3")
     with tracking.stage_run("judge", params, layout):
         fill(layout)
-    tracking.close_run(layout, opened.run_id)
-    tracking.close_run(layout, group.run_id)
+        write(layout.metrics("judge"), {"n": 1})
+    tracking.close_run(layout, params, opened.run_id)
+    tracking.close_run(layout, params, group.run_id)
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     waiting = waiting_room(layout, Settings(experiment="late")).client
     (there,) = [one.experiment_id for one in waiting.search_experiments() if one.name == "late"]
@@ -315,33 +341,30 @@ def test_a_copy_has_all_that_its_original_has_and_a_second_one_changes_nothing(
     assert everything(layout) == first
 
     store = destination_of(layout)
-    found = {run.info.run_name: run for run in Runs(store).search() if run.info.status != "FAILED"}
+    found = {run.info.run_name: run for run in store.search() if run.info.status != "FAILED"}
     top, judge, synthesize = found["flow calm-otter"], found["judge"], found["synthesize"]
     assert top.data.tags["mlflow.parentRunId"] == found["experiments"].info.run_id
     assert (top.info.status, "error" in top.data.tags) == ("FINISHED", False)
     note = top.data.tags["mlflow.note.content"]
     for run in (judge, synthesize):
         assert f"[{run.info.run_name}](#/experiments/{store.experiment}/runs/{run.info.run_id})" in note
-        traces = store.client.search_traces(locations=[store.experiment], run_id=run.info.run_id)
-        assert {trace.info.tags["trajectory"] for trace in traces} == {
-            "mini-gsm8k/0",
-            "mini-gsm8k/1",
-            "mini-hotpotqa/2",
-        }
-        assert all(trace.info.trace_metadata["mlflow.sourceRun"] == judge.info.run_id for trace in traces)
-        assert sum(len(trace.info.assessments) for trace in traces) == 6
+    traces = store.client.search_traces(locations=[store.experiment], run_id=judge.info.run_id)
+    asked = {trace.info.tags["trajectory"] for trace in traces}
+    assert asked == {"mini-gsm8k/0", "mini-gsm8k/1", "mini-hotpotqa/2"}
+    assert all(trace.info.trace_metadata["mlflow.sourceRun"] == judge.info.run_id for trace in traces)
+    assert sum(len(trace.info.assessments) for trace in traces) == 6
     assert {one.dataset.name for one in judge.inputs.dataset_inputs} == {
         "data/questions/questions",
         "data/trajectories/trajectories",
     }
-    files = {path.path for path in store.client.list_artifacts(judge.info.run_id, "samples")}
-    assert files == {"samples/trajectories.json"}
+    files = {path.path for path in store.client.list_artifacts(judge.info.run_id, "reports/metrics")}
+    assert files == {"reports/metrics/judge.json"}
 
 
 def test_a_store_that_came_back_empty_gets_the_whole_pipeline(
     layout: Layout, nobody: None, empty_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened = tracking.open_run(layout, PARAMS, "flow calm-otter")
+    opened = tracking.open_run(layout, PARAMS, "flow calm-otter", {})
     monkeypatch.setenv("SWIRL_RUN_ID", opened.run_id)
     for name in ("judge", "filter"):
         with tracking.stage_run(name, PARAMS, layout):
@@ -350,7 +373,7 @@ def test_a_store_that_came_back_empty_gets_the_whole_pipeline(
             patch.delenv("MLFLOW_TRACKING_URI")
             shutil.copy(empty_store, layout.root / "mlflow.db")
             sync(layout, print)
-    top, *below = Runs(destination_of(layout)).search()
+    top, *below = (destination_of(layout)).search()
     assert (top.info.run_name, top.data.params["seed"]) == ("flow calm-otter", "7")
     assert [(run.info.run_name, run.info.status) for run in below] == [("judge", "FINISHED"), ("filter", "FINISHED")]
 
@@ -391,7 +414,7 @@ def test_what_a_store_refuses_for_good_is_said_and_the_rest_arrives(
     layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    recorded = Runs(recording_store(layout, Settings()))
+    recorded = recording_store(layout, Settings())
     run = recorded.create("judge", 1000.0, {})
     recorded.log(run, points=[("n", 1.0, 1, 0)])
     recorded.log(run, points=[("a!b", 1.0, 1, 0)], tags={"colour": "blue"})
@@ -415,7 +438,7 @@ def test_a_policy_that_cannot_be_registered_stands_in_nobodys_way(
 
     monkeypatch.setattr("swirl.registry.model_registry.promote", full)
     write(layout.model("swirl") / "config.json", {})
-    waiting = Runs(waiting_room(layout, Settings(experiment="late")))
+    waiting = waiting_room(layout, Settings(experiment="late"))
     hashed = dvc_hash(layout.model("swirl"))
     stuck = waiting.create("stuck", 1000.0, {TO_REGISTER: hashed})
     waiting.create("whole", 1001.0, {})
@@ -441,7 +464,7 @@ def test_a_run_waits_while_its_experiment_is_deleted(
         sync(layout, print)
     store.client.restore_experiment(store.experiment)
     assert sync(layout, print) == 2
-    assert {run.info.run_name: run.data.metrics for run in Runs(store).search()} == {
+    assert {run.info.run_name: run.data.metrics for run in store.search()} == {
         "judge": {"n": 1.0},
         "stage judge": {},
     }

@@ -88,7 +88,7 @@ class Tracking(Section):
     )
     checkpoints: bool = Field(description="log training's checkpoints with their optimiser state, as they are made")
     max_model_mb: Annotated[float, Field(ge=0)] = Field(
-        description="largest model or checkpoint that is copied, in MB; of a larger model come checksums; 0: no limit"
+        description="largest model or checkpoint that is copied, in MB; of a larger model comes its hash; 0: no limit"
     )
     artifacts: Annotated[str, AfterValidator(_bucket)] = Field(
         description="s3://BUCKET/FOLDER that a new experiment's artifacts go to; '': mlartifacts, or as the server says"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import re
 import shutil
@@ -93,6 +95,35 @@ def differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, A
             yield from differences(old.get(name), new.get(name), f"{key}.{name}" if key else str(name))
     elif old != new:
         yield key, old, new
+
+
+def nearest(root: Path, values: Mapping[str, Any]) -> tuple[str, list[tuple[str, Any]]]:
+    """The preset that differs least from the values of keys such as `train.swirl`, and (key, value) of what differs.
+
+    The name is empty where there is no preset, or no value.
+    """
+    found: dict[str, list[tuple[str, Any]]] = {}
+    for name in names(root) if values else ():
+        with contextlib.suppress(ParamsError):  # a preset that is not valid is none of these
+            settings = tree(root, name)
+            found[name] = [
+                (changed, now)
+                for key, value in values.items()
+                for changed, _, now in differences(_as_json(at(settings, key)), _as_json(value), key)
+            ]
+    return min(found.items(), key=lambda one: len(one[1]), default=("", []))
+
+
+def at(settings: Any, key: str) -> Any:
+    """The value of a dotted key in nested values; None when there is none."""
+    for part in key.split("."):
+        settings = settings.get(part) if isinstance(settings, Mapping) else None
+    return settings
+
+
+def _as_json(value: Any) -> Any:
+    """As JSON has it, where every key is text: validated settings are compared with what YAML says."""
+    return json.loads(json.dumps(value))
 
 
 def write(root: Path, settings: Mapping[str, Any], name: str) -> Path | None:

@@ -9,7 +9,6 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING
 from swirl.config.secrets import without_credentials
 from swirl.core.errors import SwirlError
 from swirl.core.layout import Layout
+from swirl.mlflow_store.runs import NOTE, Store
 from swirl.mlflow_store.settings import Settings
 from swirl.pipeline.temporary import original
 
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 OWN_PAGES = "http://127.0.0.1:5000"
 """Where `make mlflow` serves the project's own runs."""
-NOTE = "mlflow.note.content"
-"""The tag that MLflow shows as a description, in Markdown."""
 ABOUT = (
     "Runs of SWiRL's pipeline: step-wise reinforcement learning for multi-step tool use. A run at the top is one "
     "pipeline, named by the settings that it changed; it has the headline metrics and the report. Below it is a run "
@@ -34,23 +32,6 @@ ABOUT = (
     "one trajectory."
 )
 """The description of an experiment."""
-
-
-@dataclass(frozen=True, slots=True)
-class Store:
-    """One experiment of an MLflow store."""
-
-    client: MlflowClient
-    experiment: str
-    """Its id."""
-    artifacts: str
-    """The address below which its artifacts are."""
-    pages: str
-    """The address of MLflow's pages about the store; empty when there are none."""
-
-    def page(self, run_id: str) -> str:
-        """The address of a run's page; empty when there is none."""
-        return f"{self.pages}/#/experiments/{self.experiment}/runs/{run_id}" if self.pages and run_id else ""
 
 
 def destination(layout: Layout, settings: Settings) -> Store:
@@ -156,12 +137,6 @@ def pages(uri: str, layout: Layout) -> str:
     if uri == f"sqlite:///{_lasting(layout) / 'mlflow.db'}":
         return OWN_PAGES
     return re.sub("://[^/]*@", "://", uri).rstrip("/") if uri.startswith("http") else ""
-
-
-def reason(error: BaseException) -> str:
-    """The first line of an error's message, at most 300 characters and without credentials."""
-    lines = str(error).strip().splitlines()
-    return without_credentials(lines[0] if lines else type(error).__name__)[:300]
 
 
 def warn(sentence: str) -> None:

@@ -12,6 +12,7 @@ from swirl.core.errors import ModelError
 from swirl.planning.earlier import Earlier, earlier
 from swirl.planning.expected import Expected, Talk, Work, count, mean
 from swirl.planning.speeds import Speeds, load, measure, weights
+from swirl.reporting.format import duration
 
 SPLITS = ("train", "evaluation", "pretrain", "reward", "development")
 
@@ -90,19 +91,13 @@ def table(taken: Mapping[str, float]) -> list[str]:
     width = max(len(name) for name in (*taken, "together"))
     known = [value for value in taken.values() if not isnan(value)]
     less = " and what is marked ?" if len(known) < len(taken) else ""
-    rows = [f"  {name.ljust(width)}  {_time(value)}" for name, value in taken.items()]
-    return [*rows, f"  {'together'.ljust(width)}  {_time(sum(known))}{less}"]
+    rows = [f"  {name.ljust(width)}  {duration(value)}" for name, value in taken.items()]
+    return [*rows, f"  {'together'.ljust(width)}  {duration(sum(known))}{less}"]
 
 
 def _idle(taken: float, cores: float, most: int) -> list[str]:
     """What other work on the machine may cost, if this process did not have the cores that it can use."""
     if isnan(cores) or cores > ENOUGH * most:
         return []
-    least = _time(taken * cores / most)
+    least = duration(taken * cores / most)
     return [f"  (not under {least} if it were idle: the process had {cores:.1f} of the {most} cores that it can use)"]
-
-
-def _time(seconds: float) -> str:
-    if isnan(seconds):
-        return "?"
-    return f"{seconds / 3600:.1f} h" if seconds >= 5400 else f"{seconds / 60:.1f} min"

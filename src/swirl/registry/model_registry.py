@@ -23,16 +23,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swirl.config import params as parameters
-from swirl.config.secrets import without_credentials
-from swirl.core.errors import DataError
+from swirl.core.errors import DataError, SwirlError
 from swirl.core.layout import Layout
 from swirl.core.records import load, load_json, save_json
 from swirl.core.types import Prediction, Question
 from swirl.evaluation.statistics import by_question, mcnemar, paired
-from swirl.mlflow_store.stores import Store, connect, everywhere, tracking_uri
+from swirl.mlflow_store.runs import FOR_GOOD, Store, paged, reason
+from swirl.mlflow_store.stores import connect, everywhere, tracking_uri
 from swirl.models.loading import is_adapter
 from swirl.models.pointers import points_to_gguf
 from swirl.models.skipped import why_skipped
+from swirl.pipeline.dvc_file import dvc_hash
 from swirl.serving import bundle
 
 if TYPE_CHECKING:
@@ -128,6 +129,25 @@ def promote(store: Store, layout: Layout, run_id: str) -> Decision | None:
     return decision
 
 
+def promote_wanted(store: Store, layout: Layout, run_id: str, wanted: str) -> str:
+    """`promote` the tuned policy if it is still the one with DVC's hash `wanted`; else, or if that cannot be, say why.
+
+    Raises what MLflow raises when it may succeed at another time.
+    """
+    from mlflow.exceptions import MlflowException
+
+    model = layout.model(bundle.MODEL)
+    if not model.is_dir() or dvc_hash(model) != wanted:
+        return f"models/{bundle.MODEL} is of another run by now; it is not registered for this one"
+    try:
+        promote(store, layout, run_id)
+    except (SwirlError, MlflowException) as error:
+        if isinstance(error, MlflowException) and error.error_code not in FOR_GOOD:
+            raise
+        return f"the tuned model is not registered: {reason(error)}"
+    return ""
+
+
 def _reasons(decision: Decision) -> dict[str, str]:
     return {"decision.reason": decision.reason, **decision.numbers}
 
@@ -168,8 +188,7 @@ def fetch(uri: str, layout: Layout) -> Path:
         atexit.register(shutil.rmtree, place, ignore_errors=True)
         return _download(client, name, version, _INSIDE, place)
     except (MlflowException, OSError) as error:
-        reason = without_credentials((str(error).splitlines() or [""])[0])[:300]
-        raise DataError(f"{uri} cannot be had: {reason.rstrip('.')}{_instead(client, name)}") from None
+        raise DataError(f"{uri} cannot be had: {reason(error).rstrip('.')}{_instead(client, name)}") from None
 
 
 def _instead(client: MlflowClient, name: str) -> str:
@@ -241,15 +260,8 @@ def _tagged(version: ModelVersion, kind: str) -> Decision:
 
 def _version_of(client: MlflowClient, digest: str) -> ModelVersion | None:
     """The version that has these weights; None when there is none."""
-    token = None
-    while True:
-        page = client.search_model_versions(f"name='{NAME}'", max_results=200, page_token=token)
-        for version in page:
-            if version.tags.get(_WEIGHTS) == digest:
-                return version
-        token = page.token
-        if not token:
-            return None
+    known = paged(lambda token: client.search_model_versions(f"name='{NAME}'", max_results=200, page_token=token))
+    return next((version for version in known if version.tags.get(_WEIGHTS) == digest), None)
 
 
 def _register(store: Store, layout: Layout, run_id: str, outcomes: Outcomes, digest: str) -> ModelVersion:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import isnan
+
 from swirl.core.types import Score
 
 NONE = "–"
@@ -39,6 +41,15 @@ def interval(score: Score) -> str:
 def number(value: float | None, digits: int = 2) -> str:
     """A number with a fixed count of decimals."""
     return NONE if value is None else f"{value:.{digits}f}"
+
+
+def duration(seconds: float) -> str:
+    """For example `42 s`, `1.5 min` or `3.4 h`; `?` where it is not a number."""
+    if isnan(seconds):
+        return "?"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def rates(metrics: dict[str, float], prefix: str = "heldout.") -> dict[str, dict[str, float]]:

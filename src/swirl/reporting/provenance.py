@@ -6,7 +6,6 @@ None of it is in what DVC hashes. `note` keeps what is known of a run when it en
 
 from __future__ import annotations
 
-import contextlib
 import os
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -20,11 +19,11 @@ from swirl.config import presets
 from swirl.config.yaml_text import read
 from swirl.core import records
 from swirl.core.checksums import checksum
-from swirl.core.errors import ParamsError
 from swirl.core.layout import Layout
 from swirl.pipeline.dvc_file import dvc_hash, read_stages
 from swirl.pipeline.stages import STAGES
 from swirl.reporting.browser.scripts import encoded, script
+from swirl.reporting.format import duration
 
 RESULTS = "reports/results.json"
 GENERATED = (":!reports", ":!dvc.lock")
@@ -117,7 +116,7 @@ def note(layout: Layout, mlflow: str = "") -> None:
     times = [records.load_json(path)["seconds"] for one in ids if (path := layout.timing(one)).exists()]
     tree = read(layout.root / "params.yaml")
     keys = {key for stage in read_stages(layout.root, tree).values() for key in stage.params}
-    preset, seed = _settings(layout.root, {key: _at(tree, key) for key in keys})
+    preset, seed = _settings(layout.root, {key: presets.at(tree, key) for key in keys})
     run = Run(
         results=checksum(layout.results).sha256,
         commit=_commit_at_work(layout.root),
@@ -149,15 +148,8 @@ def _settings(root: Path, made_with: Mapping[str, Any]) -> tuple[str, str]:
 
     `made_with` are keys of params.yaml that a stage depends on, such as `train.swirl`, and their values.
     """
-    values = {key: value for key, value in made_with.items() if key != "seed"}
-    changes: dict[str, int] = {}
-    for name in presets.names(root) if values else ():
-        with contextlib.suppress(ParamsError):  # a preset that is not valid is none of these
-            tree = presets.tree(root, name)
-            changes[name] = sum(1 for key in values for _ in presets.differences(_at(tree, key), values[key], key))
-    nearest = min(changes, key=lambda name: changes[name], default="")
-    others = changes.get(nearest, 0)
-    changed = f" with {others} key{'s' * (others != 1)} changed" if others else ""
+    nearest, others = presets.nearest(root, {key: value for key, value in made_with.items() if key != "seed"})
+    changed = f" with {len(others)} key{'s' * (len(others) != 1)} changed" if others else ""
     return nearest + changed, str(made_with.get("seed", ""))
 
 
@@ -173,7 +165,7 @@ def _run(layout: Layout, digest: str) -> Run | None:
 
 
 def _facts_of_run(run: Run) -> list[tuple[str, str, str]]:
-    spent = f"{_duration(run.seconds)} in {run.stages} stage{'s' * (run.stages != 1)}" if run.stages else ""
+    spent = f"{duration(run.seconds)} in {run.stages} stage{'s' * (run.stages != 1)}" if run.stages else ""
     return [
         ("commit", run.commit, ""),
         ("made", _date(datetime.fromtimestamp(run.ended, UTC)), ""),
@@ -189,7 +181,7 @@ def _facts_of_settings(preset: str, seed: str) -> list[tuple[str, str, str]]:
 
 def _facts_of_commit(root: Path, committed: bool) -> Iterator[tuple[str, str, str]]:
     """The commit that brought the results, if they are the committed ones."""
-    said = _git(root, "log", "-1", "--format=%h %cI", "--", RESULTS) if committed else None
+    said = git(root, "log", "-1", "--format=%h %cI", "--", RESULTS) if committed else None
     if said:
         commit, when = said.split()
         yield ("commit", commit, "")
@@ -207,7 +199,7 @@ def _stale(layout: Layout, lock: Mapping[str, Any]) -> Iterator[str]:
         change
         for stage in lock.values()
         for key, old in _params(stage).items()
-        for change in presets.differences(old, _at(params, key), key)
+        for change in presets.differences(old, presets.at(params, key), key)
     )
     said = (f"{name} is {_value(now)} in params.yaml and was {_value(old)}" for name, old, now in changes)
     yield from dict.fromkeys(said)  # stages share keys
@@ -231,26 +223,19 @@ def _params(stage: Mapping[str, Any]) -> dict[str, Any]:
     return dict((stage.get("params") or {}).get("params.yaml") or {})
 
 
-def _at(tree: Any, key: str) -> Any:
-    """The value of a dotted key in nested values; None when there is none."""
-    for part in key.split("."):
-        tree = tree.get(part) if isinstance(tree, Mapping) else None
-    return tree
-
-
 def _committed(root: Path) -> bool:
     """Whether git's HEAD has the results as they are on disk."""
-    return bool(_git(root, "ls-files", "--", RESULTS)) and _git(root, "status", "--porcelain", "--", RESULTS) == ""
+    return bool(git(root, "ls-files", "--", RESULTS)) and git(root, "status", "--porcelain", "--", RESULTS) == ""
 
 
 def _commit_at_work(root: Path) -> str:
     """The commit that is checked out, and whether more than a run's own outputs differs from it; empty without git."""
-    commit = _git(root, "rev-parse", "--short", "HEAD")
-    changed = commit and _git(root, "status", "--porcelain", "-uno", "--", ".", *GENERATED)
+    commit = git(root, "rev-parse", "--short", "HEAD")
+    changed = commit and git(root, "status", "--porcelain", "-uno", "--", ".", *GENERATED)
     return f"{commit} and uncommitted changes" if changed else commit or ""
 
 
-def _git(root: Path, *arguments: str) -> str | None:
+def git(root: Path, *arguments: str) -> str | None:
     """What git says; None where it is not there, or the project is in no repository with a commit."""
     try:
         done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=30)
@@ -261,10 +246,3 @@ def _git(root: Path, *arguments: str) -> str | None:
 
 def _date(when: datetime) -> str:
     return f"{when:%Y-%m-%d %H:%M} UTC"
-
-
-def _duration(seconds: float) -> str:
-    """For example `42 s`, `12 min` or `3.4 h`."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -6,8 +6,9 @@ import os
 from collections.abc import Iterator
 
 from swirl.core.layout import Layout
+from swirl.mlflow_store.runs import reason
 from swirl.mlflow_store.settings import read_params, read_settings
-from swirl.mlflow_store.stores import destination, everywhere, reason, warn
+from swirl.mlflow_store.stores import destination, everywhere, warn
 from swirl.serving.agent import Event
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import time
@@ -25,20 +26,16 @@ from typing import TYPE_CHECKING, Any
 
 from swirl.config.secrets import plain
 from swirl.core.layout import Layout
-from swirl.mlflow_store.settings import read_params, read_settings
-from swirl.mlflow_store.stores import reason, warn
+from swirl.mlflow_store.runs import reason
+from swirl.mlflow_store.settings import read_settings
+from swirl.mlflow_store.stores import warn
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from swirl.tracking.recording import Recorder
 
-__all__ = ["close_run", "log_cached", "open_run", "stage_run"]
-
-PATIENCE = 300.0
-"""Seconds that a finished stage waits for its worker to log (copying models takes longest)."""
-GRACE = 30.0
-"""Seconds that a worker which took too long is given to end."""
+__all__ = ["close_run", "open_run", "stage_run"]
 
 
 @dataclass(slots=True)
@@ -59,21 +56,25 @@ def stage_run(stage_id: str, params: BaseModel | Mapping[str, Any], layout: Layo
     Exceptions of the body pass through unchanged and mark the child and its parent as failed, `KeyboardInterrupt` as
     killed; an exit with status 0 counts as success.
     """
-    worker = _start_worker(
-        {"stage": stage_id, "params": plain(params), "root": str(layout.root.resolve()), "started": time.time()}
-    )
-    recorded = Recorded()
+    request = {
+        "stage": stage_id,
+        "params": plain(params),
+        "root": str(layout.root.resolve()),
+        "started": time.time(),
+        "process": os.getpid(),
+    }
+    worker, recorded = _worker(request), Recorded()
     try:
         yield recorded
     except BaseException as error:
         left_early = isinstance(error, SystemExit) and error.code in (None, 0)
         status = "FINISHED" if left_early else "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
-        _end_worker(worker, status, "" if left_early else f"{type(error).__name__}: {error}")
+        _end(worker, status, "" if left_early else f"{type(error).__name__}: {error}")
         raise
-    recorded.page = _end_worker(worker, "FINISHED", "")
+    recorded.page = _end(worker, "FINISHED", "")
 
 
-def _start_worker(request: dict[str, Any]) -> subprocess.Popen[str] | None:
+def _worker(request: dict[str, Any]) -> subprocess.Popen[str] | None:
     """Start the process that logs, in a session of its own so that signals to the stage's group do not reach it."""
     command = [sys.executable, "-m", "swirl.tracking.worker"]
     try:
@@ -81,61 +82,51 @@ def _start_worker(request: dict[str, Any]) -> subprocess.Popen[str] | None:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
         )
         assert worker.stdin is not None
-        worker.stdin.write(json.dumps(request) + "\n")
-        worker.stdin.flush()
+        print(json.dumps(request), file=worker.stdin, flush=True)
     except OSError as error:
         warn(f"stage {request['stage']} is not recorded in MLflow: {error}")
         return None
     return worker
 
 
-def _end_worker(worker: subprocess.Popen[str] | None, status: str, error: str) -> str:
-    """Tell the worker how the stage ended, wait for it, and return the address that it prints at its end, if any.
+def _end(worker: subprocess.Popen[str] | None, status: str, error: str) -> str:
+    """Tell the worker how the stage ended, and return the address that it prints at its end, which it sees to itself.
 
-    A worker that has given up has warned already.
+    A worker that has given up has warned already, unless it was killed.
     """
     if worker is None:
         return ""
-    try:
-        printed, _ = worker.communicate(json.dumps({"status": status, "error": error}) + "\n", timeout=PATIENCE)
-        return next((line for line in reversed(printed.splitlines()) if line.startswith("http")), "")
-    except subprocess.TimeoutExpired:
-        worker.terminate()  # what it has not sent is kept
-        try:
-            worker.wait(GRACE)
-        except subprocess.TimeoutExpired:
-            worker.kill()
-            worker.wait()
-            warn(f"MLflow took more than {PATIENCE:.0f} s to record a stage; try `swirl track sync`")
-    except OSError as failure:
-        warn(f"the end of a stage is not recorded in MLflow: {failure}")
-    return ""
+    printed, _ = worker.communicate(json.dumps({"status": status, "error": error}) + "\n")
+    if worker.returncode < 0:
+        warn("what records stages in MLflow was ended before its time; try `swirl track sync`")
+    return next((line for line in reversed(printed.splitlines()) if line.startswith("http")), "")
 
 
 def open_run(
-    layout: Layout,
-    params: BaseModel | Mapping[str, Any],
-    source: str,
-    tags: Mapping[str, str] | None = None,
-    name: str = "",
+    layout: Layout, params: BaseModel | Mapping[str, Any], source: str, tags: Mapping[str, str], name: str = ""
 ) -> Recorded:
     """Open a parent run with `tags`; its stages need its id as SWIRL_RUN_ID.
 
     `source` is what started it. Without a `name` it is called by what `params` change: `filter=outcome, seed 1`.
     """
-    opened = _record(layout, params, "this pipeline run", lambda made: made.open_parent(source, tags or {}, name))
+    opened = _record(layout, params, "this pipeline run", lambda made: made.open_parent(source, tags, name))
     return opened or Recorded(run_id=uuid.uuid4().hex)  # so that the stages still share a run, if they can record one
 
 
-def log_cached(layout: Layout, params: BaseModel | Mapping[str, Any], run_id: str, stages: Collection[str]) -> None:
-    """Log in the parent run `run_id` which stages (DVC names) did not have to run."""
-    _record(layout, params, "stages that DVC had cached", lambda recorder: recorder.log_cached(run_id, stages))
+def close_run(
+    layout: Layout,
+    params: BaseModel | Mapping[str, Any],
+    run_id: str,
+    error: str = "",
+    killed: bool = False,
+    cached: Collection[str] = (),
+) -> None:
+    """End the parent run, as failed when there is an `error`, or as killed. Children that still run become killed.
 
-
-def close_run(layout: Layout, run_id: str, error: str = "", killed: bool = False) -> None:
-    """End the parent run, as failed when there is an `error`, or as killed. Children that still run become killed."""
+    `cached` are the stages (DVC names) that did not have to run.
+    """
     what = "the end of this pipeline run"
-    _record(layout, read_params(layout), what, lambda recorder: recorder.close_parent(run_id, error, killed))
+    _record(layout, params, what, lambda made: made.close_parent(run_id, error, killed, cached))
 
 
 def _record(
@@ -148,7 +139,7 @@ def _record(
     try:
         values = plain(params)
         delivery = Delivery(layout, read_settings(values))
-        run_id = record(Recorder(layout, values, delivery.runs))
+        run_id = record(Recorder(layout, values, delivery.here))
         return Recorded(delivery.finish(what, run_id), run_id)
     except Exception as error:
         warn(f"{what} is not recorded in MLflow: {reason(error)}")

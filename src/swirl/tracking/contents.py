@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from swirl.core.checksums import checksum
 from swirl.core.layout import Layout
 from swirl.core.records import load_json
-from swirl.pipeline.dvc_file import DvcStage
+from swirl.pipeline.dvc_file import DvcStage, dvc_hash
 
 
 @dataclass(slots=True)
@@ -25,59 +24,37 @@ class Contents:
     tags: dict[str, str] = field(default_factory=dict)
     artifacts: list[tuple[Path, str]] = field(default_factory=list)
     """(file or folder, the artifact folder that it is logged to)"""
-    texts: list[tuple[str, str]] = field(default_factory=list)
-    """(artifact name, text): checksums in place of models that are too large to copy"""
 
 
 def read_contents(stage: DvcStage, layout: Layout, since: float, max_model_mb: float) -> Contents:
     """Read the outputs of `stage` that were written at or after `since` (Unix time; 0: all).
 
-    A model larger than `max_model_mb` megabytes is logged as checksums instead of a copy (0: no limit; negative: every
-    model). A gate that failed since then is logged with the report of its failure (unless `since` is 0).
+    A model larger than `max_model_mb` megabytes is a tag with DVC's hash instead of a copy (0: no limit; negative:
+    every model). A gate that failed since then is logged with the report of its failure (unless `since` is 0).
 
     Raises `DataError` for a report that is not JSON.
     """
     contents = Contents()
-    if since and (failed := _failed_gate(stage, layout)).exists() and failed.stat().st_mtime >= since:
+    failed = layout.root / f".swirl/quality/{stage.name.removeprefix('check_')}.failed.json"
+    if since and failed.exists() and failed.stat().st_mtime >= since:
         contents.artifacts.append((failed, "reports/quality"))
         _add_gate(contents, failed)
-    for out in dict.fromkeys([*stage.outs, *_own_files(stage, layout)]):
+    own = [path.relative_to(layout.root).as_posix() for path in (layout.metrics(stage.id), layout.series(stage.id))]
+    for out in dict.fromkeys([*stage.outs, *own]):
         path = layout.root / out
-        if not path.exists() or _newest(path) < since:
+        if not path.exists() or max(file.stat().st_mtime for file in [path, *_files(path)]) < since:
             continue
-        top = out.split("/")[0]
-        if top == "models":
-            _add_model(contents, path, out, max_model_mb)
-        elif top == "reports":
+        if out.startswith("models/") and not fits(path, max_model_mb):
+            contents.tags[out] = f"not copied: {dvc_hash(path)}"
+        elif out.startswith(("models/", "reports/")):
             contents.artifacts.append((path, out if path.is_dir() else str(Path(out).parent)))
-            for report in [path] if path.is_file() else sorted(path.rglob("*.json")):
-                _add_report(contents, report, stage, layout)
+        for report in _files(path) if out.startswith("reports/") else []:
+            _add_report(contents, report, stage, layout)
     return contents
-
-
-def _own_files(stage: DvcStage, layout: Layout) -> list[str]:
-    own = (layout.metrics(stage.id), layout.series(stage.id))
-    return [path.relative_to(layout.root).as_posix() for path in own]
-
-
-def _failed_gate(stage: DvcStage, layout: Layout) -> Path:
-    """Where `swirl.quality.validation.publish` writes the report of a gate that failed; other stages have none."""
-    return layout.root / f".swirl/quality/{stage.name.removeprefix('check_')}.failed.json"
-
-
-def _newest(path: Path) -> float:
-    return max(file.stat().st_mtime for file in [path, *_files(path)])
 
 
 def _files(path: Path) -> list[Path]:
     return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-
-
-def _add_model(contents: Contents, path: Path, name: str, max_mb: float) -> None:
-    if fits(path, max_mb):
-        contents.artifacts.append((path, name if path.is_dir() else str(Path(name).parent)))
-    else:
-        contents.texts.append((f"{name}.sha256", _checksums(path)))
 
 
 def fits(path: Path, max_mb: float) -> bool:
@@ -85,26 +62,15 @@ def fits(path: Path, max_mb: float) -> bool:
     return max_mb == 0 or sum(file.stat().st_size for file in _files(path)) <= max_mb * 1e6
 
 
-def _checksums(path: Path) -> str:
-    """One line per file, as `sha256sum` writes it, after a line that says where the files are."""
-    lines = [f"# not copied: {path}"]
-    for file in _files(path):
-        lines.append(f"{checksum(file).sha256}  {file.relative_to(path) if path.is_dir() else file.name}")
-    return "\n".join(lines) + "\n"
-
-
 def _add_report(contents: Contents, path: Path, stage: DvcStage, layout: Layout) -> None:
     """Extract metrics from a report of a known kind, recognised by its path; any other is an artifact only."""
     if path == layout.metrics(stage.id):
-        measured = numbers(load_json(path))
         renamed = {"evaluate": by_measure, "train": grouped}.get(stage.name.partition("@")[0], str)
-        contents.metrics.update({renamed(name): value for name, value in measured.items()})
+        contents.metrics.update({renamed(name): value for name, value in numbers(load_json(path)).items()})
     elif path == layout.series(stage.id):
         contents.series.extend(points(load_json(path)))
     elif path.parent == layout.quality("").parent:
         _add_gate(contents, path)
-    elif path.parent == layout.evaluation("").parent:
-        contents.metrics.update({by_measure(name): value for name, value in _scores(load_json(path), "").items()})
 
 
 def _add_gate(contents: Contents, path: Path) -> None:
@@ -149,40 +115,25 @@ def grouped(name: str) -> str:
     return f"train/{name}"
 
 
-def _scores(scores: list[dict[str, Any]], prefix: str) -> dict[str, float]:
-    """`<benchmark>.accuracy` and so on; `<benchmark>.without_tools.accuracy` for scores without tools."""
-    found: dict[str, float] = {}
-    for score in scores:
-        where = score["benchmark"] if score["with_tools"] else f"{score['benchmark']}.without_tools"
-        found.update(
-            {f"{prefix}{where}.{name}": value for name, value in numbers(score).items() if name != "with_tools"}
-        )
-    return found
-
-
 def numbers(value: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
     """All numbers of nested mappings by dotted name, in characters that MLflow accepts; booleans become 0 or 1."""
-    found: dict[str, float] = {}
-    for key, inner in value.items():
-        name = _named(f"{prefix}{key}")
-        if isinstance(inner, Mapping):
-            found.update(numbers(inner, f"{name}."))
-        elif isinstance(inner, (bool, int, float)):
-            found[name] = float(inner)
-    return found
+    return {name: float(inner) for name, inner in _leaves(value, prefix) if isinstance(inner, bool | int | float)}
 
 
-def _named(name: str) -> str:
-    return re.sub(r"[^\w\-. /]", "_", name)
-
-
-def flat(params: Mapping[str, Any], only: tuple[str, ...] = (), prefix: str = "") -> dict[str, str]:
+def flat(params: Mapping[str, Any], only: tuple[str, ...] = ()) -> dict[str, str]:
     """Parameters by dotted name (`filter.strategy`), as text or JSON; with `only`, just these keys and those below."""
-    found: dict[str, str] = {}
-    for key, value in params.items():
-        name = _named(f"{prefix}{key}")
-        if isinstance(value, Mapping) and value:
-            found.update(flat(value, only, f"{name}."))
-        elif not only or any(f"{name}.".startswith(f"{wanted}.") for wanted in only):
-            found[name] = value if isinstance(value, str) else json.dumps(value)
-    return found
+    return {
+        name: inner if isinstance(inner, str) else json.dumps(inner)
+        for name, inner in _leaves(params)
+        if not only or any(f"{name}.".startswith(f"{wanted}.") for wanted in only)
+    }
+
+
+def _leaves(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted name, value) of all that nested mappings hold; an empty mapping is a value."""
+    for key, inner in value.items():
+        name = re.sub(r"[^\w\-. /]", "_", f"{prefix}{key}")
+        if isinstance(inner, Mapping) and inner:
+            yield from _leaves(inner, f"{name}.")
+        else:
+            yield name, inner

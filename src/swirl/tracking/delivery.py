@@ -8,7 +8,6 @@ artifacts elsewhere. Then copies are made, while the stage runs and at its end; 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -17,114 +16,75 @@ from typing import TYPE_CHECKING
 from swirl.config.secrets import without_credentials
 from swirl.core.errors import SwirlError
 from swirl.core.layout import Layout
+from swirl.mlflow_store import stores
 from swirl.mlflow_store.copying import Copies, is_copied
-from swirl.mlflow_store.mlflow_runs import FOR_GOOD, PARENT, Runs
+from swirl.mlflow_store.runs import PARENT, Store, reason
 from swirl.mlflow_store.settings import Settings, read_params, read_settings
-from swirl.mlflow_store.stores import (
-    destination,
-    experiments_waiting,
-    locked,
-    reason,
-    recording_store,
-    tracking_uri,
-    waiting_room,
-    warn,
-)
-from swirl.pipeline.dvc_file import dvc_hash
 from swirl.tracking.recording import TO_REGISTER
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
 SLOW = 5.0
-"""Seconds that `finish` waits for a server that has not answered yet. It does not try one that took longer to fail."""
-LOOK_EVERY = 5.0
-"""Seconds between two looks for news to deliver while a stage runs."""
-DELIVER_EVERY = 60.0
-"""Seconds between two deliveries without such news, as long as they arrive."""
-
-
-class Stopped(BaseException):
-    """Raised when this process is asked to end. No `except Exception` on the way may catch it."""
+"""Seconds that `finish` waits for a server that has never answered."""
+PATIENCE = 300.0
+"""Seconds that `finish` waits for one that has (copying models takes longest)."""
+EVERY = 60.0
+"""Seconds between two deliveries while a stage runs."""
 
 
 class Delivery:
     """The way of one experiment's runs from the store in which they are recorded to their destination."""
 
-    def __init__(self, layout: Layout, settings: Settings, runs: Runs | None = None) -> None:
-        """`runs` are those recorded; by default in the store that `recording_store` chooses."""
-        self.runs = runs or Runs(recording_store(layout, settings))
-        self.direct = self.runs.client.tracking_uri == tracking_uri(layout)
+    def __init__(self, layout: Layout, settings: Settings, here: Store | None = None) -> None:
+        """`here` is the store of the records; by default the one that `recording_store` chooses."""
+        self.here = here or stores.recording_store(layout, settings)
+        self.direct = self.here.client.tracking_uri == stores.tracking_uri(layout)
         """Whether the runs are where they are to be."""
         self._layout, self._settings = layout, settings
-        self._there: Runs | None = self.runs if self.direct else None
+        self._there = self.here if self.direct else None
         self._copies: Copies | None = None
         self._thread: threading.Thread | None = None
         self._over = threading.Event()
-        self._slow = False
-        self._reason = ""
+        self._failure = "the server does not answer"
 
-    def begin(self, parent: str, running: str, has_news: Callable[[], bool]) -> None:
-        """Deliver now, when there is news and every so often, in a thread and until `finish`; see `attempt`."""
-        if self.direct:
-            return
-
-        def deliver() -> None:
-            arrived, last = self.attempt(parent, running), time.monotonic()
-            while not self._over.wait(LOOK_EVERY):
-                if has_news() or (arrived and time.monotonic() - last > DELIVER_EVERY):
-                    arrived, last = self.attempt(parent, running), time.monotonic()
-
-        self._thread = threading.Thread(target=deliver, daemon=True)
+    def begin(self, parent: str) -> None:
+        """Bring the run `parent` now, every so often, and a last time when `finish` is called, all in a thread."""
+        self._thread = threading.Thread(target=self._work, args=[parent], daemon=True)
         self._thread.start()
 
-    def attempt(self, parent: str, running: str = "") -> bool:
-        """Deliver what is new of the run `parent` and those below it; return whether all has arrived.
+    def _work(self, parent: str) -> None:
+        last = False
+        while not last:
+            last = self._over.is_set()
+            try:
+                self.bring(parent)
+                self._failure = ""
+            except Exception as error:
+                self._failure = reason(error)
+            self._over.wait(EVERY)
 
-        Of those that still run, only `running` is copied, since each is left to its own process.
-        """
-        started = time.monotonic()
-        try:
-            self.copy(parent, lambda run: run.info.status != "RUNNING" or run.info.run_id == running)
-            self.register(parent)
-        except Exception as error:
-            self._reason, self._slow = reason(error), time.monotonic() - started > SLOW
-            return False
-        self._slow = False
-        return True
-
-    def finish(self, what: str, parent: str, send: bool = True) -> str:
-        """Deliver the rest, and return the address of the run's page, if it has one; warn of what does not arrive.
-
-        With `send` false, nothing is tried.
-        """
-        arrived = False
-        try:
-            arrived = send and self._has_ended() and not self._slow and self.attempt(parent)
-        except Stopped:
-            send = False
-        if not arrived:
-            why = self._reason if send else "it took too long"
-            warn(
-                f"{what} is not recorded in MLflow: {why}. It is kept; `swirl track sync` sends it when the server is "
-                "there"
-            )
-        for refusal in self.refused():
-            warn(f"of {what} not everything is in MLflow: {refusal}")
-        return self._target().store.page(self._id_there(parent)) if arrived else ""
-
-    def _has_ended(self) -> bool:
-        """End what `begin` began, and return whether it has ended."""
+    def finish(self, what: str, parent: str) -> str:
+        """Bring the rest, and return the address of the run's page, if it has one; warn of what does not arrive."""
         self._over.set()
         if self._thread is None:
-            return True
-        self._thread.join(None if self._there else SLOW)
-        self._reason = self._reason or "the server does not answer"
-        return not self._thread.is_alive()
+            self.begin(parent)
+        assert self._thread is not None
+        self._thread.join(SLOW)
+        if self._there is not None:
+            self._thread.join(PATIENCE)
+        if failure := "it takes too long" if self._there and self._thread.is_alive() else self._failure:
+            stores.warn(
+                f"{what} is not recorded in MLflow: {failure}. It is kept; `swirl track sync` sends it when the server "
+                "is there"
+            )
+        for refusal in self.refused():
+            stores.warn(f"of {what} not everything is in MLflow: {refusal}")
+        return self._target().page(self._id_there(parent)) if not failure else ""
 
     def refused(self) -> list[str]:
         """What can never be delivered, a sentence each."""
-        return list(dict.fromkeys([*self.runs.refused, *(self._there.refused if self._there else [])]))
+        return list(dict.fromkeys([*self.here.refused, *(self._there.refused if self._there else [])]))
 
     def waiting(self) -> dict[str, list[Run]]:
         """Runs of which something has not been delivered, by the id of the run above them (or their own).
@@ -132,57 +92,39 @@ class Delivery:
         What began last comes first: a run is copied before the group that it belongs to.
         """
         found: dict[str, list[Run]] = {}
-        for run in reversed(self.runs.search()):
+        for run in reversed(self.here.search()):
             if TO_REGISTER in run.data.tags or not (self.direct or is_copied(run)):
                 found.setdefault(run.data.tags.get(PARENT, run.info.run_id), []).append(run)
         return found
 
-    def copy(self, parent: str, wanted: Callable[[Run], bool] = lambda run: True) -> None:
-        """Copy a run and the `wanted` ones of those below it, as far as they have changed since the last time.
+    def bring(self, parent: str) -> None:
+        """Copy a run and those below it, as far as they have changed since the last time, and register its model.
 
         Raises whatever MLflow raises when the destination cannot be reached, and `SwirlError` as `destination` does.
         """
-        if self.direct:
-            return
-        copies = self._copies = self._copies or Copies(self.runs, self._target())
-        with locked(self._layout, "copying"):  # or two processes might make a copy each
-            below = copies.make(parent)
-        for run in below:
-            if wanted(run) and not is_copied(run):
-                copies.fill(run)
-        with locked(self._layout, "copying"):  # or an older state of the run above might be written last
-            if not is_copied(top := self.runs.client.get_run(parent)):
-                copies.fill(top)
+        self.copy(parent)
+        self.register(parent)
+
+    def copy(self, parent: str) -> None:
+        """The first half of `bring`."""
+        if not self.direct:
+            copies = self._copies = self._copies or Copies(self.here, self._target())
+            with stores.locked(self._layout, "copying"):  # or two processes might make a copy each
+                copies.bring(parent)
 
     def register(self, parent: str) -> None:
-        """Register the tuned model if a run asks for it; raises whatever MLflow raises when it may succeed later.
+        """Register the tuned model if a run asks for it; raises whatever MLflow raises when it may succeed later."""
+        with stores.locked(self._layout, "registering"):
+            if wanted := self.here.client.get_run(parent).data.tags.get(TO_REGISTER):
+                from swirl.registry.model_registry import promote_wanted
 
-        Nothing is registered when the run is delivered late and another one has trained another model since.
-        """
-        if TO_REGISTER not in self.runs.client.get_run(parent).data.tags:
-            return
-        from mlflow.exceptions import MlflowException
+                target = self._target()
+                if refusal := promote_wanted(target, self._layout, self._id_there(parent), wanted):
+                    target.refused.append(refusal)
+                self.here.client.delete_tag(parent, TO_REGISTER)
 
-        from swirl.registry.model_registry import promote
-
-        target, model = self._target(), self._layout.model("swirl")
-        with locked(self._layout, "registering"):
-            wanted = self.runs.client.get_run(parent).data.tags.get(TO_REGISTER)
-            if wanted is None:  # another process has just done it
-                return
-            try:
-                if model.is_dir() and dvc_hash(model) == wanted:
-                    promote(target.store, self._layout, self._id_there(parent))
-                else:
-                    target.refused.append("models/swirl is of another run by now; it is not registered for this one")
-            except (SwirlError, MlflowException) as error:
-                if isinstance(error, MlflowException) and error.error_code not in FOR_GOOD:
-                    raise
-                target.refused.append(f"the tuned model is not registered: {reason(error)}")
-            self.runs.client.delete_tag(parent, TO_REGISTER)
-
-    def _target(self) -> Runs:
-        self._there = self._there or Runs(destination(self._layout, self._settings))
+    def _target(self) -> Store:
+        self._there = self._there or stores.destination(self._layout, self._settings)
         return self._there
 
     def _id_there(self, run_id: str) -> str:
@@ -199,7 +141,7 @@ def sync(layout: Layout, say: Callable[[str], None], dry_run: bool = False) -> i
     sent, stuck = 0, list[str]()
     for delivery in _deliveries(layout):
         for parent, runs in delivery.waiting().items():
-            name = delivery.runs.client.get_run(parent).info.run_name
+            name = delivery.here.client.get_run(parent).info.run_name
             when = datetime.fromtimestamp(runs[-1].info.start_time / 1000).isoformat(" ", "seconds")
             told = f"{name} of {when}: {len(runs)} {'run' if len(runs) == 1 else 'runs'}"
             if not dry_run:
@@ -208,10 +150,10 @@ def sync(layout: Layout, say: Callable[[str], None], dry_run: bool = False) -> i
                 except SwirlError:
                     raise
                 except Exception as error:
+                    there = without_credentials(stores.tracking_uri(layout))
                     raise SwirlError(
-                        f"cannot send {name} to {without_credentials(tracking_uri(layout))}: {reason(error)}. What has "
-                        "arrived is remembered; start the server, or set MLFLOW_TRACKING_URI to another, and run "
-                        "`swirl track sync` again"
+                        f"cannot send {name} to {there}: {reason(error)}. What has arrived is remembered; start the "
+                        "server, or set MLFLOW_TRACKING_URI to another, and run `swirl track sync` again"
                     ) from None
                 try:
                     delivery.register(parent)
@@ -229,9 +171,9 @@ def sync(layout: Layout, say: Callable[[str], None], dry_run: bool = False) -> i
 
 def _deliveries(layout: Layout) -> Iterator[Delivery]:
     """What may have something to deliver: each experiment that waits, and the project's own store."""
-    for one in experiments_waiting(layout):
-        yield Delivery(layout, one, Runs(waiting_room(layout, one)))
-    if Path(tracking_uri(layout).removeprefix("sqlite:///")).exists():
+    for one in stores.experiments_waiting(layout):
+        yield Delivery(layout, one, stores.waiting_room(layout, one))
+    if Path(stores.tracking_uri(layout).removeprefix("sqlite:///")).exists():
         own = Delivery(layout, read_settings(read_params(layout)))
         if own.direct:
             yield own

@@ -1,53 +1,48 @@
-"""What a stage read: DVC's hashes of its dependencies, and its tables as datasets. Knows nothing of MLflow."""
+"""What a stage was made from: commit and source, DVC's hashes of its dependencies, its tables as data sets."""
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import hashlib
 import json
-import subprocess
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from swirl.config.yaml_text import parse
 from swirl.core.layout import Layout
 from swirl.pipeline.dvc_file import DvcStage, dvc_hash
+from swirl.reporting.provenance import git
 
-SOURCE = "src/swirl"
+if TYPE_CHECKING:
+    from mlflow.entities import DatasetInput
+
+SOURCE = "src/swirl/"
 """Files and folders below this folder are the source of a stage, unless they are prompts."""
 CONTEXTS = {"train": "training", "evaluate": "evaluation"}
 GOLDEN = ("annotations", "derivations", "solutions", "support")
 """Tables of golden labels: training reads them for curves that it logs, and for nothing else."""
 LOGGED = "log only"
 """The context of such a table in training."""
+COLUMNS = {"int32": "integer", "int64": "long", "bool": "boolean"} | {one: one for one in ("string", "float", "double")}
+"""MLflow's names of Arrow types; `object` stands for nested and all other ones."""
+
+
+def source_tags(layout: Layout, command: str) -> dict[str, str]:
+    """The tags that fill MLflow's columns Version, Source and User, and `dvc.lock`."""
+    tags = {"mlflow.source.name": command, "mlflow.source.type": "LOCAL", **lock_hash(layout)}
+    if commit := git(layout.root, "rev-parse", "HEAD"):
+        tags["mlflow.source.git.commit"] = commit
+    with contextlib.suppress(OSError, KeyError):  # a container in which the user has no name
+        tags["mlflow.user"] = getpass.getuser()
+    return tags
 
 
 def lock_hash(layout: Layout) -> dict[str, str]:
-    """The tag `dvc.lock`: the MD5 of that file; no tag without it."""
+    """The tag `dvc.lock`: the MD5 of that file; none without it."""
     path = layout.root / "dvc.lock"
     return {"dvc.lock": dvc_hash(path)} if path.exists() else {}
-
-
-@cache
-def commit(root: Path) -> str:
-    """The git commit that is checked out, or `unknown`."""
-    try:
-        done = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return "unknown"
-    return done.stdout.strip() if done.returncode == 0 else "unknown"
-
-
-def source_tags(root: Path, command: str) -> dict[str, str]:
-    """The tags that fill MLflow's columns Version, Source and User, and `git.commit`."""
-    try:
-        user = getpass.getuser()
-    except (OSError, KeyError):  # a container in which the user has no name
-        user = "unknown"
-    found = {"mlflow.source.name": command, "mlflow.source.type": "LOCAL", "mlflow.user": user}
-    known = commit(root)
-    return {**found, "git.commit": known, **({"mlflow.source.git.commit": known} if known != "unknown" else {})}
 
 
 def dependencies(stage: DvcStage, layout: Layout, locked: bool) -> dict[str, str]:
@@ -58,61 +53,44 @@ def dependencies(stage: DvcStage, layout: Layout, locked: bool) -> dict[str, str
     """
     lock = layout.root / "dvc.lock"
     made = _outputs(lock.read_text(encoding="utf-8")) if locked and lock.exists() else {}
-    found: dict[str, str] = {}
-    for dep in stage.deps:
-        path = layout.root / dep
-        if dep in made:
-            found[dep] = made[dep]
-        elif path.exists():
-            found[dep] = dvc_hash(path)
-    return found
+    there = [dep for dep in stage.deps if dep in made or (layout.root / dep).exists()]
+    return {dep: made.get(dep) or dvc_hash(layout.root / dep) for dep in there}
 
 
 def dependency_tags(hashes: dict[str, str]) -> dict[str, str]:
     """A tag `dep.PATH` for each dependency, and one tag for all source of the stage, `dep.source`: a hash of hashes."""
-    source = {path: value for path, value in hashes.items() if f"{path}/".startswith(f"{SOURCE}/") and _is_code(path)}
+    source = [path for path in sorted(hashes) if f"{path}/".startswith(SOURCE) and "prompts" not in Path(path).parts]
     tags = {f"dep.{path}"[:250]: value for path, value in hashes.items() if path not in source}
     if source:
-        lines = "".join(f"{value}  {path}\n" for path, value in sorted(source.items()))
+        lines = "".join(f"{hashes[path]}  {path}\n" for path in source)
         tags["dep.source"] = hashlib.md5(lines.encode()).hexdigest()
     return tags
 
 
-def _is_code(path: str) -> bool:
-    return "prompts" not in Path(path).parts
+def datasets(stage: DvcStage, layout: Layout) -> list[DatasetInput]:
+    """The Parquet files among the dependencies.
 
-
-def datasets(stage: DvcStage, layout: Layout, hashes: dict[str, str]) -> list[dict[str, str]]:
-    """The Parquet files among the dependencies, in the form of `swirl.tracking.operations.Inputs`.
-
-    What a stage learns from comes first, then questions, then what training reads for the log alone.
+    What a stage learns from comes first, then passages and questions, then what training reads for the log alone.
     """
     import pyarrow.parquet as pq
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+    from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
-    context = CONTEXTS.get(stage.name.partition("@")[0], "input")
-    found = []
+    usual = CONTEXTS.get(stage.name.partition("@")[0], "input")
+    found: list[tuple[Any, DatasetInput]] = []
     for dep in stage.deps:
         path = layout.root / dep
-        for file in [path] if path.suffix == ".parquet" else sorted(path.glob("*.parquet")) if path.is_dir() else []:
-            footer = pq.ParquetFile(file)
-            columns = [{"type": _kind(str(f.type)), "name": f.name, "required": False} for f in footer.schema_arrow]
-            found.append(
-                {
-                    "name": file.relative_to(layout.root).as_posix().removesuffix(".parquet"),
-                    "digest": dvc_hash(file),
-                    "path": str(file.resolve()),
-                    "schema": json.dumps({"mlflow_colspec": columns}),
-                    "profile": json.dumps({"num_rows": footer.metadata.num_rows, "dvc": hashes.get(dep, "")}),
-                    "context": LOGGED if context == "training" and file.stem in GOLDEN else context,
-                }
-            )
-    return sorted(found, key=lambda one: (one["context"] == LOGGED, one["name"].startswith("data/questions/")))
-
-
-def _kind(arrow: str) -> str:
-    """MLflow's name of an Arrow type; `object` for nested and all other types."""
-    names = {"string": "string", "int32": "integer", "int64": "long", "float": "float", "double": "double"}
-    return names.get(arrow, "boolean" if arrow == "bool" else "object")
+        for file in [path] if path.suffix == ".parquet" else sorted(path.glob("*.parquet")):
+            footer, name = pq.ParquetFile(file), file.relative_to(layout.root).as_posix().removesuffix(".parquet")
+            kinds = {one.name: COLUMNS.get(str(one.type), "object") for one in footer.schema_arrow}
+            columns = [{"type": kind, "name": column, "required": False} for column, kind in kinds.items()]
+            schema, rows = json.dumps({"mlflow_colspec": columns}), json.dumps({"num_rows": footer.metadata.num_rows})
+            place = json.dumps({"uri": str(file.resolve())})  # `mlflow.data.get_source` reads it as a local file
+            context = LOGGED if usual == "training" and file.stem in GOLDEN else usual
+            dataset = Dataset(name, dvc_hash(file), "local", place, schema, rows)
+            order = (context == LOGGED, name.startswith(("data/corpus/", "data/questions/")), len(found))
+            found.append((order, DatasetInput(dataset, [InputTag(MLFLOW_DATASET_CONTEXT, context)])))
+    return [one for _, one in sorted(found, key=lambda pair: pair[0])]
 
 
 @lru_cache(maxsize=1)

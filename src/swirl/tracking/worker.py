@@ -1,7 +1,7 @@
 """The process that records a stage while it runs: `python -m swirl.tracking.worker`.
 
-Its input is one JSON line at the start (stage, params, root, started) and one at the end (status, error). An input
-that ends without the second line means that the stage was killed.
+Its input is one JSON line at the start (stage, params, root, started, process) and one at the end (status, error). A
+stage that ends without the second line was killed. In any case this process ends a bounded time after its stage.
 """
 
 from __future__ import annotations
@@ -9,57 +9,74 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import signal
 import sys
+from io import FileIO
 from pathlib import Path
-from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 from swirl.core.layout import Layout
+from swirl.mlflow_store.runs import reason
 from swirl.mlflow_store.settings import read_settings
-from swirl.mlflow_store.stores import reason, warn
-from swirl.tracking.delivery import Delivery, Stopped
+from swirl.mlflow_store.stores import warn
+from swirl.tracking.delivery import Delivery
 from swirl.tracking.recording import Recorder
 from swirl.tracking.watching import Watcher
 
 KILLED = {"status": "KILLED", "error": "the process was killed"}
+PATIENCE = 600
+"""Seconds after which this process is ended if it has not come to look after its stage, or to its own end."""
+GLANCE = 1.0
+"""Seconds between two looks whether the stage's process is still there."""
 
 
 def main() -> None:
     """Record one stage. An error here causes one warning only: the stage does not depend on it."""
-    request = json.loads(sys.stdin.readline())
-    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the stage gets it, too, and how that ends is to be recorded
+    signal.alarm(PATIENCE)
+    lines = FileIO(0)  # without a buffer, into which a second line might be read together with the first
+    request = json.loads(lines.readline())
     try:
-        _record(request)
-    except (Exception, Stopped) as error:
+        page = _record(request, lines)
+    except Exception as error:
         warn(f"stage {request['stage']} is not recorded in MLflow: {reason(error)}")
+        page = ""
+    with contextlib.suppress(OSError):  # a stage that was killed does not read it
+        print(page, flush=True)
 
 
-def _record(request: dict[str, Any]) -> None:
+def _record(request: dict[str, Any], lines: FileIO) -> str:
+    """Record a stage, and return the address of its parent's page, if it has one."""
     layout, params, stage = Layout(Path(request["root"])), request["params"], request["stage"]
     settings = read_settings(params)
     delivery = Delivery(layout, settings)
-    recorder = Recorder(layout, params, delivery.runs)
+    recorder = Recorder(layout, params, delivery.here)
     run = recorder.start_stage(stage, request["started"])
-    watcher, send, line = Watcher(layout, settings, delivery.runs, run), True, ""
+    watcher = Watcher(layout, settings, delivery.here, run)
     try:
         watcher.start()
-        delivery.begin(run.parent, run.id, watcher.has_news)
-        line = sys.stdin.readline()
+        if not delivery.direct:
+            delivery.begin(run.parent)
+        end = _end(lines, request["process"])
         watcher.stop()
-        recorder.end_stage(run, json.loads(line) if line else KILLED, watcher.live)
-    except Stopped:
-        send = False
+        recorder.end_stage(run, end, watcher.live)
     finally:
-        page = delivery.finish(f"stage {stage}", run.parent, send)
-    if line:  # otherwise the stage was killed, and nobody reads it
-        with contextlib.suppress(OSError):  # the stage has waited long enough, and is gone
-            print(page, flush=True)
+        page = delivery.finish(f"stage {stage}", run.parent)
+    return page
 
 
-def _stop(number: int, frame: FrameType | None) -> NoReturn:
-    """Handle SIGTERM: the stage has waited long enough. What has not been delivered is kept."""
-    raise Stopped
+def _end(lines: FileIO, stage: int) -> dict[str, str]:
+    """How the stage ended, as it says; killed, if its process is gone or its line is closed.
+
+    The line alone would not do: a process that the stage has forked may hold it open for ever.
+    """
+    while not select.select([lines], [], [], GLANCE)[0]:
+        signal.alarm(PATIENCE)
+        if os.getppid() != stage:
+            return KILLED
+    line = lines.readline()
+    return json.loads(line) if line else KILLED
 
 
 if __name__ == "__main__":
