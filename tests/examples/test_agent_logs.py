@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
 import shutil
@@ -93,6 +94,28 @@ def teach(layout: Layout) -> None:
         loss.backward()
         optimizer.step()
     save(model, chat.tokenizer, folder)
+
+
+def test_the_reward_scores_whatever_a_model_writes() -> None:
+    asked = "refund only where the policy allows it.\nI want my money back for order F12345.\n---\n"
+    calls = {
+        '<lookup_order> {"order_id": "F12345"} </lookup_order>': 1.0,
+        '<lookup_order> {"order_id": "F99999"} </lookup_order>': 0.0,
+        "<lookup_order> {} </lookup_order>": 0.0,
+        '<lookup_order> {"order_id": null} </lookup_order>': 0.0,
+        '<lookup_order> {"order_id": ["F12345"]} </lookup_order>': 0.0,
+        "<lookup_order> F12345 </lookup_order>": 0.0,
+        "<lookup_order> [[1]] </lookup_order>": 0.0,
+        '<issue_refund> {"order_id": 7, "amount": "all"} </issue_refund>': 0.0,
+        "<search_policy> {} </search_policy>": 0.0,
+        "": 0.0,
+    }
+    place = importlib.util.spec_from_file_location("desk_rewards", ROOT / EXAMPLE / "rewards/desk_rewards.py")
+    assert place is not None and place.loader is not None
+    module = importlib.util.module_from_spec(place)
+    place.loader.exec_module(module)
+    assert module.Procedure().scores([asked] * len(calls), list(calls)) == list(calls.values())
+    assert all(0 <= score <= 1 for score in module.Grounded().scores([asked] * len(calls), list(calls)))
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ def calls(text: str) -> list[tuple[str, dict[str, Any] | None]]:
     for name, payload in CALL.findall(text):
         try:
             value = json.loads(payload)
-        except ValueError:
+        except (ValueError, RecursionError):
             value = None
         found.append((name, value if isinstance(value, dict) else None))
     return found
@@ -57,7 +57,7 @@ class Procedure:
         if (name, arguments) in made:
             return self.repeated
         if name == "lookup_order":
-            return float(about_order and (arguments or {}).get("order_id") in asked)
+            return float(about_order and str((arguments or {}).get("order_id", "?")) in ORDER.findall(asked))
         if name == "search_policy":
             return float(about_money and str((arguments or {}).get("item", "?")) in said)
         return self._refund(said, known, arguments or {})
