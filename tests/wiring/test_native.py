@@ -17,6 +17,7 @@ from swirl.core.types import Question
 from swirl.models.chat import Chat
 from swirl.models.native_chat import NativeChat
 from swirl.tools.schemas import Signatures
+from swirl.wiring import chats
 from swirl.wiring.chats import policy_chat
 from swirl.wiring.judge_prompts import judge_prompt
 from swirl.wiring.policies import remote_policy
@@ -42,6 +43,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_the_format_and_thoughts_are_those_of_params(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    chats._say.cache_clear()  # another test of this process may have had the same notes
     tags, native, thinking = (
         policy_chat(changed(**actions), folder)
         for actions in ({}, {"format": "native"}, {"format": "native", "thinking": "keep"})
