@@ -13,6 +13,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests import families
 
 HERMES = r"""
@@ -129,6 +131,9 @@ def collected() -> Path | None:
     places = spec.submodule_search_locations if spec else None
     folder = Path(places[0]) / "chat_templates" if places else None
     return folder if folder and folder.is_dir() else None
+
+
+needs_trl = pytest.mark.skipif(collected() is None, reason="the extra bench (trl) is not installed")
 
 
 def real(name: str) -> str:

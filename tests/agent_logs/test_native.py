@@ -20,15 +20,14 @@ from swirl.models.native_chat import NativeChat
 from swirl.rollout.turns import Agreement, NativeTurnReader, agreement
 from swirl.tools.schemas import Signatures
 from tests import tool_templates
-from tests.tool_templates import HERMES, MISTRAL, OURS, THINKING, tokenizer
+from tests.tool_templates import HERMES, MISTRAL, OURS, THINKING, needs_trl, tokenizer
 
 Json = dict[str, Any]
 Past = Literal["none", "keep", "strip"]
 
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}}
-TOOL = {"type": "function", "function": {"name": "weather", "description": "The weather.", "parameters": SCHEMA}}
+TOOL: Json = {"type": "function", "function": {"name": "weather", "description": "The weather.", "parameters": SCHEMA}}
 REAL = ("qwen2_5", "qwen3", "qwen3_instruct_2507", "llama3_1", "llama3_2")
-needs_trl = pytest.mark.skipif(tool_templates.collected() is None, reason="the extra bench (trl) is not installed")
 
 
 def chat_of(name: str, past: Past = "none") -> NativeChat:
@@ -359,7 +358,7 @@ def chat_requests() -> list[Json]:
 
 
 def responses() -> list[Json]:
-    flat = {"type": "function", **TOOL["function"]}  # type: ignore[dict-item]
+    flat = {"type": "function", **TOOL["function"]}
     fetch = {"type": "function_call", "id": "fc_9", "call_id": "c1", "name": "weather", "arguments": '{"city": "Oslo"}'}
     fetched = {"type": "function_call_output", "call_id": "c1", "output": "4"}
     spoken = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "4 degrees"}]}

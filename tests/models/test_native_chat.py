@@ -9,7 +9,7 @@ import pytest
 from swirl.core.errors import ModelError
 from swirl.models.native_chat import NativeChat, Result
 from tests import families, tool_templates
-from tests.tool_templates import HERMES, MISTRAL, OURS, tokenizer
+from tests.tool_templates import HERMES, MISTRAL, OURS, needs_trl, tokenizer
 
 SYSTEM, ASKED, ANSWER = "Be brief.", "Where was Ada born?", "In Oslo."
 
@@ -74,7 +74,6 @@ REAL = {
 }
 """What a model says that calls the first tool, and both, by template."""
 
-needs_trl = pytest.mark.skipif(tool_templates.collected() is None, reason="the extra bench (trl) is not installed")
 EVERY = [*SAID, *(pytest.param(name, marks=needs_trl) for name in REAL)]
 
 

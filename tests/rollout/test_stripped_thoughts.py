@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import pytest
-
 from swirl.comb.sampling import Sampling
 from swirl.core.types import Question, Trajectory
 from swirl.endpoints.client import Client, Endpoint
@@ -20,13 +18,12 @@ from tests import families, tool_templates
 from tests.scripted_model import Scripted
 from tests.servers import said, scripted
 from tests.taught import TOOLS
-from tests.tool_templates import HERMES, THINKING, tokenizer
+from tests.tool_templates import HERMES, THINKING, needs_trl, tokenizer
 
 ASKED = "Where was Ada born?"
 GREEDY, CONTEXT = Sampling(temperature=0.0, max_tokens=250), 2000
 TAGS = Chat(families.qwen3(), thinking=True, strip=True)
 BEGUN = NativeChat(tokenizer(THINKING), thinking=True, strip=True)
-needs_trl = pytest.mark.skipif(tool_templates.collected() is None, reason="the extra bench (trl) is not installed")
 
 
 def attempt() -> Attempt:
