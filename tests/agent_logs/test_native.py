@@ -14,6 +14,7 @@ from swirl.agent_logs.conversation import NO_OUTPUT, Call, LoggedConversation, L
 from swirl.agent_logs.logs import Logs
 from swirl.agent_logs.native import NativeRenderer
 from swirl.agent_logs.tokenised import NO_REPLY, trajectory_of
+from swirl.agent_logs.written_turns import cuts_of
 from swirl.core.errors import ModelError
 from swirl.core.types import Action, Observation, Trajectory
 from swirl.models.native_chat import NativeChat
@@ -27,11 +28,13 @@ Past = Literal["none", "keep", "strip"]
 
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}}
 TOOL: Json = {"type": "function", "function": {"name": "weather", "description": "The weather.", "parameters": SCHEMA}}
+LATER = ("qwen3_5_think", "qwen3_5_nothink", "qwen3_6")
+"""Templates that write a thought in a loop of calls, and none before a text that a user answered."""
 REAL = ("qwen2_5", "qwen3", "qwen3_instruct_2507", "llama3_1", "llama3_2")
 
 
 def chat_of(name: str, past: Past = "none") -> NativeChat:
-    template = OURS[name] if name in OURS else tool_templates.real(name) if name in (*REAL, "qwen3_5_think") else name
+    template = OURS[name] if name in OURS else tool_templates.real(name) if name in (*REAL, *LATER) else name
     return NativeChat(tokenizer(template), thinking=past != "none", strip=past == "strip")
 
 
@@ -304,6 +307,82 @@ def test_a_template_that_drops_every_past_thought_makes_a_piece_of_each_turn_aft
     assert [step.action.text.partition("</think>")[0] for step in made.steps] == ["Look.", "Four."]
     assert [len(piece) for piece in made.pieces] == [1, 1]
     assert "Look." not in chat.markup(made.state_ids(1)) and made.steps[0].observation_ids == ()
+
+
+@needs_trl
+@pytest.mark.parametrize("past", ["none", "keep", "strip"])
+@pytest.mark.parametrize("name", LATER)
+def test_a_text_turn_may_begin_otherwise_than_one_with_calls(name: str, past: Past) -> None:
+    chat = chat_of(name, past)
+    talk = log(asked("Oslo?"), said("", oslo()), seen("4"), said("4 degrees."), asked("Sure?"), said("Yes."))
+    NativeRenderer(chat).render(talk)
+    made = trajectory_of(talk, chat, "desk")
+    assert [step.action.payload for step in made.steps[2:]] == ["Yes."]
+    assert chat.text(made.steps[1].token_ids).endswith("4 degrees.")
+    if past == "strip":
+        shown = [chat.markup(sent(chat, talk, index, True)) for index in talk.actions]
+        assert [chat.markup(ids) for ids in states(made)] == shown  # tokens part where a reply begins
+
+
+@pytest.mark.parametrize("name", ["hermes", pytest.param("qwen2_5", marks=needs_trl)])
+def test_thoughts_stay_under_strip_in_the_form_in_which_the_template_shows_them(name: str) -> None:
+    """They are part of the content there, as a rollout has them."""
+    chat = chat_of(name, "strip")
+    assert not chat.strips and chat.notes[-1].startswith("the chat template keeps thoughts")
+    made = trajectory_of(THOUGHTFUL, chat, "desk")
+    assert len(made.pieces) == 1 and NativeRenderer(chat).cuts(THOUGHTFUL) == 0
+    assert [chat.markup(made.state_ids(2)).count(thought) for thought in THOUGHTS[:2]] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    "text", ["zqSPECIAL999zq", "zqSPECIAL0zq", '{"zqRAW7zq": ""}', "zqRAW0zq", "zqSPECIALzqSPECIAL1zq"]
+)
+def test_what_looks_like_a_mark_of_ours_is_text(text: str) -> None:
+    chat = chat_of("hermes")
+    bad = Call("weather", "{" + text, "")
+    hostile = log(
+        asked(text), said("", bad, Call("weather", json.dumps({"city": text}))), seen(text), said(f"It is {text}.")
+    )
+    hostile = replace(hostile, tools=(replace(hostile.tools[0], description=text),))
+    NativeRenderer(chat).render(hostile)
+    made = trajectory_of(hostile, chat, "desk")
+    state = chat.markup(made.state_ids(1))
+    assert state.count(text) + state.count(json.dumps(text)[1:-1]) * (json.dumps(text)[1:-1] != text) == 5
+    assert made.steps[1].action.text == f"It is {text}."
+
+
+def test_arguments_that_no_tokenizer_takes_that_go_deep_or_say_a_key_twice() -> None:
+    chat = chat_of("hermes")
+    deep = '{"city": ' + "[" * 700 + "]" * 700 + "}"
+    twice = '{"city": "A", "city": "B"}'
+    for arguments, shown in (('{"city": "\\ud83d"}', '{"city": "?"}'), (deep, deep), (twice, twice)):
+        talk = log(asked("?"), said("", Call("weather", arguments)), seen("4"), said("4."))
+        NativeRenderer(chat).render(talk)
+        assert shown in trajectory_of(talk, chat, "desk").steps[0].action.text
+
+
+def test_a_greeting_before_the_first_question_is_part_of_the_states_and_no_action() -> None:
+    chat = chat_of("hermes")
+    greeted = log(said("Hello, how can I help?"), asked("Oslo?"), said("4."), actions=(2,))
+    made = trajectory_of(greeted, chat, "desk")
+    assert states(made) == [sent(chat, greeted, 2, False)] and "Hello" in chat.markup(made.state_ids(0))
+    with pytest.raises(ModelError, match=r"log.jsonl, line 7, turn 1: nothing precedes this turn of the assistant"):
+        trajectory_of(replace(greeted, actions=(0, 2)), chat, "desk")
+
+
+def test_white_space_at_the_end_of_a_turn_is_no_rewrite_where_the_template_varies_it() -> None:
+    spaced = HERMES.replace(
+        "</tool_response>\\n' }}", "</tool_response>' }}{% if not loop.last %}{{ '\\n' }}{% endif %}"
+    )
+    chat = NativeChat(tokenizer(spaced))
+    talk = log(asked("?"), said("", oslo()), seen("4"), said("four \n"), asked("Sure?"), said("Yes."))
+    made = trajectory_of(talk, chat, "desk")
+    assert chat.spaced and len(made.pieces) == 1 and made.steps[2].action.payload == "Yes."
+
+
+def test_a_state_that_is_no_action_may_begin_anew() -> None:
+    turns = [(1, True), (3, True), (5, False), (7, True)]
+    assert (cuts_of(turns, (1, 5, 7)), cuts_of(turns, (1, 7)), cuts_of(turns, (3,)), cuts_of([], ())) == (2, 1, 0, 0)
 
 
 CALLED = '<tool_call>\n{"name": "weather", "arguments": {"days": 2, "city": "Oslo"}}\n</tool_call>'

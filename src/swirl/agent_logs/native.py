@@ -13,17 +13,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from swirl.agent_logs.conversation import Call, LoggedConversation, LoggedTool, Role
-from swirl.agent_logs.written_turns import WrittenTurn
+from swirl.agent_logs.written_turns import WrittenTurn, cuts_of
 from swirl.core.errors import ModelError
-from swirl.core.untrusted import no_constant
+from swirl.core.untrusted import no_constant, writable
 from swirl.models.native_chat import Messages, NativeChat
 from swirl.tools.base import one_line
 
 _FIX = "use actions.format: tags"
 _QUOTED = re.compile(r"zqSPECIAL(\d+)zq")
-"""Stands for the name of a special token in foreign text."""
+"""Stands for the name of a special token in foreign text, or for the beginning of a marker in it."""
+_MARKERS = ("zqSPECIAL", "zqRAW")
 _RAW = re.compile(r'\{\s*"zqRAW(\d+)zq"\s*:\s*""\s*\}')
 """Stands for arguments that are no JSON object."""
+_WORD = re.compile(r"\S+")
+DEEPEST = 100
+"""Objects and lists in one another; arguments that go deeper are written as the log has them."""
 _KEY = re.compile(r"[A-Za-z0-9]{9}", re.ASCII)
 """Ids that every template takes; they need not be the log's."""
 
@@ -45,9 +49,10 @@ class NativeRenderer:
 
     def __init__(self, chat: NativeChat) -> None:
         self._chat = chat
-        names = sorted((name for name in chat.special_names if len(name) > 1), key=len, reverse=True)
+        foreign = [*_MARKERS, *(name for name in chat.special_names if len(name) > 1)]
+        names = sorted(foreign, key=len, reverse=True)
         self._names = {name: number for number, name in enumerate(names)}
-        self._special = re.compile("|".join(map(re.escape, names)) or r"(?!)")
+        self._special = re.compile("|".join(map(re.escape, names)))
         self._listed = list(names)
         self._tools: tuple[tuple[LoggedTool, ...], list[dict[str, Any]]] = ((), [])
         self._system_told: bool | None = None
@@ -68,13 +73,8 @@ class NativeRenderer:
 
     def cuts(self, conversation: LoggedConversation) -> int:
         """How often the template rewrites the past before an action, so that its state begins anew."""
-        cuts, anew, begun = 0, False, False
-        for turn in _Log(self, conversation).turns():
-            anew = anew or turn.anew
-            if turn.message in conversation.actions:
-                cuts += anew and begun
-                anew, begun = False, True
-        return cuts
+        turns = ((turn.message, turn.anew) for turn in _Log(self, conversation).turns())
+        return cuts_of(turns, conversation.actions)
 
     def turns(self, conversation: LoggedConversation) -> Iterator[WrittenTurn]:
         """The turns of the assistant in tokens. Raises `ModelError` as `render` does."""
@@ -98,20 +98,20 @@ class NativeRenderer:
                 {"name": tool.name, "description": tool.description, "parameters": json.loads(tool.parameters)}
                 for tool in tools
             ]
-            self._tools = tools, [self._chat.plain({"type": "function", "function": one}) for one in made]
+            self._tools = tools, [self.quoted(self._chat.plain({"type": "function", "function": one})) for one in made]
         return self._tools[1]
 
     def quoted(self, value: Any) -> Any:
-        """A value in whose texts the names of special tokens are marked."""
+        """A value in whose texts the names of special tokens are marked, and which a tokenizer takes."""
         if isinstance(value, str):
-            return self._special.sub(lambda match: f"zqSPECIAL{self._names[match.group()]}zq", value)
+            return self._special.sub(lambda match: f"zqSPECIAL{self._names[match.group()]}zq", writable(value))
         if isinstance(value, Mapping):
             return {self.quoted(key): self.quoted(one) for key, one in value.items()}
         return [self.quoted(one) for one in value] if isinstance(value, list) else value
 
     def plain(self, text: str) -> str:
         """A text with the names of special tokens that were marked."""
-        return _QUOTED.sub(self._name, text)
+        return _QUOTED.sub(lambda match: self._listed[int(match[1])], text)
 
     def tells_system(self) -> bool:
         """Whether the template shows a later system turn as something else than one of the user."""
@@ -130,10 +130,6 @@ class NativeRenderer:
         parts = _QUOTED.split(text)
         return [(self._listed[int(part)] if odd else part, bool(odd)) for odd, part in _alternating(parts) if part]
 
-    def _name(self, match: re.Match[str]) -> str:
-        number = int(match[1])
-        return self._listed[number] if number < len(self._listed) else match.group()
-
 
 class _Log:
     """One conversation as its template's messages."""
@@ -141,39 +137,49 @@ class _Log:
     def __init__(self, renderer: NativeRenderer, conversation: LoggedConversation) -> None:
         self._renderer, self._chat, self._conversation = renderer, renderer.chat, conversation
         self._tools = renderer.tools_of(conversation.tools)
+        self._strips = self._chat.past == "strip" and not self._chat.inline
         self._raw: list[str] = []
         self._said: dict[int, str] = {}
         self._messages = self._all()
+        self._thoughtful = [self._with_thought(index) for index in range(len(self._messages))]
 
     def turns(self) -> Iterator[_Turn]:
         """Every turn of the assistant up to the last action."""
         chat, conversation = self._chat, self._conversation
         trunk: str | None = None
         for index, message in enumerate(conversation.messages[: conversation.actions[-1] + 1]):
-            if message.role is not Role.ASSISTANT:
+            if message.role is not Role.ASSISTANT or self._opens(index):
                 continue
             state, said = self.written(index, generation=True), self.said(index)
             thought = "" if chat.past == "none" else self._renderer.quoted(message.thought)
             reply = chat.thinks(thought, said)
             added = None if trunk is None else _added(state, trunk, chat.spaced)
             yield _Turn(index, state if added is None else added, added is None, reply)
-            if chat.past == "strip":
+            if self._strips:
                 trunk = state + reply
             else:
                 trunk = state.removesuffix(chat.dropped) + chat.added + said
 
+    def _opens(self, index: int) -> bool:
+        """Whether nothing precedes a turn, so that it is part of the states after it. Raises `ModelError` if it is an
+        action: there is no state for it."""
+        if index == 0 and index in self._conversation.actions:
+            raise ModelError(f"{self._conversation.places[0]}: nothing precedes this turn of the assistant; {_FIX}")
+        return index == 0
+
     def written(self, count: int, generation: bool) -> str:
         """The first `count` messages as the template writes them."""
         try:
-            return self._with_raw(self._chat.render(self._messages[:count], "a conversation", self._tools, generation))
+            text = self._chat.render(self._thoughtful[:count], "a conversation", self._tools, generation)
         except ModelError as error:
             raise ModelError(f"{self._conversation.places[self._refused(count)]}: {error}") from error
+        return self._with_raw(text)
 
     def _refused(self, count: int) -> int:
         """The last message of the shortest beginning, up to `count` messages, that the template refuses."""
         for index in range(count):
             try:
-                self._chat.render(self._messages[: index + 1], "a conversation", self._tools, generation=False)
+                self._chat.render(self._thoughtful[: index + 1], "a conversation", self._tools, generation=False)
             except ModelError:
                 return index
         return count - 1
@@ -187,10 +193,12 @@ class _Log:
             return self._said[index]
         message, place = self._messages[index], self._conversation.places[index]
         try:
-            written = self._chat.said({key: one for key, one in message.items() if key != "reasoning_content"})
+            written = self._chat.said(message)
         except ModelError as error:
             raise ModelError(f"{place}: {error}") from error
-        text = self._with_raw(written or "")
+        if written is None:
+            raise ModelError(f"{place}: this turn is not found in what the chat template writes; {_FIX}")
+        text = self._with_raw(written)
         if lost := self._lost(index, text):
             raise self._loses(place, *lost)
         self._said[index] = text
@@ -231,21 +239,26 @@ class _Log:
                 number += len(waiting)
                 if waiting:
                     made["tool_calls"] = list(waiting)
-                if message.thought and self._chat.past == "strip":
-                    made["reasoning_content"] = self._renderer.quoted(message.thought)
             elif message.role is Role.TOOL and waiting:
                 call = waiting.pop(0)
                 made |= {"tool_call_id": call["id"], "name": call["function"]["name"]}
             messages.append(made)
         return messages
 
+    def _with_thought(self, index: int) -> dict[str, Any]:
+        """A message with its thought, for templates that are to decide whether it stays."""
+        message, logged = self._messages[index], self._conversation.messages[index]
+        if not (logged.thought and self._strips):
+            return message
+        return message | self._chat.thought_in(message["content"], self._renderer.quoted(logged.thought))
+
     def _call(self, call: Call, number: int) -> dict[str, Any]:
-        value = value_of(call)
-        if value is None:
+        arguments = self._renderer.quoted(value_of(call))
+        if arguments is None:
             self._raw.append(self._renderer.quoted(call.arguments.strip()))
-            value = {f"zqRAW{len(self._raw) - 1}zq": ""}
+            arguments = {f"zqRAW{len(self._raw) - 1}zq": ""}
         key = call.id if _KEY.fullmatch(call.id) else f"call{number:05}"
-        function = {"name": self._renderer.quoted(call.name), "arguments": self._renderer.quoted(value)}
+        function = {"name": self._renderer.quoted(call.name), "arguments": arguments}
         return {"type": "function", "id": key, "function": function}
 
     def _with_raw(self, text: str) -> str:
@@ -283,10 +296,27 @@ class _Log:
 def value_of(call: Call) -> dict[str, Any] | None:
     """The arguments of a call as a template can write them; None where they are no JSON object."""
     try:
-        value = json.loads(call.arguments, parse_constant=no_constant)
+        value = json.loads(call.arguments, parse_constant=no_constant, object_pairs_hook=_once)
     except (ValueError, RecursionError):
         return None
-    return value if isinstance(value, dict) else None
+    return value if isinstance(value, dict) and _depth(value) <= DEEPEST else None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of these pairs. Raises `ValueError` for a key that stands twice, of which one value would be lost."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        raise ValueError("a key stands twice")
+    return made
+
+
+def _depth(value: Any) -> int:
+    """How many objects and lists lie in one another."""
+    depth, level = 0, [value]
+    while level := [one for one in level if isinstance(one, dict | list)]:
+        depth += 1
+        level = [inner for one in level for inner in (one.values() if isinstance(one, dict) else one)]
+    return depth
 
 
 def _added(state: str, trunk: str, spaced: bool) -> str | None:
@@ -295,16 +325,16 @@ def _added(state: str, trunk: str, spaced: bool) -> str | None:
         return state[len(trunk) :]
     if not spaced:
         return None
+    left = len("".join(trunk.split()))
+    if "".join(state.split())[:left] != "".join(trunk.split()):
+        return None
     at = 0
-    for letter in trunk:
-        if letter.isspace():
-            continue
-        while at < len(state) and state[at].isspace():
-            at += 1
-        if at == len(state) or state[at] != letter:
-            return None
-        at += 1
-    return state[at:]
+    for word in _WORD.finditer(state):
+        at = word.start() + min(left, len(word.group()))
+        left -= len(word.group())
+        if left <= 0:
+            break
+    return state[at:].lstrip() if trunk[-1:].isspace() else state[at:]
 
 
 def _found(whole: str, text: str, at: int) -> int | None:

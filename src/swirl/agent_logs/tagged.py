@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from swirl.agent_logs.conversation import LoggedConversation, LoggedTool, Message, Role
-from swirl.agent_logs.written_turns import WrittenTurn
+from swirl.agent_logs.written_turns import WrittenTurn, cuts_of
 from swirl.core.errors import ModelError
 from swirl.models.chat import Chat
 from swirl.rollout.reading import THINK_REPLY
@@ -50,12 +50,9 @@ class TaggedRenderer:
 
     def cuts(self, conversation: LoggedConversation) -> int:
         """How often the template rewrites the past before an action, so that its state begins anew."""
-        turns = (
-            [turn for turn in self.turns(conversation) if turn.message in conversation.actions]
-            if self._chat.strips
-            else []
-        )
-        return sum(turn.anew for turn in turns[1:])
+        if not self._chat.strips:
+            return 0
+        return cuts_of(((turn.message, turn.anew) for turn in self.turns(conversation)), conversation.actions)
 
     def turns(self, conversation: LoggedConversation) -> Iterator[WrittenTurn]:
         """The turns of the assistant in tokens."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
 
 from swirl.agent_logs.conversation import LoggedConversation, Message, Role, StepKind
 from swirl.agent_logs.native import NativeRenderer
@@ -23,25 +22,24 @@ def renderer_of(chat: AnyChat) -> TaggedRenderer | NativeRenderer:
     return NativeRenderer(chat) if isinstance(chat, NativeChat) else TaggedRenderer(chat)
 
 
-def trajectory_of(conversation: LoggedConversation, chat: AnyChat, benchmark: str) -> Trajectory:
+def trajectory_of(
+    conversation: LoggedConversation,
+    chat: AnyChat,
+    benchmark: str,
+    renderer: TaggedRenderer | NativeRenderer | None = None,
+) -> Trajectory:
     """The trajectory; its question is `BENCHMARK/ID`, by the conversation's id, and `benchmark` names the logs.
 
     What lies between two actions, turns of the assistant that are state only included, is `observation_ids` of the
     first, so every state is the prefix that was sent; where the template rewrites the past, the state of the second is
     `rewritten_ids`. Actions were not sampled here: there are no log-probabilities. A log that ends without an answer
-    stops as `STEP_LIMIT`. Raises `ModelError` where something is lost in the model's own format.
+    stops as `STEP_LIMIT`. `renderer` is one of `chat`, by default a new one. Raises `ModelError` where something is
+    lost in the model's own format.
     """
-    return assembled(conversation, renderer_of(chat).turns(conversation), chat, benchmark)
-
-
-def assembled(
-    conversation: LoggedConversation, turns: Iterable[WrittenTurn], chat: AnyChat, benchmark: str
-) -> Trajectory:
-    """The trajectory of a conversation whose `turns` were written in the format of `chat`."""
     prompt: tuple[int, ...] = ()
     between, anew = list[int](), False
     steps: list[Step] = []
-    for turn in turns:
+    for turn in (renderer or renderer_of(chat)).turns(conversation):
         between = [*turn.before] if turn.anew else [*between, *turn.before]
         anew = anew or turn.anew
         if turn.message not in conversation.actions:

@@ -116,7 +116,7 @@ class Layout:
 
     @property
     def too_long(self) -> Path:
-        """Where logged conversations are longer than the base's context, and how many steps that leaves out (JSON)."""
+        """Where logged conversations end before their end, why, and how many steps that leaves out (JSON)."""
         return self.root / "data/logged/left_out.json"
 
     @property

@@ -93,11 +93,14 @@ class NativeChat(Tokens):
         self._marks = [name for name in reversed(names) if name and name in written]
         self.marked = bool(self._marks)
         """Whether calls or thoughts are told by special tokens, which a text without them does not show."""
-        keeps = not (thinking or self.begun) or self._keeps_thoughts()
+        self._shows = self._shown_thoughts() if thinking or self.begun else ""
+        keeps = bool(self._shows) or not (thinking or self.begun)
         self.past: Literal["none", "keep", "strip"] = "strip" if strip else "keep" if thinking else "none"
         """What is asked for: turns without thoughts, past thoughts that stay, or what the template makes of them."""
         self.strips = strip and not keeps
         """Whether past turns lose their thoughts in a loop of calls, so that `anew` gives states after one."""
+        self.inline = strip and self._shows == "content" == self._shown_thoughts(_ASK)
+        """Whether thoughts are part of a turn's content, which stays whatever comes: nothing is there to strip."""
         self.notes = tuple(self._notes(thinking, strip, keeps))
         """What the template does to past turns, and is not done here: sentences without a full stop."""
 
@@ -179,9 +182,13 @@ class NativeChat(Tokens):
             for call in calls
         ]
         text = self.render([_ASK, message, *(follows or [_ASK])], "several calls" if len(calls) > 1 else "this turn")
-        start = f"{self._head}{_QUESTION}{self.stays}"
+        start = f"{self._head}{_QUESTION}{self.stays}" if calls else self._before_text()
         said, closed, _ = text[len(start) :].partition(self.end_text)
         return said if closed and text.startswith(start) else None
+
+    def _before_text(self) -> str:
+        """What the template writes before a past turn that calls nothing; it may begin otherwise than one that does."""
+        return self.render([_ASK, _said(_REPLY), _ASK], "this turn").partition(_REPLY)[0]
 
     def so_far(self, ids: Sequence[int]) -> str:
         """The text of a reply that may still go on; special tokens by their names, but for the end of turn."""
@@ -205,6 +212,13 @@ class NativeChat(Tokens):
             return said
         inner = thought.strip().replace(self.thought_tags[1], "")
         return f"{'' if self.begun else before}{inner}{after}{said}"
+
+    def thought_in(self, content: str, thought: str) -> dict[str, Any]:
+        """Fields of a past turn with this content after a thought, in the form in which the template shows thoughts."""
+        if self._shows == "content":
+            before, after = self._thought_form
+            return {"content": f"{before}{thought.strip().replace(self.thought_tags[1], '')}{after}{content}"}
+        return {"reasoning_content": thought}
 
     def after_thought(self, text: str) -> tuple[str, str] | None:
         """A reply as its thought, tags included, and what follows it; None if it does not come to its thought's end."""
@@ -335,16 +349,18 @@ class NativeChat(Tokens):
         self.begun = self.given.rstrip().endswith(self.thought_tags[0])
         """Whether the template opens a thought where the model's turn starts."""
 
-    def _keeps_thoughts(self, *later: dict[str, Any]) -> bool:
-        """Whether past turns show their thoughts in a loop of calls, or before these `later` messages.
+    def _shown_thoughts(self, *later: dict[str, Any]) -> str:
+        """The field in which past turns show their thoughts in a loop of calls, or before these `later` messages.
 
-        A thought is given in whatever form the template knows.
+        Empty where none is shown.
         """
         opens, closes = self.thought_tags
-        forms = {"reasoning_content": _THOUGHT}, {"content": f"{opens}\n{_THOUGHT}\n{closes}\n\n"}
+        forms = {"reasoning_content": _THOUGHT, "content": f"{opens}\n{_THOUGHT}\n{closes}\n\n"}
         past: Messages = [*_results(1), *([_said(_REPLY)] if later else []), *later]
-        shown = [self.render([_ASK, {**_acted(1), **form}, *past], "thoughts") for form in forms]
-        return any(_THOUGHT in text for text in shown)
+        for field, text in forms.items():
+            if _THOUGHT in self.render([_ASK, {**_acted(1), field: text}, *past], "thoughts"):
+                return field
+        return ""
 
     def _notes(self, thinking: bool, strip: bool, keeps: bool) -> Iterable[str]:
         if self.dropped and not strip:
@@ -359,7 +375,7 @@ class NativeChat(Tokens):
         if _REPLY not in self.render([_ASK, {**_acted(1), "content": _REPLY}, *_results(1)], "calls and results"):
             yield "the chat template drops what is said beside a call from past turns: it stays here, as sampled"
         if strip:
-            yield STRIPPED if not keeps else STRIPPED_LATER if not self._keeps_thoughts(_ASK) else KEPT
+            yield STRIPPED if not keeps else STRIPPED_LATER if not self._shown_thoughts(_ASK) else KEPT
         elif not keeps:
             yield DROPPED
         if self.begun and not thinking:

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from swirl.agent_logs.conversation import LoggedConversation
 from swirl.agent_logs.exchanges import Fault
 from swirl.agent_logs.stored import from_content
-from swirl.agent_logs.tokenised import assembled, renderer_of, shortened
+from swirl.agent_logs.tokenised import renderer_of, shortened, trajectory_of
 from swirl.core.journal import Journal
 from swirl.core.layout import Layout
 from swirl.core.records import stream
@@ -81,8 +81,7 @@ class Importer:
         seen = dataclasses.replace(conversation, actions=tuple(index for index in conversation.actions if index < end))
         if not seen.actions:
             return None
-        turns = self._renderer.turns(seen)
-        made = assembled(seen, turns, self._chat, self._asked[name].benchmark)
+        made = trajectory_of(seen, self._chat, self._asked[name].benchmark, self._renderer)
         if len(seen.actions) < len(conversation.actions):
             made = dataclasses.replace(made, stop=Stop.STEP_LIMIT)
         return shortened(made, self._context, self._longest)[0]
