@@ -113,7 +113,7 @@ def _compare(
     artifacts.link_run(opened.page)
     group = opened.run_id
     states: list[State[Any]] = []
-    error = "the flow was stopped"
+    error, stopped = "the flow was stopped", True
     try:
         for number, (asked, further) in enumerate(wanted, start=1):
             label, one = f"{name}-{number}", {**asked, **further}
@@ -125,8 +125,9 @@ def _compare(
                 get_run_logger().warning("The comparison is not complete: %s", failure)
         failed = [f"{name}-{number}" for number, state in enumerate(states, start=1) if not state.is_completed()]
         error = f"{len(failed)} of {len(wanted)} runs failed: {', '.join(failed)}" if failed else ""
+        stopped = False
     finally:
-        tracking.close_run(layout, first, group, error)
+        tracking.close_run(layout, first, group, error, killed=stopped)
     return error
 
 

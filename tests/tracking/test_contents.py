@@ -311,6 +311,7 @@ def test_checkpoints_and_curves_are_recorded_while_training_runs(layout: Layout)
             (partial / "record.json").write_text(json.dumps({"series": rows}))
             os.replace(partial, folder / f"step-{number:06d}")
             wait_for_live(layout, number)
+        wait_until(lambda: recorded(layout, "metrics", "system/system_memory_usage_megabytes"))
         shutil.rmtree(folder)
         pace.note(3, 0.5, Work(300.0, 4e9))  # an update after the last checkpoint
         path = layout.series("train-swirl")
@@ -378,6 +379,8 @@ def test_a_server_that_says_nothing_costs_no_checkpoint_and_holds_up_no_stage(
         wait_for_live(layout, 1)
         wait_until(lambda: recorded(layout, "metrics", "system/cpu_utilization_percentage"))
         shutil.rmtree(folder)
+        over = time.monotonic()
+    assert time.monotonic() - over < 120  # of `delivery.PATIENCE`, 300 s, for a server that has answered once
     assert "`swirl track sync` sends it" in capfd.readouterr().err
     (kept,) = (layout.root / ".swirl/tracking").rglob("step-000001/record.json")
     assert json.loads(kept.read_text()) == {"series": [{"step": 1, "reward": 0.5}]}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -25,6 +27,7 @@ from swirl.core import records
 from swirl.core.errors import GateError
 from swirl.core.layout import Layout
 from swirl.core.types import Prediction, Question, Stop
+from swirl.mlflow_store.runs import Store
 from swirl.mlflow_store.settings import Settings
 from swirl.mlflow_store.stores import recording_store
 from swirl.pipeline.dvc_file import DvcStage, _is_dvc_run, dvc_hash, read_stages, upstream
@@ -32,6 +35,7 @@ from swirl.quality.validation import Report, Result, publish
 from swirl.tracking.contents import flat
 from swirl.tracking.recording import Recorder
 from swirl.tracking.summary import changes, run_name
+from tests.tracking.test_contents import wait_until
 
 PARAMS = {"seed": 7, "filter": {"strategy": "both", "limits": [1, 2]}, "judge": {"url": "https://me:pw@host/v1"}}
 DVC_YAML = """
@@ -263,6 +267,30 @@ def test_what_is_recorded_after_the_end_of_a_flow_does_not_change_how_it_ended(
     assert recorder.store.client.get_run(stage.id).info.status == late
 
 
+def test_the_end_of_a_flow_is_recorded_while_no_stage_changes_its_run(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = Recorder(layout, PARAMS, recording_store(layout, Settings()))
+    parent = recorder.open_parent("flow happy-owl", {})
+    monkeypatch.setenv("SWIRL_RUN_ID", parent)
+    recorder.start_stage("judge", 2.0)
+    held, end = list[bool](), Store.end
+
+    def ended(store: Store, run_id: str, status: str, at: float) -> None:
+        with (layout.root / ".swirl/tracking/recording.lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                held.append(False)
+            except BlockingIOError:
+                held.append(True)
+        end(store, run_id, status, at)
+
+    monkeypatch.setattr(Store, "end", ended)
+    recorder.close_parent(parent, "it was stopped", killed=True, cached=())
+    assert held == [True, True]  # of the stage, and of the flow
+    assert recorder.store.client.get_run(parent).info.status == "KILLED"
+
+
 STAGE = """
     import json, os, sys, time
     from pathlib import Path
@@ -278,14 +306,26 @@ STAGE = """
 """
 
 
-def test_a_killed_stage_is_marked_as_killed(layout: Layout) -> None:
+def recorded(layout: Layout) -> list[Any]:
+    """The stages of which a recorder has made a run."""
+    with sqlite3.connect(layout.root / "mlflow.db") as database:
+        return list(database.execute("SELECT run_uuid FROM runs WHERE name = 'judge'"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_stage_is_marked_as_killed(number: signal.Signals, layout: Layout) -> None:
+    """What ends a machine asks the recorder to end, too."""
     script = layout.root / "stage.py"
     script.write_text(textwrap.dedent(STAGE), encoding="utf-8")
     command = [sys.executable, str(script), "judge", "60"]
     process = subprocess.Popen(command, cwd=layout.root, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None and process.stderr is not None
     process.stdout.readline()
-    os.kill(process.pid, signal.SIGKILL)
+    (worker,) = psutil.Process(process.pid).children()
+    if number == signal.SIGTERM:
+        wait_until(lambda: bool(recorded(layout)))
+        worker.send_signal(number)
+    process.send_signal(number)
     process.wait()
 
     process.stderr.read()  # returns when the worker, which also holds the pipe, ends

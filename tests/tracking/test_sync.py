@@ -22,11 +22,12 @@ from swirl import tracking
 from swirl.core.errors import SwirlError
 from swirl.core.layout import Layout
 from swirl.mlflow_store.copying import Copies
-from swirl.mlflow_store.runs import Store
+from swirl.mlflow_store.runs import PARENT, Store, artifact_folder
 from swirl.mlflow_store.settings import Settings
-from swirl.mlflow_store.stores import destination, recording_store, waiting_room
+from swirl.mlflow_store.stores import destination, locked, recording_store, waiting_room
 from swirl.pipeline.dvc_file import dvc_hash
 from swirl.tracking.delivery import sync
+from swirl.tracking.inputs import dependency_tags
 from swirl.tracking.recording import TO_REGISTER
 from tests.tracking.test_contents import DVC_YAML as CONTENTS
 from tests.tracking.test_contents import fill
@@ -301,6 +302,63 @@ def test_points_that_a_server_did_not_take_are_sent_again(layout: Layout, monkey
         copies.bring(run)
     points = there.client.get_metric_history(copies.ids[run], "train/kl")
     assert [(point.step, point.value) for point in points] == [(1, 0.5), (2, 0.25)]
+
+
+def test_files_stay_until_the_whole_run_has_arrived(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server dies for good in between, and the run goes to another."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    here, there = waiting_room(layout, Settings(experiment="late")), destination_of(layout)
+    run = here.create("train@swirl", 1000.0, {})
+    checkpoint = artifact_folder(here.client.get_run(run)) / "checkpoints/step-000001/record.json"
+    write(checkpoint, 1)
+    copies = Copies(here, there)
+    copies.bring(run)  # while the run goes on
+    write(layout.root / "metrics.json", {"n": 1})
+    here.log_file(run, layout.root / "metrics.json", "reports")
+    here.end(run, "FINISHED", 2000.0)
+
+    def dead(store: Store, run_id: str, status: str, at: float) -> None:
+        raise ConnectionError("refused")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "end", dead)
+        with pytest.raises(ConnectionError):
+            copies.bring(run)
+    other = Copies(here, destination(layout, Settings(experiment="other")))
+    other.bring(run)
+    held = Path(there.client.download_artifacts(other.ids[run], ""))
+    files = sorted(path.relative_to(held).as_posix() for path in held.rglob("*") if path.is_file())
+    assert files == ["checkpoints/step-000001/record.json", "reports/metrics.json"]
+    assert not checkpoint.exists()
+
+
+def test_a_tag_that_a_store_refuses_costs_a_copy_neither_its_params_nor_its_place(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store does not look at names of tags when it creates a run."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    here, there = waiting_room(layout, Settings(experiment="late")), destination_of(layout)
+    top = here.create("flow", 1000.0, {})
+    run = here.create("judge", 1001.0, {PARENT: top, "rows (1)": "x"})
+    here.log(run, params={"seed": "7"})
+    copies = Copies(here, there)
+    copies.bring(top)
+    copy = there.client.get_run(copies.ids[run])
+    assert (copy.data.tags[PARENT], copy.data.params) == (copies.ids[top], {"seed": "7"})
+    assert [one.split(":")[0] for one in there.refused] == ["tags refused"]
+    assert dependency_tags({"data/my rows (1).jsonl": "a1"}) == {"dep.data/my rows _1_.jsonl": "a1"}
+
+
+def test_a_copy_of_the_project_that_was_taken_away_is_not_made_again(tmp_path: Path) -> None:
+    """The recorder of a stage that was killed may end after the flow has removed the stage's worktree."""
+    project, copy = tmp_path / "project/.swirl/tracking", tmp_path / "copy"
+    project.mkdir(parents=True)
+    (copy / ".swirl").mkdir(parents=True)
+    (copy / ".swirl/tracking").symlink_to(project)
+    with locked(Layout(copy), "opening"):
+        shutil.rmtree(copy)
+    with locked(Layout(copy), "registering"):
+        assert not copy.exists() and (project / "registering.lock").exists()
 
 
 @pytest.fixture

@@ -84,7 +84,7 @@ class Tracking(Section):
         description="trajectories shown step by step as traces, of `judge` and of every `evaluate` each; 0: none"
     )
     system_metrics: Annotated[float, Field(ge=0)] = Field(
-        description="seconds between two looks at processor, memory and disk; 0: none"
+        description="seconds between two looks at processor, memory, disk and network; 0: none"
     )
     checkpoints: bool = Field(description="log training's checkpoints with their optimiser state, as they are made")
     max_model_mb: Annotated[float, Field(ge=0)] = Field(

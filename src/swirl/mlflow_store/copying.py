@@ -35,6 +35,8 @@ class Copies:
         """The id of each run's copy, as far as they are known."""
         self._sent: set[tuple[str, Point]] = set()
         """Points that have arrived, so that a run which is still running does not send them again."""
+        self._files: set[Path] = set()
+        """The same of artifacts, which stay here until the whole run has arrived: there may be another server then."""
 
     def bring(self, parent: str) -> None:
         """Make the copies of a run and of those below it what the runs are now; one process at a time may do this.
@@ -57,7 +59,9 @@ class Copies:
     def _made(self, run: Run) -> str:
         if run.data.tags.pop(COPIED, ""):  # by a store that has lost it
             self._here.client.delete_tag(run.info.run_id, COPIED)
-        return self._there.create(run.info.run_name, run.info.start_time / 1000, {ORIGINAL: run.info.run_id})
+        above = self.ids.get(run.data.tags.get(PARENT, ""))
+        tags = {ORIGINAL: run.info.run_id, **({PARENT: above} if above else {})}
+        return self._there.create(run.info.run_name, run.info.start_time / 1000, tags)
 
     def _fill(self, run: Run) -> None:
         """Bring the copy of a run to the run's state, and note that; files that have arrived are given up here."""
@@ -70,14 +74,18 @@ class Copies:
         there.log_inputs(copy_id, run.inputs.dataset_inputs if run.inputs else [])
         over, folder = run.info.status != "RUNNING", artifact_folder(run)
         whole = folder if over else folder / "checkpoints"  # which appear at once; others may be half written
-        for path in sorted(path for path in whole.rglob("*") if path.is_file()):
-            place = path.parent.relative_to(folder)
-            there.log_file(copy_id, path, "" if place == Path() else place.as_posix())
-            path.unlink()
+        files = sorted(path for path in whole.rglob("*") if path.is_file())
+        for path in files:
+            if path not in self._files:
+                place = path.parent.relative_to(folder)
+                there.log_file(copy_id, path, "" if place == Path() else place.as_posix())
+                self._files.add(path)
         if over:
             self._copy_traces(run)
         there.end(copy_id, run.info.status, (run.info.end_time or 0) / 1000)
         self._here.log(run.info.run_id, tags={COPIED: _state(run)})
+        for path in files if over else ():
+            path.unlink()
 
     def _new_points(self, run: Run) -> list[Point]:
         names, run_id = run.data.metrics, run.info.run_id

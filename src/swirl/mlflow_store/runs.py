@@ -69,9 +69,10 @@ class Store:
 
         with self._forgiving("metrics"):
             self.client.log_batch(run_id, metrics=[Metric(*point) for point in points])
-        with self._forgiving("params and tags"):
-            given = [Param(*pair) for pair in params.items()]
-            self.client.log_batch(run_id, params=given, tags=[RunTag(*pair) for pair in tags.items()])
+        with self._forgiving("params"):
+            self.client.log_batch(run_id, params=[Param(*pair) for pair in params.items()])
+        with self._forgiving("tags"):
+            self.client.log_batch(run_id, tags=[RunTag(*pair) for pair in tags.items()])
 
     def log_error(self, run: Run, error: str) -> None:
         """Set the tag `error` of a run, or remove it where there is none."""

@@ -9,6 +9,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,11 +55,12 @@ def waiting_room(layout: Layout, settings: Settings) -> Store:
 
 
 def experiments_waiting(layout: Layout) -> list[Settings]:
-    """The experiments in the waiting room."""
+    """The experiments in the waiting room that have runs; MLflow makes one, `Default`, that usually has none."""
     if not _waiting(layout).exists():
         return []
-    found = connect(f"sqlite:///{_waiting(layout)}").search_experiments()
-    return [Settings(experiment=one.name) for one in found if one.name != "Default"]  # which MLflow makes
+    client = connect(f"sqlite:///{_waiting(layout)}")
+    found = [one for one in client.search_experiments() if client.search_runs([one.experiment_id], max_results=1)]
+    return [Settings(experiment=one.name) for one in found]
 
 
 def recording_store(layout: Layout, settings: Settings) -> Store:
@@ -119,9 +121,15 @@ def everywhere(client: MlflowClient) -> Iterator[None]:
 
 def shared_folder(layout: Layout) -> Path:
     """The folder of the waiting room and of locks; in a copy of a project that shares the folder, the project's."""
-    folder = (layout.root / ".swirl/tracking").resolve()
+    folder = _resolved(layout.root)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+@cache
+def _resolved(root: Path) -> Path:
+    """Where the folder is, found once: a copy that is taken away while its recorder ends is not to be made again."""
+    return (root / ".swirl/tracking").resolve()
 
 
 @contextlib.contextmanager

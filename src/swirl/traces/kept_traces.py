@@ -57,7 +57,8 @@ def keep_traces(experiment: str, path: Path, folder: Path, layout: Layout) -> No
         path.unlink()
         raise DataError(
             f"mlflow:{experiment}: the tracking server does not give the {kept.traces} traces that {lock} names: some "
-            f"were changed or deleted since. To take what it has now, delete the entry {experiment!r} there"
+            "were changed or deleted since, or ended later than they were fetched. To take what it has now, delete the "
+            f"entry {experiment!r} there"
         )
 
 

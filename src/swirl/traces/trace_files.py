@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from swirl.config.secrets import without_credentials
 from swirl.core.errors import DataError
 from swirl.core.layout import Layout
+from swirl.mlflow_store.runs import reason
 from swirl.mlflow_store.stores import connect, tracking_uri
 from swirl.pipeline.progress import SHORT, Progress
 
@@ -63,5 +63,4 @@ def _pages(experiment: str, layout: Layout | None, chosen: str, size: int) -> It
             if not (token := page.token):
                 return
     except MlflowException as error:
-        reason = without_credentials((str(error).strip().splitlines() or ["no reason"])[0])
-        raise DataError(f"traces of experiment {experiment!r} cannot be fetched: {reason}") from error
+        raise DataError(f"traces of experiment {experiment!r} cannot be fetched: {reason(error)}") from error

@@ -129,10 +129,15 @@ def flat(params: Mapping[str, Any], only: tuple[str, ...] = ()) -> dict[str, str
     }
 
 
+def accepted(name: str) -> str:
+    """A name in characters that MLflow accepts in names of metrics, params and tags."""
+    return re.sub(r"[^\w\-. /]", "_", name)
+
+
 def _leaves(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """(dotted name, value) of all that nested mappings hold; an empty mapping is a value."""
     for key, inner in value.items():
-        name = re.sub(r"[^\w\-. /]", "_", f"{prefix}{key}")
+        name = accepted(f"{prefix}{key}")
         if isinstance(inner, Mapping) and inner:
             yield from _leaves(inner, f"{name}.")
         else:

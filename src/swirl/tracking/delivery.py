@@ -114,6 +114,8 @@ class Delivery:
 
     def register(self, parent: str) -> None:
         """Register the tuned model if a run asks for it; raises whatever MLflow raises when it may succeed later."""
+        if TO_REGISTER not in self.here.client.get_run(parent).data.tags:
+            return
         with stores.locked(self._layout, "registering"):
             if wanted := self.here.client.get_run(parent).data.tags.get(TO_REGISTER):
                 from swirl.registry.model_registry import promote_wanted

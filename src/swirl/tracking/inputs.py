@@ -14,6 +14,7 @@ from swirl.config.yaml_text import parse
 from swirl.core.layout import Layout
 from swirl.pipeline.dvc_file import DvcStage, dvc_hash
 from swirl.reporting.provenance import git
+from swirl.tracking.contents import accepted
 
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput
@@ -60,7 +61,7 @@ def dependencies(stage: DvcStage, layout: Layout, locked: bool) -> dict[str, str
 def dependency_tags(hashes: dict[str, str]) -> dict[str, str]:
     """A tag `dep.PATH` for each dependency, and one tag for all source of the stage, `dep.source`: a hash of hashes."""
     source = [path for path in sorted(hashes) if f"{path}/".startswith(SOURCE) and "prompts" not in Path(path).parts]
-    tags = {f"dep.{path}"[:250]: value for path, value in hashes.items() if path not in source}
+    tags = {accepted(f"dep.{path}")[:250]: value for path, value in hashes.items() if path not in source}
     if source:
         lines = "".join(f"{hashes[path]}  {path}\n" for path in source)
         tags["dep.source"] = hashlib.md5(lines.encode()).hexdigest()

@@ -82,15 +82,14 @@ class Recorder:
         with locked(self.layout, "recording"):
             parent, now = self._parent(run_id, "pipeline", time.time()), time.time()
             below = self.store.children(parent)
-            new = self._add_cached(parent, cached, ran=bool(below))
-        if "report" in new:
-            self._add_results(parent)
-        for child in below:
-            if child.info.status == "RUNNING":
-                self.store.end(child.info.run_id, "KILLED", now)
-        self.store.log(parent, tags={CLOSED: "true", **lock_hash(self.layout)})
-        self.store.log_error(self.store.client.get_run(parent), without_credentials(error))
-        self.store.end(parent, "KILLED" if killed else "FAILED" if error else "FINISHED", now)
+            if "report" in self._add_cached(parent, cached, ran=bool(below)):
+                self._add_results(parent)
+            for child in below:
+                if child.info.status == "RUNNING":
+                    self.store.end(child.info.run_id, "KILLED", now)
+            self.store.log(parent, tags={CLOSED: "true", **lock_hash(self.layout)})
+            self.store.log_error(self.store.client.get_run(parent), without_credentials(error))
+            self.store.end(parent, "KILLED" if killed else "FAILED" if error else "FINISHED", now)
         self._settle(parent)
         return parent
 
@@ -221,9 +220,10 @@ class Recorder:
         tags = {PARENT: parent, "stage": stage.name, "cached": str(cached).lower(), **({"item": item} if item else {})}
         tags |= {**source_tags(self.layout, command), **dependency_tags(hashes)}
         tags |= {NOTE: stage.desc} if stage.desc else {}
+        inputs = datasets(stage, self.layout)  # before there is a run: a table may be unreadable
         run = self.store.create(stage.name, started, tags)
         self.store.log(run, params=flat(self.params, stage.params))
-        self.store.log_inputs(run, datasets(stage, self.layout))
+        self.store.log_inputs(run, inputs)
         return run
 
     def _add_files(self, run: str, stage: DvcStage, since: float = 0, live: int = -1, max_mb: float = -1) -> None:

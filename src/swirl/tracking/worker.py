@@ -53,8 +53,8 @@ def _record(request: dict[str, Any], lines: FileIO) -> str:
     delivery = Delivery(layout, settings)
     recorder = Recorder(layout, params, delivery.here)
     run = recorder.start_stage(stage, request["started"])
-    watcher = Watcher(layout, settings, delivery.here, run)
     try:
+        watcher = Watcher(layout, settings, delivery.here, run)
         watcher.start()
         if not delivery.direct:
             delivery.begin(run.parent)
