@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -67,7 +68,7 @@ def judged(folder: Path, trajectories: list[Trajectory], table: list[Verdict]) -
 
 
 def kept(folder: Path, strategy: Strategy, most: int = 0, seed: int = 0) -> list[str]:
-    places = keep(judged(folder, TRAJECTORIES, VERDICTS), strategy, most, random.Random(seed))
+    places = keep(judged(folder, TRAJECTORIES, VERDICTS), strategy, most, 0, random.Random(seed))
     return [TRAJECTORIES[place].id for place in places]
 
 
@@ -100,6 +101,21 @@ def test_max_trajectories_makes_arms_equal_and_repeatable(tmp_path: Path) -> Non
     assert sorted(arms[0], key=order.index) == arms[0]
     assert len({tuple(kept(tmp_path, Strategy.NONE, most=3, seed=seed)) for seed in range(10)}) > 1
     assert kept(tmp_path, Strategy.BOTH, most=3) == ["all-good"]
+
+
+def test_no_benchmark_keeps_more_than_max_per_benchmark(tmp_path: Path) -> None:
+    many = [replace(attempt(f"a{i}"), benchmark="gsm8k") for i in range(6)]
+    few = [replace(attempt(f"b{i}"), benchmark="hotpotqa") for i in range(2)]
+    table = judged(tmp_path, [*many[:3], *few, *many[3:]], [])
+    drawn = {
+        tuple(int(place) for place in keep(table, Strategy.NONE, most, 3, random.Random(seed)))
+        for seed in range(20)
+        for most in (0, 4)
+    }
+    assert {len(places) for places in drawn} == {4, 5}
+    assert all(list(places) == sorted(places) for places in drawn)
+    assert all(sum(place in (3, 4) for place in places) == 2 for places in drawn if len(places) == 5)
+    assert {place for places in drawn for place in places} == set(range(8))
 
 
 def test_a_trajectory_without_steps_is_left_out(tmp_path: Path) -> None:

@@ -74,7 +74,12 @@ def test_what_rl_visits_of_the_expected_states() -> None:
 
 @pytest.mark.parametrize(
     ("limits", "states"),
-    [({"strategy": "none"}, 5400), ({"max_trajectories": 100}, 337.5), ({"max_trajectories": ["both"]}, 1890)],
+    [
+        ({"strategy": "none"}, 5400),
+        ({"max_trajectories": 100}, 337.5),
+        ({"max_trajectories": ["both"]}, 1890),
+        ({"max_per_benchmark": 30}, 202.5),
+    ],
 )
 def test_the_expected_states_follow_the_filter(limits: dict[str, object], states: float) -> None:
     chosen = params(filter=limits)

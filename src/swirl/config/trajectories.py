@@ -117,6 +117,9 @@ class Filter(Section):
     max_trajectories: Limit = Field(
         description="at most so many; a list of filters: as many as the smallest of them keeps; 0: keep all"
     )
+    max_per_benchmark: Annotated[int, Field(ge=0)] = Field(
+        description="first, at most so many of each benchmark, so that none drowns the others; 0: keep all"
+    )
 
 
 class CheckSteps(Section):

@@ -93,12 +93,24 @@ def _heads(path: Path) -> pa.Table:
     )
 
 
-def keep(judged: Judged, strategy: Strategy, most: int, rng: random.Random) -> np.ndarray:
-    """The places in `judged` that `strategy` keeps, in order; of more than `most` (0: no limit), a random sample."""
+def keep(judged: Judged, strategy: Strategy, most: int, of_each: int, rng: random.Random) -> np.ndarray:
+    """The places in `judged` that `strategy` keeps, in order.
+
+    Of more than `of_each` of a benchmark a random sample, and of more than `most` in all one of those (0: no limit).
+    """
     passed = np.flatnonzero(judged.passes(strategy))
-    if most and len(passed) > most:
-        passed = passed[sorted(rng.sample(range(len(passed)), most))]
-    return passed
+    if of_each:
+        names = judged.benchmarks[passed]
+        parts = [_sample(passed[names == name], of_each, rng) for name in sorted(set(names.tolist()))]
+        passed = np.sort(np.concatenate([passed[:0], *parts]))
+    return _sample(passed, most, rng)
+
+
+def _sample(places: np.ndarray, most: int, rng: random.Random) -> np.ndarray:
+    """At most `most` of the places (0: no limit), in order."""
+    if not most or len(places) <= most:
+        return places
+    return places[sorted(rng.sample(range(len(places)), most))]
 
 
 def sub_trajectories(trajectories: Path, judged: Judged, kept: np.ndarray) -> Iterator[pa.Table]:

@@ -89,6 +89,9 @@ def kept_trajectories(params: Params, synthesised: float) -> float:
     limit = params.filter.max_trajectories
     filters = [params.filter.strategy, *(limit if isinstance(limit, list) else ())]
     kept = synthesised * min(TRAJECTORIES_KEPT[name] for name in filters)
+    if params.filter.max_per_benchmark:
+        trained = sum(bool(benchmark.train) for benchmark in params.download.benchmarks.values())
+        kept = min(kept, params.filter.max_per_benchmark * trained)
     return min(kept, limit) if isinstance(limit, int) and limit else kept
 
 

@@ -28,7 +28,7 @@ def run(params: Params, layout: Layout) -> None:
     strategy = Strategy(params.filter.strategy)
     funnel = {str(s): count(judged, np.flatnonzero(judged.passes(s))) for s in Strategy}
     most = limit(params.filter.max_trajectories, funnel)
-    kept = keep(judged, strategy, most, generator(params.seed, "filter"))
+    kept = keep(judged, strategy, most, params.filter.max_per_benchmark, generator(params.seed, "filter"))
     made = sub_trajectories(layout.trajectories, judged, kept)
     save_tables(counted(made, parts_of(Trajectory, layout.trajectories), "filter, parts"), SubTrajectory, layout.steps)
     report = {
