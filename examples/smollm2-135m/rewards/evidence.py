@@ -101,7 +101,7 @@ class Evidence:
             return 0.0
         unused = (used & given) - set(numbers(" ".join(calculated)))
         new = value not in given | set(results)
-        return 0.2 + 0.2 * (value == int(value)) + 0.2 * new + 0.4 * len(unused) / len(used)
+        return (1 + (value == int(value)) + new + 2 * len(unused) / len(used)) / 5
 
 
 def of_question(answer: str, question: str, shown: str) -> float:
