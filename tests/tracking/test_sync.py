@@ -26,8 +26,8 @@ from swirl.mlflow_store.runs import PARENT, Store, artifact_folder
 from swirl.mlflow_store.settings import Settings
 from swirl.mlflow_store.stores import destination, locked, recording_store, waiting_room
 from swirl.pipeline.dvc_file import dvc_hash
+from swirl.tracking.contents import flat
 from swirl.tracking.delivery import sync
-from swirl.tracking.inputs import dependency_tags
 from swirl.tracking.recording import TO_REGISTER
 from tests.tracking.test_contents import DVC_YAML as CONTENTS
 from tests.tracking.test_contents import fill
@@ -346,7 +346,7 @@ def test_a_tag_that_a_store_refuses_costs_a_copy_neither_its_params_nor_its_plac
     copy = there.client.get_run(copies.ids[run])
     assert (copy.data.tags[PARENT], copy.data.params) == (copies.ids[top], {"seed": "7"})
     assert [one.split(":")[0] for one in there.refused] == ["tags refused"]
-    assert dependency_tags({"data/my rows (1).jsonl": "a1"}) == {"dep.data/my rows _1_.jsonl": "a1"}
+    assert flat({"rows (1)": "x"}) == {"rows _1_": "x"}
 
 
 def test_a_copy_of_the_project_that_was_taken_away_is_not_made_again(tmp_path: Path) -> None:

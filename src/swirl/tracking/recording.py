@@ -20,7 +20,7 @@ from swirl.reporting import coverage
 from swirl.traces.mlflow_traces import trace_of
 from swirl.traces.samples import read_samples
 from swirl.tracking.contents import flat, numbers, read_contents
-from swirl.tracking.inputs import datasets, dependencies, dependency_tags, lock_hash, source_tags
+from swirl.tracking.inputs import datasets, lock_hash, source_tags
 from swirl.tracking.summary import about, changes, headline, run_name
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class Recorder:
             parent = self._parent(found, "dvc repro" if found else f"stage {stage_id}", started)
             if found and name in self.stages:
                 self._add_cached(parent, upstream(name, self.stages), ran=True)
-        run_id = self._begin(parent, stage, started, cached=False, by_dvc=bool(found))
+        run_id = self._begin(parent, stage, started, cached=False)
         self._settle(parent)
         return StageRun(run_id, parent, stage, started)
 
@@ -207,19 +207,17 @@ class Recorder:
         self.store.log(parent, tags={"cached_stages": ", ".join(cached)})
         for stage in new if ran else ():
             if stage.name.startswith("evaluate"):
-                run = self._begin(parent, stage, time.time(), cached=True, by_dvc=True)
+                run = self._begin(parent, stage, time.time(), cached=True)
                 self._add_files(run, stage)
                 self.store.end(run, "FINISHED", time.time())
         return [stage.name for stage in new]
 
-    def _begin(self, parent: str, stage: DvcStage, started: float, cached: bool, by_dvc: bool) -> str:
-        """Create the run of a stage with what it was made from, and return its id; `by_dvc`: DVC runs it."""
-        hashes = dependencies(stage, self.layout, locked=by_dvc)
+    def _begin(self, parent: str, stage: DvcStage, started: float, cached: bool) -> str:
+        """Create the run of a stage with what it was made from, and return its id."""
         name, _, item = stage.name.partition("@")
         command = f"swirl stage {name}{f' --item {item}' if item else ''}"
         tags = {PARENT: parent, "stage": stage.name, "cached": str(cached).lower(), **({"item": item} if item else {})}
-        tags |= {**source_tags(self.layout, command), **dependency_tags(hashes)}
-        tags |= {NOTE: stage.desc} if stage.desc else {}
+        tags |= {**source_tags(self.layout, command), **({NOTE: stage.desc} if stage.desc else {})}
         inputs = datasets(stage, self.layout)  # before there is a run: a table may be unreadable
         run = self.store.create(stage.name, started, tags)
         self.store.log(run, params=flat(self.params, stage.params))
