@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 from swirl.config.secrets import without_credentials
 from swirl.core.layout import Layout
 from swirl.core.records import load_json
-from swirl.mlflow_store.copying import LOCAL
-from swirl.mlflow_store.runs import NOTE, PARENT, Store
+from swirl.mlflow_store.runs import LOCAL, NOTE, PARENT, Store
 from swirl.mlflow_store.settings import read_settings
 from swirl.mlflow_store.stores import locked
 from swirl.pipeline.dvc_file import DvcStage, dvc_hash, invocation, read_stages, upstream
@@ -67,9 +66,11 @@ class Recorder:
         `started` is in Unix time; 0: now.
         """
         changed = changes(self.layout.root, self.params)
-        name = name or (source if changed is None else run_name(changed))
+        told = source if changed is None else run_name(changed)
+        if changed is not None and source.startswith("stage "):  # by itself
+            told = f"{source}: {told}"
         given = {**source_tags(self.layout, source), NOTE: about(source, changed), **tags}
-        parent = self.store.create(name, started or time.time(), given)
+        parent = self.store.create(name or told, started or time.time(), given)
         self.store.log(parent, params=flat(self.params))
         return parent
 
@@ -111,7 +112,9 @@ class Recorder:
         error, well = without_credentials(end["error"]), end["status"] == "FINISHED"
         try:
             if well:
-                self._add_timing(run)
+                if (timing := self.layout.timing(run.stage.id)).exists():
+                    measured = numbers(load_json(timing))
+                    self._add_metrics(run.id, {name: measured[name] for name in measured if name != "started"})
                 self._add_files(run.id, run.stage, live=live, max_mb=self.settings.max_model_mb)
                 for sample in read_samples(run.stage.name, self.layout, self.settings.traces):
                     trace = trace_of(sample, run.stage.name, run.id, self.store.experiment, run.started)
@@ -127,16 +130,11 @@ class Recorder:
             self._settle(run.parent)
 
     def _parent(self, named: str, source: str, started: float) -> str:
-        """The id of the parent run that has `named` as its id or key, which is created if need be.
-
-        A parent without a key is of one stage that was started by itself.
-        """
+        """The id of the parent run that has `named` as its id or key, which is created if need be."""
         for key in ("attributes.run_id", f"tags.`{INVOCATION}`") if named else ():
             if run := self.store.find(key, named):
                 return str(run.info.run_id)
-        changed = changes(self.layout.root, self.params)
-        alone = f"{source}: {run_name(changed)}" if changed is not None and not named else ""
-        return self.open_parent(source, {INVOCATION: named} if named else {}, alone, started)
+        return self.open_parent(source, {INVOCATION: named} if named else {}, started=started)
 
     def _settle(self, parent: str) -> None:
         """List the runs below a parent in its description and, unless its flow has ended it, give it their state.
@@ -176,9 +174,8 @@ class Recorder:
 
         The tuned model, if there is one, is to be registered.
         """
-        now = int(time.time() * 1000)
         if self.layout.results.exists():
-            self.store.log(parent, points=[(name, value, now, 0) for name, value in headline(self.layout).items()])
+            self._add_metrics(parent, headline(self.layout))
             seen = coverage.loaded(load_json(self.layout.results).get("coverage", {}))
             self.store.log(parent, tags={COVERAGE: coverage.sentence(seen)})
         if self.layout.page.exists():
@@ -224,6 +221,10 @@ class Recorder:
         self.store.log_inputs(run, inputs)
         return run
 
+    def _add_metrics(self, run: str, metrics: Mapping[str, float]) -> None:
+        now = int(time.time() * 1000)
+        self.store.log(run, points=[(name, value, now, 0) for name, value in metrics.items()])
+
     def _add_files(self, run: str, stage: DvcStage, since: float = 0, live: int = -1, max_mb: float = -1) -> None:
         contents = read_contents(stage, self.layout, since, max_mb)
         now = int(time.time() * 1000)
@@ -233,11 +234,3 @@ class Recorder:
         self.store.log(run, points=points, tags=contents.tags)
         for path, folder in contents.artifacts:
             self.store.log_file(run, path.resolve(), folder)
-
-    def _add_timing(self, run: StageRun) -> None:
-        path = self.layout.timing(run.stage.id)
-        if not path.exists() or path.stat().st_mtime < run.started - CLOCK_TICK:
-            return
-        measured = {name: value for name, value in numbers(load_json(path)).items() if name != "started"}
-        now = int(time.time() * 1000)
-        self.store.log(run.id, points=[(name, value, now, 0) for name, value in measured.items()])
