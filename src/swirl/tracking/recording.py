@@ -211,10 +211,9 @@ class Recorder:
 
     def _begin(self, parent: str, stage: DvcStage, started: float, cached: bool) -> str:
         """Create the run of a stage with what it was made from, and return its id."""
-        name, _, item = stage.name.partition("@")
-        command = f"swirl stage {name}{f' --item {item}' if item else ''}"
-        tags = {PARENT: parent, "stage": stage.name, "cached": str(cached).lower(), **({"item": item} if item else {})}
-        tags |= {**source_tags(self.layout, command), **({NOTE: stage.desc} if stage.desc else {})}
+        facts = {"stage": stage.name, "item": stage.item, "cached": str(cached).lower(), NOTE: stage.desc}
+        tags = {PARENT: parent, **{name: value for name, value in facts.items() if value}}
+        tags |= source_tags(self.layout, f"swirl stage {stage.name.replace('@', ' --item ')}")
         inputs = datasets(stage, self.layout)  # before there is a run: a table may be unreadable
         run = self.store.create(stage.name, started, tags)
         self.store.log(run, params=flat(self.params, stage.params))
