@@ -186,4 +186,6 @@ def _opened(layout: Layout, uri: str, name: str, wanted: str, usual: str | None)
             raise SwirlError(f"artifacts in {place} need the extra s3: pip install 'swirl[s3]'")
         if found is None:
             found = client.get_experiment(client.create_experiment(name, wanted or usual, {NOTE: ABOUT}))
+        elif NOTE not in found.tags:
+            client.set_experiment_tag(found.experiment_id, NOTE, ABOUT)
     return Store(client, str(found.experiment_id), found.artifact_location, pages(uri, layout))
