@@ -24,6 +24,8 @@ NONE: Pairs = {}
 PARENT = "mlflow.parentRunId"
 NOTE = "mlflow.note.content"
 """The tag that MLflow shows as a description, in Markdown."""
+LOCAL = "swirl.local."
+"""What the names of tags begin with that are not copied to another store."""
 FOR_GOOD = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS", "INVALID_STATE")
 """Error codes of requests that fail again however often they are repeated."""
 

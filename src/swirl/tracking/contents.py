@@ -116,7 +116,7 @@ def grouped(name: str) -> str:
 
 
 def numbers(value: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
-    """All numbers of nested mappings by dotted name, in characters that MLflow accepts; booleans become 0 or 1."""
+    """All numbers of nested mappings by dotted name; booleans become 0 or 1."""
     return {name: float(inner) for name, inner in _leaves(value, prefix) if isinstance(inner, bool | int | float)}
 
 
@@ -129,15 +129,13 @@ def flat(params: Mapping[str, Any], only: tuple[str, ...] = ()) -> dict[str, str
     }
 
 
-def accepted(name: str) -> str:
-    """A name in characters that MLflow accepts in names of metrics, params and tags."""
-    return re.sub(r"[^\w\-. /]", "_", name)
-
-
 def _leaves(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted name, value) of all that nested mappings hold; an empty mapping is a value."""
+    """(dotted name, value) of all that nested mappings hold, in characters that MLflow accepts in names.
+
+    An empty mapping is a value.
+    """
     for key, inner in value.items():
-        name = accepted(f"{prefix}{key}")
+        name = re.sub(r"[^\w\-. /]", "_", f"{prefix}{key}")
         if isinstance(inner, Mapping) and inner:
             yield from _leaves(inner, f"{name}.")
         else:

@@ -1,26 +1,19 @@
-"""What a stage was made from: commit and source, DVC's hashes of its dependencies, its tables as data sets."""
+"""What a stage was made from: commit, command and dvc.lock as tags, its tables as data sets."""
 
 from __future__ import annotations
 
 import contextlib
 import getpass
-import hashlib
 import json
-from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from swirl.config.yaml_text import parse
 from swirl.core.layout import Layout
 from swirl.pipeline.dvc_file import DvcStage, dvc_hash
 from swirl.reporting.provenance import git
-from swirl.tracking.contents import accepted
 
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput
 
-SOURCE = "src/swirl/"
-"""Files and folders below this folder are the source of a stage, unless they are prompts."""
 CONTEXTS = {"train": "training", "evaluate": "evaluation"}
 GOLDEN = ("annotations", "derivations", "solutions", "support")
 """Tables of golden labels: training reads them for curves that it logs, and for nothing else."""
@@ -44,28 +37,6 @@ def lock_hash(layout: Layout) -> dict[str, str]:
     """The tag `dvc.lock`: the MD5 of that file; none without it."""
     path = layout.root / "dvc.lock"
     return {"dvc.lock": dvc_hash(path)} if path.exists() else {}
-
-
-def dependencies(stage: DvcStage, layout: Layout, locked: bool) -> dict[str, str]:
-    """The MD5 of each dependency of a stage by path; a folder's is the one that DVC computes, which ends in `.dir`.
-
-    With `locked`, the hashes of other stages' outputs are taken from dvc.lock, where DVC has just written them;
-    otherwise every file is hashed here. Dependencies that do not exist are left out.
-    """
-    lock = layout.root / "dvc.lock"
-    made = _outputs(lock.read_text(encoding="utf-8")) if locked and lock.exists() else {}
-    there = [dep for dep in stage.deps if dep in made or (layout.root / dep).exists()]
-    return {dep: made.get(dep) or dvc_hash(layout.root / dep) for dep in there}
-
-
-def dependency_tags(hashes: dict[str, str]) -> dict[str, str]:
-    """A tag `dep.PATH` for each dependency, and one tag for all source of the stage, `dep.source`: a hash of hashes."""
-    source = [path for path in sorted(hashes) if f"{path}/".startswith(SOURCE) and "prompts" not in Path(path).parts]
-    tags = {accepted(f"dep.{path}")[:250]: value for path, value in hashes.items() if path not in source}
-    if source:
-        lines = "".join(f"{hashes[path]}  {path}\n" for path in source)
-        tags["dep.source"] = hashlib.md5(lines.encode()).hexdigest()
-    return tags
 
 
 def datasets(stage: DvcStage, layout: Layout) -> list[DatasetInput]:
@@ -92,10 +63,3 @@ def datasets(stage: DvcStage, layout: Layout) -> list[DatasetInput]:
             order = (context == LOGGED, name.startswith(("data/corpus/", "data/questions/")), len(found))
             found.append((order, DatasetInput(dataset, [InputTag(MLFLOW_DATASET_CONTEXT, context)])))
     return [one for _, one in sorted(found, key=lambda pair: pair[0])]
-
-
-@lru_cache(maxsize=1)
-def _outputs(lock: str) -> dict[str, str]:
-    """MD5 by path of all outputs in the text of dvc.lock."""
-    stages: dict[str, Any] = (parse(lock, "dvc.lock") or {}).get("stages") or {}
-    return {out["path"]: out["md5"] for entry in stages.values() for out in entry.get("outs") or [] if "md5" in out}

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 from swirl.config.secrets import without_credentials
 from swirl.core.layout import Layout
 from swirl.core.records import load_json
-from swirl.mlflow_store.copying import LOCAL
-from swirl.mlflow_store.runs import NOTE, PARENT, Store
+from swirl.mlflow_store.runs import LOCAL, NOTE, PARENT, Store
 from swirl.mlflow_store.settings import read_settings
 from swirl.mlflow_store.stores import locked
 from swirl.pipeline.dvc_file import DvcStage, dvc_hash, invocation, read_stages, upstream
@@ -20,7 +19,7 @@ from swirl.reporting import coverage
 from swirl.traces.mlflow_traces import trace_of
 from swirl.traces.samples import read_samples
 from swirl.tracking.contents import flat, numbers, read_contents
-from swirl.tracking.inputs import datasets, dependencies, dependency_tags, lock_hash, source_tags
+from swirl.tracking.inputs import datasets, lock_hash, source_tags
 from swirl.tracking.summary import about, changes, headline, run_name
 
 if TYPE_CHECKING:
@@ -67,9 +66,11 @@ class Recorder:
         `started` is in Unix time; 0: now.
         """
         changed = changes(self.layout.root, self.params)
-        name = name or (source if changed is None else run_name(changed))
+        told = source if changed is None else run_name(changed)
+        if changed is not None and source.startswith("stage "):  # by itself
+            told = f"{source}: {told}"
         given = {**source_tags(self.layout, source), NOTE: about(source, changed), **tags}
-        parent = self.store.create(name, started or time.time(), given)
+        parent = self.store.create(name or told, started or time.time(), given)
         self.store.log(parent, params=flat(self.params))
         return parent
 
@@ -102,7 +103,7 @@ class Recorder:
             parent = self._parent(found, "dvc repro" if found else f"stage {stage_id}", started)
             if found and name in self.stages:
                 self._add_cached(parent, upstream(name, self.stages), ran=True)
-        run_id = self._begin(parent, stage, started, cached=False, by_dvc=bool(found))
+        run_id = self._begin(parent, stage, started, cached=False)
         self._settle(parent)
         return StageRun(run_id, parent, stage, started)
 
@@ -111,7 +112,9 @@ class Recorder:
         error, well = without_credentials(end["error"]), end["status"] == "FINISHED"
         try:
             if well:
-                self._add_timing(run)
+                if (timing := self.layout.timing(run.stage.id)).exists():
+                    measured = numbers(load_json(timing))
+                    self._add_metrics(run.id, {name: measured[name] for name in measured if name != "started"})
                 self._add_files(run.id, run.stage, live=live, max_mb=self.settings.max_model_mb)
                 for sample in read_samples(run.stage.name, self.layout, self.settings.traces):
                     trace = trace_of(sample, run.stage.name, run.id, self.store.experiment, run.started)
@@ -127,16 +130,11 @@ class Recorder:
             self._settle(run.parent)
 
     def _parent(self, named: str, source: str, started: float) -> str:
-        """The id of the parent run that has `named` as its id or key, which is created if need be.
-
-        A parent without a key is of one stage that was started by itself.
-        """
+        """The id of the parent run that has `named` as its id or key, which is created if need be."""
         for key in ("attributes.run_id", f"tags.`{INVOCATION}`") if named else ():
             if run := self.store.find(key, named):
                 return str(run.info.run_id)
-        changed = changes(self.layout.root, self.params)
-        alone = f"{source}: {run_name(changed)}" if changed is not None and not named else ""
-        return self.open_parent(source, {INVOCATION: named} if named else {}, alone, started)
+        return self.open_parent(source, {INVOCATION: named} if named else {}, started=started)
 
     def _settle(self, parent: str) -> None:
         """List the runs below a parent in its description and, unless its flow has ended it, give it their state.
@@ -176,9 +174,8 @@ class Recorder:
 
         The tuned model, if there is one, is to be registered.
         """
-        now = int(time.time() * 1000)
         if self.layout.results.exists():
-            self.store.log(parent, points=[(name, value, now, 0) for name, value in headline(self.layout).items()])
+            self._add_metrics(parent, headline(self.layout))
             seen = coverage.loaded(load_json(self.layout.results).get("coverage", {}))
             self.store.log(parent, tags={COVERAGE: coverage.sentence(seen)})
         if self.layout.page.exists():
@@ -207,24 +204,25 @@ class Recorder:
         self.store.log(parent, tags={"cached_stages": ", ".join(cached)})
         for stage in new if ran else ():
             if stage.name.startswith("evaluate"):
-                run = self._begin(parent, stage, time.time(), cached=True, by_dvc=True)
+                run = self._begin(parent, stage, time.time(), cached=True)
                 self._add_files(run, stage)
                 self.store.end(run, "FINISHED", time.time())
         return [stage.name for stage in new]
 
-    def _begin(self, parent: str, stage: DvcStage, started: float, cached: bool, by_dvc: bool) -> str:
-        """Create the run of a stage with what it was made from, and return its id; `by_dvc`: DVC runs it."""
-        hashes = dependencies(stage, self.layout, locked=by_dvc)
-        name, _, item = stage.name.partition("@")
-        command = f"swirl stage {name}{f' --item {item}' if item else ''}"
-        tags = {PARENT: parent, "stage": stage.name, "cached": str(cached).lower(), **({"item": item} if item else {})}
-        tags |= {**source_tags(self.layout, command), **dependency_tags(hashes)}
-        tags |= {NOTE: stage.desc} if stage.desc else {}
+    def _begin(self, parent: str, stage: DvcStage, started: float, cached: bool) -> str:
+        """Create the run of a stage with what it was made from, and return its id."""
+        facts = {"stage": stage.name, "item": stage.item, "cached": str(cached).lower(), NOTE: stage.desc}
+        tags = {PARENT: parent, **{name: value for name, value in facts.items() if value}}
+        tags |= source_tags(self.layout, f"swirl stage {stage.name.replace('@', ' --item ')}")
         inputs = datasets(stage, self.layout)  # before there is a run: a table may be unreadable
         run = self.store.create(stage.name, started, tags)
         self.store.log(run, params=flat(self.params, stage.params))
         self.store.log_inputs(run, inputs)
         return run
+
+    def _add_metrics(self, run: str, metrics: Mapping[str, float]) -> None:
+        now = int(time.time() * 1000)
+        self.store.log(run, points=[(name, value, now, 0) for name, value in metrics.items()])
 
     def _add_files(self, run: str, stage: DvcStage, since: float = 0, live: int = -1, max_mb: float = -1) -> None:
         contents = read_contents(stage, self.layout, since, max_mb)
@@ -235,11 +233,3 @@ class Recorder:
         self.store.log(run, points=points, tags=contents.tags)
         for path, folder in contents.artifacts:
             self.store.log_file(run, path.resolve(), folder)
-
-    def _add_timing(self, run: StageRun) -> None:
-        path = self.layout.timing(run.stage.id)
-        if not path.exists() or path.stat().st_mtime < run.started - CLOCK_TICK:
-            return
-        measured = {name: value for name, value in numbers(load_json(path)).items() if name != "started"}
-        now = int(time.time() * 1000)
-        self.store.log(run.id, points=[(name, value, now, 0) for name, value in measured.items()])

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import shutil
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,9 @@ from swirl.mlflow_store.settings import Settings
 from swirl.tracking.contents import fits, grouped, points
 from swirl.tracking.recording import CLOCK_TICK, StageRun
 
-GLANCE = 0.05
-"""Seconds between two looks for checkpoints; short, because a stage removes them soon after the last one."""
-
 
 class Watcher:
-    """Writes to a running stage's run until `stop`: MLflow's monitor of the machine, and a thread for training."""
+    """Writes to a running stage's run: MLflow's monitor of the machine does, and `look`, for training."""
 
     def __init__(self, layout: Layout, settings: Settings, store: Store, run: StageRun) -> None:
         from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
@@ -35,35 +31,27 @@ class Watcher:
         self._pace = layout.pace(run.stage.id)
         self._seen: set[str] = set()
         self._paced = 0
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._follow, daemon=True)
+        self._looks = run.stage.name.startswith("train")
         monitor: Any = SystemMetricsMonitor
         self._monitor = monitor(run.id, settings.system_metrics, tracking_uri=store.client.tracking_uri)
-
-    def start(self) -> None:
-        """Begin to observe what there is."""
-        if self._run.stage.name.startswith("train"):
-            self._thread.start()
-        if self._settings.system_metrics:
+        if settings.system_metrics:
             self._monitor.start()
+
+    def look(self, last: bool = False) -> None:
+        """Record checkpoints that are new, and the speed of training at each and at the `last` look."""
+        try:
+            if self._looks:
+                self._look()
+                if last:
+                    self._speeds()
+        except Exception as error:
+            self._looks = False
+            self._store.refused.append(f"it was not watched to its end: {reason(error)}")
 
     def stop(self) -> None:
         """Take a last look, and end."""
-        self._over.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        self.look(last=True)
         self._monitor.finish()
-
-    def _follow(self) -> None:
-        """Look for checkpoints until `stop`."""
-        try:
-            over = False
-            while not over:
-                over = self._over.wait(GLANCE)
-                self._look()
-            self._speeds()
-        except Exception as error:
-            self._store.refused.append(f"it was not watched to its end: {reason(error)}")
 
     def _look(self) -> None:
         """Record new checkpoints, and the part of the curves that they contain."""
@@ -121,7 +109,5 @@ def _link(folder: Path, copy: Path) -> None:
 def _link_file(source: str, copy: str) -> None:
     try:
         os.link(source, copy)
-    except FileNotFoundError:
-        raise
     except OSError:
         shutil.copyfile(source, copy)

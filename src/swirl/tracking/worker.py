@@ -27,8 +27,8 @@ from swirl.tracking.watching import Watcher
 KILLED = {"status": "KILLED", "error": "the process was killed"}
 PATIENCE = 600
 """Seconds after which this process is ended if it has not come to look after its stage, or to its own end."""
-GLANCE = 1.0
-"""Seconds between two looks whether the stage's process is still there."""
+GLANCE = 0.05
+"""Seconds between two looks; short, because training removes its checkpoints soon after the last one."""
 
 
 def main() -> None:
@@ -55,10 +55,9 @@ def _record(request: dict[str, Any], lines: FileIO) -> str:
     run = recorder.start_stage(stage, request["started"])
     try:
         watcher = Watcher(layout, settings, delivery.here, run)
-        watcher.start()
         if not delivery.direct:
             delivery.begin(run.parent)
-        end = _end(lines, request["process"])
+        end = _end(lines, request["process"], watcher)
         watcher.stop()
         recorder.end_stage(run, end, watcher.live)
     finally:
@@ -66,8 +65,8 @@ def _record(request: dict[str, Any], lines: FileIO) -> str:
     return page
 
 
-def _end(lines: FileIO, stage: int) -> dict[str, str]:
-    """How the stage ended, as it says; killed, if its process is gone or its line is closed.
+def _end(lines: FileIO, stage: int, watcher: Watcher) -> dict[str, str]:
+    """Watch the stage until it says how it ended; it was killed, if its process is gone or its line is closed.
 
     The line alone would not do: a process that the stage has forked may hold it open for ever.
     """
@@ -75,6 +74,7 @@ def _end(lines: FileIO, stage: int) -> dict[str, str]:
         signal.alarm(PATIENCE)
         if os.getppid() != stage:
             return KILLED
+        watcher.look()
     line = lines.readline()
     return json.loads(line) if line else KILLED
 
