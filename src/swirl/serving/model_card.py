@@ -39,7 +39,7 @@ def write_card(folder: Path, form: Form, model: Path, params: Params, layout: La
         head["base_model"] = base.model
     parts = [
         f"---\n{dump(head)}---\n\n# {folder.resolve().name}\n",
-        _what(item, form),
+        _what(item, form, params),
         "## How to load it\n",
         *_loading(folder, form, rank),
         "## Base\n",
@@ -56,7 +56,7 @@ def write_card(folder: Path, form: Form, model: Path, params: Params, layout: La
     (folder / CARD).write_text("\n".join(parts).rstrip() + "\n", encoding="utf-8")
 
 
-def _what(item: str | None, form: Form) -> str:
+def _what(item: str | None, form: Form, params: Params) -> str:
     kinds = {
         "swirl": "A language model that works through questions step by step with tools, tuned by step-wise RL (SWiRL)",
         "sft": "A language model that works through questions step by step with tools, tuned on filtered steps",
@@ -68,10 +68,13 @@ def _what(item: str | None, form: Form) -> str:
         "merged": "whole weights",
         "gguf": "a GGUF file for llama.cpp",
     }
-    return (
-        f"{kinds[item]}, {MARK} as {forms[form]}. It was made and measured with the prompts in `prompts/`, and expects "
-        "them.\n"
-    )
+    prompts = "It was made and measured with the prompts in `prompts/`, and expects them."
+    if all(one.source == "logs" for one in params.download.benchmarks.values()):
+        prompts = (
+            "It was made and measured in logged conversations, and expects their system turns and tools; it never saw "
+            "the prompts in `prompts/`, with which `swirl ask` and `swirl evaluate` would ask it."
+        )
+    return f"{kinds[item]}, {MARK} as {forms[form]}. {prompts}\n"
 
 
 def _loading(folder: Path, form: Form, rank: int) -> Iterator[str]:

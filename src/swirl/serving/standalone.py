@@ -43,6 +43,8 @@ _SPECIAL = ("use_dora", "use_rslora", "rank_pattern", "alpha_pattern", "target_p
 """Settings of an adapter that would make it another sum than (alpha / r) B A."""
 _BASE = "base"
 """The folder inside of the exported one that has the weights which the adapter stands on."""
+_NAMED = "additional_chat_templates"
+"""Where transformers keeps chat templates beside the default one, such as one for tools; no pointer lists it."""
 _DOWNLOADS = Path("data/weights")
 """Where `make weights` puts files, from the project's folder."""
 
@@ -106,6 +108,8 @@ def _with_base(part: Path, folder: Path, dtype: Dtype | None, layout: Layout) ->
     base.mkdir(parents=True)
     for name in names:
         shutil.copyfile(place / name, base / name)
+    if (place / _NAMED).is_dir():
+        shutil.copytree(place / _NAMED, base / _NAMED)
     write_pointer(folder, _BASE, trust_remote_code=pointer.trust_remote_code, root=folder)
     where = os.path.relpath(base.resolve(), layout.root.resolve())
     return _write(part, folder, tensors, str(base.resolve()), "", str(base) if where.startswith("..") else where)
