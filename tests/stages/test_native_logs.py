@@ -1,4 +1,4 @@
-"""Logs in the model's own format through all stages: trajectories, verdicts, training, looks, evaluation and export."""
+"""Logs in the model's own format through all stages: trajectories, verdicts, training, looks and evaluation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from swirl.core.errors import ModelError
+from swirl.core.errors import DataError, ModelError
 from swirl.core.layout import Layout
 from swirl.core.records import load, load_json
 from swirl.core.types import Question, StateAction, SubTrajectory, Trajectory
@@ -33,6 +33,10 @@ SMALL: dict[str, Any] = {
 }
 FIRST = "\n\nFirst "
 """Beginning of the question that the user asks later on."""
+
+
+PROMPTS = {"tags": {}, "native": {"policy": "src/swirl/prompts/native"}}
+NATIVE: dict[str, Any] = {"actions": {"format": "native"}, "prompts": PROMPTS["native"]}
 
 
 def params(**changes: Any) -> Any:
@@ -63,7 +67,7 @@ STAGES = ("download", "check_questions", "index", "base_model", "reward_model", 
 
 def test_a_model_learns_to_call_as_its_template_does(hermes: Layout) -> None:
     """And it is looked at and evaluated in logged states, whose actions are read in that form."""
-    native = params(actions={"format": "native"})
+    native = params(**NATIVE)
     run_stages(native, hermes, *STAGES, "judge", "filter", "check_steps")
     chat = load_native_chat(hermes.model("base"))
     made = load(Trajectory, hermes.trajectories)
@@ -91,17 +95,22 @@ def test_a_model_learns_to_call_as_its_template_does(hermes: Layout) -> None:
 def test_the_format_counts_for_the_work_that_is_kept(hermes: Layout) -> None:
     run_stages(params(), hermes, *STAGES)
     tagged = load(Trajectory, hermes.trajectories)
-    run_stages(params(actions={"format": "native"}), hermes, "synthesize")
+    run_stages(params(**NATIVE), hermes, "synthesize")
     native = load(Trajectory, hermes.trajectories)
     assert tagged[0].steps[0].action.text.startswith("<answer> {")
     assert native[0].steps[0].action.text.startswith("<tool_call>\n{")
+
+
+def test_prompts_that_teach_tags_are_refused_before_the_training(hermes: Layout) -> None:
+    with pytest.raises(DataError, match="set prompts.policy to src/swirl/prompts/native"):
+        run_stages(params(actions=NATIVE["actions"]), hermes, *STAGES)
 
 
 def test_a_template_that_drops_tools_is_refused_by_name(tmp_path: Path) -> None:
     layout = project(tmp_path, made_up.TEMPLATE)
     write(layout, *(line(number) for number in range(10)))
     with pytest.raises(ModelError, match="leaves out the name of tools: use actions.format: tags"):
-        run_stages(params(actions={"format": "native"}), layout, *STAGES)
+        run_stages(params(**NATIVE), layout, *STAGES)
 
 
 def thoughtful(number: int, withheld: bool = False) -> dict[str, Any]:
@@ -121,7 +130,7 @@ def test_stripped_thoughts_cut_trajectories_into_pieces_that_are_trained_on(form
     """This template drops every past thought: a conversation with two is three pieces, in either format."""
     layout = project(tmp_path, THINKING)
     write(layout, *(thoughtful(number) for number in range(10)))
-    stripped = params(actions={"format": form, "thinking": "strip"})
+    stripped = params(actions={"format": form, "thinking": "strip"}, prompts=PROMPTS[form])
     run_stages(stripped, layout, *STAGES, "judge", "filter", "check_steps")
     made = load(Trajectory, layout.trajectories)
     chat = load_native_chat(layout.model("base"), True, True)
@@ -152,7 +161,8 @@ def test_a_withheld_thought_ends_a_conversation_where_thoughts_count(form: str, 
     write(layout, *(thoughtful(number, withheld=number == 3) for number in range(10)))
     everything = {**DESK, "evaluation": 0, "development": 0}
     changed = {**SMALL, "download": {"benchmarks": {"desk": everything}}}
-    run_stages(params_of(**changed, actions={"format": form, "thinking": "keep"}), layout, *STAGES)
+    keeping = params_of(**changed, actions={"format": form, "thinking": "keep"}, prompts=PROMPTS[form])
+    run_stages(keeping, layout, *STAGES)
     assert load_json(layout.too_long) == [
         {"file": "a.jsonl", "line": 4, "turn": 4, "steps": 2,
          "reason": "a thought that was withheld, where thoughts are kept"}

@@ -58,6 +58,7 @@ def _roll_out(params: Params, layout: Layout) -> None:
 
 def _import(params: Params, layout: Layout) -> None:
     """Make trajectories of the logged conversations: those to train on, and, apart, those that are held out."""
+    read_prompts(params, layout)  # no log is read with them, but `swirl export` ships them: better refused here
     base, questions = layout.model("base"), load(Question, layout.questions)
     chat, context = policy_chat(params, base), configured_context(base, params.runtime.context)
     sections = [params.rollout.block_size, params.rollout.max_action_tokens, context, params.actions.model_dump()]
