@@ -15,8 +15,8 @@ from swirl.core import parquet
 from swirl.core.errors import DataError
 from swirl.core.layout import Layout, stage_of
 from swirl.core.records import load, pick, read_table, save, stream, to_dict
+from swirl.core.schemas import SCHEMAS
 from swirl.core.types import (
-    SCHEMAS,
     Action,
     Observation,
     Passage,

@@ -21,8 +21,8 @@ from swirl.core.records import (
     stream,
     to_dict,
 )
+from swirl.core.schemas import SCHEMAS
 from swirl.core.types import (
-    SCHEMAS,
     Action,
     Annotation,
     Conversation,

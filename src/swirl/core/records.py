@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from swirl.core import parquet
 from swirl.core.errors import DataError
 from swirl.core.row_groups import tables
-from swirl.core.types import SCHEMAS
+from swirl.core.schemas import SCHEMAS
 
 Record = TypeVar("Record")
 

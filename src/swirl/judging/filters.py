@@ -16,7 +16,8 @@ import pyarrow.compute as pc
 
 from swirl.core.records import read_table
 from swirl.core.row_groups import tables
-from swirl.core.types import OUTCOME, SCHEMAS, Stop, Strategy, SubTrajectory, Trajectory, Verdict
+from swirl.core.schemas import SCHEMAS
+from swirl.core.types import OUTCOME, Stop, Strategy, SubTrajectory, Trajectory, Verdict
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,8 @@ import pyarrow.compute as pc
 from swirl.core.errors import DataError
 from swirl.core.records import read_table
 from swirl.core.row_groups import parts_of, tables
-from swirl.core.types import SCHEMAS, Trajectory
+from swirl.core.schemas import SCHEMAS
+from swirl.core.types import Trajectory
 from swirl.pipeline.progress import counted
 
 Frames = tuple[pd.DataFrame, ...]
