@@ -10,6 +10,7 @@ import pytest
 
 from swirl.core import parquet
 from swirl.core.errors import DataError
+from swirl.core.record_schemas import SCHEMAS
 from swirl.core.records import (
     from_dict,
     load,
@@ -21,7 +22,6 @@ from swirl.core.records import (
     stream,
     to_dict,
 )
-from swirl.core.schemas import SCHEMAS
 from swirl.core.types import (
     Action,
     Annotation,

@@ -1,4 +1,4 @@
-"""Every record that crosses a stage boundary; `swirl.core.schemas` has the schemas of their files.
+"""Every record that crosses a stage boundary; `swirl.core.record_schemas` has the schemas of their files.
 
 Reading order: a `Question` is asked over a corpus of `Passage`s; a model answers it with a `Trajectory` of
 `Step`s, each an `Action` and its `Observation`s; a judge gives `Verdict`s; a filter keeps
