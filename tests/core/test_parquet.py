@@ -14,9 +14,9 @@ from ruamel.yaml import YAML
 from swirl.core import parquet
 from swirl.core.errors import DataError
 from swirl.core.layout import Layout, stage_of
+from swirl.core.record_schemas import SCHEMAS
 from swirl.core.records import load, pick, read_table, save, stream, to_dict
 from swirl.core.types import (
-    SCHEMAS,
     Action,
     Observation,
     Passage,

@@ -10,6 +10,7 @@ import pytest
 
 from swirl.core import parquet
 from swirl.core.errors import DataError
+from swirl.core.record_schemas import SCHEMAS
 from swirl.core.records import (
     from_dict,
     load,
@@ -22,7 +23,6 @@ from swirl.core.records import (
     to_dict,
 )
 from swirl.core.types import (
-    SCHEMAS,
     Action,
     Annotation,
     Conversation,

@@ -47,7 +47,7 @@ def run(replies: list[Any], one: Attempt | None = None, chat: NativeChat = CHAT)
     one = one or attempt()
     ids = [chat.reply(reply) if isinstance(reply, str) else reply for reply in replies]
     prompt = reader_of(chat, one.tools, one.thoughts).prompt(ASKED, one.system)
-    opening = tuple(chat._encode(chat._generation)) or tuple(chat._encode("[/TOOL_RESULTS]"))
+    opening = tuple(chat._encode(chat._pieces.generation)) or tuple(chat._encode("[/TOOL_RESULTS]"))
     model = Scripted(chat, {prompt: ids}, opening, CONTEXT)
     (made,) = roll_out(Policy("scripted", model, chat, CONTEXT), [one], GREEDY, 7, 2, 1, Calls(4, 1))
     for k, step in enumerate(made.steps):

@@ -20,7 +20,7 @@ def test_calls_results_and_the_answer_are_told_once_each() -> None:
     texts = [f"{FIND}\n{SUM}", "<answer> Oslo </answer>"]
     prompt = reader_of(CHAT, TOOLS, False).prompt(ASKED, "")
     model = Scripted(
-        CHAT, {prompt: [CHAT.reply(text) for text in texts]}, tuple(CHAT._encode(CHAT._generation)), CONTEXT
+        CHAT, {prompt: [CHAT.reply(text) for text in texts]}, tuple(CHAT._encode(CHAT._pieces.generation)), CONTEXT
     )
     told: list[Any] = []
     chat = cast("Any", _Listening(CHAT, attempt, told.append))

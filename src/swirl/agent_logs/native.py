@@ -16,7 +16,8 @@ from swirl.agent_logs.conversation import Call, LoggedConversation, LoggedTool, 
 from swirl.agent_logs.written_turns import WrittenTurn, cuts_of
 from swirl.core.errors import ModelError
 from swirl.core.untrusted import no_constant, writable
-from swirl.models.native_chat import Messages, NativeChat
+from swirl.models.native_chat import NativeChat
+from swirl.models.tool_template import Messages
 from swirl.tools.base import one_line
 
 _FIX = "use actions.format: tags"

@@ -19,8 +19,8 @@ import pyarrow.compute as pc
 
 from swirl.core import parquet
 from swirl.core.errors import DataError
+from swirl.core.record_schemas import SCHEMAS
 from swirl.core.row_groups import tables
-from swirl.core.types import SCHEMAS
 
 Record = TypeVar("Record")
 

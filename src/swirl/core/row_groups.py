@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from swirl.core import parquet
 from swirl.core.errors import DataError
-from swirl.core.types import SCHEMAS
+from swirl.core.record_schemas import SCHEMAS
 
 Made = TypeVar("Made")
 

@@ -14,9 +14,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from swirl.core.record_schemas import SCHEMAS
 from swirl.core.records import read_table
 from swirl.core.row_groups import tables
-from swirl.core.types import OUTCOME, SCHEMAS, Stop, Strategy, SubTrajectory, Trajectory, Verdict
+from swirl.core.types import OUTCOME, Stop, Strategy, SubTrajectory, Trajectory, Verdict
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,9 +15,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from swirl.core.errors import DataError
+from swirl.core.record_schemas import SCHEMAS
 from swirl.core.records import read_table
 from swirl.core.row_groups import parts_of, tables
-from swirl.core.types import SCHEMAS, Trajectory
+from swirl.core.types import Trajectory
 from swirl.pipeline.progress import counted
 
 Frames = tuple[pd.DataFrame, ...]
