@@ -65,6 +65,7 @@ LEFT = ("assistant\n<math_exp> 36/2 </math_exp>", "user\n36/2 -> 18")
         (search(*FILM), "<answer> yes </answer>", 0.75**2),
         (search(*FILM), "<answer>  </answer>", 0.0),
         (search(*FILM), "I do not know.", 0.0),
+        (calculate(), "<search_query> boxes of pens </search_query>", 0.0),
         (calculate(), "<math_exp> 3*12 </math_exp>", 1.0),
         (calculate(), "<math_exp> 3*13 </math_exp>", 0.0),  # nobody has said 13
         (calculate(), "<math_exp> 3/0 </math_exp>", 0.0),

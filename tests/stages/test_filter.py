@@ -30,8 +30,9 @@ def verdicts(name: str, first: bool, second: bool, outcome: bool) -> list[Verdic
     return [Verdict(name, step, good, 0.75 if good else 0.25, "", "reward") for step, good in table]
 
 
-def params(strategy: str, most: int | list[str] = 0) -> Params:
-    section = PARAMS.filter.model_copy(update={"strategy": strategy, "max_trajectories": most})
+def params(strategy: str, most: int | list[str] = 0, of_each: int = 0) -> Params:
+    changed = {"strategy": strategy, "max_trajectories": most, "max_per_benchmark": of_each}
+    section = PARAMS.filter.model_copy(update=changed)
     return PARAMS.model_copy(update={"filter": section})
 
 
@@ -118,6 +119,13 @@ def test_arms_are_as_large_as_the_smallest_of_those_compared(
         stage.run(params(strategy, most=compared), layout)
         assert load_json(layout.filters)["kept"]["trajectories"] == number
         assert len(records(SubTrajectory, layout.steps)) == 2 * number
+
+
+def test_arms_are_equal_where_each_benchmark_is_limited(layout: Layout) -> None:
+    """Process keeps two of one benchmark, and none two of each."""
+    for strategy in ("none", "process"):
+        stage.run(params(strategy, most=["none", "process"], of_each=1), layout)
+        assert load_json(layout.filters)["kept"]["trajectories"] == 1
 
 
 def test_no_arm_can_be_as_large_as_one_that_keeps_nothing(layout: Layout) -> None:

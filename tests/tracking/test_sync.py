@@ -25,11 +25,12 @@ from swirl.mlflow_store.runs import PARENT, Store, artifact_folder
 from swirl.mlflow_store.settings import Settings
 from swirl.mlflow_store.stores import destination, locked, recording_store, waiting_room
 from swirl.pipeline.dvc_file import dvc_hash
+from swirl.tracking import delivery as delivery_module
 from swirl.tracking.contents import flat
 from swirl.tracking.delivery import Delivery, sync
 from swirl.tracking.recording import TO_REGISTER
 from tests.tracking.test_contents import DVC_YAML as CONTENTS
-from tests.tracking.test_contents import fill
+from tests.tracking.test_contents import fill, wait_until
 
 PARAMS = {"seed": 7, "tracking": {"experiment": "late"}}
 SOURCE = Path(tracking.__file__).parents[2]
@@ -301,6 +302,24 @@ def test_points_that_a_server_did_not_take_are_sent_again(layout: Layout, monkey
         delivery.copy(run)
     points = there.client.get_metric_history(delivery.ids[run], "train/kl")
     assert [(point.step, point.value) for point in points] == [(1, 0.5), (2, 0.25)]
+
+
+def test_who_waits_for_another_copy_knows_whether_its_server_answers(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Only a server that has never answered is given up so soon."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(delivery_module, "SLOW", 0.0)
+    here, there = waiting_room(layout, Settings(experiment="late")), destination_of(layout)
+    run = here.create("train@swirl", 1000.0, {})
+    here.end(run, "FINISHED", 2000.0)
+    delivery = Delivery(layout, Settings(experiment="late"), here)
+    with locked(layout, "copying"):
+        delivery.begin(run)
+        wait_until(lambda: delivery._there is not None)
+    delivery.finish("stage train@swirl", run)
+    assert there.client.get_run(delivery.ids[run]).info.status == "FINISHED"
+    assert capsys.readouterr().err == ""
 
 
 def test_files_stay_until_the_whole_run_has_arrived(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,7 +58,10 @@ class Evidence:
     ) -> None:
         """Reads `questions` (which split each is of) and searches as `tools.search_results` and its limit say."""
         self._index, self._results, self._limit = Path(index), results, limit
-        self._split = {q.text.strip(): f"{q.benchmark}.{q.split}" for q in load(Question, Path(questions))}
+        self._split = {
+            q.text.strip(): f"{q.benchmark}.{q.split}" if "search" in q.tools else ""
+            for q in load(Question, Path(questions))
+        }
         self._searches: dict[str, Search] = {}
         self._calculator = Calculator()
         self._found = lru_cache(maxsize=100_000)(self._find)
@@ -87,6 +90,8 @@ class Evidence:
         return float((len(new) / max(1, len(asked))) ** 0.5)
 
     def _find(self, split: str, query: str) -> str:
+        if not split:  # a problem, for which there is nothing to search
+            return ""
         if split not in self._searches:
             self._searches[split] = Search(self._index / split, k=self._results, output_limit=self._limit)
         return self._searches[split].run(query)

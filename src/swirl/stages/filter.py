@@ -27,8 +27,9 @@ def run(params: Params, layout: Layout) -> None:
     judged = join(layout.trajectories, layout.verdicts)
     strategy = Strategy(params.filter.strategy)
     funnel = {str(s): count(judged, np.flatnonzero(judged.passes(s))) for s in Strategy}
-    most = limit(params.filter.max_trajectories, funnel)
-    kept = keep(judged, strategy, most, params.filter.max_per_benchmark, generator(params.seed, "filter"))
+    of_each = params.filter.max_per_benchmark
+    most = limit(params.filter.max_trajectories, funnel, of_each)
+    kept = keep(judged, strategy, most, of_each, generator(params.seed, "filter"))
     made = sub_trajectories(layout.trajectories, judged, kept)
     save_tables(counted(made, parts_of(Trajectory, layout.trajectories), "filter, parts"), SubTrajectory, layout.steps)
     report = {
@@ -47,20 +48,23 @@ def run(params: Params, layout: Layout) -> None:
     save_json({**metrics, "kept.trajectories": len(kept)}, layout.metrics("filter"))
 
 
-def limit(wanted: int | Sequence[str], funnel: Mapping[str, Mapping[str, Any]]) -> int:
+def limit(wanted: int | Sequence[str], funnel: Mapping[str, Mapping[str, Any]], of_each: int = 0) -> int:
     """The largest number of trajectories to keep, 0 for no limit: a number, or what the smallest of some filters keeps.
+
+    `of_each`: at most so many of each benchmark count (0: all).
 
     Arms that name the same filters are equally large. Raises `DataError` when one of the filters keeps none.
     """
     if isinstance(wanted, int):
         return wanted
-    smallest = min(wanted, key=lambda name: int(funnel[name]["trajectories"]))
-    if not funnel[smallest]["trajectories"]:
+    kept = {name: sum(min(n, of_each or n) for n in funnel[name]["by_benchmark"].values()) for name in wanted}
+    smallest = min(kept, key=lambda name: kept[name])
+    if not kept[smallest]:
         raise DataError(
             f"filter.max_trajectories = {list(wanted)}: {smallest} keeps none of the trajectories, and so would every "
             "arm that is as small; leave that filter out, or give a number (0: no limit)"
         )
-    return int(funnel[smallest]["trajectories"])
+    return kept[smallest]
 
 
 def count(judged: Judged, some: np.ndarray) -> dict[str, Any]:

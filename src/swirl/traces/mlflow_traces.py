@@ -25,7 +25,10 @@ BY_CODE = ("match", "evaluation")
 
 
 def trace_of(sample: Sample, stage: str, run_id: str, experiment: str, started: float) -> Trace:
-    """A trajectory as a trace of a run: a root span, below it a span a step; verdicts are MLflow's assessments, too."""
+    """A trajectory as a trace of a run: a root span, below it a span a step; verdicts are MLflow's assessments, too.
+
+    Its ids are new each time: what is sent twice has to come from a store.
+    """
     from mlflow.entities import Trace, TraceData, TraceInfo, TraceLocation, TraceState
     from mlflow.tracing.constant import TraceMetadataKey, TraceTagKey
 

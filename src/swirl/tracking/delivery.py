@@ -117,6 +117,7 @@ class Delivery:
         """
         if self.direct:
             return
+        self._target()  # before the lock: whoever waits for it knows whether its server answers
         with stores.locked(self._layout, "copying"):  # or two processes might make a copy each
             top, below = self.here.client.get_run(parent), self.here.children(parent)
             above = self.here.find("attributes.run_id", top.data.tags.get(PARENT, ""))

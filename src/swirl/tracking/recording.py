@@ -112,8 +112,9 @@ class Recorder:
         error, well = without_credentials(end["error"]), end["status"] == "FINISHED"
         try:
             if well:
-                if (timing := self.layout.timing(run.stage.id)).exists():
-                    measured = numbers(load_json(timing))
+                timing = self.layout.timing(run.stage.id)
+                measured = numbers(load_json(timing)) if timing.exists() else {}
+                if measured.get("started", 0.0) >= run.started - CLOCK_TICK:  # else an earlier attempt's
                     self._add_metrics(run.id, {name: measured[name] for name in measured if name != "started"})
                 self._add_files(run.id, run.stage, live=live, max_mb=self.settings.max_model_mb)
                 for sample in read_samples(run.stage.name, self.layout, self.settings.traces):

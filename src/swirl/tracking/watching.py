@@ -32,10 +32,14 @@ class Watcher:
         self._seen: set[str] = set()
         self._paced = 0
         self._looks = run.stage.name.startswith("train")
-        monitor: Any = SystemMetricsMonitor
-        self._monitor = monitor(run.id, settings.system_metrics, tracking_uri=store.client.tracking_uri)
+        make: Any = SystemMetricsMonitor
+        self._monitor: Any = None
         if settings.system_metrics:
-            self._monitor.start()
+            try:
+                self._monitor = make(run.id, settings.system_metrics, tracking_uri=store.client.tracking_uri)
+                self._monitor.start()
+            except Exception as error:  # a machine that it cannot read
+                store.refused.append(f"the machine was not watched: {reason(error)}")
 
     def look(self, last: bool = False) -> None:
         """Record checkpoints that are new, and the speed of training at each and at the `last` look."""
@@ -51,7 +55,8 @@ class Watcher:
     def stop(self) -> None:
         """Take a last look, and end."""
         self.look(last=True)
-        self._monitor.finish()
+        if self._monitor is not None:
+            self._monitor.finish()
 
     def _look(self) -> None:
         """Record new checkpoints, and the part of the curves that they contain."""
