@@ -57,7 +57,9 @@ def limit(wanted: int | Sequence[str], funnel: Mapping[str, Mapping[str, Any]], 
     """
     if isinstance(wanted, int):
         return wanted
-    kept = {name: sum(min(n, of_each or n) for n in funnel[name]["by_benchmark"].values()) for name in wanted}
+    kept: dict[str, int] = {
+        name: sum(min(n, of_each or n) for n in funnel[name]["by_benchmark"].values()) for name in wanted
+    }
     smallest = min(kept, key=lambda name: kept[name])
     if not kept[smallest]:
         raise DataError(
