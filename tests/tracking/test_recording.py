@@ -35,6 +35,7 @@ from swirl.quality.validation import Report, Result, publish
 from swirl.tracking.contents import flat
 from swirl.tracking.recording import Recorder
 from swirl.tracking.summary import changes, run_name
+from swirl.tracking.watching import Watcher
 from tests.tracking.test_contents import wait_until
 
 PARAMS = {"seed": 7, "filter": {"strategy": "both", "limits": [1, 2]}, "judge": {"url": "https://me:pw@host/v1"}}
@@ -180,6 +181,33 @@ def test_a_stage_is_logged_from_its_files(layout: Layout) -> None:
         "reports/metrics/train-swirl.json",
         "reports/series/train-swirl.json",
     }
+
+
+def test_an_earlier_timing_is_not_that_of_this_run(layout: Layout) -> None:
+    write(layout.timing("index"), {"seconds": 61.5, "peak_rss_mb": 900.0, "started": time.time() - 60})
+    with pytest.raises(SystemExit), tracking.stage_run("index", PARAMS, layout):
+        sys.exit(0)  # which counts as success, and writes no timing
+    run = runs(layout)["index"]
+    assert (run.info.status, run.data.metrics) == ("FINISHED", {})
+
+
+def test_a_machine_that_cannot_be_watched_costs_its_metrics_alone(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+    def broken(monitor: SystemMetricsMonitor) -> None:
+        raise OSError("no /proc here")
+
+    monkeypatch.setattr(SystemMetricsMonitor, "start", broken)
+    settings = Settings(system_metrics=0.2)
+    recorder = Recorder(layout, PARAMS, recording_store(layout, settings))
+    run = recorder.start_stage("index", time.time())
+    watcher = Watcher(layout, settings, recorder.store, run)
+    watcher.stop()
+    recorder.end_stage(run, {"status": "FINISHED", "error": ""}, watcher.live)
+    assert recorder.store.refused == ["the machine was not watched: no /proc here"]
+    assert runs(layout)["index"].info.status == "FINISHED"
 
 
 def test_series_keep_their_steps(layout: Layout) -> None:

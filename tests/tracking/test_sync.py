@@ -25,7 +25,6 @@ from swirl.mlflow_store.runs import PARENT, Store, artifact_folder
 from swirl.mlflow_store.settings import Settings
 from swirl.mlflow_store.stores import destination, locked, recording_store, waiting_room
 from swirl.pipeline.dvc_file import dvc_hash
-from swirl.tracking import delivery as delivery_module
 from swirl.tracking.contents import flat
 from swirl.tracking.delivery import Delivery, sync
 from swirl.tracking.recording import TO_REGISTER
@@ -309,7 +308,7 @@ def test_who_waits_for_another_copy_knows_whether_its_server_answers(
 ) -> None:
     """Only a server that has never answered is given up so soon."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setattr(delivery_module, "SLOW", 0.0)
+    monkeypatch.setattr("swirl.tracking.delivery.SLOW", 0.0)
     here, there = waiting_room(layout, Settings(experiment="late")), destination_of(layout)
     run = here.create("train@swirl", 1000.0, {})
     here.end(run, "FINISHED", 2000.0)
