@@ -19,7 +19,7 @@ import torch
 from swirl.comb.combs import Comb
 from swirl.comb.sampling import Sampled, Sampling
 from swirl.core.types import SubTrajectory
-from swirl.rl.objective import surrogate
+from swirl.rl.objective import Pulls, surrogate
 from swirl.rl.trainer import Settings, Trainer
 from swirl.rollout.engine import Policy
 from tests import tiny
@@ -242,7 +242,8 @@ def test_kl_by_token_can_have_the_wrong_sign() -> None:
         kl = [torch.stack([first, nothing + (1.0 if word == 0 else 0.0)]) for word in drawn]
         ones, none = torch.ones(2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
         state = torch.zeros(2, dtype=torch.long)
-        loss = surrogate(torch.stack(rows), torch.stack(kl), none, ones, state, 1.0, kind) / 2
+        pulls = Pulls(none, ones, none)
+        loss = surrogate(torch.stack(rows), torch.stack(kl), pulls, state, 1.0, kind) / 2
         return torch.autograd.grad(loss, z, retain_graph=True)[0]
 
     for kind, expected in (("sequence", -0.0928 + 0.21), ("token", -0.0928)):

@@ -186,6 +186,34 @@ def test_the_loss_is_that_of_its_actions_worked_out_one_by_one() -> None:
     assert learner.update(0, BATCH)["loss"] == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("kl", [0.1, 0.0])
+@pytest.mark.parametrize("iterations", [1, 2])
+def test_imitation_adds_the_gradient_of_the_stored_actions(packed: bool, kl: float, iterations: int) -> None:
+    """With weight 0.5: half of the mean, over the batch's 8 states, of -log pi of the stored action; nothing else."""
+    settings = dataclasses.replace(
+        SETTINGS, packed=packed, kl_coefficient=kl, iterations=iterations, clip=1e9, lr=1e-12
+    )
+    made = {}
+    for weight in (0.0, 0.5):
+        learner = trainer(dataclasses.replace(settings, imitation=weight))
+        learner.policy.model.double(), learner.reference.double()
+        with tiny.Exact():
+            metrics = learner.update(0, BATCH)
+        made[weight] = metrics, [master.grad.clone() for master in learner.masters.tensors()]
+    model = tiny.qwen3(16, seed=0).double()
+    with tiny.Exact():
+        total = supervised_loss(model, BATCH, False)[0]
+        expected = torch.autograd.grad(0.5 * total / 8, list(model.parameters()))
+    assert max(float(one.abs().max()) for one in expected) > 1e-2
+    for one, with_it, without in zip(expected, made[0.5][1], made[0.0][1], strict=True):
+        torch.testing.assert_close(with_it - without, one.to(with_it), rtol=0.0, atol=2e-6)
+    logprob = made[0.5][0].pop("stored_logprob")
+    assert logprob == pytest.approx(-float(total.detach()) / 8, rel=1e-5)
+    kept = {key for key in made[0.0][0] if key != "gradient_norm"}
+    assert {key: made[0.5][0][key] for key in kept} == pytest.approx({key: made[0.0][0][key] for key in kept}, rel=1e-6)
+
+
 def test_frozen_parameters_stay_as_they_are() -> None:
     learner = trainer()
     learner.policy.model.get_input_embeddings().weight.requires_grad_(False)

@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from swirl.bench import trl
 from swirl.bench.measure import Result, forget_peak, interleave, repeat, resident_mb
@@ -36,11 +36,9 @@ from swirl.core.errors import DataError
 from swirl.core.types import SubTrajectory
 from swirl.models.flops import Work, matmul_flops, matrix_flops
 from swirl.models.loading import load_chat
+from swirl.rl.objective import Pulls
 from swirl.rl.trainer import Settings, Trainer
 from swirl.rollout.engine import Policy
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 LENGTH = 12
 """Tokens of every sampled action of the embedded run."""
@@ -204,13 +202,13 @@ def _ours(model: Any, reference: Any | None, groups: list[list[SubTrajectory]], 
         parts["sample"].append(time.perf_counter() - start)
         return result
 
-    def timed_gradients(combs: Sequence[Comb], weight: Tensor, count: Tensor, drawn: float, before: Any) -> Any:
+    def timed_gradients(combs: Sequence[Comb], pulls: Pulls, drawn: float, before: Any) -> Any:
         first: Sequence[Sequence[int]] = [range(len(comb.teeth)) for comb in combs]
         once.append(float(sum(len(tooth.ids) for comb in combs for tooth in comb.teeth)))
         if side.get("each"):
-            combs, weight, count, first = _each(combs, weight, count)
+            combs, pulls, first = _each(combs, pulls)
         start = time.perf_counter()
-        result = gradients(combs, weight, count, drawn, before)
+        result = gradients(combs, pulls, drawn, before)
         parts["update"].append(time.perf_counter() - start)
         read, predicted = tokens_of(combs, side["packed"])
         tokens.append(read)
@@ -238,17 +236,16 @@ def _ours(model: Any, reference: Any | None, groups: list[list[SubTrajectory]], 
     }
 
 
-def _each(
-    combs: Sequence[Comb], weight: Tensor, count: Tensor
-) -> tuple[list[Comb], Tensor, Tensor, list[Sequence[int]]]:
+def _each(combs: Sequence[Comb], pulls: Pulls) -> tuple[list[Comb], Pulls, list[Sequence[int]]]:
     """Expand to one tooth for every draw, equal or not; also returns, by comb, the places of the first copies."""
     import torch
 
-    times = count.long()
+    times = pulls.draws.long()
     numbers = [of_comb.tolist() for of_comb in times.split([len(comb.teeth) for comb in combs])]
     expanded, firsts = [], list[Sequence[int]]()
     for comb, copies in zip(combs, numbers, strict=True):
         pairs = list(zip(comb.teeth, copies, strict=True))
         expanded.append(pack(comb.trunk, [(tooth.sees, tooth.ids) for tooth, n in pairs for _ in range(n)]))
         firsts.append([0, *accumulate(copies)][:-1])
-    return expanded, (weight / count).repeat_interleave(times), torch.ones(int(times.sum())), firsts
+    shared = (pulls.weight / pulls.draws).repeat_interleave(times)
+    return expanded, Pulls(shared, torch.ones(len(shared)), torch.zeros(len(shared))), firsts

@@ -55,6 +55,10 @@ class Swirl(Section):
     kl_gradient: Literal["sequence", "token"] = Field(
         description="of whole actions' KL (sequence), or of each token's as if the earlier ones were given (token)"
     )
+    imitation: Annotated[float, Field(ge=0)] = Field(
+        description="weight of the log-likelihood of each state's stored action, in reward per nat; 0: none, as in the "
+        "paper"
+    )
     iterations: Count = Field(description="optimiser steps on each update's actions")
     clip: Positive = Field(description="largest gradient norm")
     cut_actions: Literal["ignore", "penalise"] = Field(

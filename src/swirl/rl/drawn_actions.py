@@ -40,6 +40,21 @@ def combs_of(batch: Sequence[list[SubTrajectory]], unique: Sequence[list[Ids]]) 
     return combs
 
 
+def with_stored(batch: Sequence[list[SubTrajectory]], unique: Sequence[list[Ids]]) -> list[list[Ids]]:
+    """Of each state, its different actions and, last, the stored one, if it is not among them."""
+    states = [state for group in batch for state in group]
+    return [list(dict.fromkeys([*one, state.action_ids])) for one, state in zip(unique, states, strict=True)]
+
+
+def stored_of(batch: Sequence[list[SubTrajectory]], unique: Sequence[list[Ids]]) -> Tensor:
+    """(teeth,) 1 for a state's stored action, 0 for the others."""
+    import torch
+
+    states = [state for group in batch for state in group]
+    same = [ids == state.action_ids for one, state in zip(unique, states, strict=True) for ids in one]
+    return torch.tensor(same, dtype=torch.float64)
+
+
 def weights_of(
     unique: Sequence[list[Ids]],
     actions: Sequence[list[Sampled]],
@@ -96,16 +111,20 @@ def groups_of(
 
 
 def tooth_metrics(known: Tensor, kl_coefficient: float) -> dict[str, float]:
-    """Metrics of the teeth of all processes; `known` are their weight, count, length, log pi, KL and entropy.
+    """Metrics of the teeth of all processes; `known` is (7, teeth).
 
-    The last three are NaN for teeth that were not read, (6, teeth); KL and entropy are missing where none was.
+    Its rows are weight, draws and imitation (as in `objective.Pulls`), length, log pi, KL and entropy. The last three
+    are NaN for teeth that were not read. KL and entropy are missing where none was; without imitation so is
+    `stored_logprob`, the mean log pi of the stored actions in nats.
     """
-    weight, count, lengths = known[:3]
+    weight, count, stored, lengths = known[:4]
     drawn = max(1.0, float(count.sum()))
     found = {"action_tokens": float((lengths * count).sum()) / drawn, "loss": 0.0}
-    read = known[:, ~known[3].isnan() & (count > 0)]
+    if (stored > 0).any():
+        found["stored_logprob"] = float(known[4, stored > 0].mean())
+    read = known[:, ~known[4].isnan() & (count > 0)]
     if read.shape[1]:
-        weight, count, lengths, logprob, kl, entropy = read
+        weight, count, _, lengths, logprob, kl, entropy = read
         found["kl"] = float((kl * count).sum() / count.sum())
         found["entropy"] = float((entropy * count).sum() / (lengths * count).sum())
         found["loss"] = float((kl_coefficient * kl * count - weight * logprob).sum()) / drawn

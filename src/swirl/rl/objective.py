@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -79,11 +79,21 @@ def advantages(rewards: Tensor, estimator: Estimator, kinds: Tensor | None = Non
     return centred / (deviation + 1e-4)
 
 
+class Pulls(NamedTuple):
+    """What moves the log-probability of each of the different actions of some states, (actions,) each."""
+
+    weight: Tensor
+    """The advantages of an action, summed over its draws."""
+    draws: Tensor
+    """How often it was drawn."""
+    stored: Tensor
+    """The weight of imitation, over all draws of the state, where it is the stored action; else 0."""
+
+
 def surrogate(
     logprob: Tensor,
     kl: Tensor,
-    weight: Tensor,
-    count: Tensor,
+    pulls: Pulls,
     state: Tensor,
     kl_coefficient: float,
     kl_gradient: KlGradient,
@@ -91,9 +101,9 @@ def surrogate(
 ) -> Tensor:
     """A scalar whose gradient is the estimate of -grad J, summed over all draws of the different actions of states.
 
-    `logprob` and `kl` are (actions, longest), log pi(a_t) and K_t, 0 after an action's end. `weight` (actions,) are the
-    advantages of an action summed over its draws, `count` (actions,) how often it was drawn, and `state` (actions,) the
-    number of its state, from 0.
+    `logprob` and `kl` are (actions, longest), log pi(a_t) and K_t, 0 after an action's end, and `state` (actions,) is
+    the number of an action's state, from 0. Stored actions add their `Pulls.stored` times -log pi: imitation, which J
+    does not have.
 
     With `kl_gradient` sequence, a token's return has the divergence of the later positions in it, less a baseline: the
     mean, position by position, of the state's other draws (equal ones too, since they were drawn on their own; 0 after
@@ -107,9 +117,11 @@ def surrogate(
     """
     import torch
 
+    weight, count, stored = pulls
     upto = torch.ones_like(logprob) if before is None else (logprob.detach() - before).cumsum(1).exp()
     earlier = torch.cat([torch.ones_like(upto[:, :1]), upto[:, :-1]], 1)
-    loss = (kl_coefficient * count[:, None] * earlier * kl).sum() - (weight * upto[:, -1] * logprob.sum(1)).sum()
+    loss = (kl_coefficient * count[:, None] * earlier * kl).sum()
+    loss -= ((weight * upto[:, -1] + stored) * logprob.sum(1)).sum()
     if kl_gradient == "token" or not kl_coefficient:
         return loss
     known, groups = kl.detach(), int(state.max()) + 1

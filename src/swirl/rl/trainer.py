@@ -34,10 +34,12 @@ from swirl.rl.drawn_actions import (
     groups_of,
     reward_metrics,
     states_of,
+    stored_of,
     tooth_metrics,
     weights_of,
+    with_stored,
 )
-from swirl.rl.objective import Estimator, KlGradient, advantages, surrogate, token_statistics
+from swirl.rl.objective import Estimator, KlGradient, Pulls, advantages, surrogate, token_statistics
 from swirl.rl.summed_gradients import summed_gradients
 from swirl.rollout.engine import Policy
 from swirl.rollout.reading import AnyReader, reader_for
@@ -78,6 +80,8 @@ class Settings:
     compared: Literal["all", "kind"] = "all"
     """Whose rewards an action's is compared with: all of its state's, or those of its kind."""
     kl_gradient: KlGradient = "sequence"
+    imitation: float = 0.0
+    """Weight of log pi of each state's stored action, in reward per nat; 0: the stored actions are not read."""
     iterations: int = 1
     """Optimiser's steps on each batch's actions; after the first, the actions are those of an older policy."""
 
@@ -155,24 +159,26 @@ class Trainer:
         advantage = every[[int(row) for of_group in rows for row in of_group]]
         self.drawn = groups_of(mine, actions, judged, advantage)
         left_out = cut if settings.cut_actions == "ignore" else [frozenset[Ids]() for _ in cut]
-        weight, count = weights_of(unique, actions, advantage, left_out)
-        read = (weight != 0) | bool(settings.kl_coefficient)  # without KL, the rest has no gradient
-        combs = chosen_of(combs, read.tolist())
-        statistics, norm = self._learn(number, combs, weight[read], count[read], float(rewards.numel()))
+        taught = with_stored(mine, unique) if settings.imitation else unique
+        weight, count = weights_of(taught, actions, advantage, left_out)
+        stored = settings.imitation * settings.samples * stored_of(mine, taught)
+        read = (weight != 0) | (stored != 0) | bool(settings.kl_coefficient)  # the rest has no gradient
+        combs = chosen_of(combs_of(mine, taught), read.tolist())
+        pulls = Pulls(weight[read], count[read], stored[read])
+        statistics, norm = self._learn(number, combs, pulls, float(rewards.numel()))
         self.work = sum(processes.gather(self._work(mine, combs, actions)), Work())
-        lengths = torch.tensor([float(len(ids)) for of_state in unique for ids in of_state]).double()
-        known = torch.full((6, len(weight)), math.nan, dtype=torch.float64)
-        known[:3] = torch.stack([weight, count, lengths])
-        known[3:, read] = torch.stack(statistics).to(known)
-        of_group = iter(unique)
+        lengths = torch.tensor([float(len(ids)) for of_state in taught for ids in of_state]).double()
+        known = torch.full((7, len(weight)), math.nan, dtype=torch.float64)
+        known[:4] = torch.stack([weight, count, stored, lengths])
+        known[4:, read] = torch.stack(statistics).to(known)
+        of_group = iter(taught)
         split = [sum(len(next(of_group)) for _ in group) for group in mine]
         known = torch.cat(self.deal.merge(known.split(split, 1)), 1)
-        different = {"different_actions": known.shape[1] / len(rewards), "gradient_norm": norm}
-        return {**tooth_metrics(known, settings.kl_coefficient), **reward_metrics(rewards, halves, every), **different}
+        different = sum(processes.gather(sum(map(len, unique)))) / len(rewards)
+        metrics = tooth_metrics(known, settings.kl_coefficient) | reward_metrics(rewards, halves, every)
+        return metrics | {"different_actions": different, "gradient_norm": norm}
 
-    def _learn(
-        self, number: int, combs: Sequence[Comb], weight: Tensor, count: Tensor, drawn: float
-    ) -> tuple[list[Tensor], float]:
+    def _learn(self, number: int, combs: Sequence[Comb], pulls: Pulls, drawn: float) -> tuple[list[Tensor], float]:
         """Take the optimiser's steps; returns the statistics of the first, of the policy that drew the actions.
 
         They are sums over each tooth's tokens of log pi, KL to the reference and entropy, (teeth,) each, at the
@@ -185,7 +191,7 @@ class Trainer:
         first: list[list[Tensor]] = []
         for _ in range(self.settings.iterations):
             before = [logprob for logprob, *_ in first] if first else None
-            made = self._gradients(combs, weight, count, drawn, before)
+            made = self._gradients(combs, pulls, drawn, before)
             first = first or made
             norms.append(self._step(number))
         sums = [[statistic.sum(1) for statistic in of_comb] for of_comb in first]
@@ -273,9 +279,9 @@ class Trainer:
         return torch.tensor(rows, dtype=torch.float64).view(len(rows), self.settings.samples, 3)
 
     def _gradients(
-        self, combs: Sequence[Comb], weight: Tensor, count: Tensor, drawn: float, before: Sequence[Tensor] | None
+        self, combs: Sequence[Comb], pulls: Pulls, drawn: float, before: Sequence[Tensor] | None
     ) -> list[list[Tensor]]:
-        """Set the policy's gradients; `weight` is each tooth's summed advantage and `count` how often it was drawn.
+        """Set the policy's gradients, by what pulls each of the combs' teeth.
 
         The loss is the mean over the `drawn` actions of all processes; each process adds the part of its own teeth. All
         teeth of a state must stand in one comb. `before` is log pi of each comb under the policy that drew the actions,
@@ -288,7 +294,7 @@ class Trainer:
         settings, model = self.settings, self.policy.model
         sizes = [comb.packed_size if settings.packed else comb.plain_size for comb in combs]
         shares = group_by_budget(sizes, settings.token_budget, settings.workers)
-        weights, counts = (values.split([len(comb.teeth) for comb in combs]) for values in (weight, count))
+        split = [values.split([len(comb.teeth) for comb in combs]) for values in pulls]
         references = self._references(combs, shares)
         found: dict[int, list[Tensor]] = {}
 
@@ -306,10 +312,11 @@ class Trainer:
             losses = []
             for place, i in enumerate(share):
                 logprob, kl, _ = (statistic[place] for statistic in rows)
-                w, c = weights[i].to(logprob), counts[i].to(logprob)
+                of_comb = Pulls(*(values[i].to(logprob) for values in split))
                 old = None if before is None else before[i].to(logprob)
                 state = states_of(combs[i]).to(logprob.device)
-                losses.append(surrogate(logprob, kl, w, c, state, settings.kl_coefficient, settings.kl_gradient, old))
+                beta, form = settings.kl_coefficient, settings.kl_gradient
+                losses.append(surrogate(logprob, kl, of_comb, state, beta, form, old))
             return torch.stack(losses).sum() / drawn
 
         masters = self.masters

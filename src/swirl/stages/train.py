@@ -134,6 +134,7 @@ def train_swirl(
         settings.cut_actions,
         settings.compared,
         settings.kl_gradient,
+        settings.imitation,
         settings.iterations,
     )
     trainer = Trainer(policy, reference, judge, options, processes, _readers(params, layout, policy), flight)
