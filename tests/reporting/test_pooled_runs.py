@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,6 +29,7 @@ from swirl.core.types import (
     Trajectory,
 )
 from swirl.evaluation.scoring import score
+from swirl.reporting.kept_runs import keep, read_kept
 from swirl.reporting.pooled_runs import PooledRuns, pooled, read, to_json
 from swirl.reporting.pooled_text import markdown
 from swirl.reporting.results import Arm, Funnel, Results, load
@@ -203,8 +205,8 @@ def test_other_questions_are_refused(pair: tuple[Layout, Layout]) -> None:
     rows = records.load(Question, pair[1].questions)
     other = [Question(one.id, one.benchmark, one.split, "Where?", one.answers, 2, one.tools) for one in rows]
     records.save(other, Question, pair[1].questions)
-    where = "runs/one/data/questions/questions.parquet: question 'hotpotqa/0' is"
-    _refused(pair, DataError, f"{where} 'Where?' here and 'Who is 0?' in runs/zero{WHY}")
+    where = "runs/one/data/questions/questions.parquet: question 'hotpotqa/0' has another text, or other answers,"
+    _refused(pair, DataError, f"{where} than in runs/zero{WHY}")
     records.save(other[1:], Question, pair[1].questions)
     message = "no question 'hotpotqa/0', which runs/one/data/predictions/base answers"
     _refused(pair, DataError, f"runs/one/data/questions/questions.parquet: {message}")
@@ -248,5 +250,51 @@ def test_the_command(
     assert json.loads((tmp_path / "made/seeds.json").read_text(encoding="utf-8"))["seeds"] == [0, 1]
     lost = swirl("seeds", str(both[0]), "nowhere")
     assert (lost.returncode, lost.stdout) == (1, "")
-    what = "a run is a project's folder, in which the pipeline has run"
+    what = "a run is a project's folder, in which the pipeline has run, or a file that `swirl seeds --keep` made of one"
     assert lost.stderr == f"swirl: nowhere holds no params.yaml; {what}\n"
+
+
+def test_files_of_runs_stand_in_for_their_folders(
+    both: tuple[Path, Path], tmp_path: Path, swirl: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    folders = swirl("seeds", *map(str, both), "--json", "folders.json", "--keep", "kept")
+    files = swirl("seeds", "kept/seed-0.json", "kept/seed-1.json", "--json", "files.json", "--keep", "again")
+    mixed = swirl("seeds", str(both[0]), "kept/seed-1.json", "--json", "mixed.json")
+    assert (folders.returncode, files.returncode, mixed.returncode) == (0, 0, 0), files.stderr + mixed.stderr
+    whole = (tmp_path / "folders.json").read_bytes()
+    assert (tmp_path / "files.json").read_bytes() == whole == (tmp_path / "mixed.json").read_bytes()
+    for name in ("seed-0.json", "seed-1.json"):
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "kept" / name).read_bytes()
+    assert "Who is" not in (tmp_path / "kept/seed-0.json").read_text(encoding="utf-8"), "no text of a question"
+    twice = swirl("seeds", "kept/seed-0.json", str(both[0]))
+    assert twice.stderr == f"swirl: {both[0]}/params.yaml: seed is 0, as in kept/seed-0.json\n"
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        (lambda one: one.pop("asked"), "{file}, written by `swirl seeds --keep`: 'asked' is missing; expected seed, "),
+        (lambda one: one.update(seed="0"), "{file}: seed is '0', expected a whole number"),
+        (lambda one: one["cells"][0]["models"].pop("base"), "{file}, cells, entry 0, models: 'base' is missing; "),
+        (
+            lambda one: one["cells"][0]["models"]["sft"]["f1"][0].pop(),
+            "{file}, cells, entry 0, sft, f1: expected two lists of 4 numbers, one for each question",
+        ),
+        (
+            lambda one: one["cells"][0]["models"]["sft"]["f1"][1].__setitem__(2, -1),
+            "{file}, cells, entry 0, sft, f1: -1 is no number from 0",
+        ),
+        (lambda one: one["cells"].pop(), "{file}: base has a score on musique, and no cell"),
+    ],
+)
+def test_a_broken_file_of_a_run_is_named(
+    both: tuple[Path, Path], tmp_path: Path, broken: Callable[[Any], Any], message: str
+) -> None:
+    path = tmp_path / "seed-0.json"
+    keep(read(both[0]), path)
+    content = json.loads(path.read_text(encoding="utf-8"))
+    broken(content)
+    path.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(DataError) as caught:
+        read_kept(path)
+    assert str(caught.value).startswith(message.format(file=path))

@@ -13,26 +13,36 @@ def seeds(
         list[Path],
         typer.Argument(
             metavar="RUN",
-            help="Project folders in which the pipeline has run, with the same params.yaml but for `seed`.",
+            help="Project folders in which the pipeline has run, with the same params.yaml but for `seed`, or files "
+            "that --keep made of such.",
             show_default=False,
         ),
     ],
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write everything to this file, too.")
     ] = None,
+    kept: Annotated[
+        Path | None,
+        typer.Option("--keep", metavar="DIR", help="Also write a file of each run, seed-N.json, to stand in for it."),
+    ] = None,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print one Markdown table instead of text.")] = False,
 ) -> None:
     """Pool the results of several seeds: base, SFT and SWiRL with intervals, and both against the base.
 
     Accuracy, exact match, F1, answered, malformed, and the share of searches that bring a new supporting page, as means
-    over seeds; a bootstrap over seeds and questions gives intervals and p-values. Nothing in the runs is changed.
+    over seeds; a bootstrap over seeds and questions gives intervals and p-values. Nothing in the runs is changed. Seeds
+    that ran on several machines: --keep makes a small file of each run, without texts of its questions.
     """
     from swirl.core.records import save_json
+    from swirl.reporting.kept_runs import keep, read_kept
     from swirl.reporting.pooled_runs import pooled, read, to_json
     from swirl.reporting.pooled_text import markdown
     from swirl.reporting.text import show_pooled
 
-    results = pooled([read(folder) for folder in runs])
+    every = [read_kept(run) if run.is_file() else read(run) for run in runs]
+    results = pooled(every)
+    for run in every if kept else ():
+        keep(run, kept / f"seed-{run.seed}.json")
     if json_file:
         save_json(to_json(results), json_file)
     if as_markdown:

@@ -6,12 +6,13 @@ import dataclasses
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 from swirl.config import params
-from swirl.config.params import Params
 from swirl.config.presets import differences
+from swirl.config.secrets import plain
 from swirl.core import records
 from swirl.core.errors import DataError, ParamsError
 from swirl.core.layout import Layout
@@ -29,13 +30,27 @@ Cell = tuple[str, bool]
 class SeedRun:
     """What one run's stages wrote about its evaluation."""
 
-    layout: Layout
-    params: Params
+    place: Path
+    """The project's folder, or the file that stands in for it (`swirl.reporting.kept_runs`)."""
+    seed: int
+    settings: dict[str, Any]
+    """params.yaml without `seed`, and without secrets."""
+    trained: tuple[str, ...]
+    """The benchmarks that RL trained on."""
     scores: tuple[Score, ...]
-    questions: dict[str, Question]
-    """By id, those that were asked."""
+    asked: dict[str, str]
+    """Question id -> a digest of its text and answers."""
     tallies: dict[Cell, dict[str, dict[str, Tally]]]
     """By model and measure; without tools the accuracy alone."""
+
+    def at(self, path: Path) -> Path:
+        """Where something of the run is: `path` of a project's folder, or the file that stands in for it."""
+        return self.place if self.place.is_file() else path
+
+    @property
+    def params_file(self) -> Path:
+        """Where its settings are."""
+        return self.at(self.place / "params.yaml")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +75,10 @@ class PooledRuns:
 def read(folder: Path) -> SeedRun:
     """Read one run. Raises `DataError` or `ParamsError` for a file that is missing, broken or contradicts another."""
     if not (folder / "params.yaml").is_file():
-        raise ParamsError(f"{folder} holds no params.yaml; a run is a project's folder, in which the pipeline has run")
+        raise ParamsError(
+            f"{folder} holds no params.yaml; a run is a project's folder, in which the pipeline has run, or a file "
+            "that `swirl seeds --keep` made of one"
+        )
     layout, settings = Layout(folder), params.load(folder / "params.yaml")
     scores = load(layout.results).scores
     models = dict.fromkeys(("base", *settings.train.methods, *(score.model for score in scores)))
@@ -84,12 +102,19 @@ def read(folder: Path) -> SeedRun:
                 raise DataError(f"{layout.prediction_trajectories(model)}: no trajectory {lost[0]!r}; evaluate again")
             measured = tallies(of_cell, [made[name] for name in behind], pages)
             found.setdefault(cell, {})[model] = measured if cell[1] else {"accuracy": measured["accuracy"]}
-    run = SeedRun(layout, settings, scores, questions, found)
-    _require_scored(run)
+    trained = tuple(name for name, one in settings.download.benchmarks.items() if "train" in counts(one))
+    named = {key: value for key, value in plain(settings).items() if key != "seed"}
+    texts = {name: _digest(question) for name, question in sorted(questions.items())}
+    run = SeedRun(folder, settings.seed, named, trained, scores, texts, found)
+    _require_scored(run, layout)
     return run
 
 
-def _require_scored(run: SeedRun) -> None:
+def _digest(question: Question) -> str:
+    return blake2b("\0".join((question.text, *question.answers)).encode(), digest_size=8).hexdigest()
+
+
+def _require_scored(run: SeedRun, layout: Layout) -> None:
     """Raise `DataError` unless `reports/results.json` is of the predictions, and each model's are on the base's."""
     scored = {(score.benchmark, score.with_tools, score.model): score for score in run.scores}
     for cell, models in run.tallies.items():
@@ -98,14 +123,14 @@ def _require_scored(run: SeedRun) -> None:
             mean = sum(share for share, _ in right.values()) / len(right)
             if score is None or score.n != len(right) or not math.isclose(score.accuracy, mean, abs_tol=1e-6):
                 raise DataError(
-                    f"{run.layout.results}: of {model} on {_what(cell)} it is not what {run.layout.predictions(model)} "
+                    f"{layout.results}: of {model} on {_what(cell)} it is not what {layout.predictions(model)} "
                     f"says, {mean:.4f} right of {len(right)}; run `dvc repro report` there"
                 )
             if right.keys() != models.get("base", {}).get("accuracy", {}).keys():
-                raise DataError(f"{run.layout.predictions(model)}: {_what(cell)}, other questions than those of base")
+                raise DataError(f"{layout.predictions(model)}: {_what(cell)}, other questions than those of base")
     if scored:
         benchmark, with_tools, model = next(iter(scored))
-        raise DataError(f"{run.layout.predictions(model)}: no prediction on {_what((benchmark, with_tools))}")
+        raise DataError(f"{layout.predictions(model)}: no prediction on {_what((benchmark, with_tools))}")
 
 
 def _what(cell: Cell) -> str:
@@ -116,13 +141,11 @@ def require_alike(runs: Sequence[SeedRun]) -> None:
     """Raise `ParamsError` or `DataError` unless the runs differ in their seed alone and asked the same questions."""
     first = runs[0]
     for number, run in enumerate(runs[1:], 1):
-        path, other = run.layout.root / "params.yaml", first.layout.root / "params.yaml"
-        for key, old, new in differences(first.params.model_dump(mode="json"), run.params.model_dump(mode="json")):
-            if key != "seed":
-                raise ParamsError(f"{path}: {key} is {new!r}, but {old!r} in {other}; only seed may differ")
-        twin = next((one for one in runs[:number] if one.params.seed == run.params.seed), None)
-        if twin:
-            raise ParamsError(f"{path}: seed is {run.params.seed}, as in {twin.layout.root / 'params.yaml'}")
+        path, other = run.params_file, first.params_file
+        for key, old, new in differences(first.settings, run.settings):
+            raise ParamsError(f"{path}: {key} is {new!r}, but {old!r} in {other}; only seed may differ")
+        if twin := next((one for one in runs[:number] if one.seed == run.seed), None):
+            raise ParamsError(f"{path}: seed is {run.seed}, as in {twin.params_file}")
         _require_same_questions(first, run)
 
 
@@ -130,23 +153,22 @@ def _require_same_questions(first: SeedRun, run: SeedRun) -> None:
     cells = [{(cell, model) for cell, models in one.tallies.items() for model in models} for one in (first, run)]
     for lacking, missing in ((run, cells[0] - cells[1]), (first, cells[1] - cells[0])):
         for cell, model in sorted(missing):
-            raise DataError(f"{lacking.layout.predictions(model)}: no prediction on {_what(cell)}, unlike another run")
+            where = lacking.at(Layout(lacking.place).predictions(model))
+            raise DataError(f"{where}: no prediction on {_what(cell)}, unlike another run")
     why = "runs are pooled over the same questions, which the same base_seed draws"
-    for name in sorted(first.questions.keys() | run.questions.keys()):
-        ours, theirs = run.questions.get(name), first.questions.get(name)
-        where = f"{run.layout.questions}: question {name!r}"
+    for name in sorted(first.asked.keys() | run.asked.keys()):
+        ours, theirs = run.asked.get(name), first.asked.get(name)
+        where = f"{run.at(Layout(run.place).questions)}: question {name!r}"
         if ours is None or theirs is None:
-            raise DataError(f"{where} is asked {'here' if ours else f'in {first.layout.root}'} alone; {why}")
-        if (ours.text, ours.answers) != (theirs.text, theirs.answers):
-            other = f"{theirs.text[:60]!r} in {first.layout.root}"
-            raise DataError(f"{where} is {ours.text[:60]!r} here and {other}; {why}")
+            raise DataError(f"{where} is asked {'here' if ours else f'in {first.place}'} alone; {why}")
+        if ours != theirs:
+            raise DataError(f"{where} has another text, or other answers, than in {first.place}; {why}")
 
 
 def pooled(runs: Sequence[SeedRun]) -> PooledRuns:
     """All measures over all runs. Raises as `require_alike` does."""
     require_alike(runs)
     first = runs[0]
-    trained = {name for name, one in first.params.download.benchmarks.items() if "train" in counts(one)}
     rows: list[Pooled] = []
     accuracy: dict[Cell, Pooled] = {}
     for cell in dict.fromkeys((score.benchmark, score.with_tools) for score in first.scores):
@@ -157,13 +179,12 @@ def pooled(runs: Sequence[SeedRun]) -> PooledRuns:
                 if measure in measured
             }
             if models:
-                rows.append(pool(cell[0], measure, cell[0] in trained, models))
+                rows.append(pool(cell[0], measure, cell[0] in first.trained, models))
             if measure == "accuracy":
                 accuracy[cell] = rows[-1] if cell[1] else rows.pop()
-    settings = {key: value for key, value in first.params.model_dump(mode="json").items() if key != "seed"}
     return PooledRuns(
-        seeds=tuple(run.params.seed for run in runs),
-        settings=settings,
+        seeds=tuple(run.seed for run in runs),
+        settings=first.settings,
         scores=tuple(_mean(score, runs, accuracy[score.benchmark, score.with_tools]) for score in first.scores),
         rows=tuple(corrected(rows)),
         runs=tuple(run.scores for run in runs),

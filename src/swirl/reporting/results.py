@@ -192,9 +192,9 @@ def to_json(results: Results) -> dict[str, Any]:
 def load(path: Path) -> Results:
     """Read `reports/results.json` back. Raises `DataError` naming the file and what is wrong."""
     content = records.load_json(path)
-    _require(content, ("scores", "filters", "reward_model", "memory"), path)
+    require(content, ("scores", "filters", "reward_model", "memory"), path)
     return Results(
-        scores=tuple(_score(row, path, number) for number, row in enumerate(content["scores"])),
+        scores=tuple(read_score(row, path, number) for number, row in enumerate(content["scores"])),
         filters=read_funnel(content["filters"], path),
         reward_model=content["reward_model"],
         memory=content["memory"],
@@ -210,7 +210,7 @@ def load(path: Path) -> Results:
 
 def read_funnel(content: Any, path: Path) -> Funnel:
     """The funnel of `reports/filters.json`. Raises `DataError` when a strategy or a count is missing."""
-    _require(content, ("strategy", "strategies", "trajectories", "kept"), path)
+    require(content, ("strategy", "strategies", "trajectories", "kept"), path)
     arms = {}
     for strategy in Strategy:
         if strategy not in content["strategies"]:
@@ -220,7 +220,7 @@ def read_funnel(content: Any, path: Path) -> Funnel:
 
 
 def _arm(content: Any, path: Path) -> Arm:
-    _require(content, ("trajectories", "steps", "correct", "by_benchmark"), path)
+    require(content, ("trajectories", "steps", "correct", "by_benchmark"), path)
     return Arm(content["trajectories"], content["steps"], content["correct"], content["by_benchmark"])
 
 
@@ -236,18 +236,18 @@ def _read_scores(layout: Layout, model: str) -> list[Score]:
     rows = records.load_json(path)
     if not isinstance(rows, list) or not (rows or layout.state_actions(model).exists()):
         raise DataError(f"{path}: expected a list with one object a benchmark, got {str(rows)[:60]}")
-    scores = [_score(row, path, number) for number, row in enumerate(rows)]
+    scores = [read_score(row, path, number) for number, row in enumerate(rows)]
     for number, score in enumerate(scores):
         if score.model != model:
             raise DataError(f"{path}, entry {number}: model is {score.model!r}, expected {model!r}")
     return scores
 
 
-def _score(row: Any, path: Path, number: int) -> Score:
+def read_score(row: Any, path: Path, number: int) -> Score:
     """One validated `Score`; `p_vs_base` may be missing."""
     where = f"{path}, entry {number}"
     names = [field.name for field in dataclasses.fields(Score)]
-    _require(row, [name for name in names if name != "p_vs_base"], where)
+    require(row, [name for name in names if name != "p_vs_base"], where)
     try:
         score = records.from_dict(Score, {"p_vs_base": None, **row})
     except ValueError as error:
@@ -256,14 +256,14 @@ def _score(row: Any, path: Path, number: int) -> Score:
         value = getattr(score, name)
         if name in _TEXTS or (value is None and name in _OPTIONAL_NUMBERS):
             continue
-        if not _is_number(value) or value < 0 or (name in _FRACTIONS and value > 1):
+        if not is_number(value) or value < 0 or (name in _FRACTIONS and value > 1):
             raise DataError(f"{where} ({score.benchmark}): {name} is {value!r}, expected a number, fractions in [0, 1]")
     return score
 
 
 def _state(row: Any, path: Path, number: int) -> StateMeasure:
     where = f"{path}, states, entry {number}"
-    _require(row, [field.name for field in dataclasses.fields(StateMeasure)], where)
+    require(row, [field.name for field in dataclasses.fields(StateMeasure)], where)
     try:
         return records.from_dict(StateMeasure, row)
     except ValueError as error:
@@ -282,7 +282,7 @@ def _require_one_judge(scores: Sequence[Score], layout: Layout) -> None:
 
 
 def _hops_row(row: Any, path: Path, number: int) -> ByHops:
-    _require(row, [field.name for field in dataclasses.fields(ByHops)], f"{path}, by_hops, entry {number}")
+    require(row, [field.name for field in dataclasses.fields(ByHops)], f"{path}, by_hops, entry {number}")
     return records.from_dict(ByHops, row)
 
 
@@ -349,16 +349,18 @@ def _read_numbers(path: Path) -> dict[str, float]:
     if not isinstance(content, dict):
         raise DataError(f"{path}: expected an object of numbers, got {str(content)[:60]}")
     for key, value in content.items():
-        if value is not None and not _is_number(value):
+        if value is not None and not is_number(value):
             raise DataError(f"{path}: {key} is {value!r}, expected a finite number")
     return {key: value for key, value in content.items() if value is not None}
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether a value read from JSON is a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _require(content: Any, keys: Sequence[str], where: Path | str) -> None:
+def require(content: Any, keys: Sequence[str], where: Path | str) -> None:
+    """Raise `DataError` unless what was read from JSON is an object with these keys."""
     if not isinstance(content, dict):
         raise DataError(f"{where}: expected an object with {', '.join(keys)}, got {str(content)[:60]}")
     for key in keys:
