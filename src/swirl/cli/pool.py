@@ -41,8 +41,9 @@ def seeds(
 
     every = [read_kept(run) if run.is_file() else read(run) for run in runs]
     results = pooled(every)
-    for run in every if kept else ():
-        keep(run, kept / f"seed-{run.seed}.json")
+    if kept:
+        for run in every:
+            keep(run, kept / f"seed-{run.seed}.json")
     if json_file:
         save_json(to_json(results), json_file)
     if as_markdown:

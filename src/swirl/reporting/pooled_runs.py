@@ -153,8 +153,8 @@ def _require_same_questions(first: SeedRun, run: SeedRun) -> None:
     cells = [{(cell, model) for cell, models in one.tallies.items() for model in models} for one in (first, run)]
     for lacking, missing in ((run, cells[0] - cells[1]), (first, cells[1] - cells[0])):
         for cell, model in sorted(missing):
-            where = lacking.at(Layout(lacking.place).predictions(model))
-            raise DataError(f"{where}: no prediction on {_what(cell)}, unlike another run")
+            file = lacking.at(Layout(lacking.place).predictions(model))
+            raise DataError(f"{file}: no prediction on {_what(cell)}, unlike another run")
     why = "runs are pooled over the same questions, which the same base_seed draws"
     for name in sorted(first.asked.keys() | run.asked.keys()):
         ours, theirs = run.asked.get(name), first.asked.get(name)
