@@ -52,7 +52,7 @@ def made_up_run(root: Path, seed: int) -> Layout:
     settings = yaml_text.read(Path(__file__).parents[2] / "presets/mini.yaml") | {"seed": seed}
     settings["download"] |= {"benchmarks": BENCHMARKS}
     (root / "params.yaml").write_text(yaml_text.dump(settings), encoding="utf-8")
-    numbered = [(benchmark, i) for benchmark in BENCHMARKS for i in range(4)]
+    numbered = [(benchmark, i) for benchmark in BENCHMARKS for i in (3, 1, 0, 2)]  # as files have them: in no order
     asked = [Question(f"{b}/{i}", b, "evaluation", f"Who is {i}?", ("Ada",), 2, ("search",)) for b, i in numbered]
     records.save(asked, Question, layout.questions)
     records.save([Support("hotpotqa/0", ("p",))], Support, layout.support)
@@ -208,7 +208,7 @@ def test_other_questions_are_refused(pair: tuple[Layout, Layout]) -> None:
     where = "runs/one/data/questions/questions.parquet: question 'hotpotqa/0' has another text, or other answers,"
     _refused(pair, DataError, f"{where} than in runs/zero{WHY}")
     records.save(other[1:], Question, pair[1].questions)
-    message = "no question 'hotpotqa/0', which runs/one/data/predictions/base answers"
+    message = "no question 'hotpotqa/3', which runs/one/data/predictions/base answers"
     _refused(pair, DataError, f"runs/one/data/questions/questions.parquet: {message}")
 
 
@@ -250,8 +250,12 @@ def test_the_command(
     assert json.loads((tmp_path / "made/seeds.json").read_text(encoding="utf-8"))["seeds"] == [0, 1]
     lost = swirl("seeds", str(both[0]), "nowhere")
     assert (lost.returncode, lost.stdout) == (1, "")
+    what = "a run is a project's folder, or a file that --keep made of one"
+    assert lost.stderr == f"swirl: nowhere does not exist; {what}\n"
+    (tmp_path / "empty").mkdir()
+    other = swirl("seeds", "empty")
     what = "a run is a project's folder, in which the pipeline has run, or a file that `swirl seeds --keep` made of one"
-    assert lost.stderr == f"swirl: nowhere holds no params.yaml; {what}\n"
+    assert other.stderr == f"swirl: empty holds no params.yaml; {what}\n"
 
 
 def test_files_of_runs_stand_in_for_their_folders(
@@ -270,25 +274,34 @@ def test_files_of_runs_stand_in_for_their_folders(
     assert twice.stderr == f"swirl: {both[0]}/params.yaml: seed is 0, as in kept/seed-0.json\n"
 
 
+ONE = "cells, 0, models, sft"
+
+
 @pytest.mark.parametrize(
-    ("broken", "message"),
+    ("broken", "what"),
     [
-        (lambda one: one.pop("asked"), "{file}, written by `swirl seeds --keep`: 'asked' is missing; expected seed, "),
-        (lambda one: one.update(seed="0"), "{file}: seed is '0', expected a whole number"),
-        (lambda one: one["cells"][0]["models"].pop("base"), "{file}, cells, entry 0, models: 'base' is missing; "),
-        (
-            lambda one: one["cells"][0]["models"]["sft"]["f1"][0].pop(),
-            "{file}, cells, entry 0, sft, f1: expected two lists of 4 numbers, one for each question",
-        ),
-        (
-            lambda one: one["cells"][0]["models"]["sft"]["f1"][1].__setitem__(2, -1),
-            "{file}, cells, entry 0, sft, f1: -1 is no number from 0",
-        ),
-        (lambda one: one["cells"].pop(), "{file}: base has a score on musique, and no cell"),
+        (lambda one: one.pop("asked"), "asked: Field required"),
+        (lambda one: one.update(seed=True), "seed: Input should be a valid integer"),
+        (lambda one: one.update(cells=None), "cells: Input should be a valid list"),
+        (lambda one: cell(one).update(questions=[[1]]), "cells, 0, questions, 0: Input should be a valid string"),
+        (lambda one: cell(one).update(with_tools="false"), "cells, 0, with_tools: Input should be a valid boolean"),
+        (lambda one: cell(one)["questions"].__setitem__(0, "x"), "cells, 0, questions: 'x' is not in asked"),
+        (lambda one: cell(one)["questions"].__setitem__(0, "hotpotqa/1"), "cells, 0, questions: one stands there "),
+        (lambda one: cell(one)["models"].pop("base"), "cells, 0, models, sft, accuracy: not of the questions that base"),
+        (lambda one: sft(one).pop("accuracy"), f"{ONE}, accuracy: not of the questions that base's is of"),
+        (lambda one: sft(one).update(f2=sft(one)["f1"]), f"{ONE}: no measure 'f2'; there are accuracy, em, f1, "),
+        (lambda one: sft(one)["f1"][0].pop(), f"{ONE}, f1: not two lists of 4 numbers, one a question"),
+        (lambda one: sft(one)["f1"][1].__setitem__(2, -1), f"{ONE}, f1, 1, 2: Input should be greater than or equal to 0"),
+        (lambda one: sft(one)["f1"][0].__setitem__(2, 3.0), f"{ONE}, f1, 'hotpotqa/0': 3.0 of 1.0 is no share"),
+        (lambda one: sft(one)["f1"][0].__setitem__(2, None), f"{ONE}, f1, 'hotpotqa/0': None of 1.0 is no share"),
+        (lambda one: sft(one)["f1"][0].__setitem__(2, 10**400), f"{ONE}, f1, 0, 2: Input should be "),
+        (lambda one: sft(one)["accuracy"][0].__setitem__(0, 1.0), "the score of sft on hotpotqa with tools is not what its "),
+        (lambda one: one["cells"].pop(), "a score of base on musique without tools, and no cell of it"),
+        (lambda one: one["cells"].append(cell(one)), "cells: two of one benchmark"),
     ],
-)
+)  # fmt: skip
 def test_a_broken_file_of_a_run_is_named(
-    both: tuple[Path, Path], tmp_path: Path, broken: Callable[[Any], Any], message: str
+    both: tuple[Path, Path], tmp_path: Path, broken: Callable[[Any], Any], what: str
 ) -> None:
     path = tmp_path / "seed-0.json"
     keep(read(both[0]), path)
@@ -297,4 +310,43 @@ def test_a_broken_file_of_a_run_is_named(
     path.write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(DataError) as caught:
         read_kept(path)
-    assert str(caught.value).startswith(message.format(file=path))
+    assert str(caught.value).startswith(
+        f"{path} is no file that `swirl seeds FOLDER --keep DIR` wrote, or it was changed: {what}"
+    )
+
+
+def cell(content: Any) -> Any:
+    return content["cells"][0]
+
+
+def sft(content: Any) -> Any:
+    return cell(content)["models"]["sft"]
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "9" * 5000, "seed: 0"])
+def test_a_file_that_is_no_json_is_named(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(DataError, match=r"params\.yaml is not JSON: "):
+        read_kept(path)
+
+
+def test_a_folder_is_needed_to_keep_runs_in(
+    both: tuple[Path, Path], tmp_path: Path, swirl: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    (tmp_path / "kept").write_text("", encoding="utf-8")
+    done = swirl("seeds", str(both[0]), "--keep", "kept")
+    assert done.returncode == 1
+    assert done.stderr.startswith("swirl: kept/seed-0.json cannot be written: ")
+    assert done.stderr.endswith("; --keep wants a folder\n")
+
+
+def test_a_measure_that_another_run_has_not_is_named(both: tuple[Path, Path]) -> None:
+    first, second = (read(folder) for folder in both)
+    for measured in second.tallies["hotpotqa", True].values():
+        measured.pop("new_support")
+    message = (
+        "one/data/predictions/base/predictions.parquet: no new_support of a prediction on hotpotqa with tools, unlike"
+    )
+    with pytest.raises(DataError, match=re.escape(message)):
+        pooled([first, second])

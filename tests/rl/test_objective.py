@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from swirl.rl.objective import Estimator, advantages, token_statistics
+from swirl.rl.objective import Estimator, Pulls, advantages, surrogate, token_statistics
 
 NAN = math.nan
 
@@ -85,6 +85,23 @@ def test_statistics_are_at_the_sampling_temperature() -> None:
     other = logits_of((0.25, 0.25, 0.25, 0.25))
     for found, expected in zip(statistics(hot, other, 2.0), statistics(warm, other), strict=True):
         assert found == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("older", [0.3, 200.0])
+def test_the_ratio_of_two_policies_does_not_weigh_a_stored_action(older: float) -> None:
+    """Three actions of a state: drawn and stored, drawn, stored. The last one's old log pi may be anything."""
+    logprob = torch.tensor([[-1.0, -0.5], [-2.0, -0.25], [-3.0, -4.0]], dtype=torch.float32, requires_grad=True)
+    before = logprob.detach() - torch.tensor([[0.1], [0.2], [older]])
+    pulls = Pulls(torch.tensor([0.5, -0.5, 0.0]), torch.tensor([2.0, 1.0, 0.0]), torch.tensor([0.25, 0.0, 0.25]))
+    kl = torch.full_like(logprob, 0.1).detach()
+    loss = surrogate(logprob, kl, pulls, torch.zeros(3, dtype=torch.long), 0.0, "sequence", before)
+    assert float(loss.detach()) == pytest.approx(
+        -(0.5 * math.exp(0.2) + 0.25) * -1.5 + 0.5 * math.exp(0.4) * -2.25 - 0.25 * -7.0, rel=1e-6
+    )
+    (gradient,) = torch.autograd.grad(loss, logprob)
+    wanted = [[-0.5 * math.exp(0.2) - 0.25] * 2, [0.5 * math.exp(0.4)] * 2, [-0.25] * 2]
+    torch.testing.assert_close(gradient, torch.tensor(wanted))
+    assert bool(surrogate(logprob, kl, pulls, torch.zeros(3, dtype=torch.long), 0.1, "sequence", before).isfinite())
 
 
 def test_gradients_of_the_statistics_are_those_of_finite_differences() -> None:

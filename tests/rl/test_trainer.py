@@ -210,8 +210,19 @@ def test_imitation_adds_the_gradient_of_the_stored_actions(packed: bool, kl: flo
         torch.testing.assert_close(with_it - without, one.to(with_it), rtol=0.0, atol=2e-6)
     logprob = made[0.5][0].pop("stored_logprob")
     assert logprob == pytest.approx(-float(total.detach()) / 8, rel=1e-5)
-    kept = {key for key in made[0.0][0] if key != "gradient_norm"}
+    assert made[0.5][0]["loss"] - made[0.0][0]["loss"] == pytest.approx(-0.5 * logprob, rel=1e-4)
+    kept = made[0.0][0].keys() - {"gradient_norm", "loss"}
     assert {key: made[0.5][0][key] for key in kept} == pytest.approx({key: made[0.0][0][key] for key in kept}, rel=1e-6)
+
+
+def test_without_a_verdict_imitation_alone_is_learned() -> None:
+    settings = dataclasses.replace(SETTINGS, kl_coefficient=0.0, imitation=0.5)
+    learner = trainer(settings, rewards=lambda token: math.nan)
+    model = tiny.qwen3(16, seed=0).float()
+    before = float(supervised_loss(model, BATCH, False)[0])
+    for number in range(3):
+        learner.update(number, BATCH)
+    assert float(supervised_loss(learner.policy.model, BATCH, False)[0]) < before - 0.1
 
 
 def test_frozen_parameters_stay_as_they_are() -> None:

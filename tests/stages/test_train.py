@@ -414,7 +414,7 @@ def together(params: Params, layout: Layout, item: str, **changes: Any) -> tuple
 @pytest.mark.parametrize("sharding", ["none", "full"])
 @pytest.mark.parametrize(
     ("item", "changes"),
-    [("swirl", {}), ("sft", {}), ("swirl", LORA), ("swirl", {"train": {"swirl": {"states": 1}}})],
+    [("swirl", {}), ("sft", {}), ("swirl", LORA), ("swirl", {"train": {"swirl": {"states": 1, "imitation": 0.1}}})],
     ids=["swirl", "sft", "adapter", "idle"],  # idle: an update has one trajectory, so one process has none
 )
 def test_two_processes_end_at_the_weights_of_one(

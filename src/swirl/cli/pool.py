@@ -33,12 +33,15 @@ def seeds(
     over seeds; a bootstrap over seeds and questions gives intervals and p-values. Nothing in the runs is changed. Seeds
     that ran on several machines: --keep makes a small file of each run, without texts of its questions.
     """
+    from swirl.core.errors import DataError
     from swirl.core.records import save_json
     from swirl.reporting.kept_runs import keep, read_kept
     from swirl.reporting.pooled_runs import pooled, read, to_json
     from swirl.reporting.pooled_text import markdown
     from swirl.reporting.text import show_pooled
 
+    if lost := [run for run in runs if not run.exists()]:
+        raise DataError(f"{lost[0]} does not exist; a run is a project's folder, or a file that --keep made of one")
     every = [read_kept(run) if run.is_file() else read(run) for run in runs]
     results = pooled(every)
     if kept:

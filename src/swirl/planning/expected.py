@@ -288,7 +288,8 @@ class Expected:
         shares = ceil(sampled / (SAMPLED_AT_ONCE * params.train.token_budget) / params.runtime.workers)
         draw = Work(trunks, teeth, shares * tail(1, 1) * action)
         judge = self._scored(trunks + teeth, different)
-        learn = Work(read=trunks + teeth, tuned=rl.iterations * (trunks + teeth))
+        taught = trunks + teeth + (states * action if rl.imitation else 0.0)  # stored actions are teeth, too
+        learn = Work(read=taught, tuned=rl.iterations * taught)
         update = draw + judge + learn
         return update.times(updates) + self._looks().times(1 + ceil(updates / rl.check_every))
 

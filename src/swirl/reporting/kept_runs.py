@@ -1,35 +1,61 @@
 """A run's evaluation as one small file, so that runs of several machines, or of different days, can be pooled.
 
-It holds the settings without secrets, the scores, and how each question went by measure; of the questions themselves
-their ids and a digest. JSON: `settings`, `seed`, `trained`, `scores`, `asked` (id -> digest) and `cells`, each with
-`benchmark`, `with_tools`, `questions` (ids) and `models`: model -> measure -> [sums, numbers] in the order of the ids,
-null where a question has none.
+It holds the settings as they are shown in MLflow (what is named a key, token, secret or password is hidden), the
+scores, and how each question went by measure; of the questions themselves their ids and a digest.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from swirl.core import records
 from swirl.core.errors import DataError
 from swirl.evaluation.pooling import MEASURES, Tally
 from swirl.reporting.pooled_runs import Cell, SeedRun
-from swirl.reporting.results import is_number, read_score, require
+from swirl.reporting.results import read_score
 
-_KEYS = ("seed", "settings", "trained", "scores", "asked", "cells")
-_SUMS = 2  # sums, numbers
+_Number = Annotated[float, Field(ge=0, le=1e9)]
+_Column = list[_Number | None]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class _KeptCell(_Strict):
+    """What one benchmark, with or without tools, has: columns of sums and of numbers in the order of `questions`."""
+
+    benchmark: str
+    with_tools: bool
+    questions: Annotated[list[str], Field(min_length=1)]
+    models: dict[str, dict[str, Annotated[list[_Column], Field(min_length=2, max_length=2)]]]
+    """Model -> measure -> sums and numbers, null where a question has none."""
+
+
+class _KeptRun(_Strict):
+    seed: int
+    settings: dict[str, Any]
+    trained: list[str]
+    scores: list[dict[str, Any]]
+    asked: dict[str, str]
+    """Question id -> digest."""
+    cells: list[_KeptCell]
 
 
 def keep(run: SeedRun, path: Path) -> None:
-    """Write the run to `path`, a line for each cell's measure."""
+    """Write the run to `path`, whatever is there."""
     cells = []
     for (benchmark, with_tools), models in run.tallies.items():
-        ids = sorted({name for measured in models.values() for tally in measured.values() for name in tally})
+        # In the run's own order, in which the bootstrap draws.
+        ids = list(dict.fromkeys(name for measured in models.values() for tally in measured.values() for name in tally))
         rows = {
             model: {measure: _columns(tally, ids) for measure, tally in measured.items()}
             for model, measured in models.items()
@@ -43,61 +69,87 @@ def keep(run: SeedRun, path: Path) -> None:
         "asked": run.asked,
         "cells": cells,
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
     lines = [f"{json.dumps(key)}: {json.dumps(value, allow_nan=False)}" for key, value in content.items()]
-    partial.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
-    os.replace(partial, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(path.name + ".partial")
+        partial.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+        os.replace(partial, path)
+    except OSError as error:
+        raise DataError(f"{path} cannot be written: {error}; --keep wants a folder") from error
 
 
 def _columns(tally: Tally, ids: Sequence[str]) -> list[list[float | None]]:
-    return [[tally[name][part] if name in tally else None for name in ids] for part in range(_SUMS)]
+    return [[tally[name][part] if name in tally else None for name in ids] for part in range(2)]
 
 
 def read_kept(path: Path) -> SeedRun:
     """Read a run that `keep` wrote. Raises `DataError` naming the file and what is wrong in it."""
-    content = records.load_json(path)
-    require(content, _KEYS, f"{path}, written by `swirl seeds --keep`")
-    for key, kind in (("seed", int), ("settings", dict), ("trained", list), ("scores", list), ("asked", dict)):
-        if not isinstance(content[key], kind):
-            raise DataError(f"{path}: {key} is {str(content[key])[:60]!r}, expected {_NAMES[kind]}")
-    scores = tuple(read_score(row, path, number) for number, row in enumerate(content["scores"]))
-    cells = dict(_cell(row, f"{path}, cells, entry {number}") for number, row in enumerate(content["cells"]))
-    run = SeedRun(
-        path, content["seed"], content["settings"], tuple(content["trained"]), scores, content["asked"], cells
-    )
-    for (benchmark, with_tools), models in cells.items():
-        for model in models:
-            if not any((one.benchmark, one.with_tools, one.model) == (benchmark, with_tools, model) for one in scores):
-                raise DataError(f"{path}: no score of {model} on {benchmark}")
-    if lacking := [one for one in scores if one.model not in cells.get((one.benchmark, one.with_tools), {})]:
-        raise DataError(f"{path}: {lacking[0].model} has a score on {lacking[0].benchmark}, and no cell")
+    try:
+        kept = _KeptRun.model_validate(records.load_json(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ", ".join(str(part) for part in first["loc"])
+        raise _wrong(path, f"{where}: {first['msg']}" if where else str(first["msg"])) from error
+    scores = tuple(read_score(row, path, number) for number, row in enumerate(kept.scores))
+    tallies: dict[Cell, dict[str, dict[str, Tally]]] = {}
+    for number, cell in enumerate(kept.cells):
+        try:
+            tallies[cell.benchmark, cell.with_tools] = _read_cell(cell, kept)
+        except ValueError as error:
+            raise _wrong(path, f"cells, {number}, {error}") from error
+    if len(tallies) < len(kept.cells):
+        raise _wrong(path, "cells: two of one benchmark")
+    run = SeedRun(path, kept.seed, kept.settings, tuple(kept.trained), scores, kept.asked, tallies)
+    _require_scored(run)
     return run
 
 
-_NAMES = {int: "a whole number", dict: "an object", list: "a list"}
+def _wrong(path: Path, what: str) -> DataError:
+    return DataError(f"{path} is no file that `swirl seeds FOLDER --keep DIR` wrote, or it was changed: {what}")
 
 
-def _cell(row: Any, where: str) -> tuple[Cell, dict[str, dict[str, Tally]]]:
-    require(row, ("benchmark", "with_tools", "questions", "models"), where)
-    ids, models = row["questions"], row["models"]
-    require(models, ("base",), f"{where}, models")
+def _read_cell(cell: _KeptCell, kept: _KeptRun) -> dict[str, dict[str, Tally]]:
+    """The tallies of a cell by model and measure. Raises `ValueError` for what contradicts itself."""
+    ids = cell.questions
+    if lost := [name for name in ids if name not in kept.asked]:
+        raise ValueError(f"questions: {lost[0]!r} is not in asked")
+    if len(set(ids)) < len(ids):
+        raise ValueError("questions: one stands there twice")
     found: dict[str, dict[str, Tally]] = {}
-    for model, measured in models.items():
-        require(measured, ("accuracy",), f"{where}, {model}")
-        for measure, columns in measured.items():
+    for model, measured in cell.models.items():
+        for measure, (sums, numbers) in measured.items():
             if measure not in MEASURES:
-                raise DataError(f"{where}, {model}: no measure {measure!r}; there are {', '.join(MEASURES)}")
-            found.setdefault(model, {})[measure] = _tally(columns, ids, f"{where}, {model}, {measure}")
-    return (str(row["benchmark"]), bool(row["with_tools"])), found
+                raise ValueError(f"models, {model}: no measure {measure!r}; there are {', '.join(MEASURES)}")
+            if not len(sums) == len(numbers) == len(ids):
+                raise ValueError(f"models, {model}, {measure}: not two lists of {len(ids)} numbers, one a question")
+            tally: dict[str, tuple[float, float]] = {}
+            for name, total, number in zip(ids, sums, numbers, strict=True):
+                if total is not None and number is not None and total <= number:
+                    tally[name] = total, number
+                elif (total, number) != (None, None):
+                    raise ValueError(f"models, {model}, {measure}, {name!r}: {total} of {number} is no share")
+            found.setdefault(model, {})[measure] = tally
+    base = found.get("base", {})
+    for model, tallies in found.items():
+        for measure in ("accuracy", *tallies):
+            if measure not in tallies or tallies[measure].keys() != base.get(measure, {}).keys():
+                raise ValueError(f"models, {model}, {measure}: not of the questions that base's is of")
+    if not base or any(number != 1 for _, number in base["accuracy"].values()):
+        raise ValueError("models, base, accuracy: not one number a question")
+    return found
 
 
-def _tally(columns: Any, ids: Sequence[str], where: str) -> Tally:
-    lengths = [len(one) if isinstance(one, list) else -1 for one in columns] if isinstance(columns, list) else []
-    if lengths != [len(ids)] * _SUMS:
-        raise DataError(f"{where}: expected two lists of {len(ids)} numbers, one for each question")
-    for column in columns:
-        if wrong := [value for value in column if value is not None and not (is_number(value) and value >= 0)]:
-            raise DataError(f"{where}: {wrong[0]!r} is no number from 0")
-    pairs = zip(ids, *columns, strict=True)
-    return {name: (total, number) for name, total, number in pairs if total is not None and number is not None}
+def _require_scored(run: SeedRun) -> None:
+    """Raise `DataError` unless the scores are those of the cells."""
+    scored = {(score.benchmark, score.with_tools, score.model): score for score in run.scores}
+    for (benchmark, with_tools), models in run.tallies.items():
+        for model, measured in models.items():
+            right, score = measured["accuracy"], scored.pop((benchmark, with_tools, model), None)
+            mean = sum(share for share, _ in right.values()) / max(1, len(right))
+            if score is None or score.n != len(right) or not math.isclose(score.accuracy, mean, abs_tol=1e-6):
+                what = f"{benchmark} {'with' if with_tools else 'without'} tools"
+                raise _wrong(run.place, f"the score of {model} on {what} is not what its cell says")
+    for benchmark, with_tools, model in scored:
+        what = f"{benchmark} {'with' if with_tools else 'without'} tools"
+        raise _wrong(run.place, f"a score of {model} on {what}, and no cell of it")

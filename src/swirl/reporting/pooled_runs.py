@@ -149,12 +149,18 @@ def require_alike(runs: Sequence[SeedRun]) -> None:
         _require_same_questions(first, run)
 
 
+def _measured(run: SeedRun) -> set[tuple[Cell, str, str]]:
+    """(cell, model, measure) of everything that was measured."""
+    by_cell = run.tallies.items()
+    return {(cell, model, one) for cell, models in by_cell for model, made in models.items() for one in made}
+
+
 def _require_same_questions(first: SeedRun, run: SeedRun) -> None:
-    cells = [{(cell, model) for cell, models in one.tallies.items() for model in models} for one in (first, run)]
-    for lacking, missing in ((run, cells[0] - cells[1]), (first, cells[1] - cells[0])):
-        for cell, model in sorted(missing):
+    here, there = _measured(run), _measured(first)
+    for lacking, missing in ((run, there - here), (first, here - there)):
+        for cell, model, measure in sorted(missing):
             file = lacking.at(Layout(lacking.place).predictions(model))
-            raise DataError(f"{file}: no prediction on {_what(cell)}, unlike another run")
+            raise DataError(f"{file}: no {measure} of a prediction on {_what(cell)}, unlike another run")
     why = "runs are pooled over the same questions, which the same base_seed draws"
     for name in sorted(first.asked.keys() | run.asked.keys()):
         ours, theirs = run.asked.get(name), first.asked.get(name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -192,7 +193,7 @@ def to_json(results: Results) -> dict[str, Any]:
 def load(path: Path) -> Results:
     """Read `reports/results.json` back. Raises `DataError` naming the file and what is wrong."""
     content = records.load_json(path)
-    require(content, ("scores", "filters", "reward_model", "memory"), path)
+    _require(content, ("scores", "filters", "reward_model", "memory"), path)
     return Results(
         scores=tuple(read_score(row, path, number) for number, row in enumerate(content["scores"])),
         filters=read_funnel(content["filters"], path),
@@ -210,7 +211,7 @@ def load(path: Path) -> Results:
 
 def read_funnel(content: Any, path: Path) -> Funnel:
     """The funnel of `reports/filters.json`. Raises `DataError` when a strategy or a count is missing."""
-    require(content, ("strategy", "strategies", "trajectories", "kept"), path)
+    _require(content, ("strategy", "strategies", "trajectories", "kept"), path)
     arms = {}
     for strategy in Strategy:
         if strategy not in content["strategies"]:
@@ -220,7 +221,7 @@ def read_funnel(content: Any, path: Path) -> Funnel:
 
 
 def _arm(content: Any, path: Path) -> Arm:
-    require(content, ("trajectories", "steps", "correct", "by_benchmark"), path)
+    _require(content, ("trajectories", "steps", "correct", "by_benchmark"), path)
     return Arm(content["trajectories"], content["steps"], content["correct"], content["by_benchmark"])
 
 
@@ -247,23 +248,29 @@ def read_score(row: Any, path: Path, number: int) -> Score:
     """One validated `Score`; `p_vs_base` may be missing."""
     where = f"{path}, entry {number}"
     names = [field.name for field in dataclasses.fields(Score)]
-    require(row, [name for name in names if name != "p_vs_base"], where)
+    _require(row, [name for name in names if name != "p_vs_base"], where)
     try:
         score = records.from_dict(Score, {"p_vs_base": None, **row})
     except ValueError as error:
         raise DataError(f"{where}: {error}") from error
     for name in names:
         value = getattr(score, name)
-        if name in _TEXTS or (value is None and name in _OPTIONAL_NUMBERS):
+        if name in _TEXTS:
+            if not isinstance(value, bool if name == "with_tools" else str):
+                raise DataError(
+                    f"{where}: {name} is {value!r}, expected {'true or false' if name == 'with_tools' else 'a text'}"
+                )
             continue
-        if not is_number(value) or value < 0 or (name in _FRACTIONS and value > 1):
+        if value is None and name in _OPTIONAL_NUMBERS:
+            continue
+        if not _is_number(value) or value < 0 or (name in _FRACTIONS and value > 1):
             raise DataError(f"{where} ({score.benchmark}): {name} is {value!r}, expected a number, fractions in [0, 1]")
     return score
 
 
 def _state(row: Any, path: Path, number: int) -> StateMeasure:
     where = f"{path}, states, entry {number}"
-    require(row, [field.name for field in dataclasses.fields(StateMeasure)], where)
+    _require(row, [field.name for field in dataclasses.fields(StateMeasure)], where)
     try:
         return records.from_dict(StateMeasure, row)
     except ValueError as error:
@@ -282,7 +289,7 @@ def _require_one_judge(scores: Sequence[Score], layout: Layout) -> None:
 
 
 def _hops_row(row: Any, path: Path, number: int) -> ByHops:
-    require(row, [field.name for field in dataclasses.fields(ByHops)], f"{path}, by_hops, entry {number}")
+    _require(row, [field.name for field in dataclasses.fields(ByHops)], f"{path}, by_hops, entry {number}")
     return records.from_dict(ByHops, row)
 
 
@@ -349,18 +356,16 @@ def _read_numbers(path: Path) -> dict[str, float]:
     if not isinstance(content, dict):
         raise DataError(f"{path}: expected an object of numbers, got {str(content)[:60]}")
     for key, value in content.items():
-        if value is not None and not is_number(value):
+        if value is not None and not _is_number(value):
             raise DataError(f"{path}: {key} is {value!r}, expected a finite number")
     return {key: value for key, value in content.items() if value is not None}
 
 
-def is_number(value: Any) -> bool:
-    """Whether a value read from JSON is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
-def require(content: Any, keys: Sequence[str], where: Path | str) -> None:
-    """Raise `DataError` unless what was read from JSON is an object with these keys."""
+def _require(content: Any, keys: Sequence[str], where: Path | str) -> None:
     if not isinstance(content, dict):
         raise DataError(f"{where}: expected an object with {', '.join(keys)}, got {str(content)[:60]}")
     for key in keys:

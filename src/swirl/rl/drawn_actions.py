@@ -115,19 +115,22 @@ def tooth_metrics(known: Tensor, kl_coefficient: float) -> dict[str, float]:
 
     Its rows are weight, draws and imitation (as in `objective.Pulls`), length, log pi, KL and entropy. The last three
     are NaN for teeth that were not read. KL and entropy are missing where none was; without imitation so is
-    `stored_logprob`, the mean log pi of the stored actions in nats.
+    `stored_logprob`, the mean over stored actions of their log pi. `loss` has imitation's part; all are at the sampling
+    temperature.
     """
     weight, count, stored, lengths = known[:4]
     drawn = max(1.0, float(count.sum()))
     found = {"action_tokens": float((lengths * count).sum()) / drawn, "loss": 0.0}
-    if (stored > 0).any():
-        found["stored_logprob"] = float(known[4, stored > 0].mean())
     read = known[:, ~known[4].isnan() & (count > 0)]
     if read.shape[1]:
         weight, count, _, lengths, logprob, kl, entropy = read
         found["kl"] = float((kl * count).sum() / count.sum())
         found["entropy"] = float((entropy * count).sum() / (lengths * count).sum())
         found["loss"] = float((kl_coefficient * kl * count - weight * logprob).sum()) / drawn
+    if (stored > 0).any():
+        shown = known[4, stored > 0]
+        found["stored_logprob"] = float(shown.mean())
+        found["loss"] -= float((stored[stored > 0] * shown).sum()) / drawn
     return found
 
 

@@ -119,6 +119,7 @@ def surrogate(
 
     weight, count, stored = pulls
     upto = torch.ones_like(logprob) if before is None else (logprob.detach() - before).cumsum(1).exp()
+    upto = torch.where(count[:, None] > 0, upto, 1.0)  # what was not drawn has no ratio
     earlier = torch.cat([torch.ones_like(upto[:, :1]), upto[:, :-1]], 1)
     loss = (kl_coefficient * count[:, None] * earlier * kl).sum()
     loss -= ((weight * upto[:, -1] + stored) * logprob.sum(1)).sum()
