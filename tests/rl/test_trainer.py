@@ -219,10 +219,10 @@ def test_without_a_verdict_imitation_alone_is_learned() -> None:
     settings = dataclasses.replace(SETTINGS, kl_coefficient=0.0, imitation=0.5)
     learner = trainer(settings, rewards=lambda token: math.nan)
     model = tiny.qwen3(16, seed=0).float()
-    before = float(supervised_loss(model, BATCH, False)[0])
+    before = float(supervised_loss(model, BATCH, False)[0].detach())
     for number in range(3):
         learner.update(number, BATCH)
-    assert float(supervised_loss(learner.policy.model, BATCH, False)[0]) < before - 0.1
+    assert float(supervised_loss(learner.policy.model, BATCH, False)[0].detach()) < before - 0.1
 
 
 def test_frozen_parameters_stay_as_they_are() -> None:
