@@ -91,6 +91,8 @@ def read_kept(path: Path) -> SeedRun:
         first = error.errors()[0]
         where = ", ".join(str(part) for part in first["loc"])
         raise _wrong(path, f"{where}: {first['msg']}" if where else str(first["msg"])) from error
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, lists in lists in lists
+        raise _wrong(path, str(error)) from error
     scores = tuple(read_score(row, path, number) for number, row in enumerate(kept.scores))
     tallies: dict[Cell, dict[str, dict[str, Tally]]] = {}
     for number, cell in enumerate(kept.cells):
