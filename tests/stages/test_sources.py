@@ -285,15 +285,20 @@ def test_training_whose_judge_goes_away_ends_there_and_goes_on_from_its_checkpoi
             train={"swirl": {"updates": 2, "check_every": 1}},
         )
 
-        def breaks_down(step: int, *_: object) -> None:
+        def breaks_down(step: int) -> None:
             nonlocal broken
             broken = step == 1
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(client, "_PATIENCE", 2)
             patch.setattr(client, "_PAUSE_S", 0.0)
-            commit = train._commit
-            patch.setattr(train, "_commit", lambda _, step, *rest: (commit(_, step, *rest), breaks_down(step)))
+            looked = train.Resuming.looked
+
+            def look(run: Any, step: int, *rest: Any) -> None:
+                looked(run, step, *rest)
+                breaks_down(step)
+
+            patch.setattr(train.Resuming, "looked", look)
             with pytest.raises(UnavailableError, match="quota used up; 2 requests in a row have failed"):
                 train.run(short, copy, "swirl")
         assert not copy.metrics("train-swirl").exists()

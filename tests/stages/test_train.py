@@ -151,6 +151,14 @@ def test_golden_labels_cannot_move_the_guard(params: Params, copy: Layout, proje
     assert weights(copy) == weights(other)
 
 
+@pytest.fixture
+def saved_always(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint after every update, not only after four minutes without one."""
+    monkeypatch.setattr("swirl.rl.resuming.BETWEEN_S", 0.0)
+    monkeypatch.setattr("swirl.rl.resuming._SHARE", math.inf)
+
+
+@pytest.mark.usefixtures("saved_always")
 def test_a_run_that_the_guard_stops_keeps_the_last_good_weights(params: Params, copy: Layout) -> None:
     tight = validate(laid_over(params.model_dump(), {"train": {"swirl": {"guard": {"max_kl": 1e-9}}}}), "tests")
     train.run(tight, copy, "swirl")
@@ -190,6 +198,36 @@ def test_killed_and_resumed_it_gives_the_same_bytes(
     assert copy.series("train-swirl").read_bytes() == trained.series("train-swirl").read_bytes()
     assert copy.metrics("train-swirl").read_bytes() == trained.metrics("train-swirl").read_bytes()
     assert copy.draws("swirl").read_bytes() == trained.draws("swirl").read_bytes()
+
+
+@pytest.mark.usefixtures("saved_always")
+def test_what_was_saved_between_two_looks_is_gone_on_with(
+    params: Params,
+    trained: Layout,
+    copy: Layout,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    update = train.Trainer.update
+
+    def interrupted(self: Any, number: int, batch: Any) -> Any:
+        if number == 3:
+            raise KeyboardInterrupt
+        return update(self, number, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train.Trainer, "update", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train.run(params, copy, "swirl")
+    places = {path.parent.parent.name for path in (copy.root / ".swirl/checkpoints").glob("train-swirl*/*/step-000003")}
+    assert places == {"train-swirl-between"}, "looks are after 0, 2, 4 and 6"
+    train.run(params, copy, "swirl")
+    assert "resuming after 3\n" in capsys.readouterr().out
+    assert weights(copy) == weights(trained)
+    for path in (trained.series("train-swirl"), trained.metrics("train-swirl"), trained.draws("swirl")):
+        assert (copy.root / path.relative_to(trained.root)).read_bytes() == path.read_bytes()
+    left = (copy.root / ".swirl/checkpoints").glob("train-swirl*/*")
+    assert [path.suffix for path in left] == [".finished"] * 2
 
 
 def test_a_sample_of_what_was_drawn_is_kept(params: Params, trained: Layout) -> None:

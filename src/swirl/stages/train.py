@@ -17,13 +17,13 @@ from swirl.comb.gradients import recomputing
 from swirl.comb.logprobs import check_packing
 from swirl.comb.sampling import Sampling
 from swirl.config.params import Params
-from swirl.core.checkpoints import EVERY, Checkpoints
+from swirl.core.checkpoints import EVERY
 from swirl.core.distributed import Processes, join, rank_and_count
 from swirl.core.errors import DataError
 from swirl.core.journal import fingerprint
 from swirl.core.layout import Layout
 from swirl.core.memory import GivenBack
-from swirl.core.records import from_dict, save, save_json, save_series, to_dict
+from swirl.core.records import save, save_json, save_series
 from swirl.core.seeds import derive, generator
 from swirl.core.types import Draw, SubTrajectory
 from swirl.models.flops import matmul_flops
@@ -39,6 +39,7 @@ from swirl.rl.draws import chosen, draws_of
 from swirl.rl.guard import Limits, Look, stop_reason
 from swirl.rl.kept_states import States
 from swirl.rl.pace import Pace
+from swirl.rl.resuming import Places, Resuming, Series
 from swirl.rl.supervised import comb_of, supervised_gradients, supervised_work
 from swirl.rl.trainer import SAMPLED_AT_ONCE, Settings, Trainer
 from swirl.rollout.engine import Policy
@@ -49,8 +50,6 @@ from swirl.wiring.questions import questions_of
 from swirl.wiring.rewards import fitted
 from swirl.wiring.tools import Toolbox
 from swirl.wiring.trainable import deal_out, dealt, finished, load_reference, load_trainable
-
-Series = list[dict[str, float]]
 
 
 def run(params: Params, layout: Layout, item: str) -> None:
@@ -76,11 +75,11 @@ def run(params: Params, layout: Layout, item: str) -> None:
     deal_out(params, policy.model)
     development = Development(params, layout, policy, processes, ahead)
     folder, mark = layout.root / f".swirl/checkpoints/train-{item}", _fingerprint(params, layout, item)
-    checkpoints = processes.from_main(Checkpoints(folder, mark) if processes.main else None)
-    assert checkpoints is not None
+    places = processes.from_main(Places.open(folder, mark) if processes.main else None)
+    assert places is not None
     train = {"swirl": train_swirl, "sft": train_sft}[item]
     pace = Pace(layout.pace(f"train-{item}"), peak * processes.count) if processes.main else None
-    series, draws = train(params, layout, policy, groups, development, checkpoints, processes, pace)
+    series, draws = train(params, layout, policy, groups, development, places, processes, pace)
     model = finished(params, layout, item, policy.model, processes)
     if processes.main:
         shutil.rmtree(layout.model(item), ignore_errors=True)  # left by another run, when the stage runs without DVC
@@ -90,7 +89,7 @@ def run(params: Params, layout: Layout, item: str) -> None:
         save_series(series, layout.series(f"train-{item}"))
         last = _final(series)
         save_json(last | _seen(params, item, groups, int(last["step"])), layout.metrics(f"train-{item}"))
-        checkpoints.finish()
+        places.finish()
     processes.wait()
     processes.leave()
 
@@ -101,7 +100,7 @@ def train_swirl(
     policy: Policy,
     groups: States,
     development: Development,
-    checkpoints: Checkpoints,
+    places: Places,
     processes: Processes,
     pace: Pace | None,
 ) -> tuple[Series, list[Draw]]:
@@ -114,7 +113,7 @@ def train_swirl(
     longest, asked = params.rollout.max_action_tokens, SAMPLED_AT_ONCE * params.train.token_budget
     ahead = training_ahead(policy.model, False, dealt(params, processes))
     flight = samples(policy.model, asked, longest, params.runtime.workers, ahead)
-    flight.resume(checkpoints.flight(processes.rank))
+    flight.resume(places.looks.flight(processes.rank))
     judge = fitted(development.judge, params.train.packed, params.train.token_budget)
     seed = _seed(params)
     options = Settings(
@@ -145,14 +144,13 @@ def train_swirl(
     if updates is None:
         assert settings.passes is not None
         updates = updates_of(settings.passes, groups.sizes, settings.states, seed)
-    masters, optimizer = trainer.masters, trainer.optimizer
-    record, start = _resume(checkpoints, masters, optimizer, processes)
-    series, draws = record["series"], [from_dict(Draw, row) for row in record["draws"]]
+    resuming = Resuming(places, trainer.masters, trainer.optimizer, processes)
+    start, series, draws = resuming.resume()
     for _ in range(start):
         next(batches)
     if not series:
         series.append({"step": 0, "recent_kl": 0.0, "recent_unjudged": 0.0, **development.look()})
-        _commit(checkpoints, 0, masters, optimizer, series, draws, processes)
+        resuming.looked(0, series, draws)
     memory = GivenBack()
     with Progress(updates, "train swirl") as bar:
         bar.already(start)
@@ -170,22 +168,21 @@ def train_swirl(
             bar.update(1, reward=row["reward"], kl=row.get("kl", math.nan))
             memory.after_step()
             if (number + 1) % settings.check_every and number + 1 < updates:
+                resuming.worked(number + 1, series, draws)
                 continue
             row |= {f"recent_{key}": _recent(series, key, settings.check_every) for key in ("kl", "unjudged")}
             row |= development.look()
             looks = _looks(series)
             reason = stop_reason(looks, Limits(**settings.guard.model_dump())) if looks else ""
             if reason := processes.from_main(reason):
-                good = _newest(checkpoints, processes)
+                good = resuming.back()
                 if good is None:
                     raise DataError(f"guard: {reason}; and there is no checkpoint to go back to that can be read")
                 if processes.main:
                     print(f"guard: {reason}; keeping the checkpoint after update {good}")
-                _restore(checkpoints, good, masters, optimizer)
-                processes.wait()  # the first one deletes the checkpoints, which all must have read by then
                 row |= {"stopped": 1.0, "kept_step": good}
                 return series, draws
-            _commit(checkpoints, number + 1, masters, optimizer, series, draws, processes)
+            resuming.looked(number + 1, series, draws)
     return series, draws
 
 
@@ -244,7 +241,7 @@ def train_sft(
     policy: Policy,
     groups: States,
     development: Development,
-    checkpoints: Checkpoints,
+    places: Places,
     processes: Processes,
     pace: Pace | None,
 ) -> tuple[Series, list[Draw]]:
@@ -257,8 +254,8 @@ def train_sft(
     settings = params.train.sft
     masters = Masters(policy.model)
     optimizer = torch.optim.AdamW(masters.tensors(), lr=settings.lr, betas=(0.9, 0.95), weight_decay=0.0)
-    record, done = _resume(checkpoints, masters, optimizer, processes)
-    series = record["series"]
+    resuming = Resuming(places, masters, optimizer, processes)
+    done, series, _ = resuming.resume()
     size = settings.batch_size
     rounds = (len(groups) + size - 1) // size
     memory = GivenBack()
@@ -283,7 +280,9 @@ def train_sft(
             if place + 1 == rounds:
                 series[-1] |= development.look()
             if place + 1 == rounds or (number + 1) % EVERY == 0:
-                _commit(checkpoints, number + 1, masters, optimizer, series, [], processes)
+                resuming.looked(number + 1, series)
+            else:
+                resuming.worked(number + 1, series)
     return series, []
 
 
@@ -298,46 +297,6 @@ def _supervise(
 def _set_rate(optimizer: Any, rate: float) -> None:
     for group in optimizer.param_groups:
         group["lr"] = rate
-
-
-def _resume(
-    checkpoints: Checkpoints, masters: Masters, optimizer: Any, processes: Processes
-) -> tuple[dict[str, Any], int]:
-    """Restore weights and moments, and return the record so far and the last checkpoint's step (0: none)."""
-    step = _newest(checkpoints, processes)
-    if step is None:
-        return {"series": [], "draws": []}, 0
-    if processes.main:
-        print(f"resuming after {step}")
-    return _restore(checkpoints, step, masters, optimizer), step
-
-
-def _newest(checkpoints: Checkpoints, processes: Processes) -> int | None:
-    return processes.from_main(checkpoints.newest() if processes.main else None)
-
-
-def _restore(checkpoints: Checkpoints, step: int, masters: Masters, optimizer: Any) -> dict[str, Any]:
-    record = checkpoints.restore(step, masters.named, [optimizer])
-    masters.publish()
-    return record
-
-
-def _commit(
-    checkpoints: Checkpoints,
-    step: int,
-    masters: Masters,
-    optimizer: Any,
-    series: Series,
-    draws: Sequence[Draw],
-    processes: Processes,
-) -> None:
-    """Save a checkpoint of whole tensors, and wait until every process can read it."""
-    if processes.main:
-        record = {"series": series, "draws": [to_dict(draw) for draw in draws]}
-        checkpoints.save(step, masters.named, [optimizer], record)
-    else:
-        checkpoints.attend(masters.named, [optimizer])
-    processes.wait()
 
 
 def _fingerprint(params: Params, layout: Layout, item: str) -> str:
