@@ -22,6 +22,7 @@ from swirl.core.types import SubTrajectory
 from swirl.models.chat import Chat
 from swirl.models.loading import save as save_model
 from swirl.pretraining.architectures import random_qwen3
+from swirl.rl.objective import Pulls
 from swirl.rollout.engine import Calls, Policy
 from tests import tiny
 
@@ -112,12 +113,11 @@ def test_the_ratio_of_slow_tools_is_to_the_slower_of_the_two(monkeypatch: pytest
 
 def test_every_draw_as_a_tooth_of_its_own() -> None:
     combs = [pack([5, 6, 7], [(1, [9]), (3, [8, 8])]), pack([4], [(1, [3])])]
-    expanded, weight, count, firsts = rl_step._each(
-        combs, torch.tensor([1.0, 3.0, -2.0]), torch.tensor([1.0, 2.0, 4.0])
-    )
+    drawn = Pulls(torch.tensor([1.0, 3.0, -2.0]), torch.tensor([1.0, 2.0, 4.0]), torch.zeros(3))
+    expanded, (weight, draws, stored), firsts = rl_step._each(combs, drawn)
     assert expanded == [pack([5, 6, 7], [(1, [9]), (3, [8, 8]), (3, [8, 8])]), pack([4], [(1, [3])] * 4)]
     assert weight.tolist() == [1.0, 1.5, 1.5, -0.5, -0.5, -0.5, -0.5]
-    assert count.tolist() == [1.0] * 7
+    assert (draws.tolist(), stored.tolist()) == ([1.0] * 7, [0.0] * 7)
     assert firsts == [[0, 1], [0]]
 
 

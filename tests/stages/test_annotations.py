@@ -124,6 +124,7 @@ def test_an_interrupted_base_goes_on_to_the_same_bytes(
         assert (layout.root / path.relative_to(made.root)).read_bytes() == path.read_bytes()
 
 
+@pytest.mark.slow
 def test_the_judge_has_error_rates_and_the_policy_trains(params: Params, made: Layout) -> None:
     assert load_json(made.metrics("judge"))["heldout.n"] > 0
     train.run(params, made, "swirl")

@@ -93,6 +93,7 @@ def test_metrics_are_flat_and_named_after_the_benchmark(evaluated: Layout) -> No
     assert sum(value for name, value in metrics.items() if name.startswith("stop.")) == pytest.approx(1.0)
 
 
+@pytest.mark.slow
 def test_without_the_arm_without_tools(params: Params, project: Layout, tmp_path: Path) -> None:
     """The arm without tools is left out when params say so."""
     layout = clone(project, tmp_path / "root")

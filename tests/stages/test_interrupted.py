@@ -110,6 +110,7 @@ def test_killed_before_dvc_has_taken_the_output_nothing_is_worked_out_twice(pipe
     assert not list((piped.root / ".swirl/finished").iterdir())
 
 
+@pytest.mark.rare
 def test_what_dvc_s_cache_does_not_hold_is_not_safe_though_dvc_lock_lists_it(piped: Layout) -> None:
     """As in a fresh clone of a project whose dvc.lock is in git."""
     dvc(piped, "repro", "judge")
@@ -121,6 +122,7 @@ def test_what_dvc_s_cache_does_not_hold_is_not_safe_though_dvc_lock_lists_it(pip
     assert blocks(piped) == made
 
 
+@pytest.mark.rare
 def test_settings_that_change_in_between_lose_nothing(piped: Layout) -> None:
     kill_before_dvc_takes(piped)
     made = blocks(piped)
@@ -149,7 +151,9 @@ def test_started_by_hand_it_makes_its_outputs_anew(piped: Layout) -> None:
     ("edited", "said"),
     [
         ("params.yaml", "judge in params.yaml"),
-        ("src/swirl/prompts/judge/reward.txt", "src/swirl/prompts/judge/reward.txt"),
+        pytest.param(
+            "src/swirl/prompts/judge/reward.txt", "src/swirl/prompts/judge/reward.txt", marks=pytest.mark.rare
+        ),
     ],
 )
 def test_what_is_edited_while_a_stage_runs_is_named_and_dvc_records_nothing(

@@ -110,6 +110,7 @@ def test_only_as_many_as_there_are_take_memory(
 
 
 @pytest.mark.parametrize("stage", ["synthesize", "evaluate"])
+@pytest.mark.slow
 def test_memory_that_runs_out_halves_the_flight_once(
     stage: str,
     params: Params,

@@ -127,6 +127,7 @@ def test_trajectories_hold_calls_in_the_models_own_format(native: Params, projec
     assert report["success"]
 
 
+@pytest.mark.slow
 def test_what_follows_reads_them(native: Params, project: Layout, tmp_path: Path) -> None:
     """Step-wise RL, SFT and an evaluation; the development questions and the rewards are in the native format, too."""
     layout = clone(project, tmp_path / "root")

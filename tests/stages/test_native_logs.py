@@ -65,6 +65,7 @@ def hermes(tmp_path: Path) -> Layout:
 STAGES = ("download", "check_questions", "index", "base_model", "reward_model", "synthesize", "check_trajectories")
 
 
+@pytest.mark.slow
 def test_a_model_learns_to_call_as_its_template_does(hermes: Layout) -> None:
     """And it is looked at and evaluated in logged states, whose actions are read in that form."""
     native = params(**NATIVE)
@@ -126,6 +127,7 @@ def thoughtful(number: int, withheld: bool = False) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("form", ["tags", "native"])
+@pytest.mark.slow
 def test_stripped_thoughts_cut_trajectories_into_pieces_that_are_trained_on(form: str, tmp_path: Path) -> None:
     """This template drops every past thought: a conversation with two is three pieces, in either format."""
     layout = project(tmp_path, THINKING)

@@ -156,6 +156,7 @@ def test_the_judge_of_an_evaluation_is_called_the_same_before_it_is_loaded(
     assert label_judge_name(chosen) == (name, JudgeRole.REWARD)
 
 
+@pytest.mark.slow
 def test_an_evaluation_labels_steps_by_the_mixture(params: Params, layout: Layout) -> None:
     chosen = with_rewards(params, part("judge"), part(OWN), evaluate={"judge": "same"})
     evaluate.run(chosen, layout, "base")

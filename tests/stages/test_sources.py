@@ -357,6 +357,7 @@ def test_failures_before_a_judge_was_gone_are_asked_again(
     assert all(verdict.good is not None for verdict in load(Verdict, copy.verdicts))
 
 
+@pytest.mark.slow
 def test_a_judge_that_fails_in_evaluation_ends_it(params: Params, copy: Layout) -> None:
     with out_of_order("It helps.\nGOOD", lambda n: n % 5 == 0) as server:
         far = changed(
@@ -465,6 +466,7 @@ def test_more_refused_for_good_than_the_limit_ends_it_at_once_and_after_a_restar
     assert len(server.bodies) < steps / 2
 
 
+@pytest.mark.slow
 def test_a_score_that_would_tell_of_the_server_is_not_written(params: Params, copy: Layout) -> None:
     """The next evaluation asks the repaired server again."""
     broken = True
@@ -483,6 +485,7 @@ def test_a_score_that_would_tell_of_the_server_is_not_written(params: Params, co
     assert not any(trajectory.error for trajectory in load(Trajectory, copy.prediction_trajectories("base")))
 
 
+@pytest.mark.slow
 def test_a_grader_that_fails_is_no_text_match(params: Params, copy: Layout) -> None:
     with out_of_order("It is the same.\nYES", lambda n: n % 5 == 0) as grader:
         graded = changed(
@@ -500,6 +503,7 @@ def test_a_grader_that_fails_is_no_text_match(params: Params, copy: Layout) -> N
     assert 0.1 < load_json(copy.metrics("evaluate-base"))["ungraded"] < 0.3
 
 
+@pytest.mark.slow
 def test_a_grader_decides_what_is_right(params: Params, copy: Layout) -> None:
     with scripted(said("It is the same.\nYES")) as grader:
         graded = changed(

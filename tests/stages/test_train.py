@@ -176,7 +176,9 @@ def has_come_halfway(layout: Layout) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("torn", ["", "optimizer.safetensors"], ids=["whole", "torn"])
+@pytest.mark.parametrize(
+    "torn", [pytest.param("", id="whole", marks=pytest.mark.rare), pytest.param("optimizer.safetensors", id="torn")]
+)
 def test_killed_and_resumed_it_gives_the_same_bytes(
     torn: str,
     params: Params,
@@ -363,6 +365,8 @@ def test_fewer_states_than_an_update_asks_for_are_said_once(
 
 
 LORA = {"runtime": {"workers": 1}, "train": {"lora": {"rank": 4, "alpha": 8, "targets": ["all-linear"]}}}
+IDLE = {"train": {"swirl": {"states": 1, "imitation": 0.1}}}
+"""An update has one trajectory, so that one of two processes has none."""
 
 
 @pytest.mark.slow
@@ -449,11 +453,18 @@ def together(params: Params, layout: Layout, item: str, **changes: Any) -> tuple
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sharding", ["none", "full"])
 @pytest.mark.parametrize(
-    ("item", "changes"),
-    [("swirl", {}), ("sft", {}), ("swirl", LORA), ("swirl", {"train": {"swirl": {"states": 1, "imitation": 0.1}}})],
-    ids=["swirl", "sft", "adapter", "idle"],  # idle: an update has one trajectory, so one process has none
+    ("item", "changes", "sharding"),
+    [
+        pytest.param("swirl", {}, "full", id="swirl-full"),
+        pytest.param("sft", {}, "none", id="sft-none"),
+        pytest.param("swirl", LORA, "none", id="adapter-none"),
+        pytest.param("swirl", IDLE, "full", id="idle-full"),
+        pytest.param("swirl", {}, "none", id="swirl-none", marks=pytest.mark.rare),
+        pytest.param("sft", {}, "full", id="sft-full", marks=pytest.mark.rare),
+        pytest.param("swirl", LORA, "full", id="adapter-full", marks=pytest.mark.rare),
+        pytest.param("swirl", IDLE, "none", id="idle-none", marks=pytest.mark.rare),
+    ],
 )
 def test_two_processes_end_at_the_weights_of_one(
     sharding: str, item: str, changes: dict[str, Any], params: Params, copy: Layout, tmp_path: Path

@@ -362,6 +362,7 @@ def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
         yield server
 
 
+@pytest.mark.slow
 def test_a_server_that_says_nothing_costs_no_checkpoint_and_holds_up_no_stage(
     layout: Layout, silent: socket.socket, capfd: pytest.CaptureFixture[str]
 ) -> None:

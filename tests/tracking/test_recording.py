@@ -398,6 +398,7 @@ def test_a_worker_ends_with_its_stage_though_another_process_holds_its_line(layo
         forked.kill()
 
 
+@pytest.mark.slow
 def test_stages_at_once_write_to_one_store(layout: Layout) -> None:
     """Each has a worker of its own, which measures the machine all the time."""
     script = layout.root / "stage.py"
@@ -621,6 +622,7 @@ def test_a_parent_links_its_runs_and_tells_its_settings(layout: Layout) -> None:
     assert described.tags["mlflow.note.content"].startswith("Runs of SWiRL's pipeline: step-wise reinforcement")
 
 
+@pytest.mark.slow
 def test_a_server_that_is_down_costs_one_warning(
     layout: Layout, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -386,6 +386,7 @@ def nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
 
 
+@pytest.mark.slow
 def test_a_copy_has_all_that_its_original_has_and_a_second_one_changes_nothing(
     layout: Layout, nobody: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
