@@ -147,9 +147,6 @@ def test_started_by_hand_it_makes_its_outputs_anew(piped: Layout) -> None:
     assert made[0].keys() == made[1].keys() and not made[0].items() & made[1].items()
 
 
-PROMPTS = "src/swirl/prompts/judge"
-
-
 @pytest.mark.parametrize(
     ("edited", "said"),
     [
