@@ -45,8 +45,8 @@ def test_the_default_by_hand() -> None:
     # four layers of 128, and at most 2000 words; the base and the ceiling in float32
     weights = 4 * (4 * 128 * 128 + 3 * 128 * 384) + 128 * 2000
     assert stages["base_model"].disk == 2 * 4 * weights
-    # the model, and checkpoints of the weights and two moments: two, and a third while it is written
-    assert stages["train@swirl"].disk == 4 * weights + 3 * 12 * weights
+    # the model, and checkpoints of the weights and two moments: two of looks, two since, one in the making
+    assert stages["train@swirl"].disk == 4 * weights + 5 * 12 * weights
     # every benchmark with tools, and the four search benchmarks also without
     assert stages["evaluate@base"].calls == 400 * 10 + 4 * 400 * 5 + 4 * 400
     five = planned(params(evaluate={"samples": 5, "temperature": 1.0}), ROOT)["evaluate@base"]
@@ -115,7 +115,7 @@ def test_the_papers_run() -> None:
     asked = stages["train@swirl"].verdicts
     assert asked is not None
     answers = asked * 512 * 4  # what the judge writes is kept
-    assert stages["train@swirl"].disk == 2 * adapter + 3 * 12 * adapter + answers
+    assert stages["train@swirl"].disk == 2 * adapter + 5 * 12 * adapter + answers
 
 
 def test_a_judge_that_is_paid_has_a_price() -> None:

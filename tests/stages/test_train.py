@@ -202,6 +202,21 @@ def test_killed_and_resumed_it_gives_the_same_bytes(
     assert copy.draws("swirl").read_bytes() == trained.draws("swirl").read_bytes()
 
 
+def run_until(params: Params, layout: Layout, updates: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Step-wise RL that is interrupted after so many updates."""
+    update = train.Trainer.update
+
+    def interrupted(self: Any, number: int, batch: Any) -> Any:
+        if number == updates:
+            raise KeyboardInterrupt
+        return update(self, number, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train.Trainer, "update", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train.run(params, layout, "swirl")
+
+
 @pytest.mark.usefixtures("saved_always")
 def test_what_was_saved_between_two_looks_is_gone_on_with(
     params: Params,
@@ -210,17 +225,7 @@ def test_what_was_saved_between_two_looks_is_gone_on_with(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    update = train.Trainer.update
-
-    def interrupted(self: Any, number: int, batch: Any) -> Any:
-        if number == 3:
-            raise KeyboardInterrupt
-        return update(self, number, batch)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(train.Trainer, "update", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            train.run(params, copy, "swirl")
+    run_until(params, copy, 3, monkeypatch)
     places = {path.parent.parent.name for path in (copy.root / ".swirl/checkpoints").glob("train-swirl*/*/step-000003")}
     assert places == {"train-swirl-between"}, "looks are after 0, 2, 4 and 6"
     train.run(params, copy, "swirl")
@@ -316,17 +321,7 @@ def test_a_run_given_in_passes_and_resumed_has_the_length_of_its_data(
     updates = len(load_json(whole.series("train-swirl"))) - 1
     assert updates >= 2
     assert kept / 2 <= metrics["states_visited"] == round(metrics["passes"] * kept) < kept / 2 + 23
-    update = train.Trainer.update
-
-    def interrupted(self: Any, number: int, batch: Any) -> Any:
-        if number == 1:
-            raise KeyboardInterrupt
-        return update(self, number, batch)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(train.Trainer, "update", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            train.run(params, copy, "swirl")
+    run_until(params, copy, 1, monkeypatch)
     train.run(params, copy, "swirl")
     assert "resuming after 1\n" in capsys.readouterr().out
     assert weights(copy) == weights(whole)

@@ -65,7 +65,9 @@ class Swirl(Section):
         description="sampled actions cut off at their longest length: out of the gradient, or reward 0; never judged"
     )
     kept_states: Annotated[int, Field(ge=0)] = Field(description="states an update whose draws go to data/draws")
-    check_every: Count = Field(description="updates between looks at the development questions, and checkpoints")
+    check_every: Count = Field(
+        description="updates between looks at the development questions; the guard goes back to one"
+    )
     guard: Guard
 
     @model_validator(mode="after")

@@ -224,7 +224,7 @@ def _training(params: Params, root: Path, base: Size) -> Iterator[Planned]:
             actions + watched.calls,
             read + watched.tokens,
             verdicts,
-            saved + (KEPT + 1) * trained * CHECKPOINT + _rationales(params.reward_model, verdicts, 0),
+            saved + (2 * KEPT + 1) * trained * CHECKPOINT + _rationales(params.reward_model, verdicts, 0),
         )
 
 

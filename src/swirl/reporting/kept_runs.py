@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from swirl.core import records
 from swirl.core.errors import DataError
 from swirl.evaluation.pooling import MEASURES, Tally
-from swirl.reporting.pooled_runs import Cell, SeedRun
+from swirl.reporting.pooled_runs import Cell, SeedRun, what, wrong_scores
 from swirl.reporting.results import read_score
 
 _Number = Annotated[float, Field(ge=0, le=1e9)]
@@ -103,7 +102,9 @@ def read_kept(path: Path) -> SeedRun:
     if len(tallies) < len(kept.cells):
         raise _wrong(path, "cells: two of one benchmark")
     run = SeedRun(path, kept.seed, kept.settings, tuple(kept.trained), scores, kept.asked, tallies)
-    _require_scored(run)
+    for of_cell, model, right in wrong_scores(run):
+        why = "the score of {} on {} is not what its cell says" if right else "a score of {} on {}, and no cell of it"
+        raise _wrong(path, why.format(model, what(of_cell)))
     return run
 
 
@@ -140,18 +141,3 @@ def _read_cell(cell: _KeptCell, kept: _KeptRun) -> dict[str, dict[str, Tally]]:
     if not base or any(number != 1 for _, number in base["accuracy"].values()):
         raise ValueError("models, base, accuracy: not one number a question")
     return found
-
-
-def _require_scored(run: SeedRun) -> None:
-    """Raise `DataError` unless the scores are those of the cells."""
-    scored = {(score.benchmark, score.with_tools, score.model): score for score in run.scores}
-    for (benchmark, with_tools), models in run.tallies.items():
-        for model, measured in models.items():
-            right, score = measured["accuracy"], scored.pop((benchmark, with_tools, model), None)
-            mean = sum(share for share, _ in right.values()) / max(1, len(right))
-            if score is None or score.n != len(right) or not math.isclose(score.accuracy, mean, abs_tol=1e-6):
-                what = f"{benchmark} {'with' if with_tools else 'without'} tools"
-                raise _wrong(run.place, f"the score of {model} on {what} is not what its cell says")
-    for benchmark, with_tools, model in scored:
-        what = f"{benchmark} {'with' if with_tools else 'without'} tools"
-        raise _wrong(run.place, f"a score of {model} on {what}, and no cell of it")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -116,24 +116,35 @@ def _digest(question: Question) -> str:
 
 def _require_scored(run: SeedRun, layout: Layout) -> None:
     """Raise `DataError` unless `reports/results.json` is of the predictions, and each model's are on the base's."""
+    for cell, model, right in wrong_scores(run):
+        if not right:
+            raise DataError(f"{layout.predictions(model)}: no prediction on {what(cell)}")
+        mean = sum(share for share, _ in right.values()) / len(right)
+        raise DataError(
+            f"{layout.results}: of {model} on {what(cell)} it is not what {layout.predictions(model)} "
+            f"says, {mean:.4f} right of {len(right)}; run `dvc repro report` there"
+        )
+    for cell, models in run.tallies.items():
+        for model, measured in models.items():
+            if measured["accuracy"].keys() != models.get("base", {}).get("accuracy", {}).keys():
+                raise DataError(f"{layout.predictions(model)}: {what(cell)}, other questions than those of base")
+
+
+def wrong_scores(run: SeedRun) -> Iterator[tuple[Cell, str, Tally]]:
+    """Cell and model of each score that is not what the model's answers say, or not there, with these answers."""
     scored = {(score.benchmark, score.with_tools, score.model): score for score in run.scores}
     for cell, models in run.tallies.items():
         for model, measured in models.items():
             right, score = measured["accuracy"], scored.pop((*cell, model), None)
-            mean = sum(share for share, _ in right.values()) / len(right)
+            mean = sum(share for share, _ in right.values()) / max(1, len(right))
             if score is None or score.n != len(right) or not math.isclose(score.accuracy, mean, abs_tol=1e-6):
-                raise DataError(
-                    f"{layout.results}: of {model} on {_what(cell)} it is not what {layout.predictions(model)} "
-                    f"says, {mean:.4f} right of {len(right)}; run `dvc repro report` there"
-                )
-            if right.keys() != models.get("base", {}).get("accuracy", {}).keys():
-                raise DataError(f"{layout.predictions(model)}: {_what(cell)}, other questions than those of base")
-    if scored:
-        benchmark, with_tools, model = next(iter(scored))
-        raise DataError(f"{layout.predictions(model)}: no prediction on {_what((benchmark, with_tools))}")
+                yield cell, model, right
+    for benchmark, with_tools, model in scored:
+        yield (benchmark, with_tools), model, {}
 
 
-def _what(cell: Cell) -> str:
+def what(cell: Cell) -> str:
+    """A cell in words."""
     return f"{cell[0]} {'with' if cell[1] else 'without'} tools"
 
 
@@ -160,7 +171,7 @@ def _require_same_questions(first: SeedRun, run: SeedRun) -> None:
     for lacking, missing in ((run, there - here), (first, here - there)):
         for cell, model, measure in sorted(missing):
             file = lacking.at(Layout(lacking.place).predictions(model))
-            raise DataError(f"{file}: no {measure} of a prediction on {_what(cell)}, unlike another run")
+            raise DataError(f"{file}: no {measure} of a prediction on {what(cell)}, unlike another run")
     why = "runs are pooled over the same questions, which the same base_seed draws"
     for name in sorted(first.asked.keys() | run.asked.keys()):
         ours, theirs = run.asked.get(name), first.asked.get(name)

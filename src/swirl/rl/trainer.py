@@ -159,11 +159,14 @@ class Trainer:
         advantage = every[[int(row) for of_group in rows for row in of_group]]
         self.drawn = groups_of(mine, actions, judged, advantage)
         left_out = cut if settings.cut_actions == "ignore" else [frozenset[Ids]() for _ in cut]
-        taught = with_stored(mine, unique) if settings.imitation else unique
+        taught = unique
+        if settings.imitation:
+            taught = with_stored(mine, unique)
+            combs = combs_of(mine, taught)
         weight, count = weights_of(taught, actions, advantage, left_out)
         stored = settings.imitation * settings.samples * stored_of(mine, taught)
         read = (weight != 0) | (stored != 0) | bool(settings.kl_coefficient)  # the rest has no gradient
-        combs = chosen_of(combs_of(mine, taught), read.tolist())
+        combs = chosen_of(combs, read.tolist())
         pulls = Pulls(weight[read], count[read], stored[read])
         statistics, norm = self._learn(number, combs, pulls, float(rewards.numel()))
         self.work = sum(processes.gather(self._work(mine, combs, actions)), Work())
