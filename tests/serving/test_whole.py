@@ -316,4 +316,9 @@ def test_the_card_says_base_data_method_scores_and_what_was_not_tested(tmp_path:
         tree = json.loads((model / file).read_text())
         (layout.root / "copied" / file).write_text(json.dumps(tree).replace("../../data", "../data"))
     export_merged(layout.root / "copied", out, params, layout)
-    assert "None: this folder is no model of the project that exported it.\n" in (out / "README.md").read_text()
+    card = (out / "README.md").read_text()
+    assert "None: the project that exported it did not measure this folder.\n" in card
+    assert card.count("Not known here: this folder is no model of the project that exported it.\n") == 2
+    assert "questions by split" not in card
+    assert "as the exported folder names it." in card
+    assert "cold start" not in card

@@ -19,7 +19,7 @@ from swirl.core.layout import Layout
 from swirl.core.splits import SPLITS, counts
 from swirl.core.types import Score, StateAction
 from swirl.evaluation.state_scores import state_measures
-from swirl.models.pointers import read_pointer
+from swirl.models.pointers import Pointer, read_pointer
 from swirl.pipeline.dvc_file import dvc_hash
 from swirl.pretraining.cold_start_base import ADAPTER
 from swirl.serving.export_folder import CARD, MARK, Form
@@ -28,12 +28,14 @@ _MODELS = ("base", "sft", "swirl")
 _LIBRARIES: Mapping[Form, str] = {"adapter": "peft", "merged": "transformers", "gguf": "llama.cpp"}
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM takes as --max-lora-rank."""
+_UNKNOWN = ("Not known here: this folder is no model of the project that exported it.\n",)
 
 
 def write_card(folder: Path, form: Form, model: Path, params: Params, layout: Layout, rank: int = 0) -> None:
     """Write the card of what was exported from `model` into `folder`; `rank` is an adapter's."""
     item = next((name for name in _MODELS if layout.model(name).resolve() == model.resolve()), None)
-    base = read_pointer(layout.model("base")) or read_pointer(layout.model("base") / ADAPTER)
+    below = model if item is None else layout.model("base")
+    base = read_pointer(below) or read_pointer(below / ADAPTER)
     head: dict[str, Any] = {"library_name": _LIBRARIES[form], "pipeline_tag": "text-generation", "tags": ["swirl"]}
     if base and base.revision:
         head["base_model"] = base.model
@@ -43,15 +45,15 @@ def write_card(folder: Path, form: Form, model: Path, params: Params, layout: La
         "## How to load it\n",
         *_loading(folder, form, rank),
         "## Base\n",
-        _base(params, base.revision if base else ""),
+        _base(params, base.revision if base else "") if item else _others(base),
         "## Data\n",
-        *_data(params, layout, item),
+        *(_data(params, layout, item) if item else _UNKNOWN),
         "## Method\n",
-        *_method(params, layout, item),
+        *(_method(params, layout, item) if item else _UNKNOWN),
         "## Scores\n",
         *_scores(model, layout, item),
         "## What it was not tested for\n",
-        *_untested(params, form),
+        *_untested(params, form, item),
     ]
     (folder / CARD).write_text("\n".join(parts).rstrip() + "\n", encoding="utf-8")
 
@@ -74,6 +76,8 @@ def _what(item: str | None, form: Form, params: Params) -> str:
             "It was made and measured in logged conversations, and expects their system turns and tools; it never saw "
             "the prompts in `prompts/`, with which `swirl ask` and `swirl evaluate` would ask it."
         )
+    if item is None:
+        prompts = "The prompts in `prompts/` and the settings beside them are those of the project that exported it."
     return f"{kinds[item]}, {MARK} as {forms[form]}. {prompts}\n"
 
 
@@ -125,12 +129,21 @@ def _base(params: Params, commit: str) -> str:
     return "A tiny model made from a benchmark's annotated solutions.\n"
 
 
-def _data(params: Params, layout: Layout, item: str | None) -> Iterator[str]:
+def _others(base: Pointer | None) -> str:
+    """What a model that is none of the project's stands on, by its own pointer."""
+    if base is None:
+        return _UNKNOWN[0]
+    at = f", commit {base.revision}" if base.revision else ""
+    name = base.model if base.revision else Path(base.model).name
+    return f"{name}{at}, as the exported folder names it. Its licence and its limits hold for this model, too.\n"
+
+
+def _data(params: Params, layout: Layout, item: str) -> Iterator[str]:
     for name, benchmark in params.download.benchmarks.items():
         splits = counts(benchmark)
         listed = ", ".join(f"{split} {splits[split]}" for split in SPLITS if split in splits)
         yield f"- {name} ({benchmark.source}): questions by split: {listed}"
-    if item in ("sft", "swirl") and layout.filters.exists():
+    if item != "base" and layout.filters.exists():
         found = records.load_json(layout.filters)
         kept = found["kept"]
         imported = isinstance(params.synthesize, Imported)
@@ -149,8 +162,8 @@ def _data(params: Params, layout: Layout, item: str | None) -> Iterator[str]:
     yield ""
 
 
-def _method(params: Params, layout: Layout, item: str | None) -> Iterator[str]:
-    if item not in ("sft", "swirl"):
+def _method(params: Params, layout: Layout, item: str) -> Iterator[str]:
+    if item == "base":
         yield "Nothing of it was trained by reinforcement.\n"
         return
     way, rl, sft = params.train, params.train.swirl, params.train.sft
@@ -182,7 +195,7 @@ def _judge(params: Params) -> str:
 
 def _scores(model: Path, layout: Layout, item: str | None) -> Iterator[str]:
     if item is None:
-        yield "None: this folder is no model of the project that exported it.\n"
+        yield "None: the project that exported it did not measure this folder.\n"
         return
     own, base = (_read(layout, name) for name in (item, "base"))
     states = _states(layout, item) if _is_of(model, layout, item) else []
@@ -260,7 +273,10 @@ def _is_of(model: Path, layout: Layout, item: str) -> bool:
     return path not in known or known[path] == dvc_hash(model)
 
 
-def _untested(params: Params, form: Form) -> Iterator[str]:
+def _untested(params: Params, form: Form, item: str | None) -> Iterator[str]:
+    if item is None:
+        yield "- Anything: what it can do was not measured here."
+        return
     names = [name for name, one in params.download.benchmarks.items() if counts(one).get("evaluation")]
     yield f"- Anything but {', '.join(names) or 'nothing'}, with the tools and prompts named here."
     yield "- Safety, bias, truthfulness, other languages, long conversations: none of these was measured."
