@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
 from swirl.core import flights
-from swirl.core.flights import Flight, OutOfMemoryError, out_of_memory, smaller_flights
+from swirl.core.flights import Flight, OutOfMemoryError, out_of_memory, report_smaller, smaller_flights
 from swirl.core.memory import available
 
 
 @pytest.fixture(autouse=True)
 def none_before(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flights, "_smaller", [])
+    monkeypatch.setattr(flights, "_elsewhere", {})
 
 
 def ten_each(size: int) -> float:
@@ -93,6 +95,43 @@ def test_two_threads_that_run_out_together_halve_once() -> None:
     for thread in threads:
         thread.join()
     assert found == [4, 4]
+
+
+def test_a_half_does_not_begin_while_another_thread_has_a_whole_flight() -> None:
+    """Memory holds 4 + 4, or 8 alone: the half of the one runs out again if the other still has its 8."""
+    flight, holds, began_again = Flight("a", 8), threading.Event(), threading.Event()
+    taken: list[int] = []
+
+    def holder(size: int) -> int:
+        taken.append(size)
+        holds.set()
+        end = time.monotonic() + 30
+        while not (began_again.is_set() or flight._landed._waiters) and time.monotonic() < end:  # type: ignore[attr-defined]
+            time.sleep(0.001)
+        taken.remove(size)
+        return size
+
+    def runs_out(size: int) -> int:
+        if size < 8:
+            began_again.set()
+        if sum(taken) + size > 8:
+            raise MemoryError("no")
+        return size
+
+    found: list[int] = []
+    other = threading.Thread(target=lambda: found.append(flight.run(holder)))
+    other.start()
+    assert holds.wait(30)
+    found.append(flight.run(runs_out))
+    other.join()
+    assert sorted(found) == [4, 8]
+
+
+def test_what_other_processes_report_is_part_of_the_record() -> None:
+    Flight("a", 100, ten_each, 400.0)
+    report_smaller({"a.used": 12, "a.asked": 100, "a.out_of_memory": 1.0, "b.used": 3, "b.asked": 6})
+    report_smaller({"a.used": 50, "a.asked": 100, "a.out_of_memory": 0.0})
+    assert smaller_flights() == {"a.used": 12, "a.asked": 100, "a.out_of_memory": 1.0, "b.used": 3, "b.asked": 6}
 
 
 def test_other_errors_are_not_about_memory() -> None:

@@ -123,6 +123,7 @@ def test_a_file_that_importing_leaves_runs_nothing(project: Path) -> None:
         (("clients", "default", "timeout_s"), 9.0, set()),
         (("tool_calls", "in_flight"), 16, set()),
         (("execution", "engine"), "ray", set()),
+        (("runtime", "processes"), 2, TRAIN),
         (("tracking", "traces"), 1, set()),
         (("judge", "outcome"), "model", {"judge", *EVALUATE}),
         (("judge", "threshold"), 0.4, {"judge", *TRAIN, *EVALUATE}),

@@ -119,6 +119,11 @@ def test_seconds_by_hand() -> None:
     served = dataclasses.replace(speeds, served=100.0, asked=10.0)
     both = {"synthesize": Work(served=300), "train@swirl": Work(tuned=1000, asked=50)}
     assert durations(two, both, served) == {"synthesize": 5.0 + 3.0, "train@swirl": 5.0 + 2.0 / 2 + 5.0}
+    ray = params(execution={"engine": "ray", "workers": 4})
+    blocks = {name: Work(read=2000) for name in ("base_model", "synthesize", "judge", "evaluate@swirl")}
+    assert durations(ray, blocks, speeds) == {  # four workers, each with what this machine has
+        "base_model": 7.0, "synthesize": 5.5, "judge": 5.5, "evaluate@swirl": 5.5,
+    }  # fmt: skip
 
 
 def test_a_cold_start_by_hand() -> None:

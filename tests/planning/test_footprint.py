@@ -78,6 +78,38 @@ def test_whole_weights_and_a_judge_here() -> None:
     assert "evaluate@sft" not in Memory(off, ROOT).stages()
 
 
+def test_a_model_that_is_dealt_out_over_eight_by_hand() -> None:
+    dealt = {"processes": 8, "sharding": "full"}
+    weights, adapter, embedded = 27_226_275_840, 228_360_192, 4608 * 256_000
+    layers = embedded * 2 + 2 * (weights - embedded) / 46 * 2  # gathered to learn: two layers and the embeddings
+    whole = held(params("gemma-2-27b", runtime=dealt, train={"lora": None}), "train@swirl")
+    assert whole.weights == 2 * weights / 8  # the reference
+    assert whole.training == (4 + 4 + 8) * weights / 8  # the masters are the policy
+    assert whole.gathered == 2 * weights
+    alone = held(params("gemma-2-27b", train={"lora": None}), "train@swirl")
+    assert whole.learning == pytest.approx(alone.learning - 2 * weights + layers + 4 * weights / 46)
+    assert whole.device == pytest.approx(whole.weights + whole.training + whole.gathered + whole.flight)
+    assert whole.fixed == pytest.approx(whole.weights + whole.training + whole.gathered)
+    some = held(params("gemma-2-27b", runtime=dealt), "train@swirl")
+    assert (some.weights, some.training, some.gathered) == (2 * weights / 8, 16 * adapter / 8, 2 * weights)
+    assert (some.processes, alone.gathered, alone.processes) == (1, 0, 1)
+    said = lines(params("gemma-2-27b", runtime=dealt, train={"lora": None}), ROOT, 141e9)
+    assert "gathered weights with flights and samples" in said[0]
+    assert not [line for line in said if "train@swirl does not fit" in line]
+
+
+def test_processes_of_a_cpu_share_its_memory() -> None:
+    """Two of them hold twice as much; each looks at half of the development questions."""
+    one, two = params(), params(runtime={"processes": 2, "workers": 1})
+    found = held(two, "train@swirl")
+    assert (found.processes, found.weights) == (2, held(one, "train@swirl").weights)
+    said = lines(two, ROOT, 2 * (found.fixed + found.host) / 0.9 - 1e6)
+    assert any(line.startswith("  train@swirl does not fit: ") for line in said)
+    assert "each of 2 processes holds this, in one memory" in said[0]
+    fits = lines(two, ROOT, 2 * (found.fixed + found.host) / 0.9 + 1e6)
+    assert not [line for line in fits if line.startswith("  train@swirl does not fit: ")]
+
+
 def test_what_is_not_known_is_said_to_be_so() -> None:
     nameless = {"source": "pretrained", "model": "someone/model", "revision": "", "trust_remote_code": False}
     found = held(params("qwen3-0.6b", base_model=nameless), "train@swirl")

@@ -20,7 +20,8 @@ from swirl.core.layout import Layout
 from swirl.models import adapters
 from swirl.models.loading import load_tokenizer, save
 from swirl.models.masters import Masters
-from swirl.models.sharding import release, shard, trained_weights, whole
+from swirl.models.room import training_ahead
+from swirl.models.sharding import compute_dtype, release, shard, trained_weights, whole
 from swirl.rl.supervised import comb_of, supervised_gradients
 from swirl.rl.trainer import Trainer
 from swirl.rollout.engine import Policy
@@ -42,6 +43,7 @@ CASES: dict[str, tuple[Any, bool, bool]] = {
 SAVED: dict[str, tuple[dict[str, Any], dict[str, Any] | None]] = {
     "weights": ({"dtype": "bfloat16"}, None),
     "adapter": ({}, {"rank": 2, "alpha": 4, "targets": ["all-linear"]}),
+    "adapter in bfloat16": ({"dtype": "bfloat16"}, {"rank": 2, "alpha": 4, "targets": ["all-linear"]}),
 }
 """Changes of `runtime`, and `train.lora`, of models that are saved in the end."""
 ROOT = Path(__file__).resolve().parents[2]
@@ -156,7 +158,8 @@ def _half(processes: Processes) -> dict[str, Any]:
         computes = {parameter.dtype for parameter in model.parameters()}
     grads = {name: master.grad.full_tensor() for name, master in masters.named.items()}  # type: ignore[union-attr]
     kinds = {master.dtype for master in masters.tensors()}
-    return {"loss": loss, "gradients": grads, "computes": computes, "masters": kinds, "norm": masters.clip(0.5)}
+    found = {"loss": loss, "gradients": grads, "computes": computes, "masters": kinds, "norm": masters.clip(0.5)}
+    return found | {"planned": training_ahead(model, True, processes.count), "computed": compute_dtype(model)}
 
 
 def main() -> None:

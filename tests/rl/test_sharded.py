@@ -24,7 +24,7 @@ from tests.rl import sharded_ranks
 from tests.rl.sharded_ranks import AFTER, BATCHES, CASES, SAVED, fine_tune, learner, logits, narrow, saved
 from tests.rl.test_trainer import CHAT
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.rare
 
 
 @pytest.fixture(scope="module")
@@ -101,12 +101,13 @@ def test_what_is_saved_is_an_ordinary_model_or_adapter(item: str, folder: Path, 
     found, wanted = (load_file(place / weights) for place in (ours, theirs))
     assert found.keys() == wanted.keys()
     for name, value in wanted.items():
-        torch.testing.assert_close(found[name], value, rtol=0.0, atol=1e-5 if value.dtype == torch.float32 else 0.02)
+        torch.testing.assert_close(found[name], value, rtol=0.0, atol=0.02 if SAVED[item][0] else 1e-5)  # bfloat16
     for path in theirs.glob("*.json"):
         assert (ours / path.name).read_bytes() == path.read_bytes()
     base = load_file(folder / "project/models/base/model.safetensors")
     moved = [float((value.float() - base[name]).abs().max()) for name, value in wanted.items() if name in base]
-    assert item == "adapter" or max(moved) > 0.1
+    adapter = [float(value.abs().max()) for name, value in wanted.items() if "lora_B" in name]  # zeros at first
+    assert max(moved or adapter) > 0.1
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -148,6 +149,13 @@ def test_masters_are_float32_where_the_model_computes_in_bfloat16(two: dict[str,
         gap = float((ours["gradients"][name] - master.grad).norm() / master.grad.norm())
         assert gap < 0.03, name  # bfloat16 has three digits
     assert ours["norm"] == pytest.approx(masters.clip(0.5), rel=1e-2)
+
+
+def test_what_is_dealt_out_is_planned_in_the_dtype_that_it_computes_in(two: dict[str, Any]) -> None:
+    """Of a parameter: gradient and moments in float32 and a reference in bfloat16, by two; gathered in bfloat16."""
+    count = sum(parameter.numel() for parameter in narrow(False)[0].parameters())
+    assert two["half"]["computed"] == torch.bfloat16
+    assert two["half"]["planned"] == count * (4 + 8 + 2) / 2 + count * 2
 
 
 def test_a_model_whose_layers_cannot_be_told_is_refused() -> None:

@@ -452,9 +452,9 @@ def together(params: Params, layout: Layout, item: str, **changes: Any) -> tuple
     ("item", "changes", "sharding"),
     [
         pytest.param("swirl", {}, "full", id="swirl-full"),
-        pytest.param("sft", {}, "none", id="sft-none"),
         pytest.param("swirl", LORA, "none", id="adapter-none"),
-        pytest.param("swirl", IDLE, "full", id="idle-full"),
+        pytest.param("sft", {}, "none", id="sft-none", marks=pytest.mark.rare),
+        pytest.param("swirl", IDLE, "full", id="idle-full", marks=pytest.mark.rare),
         pytest.param("swirl", {}, "none", id="swirl-none", marks=pytest.mark.rare),
         pytest.param("sft", {}, "full", id="sft-full", marks=pytest.mark.rare),
         pytest.param("swirl", LORA, "full", id="adapter-full", marks=pytest.mark.rare),
@@ -482,7 +482,7 @@ def test_two_processes_end_at_the_weights_of_one(
     assert [path.suffix for path in (copy.root / f".swirl/checkpoints/train-{item}").iterdir()] == [".finished"]
 
 
-@pytest.mark.slow
+@pytest.mark.rare
 def test_a_killed_process_is_named_and_another_number_goes_on(
     params: Params, copy: Layout, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -517,7 +517,7 @@ def test_a_killed_process_is_named_and_another_number_goes_on(
         torch.testing.assert_close(ours[name], value, rtol=0.0, atol=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.rare
 def test_the_guard_stops_two_processes_together(params: Params, copy: Layout) -> None:
     _, said = together(params, copy, "swirl", train={"swirl": {"guard": {"max_kl": 1e-9}}})
     assert said.count("guard: KL to the reference") == 1

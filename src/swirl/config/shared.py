@@ -24,6 +24,10 @@ class Runtime(Section):
         description="none: each of them holds the whole model; full: weights, masters and optimiser are dealt out"
     )
 
+    def of_every_stage(self) -> dict[str, Any]:
+        """These settings but for those that training alone reads, so that its processes change nothing before it."""
+        return self.model_dump(exclude={"processes", "sharding"})
+
     @model_validator(mode="after")
     def _can_be_sharded(self) -> Runtime:
         if self.sharding == "full" and self.processes == 1:

@@ -7,7 +7,8 @@ What is in flight together decides the last bits of what is computed, so a small
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,6 +21,8 @@ Result = TypeVar("Result")
 SHARE = 0.9
 """The share of the memory which a device has left that is planned with: allocators leave gaps."""
 _smaller: list[Flight] = []
+_elsewhere: dict[str, float] = {}
+"""What other processes of this run have reported of theirs."""
 
 
 class OutOfMemoryError(SwirlError):
@@ -44,7 +47,8 @@ class Flight:
         """
         self.name, self.asked, self.size, self.halved, self._lower = name, asked, asked, False, lower or name
         self._path: Path | None = None
-        self._lock = threading.Lock()
+        self._flying: Counter[int] = Counter()
+        self._landed = threading.Condition()
         while cost and self.size > 1 and cost(self.size) > SHARE * free:
             self.size = self.size // 2
         self._note()
@@ -59,19 +63,22 @@ class Flight:
     def run(self, work: Callable[[int], Result]) -> Result:
         """`work(size)`, from any thread; once again with half of the size where the device's memory did not suffice.
 
-        Raises `OutOfMemoryError` when memory does not suffice a second time, or there is nothing to halve.
+        Nothing begins with the half while another thread still works on a whole flight. Raises `OutOfMemoryError` when
+        memory does not suffice a second time, or there is nothing to halve.
         """
-        size = self.size
         while True:
+            size = self._begin()
             try:
                 return work(size)
             except Exception as error:
                 if not out_of_memory(error):
                     raise
                 said = str(error).strip().partition("\n")[0]
+            finally:
+                self._end(size)
             # Not in the handler: the error's traceback holds the tensors that there was no room for more of.
             give_back()
-            size = self._less(size, said)
+            self._less(size, said)
 
     def resume(self, path: Path) -> None:
         """Go on as the interrupted work did whose flight is in `path`, if that was smaller; and write it there.
@@ -90,10 +97,21 @@ class Flight:
             if self._path:
                 save_json({"size": self.size, "halved": self.halved}, self._path)
 
-    def _less(self, size: int, said: str) -> int:
-        with self._lock:
+    def _begin(self) -> int:
+        with self._landed:
+            self._landed.wait_for(lambda: not any(self._flying[size] for size in self._flying if size > self.size))
+            self._flying[self.size] += 1
+            return self.size
+
+    def _end(self, size: int) -> None:
+        with self._landed:
+            self._flying[size] -= 1
+            self._landed.notify_all()
+
+    def _less(self, size: int, said: str) -> None:
+        with self._landed:
             if size > self.size:  # another thread has halved it meanwhile
-                return self.size
+                return
             if self.halved or size == 1:
                 again = "again, with half of what was planned" if self.halved else "and one alone cannot be halved"
                 raise OutOfMemoryError(
@@ -102,7 +120,6 @@ class Flight:
             self.size, self.halved = size // 2, True
             self._note()
             print(f"{self.name}: out of memory with {size} at once ({said}); going on with {self.size}", flush=True)
-            return self.size
 
 
 def amount(value: float) -> str:
@@ -118,11 +135,22 @@ def out_of_memory(error: Exception) -> bool:
 
 
 def smaller_flights() -> dict[str, float]:
-    """Of the flights of this process that are smaller than asked: the size, what was asked, 1 if memory ran out."""
-    found: dict[str, float] = {}
+    """Of this run's flights that are smaller than asked: the smallest size, what was asked, 1 if memory ran out.
+
+    Those of other processes count, of which `report_smaller` was told.
+    """
+    found = dict(_elsewhere)
     for one in _smaller:
-        used, ran_out = f"{one.name}.used", f"{one.name}.out_of_memory"
-        found[used] = min(one.size, found.get(used, one.size))
-        found[f"{one.name}.asked"] = one.asked
-        found[ran_out] = max(float(one.halved), found.get(ran_out, 0.0))
+        mine = {"used": one.size, "asked": one.asked, "out_of_memory": float(one.halved)}
+        _add(found, {f"{one.name}.{key}": value for key, value in mine.items()})
     return found
+
+
+def report_smaller(found: Mapping[str, float]) -> None:
+    """Add what `smaller_flights` has returned in another process of this run."""
+    _add(_elsewhere, found)
+
+
+def _add(found: dict[str, float], further: Mapping[str, float]) -> None:
+    for key, value in further.items():
+        found[key] = (min if key.endswith(".used") else max)(value, found.get(key, value))

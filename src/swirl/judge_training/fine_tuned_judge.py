@@ -118,8 +118,8 @@ def _besides(questions: Sequence[Question], oracles: Mapping[str, Oracle], wante
 
 def _journal(params: Params, layout: Layout, settings: FineTunedReward) -> Journal:
     """Where sampling goes on after a kill: valid whatever is set of the training after it."""
-    parts = (params.runtime, params.tools, params.rollout, params.actions)
-    sections = [params.seed, dict(params.tasks), *(part.model_dump() for part in parts)]
+    sections = [params.seed, dict(params.tasks), params.runtime.of_every_stage()]
+    sections += [part.model_dump() for part in (params.tools, params.rollout, params.actions)]
     sections += [settings.samples, settings.temperature, settings.heldout, dict(settings.pretrain)]
     inputs = [layout.questions, layout.root / "data/index", layout.model("base"), *user_input_folders(params, layout)]
     return Journal(layout.root / ".swirl/journals/reward_model", fingerprint(digest("reward_model"), sections, inputs))

@@ -18,8 +18,9 @@ def open_checkpoints(params: Params, layout: Layout, further: Sequence[Path] = (
 
     `further` are inputs beside questions, the base, prompts and tools.
     """
-    parts = (params.runtime, params.prompts, params.tools, params.rollout, params.actions, params.base_model)
-    sections = [params.seed, dict(params.tasks), *(part.model_dump() for part in (*parts, params.reward_model))]
+    parts = (params.prompts, params.tools, params.rollout, params.actions, params.base_model)
+    sections = [params.seed, dict(params.tasks), params.runtime.of_every_stage()]
+    sections += [part.model_dump() for part in (*parts, params.reward_model)]
     inputs = [layout.questions.parent, layout.model("base"), layout.root / params.prompts.judge]
     inputs += user_input_folders(params, layout)
     mark = fingerprint(digest("reward_model"), sections, [*inputs, *further])

@@ -8,6 +8,7 @@ from swirl.core.distributed import rank_and_count
 from swirl.core.flights import Flight
 from swirl.core.memory import available
 from swirl.models.shapes import Shape, shape_of
+from swirl.models.sharding import compute_dtype, is_sharded
 
 
 def conversations(
@@ -18,7 +19,7 @@ def conversations(
     A conversation may take `context` tokens; a forward pass reads `read_at_once` at most. `ahead` are bytes that will
     be taken by what comes later and stays.
     """
-    shape, width = shape_of_model(model), model.dtype.itemsize
+    shape, width = shape_of_model(model), compute_dtype(model).itemsize
 
     def cost(size: int) -> float:
         return 0.0 if shape is None else workers * flight_bytes(shape, min(size, most), context, width, read_at_once)
@@ -37,7 +38,7 @@ def samples(model: Any, asked: int, longest: int, workers: int, ahead: float = 0
 
     Each action has room for `longest` tokens. `ahead` is as in `conversations`.
     """
-    shape, width = shape_of_model(model), model.dtype.itemsize
+    shape, width = shape_of_model(model), compute_dtype(model).itemsize
 
     def cost(tokens: int) -> float:
         return 0.0 if shape is None else workers * samples_bytes(shape, tokens, longest, width)
@@ -54,11 +55,13 @@ def samples_bytes(shape: Shape, tokens: float, longest: int, width: int) -> floa
 def training_ahead(model: Any, reference: bool, parts: int = 1) -> float:
     """Bytes that training adds to a model and keeps: masters, gradients, Adam's moments, and with it a reference.
 
-    Dealt out over `parts` processes, each keeps its part, and gathers the whole model while it draws.
+    Dealt out over `parts` processes, each keeps its part, and gathers the whole model while it draws. The parts of a
+    model that is dealt out already are its masters.
     """
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    masters = 4 if model.dtype.itemsize < 4 else 0
-    whole = sum(p.numel() for p in model.parameters()) * model.dtype.itemsize
+    width = compute_dtype(model).itemsize
+    masters = 4 if width < 4 and not is_sharded(model) else 0
+    whole = sum(p.numel() for p in model.parameters()) * width
     kept = trained * (masters + 4 + 8) + (whole if reference else 0)
     return float(kept / parts + (whole if parts > 1 else 0))
 

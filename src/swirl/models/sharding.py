@@ -42,6 +42,7 @@ def shard(model: Any) -> None:
         return hidden
 
     mesh = init_device_mesh(model.device.type, (dist.get_world_size(),))
+    model.computed_in = model.dtype
     policy = MixedPrecisionPolicy(model.dtype, torch.float32, cast_forward_inputs=False)
     for module in (*layers, model):
         for parameter in module.parameters():
@@ -59,6 +60,11 @@ def shard(model: Any) -> None:
 def is_sharded(model: Any) -> bool:
     """Whether the weights are dealt out over processes."""
     return hasattr(model, "gathered_states")
+
+
+def compute_dtype(model: Any) -> Any:
+    """The torch dtype that a model computes in: that of its weights, or, dealt out, what they had before."""
+    return getattr(model, "computed_in", model.dtype)
 
 
 @contextmanager

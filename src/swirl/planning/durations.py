@@ -40,12 +40,15 @@ def lines(params: Params, root: Path) -> list[str]:
 def durations(params: Params, stages: Mapping[str, Work], speeds: Speeds) -> dict[str, float]:
     """Seconds of each stage that has work to do, NaN where they are not known.
 
-    The processes that train together share their stage's work, and what servers do for all of them.
+    The processes that train together share their stage's work, and Ray's workers the blocks of theirs; what servers do
+    they do for all of them.
     """
+    workers = params.execution.workers if params.execution.engine == "ray" else 1
     taken = {}
     for name, work in stages.items():
         if work != Work():
-            processes = params.runtime.processes if name.startswith("train@") else 1
+            training, blocks = name.startswith("train@"), name.startswith(("synthesize", "judge", "evaluate@"))
+            processes = params.runtime.processes if training else workers if blocks else 1
             served = Work(served=work.served, asked=work.asked)
             here = seconds(replace(work, served=0, asked=0), speeds, params.runtime.workers)
             taken[name] = speeds.start + here / processes + seconds(served, speeds, 1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from swirl.comb.logprobs import LOGITS_AT_ONCE
@@ -71,18 +71,23 @@ class Held:
     """Activations that wait for the backward pass, logits, and the gradients of each worker."""
     judging: float = 0
     """A forward pass of the judge."""
+    gathered: float = 0
+    """All weights, while a model that is dealt out over processes draws."""
     host: float = PROCESS
     """The process, the row groups of tables that are in memory, and an index of all their rows."""
+    processes: int = 1
+    """Processes that hold as much each and share one memory, as on a CPU."""
 
     @property
     def fixed(self) -> float:
         """What no smaller flight changes: all but conversations in flight and the samples of an update."""
-        return self.weights + self.training + max(self.learning, self.judging)
+        return self.weights + self.training + max(self.learning, self.judging, self.gathered)
 
     @property
     def device(self) -> float:
-        """All on the device of the models."""
-        return self.weights + self.training + max(self.flight, self.sampling, self.learning, self.judging)
+        """All that a process holds on the device of the models."""
+        drawing = self.gathered + max(self.flight, self.sampling)
+        return self.weights + self.training + max(drawing, self.learning, self.judging)
 
 
 class Memory:
@@ -139,8 +144,8 @@ class Memory:
 
     def fitting(self, held: Held, free: float) -> int:
         """How many of `rollout.in_flight` conversations fit into `free` bytes of the device, by halving; 0: none."""
-        number = self._params.rollout.in_flight
-        while number and held.weights + held.training + self.flight(number) > SHARE * free:
+        number, fixed = self._params.rollout.in_flight, held.weights + held.training + held.gathered
+        while number and held.processes * (fixed + self.flight(number)) > SHARE * free:
             number //= 2
         return number
 
@@ -184,17 +189,42 @@ class Memory:
         trained = base.parameters if train.lora is None else base.adapter(train.lora.rank, train.lora.targets)
         copies = 2 if method == "swirl" and train.lora is None else 1
         judge = self._judged(params.reward_model, self._judge, 0)
-        looked = sum(questions(params, self._root, "development").values()) / workers / params.runtime.processes
+        count = params.runtime.processes
+        looked = sum(questions(params, self._root, "development").values()) / workers / count
         at_once, longest = SAMPLED_AT_ONCE * train.token_budget, params.rollout.max_action_tokens
         sampling = samples_bytes(base.shape, at_once, longest, width) if base.shape else UNKNOWN
-        return Held(
-            weights=copies * base.parameters * width + judge.weights,
+        held = Held(
+            weights=copies * base.parameters * width,
             training=trained * ((4 if width == 2 else 0) + 4 + 8),
             flight=self._rolled(looked, True, 0).flight if looked else 0.0,
             sampling=workers * sampling if method == "swirl" else 0.0,
             learning=workers * (self._learned(train.token_budget) + width * trained),
             judging=judge.judging,
             host=host,
+            processes=count if params.runtime.device == "cpu" else 1,
+        )
+        if params.runtime.sharding == "full":
+            held = self._dealt_out(held, trained, count)
+        return replace(held, weights=held.weights + judge.weights)
+
+    def _dealt_out(self, held: Held, trained: float, count: int) -> Held:
+        """What each of `count` processes holds of a policy and reference that are dealt out over them.
+
+        What trains is its own master, in float32; all weights are gathered to draw, those of two layers and of the
+        embeddings to learn, where each layer's gradient is summed on its way to the parts.
+        """
+        base, width = self._base, self._width
+        whole = base.parameters * width
+        layers = base.shape.layers if base.shape else UNKNOWN
+        embedded = base.shape.hidden * base.shape.vocabulary * (1 if base.shape.tied else 2) if base.shape else UNKNOWN
+        gathered = embedded * width + 2 * (base.parameters - embedded) / layers * width
+        masters = whole if self._params.train.lora is None else 0.0  # the policy's weights are in what trains
+        return replace(
+            held,
+            weights=(held.weights - masters) / count,
+            training=trained * (4 + 4 + 8) / count,
+            gathered=whole,
+            learning=self._learned(self._params.train.token_budget) + gathered + 4 * trained / layers,
         )
 
     def _made(self, model: object, size: Size) -> Held:
@@ -204,9 +234,10 @@ class Memory:
             lora: Lora | None = model.lora
             trained = size.adapter(lora.rank, lora.targets) if lora else size.parameters
             width = 2 if model.mixed_precision == "bf16" else 4
-            learned = (
-                size.shape.learned(model.token_budget, width, model.gradient_checkpointing) if size.shape else UNKNOWN
-            )
+            learned, most = UNKNOWN, model.token_budget
+            if size.shape:
+                learned = size.shape.learned(most, width, model.gradient_checkpointing)
+                learned += size.shape.scored(ACTIONS * most, LOGITS_AT_ONCE)
             sampled = self._rolled(self._params.rollout.block_size, isinstance(model, FineTunedReward), 0)
             return Held(
                 weights=size.parameters * (self._width if lora else 4),
@@ -237,15 +268,23 @@ def lines(params: Params, root: Path, free: float | None, only: Collection[str] 
     stages = {name: held for name, held in memory.stages().items() if only is None or name in only}
     found = {name: held for name, held in stages.items() if held.device or held.host}
     rows: list[tuple[str, ...]] = [
-        ("", "weights", "training", "in flight", "samples", "gradient", "judge", "device", "host")
+        ("", "weights", "training", "gathered", "in flight", "samples", "gradient", "judge", "device", "host")
     ]
     for name, held in found.items():
-        parts = (held.weights, held.training, held.flight, held.sampling, held.learning, held.judging)
+        parts = (held.weights, held.training, held.gathered, held.flight, held.sampling, held.learning, held.judging)
         rows.append((name, *map(_shown, (*parts, held.device, held.host))))
     head = (
         "Memory at most, with full flights and forward passes. Device: weights, training, and the largest of the next "
         "four. On a CPU, device and host are one memory."
     )
+    if any(held.gathered for held in found.values()):
+        head = head.replace("next four", "next four, gathered weights with flights and samples")
+    else:
+        rows = [(*row[:3], *row[4:]) for row in rows]
+    if any(held.processes > 1 for held in found.values()):
+        head += f" Training: each of {params.runtime.processes} processes holds this, in one memory."
+    if params.execution.engine == "ray":
+        head += " Synthesis, judging and evaluation: each of Ray's workers holds this."
     return [head, *_table(rows), *_fits(memory, params, found, free)]
 
 
@@ -254,7 +293,7 @@ def _fits(memory: Memory, params: Params, found: Mapping[str, Held], free: float
         return []
     said = [f"With {amount(free)} free on {params.runtime.device}, of which {SHARE:.0%} is planned with:"]
     for name, held in found.items():
-        need = held.fixed + (held.host if params.runtime.device == "cpu" else 0)
+        need = held.processes * (held.fixed + (held.host if params.runtime.device == "cpu" else 0))
         if math.isnan(need):
             said.append(f"  {name}: not known")
         elif need > SHARE * free:
@@ -264,7 +303,7 @@ def _fits(memory: Memory, params: Params, found: Mapping[str, Held], free: float
     rl = found.get("train@swirl", Held())
     if rl.training:
         tokens, learned = memory.longest()
-        if (need := rl.weights + rl.training + learned) > SHARE * free:
+        if (need := rl.processes * (rl.weights + rl.training + learned)) > SHARE * free:
             said.append(
                 f"  train@swirl: a trajectory and its drawn actions may have {tokens:,} tokens, if all are as long as "
                 f"can be and none alike; it would take {amount(need)}"

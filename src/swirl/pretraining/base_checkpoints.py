@@ -23,8 +23,9 @@ def open_checkpoints(
     A phase that is over keeps its last one until the stage has ended, because what comes between two phases (a model is
     saved and measured) is done again after a kill.
     """
-    parts = (params.runtime, params.prompts, params.tools, params.rollout, params.actions, params.base_model)
-    sections = [params.shared_seed, dict(params.tasks), *(part.model_dump() for part in parts)]
+    parts = (params.prompts, params.tools, params.rollout, params.actions, params.base_model)
+    sections = [params.shared_seed, dict(params.tasks), params.runtime.of_every_stage()]
+    sections += [part.model_dump() for part in parts]
     inputs = [layout.questions.parent, layout.root / params.prompts.judge, *user_input_folders(params, layout)]
     mark = fingerprint(digest("base_model"), sections, [*inputs, *further])
     folder = layout.root / ".swirl/checkpoints"

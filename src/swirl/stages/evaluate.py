@@ -87,8 +87,8 @@ def _on_states(
     trajectories = list(logged_trajectories(layout, questions))
     if not trajectories:
         return [], []
-    sections: list[Any] = [params.seed, item]
-    parts = (params.runtime, params.rollout, params.actions, params.judge, params.reward_model, params.evaluate)
+    sections: list[Any] = [params.seed, item, params.runtime.of_every_stage()]
+    parts = (params.rollout, params.actions, params.judge, params.reward_model, params.evaluate)
     sections += [part.model_dump() for part in parts]
     models = dict.fromkeys((layout.model("base"), layout.model(item), *_judging_models(params, layout)))
     inputs = [layout.questions, layout.logged, *models]
@@ -112,8 +112,8 @@ def state_metrics(actions: Sequence[StateAction]) -> dict[str, float]:
 
 def _journals(params: Params, layout: Layout, item: str) -> dict[bool, Journal]:
     """Journals of this model's rollouts, with tools (True) and without (False)."""
-    sections = [params.seed, dict(params.tasks)]
-    sections += [part.model_dump() for part in (params.runtime, params.tools, params.rollout, params.actions)]
+    sections = [params.seed, dict(params.tasks), params.runtime.of_every_stage()]
+    sections += [part.model_dump() for part in (params.tools, params.rollout, params.actions)]
     sections += [params.evaluate.model_dump(exclude={"judge"})]  # which judges the rollouts, and makes none
     models = dict.fromkeys((layout.model("base"), layout.model(item)))
     inputs = [layout.questions, layout.root / "data/index", *models, *user_input_folders(params, layout)]
@@ -176,8 +176,8 @@ def _judge(
 
 def _verdict_mark(params: Params, layout: Layout, rollouts: Journal) -> str:
     """The fingerprint of the verdicts on exactly these rollouts."""
-    sections: list[Any] = [params.seed]
-    sections += [part.model_dump() for part in (params.runtime, params.actions, params.judge, params.reward_model)]
+    sections: list[Any] = [params.seed, params.runtime.of_every_stage()]
+    sections += [part.model_dump() for part in (params.actions, params.judge, params.reward_model)]
     sections += [params.evaluate.model_dump()]
     inputs = [layout.questions, layout.root / params.prompts.judge, layout.root / params.tools.folder, rollouts.folder]
     inputs += _judging_models(params, layout)

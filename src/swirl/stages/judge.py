@@ -58,8 +58,8 @@ def publish(recipe: Verdicts, journal: Journal) -> dict[str, float]:
 
 
 def _journal(params: Params, layout: Layout) -> Journal:
-    sections: list[Any] = [params.seed, params.rollout.block_size]
-    sections += [part.model_dump() for part in (params.runtime, params.judge, params.reward_model, params.actions)]
+    sections: list[Any] = [params.seed, params.rollout.block_size, params.runtime.of_every_stage()]
+    sections += [part.model_dump() for part in (params.judge, params.reward_model, params.actions)]
     inputs = [layout.trajectories, layout.questions, layout.model("reward")]
     inputs += [layout.root / params.prompts.judge, layout.root / params.tools.folder]
     return Journal(layout.root / ".swirl/journals/judge", fingerprint(digest("judge"), sections, inputs))

@@ -40,10 +40,8 @@ def run(params: Params, layout: Layout) -> None:
 
 def _roll_out(params: Params, layout: Layout) -> None:
     settings = params.synthesize
-    sections = [params.seed, dict(params.tasks)]
-    sections += [
-        part.model_dump() for part in (params.runtime, params.tools, params.rollout, params.actions, params.synthesize)
-    ]
+    sections = [params.seed, dict(params.tasks), params.runtime.of_every_stage()]
+    sections += [part.model_dump() for part in (params.tools, params.rollout, params.actions, params.synthesize)]
     inputs = [layout.questions, layout.root / "data/index", layout.model("base"), *user_input_folders(params, layout)]
     journal = Journal(layout.trajectories_journal, fingerprint(digest("synthesize"), sections, inputs))
     prompts, seed = read_prompts(params, layout), derive(params.seed, "synthesize")

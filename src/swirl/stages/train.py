@@ -20,6 +20,7 @@ from swirl.config.params import Params
 from swirl.core.checkpoints import EVERY
 from swirl.core.distributed import Processes, join, rank_and_count
 from swirl.core.errors import DataError
+from swirl.core.flights import report_smaller, smaller_flights
 from swirl.core.journal import fingerprint
 from swirl.core.layout import Layout
 from swirl.core.memory import GivenBack
@@ -81,7 +82,10 @@ def run(params: Params, layout: Layout, item: str) -> None:
     pace = Pace(layout.pace(f"train-{item}"), peak * processes.count) if processes.main else None
     series, draws = train(params, layout, policy, groups, development, places, processes, pace)
     model = finished(params, layout, item, policy.model, processes)
+    smaller = processes.gather(smaller_flights())
     if processes.main:
+        for found in smaller[1:]:
+            report_smaller(found)
         shutil.rmtree(layout.model(item), ignore_errors=True)  # left by another run, when the stage runs without DVC
         base = layout.model("base")
         save_model(model, load_tokenizer(base), layout.model(item), base, layout.root)
@@ -303,8 +307,8 @@ def _fingerprint(params: Params, layout: Layout, item: str) -> str:
     method = {"swirl": params.train.swirl, "sft": params.train.sft}[item]
     adapter = params.train.lora
     sections: list[Any] = [params.seed, item, dict(params.tasks)]
-    # More or fewer processes, sharded or not, go on from the same checkpoint: only rounding differs.
-    sections.append(params.runtime.model_dump(exclude={"processes", "sharding"}))
+    # More or fewer processes and workers, sharded or not, go on from the same checkpoint: only rounding differs.
+    sections.append(params.runtime.model_dump(exclude={"processes", "sharding", "workers"}))
     sections += [part.model_dump() for part in (params.rollout, params.actions, params.tools)]
     sections += [params.judge.threshold, params.judge.retry_failed]
     sections += [part.model_dump() for part in params.judge.rewards]

@@ -41,9 +41,9 @@ class Development:
         rolled = [question for question in self._questions.values() if question.task != LOGGED]
         self._attempts = attempts(params, layout, rolled, 1)
         self._logged = list(logged_trajectories(layout, self._questions))
+        self.judge = load_reward(params, layout)  # first: flights are planned with the memory that it leaves
         self._states = LoggedStates(params, layout, policy, self._questions, ahead)
         self._derivations, self._oracles = derivations_of(layout), oracles_of(layout, self._questions.values())
-        self.judge = load_reward(params, layout)
         share = -(-len(self._attempts) // (processes.count * params.runtime.workers))
         self._flight = flight_of(params, policy, share, ahead)
 
