@@ -107,6 +107,7 @@ def test_what_the_flow_adds_is_the_difference_of_what_no_stage_takes() -> None:
     assert "Prefect, its server and a DVC for each stage add 6.0 s to DVC's own 2.2 s" in report.text(result)
 
 
+@pytest.mark.slow
 def test_stages_of_a_real_dvc_leave_true_stamps(root: Path, tmp_path: Path) -> None:
     (tmp_path / "stage.py").write_text(STAGE, encoding="utf-8")
     (tmp_path / "dvc.yaml").write_text(DVC_YAML, encoding="utf-8")
@@ -136,6 +137,7 @@ def test_stages_of_a_real_dvc_leave_true_stamps(root: Path, tmp_path: Path) -> N
     assert row["runner_before"] > 0.2  # DVC itself takes time to start
 
 
+@pytest.mark.slow
 def test_a_flow_that_starts_a_dvc_a_stage_is_one_run_from_its_own_start(root: Path, tmp_path: Path) -> None:
     (tmp_path / "stage.py").write_text(STAGE, encoding="utf-8")
     (tmp_path / "dvc.yaml").write_text(DVC_YAML, encoding="utf-8")

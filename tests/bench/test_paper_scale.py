@@ -102,6 +102,7 @@ def peaks(
     return found
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_tables(
     tmp_path: Path, params: Params, script: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,6 +138,7 @@ def test_the_tables_are_those_of_all_records_at_once(tmp_path: Path, params: Par
     assert layout.steps.read_bytes() == (tmp_path / "expected.parquet").read_bytes()
 
 
+@pytest.mark.slow
 def test_every_gate_passes_and_each_size_is_told(
     tmp_path: Path, params: Params, script: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -168,6 +168,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
     return layout
 
 
+@pytest.mark.slow
 def test_the_sides_of_a_run_do_a_step_of_its_own(run: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     """On its first 24 states, in its number format, with its adapter; TRL's side is another program's."""
     done: list[dict[str, Any]] = []

@@ -161,6 +161,7 @@ def test_two_annotations_of_one_value_are_two_calls() -> None:
     assert label_steps(derivation, [calculate("2*3"), calculate("2*3"), calculate("2*3")]) == [True, True, False]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not DATA.exists(), reason=f"the official rows are not at {DATA}")
 def test_the_official_rows() -> None:
     rows = [json.loads(line) for line in DATA.read_text(encoding="utf-8").splitlines()]

@@ -110,7 +110,7 @@ def test_what_is_cached_needs_no_hub(tmp_path: Path) -> None:
     assert fetcher(gone, tmp_path).fetch(DATA).path.read_bytes() == CONTENT
 
 
-@pytest.mark.slow
+@pytest.mark.rare
 def test_a_hub_that_cannot_be_reached_is_said(tmp_path: Path) -> None:
     """Slow because the hub library retries several times."""
     with running(FakeHub("someone/questions", COMMIT, {DATA.name: CONTENT})) as gone:

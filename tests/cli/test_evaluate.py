@@ -111,6 +111,7 @@ def test_the_score_of_a_scripted_model_is_what_its_script_earns(layout: Layout, 
     }
 
 
+@pytest.mark.slow
 def test_the_paired_test_is_of_each_model_against_the_first(layout: Layout, tmp_path: Path) -> None:
     """The first alone is right on 6 questions, the server alone on one: 2 (C(7, 0) + C(7, 1)) / 2^7 = 0.125."""
     golden = ["Oslo"] * 6 + ["Rome", "Bern"]
@@ -199,6 +200,7 @@ def test_a_server_that_fails_too_often_is_not_scored(layout: Layout, tmp_path: P
         compared(layout, [f"{server.url}#m"], path, tmp_path)
 
 
+@pytest.mark.slow
 def test_samples_are_drawn_at_a_temperature_from_the_seed(layout: Layout, tmp_path: Path) -> None:
     """Three samples of a question are one question; the same seed gives the same numbers."""
     path, model = written(tmp_path, *SCRIPTED), str(layout.model("swirl"))
@@ -211,6 +213,7 @@ def test_samples_are_drawn_at_a_temperature_from_the_seed(layout: Layout, tmp_pa
     assert first.accuracy.value * 15 == pytest.approx(round(first.accuracy.value * 15))
 
 
+@pytest.mark.slow
 def test_an_adapter_is_a_model_on_its_base(layout: Layout, tmp_path: Path) -> None:
     copy = asked.copy(layout, tmp_path / "copy")
     shutil.move(copy.model("swirl"), copy.model("base"))
@@ -262,6 +265,7 @@ def listing(layout: Layout) -> set[str]:
     return {path.relative_to(layout.root).as_posix() for path in layout.root.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_one_model_is_in_memory_at_a_time(layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: list[weakref.ref[Any]] = []
 

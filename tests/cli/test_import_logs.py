@@ -79,6 +79,7 @@ def test_it_says_so_in_words_and_takes_tools_and_models(swirl: Run, model: Path,
     ]
 
 
+@pytest.mark.slow
 def test_it_renders_in_the_model_s_own_format_and_counts_what_its_template_cuts(
     swirl: Run, model: Path, log: Path, tmp_path: Path
 ) -> None:
@@ -102,6 +103,7 @@ def test_it_renders_in_the_model_s_own_format_and_counts_what_its_template_cuts(
     assert "note: the chat template drops thoughts from past turns: states are as it writes them" in made.stderr
 
 
+@pytest.mark.slow
 def test_a_template_without_tools_is_refused_with_the_way_out(swirl: Run, model: Path, log: Path) -> None:
     made = swirl("import", str(log), "--model", str(model), "--format", "native")
     assert made.returncode == 1

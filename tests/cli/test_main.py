@@ -272,6 +272,7 @@ def test_judges_behind_servers_are_calibrated_before_any_stage(swirl: Swirl, roo
     assert json.loads(graded.stdout)["fnr"]["value"] == 1.0
 
 
+@pytest.mark.slow
 def test_our_own_warning_is_one_line(swirl: Swirl, root: Path, tmp_path: Path) -> None:
     rows = tmp_path / "data/official/gsm8k.jsonl"
     rows.parent.mkdir(parents=True)

@@ -261,6 +261,7 @@ def test_a_worktree_is_what_the_user_sees_and_leaves_the_cache(project: Path) ->
     assert "Stage 'one' is cached - skipping run" in dvc(project, "repro")
 
 
+@pytest.mark.slow
 def test_partial_work_waits_for_the_same_overrides_and_for_no_other(project: Path) -> None:
     def journal(overrides: dict[str, Any], finish: bool) -> list[str]:
         with worktree(project, overrides) as copy:
@@ -278,6 +279,7 @@ def test_partial_work_waits_for_the_same_overrides_and_for_no_other(project: Pat
     assert journal({"seed": 1}, finish=True) == []
 
 
+@pytest.mark.slow
 def test_partial_work_outlives_a_run_that_ends_before_it_is_there(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -302,6 +304,7 @@ with worktree(Path(sys.argv[1]), {"seed": 1}) as copy:
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_cleared_away_by_the_next_and_a_living_one_is_not(project: Path) -> None:
     env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     process = subprocess.Popen([sys.executable, "-c", KILLED, str(project)], env=env, stdout=subprocess.PIPE)
@@ -320,6 +323,7 @@ def test_a_killed_run_is_cleared_away_by_the_next_and_a_living_one_is_not(projec
     assert run(project, "git", "worktree", "list").count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_sweep_beside_it_does_not_refuse_a_run(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A sweep takes each free lock for a moment; a run that begins just then waits for the lock."""
     with worktree(project, {"seed": 1}):
@@ -427,6 +431,7 @@ def wait(done: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_what_is_in_a_session_of_its_own_ends_too_but_tracking_tells_the_end(tmp_path: Path) -> None:
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("SWIRL", "MLFLOW"))}
     env = {**kept, "PYTHONPATH": str(ROOT / "src")}

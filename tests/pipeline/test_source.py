@@ -103,6 +103,7 @@ def test_another_version_of_a_library_changes_the_digest(package: Path, monkeypa
     assert digest("filter", package) != before
 
 
+@pytest.mark.slow
 def test_the_real_stages_are_made_of_what_they_should_be() -> None:
     for stage in STAGES:
         found = modules(stage)

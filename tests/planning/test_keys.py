@@ -117,6 +117,7 @@ def test_without_the_judges_key_nothing_is_synthesised(
     assert "$GEMINI_API_KEY for https://generativelanguage" in refused.stderr
 
 
+@pytest.mark.slow
 def test_a_dry_run_says_what_a_run_would_do_and_does_nothing(tmp_path: Path) -> None:
     for name in ("params.yaml", "dvc.yaml"):
         shutil.copy(ROOT / name, tmp_path)

@@ -102,7 +102,7 @@ def test_without_a_git_repository_it_says_so_before_it_installs(target: str, pro
     assert not (project / ".venv").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.rare
 def test_dvc_runs_stages_in_a_folder_with_a_blank(tmp_path: Path) -> None:
     copy = tmp_path / "a b"
     copy_project(ROOT, copy)

@@ -331,7 +331,7 @@ def test_a_registered_agent_answers_over_http_as_swirl_ask_does(
                 assert "Traceback" not in json.dumps(answer)
 
 
-@pytest.mark.slow
+@pytest.mark.rare
 def test_from_python_a_registered_agent_streams(tmp_path: Path) -> None:
     layout = asked.project(tmp_path, tracking={"max_model_mb": 1e-6})
     asked.predict(layout, "base", 0)

@@ -97,6 +97,7 @@ def test_the_command_prints_tables_and_json(tmp_path: Path, swirl: Swirl) -> Non
     )
 
 
+@pytest.mark.slow
 def test_a_git_revision_is_read_from_git_and_the_cache_of_dvc(tmp_path: Path, swirl: Swirl) -> None:
     folder = _run(tmp_path / "project", {"base": "1000"})
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@b"]

@@ -108,6 +108,7 @@ def test_the_base_is_gemma_shaped_and_has_no_ceiling(params: Params, made: Layou
     assert len(load_json(made.series("base_model"))) == 8  # of which two are drill steps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [1, 5], ids=["in the drills", "in the solutions"])
 def test_an_interrupted_base_goes_on_to_the_same_bytes(
     steps: int, params: Params, made: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -294,6 +294,7 @@ def test_in_bfloat16_what_trains_is_float32(params: Params, ready: Layout, tmp_p
     assert float((saved[name] != start.bfloat16())[large].float().mean()) > 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*the official file of")
 def test_a_gguf_file_is_taught_as_a_folder_is(params: Params, ready: Layout, tmp_path: Path) -> None:
     layout = clone(ready, tmp_path / "root")

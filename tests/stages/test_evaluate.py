@@ -228,6 +228,7 @@ def times(layout: Layout) -> dict[str, int]:
     return {path.relative_to(layout.root).as_posix(): path.stat().st_mtime_ns for path in journals}
 
 
+@pytest.mark.slow
 def test_without_a_block_size_a_block_is_a_workers_share(
     params: Params, evaluated: Layout, project: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -278,6 +279,7 @@ def test_the_blocks_of_other_rollouts_are_not_used(
     assert evaluate._journals(params, layout, "base")[True].holds(0, Trajectory) == (change == "judge")
 
 
+@pytest.mark.slow
 def test_swirl_evaluate_makes_the_trajectories_and_scores_of_this_stage(
     params: Params, project: Layout, tmp_path: Path
 ) -> None:

@@ -83,6 +83,7 @@ def test_errors_are_counted_on_questions_that_it_did_not_learn(judged: tuple[Par
     assert series[-1]["loss"] < series[0]["loss"]
 
 
+@pytest.mark.slow
 def test_it_learns_from_questions_of_the_base_besides(judged: tuple[Params, Layout], tmp_path: Path) -> None:
     """Its errors are still counted on the reward split alone."""
     params, layout = judged[0], clone(judged[1], tmp_path / "root")

@@ -226,6 +226,7 @@ def test_trajectories_are_the_logged_ones_and_held_out_ones_lie_apart(layout: La
     assert f"Question {number}:" in chat.text(one.prompt_ids) and "looks up" in chat.text(one.prompt_ids)
 
 
+@pytest.mark.slow
 def test_logs_of_split_pretrain_teach_the_base(layout: Layout) -> None:
     desk = {**BASE["download"]["benchmarks"]["desk"], "pretrain": 4}
     base = {

@@ -255,6 +255,7 @@ def test_a_judge_that_says_nothing_gives_null_and_no_reward(params: Params, copy
     assert not any(math.isnan(value) for value in metrics.values())
 
 
+@pytest.mark.slow
 def test_training_on_no_verdict_ends_with_metrics_and_without_a_reward(params: Params, copy: Layout) -> None:
     with scripted(said("I cannot tell.")) as judge:
         mute = changed(
@@ -411,7 +412,13 @@ class Killed(BaseException):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("benchmark", ["mini-hotpotqa", "mini-gsm8k"], ids=["in the middle", "at the end"])
+@pytest.mark.parametrize(
+    "benchmark",
+    [
+        pytest.param("mini-hotpotqa", id="in the middle"),
+        pytest.param("mini-gsm8k", id="at the end", marks=pytest.mark.rare),
+    ],
+)
 def test_what_is_refused_for_good_is_counted_over_the_whole_stage_however_often_it_is_killed(
     benchmark: str, params: Params, copy: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -51,7 +51,7 @@ def test_metrics_are_of_the_trajectories(project: Layout) -> None:
     assert sum(value for name, value in metrics.items() if name.startswith("stop.")) == pytest.approx(1.0)
 
 
-@pytest.mark.slow
+@pytest.mark.rare
 def test_killed_at_any_moment_it_ends_with_the_same_bytes(
     params: Params, copy: Layout, project: Layout, kill_stage: Callable[..., None]
 ) -> None:

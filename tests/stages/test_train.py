@@ -116,6 +116,7 @@ def shuffle_golden_labels(layout: Layout) -> None:
     save(swapped, Derivation, layout.derivations)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("item", ["swirl", "sft"])
 def test_golden_labels_change_what_is_logged_and_no_weight(
     item: str, params: Params, trained: Layout, copy: Layout, tmp_path: Path
@@ -217,6 +218,7 @@ def run_until(params: Params, layout: Layout, updates: int, monkeypatch: pytest.
             train.run(params, layout, "swirl")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("saved_always")
 def test_what_was_saved_between_two_looks_is_gone_on_with(
     params: Params,
@@ -329,6 +331,7 @@ def test_a_run_given_in_passes_and_resumed_has_the_length_of_its_data(
         assert (copy.root / path.relative_to(whole.root)).read_bytes() == path.read_bytes()
 
 
+@pytest.mark.slow
 def test_packed_and_plain_training_agree(params: Params, trained: Layout, copy: Layout) -> None:
     """Rounding could change a sampled token; at these sizes it does not, so six updates end at the same weights."""
     from safetensors.torch import load_file
@@ -391,7 +394,7 @@ def test_an_adapter_is_trained_saved_and_evaluated(item: str, pointed: bool, par
     assert load_json(copy.evaluation(item))
 
 
-@pytest.mark.slow
+@pytest.mark.rare
 def test_a_killed_adapter_resumes_to_the_same_bytes(
     params: Params, copy: Layout, tmp_path: Path, kill_stage: Callable[..., None]
 ) -> None:

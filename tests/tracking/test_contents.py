@@ -164,6 +164,7 @@ def test_a_trace_shows_every_call_of_a_step() -> None:
     assert span.status.description == "the tool answered with an error"
 
 
+@pytest.mark.slow
 def test_synthesised_trajectories_become_traces_when_they_are_judged(layout: Layout) -> None:
     from mlflow.entities import SpanType
 

@@ -220,7 +220,7 @@ def test_a_server_killed_in_the_middle_gets_the_rest_once(
     assert {path.name: path.read_text() for path in folder.iterdir()} == {f"{n}.json": str(n) for n in range(12)}
 
 
-@pytest.mark.slow
+@pytest.mark.rare
 def test_a_server_that_dies_while_a_stage_runs(
     server: Server, layout: Layout, capfd: pytest.CaptureFixture[str]
 ) -> None:
