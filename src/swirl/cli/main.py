@@ -309,7 +309,7 @@ def _check_stage(name: str, item: str | None) -> None:
         raise SwirlError(f"there is no stage {name!r}; there are {', '.join(STAGES)}{meant(name, STAGES)}")
     items = STAGES[name].items
     if items and item not in items:
-        given = f", not {item!r}" if item else ""
+        given = f", not {item!r}{meant(item, items)}" if item else ""
         raise SwirlError(f"stage {name} needs --item {' or --item '.join(items)}{given}")
     if not items and item is not None:
         raise SwirlError(f"stage {name} has no items; leave out --item {item}")
