@@ -294,6 +294,29 @@ def test_it_is_read_at_400_pixels(page: Page, browser: Path, dark: bool) -> None
 
 
 @needs_chromium
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [1280, 400])
+def test_text_can_be_read_in_both_colour_schemes(page: Page, browser: Path, width: int, dark: bool) -> None:
+    """In the list with what a filter leaves out, in open filters, in trajectories with every label, in the help."""
+    page.size(width, 800, dark)
+    try:
+        found = {}
+        for shown in ("#outcome=wrong", "#outcome=wrong&t=base%3Amini-x%2Fevaluation%2F2%2F0&view=all",
+                      "#t=synthesis%3Amini-x%2Ftrain%2F7%2F1"):  # fmt: skip
+            opened(page, browser, shown)
+            page.run("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+            page.wait("!location.hash.includes('t=') || document.querySelector('.step')")
+            found |= {f"{shown} {name}": ratio for name, ratio in page.contrast().items()}
+        page.press("?")
+        page.wait("document.getElementById('help').open")
+        found |= page.contrast()
+    finally:
+        page.size(1280, 800)
+    assert {"#outcome=wrong SPAN mark pale", "#outcome=wrong B right", "#outcome=wrong LABEL "} <= found.keys()
+    assert {name: ratio for name, ratio in found.items() if ratio < 4.5} == {}
+
+
+@needs_chromium
 def test_what_models_wrote_runs_nothing(page: Page, tmp_path: Path) -> None:
     """Scripts in a question, an id, thoughts, calls, results, reasons, answers and drawn actions are shown as text."""
     name = f"q{HOSTILE}"
