@@ -183,6 +183,22 @@ def test_a_filter_lists_what_it_says(
 
 
 @needs_chromium
+def test_the_filters_say_what_they_choose(page: Page, browser: Path) -> None:
+    opened(page, browser)
+    page.run("document.getElementById('filters-fold').open = true")
+    said = "(label) => [label.firstChild.data.trim(), label.querySelector('select').selectedOptions[0].text]"
+    assert page.run(f"[...document.querySelectorAll('#filters label:has(select)')].map({said})") == [
+        ["Model", "all"], ["Benchmark", "all"], ["Answer", "all"], ["Ended", "all"], ["Hops", "all"],
+        ["Has a step with", "anything"], ["Models compared", "any"],
+    ]  # fmt: skip
+    assert text(page, ".views h2") == ["Questions with", "Trajectories that have a step with"]
+    assert text(page, ".views:last-child li") == [
+        "actions that RL drew", "judge GOOD, oracle BAD", "no verdict", "a malformed or cut action",
+        "an error of a tool", "a repeated query",
+    ]  # fmt: skip
+
+
+@needs_chromium
 def test_words_are_searched_in_questions_and_ids(page: Page, browser: Path) -> None:
     opened(page, browser)
     page.press("/")
