@@ -1,6 +1,6 @@
 """Writes the browser's folder: the pages as they are, an index in columns, and shards of bodies.
 
-The index is loaded first and holds what lists and filters need, a column a field; what a trajectory says lies in
+The index is loaded first and holds what lists and filters need, a column for each field; what a trajectory says lies in
 shards of about `SHARD` characters, loaded when it is opened.
 """
 
