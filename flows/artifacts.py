@@ -87,7 +87,7 @@ def show(layout: Layout, states: Mapping[str, State[Any]]) -> None:
 
 
 def _results(scores: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """A row a benchmark, with tools and without, and a column a model."""
+    """A row for each benchmark, with tools and without, and a column for each model."""
     rows: dict[tuple[str, bool], dict[str, Any]] = {}
     for score in scores:
         benchmark, with_tools = score["benchmark"], score["with_tools"]

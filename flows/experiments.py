@@ -34,6 +34,8 @@ from swirl.core.layout import Layout
 Filters = list[Literal["none", "process", "outcome", "both"]]
 Methods = Annotated[list[Literal["sft", "swirl"]], Field(min_length=1)]
 Seeds = list[Annotated[int, Field(ge=0)]]
+LOOK = "`swirl compare NAME NAME` shows two of them side by side, `dvc exp show` has all with their metrics"
+"""Where the runs of a grid are looked at; they are DVC experiments by the names in the table."""
 
 
 @flow(name="swirl-experiment", flow_run_name="{name}")
@@ -84,7 +86,7 @@ def experiments(
     limits = equal_arms(checked) if equal else [{}] * len(wanted)
     with store_of(root):
         error = _compare(root, name, list(zip(wanted, limits, strict=True)), checked[0], methods, parallel)
-    return Failed(message=error) if error else Completed(message=f"{len(wanted)} runs; `dvc exp show` lists them")
+    return Failed(message=error) if error else Completed(message=f"{len(wanted)} runs; {LOOK}")
 
 
 def equal_arms(runs: Sequence[Params]) -> list[dict[str, Any]]:
@@ -182,7 +184,7 @@ def _show(name: str, wanted: list[dict[str, Any]], states: list[State[Any]], met
     runs = []
     for number, (one, state) in enumerate(zip(wanted, states, strict=False), start=1):
         runs.append((f"{name}-{number}", plain(one), state.result() if state.is_completed() else None))
-    text = f"{len(states)} of {len(wanted)} runs. Accuracy with tools, best mean first; `dvc exp show` has all metrics"
+    text = f"{len(states)} of {len(wanted)} runs. Accuracy with tools, best mean first; {LOOK}"
     create_table_artifact(table=table(runs, methods), key="comparison", description=text)
 
 

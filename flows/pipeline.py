@@ -44,6 +44,7 @@ from swirl.config.yaml_text import read
 from swirl.core.errors import DataError, ParamsError, SwirlError
 from swirl.core.layout import Layout
 from swirl.core.records import load_json
+from swirl.core.suggestions import meant
 from swirl.orchestration.ends import when_asked_to_end
 from swirl.orchestration.groups import Groups
 from swirl.orchestration.worktrees import sweep, worktree
@@ -255,9 +256,10 @@ def plan(project: Path, targets: tuple[str, ...] = ()) -> dict[str, list[str]]:
         graph = get_active_graph(repo.index.graph)
         known = {stage: _address(stage, project) for stage in graph if isinstance(stage, PipelineStage)}
         names = {name: {name, name.partition("@")[0]} for name in known.values()}
+        accepted = [one for name in names for one in (name.partition("@")[0], name)]
         for target in targets:
-            if not any(target in accepted for accepted in names.values()):
-                raise DataError(f"dvc.yaml has no stage {target!r}; it has {', '.join(names)}")
+            if target not in accepted:
+                raise DataError(f"dvc.yaml has no stage {target!r}; it has {', '.join(names)}{meant(target, accepted)}")
         own = {name for name in names if ":" not in name}
         chosen = {name for name in names if names[name] & {*targets}} if targets else own
         if not chosen:

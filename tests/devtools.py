@@ -27,6 +27,43 @@ _FLAGS = (
 )
 
 
+_CONTRAST = """(() => {
+  const canvas = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
+  // Colours are [red, green, blue, alpha] from 0 to 1, the first three multiplied by the last.
+  const parsed = (colour) => {
+    canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
+    const [r, g, b, a] = [...canvas.getImageData(0, 0, 1, 1).data].map((one) => one / 255);
+    return [r * a, g * a, b * a, a];
+  };
+  const over = (above, below) => above.map((one, i) => one + below[i] * (1 - above[3]));
+  const light = (colour) => {
+    const linear = (one) => one <= .04045 ? one / 12.92 : ((one + .055) / 1.055) ** 2.4;
+    const [r, g, b] = colour.map(linear);
+    return .2126 * r + .7152 * g + .0722 * b;
+  };
+  // What is seen of the text and of what is behind it: every ancestor lies behind both, and fades both.
+  const seen = (one, ink) => {
+    let both = [parsed(ink), [0, 0, 0, 0]];
+    for (; one; one = one.parentElement) {
+      const {backgroundColor, opacity} = getComputedStyle(one), back = parsed(backgroundColor);
+      both = both.map((colour) => over(colour, back).map((part) => part * opacity));
+    }
+    return both.map((colour) => over(colour, [1, 1, 1, 1]));
+  };
+  const found = {};
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (texts.nextNode()) {
+    const one = texts.currentNode.parentElement;
+    if (!texts.currentNode.data.trim() || one.closest("script, title") || !one.getClientRects().length) continue;
+    const style = getComputedStyle(one), ink = one instanceof SVGElement ? style.fill : style.color;
+    const [a, b] = seen(one, ink).map(light);
+    const ratio = (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
+    found[`${one.tagName} ${one.className}`] = Math.min(ratio, found[`${one.tagName} ${one.className}`] ?? 99);
+  }
+  return found;
+})()"""
+
+
 class Page:
     """One tab. Every method waits for what it says, at most `PATIENCE` seconds."""
 
@@ -88,6 +125,11 @@ class Page:
         text = {"text": key} if len(key) == 1 else {}
         self.call("Input.dispatchKeyEvent", type="keyDown", key=key, **text)
         self.call("Input.dispatchKeyEvent", type="keyUp", key=key)
+
+    def contrast(self) -> dict[str, float]:
+        """The least contrast (WCAG 2.1) of any text that is shown with what is behind it, by element."""
+        found: dict[str, float] = self.run(_CONTRAST)
+        return found
 
     def picture(self, path: Path) -> None:
         """Write what is in the window as a PNG file."""

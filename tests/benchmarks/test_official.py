@@ -448,8 +448,8 @@ def test_listed_ids_may_be_composed_or_not(as_lines: Write, tmp_path: Path) -> N
     ("content", "message"),
     [
         (b"a\nb\na\n", r"ids\.txt, line 3: id 'a' stands in line 1 too"),
-        (b"\n", r"ids\.txt holds no id; expected one a line"),
-        (b"\xff", r"ids\.txt is not UTF-8: byte 0: invalid start byte"),
+        (b"\n", r"ids\.txt holds no id; expected one per line"),
+        (b"\xff", r"ids\.txt is not UTF-8: byte 0: invalid start byte; expected one id per line"),
     ],
 )
 def test_a_bad_file_of_ids_is_refused(content: bytes, message: str, tmp_path: Path) -> None:

@@ -90,8 +90,6 @@ def test_show_prints_steps_observations_and_verdicts(swirl: Swirl, project: Layo
     ("arguments", "message"),
     [
         (("show", "t2"), "no trajectory 't2' in data/trajectories/trajectories.parquet; an id looks like 't1'"),
-        (("stage", "trian"), "there is no stage 'trian'; there are download, check_questions, "),
-        (("preset", "smolm"), "there is no preset 'smolm'; there are "),
         (("stage", "train"), "stage train needs --item sft or --item swirl\n"),
         (("stage", "train", "--item", "base"), "stage train needs --item sft or --item swirl, not 'base'"),
         (
@@ -107,6 +105,22 @@ def test_a_mistake_gets_one_sentence(arguments: tuple[str, ...], message: str, s
     assert done.stdout == ""
     assert done.stderr.startswith(f"swirl: {message}")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("stage trian", "there is no stage 'trian'; there are download, .*; did you mean train?"),
+        ("stage evaluate --item swril", "stage evaluate needs .*, not 'swril'; did you mean swirl?"),
+        ("stage train --item sf", "stage train needs --item sft or --item swirl, not 'sf'; did you mean sft?"),
+        ("preset smolm", "there is no preset 'smolm'; there are .*; did you mean smoke?"),
+        ("preset smollm", "there is no preset 'smollm'; there are .*; did you mean smollm2-135m?"),
+    ],
+)
+def test_a_misspelt_name_gets_the_one_that_was_meant(arguments: str, message: str, swirl: Swirl, root: Path) -> None:
+    done = swirl(*arguments.split(), cwd=root)
+    assert done.returncode == 1
+    assert re.fullmatch(f"swirl: {message}\n".replace("?", r"\?"), done.stderr)
 
 
 def test_outside_of_a_project_it_says_so(swirl: Swirl, tmp_path: Path) -> None:

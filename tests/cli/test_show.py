@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from swirl.cli.main import app
 from swirl.cli.show import show, show_random
 from swirl.core import records
-from swirl.core.errors import DataError
+from swirl.core.errors import DataError, SwirlError
 from swirl.core.layout import Layout
 from swirl.core.types import Action, Prediction, Question, Step, Stop, Trajectory
 
@@ -79,4 +82,36 @@ def test_a_seed_draws_the_same_one_again(evaluated: Layout) -> None:
 def test_on_the_command_line(evaluated: Layout, swirl: Swirl) -> None:
     done = swirl("show", "--diff", "base", "swirl", cwd=evaluated.root)
     assert done.stderr == "" and done.stdout.startswith("trajectory  q0/0  (data/predictions/base/")
-    assert "swirl: --benchmark, --wrong and --diff draw one at random" in swirl("show", "q0/0", "--wrong").stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("q0/0 --random", "--random is for a trajectory drawn at random: leave out that, or q0/0"),
+        ("q0/0 --seed 0", "--seed is for a trajectory drawn at random: leave out that, or q0/0"),
+        ("q0/0 --wrong --benchmark mini-x", "--benchmark and --wrong are for a trajectory drawn at random: leave out "
+         "that, or q0/0"),
+        ("--diff base swirl --wrong", "--diff draws among questions that A has wrong and B has right: leave out "
+         "--wrong"),
+        ("--diff base swirl --model base", "--diff names both models itself: leave out --model"),
+        ("models --model base", "models is a model's folder, which has no evaluation to look in: leave out --model"),
+    ],
+)  # fmt: skip
+def test_options_of_which_one_would_not_count_are_refused(
+    arguments: str, message: str, evaluated: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (evaluated.root / "models").mkdir()
+    monkeypatch.chdir(evaluated.root)
+    with pytest.raises(SwirlError, match=f"^{re.escape(message)}$"):
+        CliRunner().invoke(app, ["show", *arguments.split()], catch_exceptions=False)
+
+
+def test_a_draw_says_from_which_model_unless_one_is_named(evaluated: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(evaluated.root)
+    said = {
+        given: CliRunner().invoke(app, ["show", *given.split(), "--seed", "1"], catch_exceptions=False).output
+        for given in ("", "--random", "--random --model swirl")
+    }
+    first = "drawn       from the evaluation of swirl; --model names another\n\n"
+    assert said["--random --model swirl"].startswith("trajectory  q")
+    assert said[""] == said["--random"] == first + said["--random --model swirl"]

@@ -45,3 +45,14 @@ def test_the_run_above_experiments_that_are_stopped_is_killed(
     except Stopped:
         assert raised
     assert ends == [ended]
+
+
+def test_the_table_of_a_grid_says_how_two_of_its_runs_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[dict[str, Any]] = []
+    monkeypatch.setattr(experiments, "create_table_artifact", lambda **given: shown.append(given))
+    experiments._show("grid", [{"seed": 1}, {"seed": 2}], [experiments.Failed(), experiments.Failed()], ["swirl"])
+    assert [row["experiment"] for row in shown[0]["table"]] == ["grid-1 failed", "grid-2 failed"]
+    assert shown[0]["description"] == (
+        "2 of 2 runs. Accuracy with tools, best mean first; `swirl compare NAME NAME` shows two of them side by side, "
+        "`dvc exp show` has all with their metrics"
+    )

@@ -219,8 +219,14 @@ def test_the_graph_has_direct_edges_alone() -> None:
 
 
 def test_an_unknown_target_is_refused(project: Path) -> None:
-    with pytest.raises(DataError, match="dvc.yaml has no stage 'three'; it has one, two"):
+    with pytest.raises(DataError, match=r"^dvc.yaml has no stage 'three'; it has one, two$"):
         plan(project, ("three",))
+    with pytest.raises(DataError, match=r"^dvc.yaml has no stage 'tow'; it has one, two; did you mean two\?$"):
+        plan(project, ("tow",))
+    with pytest.raises(DataError, match=r"; did you mean train\?$"):
+        plan(ROOT, ("trian",))
+    with pytest.raises(DataError, match=r"; did you mean train@swirl\?$"):
+        plan(ROOT, ("train@swril",))
 
 
 def test_a_worktree_is_what_the_user_sees_and_leaves_the_cache(project: Path) -> None:

@@ -14,11 +14,23 @@ from tests.conftest import ROOT
 PAGE = (ROOT / "docs/method.md").read_text()
 
 
-@pytest.mark.parametrize("place", sorted(set(re.findall(r"`([\w/]+\.py)::(\w+)`", PAGE))), ids="::".join)
+@pytest.mark.parametrize("place", sorted(set(re.findall(r"`([\w/]+\.py)::([\w.]+)`", PAGE))), ids="::".join)
 def test_what_it_names_is_there(place: tuple[str, str]) -> None:
-    file, name = place
-    tree = ast.parse((ROOT / "src/swirl" / file).read_text())
-    assert name in {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    file, names = place
+    inside: ast.Module | ast.FunctionDef | ast.ClassDef = ast.parse((ROOT / "src/swirl" / file).read_text())
+    for name in names.split("."):
+        there = {node.name: node for node in inside.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+        assert name in there
+        inside = there[name]
+
+
+def test_every_equation_leads_to_the_function_that_computes_it() -> None:
+    links = re.findall(r"\[`([\w/]+\.py)::([\w.]+)`\]\(([\w./]+)\)", PAGE)
+    assert [name for _, name, _ in links] == [
+        "RewardModel._read_group", "surrogate", "Trainer.update", "advantages", "token_statistics",
+    ]  # fmt: skip
+    for file, _, link in links:
+        assert (ROOT / "docs" / link).resolve() == ROOT / "src/swirl" / file
 
 
 def test_its_pictures_are_there_and_hold_no_script() -> None:

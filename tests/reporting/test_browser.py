@@ -183,6 +183,22 @@ def test_a_filter_lists_what_it_says(
 
 
 @needs_chromium
+def test_the_filters_say_what_they_choose(page: Page, browser: Path) -> None:
+    opened(page, browser)
+    page.run("document.getElementById('filters-fold').open = true")
+    said = "(label) => [label.firstChild.data.trim(), label.querySelector('select').selectedOptions[0].text]"
+    assert page.run(f"[...document.querySelectorAll('#filters label:has(select)')].map({said})") == [
+        ["Model", "all"], ["Benchmark", "all"], ["Answer", "all"], ["Ended", "all"], ["Hops", "all"],
+        ["Has a step with", "anything"], ["Models compared", "any"],
+    ]  # fmt: skip
+    assert text(page, ".views h2") == ["Questions with", "Trajectories that have a step with"]
+    assert text(page, ".views:last-child li") == [
+        "actions that RL drew", "judge GOOD, oracle BAD", "no verdict", "a malformed or cut action",
+        "an error of a tool", "a repeated query",
+    ]  # fmt: skip
+
+
+@needs_chromium
 def test_words_are_searched_in_questions_and_ids(page: Page, browser: Path) -> None:
     opened(page, browser)
     page.press("/")
@@ -291,6 +307,29 @@ def test_it_is_read_at_400_pixels(page: Page, browser: Path, dark: bool) -> None
         assert background == ("rgb(20, 24, 31)" if dark else "rgb(255, 255, 255)")
     finally:
         page.size(1280, 800)
+
+
+@needs_chromium
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [1280, 400])
+def test_text_can_be_read_in_both_colour_schemes(page: Page, browser: Path, width: int, dark: bool) -> None:
+    """In the list with what a filter leaves out, in open filters, in trajectories with every label, in the help."""
+    page.size(width, 800, dark)
+    try:
+        found = {}
+        for shown in ("#outcome=wrong", "#outcome=wrong&t=base%3Amini-x%2Fevaluation%2F2%2F0&view=all",
+                      "#t=synthesis%3Amini-x%2Ftrain%2F7%2F1"):  # fmt: skip
+            opened(page, browser, shown)
+            page.run("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+            page.wait("!location.hash.includes('t=') || document.querySelector('.step')")
+            found |= {f"{shown} {name}": ratio for name, ratio in page.contrast().items()}
+        page.press("?")
+        page.wait("document.getElementById('help').open")
+        found |= page.contrast()
+    finally:
+        page.size(1280, 800)
+    assert {"#outcome=wrong SPAN mark pale", "#outcome=wrong B right", "#outcome=wrong LABEL "} <= found.keys()
+    assert {name: ratio for name, ratio in found.items() if ratio < 4.5} == {}
 
 
 @needs_chromium

@@ -1,9 +1,10 @@
-"""`swirl compare`: two runs in folders or git revisions, paired by the questions that both asked."""
+"""`swirl compare`: two runs in folders, git revisions or DVC experiments, paired by the questions that both asked."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -97,15 +98,27 @@ def test_the_command_prints_tables_and_json(tmp_path: Path, swirl: Swirl) -> Non
     )
 
 
+def _does(folder: Path, *command: str) -> str:
+    """What a command of git or DVC prints there."""
+    who = {f"GIT_{role}_{what}": "a@b" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    done = subprocess.run(command, cwd=folder, check=True, env={**os.environ, **who}, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def _kept(folder: Path) -> Path:
+    """A run whose outputs are in DVC's cache and whose settings are committed."""
+    _run(folder, {"base": "1000"})
+    _does(folder, "git", "init", "-q")
+    _does(folder, "dvc", "init", "-q")
+    _does(folder, "dvc", "add", "-q", "data/questions", "data/predictions")
+    _does(folder, "git", "add", "-A")
+    _does(folder, "git", "commit", "-qm", "first")
+    return folder
+
+
 @pytest.mark.slow
 def test_a_git_revision_is_read_from_git_and_the_cache_of_dvc(tmp_path: Path, swirl: Swirl) -> None:
-    folder = _run(tmp_path / "project", {"base": "1000"})
-    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b"]
-    for command in (
-        ["git", "init", "-q"], ["dvc", "init", "-q"], ["dvc", "add", "-q", "data/questions", "data/predictions"],
-        ["git", "add", "-A"], [*git, "commit", "-qm", "first"],
-    ):  # fmt: skip
-        subprocess.run(command, cwd=folder, check=True, env={**os.environ, "DVC_NO_ANALYTICS": "1"})
+    folder = _kept(tmp_path / "project")
     shutil.rmtree(folder / "data/predictions")
     _run(folder, {"base": "1110"}, seed=2)
     done = swirl("compare", "HEAD", ".", "--json", cwd=folder)
@@ -117,3 +130,34 @@ def test_a_git_revision_is_read_from_git_and_the_cache_of_dvc(tmp_path: Path, sw
     lost = swirl("compare", "HEAD", ".", cwd=folder)
     assert lost.returncode == 1
     assert "is not in git and not in DVC's cache; `dvc pull` or `dvc repro` there" in lost.stderr
+
+
+@pytest.mark.slow
+def test_a_dvc_experiment_is_read_by_its_name(tmp_path: Path) -> None:
+    folder = _kept(tmp_path / "project")
+    _run(folder, {"base": "1110"}, seed=2)
+    _does(folder, "dvc", "add", "-q", "data/predictions")
+    _does(folder, "dvc", "exp", "save", "-q", "--name", "moody-boar")
+    _run(folder, {"base": "0000"})
+    one, other = read("HEAD", folder), read("moody-boar", folder)
+    assert changed(one, other) == [("seed", 0, 2)]
+    (row,) = compare(one, other)
+    assert row.accuracy == (0.25, 0.75)
+    ref = _does(folder, "git", "for-each-ref", "--format=%(refname)", "refs/exps/*/*/moody-boar")
+    assert read(ref, folder).right == other.right
+    another = "refs/exps/ab/cdef/moody-boar"
+    _does(folder, "git", "update-ref", another, "HEAD")
+    with pytest.raises(ParamsError, match=f"^2 DVC experiments are called moody-boar; give one of .*{another}"):
+        read("moody-boar", folder)
+
+
+@pytest.mark.parametrize("name", ["*", "moody-*", "moody-boa[r]", "boar", "--all", "--format=x", "../moody-boar"])
+def test_the_name_of_an_experiment_is_no_pattern_and_no_option(name: str, tmp_path: Path) -> None:
+    folder = tmp_path
+    _does(folder, "git", "init", "-q")
+    _does(folder, "git", "commit", "-q", "--allow-empty", "-m", "first")
+    _does(folder, "git", "update-ref", "refs/exps/ab/cdef/moody-boar", "HEAD")
+    with pytest.raises(ParamsError, match=rf"^{re.escape(name)} is neither .* nor a git revision or DVC experiment of"):
+        read(name, folder)
+    with pytest.raises(ParamsError, match=r"of this one; did you mean moody-boar\?$"):
+        read("moody-baor", folder)

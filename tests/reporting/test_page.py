@@ -16,38 +16,6 @@ from tests.stages.test_report import _params, made_up_run
 
 pytestmark = [pytest.mark.slow, needs_chromium]
 
-CONTRAST = """(() => {
-  const canvas = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
-  const rgb = (colour) => {
-    canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
-    return [...canvas.getImageData(0, 0, 1, 1).data];
-  };
-  const light = (colour) => {
-    const linear = (one) => one <= .04045 ? one / 12.92 : ((one + .055) / 1.055) ** 2.4;
-    const [r, g, b] = rgb(colour).map((one) => linear(one / 255));
-    return .2126 * r + .7152 * g + .0722 * b;
-  };
-  const behind = (one) => {
-    for (; one; one = one.parentElement) {
-      const back = getComputedStyle(one).backgroundColor;
-      if (rgb(back)[3]) return back;
-    }
-    return "white";
-  };
-  const found = {};
-  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  while (texts.nextNode()) {
-    const one = texts.currentNode.parentElement;
-    if (!texts.currentNode.data.trim() || one.closest("script, title") || !one.getClientRects().length) continue;
-    const style = getComputedStyle(one), ink = one instanceof SVGElement ? style.fill : style.color;
-    const [a, b] = [ink, behind(one)].map(light);
-    const ratio = (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
-    found[`${one.tagName} ${one.className}`] = Math.min(ratio, found[`${one.tagName} ${one.className}`] ?? 99);
-  }
-  return found;
-})()"""
-"""The least contrast (WCAG 2.1) of any text with what is behind it, by element."""
-
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Layout:
@@ -115,7 +83,7 @@ def test_the_contents_lead_to_every_section(page: Page, finished: Layout) -> Non
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("width", [1280, 400])
 def test_text_can_be_read_in_both_colour_schemes(page: Page, finished: Layout, width: int, dark: bool) -> None:
-    found = opened(page, finished, width, dark).run(CONTRAST)
+    found = opened(page, finished, width, dark).contrast()
     assert len(found) > 10
     assert {name: ratio for name, ratio in found.items() if ratio < 4.5} == {}
 

@@ -524,6 +524,14 @@ def test_a_broken_score_is_named(run: Layout, change: dict[str, Any], words: str
         _rerun(run)
 
 
+def test_scores_that_are_no_list_are_refused(run: Layout) -> None:
+    records.save_json({"accuracy": 1}, run.evaluation("swirl"))
+    with pytest.raises(
+        DataError, match=r"swirl.*: expected a list with one object per benchmark, got \{'accuracy': 1\}$"
+    ):
+        _rerun(run)
+
+
 def test_a_funnel_without_a_strategy_is_refused(run: Layout) -> None:
     _spoil(run.filters, lambda content: content["strategies"].pop("both"))
     with pytest.raises(DataError, match=r"filters.json: strategies has no 'both'"):

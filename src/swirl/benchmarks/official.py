@@ -148,7 +148,7 @@ def select(questions: Sequence[Question], path: Path) -> tuple[list[Question], l
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8: byte {error.start}: {error.reason}; expected one id a line") from None
+        raise DataError(f"{path} is not UTF-8: byte {error.start}: {error.reason}; expected one id per line") from None
     wanted: dict[str, int] = {}
     for number, line in enumerate(lines, 1):
         listed = composed(line.strip())
@@ -157,7 +157,7 @@ def select(questions: Sequence[Question], path: Path) -> tuple[list[Question], l
         if listed:
             wanted[listed] = number
     if not wanted:
-        raise DataError(f"{path} holds no id; expected one a line")
+        raise DataError(f"{path} holds no id; expected one per line")
     known: dict[str, Question] = {}
     for question in questions:
         official = composed(question.id.removeprefix(f"{question.benchmark}/{question.split}/"))

@@ -19,7 +19,8 @@ def browse(
     """Write the trajectory browser, and print its page, to be opened from disk.
 
     Stage `report` writes the same into reports/browser at the end of a run. This one takes what there is already: the
-    synthesised trajectories before anything is trained, or the evaluation of one model.
+    synthesised trajectories before anything is trained, or the evaluation of one model. Where there is a report, the
+    page says whose results these are, as `swirl report` does.
     """
     import os
 
@@ -28,6 +29,7 @@ def browse(
     from swirl.core.errors import DataError
     from swirl.core.layout import Layout
     from swirl.core.types import Question
+    from swirl.reporting import provenance
     from swirl.reporting.browser.origins import origins
     from swirl.reporting.browser.writing import write
     from swirl.reporting.labelled import answered
@@ -42,5 +44,7 @@ def browse(
     questions = {question.id: question for question in records.load(Question, layout.questions)}
     sources = origins(layout, load_predictions(layout, evaluated), oracles_of(layout, answered(questions.values())))
     report = os.path.relpath(layout.page, target) if layout.page.exists() else ""
-    count = write(sources, questions, target, report)
+    whose = provenance.found(layout) if layout.results.exists() else None
+    given = (whose.results, provenance.as_script(whose)) if whose else ("", "")
+    count = write(sources, questions, target, report, *given)
     print(f"{count:,} trajectories: {target / 'index.html'}")

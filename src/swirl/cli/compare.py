@@ -11,7 +11,10 @@ from swirl.cli.project import project_layout
 
 def compare(
     first: Annotated[
-        str, typer.Argument(help="A project's folder in which the pipeline ran, or a git revision of this one.")
+        str,
+        typer.Argument(
+            help="A project's folder in which the pipeline ran, or a git revision or DVC experiment of this one."
+        ),
     ] = "HEAD",
     second: Annotated[str, typer.Argument(help="Another; . is this folder as it is now.")] = ".",
     models: Annotated[
@@ -27,7 +30,8 @@ def compare(
     """Show two runs side by side: the settings that differ, and each model's accuracy with paired intervals.
 
     Without arguments, what is committed against this folder. `swirl compare . . --models base swirl` compares two
-    models of one run. Questions are paired by id and text, so runs with another seed may share none.
+    models of one run; `dvc exp show` names the experiments. Questions are paired by id and text, so runs with another
+    seed may share none.
     """
     import json
     from dataclasses import asdict

@@ -195,6 +195,7 @@ def show(
     ] = None,
     benchmark: Annotated[str | None, typer.Option(help="A random one of this benchmark.")] = None,
     wrong: Annotated[bool, typer.Option("--wrong", help="A random one whose answer is wrong.")] = False,
+    drawn: Annotated[bool, typer.Option("--random", help="A random one, which is the default without an id.")] = False,
     diff: Annotated[
         tuple[str, str] | None,
         typer.Option(
@@ -211,15 +212,16 @@ def show(
     from swirl.cli import show as showing
 
     layout = project_layout()
-    if what and (benchmark or wrong or diff):
-        raise SwirlError("--benchmark, --wrong and --diff draw one at random; leave them out, or the id")
+    drawing = {"random": drawn, "benchmark": benchmark, "wrong": wrong, "diff": diff, "seed": seed is not None}
+    showing.check(what, model, [f"--{option}" for option, given in drawing.items() if given])
     if what and Path(what).is_dir():
         print(showing.show_model(Path(what)))
     elif what:
         print(showing.show(what, layout, model))
     else:
         pair = diff or (model or "swirl",)
-        print(showing.show_random(layout, pair, benchmark, wrong, seed))
+        whose = "" if diff or model else "drawn       from the evaluation of swirl; --model names another\n\n"
+        print(whose + showing.show_random(layout, pair, benchmark, wrong, seed))
 
 
 @app.command()
@@ -307,7 +309,7 @@ def _check_stage(name: str, item: str | None) -> None:
         raise SwirlError(f"there is no stage {name!r}; there are {', '.join(STAGES)}{meant(name, STAGES)}")
     items = STAGES[name].items
     if items and item not in items:
-        given = f", not {item!r}" if item else ""
+        given = f", not {item!r}{meant(item, items)}" if item else ""
         raise SwirlError(f"stage {name} needs --item {' or --item '.join(items)}{given}")
     if not items and item is not None:
         raise SwirlError(f"stage {name} has no items; leave out --item {item}")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from swirl.core.errors import DataError, ModelError
+from swirl.core.errors import DataError, ModelError, SwirlError
 from swirl.core.layout import Layout
 from swirl.core.suggestions import meant
 from swirl.core.types import OUTCOME, Prediction, Question, Trajectory, Verdict
@@ -15,6 +15,22 @@ from swirl.reporting.markup import printable
 
 if TYPE_CHECKING:
     from swirl.models.pointers import Pointer
+
+
+def check(what: str | None, model: str | None, drawing: Sequence[str]) -> None:
+    """Raise `SwirlError` for options of which one would not count beside another.
+
+    `what` is an id or an exported model's folder, and `drawing` are the options given that are about a random draw.
+    """
+    if what and drawing:
+        are = "is" if len(drawing) == 1 else "are"
+        raise SwirlError(f"{' and '.join(drawing)} {are} for a trajectory drawn at random: leave out that, or {what}")
+    if what and model and Path(what).is_dir():
+        raise SwirlError(f"{what} is a model's folder, which has no evaluation to look in: leave out --model")
+    if "--diff" in drawing and "--wrong" in drawing:
+        raise SwirlError("--diff draws among questions that A has wrong and B has right: leave out --wrong")
+    if "--diff" in drawing and model:
+        raise SwirlError("--diff names both models itself: leave out --model")
 
 
 def show(trajectory_id: str, layout: Layout, model: str | None = None) -> str:

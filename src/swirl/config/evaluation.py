@@ -66,7 +66,9 @@ class Evaluate(Section):
 class Report(Section):
     """The report."""
 
-    samples: Annotated[int, Field(ge=0)] = Field(description="questions shown a benchmark, base beside SWiRL; 0: none")
+    samples: Annotated[int, Field(ge=0)] = Field(
+        description="questions shown per benchmark, base beside SWiRL; 0: none"
+    )
 
 
 def _bucket(address: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,9 +14,11 @@ from swirl.core import records
 from swirl.core.errors import DataError, ParamsError
 from swirl.core.layout import Layout
 from swirl.core.seeds import derive
+from swirl.core.suggestions import meant
 from swirl.core.types import Prediction, Question
 from swirl.evaluation.statistics import bootstrap, by_question, mcnemar, paired
 from swirl.reporting.paper import paper_order
+from swirl.reporting.provenance import git
 from swirl.reporting.results import MODELS
 
 
@@ -54,24 +55,37 @@ class Row:
 
 
 def read(run: str, root: Path, models: Sequence[str] = MODELS) -> Run:
-    """A run in a project's folder, or as a git revision of the project `root` knows it (DVC has to have its outputs).
+    """A run in a project's folder, or as the project `root` knows it: as a git revision, or a DVC experiment's name.
 
-    Raises `ParamsError` for what is neither, and `DataError` where the run's evaluation is not there.
+    Of the latter two DVC has to have the outputs. Raises `ParamsError` for what is none of these, or is the name of
+    several experiments, and `DataError` where the run's evaluation is not there.
     """
     if (Path(run) / "params.yaml").is_file():
         return _read(run, Layout(Path(run)), models)
-    commit = subprocess.run(
-        ["git", "rev-parse", "--verify", "--quiet", "--end-of-options", f"{run}^{{commit}}"],
-        cwd=root,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if commit.returncode:
-        raise ParamsError(f"{run} is neither a project's folder (with a params.yaml) nor a git revision of this one")
+    commit = git(root, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{run}^{{commit}}")
+    commit = commit or _experiment(run, root)
     with tempfile.TemporaryDirectory() as folder:
-        _fetch(commit.stdout.strip(), run, root, Path(folder))
+        _fetch(commit, run, root, Path(folder))
         return _read(run, Layout(Path(folder)), models)
+
+
+def _experiment(name: str, root: Path) -> str:
+    """The commit of the DVC experiment of that name, as DVC keeps it in git: refs/exps/ab/cdef.../NAME.
+
+    All are listed and compared here, because git would take the name for a pattern. Raises `ParamsError`.
+    """
+    listed = git(root, "for-each-ref", "--format=%(objectname) %(refname)", "refs/exps/*/*/*") or ""
+    commits = {ref: commit for commit, ref in map(str.split, listed.splitlines())}
+    names = {ref: ref.split("/", 4)[4] for ref in commits}
+    found = [ref for ref in commits if names[ref] == name]
+    if not found:
+        raise ParamsError(
+            f"{name} is neither a project's folder (with a params.yaml) nor a git revision or DVC experiment of this "
+            f"one{meant(name, names.values())}"
+        )
+    if len(found) > 1:
+        raise ParamsError(f"{len(found)} DVC experiments are called {name}; give one of {', '.join(found)}")
+    return commits[found[0]]
 
 
 def _fetch(commit: str, run: str, root: Path, folder: Path) -> None:

@@ -125,7 +125,7 @@ def _read_cell(cell: _KeptCell, kept: _KeptRun) -> dict[str, dict[str, Tally]]:
             if measure not in MEASURES:
                 raise ValueError(f"models, {model}: no measure {measure!r}; there are {', '.join(MEASURES)}")
             if not len(sums) == len(numbers) == len(ids):
-                raise ValueError(f"models, {model}, {measure}: not two lists of {len(ids)} numbers, one a question")
+                raise ValueError(f"models, {model}, {measure}: not two lists of {len(ids)} numbers, one per question")
             tally: dict[str, tuple[float, float]] = {}
             for name, total, number in zip(ids, sums, numbers, strict=True):
                 if total is not None and number is not None and total <= number:
@@ -139,5 +139,5 @@ def _read_cell(cell: _KeptCell, kept: _KeptRun) -> dict[str, dict[str, Tally]]:
             if measure not in tallies or tallies[measure].keys() != base.get(measure, {}).keys():
                 raise ValueError(f"models, {model}, {measure}: not of the questions that base's is of")
     if not base or any(number != 1 for _, number in base["accuracy"].values()):
-        raise ValueError("models, base, accuracy: not one number a question")
+        raise ValueError("models, base, accuracy: not one number per question")
     return found

@@ -134,13 +134,17 @@ def note(layout: Layout, mlflow: str = "") -> None:
 
 def write(layout: Layout, provenance: Provenance) -> None:
     """Write `reports/provenance.js`, which the report's page and the trajectory browser load if it is there."""
-    show = files("swirl.reporting").joinpath("provenance.js").read_text(encoding="utf-8").strip()
     path = layout.page.with_name("provenance.js")
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    given = {"results": provenance.results, "parts": provenance.parts}
-    partial.write_text(script(show, encoded(given)), encoding="utf-8")
+    partial.write_text(as_script(provenance), encoding="utf-8")
     os.replace(partial, path)
+
+
+def as_script(provenance: Provenance) -> str:
+    """The script that shows it on a page of these results."""
+    show = files("swirl.reporting").joinpath("provenance.js").read_text(encoding="utf-8").strip()
+    return script(show, encoded({"results": provenance.results, "parts": provenance.parts}))
 
 
 def _settings(root: Path, made_with: Mapping[str, Any]) -> tuple[str, str]:

@@ -236,7 +236,7 @@ def _read_scores(layout: Layout, model: str) -> list[Score]:
     path = layout.evaluation(model)
     rows = records.load_json(path)
     if not isinstance(rows, list) or not (rows or layout.state_actions(model).exists()):
-        raise DataError(f"{path}: expected a list with one object a benchmark, got {str(rows)[:60]}")
+        raise DataError(f"{path}: expected a list with one object per benchmark, got {str(rows)[:60]}")
     scores = [read_score(row, path, number) for number, row in enumerate(rows)]
     for number, score in enumerate(scores):
         if score.model != model:

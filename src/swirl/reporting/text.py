@@ -65,7 +65,7 @@ def show_comparison(title: str, results: Sequence[Compared]) -> None:
 
 
 def show_pooled(results: PooledRuns) -> None:
-    """Print what several seeds have in common to standard output, a table a measure, in at most `WIDTH` columns."""
+    """Print what several seeds have in common to standard output: one table per measure, in at most `WIDTH` columns."""
     from swirl.reporting import pooled_text
 
     console, holm = _console(), ["swirl"]

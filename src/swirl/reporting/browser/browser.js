@@ -26,7 +26,7 @@
   swirl.start = () => {
     for (const [name, choices] of Object.entries(swirl.choices())) {
       const select = element(`f-${name}`);
-      select.append(new Option(name === "compare" ? "any" : "all", ""));
+      select.append(new Option({compare: "any", trait: "anything"}[name] ?? "all", ""));
       for (const [value, words] of choices) select.append(new Option(swirl.text(words), value));
       select.closest("label").hidden = !choices.length;
     }

@@ -9,7 +9,7 @@ const swirl = {};
   const waiting = new Map(); // "source-number" -> what to call with its bodies
   const loaded = new Map(); // the shards that were opened last
   const KEPT = 40;
-  const PROVENANCE = "../provenance.js";
+  const PROVENANCE = ["../provenance.js", "provenance.js"]; // beside the report's page, or beside this one
 
   // index.js calls this. Rows are trajectories, source by source; groups are questions.
   swirl.load = (text) => {
@@ -32,7 +32,8 @@ const swirl = {};
     const ids = new Map(Object.entries(index.ids).map(([row, id]) => [Number(row), id]));
     Object.assign(swirl, {TRAITS, OUTCOMES, count, source, columns});
     Object.assign(swirl, {sources: index.sources, questions: index.questions, benchmarks: index.benchmarks});
-    Object.assign(swirl, {stops: index.stops, report: index.report, results: index.results, groups: questions});
+    Object.assign(swirl, {stops: index.stops, report: index.report, groups: questions});
+    Object.assign(swirl, {results: index.results, whose: index.whose});
     swirl.rows = (group) => rowsOf.subarray(start[group], start[group + 1]);
     swirl.id = (row) => ids.get(row) ?? `${index.questions.id[columns.question[row]]}/${columns.sample[row]}`;
     swirl.start();
@@ -92,17 +93,17 @@ const swirl = {};
     waiting.delete(key);
   };
 
-  // Whose results these are, which is beside the report's page; nothing is shown where it is missing.
+  // Whose results these are; nothing is shown where the script that says so is missing.
   swirl.provenance = (place) => {
     place.dataset.results = swirl.results;
     const element = document.createElement("script");
-    element.src = url(PROVENANCE);
+    element.src = url(swirl.whose);
     document.head.append(element);
   };
 
   // No other text of this page can become the address of a script (Trusted Types, where the browser has them).
   const create = (key) => {
-    if (key === PROVENANCE) return PROVENANCE;
+    if (PROVENANCE.includes(key)) return key;
     if (!/^\d+-\d+$/.test(key)) throw new TypeError(`${key} is no shard`);
     return `shards/${key}.js`;
   };

@@ -35,7 +35,7 @@
         make("li", "", null, [link("", said, {...state, t: "", step: "", compare: "", trait: "", [name]: value})]))),
     ]);
     detail.replaceChildren(make("p", "hint", words), ...(choices.compare.length ? [views("compare", "Questions with")] : []),
-      ...(choices.trait.length ? [views("trait", "Trajectories with")] : []));
+      ...(choices.trait.length ? [views("trait", "Trajectories that have a step with")] : []));
   };
 
   function head(focus, body, state) {

@@ -14,7 +14,7 @@
     drawn: "actions that RL drew",
     kind: "judge GOOD, oracle BAD",
     strict: "judge BAD, oracle GOOD",
-    unjudged: "a step without a verdict",
+    unjudged: "no verdict",
     faulty: "a malformed or cut action",
     error: "an error of a tool",
     repeats: "a repeated query",

@@ -82,7 +82,7 @@
     return element;
   }
 
-  // Each model's name with a sign for each of its trajectories; those that the filters leave out are pale.
+  // Each model's name with a sign for each of its trajectories; those that the filters leave out are grey.
   function marks(group) {
     const bySource = new Map();
     for (const row of swirl.rows(group)) {

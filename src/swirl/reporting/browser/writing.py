@@ -1,6 +1,6 @@
 """Writes the browser's folder: the pages as they are, an index in columns, and shards of bodies.
 
-The index is loaded first and holds what lists and filters need, a column a field; what a trajectory says lies in
+The index is loaded first and holds what lists and filters need, a column for each field; what a trajectory says lies in
 shards of about `SHARD` characters, loaded when it is opened.
 """
 
@@ -24,6 +24,9 @@ from swirl.reporting.labelled import Labelled
 PAGES = ("index.html", "browser.css", "data.js", "filters.js", "list.js", "detail.js", "browser.js")
 """The files of this package that are copied as they are."""
 
+PROVENANCE = "provenance.js"
+"""The script that says whose results these are; data.js knows it too."""
+
 SHARD = 200_000
 """Characters of a shard, about; one trajectory more may be in it."""
 
@@ -44,22 +47,29 @@ class Source:
 
 
 def write(
-    sources: Iterable[Source], questions: Mapping[str, Question], folder: Path, report: str = "", digest: str = ""
+    sources: Iterable[Source],
+    questions: Mapping[str, Question],
+    folder: Path,
+    report: str = "",
+    digest: str = "",
+    provenance: str = "",
 ) -> int:
     """Write the browser of these trajectories into `folder`; returns their number.
 
     `questions` are by id. `report` is the report's page as the browser links to it, none if empty, and `digest` that of
-    its `reports/results.json`, if the browser is to show whose results these are. An older browser in the folder goes.
-    Raises `DataError` for a folder that holds something else.
+    its `reports/results.json`, if the browser is to show whose results these are. The script that says so is
+    `provenance`, written beside the pages, or, if empty, the one that may lie above them, beside the report's page. An
+    older browser in the folder goes. Raises `DataError` for a folder that holds something else.
     """
     folder = folder.absolute()
-    others = {path.name for path in folder.iterdir()} - {*PAGES, "index.js", "shards"} if folder.exists() else set()
+    known = {*PAGES, PROVENANCE, "index.js", "shards"}
+    others = {path.name for path in folder.iterdir()} - known if folder.exists() else set()
     if others:
         raise DataError(f"{folder} holds {min(others)}, which is no part of a trajectory browser; name another folder")
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     (partial / "shards").mkdir(parents=True)
-    index = _Index(questions, report, digest)
+    index = _Index(questions, report, digest, PROVENANCE if provenance else f"../{PROVENANCE}")
     for source in sources:
         index.start(source)
         shards = _Shards(partial / "shards", len(index.sources) - 1)
@@ -71,6 +81,8 @@ def write(
     (partial / "index.js").write_text(script("swirl.load", encoded(index.columns())), encoding="ascii")
     for name in PAGES:
         (partial / name).write_bytes(files("swirl.reporting.browser").joinpath(name).read_bytes())
+    if provenance:
+        (partial / PROVENANCE).write_text(provenance, encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(partial, folder)
     return len(index.rows["question"])
@@ -119,12 +131,12 @@ class _Shards:
 class _Index:
     """The columns that the page loads first."""
 
-    def __init__(self, questions: Mapping[str, Question], report: str, digest: str) -> None:
+    def __init__(self, questions: Mapping[str, Question], report: str, digest: str, whose: str) -> None:
         self.sources: list[dict[str, Any]] = []
         self.rows: dict[str, list[int]] = {
             name: [] for name in ("question", "sample", "stop", "outcome", "steps", "traits")
         }
-        self._report, self._digest = report, digest
+        self._report, self._digest, self._whose = report, digest, whose
         self._known = questions
         self._asked: dict[str, list[Any]] = {name: [] for name in ("id", "text", "benchmark", "hops")}
         self._numbers: dict[str, dict[str, int]] = {name: {} for name in ("question", "benchmark", "stop")}
@@ -155,6 +167,7 @@ class _Index:
         return {
             "report": self._report,
             "results": self._digest,
+            "whose": self._whose,
             "sources": self.sources,
             "benchmarks": list(self._numbers["benchmark"]),
             "stops": list(self._numbers["stop"]),
