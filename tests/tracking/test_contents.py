@@ -159,8 +159,8 @@ def test_a_trace_shows_every_call_of_a_step() -> None:
     several = replace(made, steps=(replace(made.steps[0], observations=seen), made.steps[1]))
     sample = Sample(several, None, True, {}, {})
     _, span, _ = trace_of(sample, "judge", "r", "0", 0.0).data.spans
-    asked = {"action": "So <math_exp>6/0</math_exp>", "tool": "calculate, search", "call": "3+4\nwho"}
-    assert (span.name, span.inputs, span.outputs) == ("calculate", asked, {"observation": "7\nerror: no"})
+    asked = {"action": "So <math_exp>6/0</math_exp>", "tool": "calculator, search", "call": "3+4\nwho"}
+    assert (span.name, span.inputs, span.outputs) == ("calculator", asked, {"observation": "7\nerror: no"})
     assert span.status.description == "the tool answered with an error"
 
 
@@ -180,10 +180,10 @@ def test_synthesised_trajectories_become_traces_when_they_are_judged(layout: Lay
     root, call, answer = traces[0].data.spans
     assert (root.span_type, root.inputs) == (SpanType.AGENT, {"messages": [{"role": "user", "content": "What is 0?"}]})
     assert root.outputs == {"choices": [{"message": {"role": "assistant", "content": "42"}}]}
-    assert (call.parent_id, call.span_type, call.name) == (root.span_id, SpanType.TOOL, "calculate")
+    assert (call.parent_id, call.span_type, call.name) == (root.span_id, SpanType.TOOL, "calculator")
     assert [one.start_time_ns - root.start_time_ns for one in (root, call, answer)] == [0, 1, 2]
     assert all(one.end_time_ns == one.start_time_ns for one in (root, call, answer))
-    assert call.inputs == {"action": "So <math_exp>6/0</math_exp>", "tool": "calculate", "call": "6/0"}
+    assert call.inputs == {"action": "So <math_exp>6/0</math_exp>", "tool": "calculator", "call": "6/0"}
     assert call.outputs == {"observation": "error: division by zero"}
     assert call.attributes["verdict.good"] is False
     assert call.attributes["verdict.rationale"] == "nobody divides by zero"
