@@ -201,18 +201,20 @@ def test_synthesised_trajectories_become_traces_when_they_are_judged(layout: Lay
     assert len(mlflow.search_traces(locations=where, run_id=found["judge"].info.run_id)) == 3
 
 
-def test_a_trace_sent_twice_is_one(layout: Layout) -> None:
-    """The second time as a copy is sent: as the store gives it."""
+@pytest.mark.parametrize(("number", "answer", "assessments"), [(0, "42", 3), (1, "(no answer: step_limit)", 2)])
+def test_a_trace_sent_twice_is_one(number: int, answer: str, assessments: int, layout: Layout) -> None:
+    """The second time as a copy is sent: as the store gives it. It has no duration; only what failed is an error."""
     fill(layout)
     store = recording_store(layout, Settings(experiment="mine"))
     run = store.create("judge", 1.0, {})
-    sample = next(one for one in read_samples("judge", layout, 3) if one.trajectory.id == "mini-gsm8k/0")
+    sample = next(one for one in read_samples("judge", layout, 3) if one.trajectory.id == f"mini-gsm8k/{number}")
     store.log_trace(trace_of(sample, "judge", run, store.experiment, 1000.0))
     store.log_trace(*client(layout).search_traces(locations=[store.experiment]))
     assert store.refused == []
     (found,) = client(layout).search_traces(locations=[store.experiment])
-    assert (len(found.data.spans), len(found.info.assessments)) == (3, 3)
-    assert (found.info.request_time, found.info.execution_duration) == (1_000_000, 0)
+    assert (len(found.data.spans), len(found.info.assessments)) == (3, assessments)
+    assert (found.info.request_time, found.info.execution_duration) == (1_000_000, None)
+    assert (found.info.state, found.info.response_preview) == ("OK", answer)
     assert found.info.token_usage == {"input_tokens": 4, "output_tokens": 5, "total_tokens": 9}
 
 

@@ -1,7 +1,7 @@
 """Trajectories as MLflow traces.
 
-The pipeline does not time single steps, so a trace and its spans take no time: a trace starts when its stage did, and
-its steps follow one another by a nanosecond, which keeps their order.
+The pipeline does not time single steps, so a trace has no duration, and its spans take no time: a trace starts when
+its stage did, and its steps follow one another by a nanosecond, which keeps their order.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def trace_of(sample: Sample, stage: str, run_id: str, experiment: str, started: 
         trace_id=f"tr-{uuid.uuid4().hex}",
         trace_location=TraceLocation.from_experiment_id(experiment),
         request_time=clock // 1_000_000,
-        execution_duration=0,
+        execution_duration=None,  # MLflow's pages would show 0 as a time
         state=TraceState.ERROR if made.error else TraceState.OK,
         request_preview=asked[:SHOWN],
         response_preview=answer[:SHOWN],
