@@ -141,7 +141,6 @@ def test_curves_are_in_three_groups() -> None:
     assert grouped("kl") == "train/kl"
     assert grouped("development.reward") == "development/reward"
     assert grouped("golden.mini-gsm8k.accuracy") == "oracle/mini-gsm8k.accuracy"
-    assert grouped("start.golden.process_label") == "oracle/start.process_label"
 
 
 def test_a_sample_is_drawn_from_every_benchmark_by_ids_alone() -> None:
