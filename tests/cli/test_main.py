@@ -72,7 +72,7 @@ def test_show_prints_steps_observations_and_verdicts(swirl: Swirl, project: Layo
         "question    What is two and three?\n"
         "accepted    5 | five\n"
         "\n"
-        "step 1  calculate  [good 0.91]\n"
+        "step 1  calculator  [good 0.91]\n"
         "  model  I add.\n"
         "         <calculate>2 + 3</calculate>\n"
         "  result 5\n"

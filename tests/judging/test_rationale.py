@@ -369,9 +369,10 @@ def test_a_judge_is_calibrated_on_a_file(tmp_path: Path) -> None:
         LabelledStep("where", "", "<answer> Oslo </answer>", True),
         LabelledOutcome("where", "Oslo", ("Oslo",), True),
     ]
+    told: list[int] = []
     with Server(("Answer key", "the same: YES"), ("", "BAD")) as server, server.client() as client:
-        rates = calibrate(server.judge(client), labelled)
-    assert (rates.n, rates.nulls) == (3, 0)
+        rates = calibrate(server.judge(client), labelled, told.append)
+    assert (rates.n, rates.nulls, told) == (3, 0, [1, 2])  # steps first, then answers
     assert (rates.accuracy.value, rates.fpr.value, rates.fnr.value) == (pytest.approx(1 / 3), 1.0, 0.5)
 
 
@@ -406,6 +407,16 @@ def test_a_judge_of_one_token_is_calibrated_on_the_turns_of_the_rollout() -> Non
     both = [labelled_step(0), labelled_step(1)]
     assert calibrate_tokens(token_judge(), both, lambda row: "what is", longest).nulls == 0
     assert calibrate_tokens(token_judge(), both, lambda row: "what is", longest - 1).nulls == 1
+
+
+def test_a_calibration_tells_of_every_row_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    both, told = [labelled_step(0), labelled_step(1)], list[int]()
+    whole = calibrate_tokens(token_judge(), both, lambda row: "what is", 512)
+    monkeypatch.setattr("swirl.judging.calibrate._PIECE", 1)
+    assert calibrate_tokens(token_judge(), both, lambda row: "what is", 512, told.append) == whole
+    longest = len(TRAJECTORY.state_ids(1)) + len(token_judge().tooth(SAY.token_ids))
+    calibrate_tokens(token_judge(), both, lambda row: "what is", longest - 1, told.append)
+    assert told == [0, 1, 1, 1, 1]  # all fit; then one does not, and is through at once
 
 
 @pytest.mark.parametrize(

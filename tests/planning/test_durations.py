@@ -263,7 +263,9 @@ def test_the_lines_by_hand() -> None:
 
 
 @pytest.mark.parametrize("lora", [None, {"rank": 2, "alpha": 4, "targets": ["all-linear"]}])
-def test_a_tiny_model_is_measured(lora: dict[str, Any] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tiny_model_is_measured(
+    lora: dict[str, Any] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(measuring, "LONG_ENOUGH_S", 0.0)
     shutil.copytree(ROOT / "src/swirl/prompts", tmp_path / "src/swirl/prompts")
     made_up.pretrained(tmp_path / "tiny", ["what is the capital of the country"])
@@ -276,6 +278,7 @@ def test_a_tiny_model_is_measured(lora: dict[str, Any] | None, tmp_path: Path, m
         train={"lora": lora},
     )
     said = lines(chosen, tmp_path)
+    assert "measuring this machine: 6/6 (100%), " in capsys.readouterr().err.splitlines()[-1]
     rows = {line.split()[0]: line.split()[1:] for line in said[1:10]}
     assert list(rows) == [
         "base_model", "reward_model", "synthesize", "judge", "train@sft", "train@swirl", "evaluate@base",

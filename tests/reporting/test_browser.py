@@ -231,6 +231,16 @@ def test_the_same_question_stands_side_by_side_with_every_label(page: Page, brow
 
 
 @needs_chromium
+def test_a_call_has_the_name_of_its_tool(page: Page, tmp_path: Path) -> None:
+    steps = (step(0, "calculate", "2 + 3", seen="5"), step(1, "answer", "5"))
+    write([Source("base", "Base", [made("base", 0, steps, True, (), None)])], ASKED, tmp_path / "b")
+    opened(page, tmp_path / "b/index.html", "#t=base%3Amini-x%2Fevaluation%2F0%2F0")
+    page.wait("document.querySelector('.step')")
+    assert text(page, ".step .kind") == ["calculator", "answer"]
+    assert text(page, ".step:nth-of-type(1) .part.call .name") == ["Call"]
+
+
+@needs_chromium
 def test_the_actions_that_rl_drew_have_their_rewards_and_advantages(page: Page, browser: Path) -> None:
     opened(page, browser, "#t=synthesis%3Amini-x%2Ftrain%2F7%2F1")
     page.wait("document.querySelector('.draws')")

@@ -94,28 +94,28 @@ def test_sound_files_pass_and_the_report_holds_their_rates(layout: Layout) -> No
     ("row", "change", "message"),
     [
         (3, {"trajectory_id": "t-0"}, "expect_compound_columns_to_be_unique on steps.trajectory_id, step: 2 of 4 rows "
-         "violate that no step is kept twice: row 1, trajectory_id t-0, step 1, value t-0, 1; row 3"),
+         "violate that no step is kept twice: row 1, trajectory_id t-0, step 2; row 3"),
         (3, {"trajectory_id": None}, "expect_column_values_to_not_be_null on steps.trajectory_id: 1 of 4 rows violate "
-         "that trajectory_id is never null: row 3, trajectory_id None, step 1"),
+         "that trajectory_id is never null: row 3, trajectory_id None, step 2"),
         (3, {"step": None}, "steps.step: 1 of 4 rows violate that step is never null: row 3, trajectory_id t-1"),
         (3, {"action_ids": (14, None)}, "steps.action_ids: 1 of 4 rows violate that action_ids is never null: row 3"),
         (3, {"trajectory_id": "t-9"}, "steps.state_ids_problem: 1 of 4 rows violate that a state has exactly its "
-         "trajectory's tokens up to the step: row 3, trajectory_id t-9, step 1, value trajectory t-9 has no step 1"),
-        (3, {"step": 2}, "row 3, trajectory_id t-1, step 2, value trajectory t-1 has no step 2"),
-        (3, {"step": -1}, "row 3, trajectory_id t-1, step -1, value trajectory t-1 has no step -1"),
-        (3, {"state_ids": (1, 2, 3, 11, 99, 13)}, "row 3, trajectory_id t-1, step 1, value token 4 is 99, the "
+         "trajectory's tokens up to the step: row 3, trajectory_id t-9, step 2, value trajectory t-9 has no step 2"),
+        (3, {"step": 2}, "row 3, trajectory_id t-1, step 3, value trajectory t-1 has no step 3"),
+        (3, {"step": -1}, "row 3, trajectory_id t-1, the outcome, value trajectory t-1 has no step 0"),
+        (3, {"state_ids": (1, 2, 3, 11, 99, 13)}, "row 3, trajectory_id t-1, step 2, value token 4 is 99, the "
          "trajectory has 12"),
-        (3, {"state_ids": (1, 2, 3)}, "row 3, trajectory_id t-1, step 1, value 3 tokens, the trajectory has 6"),
+        (3, {"state_ids": (1, 2, 3)}, "row 3, trajectory_id t-1, step 2, value 3 tokens, the trajectory has 6"),
         (3, {"action_ids": (15,)}, "steps.action_ids_problem: 1 of 4 rows violate that an action has exactly its "
-         "trajectory's tokens of the step: row 3, trajectory_id t-1, step 1, value token 0 is 15, the trajectory has "
+         "trajectory's tokens of the step: row 3, trajectory_id t-1, step 2, value token 0 is 15, the trajectory has "
          "14"),
         (3, {"question_id": "q-1"}, "steps.question_id_problem: 1 of 4 rows violate that every step is of its "
-         "trajectory's question, from the train split: row 3, trajectory_id t-1, step 1, value q-1, but its "
+         "trajectory's question, from the train split: row 3, trajectory_id t-1, step 2, value q-1, but its "
          "trajectory tries q-0"),
         (3, {"score": 1.5}, "steps.score: 1 of 3 rows violate that a score lies in [0, 1]: row 3, trajectory_id t-1, "
-         "step 1, value 1.5"),
+         "step 2, value 1.5"),
         (3, {"score": None}, "steps.score: 2 of 4 rows violate that at most 30.0% of the scores are null: row 2, "
-         "trajectory_id t-1, step 0, value None; row 3, trajectory_id t-1, step 1, value None"),
+         "trajectory_id t-1, step 1, value None; row 3, trajectory_id t-1, step 2, value None"),
     ],
 )  # fmt: skip
 def test_a_broken_step_stops_the_gate(layout: Layout, row: int, change: dict[str, Any], message: str) -> None:
@@ -129,17 +129,17 @@ def test_a_broken_step_stops_the_gate(layout: Layout, row: int, change: dict[str
     ("row", "change", "message"),
     [
         (4, {"step": 0}, "expect_compound_columns_to_be_unique on verdicts.trajectory_id, step: 2 of 5 rows violate "
-         "that no step and no outcome is judged twice: row 0, trajectory_id t-0, step 0"),
+         "that no step and no outcome is judged twice: row 0, trajectory_id t-0, step 1"),
         (4, {"trajectory_id": None}, "verdicts.trajectory_id: 1 of 5 rows violate that trajectory_id is never null"),
         (4, {"step": 2}, "verdicts.step_problem: 1 of 5 rows violate that every verdict is about a step, or the "
-         "outcome, of a trajectory: row 4, trajectory_id t-0, step 2, value t-0 has no step 2"),
-        (4, {"trajectory_id": "t-9"}, "row 4, trajectory_id t-9, step -1, value t-9 has no step -1"),
+         "outcome, of a trajectory: row 4, trajectory_id t-0, step 3, value t-0 has no step 3"),
+        (4, {"trajectory_id": "t-9"}, "row 4, trajectory_id t-9, the outcome, value there is no trajectory t-9"),
         (4, {"score": None}, "verdicts.good_problem: 1 of 5 rows violate that a verdict and its score are given or "
-         "missing together: row 4, trajectory_id t-0, step -1"),
+         "missing together: row 4, trajectory_id t-0, the outcome"),
         (4, {"score": -0.5}, "verdicts.score: 1 of 4 rows violate that a score lies in [0, 1]: row 4, trajectory_id "
-         "t-0, step -1, value -0.5"),
+         "t-0, the outcome, value -0.5"),
         (4, {"score": None, "good": None}, "verdicts.score: 2 of 5 rows violate that at most 30.0% of the scores are "
-         "null: row 2, trajectory_id t-1, step 0"),
+         "null: row 2, trajectory_id t-1, step 1"),
     ],
 )  # fmt: skip
 def test_a_broken_verdict_stops_the_gate(layout: Layout, row: int, change: dict[str, Any], message: str) -> None:
@@ -154,7 +154,7 @@ def test_a_trajectory_of_an_evaluation_question_stops_the_gate(layout: Layout) -
     save([*STEPS[:2], *(replace(row, question_id="q-1") for row in STEPS[2:])], SubTrajectory, layout.steps)
     message = stopped(layout)
     assert "steps.question_id_problem: 2 of 4 rows" in message
-    assert "row 2, trajectory_id t-1, step 0, value q-1 is of the evaluation split" in message
+    assert "row 2, trajectory_id t-1, step 1, value q-1 is of the evaluation split" in message
 
 
 def test_too_few_steps_stop_the_gate(layout: Layout) -> None:

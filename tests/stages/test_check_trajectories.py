@@ -120,7 +120,7 @@ def test_a_sound_file_passes_and_the_report_holds_its_rates(layout: Layout) -> N
 def test_log_probabilities_may_be_missing_only_where_the_trajectory_says_so(layout: Layout) -> None:
     bare = replace(TRAJECTORIES[0], steps=tuple(replace(step, logprobs=()) for step in TRAJECTORIES[0].steps))
     save([bare, *TRAJECTORIES[1:]], Trajectory, layout.trajectories)
-    assert "row 0, trajectory_id t-0, index 0, value 0 for 4 tokens" in stopped(layout)
+    assert "row 0, trajectory_id t-0, step 1, value 0 for 4 tokens" in stopped(layout)
     save([replace(bare, retokenised=True), *TRAJECTORIES[1:]], Trajectory, layout.trajectories)
     check_trajectories.run(params(), layout)
     assert load_json(layout.quality("trajectories"))["statistics"]["retokenised_rate"] == 0.25
@@ -150,7 +150,7 @@ def test_log_probabilities_may_be_missing_only_where_the_trajectory_says_so(layo
         (0, {"steps": (search(0), search(1), search(2), answer(3))}, "trajectories.length_problem: 1 of 4 rows violate "
          "that no trajectory has more steps than its limit: row 0, id t-0, value 4 steps, the limit is 3"),
         (0, {"steps": (answer(0), search(1))}, "trajectories.ending_problem: 1 of 4 rows violate that an answer is "
-         "the last action of an answered trajectory and nothing else: row 0, id t-0, value answers at position 0 of 2 "
+         "the last action of an answered trajectory and nothing else: row 0, id t-0, value answers at step 1 of 2 "
          "and goes on"),
         (0, {"steps": (search(0),)}, "row 0, id t-0, value stop is answered, the last action is search"),
         (0, {"stop": Stop.STEP_LIMIT}, "row 0, id t-0, value stop is step_limit, the last action is answer"),
@@ -168,22 +168,22 @@ def test_a_broken_trajectory_stops_the_gate(layout: Layout, row: int, change: di
     ("change", "message"),
     [
         ({"token_ids": (3, 5, 4, 0)}, "steps.token_ids_problem: 1 of 7 rows violate that an action's token ids decode "
-         "to its text: row 2, trajectory_id t-2, index 1, value decode to '<answer> Oslo </answer>', the text is "
+         "to its text: row 2, trajectory_id t-2, step 2, value decode to '<answer> Oslo </answer>', the text is "
          "'<answer> Bergen </answer>'"),
-        ({"token_ids": (3, 6, 4, 99)[::-1], "logprobs": (0.0,) * 4}, "index 1, value decode to"),
-        ({"token_ids": (3, -6, 4, 0)}, "row 2, trajectory_id t-2, index 1, value token id -6"),
-        ({"token_ids": (), "logprobs": ()}, "row 2, trajectory_id t-2, index 1, value no tokens"),
+        ({"token_ids": (3, 6, 4, 99)[::-1], "logprobs": (0.0,) * 4}, "step 2, value decode to"),
+        ({"token_ids": (3, -6, 4, 0)}, "row 2, trajectory_id t-2, step 2, value token id -6"),
+        ({"token_ids": (), "logprobs": ()}, "row 2, trajectory_id t-2, step 2, value no tokens"),
         ({"token_ids": (3, None, 4, 0)}, "expect_column_values_to_not_be_null on steps.token_ids: 1 of 7 rows violate "
-         "that token_ids is never null: row 2, trajectory_id t-2, index 1"),
+         "that token_ids is never null: row 2, trajectory_id t-2, step 2"),
         ({"index": None}, "expect_column_values_to_not_be_null on steps.index: 1 of 7 rows violate that index is never "
          "null: row 2, trajectory_id t-2, index None"),
         ({"logprobs": (-0.5, -0.5, 0.25, 0.0)}, "steps.logprobs_problem: 1 of 7 rows violate that every token has one "
-         "finite log-probability, 0 at most: row 2, trajectory_id t-2, index 1, value 0.25 at token 2"),
-        ({"logprobs": (-0.5, float("nan"), -0.5, 0.0)}, "index 1, value nan at token 1"),
-        ({"logprobs": (float("-inf"), -0.5, -0.5, 0.0)}, "index 1, value -inf at token 0"),
-        ({"logprobs": (-0.5,)}, "index 1, value 1 for 4 tokens"),
+         "finite log-probability, 0 at most: row 2, trajectory_id t-2, step 2, value 0.25 at token 2"),
+        ({"logprobs": (-0.5, float("nan"), -0.5, 0.0)}, "step 2, value nan at token 1"),
+        ({"logprobs": (float("-inf"), -0.5, -0.5, 0.0)}, "step 2, value -inf at token 0"),
+        ({"logprobs": (-0.5,)}, "step 2, value 1 for 4 tokens"),
         ({"observations": (Observation("Oslo -> Bergen", False),)}, "steps.observation_problem: 1 of 7 rows violate "
-         "that an observation follows every call, and no answer: row 2, trajectory_id t-2, index 1, value an answer is "
+         "that an observation follows every call, and no answer: row 2, trajectory_id t-2, step 2, value an answer is "
          "followed by 'Oslo -> Bergen'"),
     ],
 )  # fmt: skip
@@ -199,7 +199,7 @@ def test_a_call_that_nothing_answers_stops_the_gate(layout: Layout) -> None:
         Trajectory,
         layout.trajectories,
     )
-    assert "trajectory_id t-0, index 0, value nothing follows a search action that is not the last" in stopped(layout)
+    assert "trajectory_id t-0, step 1, value nothing follows a search action that is not the last" in stopped(layout)
 
 
 def test_each_call_of_an_action_is_a_call_to_the_gate(layout: Layout) -> None:
@@ -218,18 +218,18 @@ def test_each_call_of_an_action_is_a_call_to_the_gate(layout: Layout) -> None:
         Trajectory,
         layout.trajectories,
     )
-    assert "trajectory_id t-0, index 0, value nothing follows a search action that is not the last" in stopped(layout)
+    assert "trajectory_id t-0, step 1, value nothing follows a search action that is not the last" in stopped(layout)
 
 
 @pytest.mark.parametrize(
     ("limits", "message"),
     [
         ({"max_malformed_rate": 0.1}, "expect_column_values_to_be_in_set on steps.malformed: 1 of 7 rows violate that "
-         "at most 10.0% of the actions are malformed: row 2, trajectory_id t-2, index 0, value True"),
+         "at most 10.0% of the actions are malformed: row 2, trajectory_id t-2, step 1, value True"),
         ({"max_cut_rate": 0.1}, "expect_column_values_to_be_in_set on steps.cut: 1 of 7 rows violate that "
-         "at most 10.0% of the actions are cut off at their limit: row 2, trajectory_id t-2, index 1, value True"),
+         "at most 10.0% of the actions are cut off at their limit: row 2, trajectory_id t-2, step 2, value True"),
         ({"max_tool_error_rate": 0.24}, "calls.error: 1 of 4 rows violate that at most 24.0% of the tool calls "
-         "give an error: row 1, trajectory_id t-1, index 0, value True"),
+         "give an error: row 1, trajectory_id t-1, step 1, value True"),
     ],
 )  # fmt: skip
 def test_too_many_bad_steps_stop_the_gate(layout: Layout, limits: dict[str, float], message: str) -> None:

@@ -445,6 +445,18 @@ def test_samples_a_benchmark_take_gains_and_losses_by_turns(run: Layout, samples
     assert ("Before and after" in words) == (samples > 0)
 
 
+def test_a_sample_names_a_call_by_its_tool(run: Layout) -> None:
+    for model in ("base", "swirl"):
+        made = []
+        for one in records.load(Trajectory, run.prediction_trajectories(model)):
+            first, *rest = one.steps
+            call = dataclasses.replace(first, action=dataclasses.replace(first.action, kind="calculate"))
+            made.append(dataclasses.replace(one, steps=(call, *rest)))
+        records.save(made, Trajectory, run.prediction_trajectories(model))
+    named = re.findall(r"<li><span>(\w+)</span><pre>", _rerun(run, 1))
+    assert set(named) == {"calculator", "answer"}
+
+
 def test_memory_at_chance_is_said(run: Layout) -> None:
     _spoil(run.metrics("base_model"), lambda metrics: metrics.update({"memory.closed_book_before": 0.03}))
     assert "mini-cofca tests nothing about memory" in _rerun(run)

@@ -67,7 +67,8 @@ def test_a_real_agent_that_mlflow_autologged_is_imported(tmp_path: Path, monkeyp
         fetch_traces("other", tmp_path / "none.jsonl", Layout(tmp_path))
 
 
-def test_a_trace_of_our_own_run_is_its_trajectory(tmp_path: Path) -> None:
+@pytest.mark.parametrize("named", ["calculator", "calculate"])  # a tool's span, now and in older traces
+def test_a_trace_of_our_own_run_is_its_trajectory(named: str, tmp_path: Path) -> None:
     first = Action("calculate", "So <math_exp> 6*7 </math_exp>", "6*7")
     seen = Observation("6*7 -> 42", False, "calculate", "6*7")
     last = Action("answer", "<answer> 42 </answer>", "42")
@@ -75,7 +76,10 @@ def test_a_trace_of_our_own_run_is_its_trajectory(tmp_path: Path) -> None:
     made = Trajectory("q/0", "q", "mini-gsm8k", 0, "base", 0, (1,), steps, Stop.ANSWERED, "")
     question = Question("q", "mini-gsm8k", "train", "What is 6*7?", ("42", "forty-two"), 1, ("calculator",))
     trace = trace_of(Sample(made, question, True, {}, {}), "judge", "run", "0", 1.0)
-    (tmp_path / "own.jsonl").write_text(trace.to_json() + "\n")
+    text = trace.to_json()
+    assert '"name": "calculator"' in text
+    text = text.replace('"name": "calculator"', f'"name": "{named}"')
+    (tmp_path / "own.jsonl").write_text(text + "\n")
     logs = Logs([tmp_path / "own.jsonl"])
     logs.read()
     (found,) = logs.conversations()
@@ -84,4 +88,4 @@ def test_a_trace_of_our_own_run_is_its_trajectory(tmp_path: Path) -> None:
         ("assistant", last.text, "base"),
     ]  # fmt: skip
     assert found.answers == ("42", "forty-two") and found.actions == (1, 3) and logs.summary.changed == {}
-    assert json.loads(trace.to_json())["info"]["assessments"]
+    assert json.loads(text)["info"]["assessments"]

@@ -141,7 +141,6 @@ def test_curves_are_in_three_groups() -> None:
     assert grouped("kl") == "train/kl"
     assert grouped("development.reward") == "development/reward"
     assert grouped("golden.mini-gsm8k.accuracy") == "oracle/mini-gsm8k.accuracy"
-    assert grouped("start.golden.process_label") == "oracle/start.process_label"
 
 
 def test_a_sample_is_drawn_from_every_benchmark_by_ids_alone() -> None:
@@ -159,8 +158,8 @@ def test_a_trace_shows_every_call_of_a_step() -> None:
     several = replace(made, steps=(replace(made.steps[0], observations=seen), made.steps[1]))
     sample = Sample(several, None, True, {}, {})
     _, span, _ = trace_of(sample, "judge", "r", "0", 0.0).data.spans
-    asked = {"action": "So <math_exp>6/0</math_exp>", "tool": "calculate, search", "call": "3+4\nwho"}
-    assert (span.name, span.inputs, span.outputs) == ("calculate", asked, {"observation": "7\nerror: no"})
+    asked = {"action": "So <math_exp>6/0</math_exp>", "tool": "calculator, search", "call": "3+4\nwho"}
+    assert (span.name, span.inputs, span.outputs) == ("calculator", asked, {"observation": "7\nerror: no"})
     assert span.status.description == "the tool answered with an error"
 
 
@@ -181,10 +180,10 @@ def test_synthesised_trajectories_become_traces_when_they_are_judged(layout: Lay
     root, call, answer = traces[0].data.spans
     assert (root.span_type, root.inputs) == (SpanType.AGENT, {"messages": [{"role": "user", "content": "What is 0?"}]})
     assert root.outputs == {"choices": [{"message": {"role": "assistant", "content": "42"}}]}
-    assert (call.parent_id, call.span_type, call.name) == (root.span_id, SpanType.TOOL, "calculate")
+    assert (call.parent_id, call.span_type, call.name) == (root.span_id, SpanType.TOOL, "calculator")
     assert [one.start_time_ns - root.start_time_ns for one in (root, call, answer)] == [0, 1, 2]
     assert all(one.end_time_ns == one.start_time_ns for one in (root, call, answer))
-    assert call.inputs == {"action": "So <math_exp>6/0</math_exp>", "tool": "calculate", "call": "6/0"}
+    assert call.inputs == {"action": "So <math_exp>6/0</math_exp>", "tool": "calculator", "call": "6/0"}
     assert call.outputs == {"observation": "error: division by zero"}
     assert call.attributes["verdict.good"] is False
     assert call.attributes["verdict.rationale"] == "nobody divides by zero"
@@ -202,18 +201,20 @@ def test_synthesised_trajectories_become_traces_when_they_are_judged(layout: Lay
     assert len(mlflow.search_traces(locations=where, run_id=found["judge"].info.run_id)) == 3
 
 
-def test_a_trace_sent_twice_is_one(layout: Layout) -> None:
-    """The second time as a copy is sent: as the store gives it."""
+@pytest.mark.parametrize(("number", "answer", "assessments"), [(0, "42", 3), (1, "(no answer: step_limit)", 2)])
+def test_a_trace_sent_twice_is_one(number: int, answer: str, assessments: int, layout: Layout) -> None:
+    """The second time as a copy is sent: as the store gives it. It has no duration; only what failed is an error."""
     fill(layout)
     store = recording_store(layout, Settings(experiment="mine"))
     run = store.create("judge", 1.0, {})
-    sample = next(one for one in read_samples("judge", layout, 3) if one.trajectory.id == "mini-gsm8k/0")
+    sample = next(one for one in read_samples("judge", layout, 3) if one.trajectory.id == f"mini-gsm8k/{number}")
     store.log_trace(trace_of(sample, "judge", run, store.experiment, 1000.0))
     store.log_trace(*client(layout).search_traces(locations=[store.experiment]))
     assert store.refused == []
     (found,) = client(layout).search_traces(locations=[store.experiment])
-    assert (len(found.data.spans), len(found.info.assessments)) == (3, 3)
-    assert (found.info.request_time, found.info.execution_duration) == (1_000_000, 0)
+    assert (len(found.data.spans), len(found.info.assessments)) == (3, assessments)
+    assert (found.info.request_time, found.info.execution_duration) == (1_000_000, None)
+    assert (found.info.state, found.info.response_preview) == ("OK", answer)
     assert found.info.token_usage == {"input_tokens": 4, "output_tokens": 5, "total_tokens": 9}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -160,6 +161,15 @@ def test_the_search_box_finds_words_and_no_expressions(
     write(page, find("search"), text)
     page.call("Input.dispatchKeyEvent", type="keyDown", key="Enter", windowsVirtualKeyCode=13, text="\r")
     page.wait(f"{ROWS} === {rows}")
+
+
+def test_a_trace_that_nobody_timed_shows_no_duration(served: tuple[str, str], page: Page) -> None:
+    address, _ = served
+    go(page, f"{address}/#/experiments/{experiment(address)}/traces", f"{ROWS} === 3")
+    page.wait("document.body.innerText.includes('(no answer: step_limit)')")
+    shown = page.run("document.body.innerText")
+    assert "Duration" in shown
+    assert re.findall(r"^[0-9.]+ ?m?s$", shown, re.MULTILINE) == []
 
 
 def test_a_filter_by_tag_finds_what_the_sdk_finds(

@@ -159,7 +159,8 @@ def test_parameters_are_flat_and_without_secrets() -> None:
 def test_a_stage_is_logged_from_its_files(layout: Layout) -> None:
     with tracking.stage_run("train-swirl", PARAMS, layout) as recorded:
         write(layout.model("swirl") / "config.json", {"layers": 2})
-        write(layout.metrics("train-swirl"), {"reward": 0.75, "kl": 0.5, "note": None})
+        start = {"start.development.reward": 0.25, "start.golden.process_label": 0.5}  # the curves begin with these
+        write(layout.metrics("train-swirl"), {**start, "reward": 0.75, "kl": 0.5, "note": None})
         flight = {"rollout.in_flight.used": 16, "rollout.in_flight.asked": 64, "rollout.in_flight.out_of_memory": 1.0}
         timing = {"seconds": 61.5, "peak_rss_mb": 900.0, "started": time.time()}
         write(layout.timing("train-swirl"), {**timing, **flight})

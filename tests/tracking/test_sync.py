@@ -27,7 +27,7 @@ from swirl.mlflow_store.stores import destination, locked, recording_store, wait
 from swirl.pipeline.dvc_file import dvc_hash
 from swirl.tracking.contents import flat
 from swirl.tracking.delivery import Delivery, sync
-from swirl.tracking.recording import TO_REGISTER
+from swirl.tracking.recording import TO_REGISTER, Recorder
 from tests.tracking.test_contents import DVC_YAML as CONTENTS
 from tests.tracking.test_contents import fill, wait_until
 
@@ -318,7 +318,50 @@ def test_who_waits_for_another_copy_knows_whether_its_server_answers(
         wait_until(lambda: delivery._there is not None)
     delivery.finish("stage train@swirl", run)
     assert there.client.get_run(delivery.ids[run]).info.status == "FINISHED"
-    assert capsys.readouterr().err == ""
+    assert "warning" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("slow", "said"), [(0.05, "waiting for MLflow at https://***@example.org ...\n"), (60.0, "")])
+def test_a_long_wait_for_a_server_is_said_without_its_password(
+    slow: float, said: str, layout: Layout, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    delivery = Delivery(layout, Settings(experiment="late"), waiting_room(layout, Settings(experiment="late")))
+    delivery._there = destination_of(layout)  # it has answered before
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:pw@example.org")
+    monkeypatch.setattr("swirl.tracking.delivery.SLOW", slow)
+    monkeypatch.setattr(Delivery, "copy", lambda delivery, parent: time.sleep(1))
+    monkeypatch.setattr(Delivery, "register", lambda delivery, parent: None)
+    delivery.finish("stage judge", "the run")
+    assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize(
+    ("traces", "note"),
+    [
+        (2, "A verdict for every step\n\nTraces: 2 of 3 trajectories, drawn at random."),
+        (20, "A verdict for every step\n\nTraces: all 3 trajectories."),
+        (0, "A verdict for every step"),
+    ],
+)
+def test_a_run_that_was_copied_says_how_many_traces_it_has(
+    traces: int, note: str, layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.delenv("SWIRL_RUN_ID", raising=False)
+    (layout.root / "dvc.yaml").write_text(
+        "stages: {judge: {cmd: x, desc: A verdict for every step, outs: [data/verdicts]}}", encoding="utf-8"
+    )
+    here = waiting_room(layout, Settings(experiment="late"))
+    recorder = Recorder(layout, {"tracking": {"experiment": "late", "traces": traces}}, here)
+    run = recorder.start_stage("judge", 1000.0)
+    fill(layout)
+    recorder.end_stage(run, {"status": "FINISHED", "error": ""}, -1)
+    delivery = Delivery(layout, Settings(experiment="late"), here)
+    delivery.copy(run.parent)
+    there = destination_of(layout)
+    assert there.client.get_run(delivery.ids[run.id]).data.tags["mlflow.note.content"] == note
+    found = there.client.search_traces(locations=[there.experiment], run_id=delivery.ids[run.id])
+    assert len(found) == min(traces, 3)
 
 
 def test_files_stay_until_the_whole_run_has_arrived(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:

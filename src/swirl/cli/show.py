@@ -12,6 +12,7 @@ from swirl.core.layout import Layout
 from swirl.core.suggestions import meant
 from swirl.core.types import OUTCOME, Prediction, Question, Trajectory, Verdict
 from swirl.reporting.markup import printable
+from swirl.reporting.tool_names import tool_name
 
 if TYPE_CHECKING:
     from swirl.models.pointers import Pointer
@@ -135,7 +136,7 @@ def _adapter(folder: Path, pointer: Pointer) -> list[str]:
 def _steps(trajectory: Trajectory, verdicts: dict[int, Verdict]) -> list[str]:
     lines = []
     for step in trajectory.steps:
-        lines.append(f"\nstep {step.index + 1}  {step.action.kind}{_verdict(verdicts.get(step.index))}")
+        lines.append(f"\nstep {step.index + 1}  {tool_name(step.action.kind)}{_verdict(verdicts.get(step.index))}")
         lines.append(_indented("model  ", step.action.text))
         for seen in step.observations:
             lines.append(_indented("error  " if seen.error else "result ", seen.text))

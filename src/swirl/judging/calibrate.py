@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from swirl.comb.combs import Comb, pack
 from swirl.core.errors import DataError
@@ -20,6 +20,11 @@ from swirl.judging.verdicts import GOOD_BAD, YES_NO
 
 MAX_LINE = 2**20
 """Maximum number of characters of one row; a longer one is refused."""
+_PIECE = 64
+"""Number of rows that are judged in one call, between two words of progress."""
+
+Asked = TypeVar("Asked")
+Said = TypeVar("Said")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,33 +83,54 @@ class ErrorRates:
     """Least P(GOOD) of a verdict GOOD; None for a judge that writes its verdict."""
 
 
-def calibrate(judge: RationaleJudge, rows: Sequence[Labelled]) -> ErrorRates:
-    """Have `judge` judge the labelled rows, and return its error rates."""
+def calibrate(
+    judge: RationaleJudge, rows: Sequence[Labelled], done: Callable[[int], None] = lambda n: None
+) -> ErrorRates:
+    """Have `judge` judge the labelled rows, and return its error rates; `done(n)` is told of `n` more rows."""
     steps = [row for row in rows if isinstance(row, LabelledStep)]
     outcomes = [row for row in rows if isinstance(row, LabelledOutcome)]
     process, outcome = judge.prompts.process, judge.prompts.outcome
+    of_steps = [process_prompt(process, row.question, row.conversation, row.action) for row in steps]
+    of_outcomes = [outcome_prompt(outcome, row.question, row.answer, row.golden) for row in outcomes]
     judged = [
-        *judge.judge([process_prompt(process, row.question, row.conversation, row.action) for row in steps], GOOD_BAD),
-        *judge.judge([outcome_prompt(outcome, row.question, row.answer, row.golden) for row in outcomes], YES_NO),
+        *_in_pieces(lambda prompts: judge.judge(prompts, GOOD_BAD), of_steps, done),
+        *_in_pieces(lambda prompts: judge.judge(prompts, YES_NO), of_outcomes, done),
     ]
     labels = [step.good for step in steps] + [outcome.good for outcome in outcomes]
     return error_rates(labels, [said.good for said in judged])
 
 
 def calibrate_tokens(
-    judge: RewardModel, rows: Sequence[Labelled], opening: Callable[[LabelledStep], str], context: int
+    judge: RewardModel,
+    rows: Sequence[Labelled],
+    opening: Callable[[LabelledStep], str],
+    context: int,
+    done: Callable[[int], None] = lambda n: None,
 ) -> ErrorRates:
     """Have a judge whose verdict is read from one token judge labelled steps, and return its error rates.
 
     Each step is laid out in the turns of a rollout, with `opening(row)` as the user's first turn. A step that does not
-    fit into `context` tokens gets no verdict. Raises `DataError` for a labelled outcome, and for a conversation that
-    cannot be split into turns.
+    fit into `context` tokens gets no verdict. `done` is as in `calibrate`. Raises `DataError` for a labelled outcome,
+    and for a conversation that cannot be split into turns.
     """
     combs = [_comb(judge, row, opening) for row in rows]
     fits = [comb.packed_size <= context for comb in combs]
-    scores = iter(judge.read([comb for comb, it_fits in zip(combs, fits, strict=True) if it_fits]))
+    done(fits.count(False))
+    scores = iter(_in_pieces(judge.read, [comb for comb, fit in zip(combs, fits, strict=True) if fit], done))
     verdicts = [next(scores)[0] >= judge.threshold if fit else None for fit in fits]
     return dataclasses.replace(error_rates([row.good for row in rows], verdicts), threshold=judge.threshold)
+
+
+def _in_pieces(
+    judge: Callable[[Sequence[Asked]], list[Said]], asked: Sequence[Asked], done: Callable[[int], None]
+) -> list[Said]:
+    """What `judge` says of all that is asked, a piece after the other."""
+    said = list[Said]()
+    for start in range(0, len(asked), _PIECE):
+        some = judge(asked[start : start + _PIECE])
+        said += some
+        done(len(some))
+    return said
 
 
 def _comb(judge: RewardModel, row: Labelled, opening: Callable[[LabelledStep], str]) -> Comb:

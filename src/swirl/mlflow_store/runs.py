@@ -98,14 +98,16 @@ class Store:
             if datasets:
                 self.client.log_inputs(run_id, datasets)
 
-    def log_trace(self, trace: Trace) -> None:
-        """Log a trace at once: MLflow's exporter does it later, and hides failures."""
+    def log_trace(self, trace: Trace) -> bool:
+        """Log a trace at once, and return whether it was taken: MLflow's exporter does it later, and hides failures."""
         from mlflow.tracing.client import TracingClient
 
-        tracing = TracingClient(self.client.tracking_uri)
+        tracing, taken = TracingClient(self.client.tracking_uri), False
         with self._forgiving(f"trace {trace.info.trace_id}"):
             tracing.start_trace(trace.info)
             tracing.log_spans(self.experiment, trace.data.spans)
+            taken = True
+        return taken
 
     def end(self, run_id: str, status: str, at: float) -> None:
         """End a run at a Unix time as FINISHED, FAILED or KILLED; RUNNING lets it run again."""

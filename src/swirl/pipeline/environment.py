@@ -42,7 +42,16 @@ def bypass_proxy_for_localhost() -> None:
 
 
 def set_torch_variables(threads: int) -> None:
-    """Set the variables that torch reads when it is imported; unlike `apply`, this never restarts the process.
+    """Set the variables that torch reads when it is imported, and which bars the libraries show.
+
+    Unlike `set_up_process`, this never restarts the process.
+    """
+    _set_variables(threads)
+    _choose_bars()
+
+
+def _set_variables(threads: int) -> None:
+    """Set the variables that torch reads.
 
     Waiting threads sleep instead of spinning, which on busy cores is a hundred times faster. The number of
     threads changes the last bits of a sum, so the environment never overrides it.
@@ -51,16 +60,32 @@ def set_torch_variables(threads: int) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # transformers shows one per model it loads or saves
+
+
+def _choose_bars() -> None:
+    """Show the hub library's bars on a terminal, where a download may take long, and none of transformers.
+
+    transformers has one for each model that it loads or saves; it asks the hub library whether to show them.
+    """
+    if "HF_HUB_DISABLE_PROGRESS_BARS" in os.environ:
+        return
+    if not sys.stderr.isatty():
+        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+        return
+    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars  # type: ignore[attr-defined]
+
+    disable_progress_bars()
+    enable_progress_bars("huggingface_hub")
 
 
 def set_up_process(threads: int) -> None:
     """Set this process up for torch on `threads` CPU cores; call before torch is imported.
 
-    This calls `set_torch_variables`, and on Linux restarts the process, once, if the allocator settings are not in its
-    environment yet.
+    This does what `set_torch_variables` does, and on Linux restarts the process, once, if the allocator settings are
+    not in its environment yet.
     """
-    set_torch_variables(threads)
+    _set_variables(threads)
     if sys.platform == "linux" and _RESTARTED not in os.environ and not ALLOCATOR.keys() <= os.environ.keys():
         environment = {**ALLOCATOR, **os.environ, _RESTARTED: "1"}
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+    _choose_bars()

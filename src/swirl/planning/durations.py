@@ -9,9 +9,10 @@ from pathlib import Path
 
 from swirl.config.params import Params
 from swirl.core.errors import ModelError
+from swirl.pipeline.progress import Progress
 from swirl.planning.earlier import Earlier, earlier
 from swirl.planning.expected import Expected, Talk, Work, count, mean
-from swirl.planning.speeds import Speeds, load, measure, weights
+from swirl.planning.speeds import Speeds, load, measure, pieces, weights
 from swirl.reporting.format import duration
 
 SPLITS = ("train", "evaluation", "pretrain", "reward", "development")
@@ -25,15 +26,21 @@ def lines(params: Params, root: Path) -> list[str]:
     """Measure this machine, and say how long the stages take, or in a sentence why that is not known."""
     try:
         folder = weights(params, root)
-        policy, started = load(params, folder)
+        with Progress(pieces(params), "measuring this machine") as bar:
+            return _measured(params, root, folder, bar)
     except ModelError as error:
         return [f"Time: not known, because it is measured with the policy: {error}"]
+
+
+def _measured(params: Params, root: Path, folder: Path, bar: Progress) -> list[str]:
+    policy, started = load(params, folder)
+    bar.update()
     found = earlier(params, root)
     expected = Expected(params, root, policy.chat, found)
     asked = next((talks for split in SPLITS if count(talks := expected.talks(split)) > 0), ())
     if not asked:
         return ["Time: not known, because the number of questions is not known; `dvc repro download` brings them"]
-    speeds = measure(params, policy, folder, mean(asked), started)
+    speeds = measure(params, policy, folder, mean(asked), started, bar.update)
     return text(durations(params, expected.stages(), speeds), speeds, params, mean(asked), found)
 
 

@@ -88,23 +88,45 @@ def load(params: Params, folder: Path) -> tuple[Policy, float]:
     return policy, time.perf_counter() - began
 
 
-def measure(params: Params, policy: Policy, folder: Path, talk: Talk, started: float) -> Speeds:
-    """The speeds of a loaded policy, for conversations like `talk`, on the machine as busy as it is now."""
-    watch, size = Watch(), min(round(talk.size), policy.context - 1)
+def pieces(params: Params) -> int:
+    """How many pieces of work `load` (one) and `measure` are."""
+    return 4 + bool(_teaching(params)) + bool(params.train.methods)
+
+
+def measure(
+    params: Params,
+    policy: Policy,
+    folder: Path,
+    talk: Talk,
+    started: float,
+    done: Callable[[], None] = lambda: None,
+) -> Speeds:
+    """The speeds of a loaded policy, for conversations like `talk`, on the machine as busy as it is now.
+
+    `done` is called after each piece of work.
+    """
+    watch, size = Watch(done), min(round(talk.size), policy.context - 1)
     in_flight = min(params.rollout.in_flight, params.rollout.block_size)
     read = _reading(watch, params, policy.model, policy.context, size)
     full, alone = _drawing(watch, params, policy.model, policy.context, size, in_flight)
-    sections = [one for one in (params.base_model, params.reward_model) if isinstance(one, FineTuning)]
+    sections = _teaching(params)
     taught = _learning(watch, params, folder, talk, sections[0]) if sections else UNKNOWN
     tuned = _learning(watch, params, folder, talk, None) if params.train.methods else UNKNOWN
     cores = watch.cores if policy.model.device.type == "cpu" else UNKNOWN
     return Speeds(started, read, alone, full, in_flight, taught, tuned, cores)
 
 
+def _teaching(params: Params) -> list[FineTuning]:
+    """The sections that teach as `pretraining` does."""
+    return [one for one in (params.base_model, params.reward_model) if isinstance(one, FineTuning)]
+
+
 class Watch:
     """Times calls, and adds up how long they took and the processor time of this process."""
 
-    def __init__(self) -> None:
+    def __init__(self, done: Callable[[], None] = lambda: None) -> None:
+        """`done` is called when a piece of work has been timed."""
+        self._done = done
         self._seconds = self._processor = 0.0
 
     @property
@@ -122,6 +144,7 @@ class Watch:
         taken = time.perf_counter() - began
         self._seconds += taken
         self._processor += time.process_time() - processor
+        self._done()
         return taken / calls
 
 

@@ -165,7 +165,7 @@ def _with_problems(steps: pd.DataFrame, trunks: _Trunks, splits: Mapping[str, st
             problems["state_ids_problem"].append(_difference(state, trunk[begins[step] : start]))
             problems["action_ids_problem"].append(_difference(action, trunk[start:end]))
         else:
-            problems["state_ids_problem"].append(f"trajectory {trajectory} has no step {step}")
+            problems["state_ids_problem"].append(f"trajectory {trajectory} has no step {step + 1}")
             problems["action_ids_problem"].append(None)
     return steps.assign(**{name: pd.Series(values, dtype=object) for name, values in problems.items()})
 
@@ -185,14 +185,18 @@ def _with_verdict_problems(verdicts: pd.DataFrame, lengths: Mapping[str, int]) -
     about = zip(verdicts["trajectory_id"], verdicts["step"], strict=True)
     half_given = verdicts["good"].isna() != verdicts["score"].isna()
     problems = {
-        "step_problem": [
-            None if OUTCOME <= step < lengths.get(trajectory, OUTCOME) else f"{trajectory} has no step {step}"
-            for trajectory, step in about
-        ],
+        "step_problem": [_step_problem(trajectory, step, lengths.get(trajectory)) for trajectory, step in about],
         "good_problem": ["one of good and score is null" if half else None for half in half_given],
     }
     good_step = verdicts["good"].astype("boolean").astype("Float64").where(verdicts["step"] != OUTCOME)
     return verdicts.assign(good_step=good_step, **{k: pd.Series(v, dtype=object) for k, v in problems.items()})
+
+
+def _step_problem(trajectory: str, step: int, steps: int | None) -> str | None:
+    """What is wrong with the step of a verdict on a trajectory of `steps` steps; None: there is no such trajectory."""
+    if steps is None:
+        return f"there is no trajectory {trajectory}"
+    return None if OUTCOME <= step < steps else f"{trajectory} has no step {step + 1}"
 
 
 def _mix(steps: pd.DataFrame, trajectories: pd.DataFrame) -> pd.DataFrame:

@@ -171,7 +171,7 @@ def _length_problem(steps: int, limit: int | None) -> str | None:
 
 def _ending_problem(stop: str, kinds: Sequence[str]) -> str | None:
     if ActionKind.ANSWER in kinds[:-1]:
-        return f"answers at position {kinds.index(ActionKind.ANSWER)} of {len(kinds)} and goes on"
+        return f"answers at step {kinds.index(ActionKind.ANSWER) + 1} of {len(kinds)} and goes on"
     last = kinds[-1] if kinds else "missing"
     if (stop == Stop.ANSWERED) != (last == ActionKind.ANSWER):
         return f"stop is {stop}, the last action is {last}"

@@ -13,6 +13,7 @@ import pandas as pd
 from swirl.core.errors import GateError
 from swirl.core.layout import Layout
 from swirl.core.records import save_json
+from swirl.core.types import OUTCOME
 from swirl.quality import expect
 
 SHOWN_ROWS = 5
@@ -56,7 +57,10 @@ class Result:
         what = f"{self.name} on {self.table}.{self.column}" if self.column else f"{self.name} on {self.table}"
         if not self.rows:
             return f"{what}: observed {self.observed}, but {self.meaning}"
-        shown = "; ".join(", ".join(f"{key} {value}" for key, value in row.items()) for row in self.rows)
+        columns = self.column.split(", ")
+        repeated = len(columns) > 1 and set(columns) <= self.rows[0].keys()  # the key says it already
+        named = [[pair for pair in row.items() if not (repeated and pair[0] == "value")] for row in self.rows]
+        shown = "; ".join(", ".join(_told(*pair) for pair in row) for row in named)
         more = f"; and {self.violations - len(self.rows)} more" if self.violations > len(self.rows) else ""
         return f"{what}: {self.violations} of {self.of} rows violate that {self.meaning}: {shown}{more}"
 
@@ -172,6 +176,13 @@ def _row(table: Table, index: int, columns: Sequence[str]) -> dict[str, Any]:
     named = {key: _plain(table.frame.at[index, key]) for key in table.key}
     values = [_plain(table.frame.at[index, column]) for column in columns]
     return named | {"value": values[0] if len(values) == 1 else ", ".join(str(value) for value in values)}
+
+
+def _told(key: str, value: Any) -> str:
+    """A cell of an offending row in a sentence: steps are counted from 1 there, and from 0 in the files."""
+    if key not in ("step", "index") or value is None:
+        return f"{key} {value}"
+    return "the outcome" if value == OUTCOME else f"step {int(value) + 1}"
 
 
 def _plain(value: Any) -> Any:

@@ -19,6 +19,7 @@ from swirl.reporting.markup import printable
 from swirl.reporting.paper import PAPER_GAINS
 from swirl.reporting.plots import Pictures
 from swirl.reporting.results import LABELS, Results, memory_at_chance
+from swirl.reporting.tool_names import tool_name
 
 
 def page(results: Results, found: evidence.Evidence, pictures: Pictures, samples: int, digest: str) -> str:
@@ -95,7 +96,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
         finalize=_shown,
     )
-    made.filters |= {"cut": evidence.cut, "percent": percent}
+    made.filters |= {"cut": evidence.cut, "percent": percent, "tool_name": tool_name}
     return made
 
 

@@ -1,4 +1,4 @@
-"""A request that is answered as an MLflow trace: a span a step, named by what the model did, with measured times.
+"""A request that is answered as an MLflow trace: a span a step, named by its tool, with measured times.
 
 The spans are as those of the pipeline's own traces (`swirl.traces.samples`), so `swirl import` reads both.
 """
@@ -68,7 +68,7 @@ def with_spans(events: Iterator[Event]) -> Iterator[Event]:
 def _started(root: LiveSpan, step: Acted, began: int) -> LiveSpan:
     """The span of a step, from the state that the model read on; an answer is complete at once."""
     span = mlflow.start_span_no_context(
-        step.kind,
+        step.tool or step.kind,
         SpanType.TOOL if step.tool else SpanType.LLM,
         parent_span=root,
         inputs={"action": step.text, **({"tool": step.tool, "call": step.payload} if step.tool else {})},

@@ -1,7 +1,7 @@
 """Trajectories as MLflow traces.
 
-The pipeline does not time single steps, so a trace and its spans take no time: a trace starts when its stage did, and
-its steps follow one another by a nanosecond, which keeps their order.
+The pipeline does not time single steps, so a trace has no duration, and its spans take no time: a trace starts when
+its stage did, and its steps follow one another by a nanosecond, which keeps their order.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from swirl.core.types import OUTCOME, ActionKind, Step, Stop, Verdict
+from swirl.reporting.tool_names import tool_name
 from swirl.traces.samples import Sample
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def trace_of(sample: Sample, stage: str, run_id: str, experiment: str, started: 
         trace_id=f"tr-{uuid.uuid4().hex}",
         trace_location=TraceLocation.from_experiment_id(experiment),
         request_time=clock // 1_000_000,
-        execution_duration=0,
+        execution_duration=None,  # MLflow's pages would show 0 as a time
         state=TraceState.ERROR if made.error else TraceState.OK,
         request_preview=asked[:SHOWN],
         response_preview=answer[:SHOWN],
@@ -73,7 +74,7 @@ def trace_of(sample: Sample, stage: str, run_id: str, experiment: str, started: 
         shown = {**_shown(step), "chat.tokenUsage": usage}
         failed = f"{step.action.kind} action" if step.action.faulty else ""
         failed = failed or ("the tool answered with an error" if step.tool_error else "")
-        spans.append(_span(info.trace_id, step.index, str(step.action.kind), clock, failed, shown, facts))
+        spans.append(_span(info.trace_id, step.index, tool_name(step.action.kind), clock, failed, shown, facts))
         read += drawn + len(step.observation_ids)
     return Trace(info, TraceData(spans))
 
@@ -84,7 +85,7 @@ def _shown(step: Step) -> dict[str, Any]:
     calls = kind not in (ActionKind.ANSWER, ActionKind.THINK) and not step.action.faulty
     inputs = {"action": step.action.text}
     if calls:
-        inputs["tool"] = ", ".join(action.kind for action in step.actions)
+        inputs["tool"] = ", ".join(tool_name(action.kind) for action in step.actions)
         inputs["call"] = "\n".join(action.payload for action in step.actions)
     outputs = {"observation": step.observation} if step.observation else {"answer": step.action.payload}
     return {"spanType": "TOOL" if calls else "LLM", "spanInputs": inputs, "spanOutputs": outputs}
@@ -93,7 +94,7 @@ def _shown(step: Step) -> dict[str, Any]:
 def _span(
     trace_id: str, step: int, name: str, clock: int, failed: str, shown: Mapping[str, Any], facts: Mapping[str, Any]
 ) -> Span:
-    """The span of a step (`OUTCOME`: of the whole), named by what the action does: MLflow groups tools by it.
+    """The span of a step (`OUTCOME`: of the whole), named by its tool, or by what it does without one.
 
     `failed` says why; `shown` are MLflow's own attributes, `facts` further ones.
     """

@@ -26,6 +26,8 @@ class Sample:
     """Numbers for the whole trajectory: its prediction's EM, F1 and process labels."""
     part: str = ""
     """How many of the stage's trajectories were drawn, as `20 of 2000`."""
+    total: int = 0
+    """How many trajectories the stage has."""
 
     @property
     def outcome(self) -> str:
@@ -62,7 +64,8 @@ def read_samples(stage: str, layout: Layout, count: int) -> list[Sample]:
     for one in chosen:
         seen, row, question = verdicts.get(one, {}), graded.get(one), questions.get(made[one].question_id)
         correct = row.correct if row else seen[OUTCOME].good if OUTCOME in seen else None
-        found.append(Sample(made[one], question, correct, seen, _labels(row), f"{len(chosen)} of {len(ids)}"))
+        part = f"{len(chosen)} of {len(ids)}"
+        found.append(Sample(made[one], question, correct, seen, _labels(row), part, len(ids)))
     return found
 
 

@@ -65,8 +65,11 @@ def fits(path: Path, max_mb: float) -> bool:
 def _add_report(contents: Contents, path: Path, stage: DvcStage, layout: Layout) -> None:
     """Extract metrics from a report of a known kind, recognised by its path; any other is an artifact only."""
     if path == layout.metrics(stage.id):
-        renamed = {"evaluate": by_measure, "train": grouped}.get(stage.name.partition("@")[0], str)
-        contents.metrics.update({renamed(name): value for name, value in numbers(load_json(path)).items()})
+        kind, measured = stage.name.partition("@")[0], numbers(load_json(path))
+        if kind == "train":  # what was measured before the first update is the first point of the curves
+            measured = {name: value for name, value in measured.items() if not name.startswith("start.")}
+        renamed = {"evaluate": by_measure, "train": grouped}.get(kind, str)
+        contents.metrics.update({renamed(name): value for name, value in measured.items()})
     elif path == layout.series(stage.id):
         contents.series.extend(points(load_json(path)))
     elif path.parent == layout.quality("").parent:
@@ -105,13 +108,11 @@ def points(rows: list[dict[str, float]]) -> Iterator[tuple[str, float, int]]:
 def grouped(name: str) -> str:
     """Rename what training measures to `train/kl`, `development/reward` or, by golden labels, `oracle/process_label`.
 
-    MLflow then shows each group by itself. What was measured before the first update is `development/start.reward`.
+    MLflow then shows each group by itself.
     """
-    rest = name.removeprefix("start.")
-    start = name.removesuffix(rest)
     for group, prefix in (("development", "development."), ("oracle", "golden.")):
-        if rest.startswith(prefix):
-            return f"{group}/{start}{rest.removeprefix(prefix)}"
+        if name.startswith(prefix):
+            return f"{group}/{name.removeprefix(prefix)}"
     return f"train/{name}"
 
 

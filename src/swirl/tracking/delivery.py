@@ -8,6 +8,7 @@ artifacts elsewhere. Then copies are made, while the stage runs and at its end; 
 from __future__ import annotations
 
 import hashlib
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -83,7 +84,9 @@ class Delivery:
             self.begin(parent)
         assert self._thread is not None
         self._thread.join(SLOW)
-        if self._there is not None:
+        if self._there is not None and self._thread.is_alive():
+            there = without_credentials(stores.tracking_uri(self._layout))
+            print(f"waiting for MLflow at {there} ...", file=sys.stderr, flush=True)
             self._thread.join(PATIENCE)
         if failure := "it takes too long" if self._there and self._thread.is_alive() else self._failure:
             stores.warn(

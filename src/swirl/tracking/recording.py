@@ -20,7 +20,7 @@ from swirl.traces.mlflow_traces import trace_of
 from swirl.traces.samples import read_samples
 from swirl.tracking.contents import flat, numbers, read_contents
 from swirl.tracking.inputs import datasets, lock_hash, source_tags
-from swirl.tracking.summary import about, changes, headline, run_name
+from swirl.tracking.summary import about, changes, headline, run_name, traced
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -117,9 +117,7 @@ class Recorder:
                 if measured.get("started", 0.0) >= run.started - CLOCK_TICK:  # else an earlier attempt's
                     self._add_metrics(run.id, {name: measured[name] for name in measured if name != "started"})
                 self._add_files(run.id, run.stage, live=live, max_mb=self.settings.max_model_mb)
-                for sample in read_samples(run.stage.name, self.layout, self.settings.traces):
-                    trace = trace_of(sample, run.stage.name, run.id, self.store.experiment, run.started)
-                    self.store.log_trace(trace)
+                self._add_traces(run)
             else:  # older files are not the work of this attempt, and an unfinished model is not worth a copy
                 self._add_files(run.id, run.stage, since=run.started - CLOCK_TICK, live=live)
             if well and run.stage.name == "report":
@@ -224,6 +222,16 @@ class Recorder:
     def _add_metrics(self, run: str, metrics: Mapping[str, float]) -> None:
         now = int(time.time() * 1000)
         self.store.log(run, points=[(name, value, now, 0) for name, value in metrics.items()])
+
+    def _add_traces(self, run: StageRun) -> None:
+        """Log a sample of the stage's trajectories as traces, and say in the run's description how many they are."""
+        name, experiment, logged = run.stage.name, self.store.experiment, 0
+        samples = read_samples(name, self.layout, self.settings.traces)
+        for sample in samples:
+            logged += self.store.log_trace(trace_of(sample, name, run.id, experiment, run.started))
+        if logged:
+            note = f"{run.stage.desc}\n\n{traced(logged, samples[0].total)}"
+            self.store.log(run.id, tags={NOTE: note.strip()})
 
     def _add_files(self, run: str, stage: DvcStage, since: float = 0, live: int = -1, max_mb: float = -1) -> None:
         contents = read_contents(stage, self.layout, since, max_mb)

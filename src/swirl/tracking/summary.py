@@ -1,4 +1,4 @@
-"""What a parent run says in short: a name that tells what changed, some fifteen metrics, a description."""
+"""What a run says in short: a name that tells what changed, some fifteen metrics, a description."""
 
 from __future__ import annotations
 
@@ -44,6 +44,13 @@ def about(source: str, changed: Sequence[str] | None) -> str:
     """How a parent run's description begins: what started it, with which settings."""
     settings = ", ".join(f"`{one}`" for one in changed or ()) or "the settings of the preset mini"
     return f"Started by `{source}`" + ("." if changed is None else f", with {settings}.")
+
+
+def traced(logged: int, total: int) -> str:
+    """How many of a stage's trajectories its run has as traces, as a sentence."""
+    if logged < total:
+        return f"Traces: {logged} of {total} trajectories, drawn at random."
+    return f"Traces: all {total} trajectories." if total > 1 else "Traces: the only trajectory."
 
 
 def headline(layout: Layout) -> dict[str, float]:

@@ -9,14 +9,16 @@ from typing import cast
 from swirl.config.params import Params
 from swirl.core.errors import DataError, SwirlError
 from swirl.core.layout import Layout
-from swirl.judging.calibrate import ErrorRates, LabelledStep, calibrate, calibrate_tokens, read_labelled
+from swirl.judging.calibrate import ErrorRates, Labelled, LabelledStep, calibrate, calibrate_tokens, read_labelled
 from swirl.judging.reward import RewardModel
 from swirl.models.loading import context_of
 from swirl.models.prompts import fill
+from swirl.pipeline.progress import SHORT, Progress
 from swirl.tools import Search
 from swirl.tools.base import Tool, listed
 from swirl.tools.by_name import open_tool, options_name
 from swirl.wiring.graders import load_text_judge
+from swirl.wiring.judges import Judge
 from swirl.wiring.prompts import read_prompts
 
 
@@ -26,8 +28,13 @@ def measure(labelled: Path, grader: bool, params: Params, layout: Layout) -> Err
         raise SwirlError("judge.outcome is match: nobody grades by reading; set it to model to calibrate the grader")
     rows = read_labelled(labelled)
     judge = load_text_judge(params, layout, grader)
+    with Progress(len(rows), "rows judged", after=SHORT) as bar:
+        return _rates(judge, rows, params, layout, bar)
+
+
+def _rates(judge: Judge, rows: list[Labelled], params: Params, layout: Layout, bar: Progress) -> ErrorRates:
     if not isinstance(judge, RewardModel):
-        return calibrate(judge, rows)
+        return calibrate(judge, rows, bar.update)
     prompts = read_prompts(params, layout).tasks
 
     def opening(row: LabelledStep) -> str:
@@ -49,4 +56,4 @@ def measure(labelled: Path, grader: bool, params: Params, layout: Layout) -> Err
         ]
         return listed(cast("list[Tool]", tools))  # `listed` reads only class attributes of Search: no index is needed
 
-    return calibrate_tokens(judge, rows, opening, context_of(judge.model, params.runtime.context))
+    return calibrate_tokens(judge, rows, opening, context_of(judge.model, params.runtime.context), bar.update)

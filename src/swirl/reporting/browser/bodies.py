@@ -10,6 +10,7 @@ from typing import Any
 
 from swirl.core.types import OUTCOME, Action, Draw, Question, Verdict
 from swirl.reporting.labelled import Labelled, repeats
+from swirl.reporting.tool_names import tool_name
 
 _TAG = re.compile(r"<+[^<>/\s]+>+\s*")
 """What may stand before the payload of a call or an answer."""
@@ -66,8 +67,10 @@ def body(one: Labelled, question: Question | None, draws: Sequence[Draw]) -> dic
 def _step(one: Labelled, number: int, draws: Sequence[Draw]) -> dict[str, Any]:
     step = one.trajectory.steps[number]
     thought, call = halves(step.action)
+    kind, tool = step.action.kind, tool_name(step.action.kind)
     shown: dict[str, Any] = {
-        "kind": step.action.kind,
+        "kind": kind,
+        "tool": tool if tool != kind else "",
         "thought": thought,
         "call": call,
         "seen": [[seen.text, seen.error] for seen in step.observations],

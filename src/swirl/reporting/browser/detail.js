@@ -98,7 +98,7 @@
     const labels = [verdict("Judge", step.judge)];
     if (step.oracle !== undefined) labels.push(verdict("Oracle", [step.oracle, null, ""]));
     const top = make("header", "", null, [
-      name, make("span", "kind", step.kind), make("span", "size", `${step.tokens ?? 0} tokens`), ...labels,
+      name, make("span", "kind", step.tool ?? step.kind), make("span", "size", `${step.tokens ?? 0} tokens`), ...labels,
     ]);
     const element = make("section", `step ${tone}`, null, [top, part("thought", "Thought", step.thought), part("call", CALLS[step.kind] ?? "Call", step.call)]);
     for (const [text, error] of step.seen ?? []) element.append(part(error ? "seen error" : "seen", error ? "Error" : "Result", text, true));
