@@ -54,6 +54,7 @@ class Scripted:
             (self.folder / f"used-{used.requests}-{time.monotonic_ns()}").touch()
 
 
+    cpus: int = 1
 class Scribe:
     def __init__(self, recipe: Scripted) -> None:
         self._recipe = recipe

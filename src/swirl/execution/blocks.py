@@ -90,6 +90,11 @@ class Recipe(Protocol[Piece_contra, Record]):
     @property
     def threads(self) -> int:
         """CPU threads inside one torch operation."""
+    @property
+    def cpus(self) -> int:
+        """CPUs that a process keeps busy while it makes one block."""
+        ...
+
         ...
 
     def open(self, sharing: Sharing | None) -> Maker[Piece_contra, Record]:

@@ -71,7 +71,7 @@ class RayEngine(Generic[Piece, Record]):
 
     def __init__(self, settings: Execution, recipe: Recipe[Piece, Record]) -> None:
         """Join the cluster; workers start with the first block. Raises as `ray_cluster.connect` does."""
-        connect(settings, recipe.threads)
+        connect(settings, recipe.cpus)
         self._settings, self._recipe = settings, recipe
         self._workers: list[Any] = []
         self._paces: Any = None
@@ -114,7 +114,7 @@ class RayEngine(Generic[Piece, Record]):
         keeper = f"swirl-paces-{uuid4()}"  # found by name: a handle might be lost to a restarted worker
         self._paces = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1, name=keeper)(PaceKeeper).remote()
         kind = ray.remote(
-            num_cpus=self._recipe.threads, num_gpus=self._settings.gpus_per_worker, max_restarts=-1, max_task_retries=0
+            num_cpus=self._recipe.cpus, num_gpus=self._settings.gpus_per_worker, max_restarts=-1, max_task_retries=0
         )(BlockWorker)
         source = digest(stage)
         self._workers = [kind.remote(self._recipe, source, count, keeper) for _ in range(count)]

@@ -69,6 +69,11 @@ class Rollouts:
         """`runtime.threads`."""
         return self.params.runtime.threads
 
+    @property
+    def cpus(self) -> int:
+        """`runtime.threads`: a block is rolled out on one thread."""
+        return self.params.runtime.threads
+
     def open(self, sharing: Sharing | None) -> RollingOut:
         """Load the policy."""
         return RollingOut(self, sharing)

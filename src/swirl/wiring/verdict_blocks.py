@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from swirl.comb.logprobs import check_packing
-from swirl.config.params import Params
+from swirl.config.params import Params, judged_here
 from swirl.core.grading import grade
 from swirl.core.journal import Journal
 from swirl.core.layout import Layout
@@ -62,6 +62,12 @@ class Verdicts:
     def threads(self) -> int:
         """`runtime.threads`."""
         return self.params.runtime.threads
+
+    @property
+    def cpus(self) -> int:
+        """`runtime.threads` on each of the `runtime.workers` threads of a judge that runs here."""
+        run = self.params.runtime
+        return run.threads * (run.workers if judged_here(self.params, self.stage) else 1)
 
     def open(self, sharing: Sharing | None) -> Judging:
         """Load the judge and the grader."""
