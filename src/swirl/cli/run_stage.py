@@ -17,9 +17,10 @@ from swirl.bench.stage_times import record_times
 from swirl.cli import launch
 from swirl.core.distributed import rank_and_count
 from swirl.core.errors import SwirlError
-from swirl.core.flights import OutOfMemoryError, out_of_memory, smaller_flights
+from swirl.core.flights import OutOfMemoryError, out_of_memory
 from swirl.core.layout import Layout
 from swirl.core.records import save_json
+from swirl.execution.worker_flights import all_smaller_flights
 from swirl.pipeline import finished_work
 from swirl.pipeline.dvc_file import DvcStage, read_stages
 from swirl.pipeline.steady import Steady
@@ -131,12 +132,12 @@ def _alone(stage_id: str, lock: Path) -> Iterator[None]:
 def _timed(path: Path) -> Iterator[None]:
     """Write the seconds, peak memory (MB), start time (Unix) and flights of the block to `path`, if it does not raise.
 
-    Flights are those that memory made smaller.
+    Flights are those that memory made smaller, here and in workers that made blocks for the stage.
     """
     started, clock = time.time(), time.monotonic()
     yield
     measured = {"started": started, "seconds": time.monotonic() - clock, "peak_rss_mb": _peak_rss_mb()}
-    save_json({**measured, **smaller_flights()}, path)
+    save_json({**measured, **all_smaller_flights()}, path)
 
 
 def _peak_rss_mb() -> float:

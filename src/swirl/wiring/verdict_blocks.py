@@ -111,7 +111,7 @@ class Judging:
         if self._grader is not None and self._grader is not self._judge:
             self._writers.append((self._grader, False, True))
 
-    def begin(self, flight: Path | None) -> None:
+    def begin(self, flight: Path) -> None:
         """Nothing is planned: a judge reads as many tokens at once as params say."""
 
     def make(self, piece: Sequence[Case], done: Done) -> Judged:
