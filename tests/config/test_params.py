@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ import pytest
 import yaml
 
 from swirl.config import presets
+from swirl.config.execution import Execution
 from swirl.config.overrides import checked, parsed
-from swirl.config.params import label_judge_section, load, validate
+from swirl.config.params import judged_here, label_judge_section, load, validate
 from swirl.config.served import Served, client_settings
 from swirl.core.errors import ParamsError
 from swirl.core.splits import counts
@@ -386,6 +388,84 @@ def test_where_blocks_are_made() -> None:
         "runtime.device is cuda:1, but execution.engine is ray: Ray gives each worker its own GPU" in refusal(tree)[1]
     )
 
+    assert str(Execution.model_fields["address"].description).endswith("auto, $RAY_ADDRESS, else local")
+
+
+JUDGE_SERVER = {"source": "endpoint", "max_tokens": 8, "votes": 1, "temperature": 0.0, "server": SERVER}
+OWN_REWARD = [{"name": "my_rewards:Good", "weight": 1.0, "options": {}}]
+ALL_SERVED = {
+    "synthesize.server": SERVER,
+    "evaluate.servers": {"base": SERVER, "sft": SERVER, "swirl": SERVER},
+    "reward_model": JUDGE_SERVER,
+}
+
+
+def changed_at(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The committed params with several values replaced."""
+    tree = copy.deepcopy(TREE)
+    for path, value in changes.items():
+        *sections, last = path.split(".")
+        section = tree
+        for name in sections:
+            section = section[name]
+        section[last] = value
+    return tree
+
+
+@pytest.mark.parametrize(
+    ("local", "model"),
+    [
+        ("synthesize.server", "the base, for synthesize,"),
+        ("evaluate.servers", "a model to evaluate"),
+        ("reward_model", "the judge"),
+    ],
+)
+def test_a_model_on_a_gpu_needs_one_in_each_worker_of_ray(local: str, model: str) -> None:
+    by_ray = {"engine": "ray", "address": "auto", "workers": 2, "gpus_per_worker": 0.0}
+    served = {**ALL_SERVED, "runtime.device": "cuda", "execution": by_ray}
+    assert validate(changed_at(served), "params.yaml").execution.gpus_per_worker == 0.0
+    some_local = {name: value for name, value in served.items() if name != local}
+    (_, line) = refusal(changed_at(some_local))
+    assert line == (
+        f"  params: runtime.device is cuda, and {model} is loaded by workers of Ray, but execution.gpus_per_worker is "
+        "0, which gives them no GPU; set it to 1.0 (or 0.5, where two workers fit on one GPU), or runtime.device to cpu"
+    )
+    for other in (
+        {"runtime.device": "cpu"}, {"execution": {**by_ray, "gpus_per_worker": 0.5}},
+        {"execution": {**by_ray, "engine": "local"}},
+    ):  # fmt: skip
+        validate(changed_at({**some_local, **other}), "params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("changes", "judge", "evaluate"),
+    [
+        ({}, True, True),
+        ({"reward_model": JUDGE_SERVER}, False, False),
+        ({"evaluate.judge": "none"}, True, False),
+        ({"evaluate.judge": JUDGE_SERVER}, True, False),
+        ({"evaluate.judge": {"source": "own", "name": "mine:Mine", "options": {}}}, True, False),
+        ({"judge.rewards": OWN_REWARD}, False, False),
+        ({"judge.rewards": [*OWN_REWARD, {"name": "judge", "weight": 1.0, "options": {}}]}, True, True),
+        ({"reward_model": {"source": "none"}, "judge.rewards": OWN_REWARD}, False, False),
+    ],
+)
+def test_where_a_model_judges_in_processes_of_this_project(
+    changes: dict[str, Any], judge: bool, evaluate: bool
+) -> None:
+    params = validate(changed_at(changes), "params.yaml")
+    assert (judged_here(params, "judge"), judged_here(params, "evaluate")) == (judge, evaluate)
+
+
+def test_a_reward_model_that_grades_answers_judges_beside_a_server() -> None:
+    writer = {
+        "source": "pretrained", "model": "org/wise", "revision": "", "trust_remote_code": False,
+        "verdict": "rationale", "max_tokens": 8, "votes": 1, "temperature": 0.0,
+    }  # fmt: skip
+    graded = {"reward_model": writer, "judge.outcome": "model", "evaluate.judge": JUDGE_SERVER}
+    assert judged_here(validate(changed_at(graded), "params.yaml"), "evaluate")
+    assert not judged_here(validate(changed_at({**graded, "judge.grader": SERVER}), "params.yaml"), "evaluate")
+
 
 CLIENT = TREE["clients"]["default"]
 
@@ -435,7 +515,6 @@ def test_a_place_of_artifacts_holds_no_key_and_is_not_shown(place: str) -> None:
 
 
 LOGS: dict[str, Any] = {"source": "logs", "logs": ["a.jsonl"], "train": "all", "development": 5, "evaluation": 5}
-OWN_REWARD = [{"name": "my_rewards:Good", "weight": 1.0, "options": {}}]
 
 
 def of_logs(**more: Any) -> dict[str, Any]:

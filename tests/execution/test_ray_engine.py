@@ -1,4 +1,4 @@
-"""A real Ray cluster of two workers on this machine: a worker dies, the process that asks dies, and no byte changes."""
+"""A real Ray cluster on this machine: workers die, the process that asks dies, and no byte changes."""
 
 from __future__ import annotations
 
@@ -15,23 +15,31 @@ from pathlib import Path
 import psutil
 import pytest
 
+from swirl.cli.run_stage import _timed
 from swirl.config.execution import Execution
 from swirl.config.served import ClientSettings, Served
+from swirl.core import flights
 from swirl.core.errors import DataError, ParamsError, SwirlError
+from swirl.core.journal import Journal
+from swirl.core.records import load_json, save_json
 from swirl.core.types import Verdict
+from swirl.execution import ray_cluster
+from swirl.execution.engines import opened
 from tests.scripted_blocks import PIECES, TWO, Scripted, make
 from tests.servers import said, scripted
 
 ray = pytest.importorskip("ray")
 pytestmark = pytest.mark.rare
 ROOT = Path(__file__).parents[2]
+FOUR = Execution(engine="ray", address="local", workers=4, gpus_per_worker=0.0)
 LOCAL = Execution(engine="local", address="auto", workers=1, gpus_per_worker=0.0)
 EXPECTED = [[Verdict(word, k, True, 0.5, f"on {word}", "scribe") for k, word in enumerate(piece)] for piece in PIECES]
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _cluster() -> Iterator[None]:
-    """The first test starts a cluster, which the others find."""
+    """Four CPUs, which all tests find."""
+    ray_cluster.connect(FOUR, 1)
     yield
     ray.shutdown()
 
@@ -55,6 +63,11 @@ def pid_of(notes: Path, word: str) -> int:
     """The process that makes the block, once it does."""
     wait_for(lambda: bool(list(notes.glob(f"{word}.*"))))
     return int(next(notes.glob(f"{word}.*")).suffix[1:])
+
+
+def makers(notes: Path) -> set[int]:
+    """The processes that have begun a block."""
+    return {int(path.suffix[1:]) for path in notes.glob("*.*")}
 
 
 def lives(pid: int) -> bool:
@@ -102,6 +115,66 @@ def test_a_block_that_kills_every_worker_ends_the_stage(tmp_path: Path, notes: P
     assert {f"block-{number:06d}.parquet" for number in range(3)} <= committed(tmp_path).keys()
 
 
+def test_a_block_is_not_blamed_for_idle_workers_that_die_with_the_one_that_makes_it(
+    tmp_path: Path, notes: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """When all blocks but one are made, all four workers are killed, first those that have nothing to do."""
+    first = ("0a", "1a", "2a", "5a")
+
+    def kill() -> None:
+        for word in first:  # each worker has one, so none of them is still to start
+            pid_of(notes, word)
+        for word in first[:3]:
+            (notes / f"go-{word}").touch()
+        wait_for(lambda: len(committed(tmp_path)) == 19)
+        busy = pid_of(notes, "5a")
+        for worker in (*makers(notes) - {busy}, busy):
+            os.kill(worker, signal.SIGKILL)
+        wait_for(lambda: begun(notes)["5a"] == 2)
+        (notes / "go").touch()
+
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
+    made, _ = make(Scripted(notes, held=first, partial=""), FOUR, tmp_path / "journal")
+    killer.join()
+    assert made == EXPECTED
+    assert {word: count for word, count in begun(notes).items() if count > 1} == {"5a": 2}
+    assert capfd.readouterr().err.count(" of Ray did not start") == 0
+
+
+def test_the_record_has_the_smaller_flights_of_workers_and_a_later_run_goes_on_with_them(
+    tmp_path: Path, notes: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(flights, "_elsewhere", {})
+    said: list[str] = []
+
+    def heard() -> bool:
+        """Ray shows what workers print a little later."""
+        said.append(capfd.readouterr().out)
+        return "scribe.words: 4 at once, not 8" in "".join(said)
+
+    journal = Journal(tmp_path / "journal", "mark")
+    with _timed(tmp_path / "timing.json"):  # memory for four words, and then for two
+        make(Scripted(notes, free=50.0, most=2, partial=""), TWO, tmp_path / "journal")
+    wait_for(heard)
+    record = {name: value for name, value in load_json(tmp_path / "timing.json").items() if "." in name}
+    assert record == {"scribe.words.used": 2, "scribe.words.asked": 8, "scribe.words.out_of_memory": 1}
+    assert load_json(journal.flight) == {"size": 2, "halved": True}
+    assert {path.name.split("-")[1] for path in notes.glob("flight-*")} <= {"4", "2"}
+
+    save_json({"size": 1, "halved": False}, journal.flight)
+    journal.drop([3])
+    made, _ = make(Scripted(notes, partial=""), TWO, tmp_path / "journal")
+    assert made == EXPECTED
+    assert len(list(notes.glob("flight-1-*"))) == 1
+    assert load_json(journal.flight) == {"size": 1, "halved": False}
+
+
+def test_workers_on_one_machine_plan_with_their_parts_of_its_memory(tmp_path: Path, notes: Path) -> None:
+    make(Scripted(notes, cpus=2), FOUR, tmp_path / "journal")  # of four that were asked for, two fit on four CPUs
+    assert {path.name.split("-")[1] for path in notes.glob("sharers-*")} == {"2"}
+
+
 def test_what_a_worker_raises_is_raised_here(tmp_path: Path, notes: Path) -> None:
     with pytest.raises(DataError, match="^7a is wrong$"):
         make(Scripted(notes, wrong="7a"), TWO, tmp_path / "journal")
@@ -116,7 +189,7 @@ def test_after_a_kill_of_the_process_that_asks_the_workers_end_and_the_rest_is_m
     driver = subprocess.Popen(command, cwd=ROOT, env=environment)
     pid_of(notes, "5a")
     wait_for(lambda: len(committed(tmp_path)) == 18)  # all but blocks 5 and 19
-    workers = {int(path.suffix[1:]) for path in notes.glob("*.*")}
+    workers = makers(notes)
     assert len(workers) == 2
     driver.kill()
     driver.wait()
@@ -141,7 +214,11 @@ def test_the_limits_of_a_server_hold_over_all_workers_together(tmp_path: Path, n
     with scripted(said("fine")) as server:
         served = Served(url=server.url, model="m", api="chat", key_env="", chat_template_kwargs={})
         recipe = Scripted(notes, served=(served, client(4, 600)))
-        made, _ = make(recipe, TWO, tmp_path / "journal")
+        journal, made = Journal(tmp_path / "journal", "mark"), list[list[Verdict]]()
+        with opened(TWO, recipe) as engine:
+            for number, one in enumerate(engine.blocks(journal, PIECES, lambda count: None)):
+                made.append(journal.records(number, Verdict) if one.whole else one.records)
+            os.kill(min(makers(notes)), signal.SIGKILL)  # what it has used is known all the same
         assert {verdict.rationale for block in made for verdict in block} == {"fine"}
         assert len(server.times) == 40
         # 40 requests of which one may begin each 0.1 s take 3.9 s. If each worker had the whole rate, they took 1.9 s.

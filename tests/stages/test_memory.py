@@ -6,6 +6,7 @@ The device's free bytes and its errors are scripted; models, rollouts and traini
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,11 +20,16 @@ from swirl.core.flights import OutOfMemoryError
 from swirl.core.layout import Layout
 from swirl.core.records import load, load_json
 from swirl.core.types import Trajectory
+from swirl.endpoints.request_pace import Pace
+from swirl.execution.blocks import Sharing
 from swirl.models import room
 from swirl.models.room import conversations, flight_bytes, samples_bytes, shape_of_model
 from swirl.rl import trainer
 from swirl.stages import evaluate, synthesize, train
+from swirl.wiring import servers
 from swirl.wiring.policies import load_local_policy
+from swirl.wiring.prompts import read_prompts
+from swirl.wiring.rollout_blocks import Rollouts
 
 
 @pytest.fixture(autouse=True)
@@ -107,6 +113,22 @@ def test_only_as_many_as_there_are_take_memory(
     assert conversations(policy.model, 200, 3, policy.context, 1, 16384).size == 200
     assert conversations(policy.model, 200, 4, policy.context, 1, 16384).size == 3
     assert conversations(policy.model, 200, 3, policy.context, 1, 16384, ahead=three / 4).size == 1
+
+
+def test_a_worker_beside_others_plans_for_the_one_block_that_it_makes(
+    params: Params, project: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = load_local_policy(params, project.model("base"), "base")
+    shape = shape_of_model(policy.model)
+    assert shape and params.runtime.workers == 2
+    two = flight_bytes(shape, 2, policy.context, 4, 16384)
+    monkeypatch.setattr(room, "available", lambda device: two / 0.899)
+    monkeypatch.setattr(servers, "_sharing", None)
+    recipe = Rollouts(params, project, read_prompts(params, project), "synthesize", "base", None, 1.0, 2)
+    recipe.open(Sharing(2, lambda name, rate: Pace(rate))).begin(tmp_path / "worker.json")
+    recipe.open(None).begin(tmp_path / "alone.json")
+    assert not (tmp_path / "worker.json").exists()
+    assert load_json(tmp_path / "alone.json") == {"size": 1, "halved": False}
 
 
 @pytest.mark.parametrize("stage", ["synthesize", "evaluate"])

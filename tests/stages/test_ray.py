@@ -16,11 +16,13 @@ import psutil
 import pytest
 import yaml
 
+from swirl.config.execution import Execution
 from swirl.config.params import Params, validate
 from swirl.config.presets import laid_over
 from swirl.core.layout import Layout
 from swirl.core.records import load
 from swirl.core.types import Stop, Trajectory
+from swirl.execution import ray_cluster
 from tests.servers import said, scripted
 from tests.stages.conftest import clone, run_stages
 
@@ -31,7 +33,8 @@ RAY: dict[str, Any] = {"execution": {"engine": "ray", "address": "local", "worke
 
 @pytest.fixture(scope="module", autouse=True)
 def _cluster() -> Iterator[None]:
-    """The first test starts a cluster, which the others find."""
+    """Two workers have room, with two threads each, as the judge has."""
+    ray_cluster.connect(Execution(**RAY["execution"]), 2)
     yield
     ray.shutdown()
 

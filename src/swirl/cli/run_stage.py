@@ -131,7 +131,7 @@ def _alone(stage_id: str, lock: Path) -> Iterator[None]:
 def _timed(path: Path) -> Iterator[None]:
     """Write the seconds, peak memory (MB), start time (Unix) and flights of the block to `path`, if it does not raise.
 
-    Flights are those that memory made smaller.
+    Flights are those that memory made smaller, here and in workers that made blocks for the stage.
     """
     started, clock = time.time(), time.monotonic()
     yield

@@ -109,14 +109,27 @@ class Params(Section):
             )
         if is_reward_model(self.evaluate.judge, self.reward_model):
             raise ValueError("evaluate.judge describes the reward model itself; say so: evaluate.judge: same")
-        if self.execution.engine == "ray" and ":" in self.runtime.device:
-            raise ValueError(
-                f"runtime.device is {self.runtime.device}, but execution.engine is ray: Ray gives each worker its own "
-                "GPU; set runtime.device to cuda, or cpu"
-            )
+        self._check_execution()
         if 0 < self.runtime.context <= self.rollout.max_action_tokens:
             raise ValueError("runtime.context must be above rollout.max_action_tokens, or 0")
         return self
+
+    def _check_execution(self) -> None:
+        """Workers of Ray have the GPU that their model is to run on."""
+        device = self.runtime.device
+        if self.execution.engine != "ray":
+            return
+        if ":" in device:
+            raise ValueError(
+                f"runtime.device is {device}, but execution.engine is ray: Ray gives each worker its own "
+                "GPU; set runtime.device to cuda, or cpu"
+            )
+        if device == "cuda" and not self.execution.gpus_per_worker and (model := _model_of_workers(self)):
+            raise ValueError(
+                f"runtime.device is cuda, and {model} is loaded by workers of Ray, but execution.gpus_per_worker is 0, "
+                "which gives them no GPU; set it to 1.0 (or 0.5, where two workers fit on one GPU), or runtime.device "
+                "to cpu"
+            )
 
     def _check_logs(self) -> None:
         """Logs and rollouts are not mixed in training, and what logs cannot give is not asked of them."""
@@ -187,6 +200,31 @@ def label_judge_section(params: Params) -> RewardModelSection | None:
     """The section of the judge whose verdicts `evaluate` reports as process labels; None for none, or a class."""
     judge = params.evaluate.judge
     return params.reward_model if judge == "same" else None if isinstance(judge, OwnJudge | str) else judge
+
+
+def judged_here(params: Params, stage: str) -> bool:
+    """Whether a model of this project's own processes judges in `judge` or `evaluate`, or grades answers there."""
+    reward, judge = _runs_here(params.reward_model), params.evaluate.judge
+    mixed = reward and (not params.judge.rewards or any(part.name == "judge" for part in params.judge.rewards))
+    of_steps = mixed if stage == "judge" or judge == "same" else not isinstance(judge, str) and _runs_here(judge)
+    return of_steps or (reward and params.judge.outcome == "model" and params.judge.grader is None)
+
+
+def _runs_here(judge: RewardModelSection | OwnJudge) -> bool:
+    return not isinstance(judge, EndpointReward | NoReward | OwnJudge)
+
+
+def _model_of_workers(params: Params) -> str | None:
+    """A model that the workers of Ray load, in words; None where servers have all."""
+    asked = [one for one in params.download.benchmarks.values() if one.source != "logs" and "evaluation" in counts(one)]
+    local = not isinstance(params.base_model, EndpointBase)
+    if local and not isinstance(params.synthesize, Imported) and params.synthesize.server is None:
+        return "the base, for synthesize,"
+    if local and asked and not {"base", *params.train.methods} <= params.evaluate.servers.keys():
+        return "a model to evaluate"
+    if judged_here(params, "judge") or (asked and judged_here(params, "evaluate")):
+        return "the judge"
+    return None
 
 
 def load(path: Path) -> Params:

@@ -42,7 +42,7 @@ class Pieces(Protocol[Piece_co]):
 
 @dataclass(frozen=True, slots=True)
 class Sharing:
-    """How a worker shares the limits of servers with the others that ask them at the same time."""
+    """How a worker, which makes one block at a time, shares the limits of servers with others that ask them, too."""
 
     workers: int
     """How many there are; each has its part of a server's concurrency."""
@@ -53,11 +53,9 @@ class Sharing:
 class Maker(Protocol[Piece_contra, Record]):
     """Makes blocks; holds the model that does."""
 
-    def begin(self, flight: Path | None) -> None:
-        """Plan how much is worked on at once for the blocks of a journal, as before if the file `flight` says how.
-
-        None where another process may make blocks of the same journal: each plans by the memory that it has.
-        """
+    def begin(self, flight: Path) -> None:
+        """Plan how much is worked on at once for the blocks of a journal, and note it in the file `flight` if it is
+        less than params ask for. What the file says already is not exceeded."""
         ...
 
     def make(self, piece: Piece_contra, done: Done) -> Made[Record]:
@@ -90,6 +88,11 @@ class Recipe(Protocol[Piece_contra, Record]):
     @property
     def threads(self) -> int:
         """CPU threads inside one torch operation."""
+        ...
+
+    @property
+    def cpus(self) -> int:
+        """CPUs that a process keeps busy while it makes one block."""
         ...
 
     def open(self, sharing: Sharing | None) -> Maker[Piece_contra, Record]:

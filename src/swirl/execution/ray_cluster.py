@@ -12,8 +12,8 @@ from swirl.core.errors import ParamsError, SwirlError
 _HERE = ("localhost", "127.0.0.1", "::1")
 
 
-def connect(settings: Execution, threads: int) -> None:
-    """Join the cluster of `execution.address`, once a process; each worker reserves `threads` CPUs.
+def connect(settings: Execution, cpus: int) -> None:
+    """Join the cluster of `execution.address`, once a process; each worker reserves `cpus` CPUs.
 
     A cluster that is started here has no dashboard, listens on 127.0.0.1 alone and ends with this process, however that
     ends. Raises `ParamsError` when Ray is not installed, and when nothing answers at the address.
@@ -31,7 +31,7 @@ def connect(settings: Execution, threads: int) -> None:
     ray._private.ray_constants.ENABLE_RAY_CLUSTER = not local  # False: 127.0.0.1 is not exchanged for another address
     options: dict[str, Any] = {"log_to_driver": True, "logging_level": "ERROR"}
     if address == "local":
-        _start(max(os.cpu_count() or 1, settings.workers * threads), options)
+        _start(max(os.cpu_count() or 1, settings.workers * cpus), options)
         return
     _answers(address)
     try:

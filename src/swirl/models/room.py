@@ -10,6 +10,9 @@ from swirl.core.memory import available
 from swirl.models.shapes import Shape, shape_of
 from swirl.models.sharding import compute_dtype, is_sharded
 
+_sharers = {"cpu": 1, "cuda": 1}
+"""Kind of device -> how many processes plan with one."""
+
 
 def conversations(
     model: Any, asked: int, most: int, context: int, workers: int, read_at_once: int, ahead: float = 0.0
@@ -67,9 +70,15 @@ def training_ahead(model: Any, reference: bool, parts: int = 1) -> float:
 
 
 def free_for(model: Any) -> float:
-    """Bytes that a model's device has left for this process; processes that share a CPU share them."""
+    """Bytes that a model's device has left for this process; processes that share a device share them."""
     device = str(model.device)
-    return available(device) / (rank_and_count()[1] if device == "cpu" else 1)
+    sharers = _sharers.get(device.partition(":")[0], 1)
+    return available(device) / (sharers * (rank_and_count()[1] if device == "cpu" else 1))
+
+
+def share_devices(cpu: int, cuda: int) -> None:
+    """From now on plan as one of `cpu` processes on this machine, of which `cuda` are on the same GPU."""
+    _sharers.update(cpu=cpu, cuda=cuda)
 
 
 def shape_of_model(model: Any) -> Shape | None:

@@ -91,15 +91,16 @@ def roll_out_all(
     return [made[f"{attempt.question.id}/{attempt.sample}"] for attempt in todo]
 
 
-def flight_of(params: Params, policy: AnyPolicy, most: int, ahead: float = 0.0) -> Flight:
+def flight_of(params: Params, policy: AnyPolicy, most: int, ahead: float = 0.0, at_once: int | None = None) -> Flight:
     """The flight of `rollout.in_flight` conversations a worker, smaller if the policy's device cannot hold as many.
 
     A worker has `most` conversations to begin with. `ahead` are bytes that something else will take on the device.
+    There are `at_once` workers in this process, as many as `runtime.workers` unless that is given.
     """
     asked, run = params.rollout.in_flight, params.runtime
     if isinstance(policy, RemotePolicy):
         return Flight("rollout.in_flight", asked)
-    return room.conversations(policy.model, asked, most, policy.context, run.workers, READ_AT_ONCE, ahead)
+    return room.conversations(policy.model, asked, most, policy.context, at_once or run.workers, READ_AT_ONCE, ahead)
 
 
 def fly(

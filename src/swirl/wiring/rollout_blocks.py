@@ -69,6 +69,11 @@ class Rollouts:
         """`runtime.threads`."""
         return self.params.runtime.threads
 
+    @property
+    def cpus(self) -> int:
+        """`runtime.threads`: a block is rolled out on one thread."""
+        return self.params.runtime.threads
+
     def open(self, sharing: Sharing | None) -> RollingOut:
         """Load the policy."""
         return RollingOut(self, sharing)
@@ -85,13 +90,13 @@ class RollingOut:
         servers.share_limits(sharing)
         params, layout = recipe.params, recipe.layout
         self._recipe, self._toolbox, self._lock = recipe, Toolbox(params, layout), threading.Lock()
+        self._at_once = 1 if sharing else recipe.at_once  # a worker beside others makes one block at a time
         self._policy = load_policy(params, layout.model(recipe.model), recipe.model, recipe.server)
 
-    def begin(self, flight: Path | None) -> None:
+    def begin(self, flight: Path) -> None:
         """Plan a flight; go on with the one in the file `flight` if that was smaller."""
-        self._flight = flight_of(self._recipe.params, self._policy, self._recipe.most)
-        if flight:
-            self._flight.resume(flight)
+        self._flight = flight_of(self._recipe.params, self._policy, self._recipe.most, at_once=self._at_once)
+        self._flight.resume(flight)
 
     def make(self, piece: RolloutBlock, done: Done) -> Made[Trajectory]:
         """Roll out a block's attempts."""

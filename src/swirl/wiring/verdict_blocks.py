@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from swirl.comb.logprobs import check_packing
-from swirl.config.params import Params
+from swirl.config.params import Params, judged_here
 from swirl.core.grading import grade
 from swirl.core.journal import Journal
 from swirl.core.layout import Layout
@@ -63,6 +63,12 @@ class Verdicts:
         """`runtime.threads`."""
         return self.params.runtime.threads
 
+    @property
+    def cpus(self) -> int:
+        """`runtime.threads` on each of the `runtime.workers` threads of a judge that runs here."""
+        run = self.params.runtime
+        return run.threads * (run.workers if judged_here(self.params, self.stage) else 1)
+
     def open(self, sharing: Sharing | None) -> Judging:
         """Load the judge and the grader."""
         return Judging(self, sharing)
@@ -105,7 +111,7 @@ class Judging:
         if self._grader is not None and self._grader is not self._judge:
             self._writers.append((self._grader, False, True))
 
-    def begin(self, flight: Path | None) -> None:
+    def begin(self, flight: Path) -> None:
         """Nothing is planned: a judge reads as many tokens at once as params say."""
 
     def make(self, piece: Sequence[Case], done: Done) -> Judged:
