@@ -150,13 +150,14 @@ class Memory:
         return number
 
     def longest(self) -> tuple[int, float]:
-        """Tokens that one trajectory and all actions drawn in its states have at most, and the bytes to learn from it.
+        """Tokens that one state and all actions drawn in it have at most, and the bytes to learn from them.
 
-        A trajectory is read in one forward pass, even if it has more tokens than `train.token_budget`.
+        They are read in one forward pass, even if they have more tokens than `train.token_budget`.
         """
         params = self._params
         steps = max(task.max_steps for task in params.tasks.values())
-        drawn = steps * params.train.swirl.samples * params.rollout.max_action_tokens
+        actions = params.train.swirl.samples + (1 if params.train.swirl.imitation else 0)
+        drawn = actions * params.rollout.max_action_tokens
         trunk = min(self._context or math.inf, PROMPT_TOKENS + steps * step_tokens(params))
         tokens = int(trunk + drawn if params.train.packed else trunk + params.rollout.max_action_tokens)
         return tokens, self._learned(tokens)
@@ -305,7 +306,7 @@ def _fits(memory: Memory, params: Params, found: Mapping[str, Held], free: float
         tokens, learned = memory.longest()
         if (need := rl.processes * (rl.weights + rl.training + learned)) > SHARE * free:
             said.append(
-                f"  train@swirl: a trajectory and its drawn actions may have {tokens:,} tokens, if all are as long as "
+                f"  train@swirl: a state and the actions drawn in it may have {tokens:,} tokens, if all are as long as "
                 f"can be and none alike; it would take {amount(need)}"
             )
     return said if len(said) > 1 else [f"{said[0][:-1]}, every stage fits as it is set."]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from swirl.comb.combs import Comb, pack
@@ -83,6 +85,26 @@ def chosen_of(combs: Sequence[Comb], read: Sequence[bool]) -> list[Comb]:
     chosen = iter(read)
     kept = [(comb.trunk, [(tooth.sees, tooth.ids) for tooth in comb.teeth if next(chosen)]) for comb in combs]
     return [pack(trunk, teeth) for trunk, teeth in kept if teeth]
+
+
+def within(combs: Sequence[Comb], token_budget: int) -> list[Comb]:
+    """Combs above the budget as several, each of neighbouring states, in the same order; they read the trunk anew.
+
+    The teeth of a state stay together, so a single state may exceed the budget.
+    """
+    parts: list[Comb] = []
+    for comb in combs:
+        part: Comb | None = None
+        for sees, of_state in groupby(comb.teeth, attrgetter("sees")):
+            teeth = [(tooth.sees, tooth.ids) for tooth in part.teeth] if part else []
+            state = [(sees, tooth.ids) for tooth in of_state]
+            longer = pack(comb.trunk, teeth + state)
+            if part and longer.packed_size > token_budget:
+                parts.append(part)
+                longer = pack(comb.trunk, state)
+            part = longer
+        parts += [part] if part else []
+    return parts
 
 
 def states_of(comb: Comb) -> Tensor:

@@ -38,6 +38,7 @@ from swirl.rl.drawn_actions import (
     tooth_metrics,
     weights_of,
     with_stored,
+    within,
 )
 from swirl.rl.objective import Estimator, KlGradient, Pulls, advantages, surrogate, token_statistics
 from swirl.rl.summed_gradients import summed_gradients
@@ -189,7 +190,8 @@ class Trainer:
         """
         import torch
 
-        combs = combs if self.settings.packed else split_states(combs)
+        packed, budget = self.settings.packed, self.settings.token_budget
+        combs = within(combs, budget) if packed else split_states(combs)
         norms: list[float] = []
         first: list[list[Tensor]] = []
         for _ in range(self.settings.iterations):
