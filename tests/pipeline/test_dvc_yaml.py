@@ -16,6 +16,7 @@ from pydantic import BaseModel
 import swirl
 from swirl.config.params import Params
 from swirl.config.section import Section
+from swirl.config.shared import Runtime
 from swirl.pipeline.source import COMPUTE, libraries, modules
 from swirl.pipeline.stages import STAGES
 
@@ -218,11 +219,35 @@ def params_read(stage: str, package: Path = PACKAGE) -> set[str]:
     read = set()
     for name in modules(stage, package):
         read |= _after_params(ast.parse((package / name).read_text(encoding="utf-8")))
-    return {key for name in read for key in PROPERTIES.get(name, {name})}
+    return {key for name in read for key in (PROPERTIES | RUNTIME).get(name, {name})}
 
 
 PROPERTIES = {"shared_seed": {"seed", "base_seed"}}
 """Properties of Params, with the keys that they read."""
+TRAINING = {"processes", "sharding"}
+"""Keys of `runtime` that nothing but training reads."""
+RUNTIME = dict.fromkeys(
+    ("runtime", "runtime.of_every_stage"), {f"runtime.{key}" for key in Runtime.model_fields.keys() - TRAINING}
+)
+"""The section by another name, and as a part of a fingerprint, with the keys that are read of it."""
+
+
+def test_of_runtime_nothing_but_training_reads_processes_and_sharding() -> None:
+    attributes = [
+        (stage, node)
+        for stage in STAGES
+        for name in modules(stage, PACKAGE)
+        for node in ast.walk(ast.parse((PACKAGE / name).read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute) and node.attr in TRAINING
+    ]
+    section = re.compile(r"run|runtime|.*params\.runtime")
+    readers = {stage for stage, node in attributes if section.fullmatch(ast.unparse(node.value))}
+    assert readers == {"train"}
+
+
+def test_what_every_stage_reads_of_runtime_is_the_rest(root: Path) -> None:
+    given = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))["runtime"]
+    assert Runtime(**given).of_every_stage() == {key: value for key, value in given.items() if key not in TRAINING}
 
 
 def test_the_properties_of_params_are_known() -> None:
