@@ -226,9 +226,10 @@ PROPERTIES = {"shared_seed": {"seed", "base_seed"}}
 """Properties of Params, with the keys that they read."""
 TRAINING = {"processes", "sharding"}
 """Keys of `runtime` that nothing but training reads."""
-RUNTIME = dict.fromkeys(
-    ("runtime", "runtime.of_every_stage"), {f"runtime.{key}" for key in Runtime.model_fields.keys() - TRAINING}
-)
+RUNTIME = {
+    key: {f"runtime.{key}" for key in Runtime.model_fields.keys() - TRAINING}
+    for key in ("runtime", "runtime.of_every_stage")
+}
 """The section by another name, and as a part of a fingerprint, with the keys that are read of it."""
 
 
