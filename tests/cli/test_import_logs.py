@@ -43,6 +43,7 @@ def log(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_it_prints_what_was_found_changed_and_left_out(swirl: Run, model: Path, log: Path, tmp_path: Path) -> None:
     made = swirl("import", str(log), "--model", str(model), "--json", "--changes", "changes.jsonl")
     assert made.returncode == 0, made.stderr
@@ -67,6 +68,7 @@ def test_it_prints_what_was_found_changed_and_left_out(swirl: Run, model: Path, 
     ]
 
 
+@pytest.mark.slow
 def test_it_says_so_in_words_and_takes_tools_and_models(swirl: Run, model: Path, log: Path, tmp_path: Path) -> None:
     tools = [{"name": "weather", "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}}}]
     (tmp_path / "tools.json").write_text(json.dumps(tools))

@@ -229,6 +229,7 @@ def test_an_unknown_target_is_refused(project: Path) -> None:
         plan(ROOT, ("train@swril",))
 
 
+@pytest.mark.slow
 def test_a_worktree_is_what_the_user_sees_and_leaves_the_cache(project: Path) -> None:
     """The worktree also has uncommitted changes, and files that a stage reads although git does not track them."""
     (project / "tools/tool.txt").write_text("changed\n", encoding="utf-8")

@@ -51,7 +51,7 @@ SETTINGS: dict[str, Any] = {
     "train": {
         "methods": ["sft", "swirl"],
         "token_budget": 2048,
-        "swirl": {"updates": 60, "passes": None, "states": 24, "samples": 8, "check_every": 20, "iterations": 1},
+        "swirl": {"updates": 60, "passes": None, "states": 24, "samples": 8, "check_every": 20, "imitation": 0.0},
         "sft": {"epochs": 2},
     },
     "evaluate": {"samples": 1, "without_tools": False, "block_size": 32, "judge": "same"},

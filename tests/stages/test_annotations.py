@@ -85,6 +85,7 @@ def made(params: Params, tmp_path_factory: pytest.TempPathFactory) -> Layout:
     return layout
 
 
+@pytest.mark.slow
 def test_every_question_has_its_solution_and_a_derivation_that_the_oracle_accepts(made: Layout) -> None:
     questions = load(Question, made.questions)
     known = {row.question_id: row for row in load(Derivation, made.derivations)}
@@ -98,6 +99,7 @@ def test_every_question_has_its_solution_and_a_derivation_that_the_oracle_accept
         assert label_steps(golden, [calls[0], calls[0], answer]) == [True, False, True]
 
 
+@pytest.mark.slow
 def test_the_base_is_gemma_shaped_and_has_no_ceiling(params: Params, made: Layout) -> None:
     config = load_json(made.model("base") / "config.json")
     assert (config["model_type"], config["hidden_size"], config["sliding_window"]) == ("gemma2", 32, 64)

@@ -55,6 +55,7 @@ def test_the_tokenizer_knows_questions_and_passages(made: Layout) -> None:
         assert chat.text(ids).split() == text.split()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("steps", "left"), [(3, 5), (6, 1)], ids=["in the sound phase", "in the flawed phase"])
 def test_interrupted_it_goes_on_to_the_same_bytes(
     steps: int, left: int, params: Params, made: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

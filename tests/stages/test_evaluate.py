@@ -152,6 +152,7 @@ SECOND = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_second_judge_gives_the_process_labels(
     params: Params, evaluated: Layout, project: Layout, tmp_path: Path
 ) -> None:

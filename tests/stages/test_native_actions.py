@@ -109,6 +109,7 @@ def _signatures(attempt: Any) -> Any:
     return signatures_of(attempt.tools.values())
 
 
+@pytest.mark.slow
 def test_trajectories_hold_calls_in_the_models_own_format(native: Params, project: Layout) -> None:
     made = load(Trajectory, project.trajectories)
     chat = NativeChat(load_tokenizer(project.model("base")))
@@ -140,6 +141,7 @@ def test_what_follows_reads_them(native: Params, project: Layout, tmp_path: Path
     assert any(prediction.answer == "7" for prediction in predictions)
 
 
+@pytest.mark.slow
 def test_what_is_written_in_tags_is_refused(native: Params, project: Layout, params: Params, tmp_path: Path) -> None:
     taught = changed(native, prompts={"policy": "src/swirl/prompts/real"})
     with pytest.raises(DataError, match=r"search.txt holds <search_query>, but actions.format is native"):

@@ -63,6 +63,7 @@ def test_the_judge_alone_is_the_default(params: Params, layout: Layout) -> None:
     assert isinstance(load_reward(params, layout), RewardModel)
 
 
+@pytest.mark.slow
 def test_own_rewards_alone_need_no_judge_and_decide_verdicts_filter_and_training(
     params: Params, layout: Layout
 ) -> None:

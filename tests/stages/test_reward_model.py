@@ -37,6 +37,7 @@ def test_transformers_loads_the_judge_and_it_shares_the_bases_tokenizer(project:
     assert base == judge
 
 
+@pytest.mark.slow
 def test_interrupted_it_goes_on_to_the_same_bytes(
     params: Params, project: Layout, copy: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:

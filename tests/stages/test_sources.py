@@ -140,6 +140,7 @@ def test_everything_behind_servers(
     assert 'by the judge "endpoint:independent", a second judge, not the reward' in shown
 
 
+@pytest.mark.slow
 def test_the_reward_model_grades_answers_that_a_second_judge_labels(params: Params, copy: Layout) -> None:
     with scripted(said("It is the same.\nYES")) as reward, scripted(said("It repeats a search.\nBAD")) as second:
         far = changed(

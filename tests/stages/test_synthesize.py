@@ -92,6 +92,7 @@ def times(layout: Layout) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in committed(layout)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["params", "prompt"])
 def test_the_blocks_of_another_run_are_not_used(
     change: str, params: Params, copy: Layout, project: Layout, monkeypatch: pytest.MonkeyPatch

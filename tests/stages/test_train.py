@@ -159,6 +159,7 @@ def saved_always(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("swirl.rl.resuming._SHARE", math.inf)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("saved_always")
 def test_a_run_that_the_guard_stops_keeps_the_last_good_weights(params: Params, copy: Layout) -> None:
     tight = validate(laid_over(params.model_dump(), {"train": {"swirl": {"guard": {"max_kl": 1e-9}}}}), "tests")

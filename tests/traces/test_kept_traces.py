@@ -55,6 +55,7 @@ def keep(layout: Layout) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_the_pipeline_reads_an_experiment_and_the_same_bytes_again(
     layout: Layout, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -79,6 +80,7 @@ def test_the_pipeline_reads_an_experiment_and_the_same_bytes_again(
     assert len(load(Conversation, layout.conversations)) == 5
 
 
+@pytest.mark.slow
 def test_without_the_file_the_same_traces_are_fetched_or_it_is_said(layout: Layout) -> None:
     path = keep(layout)
     first = path.read_bytes()
@@ -104,6 +106,7 @@ def delete_first(trace: str) -> None:
     client.delete_traces(experiment.experiment_id, trace_ids=[trace])
 
 
+@pytest.mark.slow
 def test_a_server_that_is_down_is_not_missed_once_the_traces_are_there(
     layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,6 +118,7 @@ def test_a_server_that_is_down_is_not_missed_once_the_traces_are_there(
         keep(layout)
 
 
+@pytest.mark.slow
 def test_an_experiment_without_traces_is_refused(layout: Layout) -> None:
     import mlflow
 

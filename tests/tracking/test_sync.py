@@ -480,6 +480,7 @@ def test_a_copy_has_all_that_its_original_has_and_a_second_one_changes_nothing(
     assert files == {"reports/metrics/judge.json"}
 
 
+@pytest.mark.slow
 def test_a_store_that_came_back_empty_gets_the_whole_pipeline(
     layout: Layout, nobody: None, empty_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
