@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -97,27 +97,31 @@ def test_two_threads_that_run_out_together_halve_once() -> None:
     assert found == [4, 4]
 
 
-def test_a_half_does_not_begin_while_another_thread_has_a_whole_flight() -> None:
+def test_a_half_does_not_begin_while_another_thread_has_a_whole_flight(monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory holds 4 + 4, or 8 alone: the half of the one runs out again if the other still has its 8."""
-    flight, holds, began_again = Flight("a", 8), threading.Event(), threading.Event()
-    taken: list[int] = []
+    flight, holds, goes_on = Flight("a", 8), threading.Event(), threading.Event()
+    wait_for, taken = flight._landed.wait_for, list[int]()
+
+    def waits(free: Callable[[], bool]) -> bool:
+        if not free():
+            goes_on.set()
+        return wait_for(free)
 
     def holder(size: int) -> int:
         taken.append(size)
         holds.set()
-        end = time.monotonic() + 30
-        while not (began_again.is_set() or flight._landed._waiters) and time.monotonic() < end:  # type: ignore[attr-defined]
-            time.sleep(0.001)
+        assert goes_on.wait(30), "the other neither waits nor begins"
         taken.remove(size)
         return size
 
     def runs_out(size: int) -> int:
         if size < 8:
-            began_again.set()
+            goes_on.set()
         if sum(taken) + size > 8:
             raise MemoryError("no")
         return size
 
+    monkeypatch.setattr(flight._landed, "wait_for", waits)
     found: list[int] = []
     other = threading.Thread(target=lambda: found.append(flight.run(holder)))
     other.start()
