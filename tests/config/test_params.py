@@ -395,7 +395,7 @@ JUDGE_SERVER = {"source": "endpoint", "max_tokens": 8, "votes": 1, "temperature"
 OWN_REWARD = [{"name": "my_rewards:Good", "weight": 1.0, "options": {}}]
 ALL_SERVED = {
     "synthesize.server": SERVER,
-    "evaluate.servers": {"base": SERVER, "sft": SERVER, "swirl": SERVER},
+    "evaluate.servers": {"ceiling": SERVER, "base": SERVER, "sft": SERVER, "swirl": SERVER},
     "reward_model": JUDGE_SERVER,
 }
 

@@ -102,7 +102,7 @@ def test_sound_files_pass_and_the_report_holds_their_rates(layout: Layout) -> No
         (3, {"trajectory_id": "t-9"}, "steps.state_ids_problem: 1 of 4 rows violate that a state has exactly its "
          "trajectory's tokens up to the step: row 3, trajectory_id t-9, step 2, value trajectory t-9 has no step 2"),
         (3, {"step": 2}, "row 3, trajectory_id t-1, step 3, value trajectory t-1 has no step 3"),
-        (3, {"step": -1}, "row 3, trajectory_id t-1, the outcome, value trajectory t-1 has no step 0"),
+        (3, {"step": -1}, "row 3, trajectory_id t-1, step -1, value trajectory t-1 has no step of the number -1"),
         (3, {"state_ids": (1, 2, 3, 11, 99, 13)}, "row 3, trajectory_id t-1, step 2, value token 4 is 99, the "
          "trajectory has 12"),
         (3, {"state_ids": (1, 2, 3)}, "row 3, trajectory_id t-1, step 2, value 3 tokens, the trajectory has 6"),

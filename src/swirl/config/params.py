@@ -202,6 +202,12 @@ def label_judge_section(params: Params) -> RewardModelSection | None:
     return params.reward_model if judge == "same" else None if isinstance(judge, OwnJudge | str) else judge
 
 
+def evaluated(params: Params) -> tuple[str, ...]:
+    """The models that `evaluate` measures; there is a ceiling only where the base and its flaws are made here."""
+    ceiling = ("ceiling",) if isinstance(params.base_model, EmbeddedBase) else ()
+    return (*ceiling, "base", *params.train.methods)
+
+
 def judged_here(params: Params, stage: str) -> bool:
     """Whether a model of this project's own processes judges in `judge` or `evaluate`, or grades answers there."""
     reward, judge = _runs_here(params.reward_model), params.evaluate.judge
@@ -220,7 +226,7 @@ def _model_of_workers(params: Params) -> str | None:
     local = not isinstance(params.base_model, EndpointBase)
     if local and not isinstance(params.synthesize, Imported) and params.synthesize.server is None:
         return "the base, for synthesize,"
-    if local and asked and not {"base", *params.train.methods} <= params.evaluate.servers.keys():
+    if local and asked and not {*evaluated(params)} <= params.evaluate.servers.keys():
         return "a model to evaluate"
     if judged_here(params, "judge") or (asked and judged_here(params, "evaluate")):
         return "the judge"

@@ -105,7 +105,8 @@ class Train(Section):
     methods: list[Literal["sft", "swirl"]] = Field(description="what is trained; []: evaluate the base alone")
     packed: bool = Field(description="one comb per trajectory (true) or one sequence per action (false); same numbers")
     token_budget: Count = Field(
-        description="tokens that one forward reads at most, if one state with its actions has not more"
+        description="tokens that one forward reads at most, if one state with its actions (sft: one trajectory) has "
+        "not more"
     )
     gradient_checkpointing: bool = Field(description="compute activations twice to hold fewer in memory; same numbers")
     lora: Lora | None = Field(description="train an adapter and save that alone; null: all weights")

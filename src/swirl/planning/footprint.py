@@ -13,7 +13,7 @@ from pathlib import Path
 
 from swirl.comb.logprobs import LOGITS_AT_ONCE
 from swirl.config.base_model import AnnotatedBase, EmbeddedBase, EndpointBase, FineTuning
-from swirl.config.params import Params, label_judge_section
+from swirl.config.params import Params, evaluated, label_judge_section
 from swirl.config.reward_model import (
     AnnotatedReward,
     EmbeddedReward,
@@ -127,8 +127,7 @@ class Memory:
         share = params.evaluate.block_size or asked / params.runtime.workers
         judge = label_judge_section(params)
         labels = self._judged(judge, size_of(judge, params, self._root), PROCESS) if judge else Held()
-        ceiling = ("ceiling",) if isinstance(params.base_model, EmbeddedBase) else ()
-        for name in (*ceiling, "base", *params.train.methods):
+        for name in evaluated(params):
             here = self._rolled(share, params.evaluate.servers.get(name) is None, PROCESS + 2 * asked * 1e4)
             found[f"evaluate@{name}"] = Held(
                 here.weights + labels.weights, flight=here.flight, judging=labels.judging, host=here.host

@@ -165,7 +165,7 @@ def _with_problems(steps: pd.DataFrame, trunks: _Trunks, splits: Mapping[str, st
             problems["state_ids_problem"].append(_difference(state, trunk[begins[step] : start]))
             problems["action_ids_problem"].append(_difference(action, trunk[start:end]))
         else:
-            problems["state_ids_problem"].append(f"trajectory {trajectory} has no step {step + 1}")
+            problems["state_ids_problem"].append(f"trajectory {trajectory} has no {_numbered(step)}")
             problems["action_ids_problem"].append(None)
     return steps.assign(**{name: pd.Series(values, dtype=object) for name, values in problems.items()})
 
@@ -196,7 +196,12 @@ def _step_problem(trajectory: str, step: int, steps: int | None) -> str | None:
     """What is wrong with the step of a verdict on a trajectory of `steps` steps; None: there is no such trajectory."""
     if steps is None:
         return f"there is no trajectory {trajectory}"
-    return None if OUTCOME <= step < steps else f"{trajectory} has no step {step + 1}"
+    return None if OUTCOME <= step < steps else f"{trajectory} has no {_numbered(step)}"
+
+
+def _numbered(step: int) -> str:
+    """A step as sentences count it, from 1; a number that no step has is shown as it stands in the file."""
+    return f"step {step + 1}" if step >= 0 else f"step of the number {step}"
 
 
 def _mix(steps: pd.DataFrame, trajectories: pd.DataFrame) -> pd.DataFrame:

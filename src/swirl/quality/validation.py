@@ -60,7 +60,7 @@ class Result:
         columns = self.column.split(", ")
         repeated = len(columns) > 1 and set(columns) <= self.rows[0].keys()  # the key says it already
         named = [[pair for pair in row.items() if not (repeated and pair[0] == "value")] for row in self.rows]
-        shown = "; ".join(", ".join(_told(*pair) for pair in row) for row in named)
+        shown = "; ".join(", ".join(_told(self.table, *pair) for pair in row) for row in named)
         more = f"; and {self.violations - len(self.rows)} more" if self.violations > len(self.rows) else ""
         return f"{what}: {self.violations} of {self.of} rows violate that {self.meaning}: {shown}{more}"
 
@@ -178,11 +178,16 @@ def _row(table: Table, index: int, columns: Sequence[str]) -> dict[str, Any]:
     return named | {"value": values[0] if len(values) == 1 else ", ".join(str(value) for value in values)}
 
 
-def _told(key: str, value: Any) -> str:
-    """A cell of an offending row in a sentence: steps are counted from 1 there, and from 0 in the files."""
+def _told(table: str, key: str, value: Any) -> str:
+    """A cell of an offending row in a sentence: steps are counted from 1 there, and from 0 in the files.
+
+    A verdict may be on the outcome; a step of another table that is below 0 is shown as it stands there.
+    """
     if key not in ("step", "index") or value is None:
         return f"{key} {value}"
-    return "the outcome" if value == OUTCOME else f"step {int(value) + 1}"
+    if table == "verdicts" and value == OUTCOME:
+        return "the outcome"
+    return f"step {int(value) + 1}" if value >= 0 else f"{key} {value}"
 
 
 def _plain(value: Any) -> Any:
