@@ -202,10 +202,10 @@ def label_judge_section(params: Params) -> RewardModelSection | None:
     return params.reward_model if judge == "same" else None if isinstance(judge, OwnJudge | str) else judge
 
 
-def evaluated(params: Params) -> tuple[str, ...]:
+def evaluated(params: Params) -> list[Literal["ceiling", "base", "sft", "swirl"]]:
     """The models that `evaluate` measures; there is a ceiling only where the base and its flaws are made here."""
-    ceiling = ("ceiling",) if isinstance(params.base_model, EmbeddedBase) else ()
-    return (*ceiling, "base", *params.train.methods)
+    found: list[Literal["ceiling", "base", "sft", "swirl"]] = ["base", *params.train.methods]
+    return ["ceiling", *found] if isinstance(params.base_model, EmbeddedBase) else found
 
 
 def judged_here(params: Params, stage: str) -> bool:
