@@ -12,6 +12,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,16 @@ class Page:
         """The least contrast (WCAG 2.1) of any text that is shown with what is behind it, by element."""
         found: dict[str, float] = self.run(_CONTRAST)
         return found
+
+    def violations(self) -> dict[str, list[str]]:
+        """What axe, a checker of accessibility, finds wrong in what is shown: its rules, and the elements."""
+        folder = find_spec("axe_playwright_python")
+        assert folder is not None and folder.submodule_search_locations
+        self.run(Path(folder.submodule_search_locations[0], "axe.min.js").read_text(encoding="utf-8") + "; 0")
+        wrong = "violations.map((rule) => [rule.help, rule.nodes.map((node) => node.html)])"
+        passed, violations = self.run(f"axe.run().then(({{passes, violations}}) => [passes.length, {wrong}])")
+        assert passed > 20  # it has looked
+        return dict(violations)
 
     def picture(self, path: Path) -> None:
         """Write what is in the window as a PNG file."""

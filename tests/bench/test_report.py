@@ -192,6 +192,27 @@ def test_the_sides_of_a_run_do_a_step_of_its_own(run: Layout, monkeypatch: pytes
     assert all(row["process_mb"] > row["peak_mb"] >= 0 and row["flops"] > 0 for row in done)
 
 
+def test_the_sides_of_a_run_are_on_its_device(run: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU, which has room, TRL has the fastest of three sizes of forward pass."""
+    asked: list[tuple[str, str, int]] = []
+
+    def nowhere(root: Path, sides: list[dict[str, Any]], rounds: int) -> list[dict[str, Any]]:
+        asked.extend((side["name"], side["device"], side.get("rows", 0)) for side in sides)
+        return [{"name": side["name"], "seconds": 1.0 + (side.get("rows") != 64)} for side in sides]
+
+    monkeypatch.setattr(rl_step, "interleave", nowhere)
+    monkeypatch.setattr(rl_step.trl, "check_installed", lambda: None)
+    rl_step.rl_step(run.root, 2, 1, 1, "models/base")
+    assert asked.pop() == ("trl", "cpu", 8)
+    assert {device for _, device, _ in asked} == {"cpu"}
+    asked.clear()
+    presets.write(run.root, laid_over(presets.tree(ROOT, "mini"), {"runtime": {"device": "cuda"}}), "test")
+    rows = rl_step.rl_step(run.root, 2, 1, 1, "models/base")["rows"]
+    assert {device for _, device, _ in asked} == {"cuda"}
+    assert [rows for name, _, rows in asked if name == "trl"] == [8, 64, 192]
+    assert [row["rows"] for row in rows if row["name"] == "trl"] == [64]
+
+
 def test_a_model_that_is_not_there_is_no_benchmark_s(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="there is no model 'models/other' to measure: it is a model's folder"):
         rl_step.rl_step(tmp_path, 1, 1, 1, "models/other")

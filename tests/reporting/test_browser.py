@@ -322,7 +322,7 @@ def test_it_is_read_at_400_pixels(page: Page, browser: Path, dark: bool) -> None
 @needs_chromium
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("width", [1280, 400])
-def test_text_can_be_read_in_both_colour_schemes(page: Page, browser: Path, width: int, dark: bool) -> None:
+def test_text_can_be_read_and_axe_finds_nothing(page: Page, browser: Path, width: int, dark: bool) -> None:
     """In the list with what a filter leaves out, in open filters, in trajectories with every label, in the help."""
     page.size(width, 800, dark)
     try:
@@ -333,9 +333,11 @@ def test_text_can_be_read_in_both_colour_schemes(page: Page, browser: Path, widt
             page.run("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
             page.wait("!location.hash.includes('t=') || document.querySelector('.step')")
             found |= {f"{shown} {name}": ratio for name, ratio in page.contrast().items()}
+            assert page.violations() == {}, shown
         page.press("?")
         page.wait("document.getElementById('help').open")
         found |= page.contrast()
+        assert page.violations() == {}
     finally:
         page.size(1280, 800)
     assert {"#outcome=wrong SPAN mark pale", "#outcome=wrong B right", "#outcome=wrong LABEL "} <= found.keys()

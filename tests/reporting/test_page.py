@@ -88,6 +88,12 @@ def test_text_can_be_read_in_both_colour_schemes(page: Page, finished: Layout, w
     assert {name: ratio for name, ratio in found.items() if ratio < 4.5} == {}
 
 
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [1280, 400])
+def test_axe_finds_nothing(page: Page, finished: Layout, width: int, dark: bool) -> None:
+    assert opened(page, finished, width, dark).violations() == {}
+
+
 def test_on_a_phone_swirl_comes_first_and_the_page_itself_does_not_scroll_sideways(
     page: Page, finished: Layout
 ) -> None:

@@ -88,10 +88,23 @@ def repeat(step: Callable[[int], None], warmup: int, repeats: int) -> list[float
     return seconds[warmup:]
 
 
-def forget_peak() -> None:
-    """Reset the memory peak `VmHWM` to what is resident now, where Linux allows it."""
+def forget_peak(device: Any = "cpu") -> None:
+    """Reset the memory peak to what is taken now: on a GPU torch's, else `VmHWM`, where Linux allows it."""
+    if str(device).startswith("cuda"):
+        import torch
+
+        torch.cuda.reset_peak_memory_stats(device)
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
+
+
+def taken_mb(device: Any = "cpu", peak: bool = False) -> float:
+    """Memory in MB that torch's tensors take on a GPU, or else this process on the machine; now, or at the peak."""
+    if str(device).startswith("cuda"):
+        import torch
+
+        return float((torch.cuda.max_memory_allocated if peak else torch.cuda.memory_allocated)(device) / 2**20)
+    return resident_mb("VmHWM" if peak else "VmRSS")
 
 
 def resident_mb(field: str = "VmRSS") -> float:

@@ -28,7 +28,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from swirl.bench import trl
-from swirl.bench.measure import Result, forget_peak, interleave, repeat, resident_mb
+from swirl.bench.measure import Result, forget_peak, interleave, repeat, taken_mb
 from swirl.bench.states import SHAPES, groups_of, model_of
 from swirl.comb.combs import Comb, pack, tokens_of
 from swirl.comb.sampling import Sampling
@@ -85,23 +85,26 @@ def _sides(common: Result, cores: int) -> list[Result]:
 
 
 def _sides_of_a_run(root: Path, common: Result, cores: int) -> list[Result]:
-    """The sides of a model's folder: number format, adapter and tokens a forward are those of params.yaml.
+    """The sides of a model's folder: device, number format, adapter and tokens a forward are those of params.yaml.
 
-    Actions are as long as the run's are on average, and, in the first side, as long as they get.
+    Actions are as long as the run's are on average, and, in the first side, as long as they get. On a GPU, which has
+    room for it, TRL is tried with more sequences per forward pass, too.
     """
     from swirl.config import params as params_module
 
     params = params_module.load(root / "params.yaml")
     stored = [len(step.action_ids) for group in groups_of(root, "first") for step in group]
     common = {**common, "source": "first", "length": round(sum(stored) / len(stored)), "warmup": 1}
-    common |= {"dtype": params.runtime.dtype, "lora": params.train.lora and params.train.lora.model_dump()}
+    common |= {"device": params.runtime.device, "dtype": params.runtime.dtype}
+    common["lora"] = params.train.lora and params.train.lora.model_dump()
     packed = {**common, "threads": 1, "workers": cores, "packed": True, "token_budget": params.train.token_budget}
     packed["recompute"] = params.train.gradient_checkpointing
+    rows_of_trl = (8,) if params.runtime.device == "cpu" else (8, 64, 192)
     return [
         {**packed, "name": "as configured", "longest": params.rollout.max_action_tokens},
         {**packed, "name": "packed"},
         {**packed, "name": "plain, equal once", "packed": False},
-        {**common, "name": "trl", "threads": cores, "rows": 8},
+        *({**common, "name": "trl", "threads": cores, "rows": rows} for rows in rows_of_trl),
     ]
 
 
@@ -141,16 +144,15 @@ def run_side(side: Result) -> Result:
     library = None if ours else trl.library()
     model = model_of(root, side, adapted=ours)
     reference = model_of(root, side, adapted=False) if ours and not side.get("lora") else None
-    before = resident_mb()
-    forget_peak()
+    before = taken_mb(model.device)
+    forget_peak(model.device)
     result = _ours(model, reference, groups, side) if ours else trl.steps(library, model, groups, side, reward)
-    peak = resident_mb("VmHWM")
-    dtype = getattr(torch, side["dtype"])
+    peak = taken_mb(model.device, peak=True)
     return {
         **result,
         "peak_mb": peak - before,
         "process_mb": peak,
-        "matmul_gflops": matmul_flops("cpu", dtype, side.get("workers", 1)) / 1e9,
+        "matmul_gflops": matmul_flops(model.device, getattr(torch, side["dtype"]), side.get("workers", 1)) / 1e9,
     }
 
 

@@ -30,7 +30,7 @@ def model_of(root: Path, side: Result, adapted: bool) -> Any:
     name, attention = side["model"], side["attention"]
     folder = root / ("models/base" if name == "embedded" else name)
     if name not in SHAPES or (name == "embedded" and (folder / "config.json").exists()):
-        model = load_model(folder, "cpu", attention, side["dtype"])
+        model = load_model(folder, side.get("device", "cpu"), attention, side["dtype"])
     else:
         vocabulary = _Vocabulary(1411 if name == "embedded" else 16384)
         model = random_qwen3(vocabulary, **SHAPES[name], context=4096, attention=attention, seed=0).eval()

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from swirl.bench.measure import Result, forget_peak, interleave, repeat, resident_mb
+from swirl.bench.measure import Result, forget_peak, interleave, repeat, taken_mb
 from swirl.core.errors import DataError
 from swirl.models.flops import matmul_flops
 
@@ -76,7 +76,7 @@ def run_side(side: Result) -> Result:
     folder = root / side["model"]
     if not folder.exists():
         raise DataError(f"{folder} does not exist; the benchmark reads a run: `dvc repro` first")
-    policy = load_policy(params, folder, "base")
+    policy: Any = load_policy(params, folder, "base")  # of a folder, so that it has a model here
     torch.set_num_threads(side["threads"])
     if side["name"] == "floor":
         return _rates(policy, params.rollout.in_flight)
@@ -85,8 +85,9 @@ def run_side(side: Result) -> Result:
     share = side["questions"] // len(names)
     chosen = [question for name in names for question in [q for q in questions if q.benchmark == name][:share]]
     todo = attempts(params, layout, chosen, 1)
-    before = resident_mb()
-    forget_peak()
+    device = policy.model.device
+    before = taken_mb(device)
+    forget_peak(device)
     made: list[tuple[int, int, int]] = []
     if side["name"] == "ours":
 
@@ -106,14 +107,14 @@ def run_side(side: Result) -> Result:
             made.append((len(todo), sum(counts), 0))
 
     seconds = repeat(once, 1, side["repeats"])
-    peak = resident_mb("VmHWM") - before
+    peak = taken_mb(device, peak=True) - before
     return {
         "seconds": seconds,
         "trajectories": made[-1][0],
         "action_tokens": sum(acted for _, acted, _ in made[1:]) / len(made[1:]),
         "read_tokens": sum(seen for _, _, seen in made[1:]) / len(made[1:]),
         "peak_mb": peak,
-        "matmul_gflops": matmul_flops("cpu", torch.float32, side.get("workers", 1)) / 1e9,
+        "matmul_gflops": matmul_flops(device, torch.float32, side.get("workers", 1)) / 1e9,
     }
 
 
@@ -123,10 +124,12 @@ def _rates(policy: Any, in_flight: int) -> Result:
 
     def rate(rows: int, columns: int) -> float:
         ids = torch.randint(10, 1000, (rows, columns), generator=torch.Generator().manual_seed(0))
+        ids = ids.to(policy.model.device)
 
         def once(_: int) -> None:
             with torch.no_grad():
-                policy.model(input_ids=ids, use_cache=False, logits_to_keep=1)
+                said = policy.model(input_ids=ids, use_cache=False, logits_to_keep=1)
+            float(said.logits[0, 0, 0])  # waits for the device
 
         return rows * columns / min(repeat(once, 1, 5))
 
@@ -192,7 +195,7 @@ def _sayer(name: str, policy: Any, longest: int) -> Say:
         ids = torch.tensor([[*([padding] * (width - len(state))), *state] for state in states])
         mask = torch.tensor([[*([0] * (width - len(state))), *([1] * len(state))] for state in states])
         with torch.no_grad():
-            out = model.generate(ids, attention_mask=mask, generation_config=config)
+            out = model.generate(ids.to(model.device), attention_mask=mask.to(model.device), generation_config=config)
         return [until_end(row) for row in out[:, width:].tolist()]
 
     def continuous(states: Sequence[tuple[int, ...]]) -> list[list[int]]:

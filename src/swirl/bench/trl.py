@@ -74,7 +74,7 @@ def steps(
             beta=side["kl"],
             learning_rate=1e-5,
             max_steps=warmup + side["repeats"],
-            use_cpu=True,
+            use_cpu=model.device.type == "cpu",
             bf16=False,
             gradient_checkpointing=False,
             report_to=[],
