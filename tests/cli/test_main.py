@@ -72,17 +72,17 @@ def test_show_prints_steps_observations_and_verdicts(swirl: Swirl, project: Layo
         "question    What is two and three?\n"
         "accepted    5 | five\n"
         "\n"
-        "step 1  calculator  [good 0.91]\n"
+        "step 1  calculator  [judge: good 0.91]\n"
         "  model  I add.\n"
         "         <calculate>2 + 3</calculate>\n"
         "  result 5\n"
         "  error  error: no\n"
         "\n"
-        "step 2  answer  [no verdict: quota used up]\n"
+        "step 2  answer  [judge: no verdict, quota used up]\n"
         "  model  <answer>5</answer>\n"
         "\n"
         "ended       answered\n"
-        "answer      5  [bad 0.20]\n"
+        "answer      5  [judge: bad 0.20]\n"
     )
 
 

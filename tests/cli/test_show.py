@@ -37,12 +37,13 @@ def evaluated(tmp_path: Path) -> Layout:
             said = "5" if one in right else "6"
             step = Step(0, Action("answer", f"<answer>{said}</answer>", said), (), (4,), (-0.3,), ())
             made.append(Trajectory(f"{one}/0", one, kind, 0, model, 7, (9,), (step,), Stop.ANSWERED, ""))
-            rows.append(
+            rows += [
                 Prediction(
-                    one, kind, model, True, said, one in right, 0.0, 0.0, 0.0, 0.0, None, None, 1, 0, Stop.ANSWERED,
-                    f"{one}/0",
+                    one, kind, model, tools, said, tools and one in right, 0.0, 0.0, 0.0, 0.0, None, None, 1, 0,
+                    Stop.ANSWERED, f"{one}/0",
                 )
-            )  # fmt: skip
+                for tools in (True, False)
+            ]  # fmt: skip
         records.save(made, Trajectory, layout.prediction_trajectories(model))
         records.save(rows, Prediction, layout.predictions(model))
     return layout
@@ -58,7 +59,8 @@ def test_an_id_alone_shows_every_model_that_has_it(evaluated: Layout) -> None:
 
 def test_diff_shows_what_the_second_model_mended(evaluated: Layout) -> None:
     said = show_random(evaluated, ("base", "swirl"), None, False, None)  # there is but one
-    assert said.index("answer      6") < said.index("answer      5")
+    assert said.index("answer      6\ngraded      wrong") < said.index("answer      5\ngraded      right")
+    assert said.count("graded") == 2  # how it did without tools is another trajectory's
     assert said.count("question    What is q0?") == 2
     with pytest.raises(DataError, match=r"^the evaluation of swirl and base has no question that only the second ans"):
         show_random(evaluated, ("swirl", "base"), None, False, None)

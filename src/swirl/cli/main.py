@@ -205,7 +205,7 @@ def show(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Draw the same one again. Default: another each time.")] = None,
 ) -> None:
-    """Print a trajectory: its question, every action and observation, and what the judge said.
+    """Print a trajectory: its question, every action and observation, what the judge said, and how it was graded.
 
     Of an exported model it prints what it stands on and the settings that it brings along.
     """

@@ -86,7 +86,8 @@ def _shown(trajectory: Trajectory, path: Path, layout: Layout) -> str:
     questions = records.pick(Question, layout.questions, "id", asked) if layout.questions.exists() else []
     question = questions[0] if questions else None
     verdicts: dict[int, Verdict] = {}
-    of_steps = layout.verdicts if path == layout.trajectories else layout.prediction_verdicts(path.parent.name)
+    synthesised, model = path == layout.trajectories, path.parent.name
+    of_steps = layout.verdicts if synthesised else layout.prediction_verdicts(model)
     if of_steps.exists():
         verdicts = {v.step: v for v in records.pick(Verdict, of_steps, "trajectory_id", [trajectory.id])}
     lines = [f"trajectory  {trajectory.id}  ({path.relative_to(layout.root)})"]
@@ -97,6 +98,9 @@ def _shown(trajectory: Trajectory, path: Path, layout: Layout) -> str:
     lines.extend(_steps(trajectory, verdicts))
     lines.append(f"\nended       {trajectory.stop.value}" + (f": {trajectory.error}" if trajectory.error else ""))
     lines.append(f"answer      {trajectory.answer or '(none)'}{_verdict(verdicts.get(OUTCOME))}")
+    if not synthesised and layout.predictions(model).exists():
+        graded = records.pick(Prediction, layout.predictions(model), "trajectory_id", [trajectory.id])
+        lines += [f"graded      {'right' if one.correct else 'wrong'}" for one in graded if one.with_tools]
     return printable("\n".join(lines))
 
 
@@ -149,12 +153,12 @@ def _indented(label: str, text: str) -> str:
 
 
 def _verdict(verdict: Verdict | None) -> str:
-    """The verdict and its score in [0, 1], to be appended to a line; empty when there is none."""
+    """The judge's verdict and its score in [0, 1], to be appended to a line; empty when there is none."""
     if verdict is None:
         return ""
     if verdict.good is None or verdict.score is None:
-        return f"  [no verdict: {verdict.rationale or 'nothing was said'}]"
-    return f"  [{'good' if verdict.good else 'bad'} {verdict.score:.2f}]"
+        return f"  [judge: no verdict, {verdict.rationale or 'nothing was said'}]"
+    return f"  [judge: {'good' if verdict.good else 'bad'} {verdict.score:.2f}]"
 
 
 def _find(trajectory_id: str, layout: Layout, model: str | None) -> list[tuple[Trajectory, Path]]:
