@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tqdm import tqdm
 
 from swirl.benchmarks.hub import HUB, Fetcher, Remote
 from swirl.benchmarks.official import OFFICIAL
@@ -136,10 +137,15 @@ def test_offline_mode_is_said(tmp_path: Path) -> None:
     assert "DataError: someone/questions, main/train.jsonl: HF_HUB_OFFLINE is set, and the file is not" in done.stderr
 
 
-def test_a_plain_page_is_held_to_its_checksum_too(hub: FakeHub, tmp_path: Path) -> None:
+def test_a_plain_page_is_held_to_its_checksum_too(
+    hub: FakeHub, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     page = Remote(f"{hub.address}/pages", "dev.json")
+    # Whatever in this process has hidden the hub library's bars: this one is shown.
+    monkeypatch.setattr("swirl.benchmarks.hub._bar", lambda name, size: tqdm(desc=name, total=size))
     first = fetcher(hub, tmp_path).fetch(page)
     assert (first.commit, first.path) == ("", tmp_path / "pages/dev.json")
+    assert "dev.json: 100%" in capsys.readouterr().err
     hub.asked.clear()
     assert fetcher(hub, tmp_path).fetch(page) == first
     assert hub.asked == []

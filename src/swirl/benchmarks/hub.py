@@ -151,13 +151,27 @@ class Fetcher:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(path.name + ".partial")
         address = f"{remote.place}/{remote.name}"
-        with _explained(remote), urlopen(address, timeout=_TIMEOUT_S) as answer, partial.open("wb") as file:
+        with (
+            _explained(remote),
+            urlopen(address, timeout=_TIMEOUT_S) as answer,
+            partial.open("wb") as file,
+            _bar(remote.name, answer.length) as bar,
+        ):
             while piece := answer.read(1 << 20):
                 if file.tell() + len(piece) > _LARGEST_BYTES:
                     raise DataError(f"{address} has more than {_LARGEST_BYTES:,} bytes")
                 file.write(piece)
+                bar.update(len(piece))
         os.replace(partial, path)
         return path
+
+
+def _bar(name: str, size: int | None) -> Any:
+    """A bar like those of the hub library's own downloads, which are shown and hidden together."""
+    from huggingface_hub.utils.tqdm import tqdm
+
+    bar: Any = tqdm
+    return bar(desc=name, total=size, unit="B", unit_scale=True, name="huggingface_hub.http_get")
 
 
 @contextmanager
