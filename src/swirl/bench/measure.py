@@ -98,6 +98,14 @@ def forget_peak(device: Any = "cpu") -> None:
         Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
 
 
+def settle(device: Any) -> None:
+    """Wait until a GPU has done all that it was asked to do."""
+    if str(device).startswith("cuda"):
+        import torch
+
+        torch.cuda.synchronize(device)
+
+
 def taken_mb(device: Any = "cpu", peak: bool = False) -> float:
     """Memory in MB that torch's tensors take on a GPU, or else this process on the machine; now, or at the peak."""
     if str(device).startswith("cuda"):

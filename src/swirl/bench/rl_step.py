@@ -28,7 +28,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from swirl.bench import trl
-from swirl.bench.measure import Result, forget_peak, interleave, repeat, taken_mb
+from swirl.bench.measure import Result, forget_peak, interleave, repeat, settle, taken_mb
 from swirl.bench.states import SHAPES, groups_of, model_of
 from swirl.comb.combs import Comb, pack, tokens_of
 from swirl.comb.sampling import Sampling
@@ -211,6 +211,7 @@ def _ours(model: Any, reference: Any | None, groups: list[list[SubTrajectory]], 
             combs, pulls, first = _each(combs, pulls)
         start = time.perf_counter()
         result = gradients(combs, pulls, drawn, before)
+        settle(model.device)
         parts["update"].append(time.perf_counter() - start)
         read, predicted = tokens_of(combs, side["packed"])
         tokens.append(read)

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from swirl.bench.measure import Result
+from swirl.bench.measure import Result, settle
 from swirl.core.errors import SwirlError
 from swirl.core.types import SubTrajectory
 from swirl.models.flops import matrix_flops
@@ -55,6 +55,7 @@ def steps(
             self.start = time.perf_counter()
 
         def on_step_end(self, *_: Any, **__: Any) -> None:
+            settle(model.device)
             self.seconds.append(time.perf_counter() - self.start)
 
     def rewards(prompts: Any, completions: Any, completion_ids: list[list[int]], **_: Any) -> list[float]:
