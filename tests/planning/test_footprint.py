@@ -98,6 +98,19 @@ def test_a_model_that_is_dealt_out_over_eight_by_hand() -> None:
     assert not [line for line in said if "train@swirl does not fit" in line]
 
 
+@pytest.mark.parametrize("sharding", ["none", "full"])
+def test_a_state_above_the_token_budget_needs_more_than_a_stage_as_it_is_planned(sharding: str) -> None:
+    dealt = params("gemma-2-27b", runtime={"processes": 8, "sharding": sharding})
+    found, (tokens, more) = held(dealt, "train@swirl"), Memory(dealt, ROOT).longest()
+    assert tokens > dealt.train.token_budget
+    layer = 24 * 4608 + 12 * (32 * 128 + 16 * 128) + 2 * 4 * (32 * 128 + 16 * 128 + 36_864)
+    assert more == pytest.approx((tokens - dealt.train.token_budget) * (layer + 46 * 2 * 4608))  # as many logits
+    needed = (found.weights + found.training + found.learning + more) / footprint.SHARE
+    for free, short in ((needed - 1e6, True), (needed + 1e6, False)):
+        said = [line for line in lines(dealt, ROOT, free) if line.startswith("  train@swirl: a state and the actions")]
+        assert bool(said) is short
+
+
 def test_processes_of_a_cpu_share_its_memory() -> None:
     """Two of them hold twice as much; each looks at half of the development questions."""
     one, two = params(), params(runtime={"processes": 2, "workers": 1})

@@ -28,6 +28,7 @@ from swirl.core.flights import SHARE, amount
 from swirl.core.parquet import ROWS_PER_GROUP
 from swirl.core.row_groups import KEPT
 from swirl.models.room import flight_bytes, samples_bytes
+from swirl.models.shapes import Shape
 from swirl.planning.sizes import UNKNOWN, Size, size_of, width_of
 from swirl.planning.workload import (
     PROMPT_TOKENS,
@@ -149,9 +150,10 @@ class Memory:
         return number
 
     def longest(self) -> tuple[int, float]:
-        """Tokens that one state and all actions drawn in it have at most, and the bytes to learn from them.
+        """Tokens that one state and all actions drawn in it have at most, and the bytes that they need beyond `Held`.
 
-        They are read in one forward pass, even if they have more tokens than `train.token_budget`.
+        They are read in one forward pass, even if they have more tokens than `train.token_budget`, for which `Held` has
+        room.
         """
         params = self._params
         steps = max(task.max_steps for task in params.tasks.values())
@@ -159,14 +161,10 @@ class Memory:
         drawn = actions * params.rollout.max_action_tokens
         trunk = min(self._context or math.inf, PROMPT_TOKENS + steps * step_tokens(params))
         tokens = int(trunk + drawn if params.train.packed else trunk + params.rollout.max_action_tokens)
-        return tokens, self._learned(tokens)
+        return tokens, self._learned(tokens) - self._learned(params.train.token_budget)
 
     def _learned(self, tokens: float) -> float:
-        train, shape = self._params.train, self._base.shape
-        if shape is None:
-            return UNKNOWN
-        kept = shape.learned(tokens, self._width, train.gradient_checkpointing)
-        return kept + shape.scored(ACTIONS * tokens, LOGITS_AT_ONCE)
+        return _learned(self._base.shape, tokens, self._width, self._params.train.gradient_checkpointing)
 
     def _rolled(self, most: float, local: bool, host: float) -> Held:
         params = self._params
@@ -234,10 +232,7 @@ class Memory:
             lora: Lora | None = model.lora
             trained = size.adapter(lora.rank, lora.targets) if lora else size.parameters
             width = 2 if model.mixed_precision == "bf16" else 4
-            learned, most = UNKNOWN, model.token_budget
-            if size.shape:
-                learned = size.shape.learned(most, width, model.gradient_checkpointing)
-                learned += size.shape.scored(ACTIONS * most, LOGITS_AT_ONCE)
+            learned = _learned(size.shape, model.token_budget, width, model.gradient_checkpointing)
             sampled = self._rolled(self._params.rollout.block_size, isinstance(model, FineTunedReward), 0)
             return Held(
                 weights=size.parameters * (self._width if lora else 4),
@@ -255,6 +250,13 @@ class Memory:
             flight=self.flight(self._params.rollout.in_flight),
             learning=workers * (size.shape.learned(tokens, 4, False) + 4 * size.parameters),
         )
+
+
+def _learned(shape: Shape | None, tokens: float, width: int, recompute: bool) -> float:
+    """Bytes of a forward pass that a backward pass follows, with the logits of the actions among its tokens."""
+    if shape is None:
+        return UNKNOWN
+    return shape.learned(tokens, width, recompute) + shape.scored(ACTIONS * tokens, LOGITS_AT_ONCE)
 
 
 def _read(rows: float, groups: int) -> float:
@@ -302,8 +304,8 @@ def _fits(memory: Memory, params: Params, found: Mapping[str, Held], free: float
             said.append(f"  {name}: {most} conversations in flight a worker, not {params.rollout.in_flight}")
     rl = found.get("train@swirl", Held())
     if rl.training:
-        tokens, learned = memory.longest()
-        if (need := rl.processes * (rl.weights + rl.training + learned)) > SHARE * free:
+        tokens, more = memory.longest()
+        if more > 0 and (need := rl.processes * (rl.weights + rl.training + rl.learning + more)) > SHARE * free:
             said.append(
                 f"  train@swirl: a state and the actions drawn in it may have {tokens:,} tokens, if all are as long as "
                 f"can be and none alike; it would take {amount(need)}"
