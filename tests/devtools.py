@@ -86,7 +86,9 @@ class Page:
         """The result of one command of the protocol. Raises `AssertionError` with the browser's error."""
         number = next(self._numbers)
         session = {"sessionId": self._session} if self._session else {}
-        os.write(self._to, json.dumps({"id": number, "method": method, "params": params} | session).encode() + b"\0")
+        rest = json.dumps({"id": number, "method": method, "params": params} | session).encode() + b"\0"
+        while rest:
+            rest = rest[os.write(self._to, rest) :]
         while True:
             message = self._message()
             if message.get("id") == number:
