@@ -14,7 +14,9 @@ PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md")), *sorted(ROOT.gl
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if BLOCK.search(page.read_text(encoding="utf-8"))], ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if BLOCK.search(page.read_text(encoding="utf-8"))], ids=lambda page: page.name
+)
 def test_what_a_page_imports_can_be_imported(page: Path) -> None:
     for block in BLOCK.findall(page.read_text(encoding="utf-8")):
         lines = [node for node in ast.parse(block).body if isinstance(node, ast.Import | ast.ImportFrom)]
