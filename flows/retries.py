@@ -19,7 +19,9 @@ def asks_network(stage: str, params: Mapping[str, Any]) -> bool:
     if name == "download":
         return True
     if name in ("base_model", "reward_model"):
-        return _get(params, name, "source") in ("pretrained", "cold_start", "endpoint")
+        return _get(params, name, "source") in ("pretrained", "cold_start", "fine_tuned", "endpoint")
+    if name == "index":
+        return bool(_get(params, "index", "embedding_model"))
     if name == "synthesize":
         return policy_served or _get(params, "synthesize", "server") is not None
     if name == "judge":

@@ -240,14 +240,16 @@ def test_a_worktree_is_what_the_user_sees_and_leaves_the_cache(project: Path) ->
     (project / "src/other.py").write_text("more\n", encoding="utf-8")
     (project / "tools/known.py").symlink_to("../src/other.py")  # git tracks the link, but not its target
     run(project, "git", "add", "tools/known.py")
-    (project / "data/weights").mkdir(parents=True)
+    (project / "data/weights/my-model").mkdir(parents=True)
     (project / "data/weights/tiny.gguf").write_bytes(b"GGUF")
+    (project / "data/weights/my-model/config.json").write_text("{}", encoding="utf-8")
     index, params = (project / ".git/index").read_bytes(), (project / "params.yaml").read_bytes()
     with worktree(project, {"filter.strategy": "outcome"}) as copy:
         dvc(copy.root, "repro", "-q")
         assert (copy.root / "one.txt").read_text(encoding="utf-8") == "changed\nrows\n"
         assert (copy.root / "tools/new.txt").exists()
         assert (copy.root / "data/weights/tiny.gguf").read_bytes() == b"GGUF"
+        assert (copy.root / "data/weights/my-model/config.json").read_text(encoding="utf-8") == "{}"
         assert (copy.root / "tools/source.py").is_symlink()
         assert (copy.root / "tools/source.py").resolve() == (copy.root / "src/new.py").resolve()
         assert (copy.root / "tools/known.py").read_text(encoding="utf-8") == "more\n"
@@ -478,6 +480,9 @@ def test_stages_that_ask_the_network_are_tried_again() -> None:
         ]
     assert asks_network("download", {}) and not asks_network("train@swirl", {})
     assert asks_network("base_model", {"base_model": {"source": "cold_start"}})
+    assert asks_network("reward_model", {"reward_model": {"source": "fine_tuned"}})
+    assert asks_network("index", {"index": {"embedding_model": "someone/embedder"}})
+    assert not asks_network("index", params)
 
 
 def test_a_grid_is_every_combination() -> None:

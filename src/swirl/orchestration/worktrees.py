@@ -198,12 +198,12 @@ def _bring_files(root: Path, copy: Path) -> None:
 
 
 def _bring_weights(root: Path, copy: Path) -> None:
-    """Link, or else copy, the GGUF files of data/weights into the copy, where pointers to models look for them."""
-    for file in (root / "data/weights").glob("*.gguf"):
+    """Link, or else copy, the files of data/weights into the copy, where pointers to models look for them."""
+    for file in (root / "data/weights").rglob("*"):
         target = copy / file.relative_to(root)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if target.exists():
+        if target.exists() or not file.is_file():
             continue
+        target.parent.mkdir(parents=True, exist_ok=True)
         try:
             os.link(file.resolve(), target)
         except OSError:  # another file system
