@@ -35,7 +35,7 @@ from swirl.wiring import policies
 from swirl.wiring.given_rows import GivenRows
 from tests import asked, gguf_writer, taught
 from tests.families import smollm2
-from tests.servers import Reply, Scripted, said, scripted
+from tests.servers import Reply, Scripted, held_port, said, scripted
 
 Swirl = Callable[..., subprocess.CompletedProcess[str]]
 GREEDY = Drawing(1, 0.0, 0)
@@ -89,7 +89,7 @@ def compared(
     rows = GivenRows(benchmark, path, None, drawing.seed, folder / "indices")
     settings = params or asked.params_of(layout)
     named = [(model, naming.source(model, layout), settings) for model in models]
-    return compare_all(named, rows, drawing, settings, layout, "")
+    return list(compare_all(named, rows, drawing, settings, layout, ""))
 
 
 def test_the_score_of_a_scripted_model_is_what_its_script_earns(layout: Layout, tmp_path: Path) -> None:
@@ -314,6 +314,23 @@ def test_all_models_are_looked_at_before_the_first_is_asked(layout: Layout, tmp_
     with pytest.raises(SwirlError, match="there is no model folder nowhere; .* a model is a folder, a .gguf file"):
         naming.source("nowhere", layout)
     assert naming.source(str(tmp_path / "weights.gguf"), layout) == tmp_path / "weights.gguf"
+
+
+def test_results_of_the_models_before_one_that_fails_are_shown(layout: Layout, tmp_path: Path, swirl: Swirl) -> None:
+    path = written(tmp_path, *SCRIPTED)
+    with scripted(said("<answer> Rome </answer>")) as server, held_port() as port:
+        asked_of = (f"{server.url}#m", f"http://127.0.0.1:{port}/v1#gone", "--benchmark", "hotpotqa")
+        done = swirl("evaluate", *asked_of, "--file", str(path), "--json", cwd=layout.root)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert [row["model"] for row in json.loads(done.stdout)["models"]] == [f"{server.url}#m"]
+
+
+def test_what_is_no_model_and_no_file_is_said(layout: Layout, tmp_path: Path, swirl: Swirl) -> None:
+    common = ("--benchmark", "hotpotqa", "--file")
+    done = swirl("evaluate", "models/swirl", *common, str(tmp_path), cwd=layout.root)
+    assert done.stderr.startswith(f"swirl: {tmp_path} is no file but a folder or a pipe, ")
+    done = swirl("evaluate", "", *common, str(written(tmp_path, *SCRIPTED)), cwd=layout.root)
+    assert done.stderr == "swirl: the model's name is empty: is the variable that should hold it unset?\n"
 
 
 def test_the_same_questions_are_drawn_for_every_model_and_more_keep_the_fewer(tmp_path: Path) -> None:

@@ -57,6 +57,11 @@ def test_an_id_alone_shows_every_model_that_has_it(evaluated: Layout) -> None:
     ]
 
 
+def test_a_model_that_was_not_evaluated_is_said(evaluated: Layout) -> None:
+    with pytest.raises(DataError, match=r"no evaluation of 'swrl'; there are base, swirl; did you mean swirl\?$"):
+        show("q0/0", evaluated, "swrl")
+
+
 def test_diff_shows_what_the_second_model_mended(evaluated: Layout) -> None:
     said = show_random(evaluated, ("base", "swirl"), None, False, None)  # there is but one
     assert said.index("answer      6\ngraded      wrong") < said.index("answer      5\ngraded      right")

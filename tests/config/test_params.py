@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from swirl.config.execution import Execution
 from swirl.config.overrides import checked, parsed
 from swirl.config.params import judged_here, label_judge_section, load, validate
 from swirl.config.served import Served, client_settings
+from swirl.config.yaml_text import parse
 from swirl.core.errors import ParamsError
 from swirl.core.splits import counts
 
@@ -78,6 +80,34 @@ def test_an_override_of_one_length_says_to_null_the_other(tmp_path: Path) -> Non
         checked(path, parsed(["train.swirl.updates=9"]))
     swirl = checked(path, parsed(["train.swirl.updates=9", "train.swirl.passes=null"])).train.swirl
     assert (swirl.updates, swirl.passes) == (9, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("a: " + 100_000 * "[", "is not YAML: its values are nested more than 50 deep"),
+        ("a: " + 60 * "[" + 60 * "]", "is not YAML: its values are nested more than 50 deep"),
+        (
+            "a: &a [1, 2]\nb: &b [" + 99 * "*a, " + "*a]\nc: &c [" + 999 * "*b, " + "*b]\nd: *c\n",
+            "has 602,311 values with what its aliases repeat; 100,000 is",
+        ),
+        ('a: !!int ""', "is not YAML: "),
+        ("a: !!bool maybe", "is not YAML: "),
+        ("a: 2020-13-01", "is not YAML: month must be in 1..12"),
+    ],
+)
+def test_a_file_of_settings_that_would_take_all_memory_is_refused(text: str, what: str) -> None:
+    with pytest.raises(ParamsError, match=f"^swirl.yaml {re.escape(what)}"):
+        parse(text, "swirl.yaml")
+
+
+def test_aliases_may_repeat_what_is_short() -> None:
+    assert parse("a: &a [1, 2]\nb: *a\nc: {d: *a}", "params.yaml") == {"a": [1, 2], "b": [1, 2], "c": {"d": [1, 2]}}
+
+
+def test_a_long_value_is_cut_in_the_message() -> None:
+    (_, line) = refusal(changed("runtime.device", ["x" * 10_000]))
+    assert len(line) < 400 and "runtime.device = ['xxx" in line
 
 
 def test_params_cannot_be_changed() -> None:

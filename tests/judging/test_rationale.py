@@ -363,6 +363,7 @@ OUTCOME = {"question": "where", "answer": "Oslo", "golden": ["Oslo", "Christiani
 
 def test_a_judge_is_calibrated_on_a_file(tmp_path: Path) -> None:
     path = rows(tmp_path / "labels.jsonl", OUTCOME, STEP, "", {**OUTCOME, "golden": "Oslo", "label": "YES"})
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())  # as editors on Windows begin a file
     labelled = read_labelled(path)
     assert labelled == [
         LabelledOutcome("where", "Oslo", ("Oslo", "Christiania"), False),

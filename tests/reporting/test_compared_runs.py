@@ -73,6 +73,15 @@ def test_questions_with_the_same_id_and_another_text_are_not_paired(tmp_path: Pa
     assert (row.shared, row.difference, row.low, row.p) == (0, None, None, None)
 
 
+def test_questions_that_were_made_anew_since_are_named(tmp_path: Path) -> None:
+    folder = _run(tmp_path / "a", {"base": "1000"})
+    layout = Layout(folder)
+    kept = [one for one in records.load(Question, layout.questions) if one.id != "q2"]
+    records.save(kept, Question, layout.questions)
+    with pytest.raises(DataError, match=r"no question 'q2' in .*questions.parquet, and an answer .*: run `dvc repro`"):
+        read(str(folder), tmp_path)
+
+
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
     subprocess.run(["git", "init", "-q", tmp_path], check=True)
     with pytest.raises(ParamsError, match=r"^nothing is neither a project's folder \(with a params.yaml\) nor a git"):

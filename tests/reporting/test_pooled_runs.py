@@ -300,6 +300,8 @@ ONE = "cells, 0, models, sft"
         (lambda one: sft(one)["accuracy"][0].__setitem__(0, 1.0), "the score of sft on hotpotqa with tools is "),
         (lambda one: one["cells"].pop(), "a score of base on musique without tools, and no cell of it"),
         (lambda one: one["cells"].append(cell(one)), "cells: two of one benchmark"),
+        (lambda one: one["scores"].append(one["scores"][0]), "scores: two of one benchmark and model"),
+        (lambda one: one.update({"\x1b[31m" + 200 * "k": 1}), "\ufffd[31m" + 75 * "k" + ": Extra inputs are"),
     ],
 )  # fmt: skip
 def test_a_broken_file_of_a_run_is_named(
@@ -341,6 +343,11 @@ def test_a_folder_is_needed_to_keep_runs_in(
     assert done.returncode == 1
     assert done.stderr.startswith("swirl: kept/seed-0.json cannot be written: ")
     assert done.stderr.endswith("; --keep wants a folder\n")
+    (tmp_path / "results").mkdir()
+    done = swirl("seeds", str(both[0]), "--json", "results")
+    assert done.returncode == 1
+    assert done.stderr.startswith("swirl: results cannot be written: ")
+    assert "hotpotqa" in done.stdout  # what was computed is shown all the same
 
 
 def test_a_measure_that_another_run_has_not_is_named(both: tuple[Path, Path]) -> None:

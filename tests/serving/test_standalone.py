@@ -26,6 +26,7 @@ from swirl.models.loading import Dtype, load_chat, load_model, load_tokenizer, s
 from swirl.models.pointers import write_pointer
 from swirl.pretraining import cold_start_base
 from swirl.serving.standalone import Exported, export_adapter
+from swirl.serving.whole import export_merged
 from tests import asked, gguf_writer
 from tests.families import smollm2
 
@@ -273,6 +274,65 @@ def test_where_it_may_go(layout: Layout, tmp_path: Path) -> None:
         with pytest.raises(ModelError, match=said):
             export_adapter(swirl, folder, params, layout, "float32", beside=False)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("form", ["adapter", "merged"])
+def test_what_a_model_stands_on_is_not_overwritten(layout: Layout, form: str) -> None:
+    """models/swirl, tuned on an earlier export, is exported to where that lies."""
+    out, swirl = layout.root / "out", layout.model("swirl")
+
+    def export_again() -> None:
+        exporter: Any = export_adapter if form == "adapter" else export_merged
+        exporter(swirl, out, asked.params_of(layout), layout, "float32")
+
+    export_again()
+    below = out / "base" if form == "adapter" else out
+    model = moved(load_model(below, "cpu", "eager"), 3, ["all-linear"], seed=3)
+    save(model, load_tokenizer(below), swirl, below, layout.root)
+    wanted = logprobs(swirl)
+    with pytest.raises(ModelError, match=f"swirl stands on {below.resolve()}, which the export would overwrite"):
+        export_again()
+    torch.testing.assert_close(logprobs(swirl), wanted)
+
+
+def test_code_that_comes_with_a_model_runs_where_somebody_says_so(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export(layout, "swirl", beside=True)
+    folder, params = layout.root / "examples/tiny/swirl", asked.params_of(layout)
+    pointer = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    (folder / "model.json").write_text(json.dumps({**pointer, "trust_remote_code": True}), encoding="utf-8")
+    said = r"model.json says that Python code that comes with base is to run .*, set SWIRL_TRUST_REMOTE_CODE=1$"
+    with pytest.raises(ModelError, match=said):
+        naming.opener(folder, params, layout, {})
+    above = layout.root / "elsewhere"
+    write_pointer(above, "examples/tiny/swirl/base", root=layout.root)
+    naming.check(above, layout)
+    (layout.root / "examples/tiny/swirl/base/model.json").write_text(
+        (folder / "model.json").read_text(), encoding="utf-8"
+    )
+    with pytest.raises(ModelError, match=said):
+        naming.check(above, layout)
+    monkeypatch.setenv("SWIRL_TRUST_REMOTE_CODE", "1")
+    naming.check(folder, layout)
+    monkeypatch.setenv("SWIRL_TRUST_REMOTE_CODE", "")
+    shutil.copytree(folder, layout.root / "models/mine")  # what a stage of this project made
+    naming.check(layout.root / "models/mine", layout)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("adapter_model.safetensors", None), ("adapter_config.json", b"{}"), ("swirl.yaml", b"# caf\xe9")],
+)
+def test_show_says_what_a_broken_export_lacks(layout: Layout, name: str, content: bytes | None) -> None:
+    export(layout, "swirl")
+    file = layout.root / "examples/tiny/swirl" / name
+    if content is None:
+        file.unlink()
+    else:
+        file.write_bytes(content)
+    with pytest.raises(ModelError, match="swirl is no whole export; one of its files is missing or broken: "):
+        show_model(file.parent)
 
 
 def test_settings_that_need_the_project_are_not_given_along(layout: Layout) -> None:

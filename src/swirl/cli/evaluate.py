@@ -13,11 +13,11 @@ import typer
 
 from swirl.cli import models as naming
 from swirl.cli.project import project_layout
-from swirl.core.errors import ParamsError
+from swirl.core.errors import DataError, ParamsError
 from swirl.pipeline import environment
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from swirl.config.params import Params
     from swirl.core.layout import Layout
@@ -64,6 +64,8 @@ def evaluate(
     is changed.
     """
     layout = project_layout()
+    if file.exists() and not file.is_file():
+        raise DataError(f"{file} is no file but a folder or a pipe, and it is read more than once: name a file of rows")
     sources = [naming.source(model, layout) for model in models]
     if not math.isfinite(temperature):
         raise ParamsError(f"--temperature is {temperature}; it is a finite number, 0 or more")
@@ -82,13 +84,19 @@ def evaluate(
     drawing = Drawing(samples, temperature, settings.seed if seed is None else seed)
     with tempfile.TemporaryDirectory(prefix="swirl-evaluate-") as folder:
         rows = GivenRows(benchmark, file, questions, drawing.seed, Path(folder))
-        results = compare_all(list(zip(models, sources, each, strict=True)), rows, drawing, settings, layout, key_env)
-    if as_json:
-        print(json.dumps(as_dict(benchmark, len(rows.drawn), results), ensure_ascii=False))
-        return
-    how = f"{samples} a question at temperature {temperature:g}" if temperature else "greedy"
-    show_comparison(f"{benchmark}: {len(rows.drawn):,} of {rows.total:,} questions of {file.name}, {how}", results)
-    print_usage()
+        results: list[Compared] = []
+        named = list(zip(models, sources, each, strict=True))
+        try:
+            for result in compare_all(named, rows, drawing, settings, layout, key_env):
+                results.append(result)
+        finally:  # what a later model's failure does not take away
+            if results and as_json:
+                print(json.dumps(as_dict(benchmark, len(rows.drawn), results), ensure_ascii=False))
+            elif results:
+                how = f"{samples} a question at temperature {temperature:g}" if temperature else "greedy"
+                drawn = f"{len(rows.drawn):,} of {rows.total:,} questions of {file.name}"
+                show_comparison(f"{benchmark}: {drawn}, {how}", results)
+                print_usage()
 
 
 def compare_all(
@@ -98,8 +106,8 @@ def compare_all(
     params: Params,
     layout: Layout,
     key_env: str,
-) -> list[Compared]:
-    """The results of each model, by the order given; one of them is in memory at a time.
+) -> Iterator[Compared]:
+    """The results of each model as soon as they are there, in the order given; one model is in memory at a time.
 
     A model is what the user called it, its `swirl.cli.models.source`, and the settings that it is asked with; `params`
     says how answers are graded and servers are asked. All are looked at before the first is asked.
@@ -114,7 +122,6 @@ def compare_all(
         rows.questions(settings)
     openers = [naming.opener(source, own, layout, {}, key_env, params.clients) for _, source, own in models]
     grader = load_text_grader(params, layout)
-    results: list[Compared] = []
     first: dict[str, float] | None = None
     for (name, *_), opened in zip(models, openers, strict=True):
         agent = opened()
@@ -122,11 +129,10 @@ def compare_all(
             made, predicted = measure(agent, name, rows, drawing, grader, bar.update)
         del agent
         gc.collect()
-        results.append(compare(name, predicted, made, first, drawing.seed))
+        yield compare(name, predicted, made, first, drawing.seed)
         first = by_question(predicted) if first is None else first
     if grader:
         grader.tally.check_failures(params.check_steps.max_null_rate, grader.tally.asked)
-    return results
 
 
 def _short(name: str) -> str:

@@ -57,7 +57,7 @@ def export(
         raise ModelError(f"--base and --no-base are for --as adapter; {form} holds all weights")
     if converter is not None and form != "gguf":
         raise ModelError(f"--converter is for --as gguf, not for {form}")
-    models.check(source)
+    models.check(source, layout)
     from swirl.config import presets
     from swirl.serving import standalone, whole
 

@@ -82,7 +82,7 @@ def import_logs(
 
     from swirl.agent_logs.log_shapes import read_tools
 
-    models.check(model)
+    models.check(model, None)
     environment.set_torch_variables(1)
     given = read_tools(tools) if tools else ()
     chat = _chat(model, form, thinking)

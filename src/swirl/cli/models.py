@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import os
 import shutil
 import sys
 import tempfile
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from swirl.config.served import ClientSettings
     from swirl.serving.agent import Agent, Kind
 
+TRUST = "SWIRL_TRUST_REMOTE_CODE"
+"""The environment variable that lets code run that comes with a model."""
 _SERVER = ("http:", "https:")
 _REGISTERED = "models:"
 
@@ -31,7 +34,9 @@ def source(given: str | None, layout: Layout) -> Path | str:
     """
     if given and given.startswith((_REGISTERED, *_SERVER)):
         return given
-    path = Path(given) if given else layout.model("swirl")
+    path = layout.model("swirl") if given is None else Path(given)
+    if given == "":
+        raise SwirlError("the model's name is empty: is the variable that should hold it unset?")
     if not path.is_dir() and not _is_gguf(path):
         raise SwirlError(
             f"there is no model folder {given or 'models/swirl'}; `dvc repro` makes models/swirl; a model is a folder, "
@@ -75,7 +80,7 @@ def opener(
     from swirl.serving.bundle import open_bundle, project_agent
 
     if isinstance(model, Path):
-        check(model)
+        check(model, layout)
         place = _folder_of(model) if _is_gguf(model) else model.resolve()
         return lambda: project_agent(place, params, layout, benchmarks)
     if is_registered(model):
@@ -109,8 +114,11 @@ def _folder_of(file: Path) -> Path:
     return folder
 
 
-def check(model: Path) -> None:
-    """Raise `ModelError` for a folder that holds no model, or stands on a missing file, without reading weights."""
+def check(model: Path, layout: Layout | None) -> None:
+    """Raise `ModelError` for a folder that holds no model, or stands on a missing file, without reading weights.
+
+    Also for one that would run code of its own, unless a stage of this project made it or the environment allows it.
+    """
     from swirl.models.pointers import NAME as POINTER
     from swirl.models.pointers import points_to_gguf, read_pointer
     from swirl.models.skipped import why_skipped
@@ -120,8 +128,26 @@ def check(model: Path) -> None:
         raise ModelError(f"there is no model in {model}: {why}")
     if not _is_gguf(model) and not any((model / name).exists() for name in ("config.json", POINTER, SERVER)):
         raise ModelError(f"{model} holds no model; run `dvc repro` to make it, or give the folder of one")
+    _refuse_code(model, layout)
     pointer = read_pointer(model)
     if pointer and points_to_gguf(model) and not (file := (model / pointer.model).resolve()).is_file():
         raise ModelError(
             f"{model} stands on {file}, which is not there; `make weights` puts SmolLM2-135M-Instruct into data/weights"
         )
+
+
+def _refuse_code(model: Path, layout: Layout | None) -> None:
+    """Raise `ModelError` where a model that somebody else may have made says that its own Python code is to run."""
+    from swirl.models.pointers import NAME as POINTER
+    from swirl.models.pointers import read_pointer
+    from swirl.serving.export_folder import stands_on
+
+    made_here = layout is not None and model.resolve().is_relative_to(layout.root.resolve() / "models")
+    if made_here or os.environ.get(TRUST) == "1":
+        return
+    for place in (model, *stands_on(model)):
+        if (pointer := read_pointer(place)) and pointer.trust_remote_code:
+            raise ModelError(
+                f"{place / POINTER} says that Python code that comes with {pointer.model} is to run "
+                f"(trust_remote_code); if you trust whoever made it, set {TRUST}=1"
+            )

@@ -44,12 +44,15 @@ def seeds(
         raise DataError(f"{lost[0]} does not exist; a run is a project's folder, or a file that --keep made of one")
     every = [read_kept(run) if run.is_file() else read(run) for run in runs]
     results = pooled(every)
+    if as_markdown:
+        print(markdown(results), flush=True)
+    else:
+        show_pooled(results)
     if kept:
         for run in every:
             keep(run, kept / f"seed-{run.seed}.json")
     if json_file:
-        save_json(to_json(results), json_file)
-    if as_markdown:
-        print(markdown(results))
-    else:
-        show_pooled(results)
+        try:
+            save_json(to_json(results), json_file)
+        except OSError as error:
+            raise DataError(f"{json_file} cannot be written: {error}; --json wants a file") from error

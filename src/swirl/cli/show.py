@@ -56,11 +56,7 @@ def show_random(layout: Layout, models: Sequence[str], benchmark: str | None, wr
     for model in models:
         path = layout.predictions(model)
         if not path.exists():
-            there = sorted(one.parent.name for one in layout.root.glob("data/predictions/*/predictions.parquet"))
-            raise DataError(
-                f"there is no evaluation of {model!r}; there are {', '.join(there) or 'none: run `dvc repro`'}"
-                f"{meant(model, there)}"
-            )
+            raise _not_evaluated(model, layout)
         rows = [row for row in records.load(Prediction, path) if row.with_tools]
         if benchmark and benchmark not in (known := dict.fromkeys(row.benchmark for row in rows)):
             raise DataError(
@@ -77,6 +73,14 @@ def show_random(layout: Layout, models: Sequence[str], benchmark: str | None, wr
         raise DataError(f"the evaluation of {' and '.join(models)} has no {what}")
     chosen = random.Random(seed).choice(sorted(wanted))
     return "\n\n\n".join(show(chosen, layout, model) for model in models)
+
+
+def _not_evaluated(model: str, layout: Layout) -> DataError:
+    there = sorted(one.parent.name for one in layout.root.glob("data/predictions/*/predictions.parquet"))
+    return DataError(
+        f"there is no evaluation of {model!r}; there are {', '.join(there) or 'none: run `dvc repro`'}"
+        f"{meant(model, there)}"
+    )
 
 
 def _shown(trajectory: Trajectory, path: Path, layout: Layout) -> str:
@@ -114,12 +118,18 @@ def show_model(folder: Path) -> str:
     if not brings_settings(folder) or is_adapter(folder) != (pointer is not None):
         raise ModelError(f"{folder} is no exported model with settings ({NAME}): see `swirl export`")
     lines = [f"model       {folder}"]
-    if pointer is not None:
-        lines += _adapter(folder, pointer)
+    try:
+        own = (folder / NAME).read_text(encoding="utf-8").rstrip()
+        adapter = _adapter(folder, pointer) if pointer is not None else []
+    except (OSError, ValueError, KeyError, TypeError, SwirlError) as error:
+        what = f"{type(error).__name__}: {error}"
+        raise ModelError(f"{folder} is no whole export; one of its files is missing or broken: {what}") from error
+    if adapter:
+        lines += adapter
     else:
         weights = [file for pattern in ("*.safetensors", "*.gguf") for file in sorted(folder.glob(pattern))]
         lines += [f"weights     {file.name}, {file.stat().st_size / 1e6:.1f} MB" for file in weights]
-    return printable("\n".join([*lines, "", (folder / NAME).read_text(encoding="utf-8").rstrip()]))
+    return printable("\n".join([*lines, "", own]))
 
 
 def _adapter(folder: Path, pointer: Pointer) -> list[str]:
@@ -168,6 +178,8 @@ def _find(trajectory_id: str, layout: Layout, model: str | None) -> list[tuple[T
     paths = [layout.trajectories, *sorted(layout.root.glob("data/predictions/*/trajectories.parquet"))]
     if model:
         paths = [layout.prediction_trajectories(model)]
+        if not paths[0].exists():
+            raise _not_evaluated(model, layout)
     paths = [path for path in paths if path.exists()]
     found = [(one, path) for path in paths for one in records.pick(Trajectory, path, "id", [trajectory_id])]
     if found:

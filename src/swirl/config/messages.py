@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from typing import Annotated, Any, get_args, get_origin
 
@@ -10,6 +11,12 @@ from swirl.core.suggestions import meant
 
 NO_SUCH_CHOICE = "no_such_choice"
 """Type of an error whose message names the choices; the value is not shown: it may hold a key."""
+
+
+_VALUES = reprlib.Repr()
+"""Shows a value, cut where it is long: it may come from a file that somebody else wrote."""
+_VALUES.maxstring = _VALUES.maxother = _VALUES.maxlong = 200
+_VALUES.maxlist = _VALUES.maxdict = 20
 
 
 def explain(item: Mapping[str, Any], root: type[Section]) -> str:
@@ -22,7 +29,7 @@ def explain(item: Mapping[str, Any], root: type[Section]) -> str:
     kind, context = item["type"], item.get("ctx", {})
     if kind == "extra_forbidden":
         if why := section.refused.get(shown[-1]):
-            return f"{where} = {item['input']!r}: {why}"
+            return f"{where} = {_VALUES.repr(item['input'])}: {why}"
         known = list(section.model_fields)
         return f"{where}: no such key; the keys here are {', '.join(known)}{meant(shown[-1], known)}"
     if kind == "missing":
@@ -35,7 +42,7 @@ def explain(item: Mapping[str, Any], root: type[Section]) -> str:
         return f"{where}.source: missing"
     if kind == "union_tag_invalid":
         return f"{where}.source = {context['tag']!r}: Input should be one of {context['expected_tags']}"
-    return f"{where} = {item['input']!r}: {item['msg']}"
+    return f"{where} = {_VALUES.repr(item['input'])}: {item['msg']}"
 
 
 def _place(location: tuple[Any, ...], root: type[Section]) -> tuple[list[str], Any]:

@@ -11,6 +11,9 @@ from typing import Any
 
 from swirl.core.errors import ParamsError
 
+LARGEST, DEEPEST = 100_000, 50
+"""How many values a file of settings may have, and how deep they may be nested."""
+
 
 def read(path: Path) -> Any:
     """The plain values of a YAML file. Raises `ParamsError` when there is no such file or it is not YAML."""
@@ -30,9 +33,40 @@ def parse(text: str, source: str) -> Any:
     from ruamel.yaml.error import YAMLError
 
     try:
+        if (size := _expanded(text)) > LARGEST:
+            raise ParamsError(f"{source} has {size:,} values with what its aliases repeat; {LARGEST:,} is the limit")
         return YAML(typ="safe").load(text)
-    except (YAMLError, ValueError) as error:  # ValueError: an impossible date such as 2020-13-01
+    except (YAMLError, ValueError, LookupError) as error:  # e.g. an impossible date, 2020-13-01, and !!int ""
         raise ParamsError(f"{source} is not YAML: {str(error).partition(chr(10) * 2)[0]}") from error
+
+
+def _expanded(text: str) -> int:
+    """How many values a document has if each alias counts as what it stands for.
+
+    Raises `ValueError` where they are nested deeper than `DEEPEST`, of which a parser's own stack could run out.
+    """
+    from ruamel.yaml import YAML, events
+
+    known: dict[str, int] = {}
+    inside: list[tuple[str | None, int]] = [(None, 0)]
+    for event in YAML(typ="safe").parse(text):
+        if isinstance(event, events.CollectionStartEvent):
+            inside.append((event.anchor, 1))
+            if len(inside) > DEEPEST:
+                raise ValueError(f"its values are nested more than {DEEPEST} deep")
+            continue
+        if isinstance(event, events.CollectionEndEvent):
+            anchor, size = inside.pop()
+        elif isinstance(event, events.AliasEvent):
+            anchor, size = None, known.get(event.anchor, 1)
+        elif isinstance(event, events.ScalarEvent):
+            anchor, size = event.anchor, 1
+        else:
+            continue
+        if anchor is not None:
+            known[anchor] = size
+        inside[-1] = (inside[-1][0], inside[-1][1] + size)
+    return inside[0][1]
 
 
 def dump(tree: Mapping[str, Any]) -> str:

@@ -203,7 +203,7 @@ def read_labelled(path: Path) -> list[Labelled]:
     """
     rows = []
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8-sig") as file:
             for number, line in enumerate(iter(lambda: file.readline(MAX_LINE + 1), ""), 1):
                 if line.strip():
                     rows.append(_row(line, f"{path}, line {number}"))

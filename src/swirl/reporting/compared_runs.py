@@ -114,6 +114,11 @@ def _read(name: str, layout: Layout, models: Sequence[str]) -> Run:
     if not rows:
         raise DataError(f"{name} has no evaluation of {', '.join(models)}; run `dvc repro` there")
     texts = {question.id: question.text for question in records.load(Question, layout.questions)}
+    if lost := [row.question_id for row in rows if row.question_id not in texts]:
+        raise DataError(
+            f"{name}: no question {lost[0]!r} in {layout.questions}, and an answer to it in data/predictions; the "
+            "questions were made anew since: run `dvc repro` there"
+        )
     cells: dict[tuple[str, str], list[Prediction]] = {}
     for row in rows:
         cells.setdefault((row.benchmark, row.model), []).append(row)

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from swirl.core import records
 from swirl.core.errors import DataError
 from swirl.evaluation.pooling import MEASURES, Tally
+from swirl.reporting.markup import printable
 from swirl.reporting.pooled_runs import Cell, SeedRun, what, wrong_scores
 from swirl.reporting.results import read_score
 
@@ -88,11 +89,13 @@ def read_kept(path: Path) -> SeedRun:
         kept = _KeptRun.model_validate(records.load_json(path))
     except ValidationError as error:
         first = error.errors()[0]
-        where = ", ".join(str(part) for part in first["loc"])
+        where = printable(", ".join(str(part)[:80] for part in first["loc"]))
         raise _wrong(path, f"{where}: {first['msg']}" if where else str(first["msg"])) from error
     except (ValueError, RecursionError) as error:  # numbers of thousands of digits, lists in lists in lists
         raise _wrong(path, str(error)) from error
     scores = tuple(read_score(row, path, number) for number, row in enumerate(kept.scores))
+    if len({(score.benchmark, score.model, score.with_tools) for score in scores}) < len(scores):
+        raise _wrong(path, "scores: two of one benchmark and model")
     tallies: dict[Cell, dict[str, dict[str, Tally]]] = {}
     for number, cell in enumerate(kept.cells):
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -12,6 +12,7 @@ from swirl.config.params import Params
 from swirl.core.errors import ModelError, ParamsError
 from swirl.core.layout import Layout
 from swirl.models.loading import is_adapter
+from swirl.models.pointers import read_pointer
 from swirl.wiring.prompts import read_prompts
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def lossless(tensors: Iterable[Tensor]) -> Literal["bfloat16", "float32"]:
 
 
 def check_folder(folder: Path, model: Path, form: Form) -> None:
-    """Raise `ModelError` unless `folder` is new, empty, or an earlier export of the same form, and not `model`."""
+    """Raise `ModelError` unless `folder` is new, empty, or an earlier export of this form that `model` needs not."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     found = _form_of(folder)
@@ -39,6 +40,18 @@ def check_folder(folder: Path, model: Path, form: Form) -> None:
         raise ModelError(f"{folder} holds something else than an exported model; choose a new folder, or empty it")
     if found != form:
         raise ModelError(f"{folder} holds a model that was exported as {found}; choose a new folder, or empty it")
+    for place in stands_on(model):
+        if place.is_relative_to(folder.resolve()):
+            raise ModelError(f"{model} stands on {place}, which the export would overwrite; choose another folder")
+
+
+def stands_on(model: Path) -> Iterator[Path]:
+    """The folders, or the GGUF file, that a model's folder points to, and what these point to in turn."""
+    seen, place = set[Path](), model.resolve()
+    while place not in seen and (pointer := read_pointer(place)) and not pointer.revision:
+        seen.add(place)
+        place = (place / pointer.model).resolve()
+        yield place
 
 
 def _form_of(folder: Path) -> Form | None:
