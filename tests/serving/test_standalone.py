@@ -318,6 +318,11 @@ def test_code_that_comes_with_a_model_runs_where_somebody_says_so(
     monkeypatch.setenv("SWIRL_TRUST_REMOTE_CODE", "")
     shutil.copytree(folder, layout.root / "models/mine")  # what a stage of this project made
     naming.check(layout.root / "models/mine", layout)
+    (layout.root / "models").rename(layout.root / "large")
+    (layout.root / "models").symlink_to("large")
+    naming.check(layout.root / "models/mine", layout)
+    with pytest.raises(ModelError, match=said):
+        naming.check(layout.root / "models/mine", None)
 
 
 @pytest.mark.parametrize(

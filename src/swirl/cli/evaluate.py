@@ -129,10 +129,10 @@ def compare_all(
             made, predicted = measure(agent, name, rows, drawing, grader, bar.update)
         del agent
         gc.collect()
+        if grader:
+            grader.tally.check_failures(params.check_steps.max_null_rate, grader.tally.asked)
         yield compare(name, predicted, made, first, drawing.seed)
         first = by_question(predicted) if first is None else first
-    if grader:
-        grader.tally.check_failures(params.check_steps.max_null_rate, grader.tally.asked)
 
 
 def _short(name: str) -> str:

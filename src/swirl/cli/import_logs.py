@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from swirl.agent_logs.conversation import LoggedTool, Place
     from swirl.agent_logs.exchanges import Change
     from swirl.agent_logs.logs import Summary
+    from swirl.core.layout import Layout
     from swirl.models.native_chat import AnyChat
 
 
@@ -82,7 +83,7 @@ def import_logs(
 
     from swirl.agent_logs.log_shapes import read_tools
 
-    models.check(model, None)
+    models.check(model, _project())
     environment.set_torch_variables(1)
     given = read_tools(tools) if tools else ()
     chat = _chat(model, form, thinking)
@@ -153,11 +154,15 @@ def _file(name: str, folder: Path, number: int) -> Path:
         return Path(name)
     from swirl.traces.trace_files import fetch_traces
 
+    return fetch_traces(name.removeprefix("mlflow:"), folder / f"traces-{number}.jsonl", _project())
+
+
+def _project() -> Layout | None:
+    """The project that this is run in; None where it is run outside of one, as logs can be looked at there, too."""
     try:
-        layout = project_layout()
+        return project_layout()
     except SwirlError:
-        layout = None
-    return fetch_traces(name.removeprefix("mlflow:"), folder / f"traces-{number}.jsonl", layout)
+        return None
 
 
 def _text(found: Summary) -> str:

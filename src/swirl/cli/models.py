@@ -142,7 +142,7 @@ def _refuse_code(model: Path, layout: Layout | None) -> None:
     from swirl.models.pointers import read_pointer
     from swirl.serving.export_folder import stands_on
 
-    made_here = layout is not None and model.resolve().is_relative_to(layout.root.resolve() / "models")
+    made_here = layout is not None and model.resolve().is_relative_to((layout.root / "models").resolve())
     if made_here or os.environ.get(TRUST) == "1":
         return
     for place in (model, *stands_on(model)):
