@@ -37,6 +37,7 @@ def main(order: dict[str, Any]) -> None:
     from swirl.config import presets
     from swirl.config.params import validate
     from swirl.config.presets import laid_over
+    from swirl.core.memory import give_back
     from swirl.core.threads import spread
     from swirl.models import adapters
     from swirl.models.loading import make_deterministic
@@ -56,6 +57,7 @@ def main(order: dict[str, Any]) -> None:
         return Qwen3ForCausalLM(config).to(dtype).eval()
 
     policy = model()
+    give_back()  # what it took in float32, which a stage that loads it in another type never takes
 
     def roll_out(worker: int) -> None:
         from swirl.comb.sampling import Sampling, choose
@@ -73,8 +75,6 @@ def main(order: dict[str, Any]) -> None:
 
     workers = params.runtime.workers
     rolled = peak(lambda: spread(roll_out, range(workers), workers))
-    from swirl.core.memory import give_back
-
     give_back()
     if params.train.lora:
         adapters.add(policy, params.train.lora.rank, params.train.lora.alpha, params.train.lora.targets, 0)
