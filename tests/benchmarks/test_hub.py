@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import os
 import subprocess
@@ -11,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tqdm import tqdm
 
 from swirl.benchmarks.hub import HUB, Fetcher, Remote
 from swirl.benchmarks.official import OFFICIAL
@@ -141,8 +141,8 @@ def test_a_plain_page_is_held_to_its_checksum_too(
     hub: FakeHub, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = Remote(f"{hub.address}/pages", "dev.json")
-    # Whatever in this process has hidden the hub library's bars: this one is shown.
-    monkeypatch.setattr("swirl.benchmarks.hub._bar", lambda name, size: tqdm(desc=name, total=size))
+    bars = importlib.import_module("huggingface_hub.utils.tqdm")
+    monkeypatch.setattr(bars, "are_progress_bars_disabled", lambda name: False)  # whatever this process has hidden
     first = fetcher(hub, tmp_path).fetch(page)
     assert (first.commit, first.path) == ("", tmp_path / "pages/dev.json")
     assert "dev.json: 100%" in capsys.readouterr().err

@@ -86,7 +86,7 @@ def test_an_override_of_one_length_says_to_null_the_other(tmp_path: Path) -> Non
     ("text", "what"),
     [
         ("a: " + 100_000 * "[", "is not YAML: its values are nested more than 50 deep"),
-        ("a: " + 60 * "[" + 60 * "]", "is not YAML: its values are nested more than 50 deep"),
+        ("a: " + 50 * "[" + 50 * "]", "is not YAML: its values are nested more than 50 deep"),
         (
             "a: &a [1, 2]\nb: &b [" + 99 * "*a, " + "*a]\nc: &c [" + 999 * "*b, " + "*b]\nd: *c\n",
             "has 602,311 values with what its aliases repeat; 100,000 is",
@@ -102,12 +102,15 @@ def test_a_file_of_settings_that_would_take_all_memory_is_refused(text: str, wha
 
 
 def test_aliases_may_repeat_what_is_short() -> None:
+    assert str(parse("a: " + 49 * "[" + 49 * "]", "params.yaml")).count("[") == 49
     assert parse("a: &a [1, 2]\nb: *a\nc: {d: *a}", "params.yaml") == {"a": [1, 2], "b": [1, 2], "c": {"d": [1, 2]}}
 
 
 def test_a_long_value_is_cut_in_the_message() -> None:
     (_, line) = refusal(changed("runtime.device", ["x" * 10_000]))
     assert len(line) < 400 and "runtime.device = ['xxx" in line
+    (_, line) = refusal(changed("base_model.source", "x" * 10_000))
+    assert len(line) < 600 and "base_model.source = 'xxx" in line
 
 
 def test_params_cannot_be_changed() -> None:

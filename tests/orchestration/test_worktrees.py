@@ -240,7 +240,9 @@ def test_a_worktree_is_what_the_user_sees_and_leaves_the_cache(project: Path) ->
     (project / "src/other.py").write_text("more\n", encoding="utf-8")
     (project / "tools/known.py").symlink_to("../src/other.py")  # git tracks the link, but not its target
     run(project, "git", "add", "tools/known.py")
-    (project / "data/weights/my-model").mkdir(parents=True)
+    (project / "data/weights").mkdir(parents=True)
+    (project.parent / "elsewhere/my-model").mkdir(parents=True)
+    (project / "data/weights/my-model").symlink_to(project.parent / "elsewhere/my-model")
     (project / "data/weights/tiny.gguf").write_bytes(b"GGUF")
     (project / "data/weights/my-model/config.json").write_text("{}", encoding="utf-8")
     index, params = (project / ".git/index").read_bytes(), (project / "params.yaml").read_bytes()

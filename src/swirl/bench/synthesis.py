@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from swirl.bench.measure import Result, forget_peak, interleave, repeat, taken_mb
+from swirl.bench.measure import Result, forget_peak, interleave, repeat, settle, taken_mb
 from swirl.core.errors import DataError
 from swirl.models.flops import matmul_flops
 
@@ -129,8 +129,8 @@ def _rates(policy: Any, in_flight: int) -> Result:
 
         def once(_: int) -> None:
             with torch.no_grad():
-                said = policy.model(input_ids=ids, use_cache=False, logits_to_keep=1)
-            float(said.logits[0, 0, 0])  # waits for the device
+                policy.model(input_ids=ids, use_cache=False, logits_to_keep=1)
+            settle(policy.model.device)
 
         return rows * columns / min(repeat(once, 1, 5))
 

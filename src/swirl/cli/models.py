@@ -139,14 +139,13 @@ def check(model: Path, layout: Layout | None) -> None:
 def _refuse_code(model: Path, layout: Layout | None) -> None:
     """Raise `ModelError` where a model that somebody else may have made says that its own Python code is to run."""
     from swirl.models.pointers import NAME as POINTER
-    from swirl.models.pointers import read_pointer
-    from swirl.serving.export_folder import stands_on
+    from swirl.serving.export_folder import pointers_below
 
     made_here = layout is not None and model.resolve().is_relative_to((layout.root / "models").resolve())
     if made_here or os.environ.get(TRUST) == "1":
         return
-    for place in (model, *stands_on(model)):
-        if (pointer := read_pointer(place)) and pointer.trust_remote_code:
+    for place, pointer in pointers_below(model):
+        if pointer.trust_remote_code:
             raise ModelError(
                 f"{place / POINTER} says that Python code that comes with {pointer.model} is to run "
                 f"(trust_remote_code); if you trust whoever made it, set {TRUST}=1"

@@ -41,7 +41,7 @@ def explain(item: Mapping[str, Any], root: type[Section]) -> str:
     if kind == "union_tag_not_found":
         return f"{where}.source: missing"
     if kind == "union_tag_invalid":
-        return f"{where}.source = {context['tag']!r}: Input should be one of {context['expected_tags']}"
+        return f"{where}.source = {_VALUES.repr(context['tag'])}: Input should be one of {context['expected_tags']}"
     return f"{where} = {_VALUES.repr(item['input'])}: {item['msg']}"
 
 

@@ -51,9 +51,9 @@ def _expanded(text: str) -> int:
     inside: list[tuple[str | None, int]] = [(None, 0)]
     for event in YAML(typ="safe").parse(text):
         if isinstance(event, events.CollectionStartEvent):
-            inside.append((event.anchor, 1))
             if len(inside) > DEEPEST:
                 raise ValueError(f"its values are nested more than {DEEPEST} deep")
+            inside.append((event.anchor, 1))
             continue
         if isinstance(event, events.CollectionEndEvent):
             anchor, size = inside.pop()

@@ -199,15 +199,20 @@ def _bring_files(root: Path, copy: Path) -> None:
 
 def _bring_weights(root: Path, copy: Path) -> None:
     """Link, or else copy, the files of data/weights into the copy, where pointers to models look for them."""
-    for file in (root / "data/weights").rglob("*"):
-        target = copy / file.relative_to(root)
-        if target.exists() or not file.is_file():
-            continue
-        target.parent.mkdir(parents=True, exist_ok=True)
+
+    def bring(file: str, target: str) -> None:
+        if Path(target).exists():
+            return
         try:
-            os.link(file.resolve(), target)
+            os.link(os.path.realpath(file), target)
         except OSError:  # another file system
             shutil.copyfile(file, target)
+
+    weights = root / "data/weights"
+    if weights.is_dir():
+        shutil.copytree(
+            weights, copy / "data/weights", copy_function=bring, dirs_exist_ok=True, ignore_dangling_symlinks=True
+        )
 
 
 def _git(folder: Path, *arguments: str, env: Mapping[str, str] | None = None) -> str:

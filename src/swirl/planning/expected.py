@@ -7,8 +7,8 @@ from dataclasses import dataclass, fields
 from math import ceil, isnan
 from pathlib import Path
 
-from swirl.config.base_model import ColdStart, EmbeddedBase, EndpointBase, Pretrained
-from swirl.config.params import Params, label_judge_section, task_of
+from swirl.config.base_model import ColdStart, EndpointBase, Pretrained
+from swirl.config.params import Params, evaluated, label_judge_section, task_of
 from swirl.config.reward_model import (
     EndpointReward,
     FineTunedReward,
@@ -148,7 +148,7 @@ class Expected:
 
     def stages(self) -> dict[str, Work]:
         """The work of each stage that takes a model: none for one that is off."""
-        params, base = self._params, self._params.base_model
+        params = self._params
         train = self.talks("train")
         made = {
             "base_model": self._taught(),
@@ -159,8 +159,7 @@ class Expected:
             "train@swirl": self._swirl() if "swirl" in params.train.methods else Work(),
         }
         for name in ("ceiling", "base", "sft", "swirl"):
-            here = isinstance(base, EmbeddedBase) if name == "ceiling" else name in ("base", *params.train.methods)
-            made[f"evaluate@{name}"] = self._evaluated(name) if here else Work()
+            made[f"evaluate@{name}"] = self._evaluated(name) if name in evaluated(params) else Work()
         return made
 
     def _talk(self, name: str, split: str) -> Talk:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from swirl.benchmarks.hub import HUB
-from swirl.config.base_model import EmbeddedBase, EndpointBase, Weights
-from swirl.config.params import Params, label_judge_section
+from swirl.config.base_model import EndpointBase, Weights
+from swirl.config.params import Params, evaluated, label_judge_section
 from swirl.config.reward_model import EndpointReward
 from swirl.config.served import Served
 from swirl.core.errors import ModelError
@@ -47,11 +47,10 @@ def _asked(params: Params) -> Iterator[tuple[str, Served]]:
     labels = label_judge_section(params)
     labelling = labels.server if isinstance(labels, EndpointReward) else None
     grader = (params.judge.grader or judge) if params.judge.outcome == "model" else None
-    ceiling = ["ceiling"] if isinstance(base, EmbeddedBase) else []
     wanted: list[tuple[str, Served | None]] = [("synthesize", params.synthesize.server or policy)]
     wanted += [("judge", judge), ("judge", grader)]
     wanted += [(f"train@{method}", judge) for method in ("sft", "swirl") if method in params.train.methods]
-    for model in (*ceiling, "base", *(method for method in ("sft", "swirl") if method in params.train.methods)):
+    for model in sorted(evaluated(params), key=("ceiling", "base", "sft", "swirl").index):
         own = next((server for name, server in params.evaluate.servers.items() if name == model), None)
         wanted += [
             (f"evaluate@{model}", server)

@@ -12,7 +12,8 @@ from swirl.config.params import Params
 from swirl.core.errors import ModelError, ParamsError
 from swirl.core.layout import Layout
 from swirl.models.loading import is_adapter
-from swirl.models.pointers import read_pointer
+from swirl.models.pointers import Pointer, read_pointer
+from swirl.pretraining.cold_start_base import ADAPTER
 from swirl.wiring.prompts import read_prompts
 
 if TYPE_CHECKING:
@@ -40,18 +41,27 @@ def check_folder(folder: Path, model: Path, form: Form) -> None:
         raise ModelError(f"{folder} holds something else than an exported model; choose a new folder, or empty it")
     if found != form:
         raise ModelError(f"{folder} holds a model that was exported as {found}; choose a new folder, or empty it")
-    for place in stands_on(model):
-        if place.is_relative_to(folder.resolve()):
-            raise ModelError(f"{model} stands on {place}, which the export would overwrite; choose another folder")
+    for place, pointer in pointers_below(model):
+        below = (place / pointer.model).resolve()
+        if not pointer.revision and below.is_relative_to(folder.resolve()):
+            raise ModelError(f"{model} stands on {below}, which the export would overwrite; choose another folder")
 
 
-def stands_on(model: Path) -> Iterator[Path]:
-    """The folders, or the GGUF file, that a model's folder points to, and what these point to in turn."""
-    seen, place = set[Path](), model.resolve()
-    while place not in seen and (pointer := read_pointer(place)) and not pointer.revision:
+def pointers_below(model: Path) -> Iterator[tuple[Path, Pointer]]:
+    """Each pointer by which a model's folder stands on something, and the folder that it is in; the highest first.
+
+    Also those of the adapters that whole weights were merged from.
+    """
+    seen, waiting = set[Path](), [model.resolve()]
+    while waiting:
+        place = waiting.pop(0)
+        if place in seen:
+            continue
         seen.add(place)
-        place = (place / pointer.model).resolve()
-        yield place
+        for part in (place, place / ADAPTER):
+            if pointer := read_pointer(part):
+                yield part, pointer
+                waiting += [] if pointer.revision else [(part / pointer.model).resolve()]
 
 
 def _form_of(folder: Path) -> Form | None:
