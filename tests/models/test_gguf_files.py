@@ -133,7 +133,7 @@ def test_what_is_no_whole_gguf_file_is_refused(file: Path, tmp_path: Path) -> No
         assert refusal(file, tmp_path) == f"{file} is no GGUF file: it does not begin with GGUF"
     file.write_bytes(whole[:-1])
     assert refusal(file, tmp_path) == (
-        f"{file} is cut short: it has {len(whole) - 1:,} bytes of {len(whole):,}; get the file again"
+        f"{file} is cut short or damaged: it has {len(whole) - 1:,} bytes of {len(whole):,}; get the file again"
     )
     for length in (6, 30, 500, 2_000):
         file.write_bytes(whole[:length])
@@ -141,6 +141,14 @@ def test_what_is_no_whole_gguf_file_is_refused(file: Path, tmp_path: Path) -> No
         assert refusal(file, tmp_path) == said
     file.write_bytes(b"GGUF\x01" + whole[5:])
     assert "cannot be read: " in refusal(file, tmp_path) and "is GGUF v1" in refusal(file, tmp_path)
+
+
+@pytest.mark.parametrize("alignment", [0, "none"])
+def test_a_header_that_means_nothing_is_refused(tmp_path: Path, alignment: object) -> None:
+    file = gguf_writer.write(
+        tmp_path / "tiny.gguf", gguf_writer.model(len(smollm2())), **{"general.alignment": alignment}
+    )
+    assert refusal(file, tmp_path) == f"{file} is cut short or damaged: its header cannot be read; get the file again"
 
 
 LONG = "which transformers does not read from a GGUF file, so the model would be another; use its safetensors weights"

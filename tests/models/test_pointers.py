@@ -9,16 +9,18 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from swirl.core.errors import ModelError
-from swirl.models.loading import load_chat, load_model, load_tokenizer
+from swirl.models import adapters
+from swirl.models.loading import configured_context, load_chat, load_model, load_tokenizer, save
 from swirl.models.pointers import follow, point_to_same, read_pointer, write_pointer
 from tests import tiny
 from tests.families import FAMILIES
@@ -42,6 +44,54 @@ def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def copy(pretrained: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(pretrained, tmp_path / "tiny-llama"))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda file: file.write_bytes(file.read_bytes()[:-4]), "holds no model that transformers can load: "),
+        (lambda file: file.write_bytes(b"version https://git-lfs.github.com/spec/v1"), "holds no model that "),
+        (lambda file: save_file({k: v for k, v in load_file(file).items() if "mlp" not in k}, file, {"format": "pt"}),
+         "lacks weights of LlamaForCausalLM: model.layers.0.mlp.down_proj.weight, "),
+        (lambda file: save_file({k: v[:3] for k, v in load_file(file).items()}, file, {"format": "pt"}),
+         "holds no model that transformers can load: "),
+    ],
+    ids=["cut short", "a stub of git-lfs", "weights are missing", "other shapes"],
+)  # fmt: skip
+def test_weights_that_are_not_whole_are_no_model(copy: Path, change: Callable[[Path], object], said: str) -> None:
+    change(copy / "model.safetensors")
+    with pytest.raises(ModelError, match=f"^{copy} {said}"):
+        load_model(copy, "cpu", "eager")
+
+
+def test_an_adapter_that_is_cut_short_is_named(copy: Path, tmp_path: Path) -> None:
+    model, place = load_model(copy, "cpu", "eager"), tmp_path / "tuned"
+    adapters.add(model, 2, 4, ["q_proj"], 0)
+    save(model, load_tokenizer(copy), place, copy, tmp_path)
+    file = place / "adapter_model.safetensors"
+    file.write_bytes(file.read_bytes()[:-4])
+    with pytest.raises(ModelError, match="tuned holds no adapter that fits LlamaForCausalLM: "):
+        load_model(place, "cpu", "eager")
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "{}", '{"max_position_embeddings": 9}'])
+def test_a_configuration_that_is_none_is_named(copy: Path, text: str) -> None:
+    (copy / "config.json").write_text(text, encoding="utf-8")
+    with pytest.raises(ModelError, match=f"^{copy} has no config.json that says how long a conversation may be: "):
+        configured_context(copy)
+
+
+@pytest.mark.parametrize(
+    "tree",
+    ["[" * 100_000, {"model": "weights.gguf", "files": {}}, {"model": "a\0b"}, {"files": {"../x": "0"}}],
+    ids=["nested", "no digest", "no path", "another folder"],
+)
+def test_a_pointer_that_is_none_is_named(tmp_path: Path, tree: Any) -> None:
+    known = {"source": "pretrained", "model": "x", "revision": "", "files": {"a": "0"}, "trust_remote_code": False}
+    text = tree if isinstance(tree, str) else json.dumps(known | tree)
+    (tmp_path / "model.json").write_text(text, encoding="utf-8")
+    with pytest.raises(ModelError, match="model.json is no pointer to a pretrained model"):
+        read_pointer(tmp_path)
 
 
 def test_a_pointer_to_a_folder_holds_checksums_and_no_weights(copy: Path, tmp_path: Path) -> None:

@@ -107,6 +107,7 @@ def _write_config(folder: Path, config: dict[str, Any]) -> None:
 def load(model: Any, folder: Path) -> None:
     """Put the adapter of a folder on its base, with all weights frozen. Raises `ModelError` when it does not fit."""
     from peft import LoraConfig, set_peft_model_state_dict
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     make: Any = LoraConfig.from_peft_type
@@ -116,7 +117,7 @@ def load(model: Any, folder: Path) -> None:
             raise ModelError(f"{folder / CONFIG} is of kind {config.get('peft_type')!r}; only LORA is known here")
         _inject(model, make(**config))
         result: Any = set_peft_model_state_dict(model, load_file(folder / WEIGHTS))
-    except (OSError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{folder} holds no adapter that fits {type(model).__name__}: {error}") from error
     missing = [name for name in result.missing_keys if ".lora_" in name]
     if missing or result.unexpected_keys:

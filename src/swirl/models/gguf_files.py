@@ -94,14 +94,15 @@ def _metadata(path: Path) -> Mapping[str, Any]:
     try:
         metadata, _ = read_gguf_metadata(str(path))
         header = GgufHeader.from_file(str(path))
-    except (struct.error, UnicodeDecodeError, KeyError, IndexError, OverflowError):
+    except (struct.error, UnicodeDecodeError, KeyError, IndexError, OverflowError, TypeError, ZeroDivisionError):
         raise ModelError(f"{path} is cut short or damaged: its header cannot be read; get the file again") from None
     except ValueError as error:
         raise ModelError(f"{path} cannot be read: {error}") from None
     size = path.stat().st_size
     whole = header.data_start + max((tensor.offset + tensor.nbytes for tensor in header.tensors), default=0)
     if size < whole:
-        raise ModelError(f"{path} is cut short: it has {size:,} bytes of {whole:,}; get the file again")
+        wanted = f"{whole:,}" if whole < 2**63 else "more than any file can have"
+        raise ModelError(f"{path} is cut short or damaged: it has {size:,} bytes of {wanted}; get the file again")
     scaled = {tensor.name for tensor in header.tensors} & {"rope_freqs.weight", "rope_factors_long.weight"}
     if scaled or metadata.get(f"{header.architecture}.rope.scaling.type", "none") != "none":
         raise ModelError(

@@ -35,23 +35,28 @@ def make_deterministic(threads: int) -> None:
 def load_model(folder: Path, device: str, attention: str, dtype: Dtype = "float32") -> Any:
     """The model of a folder, in evaluation mode: its own weights, those it points to, or an adapter on the latter.
 
-    Weights have type `dtype`, an adapter's too. Raises `ModelError` when there is no model, or when a file that a
-    pointer names is missing or changed.
+    Weights have type `dtype`, an adapter's too. Raises `ModelError` when there is no model, when one of its weights is
+    missing, of another shape or cut short, or when a file that a pointer names is missing or changed.
     """
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     source, trusted = _find(folder, weights=True)
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             source,
             dtype=getattr(torch, dtype),
             use_safetensors=True,
             attn_implementation=attention,
             trust_remote_code=trusted,
+            output_loading_info=True,
         )
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{source} holds no model that transformers can load: {error}") from error
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:  # a RecursionError is a RuntimeError
+        raise ModelError(f"{source} holds no model that transformers can load: {error}; get its files again") from error
+    model, found = loaded
+    if lacking := sorted(found["missing_keys"]):
+        raise ModelError(f"{source} lacks weights of {type(model).__name__}: {', '.join(lacking[:5])}; get it again")
     if is_adapter(folder):
         adapters.load(model, folder)
     return model.to(device).eval()
@@ -100,7 +105,11 @@ def configured_context(folder: Path, limit: int = 0) -> int:
     from transformers import AutoConfig
 
     source, trusted = _find(folder, weights=False)
-    own = int(AutoConfig.from_pretrained(source, trust_remote_code=trusted).get_text_config().max_position_embeddings)
+    try:
+        config = AutoConfig.from_pretrained(source, trust_remote_code=trusted).get_text_config()
+        own = int(config.max_position_embeddings)
+    except (OSError, ValueError, KeyError, AttributeError, RecursionError) as error:
+        raise ModelError(f"{source} has no config.json that says how long a conversation may be: {error}") from error
     return min(own, limit) if limit else own
 
 

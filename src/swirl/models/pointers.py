@@ -138,8 +138,9 @@ def read_pointer(folder: Path) -> Pointer | None:
         pointer = Pointer(**tree)
         texts = (pointer.model, pointer.revision, *pointer.files, *pointer.files.values())
         assert all(isinstance(text, str) for text in texts) and isinstance(pointer.trust_remote_code, bool)
-        assert all(Path(name).name == name for name in pointer.files)
-    except (ValueError, KeyError, TypeError, AttributeError, AssertionError):
+        assert all(Path(name).name == name for name in pointer.files) and "\0" not in pointer.model
+        assert len(pointer.files) == 1 or pointer.revision or not is_gguf(Path(pointer.model))
+    except (ValueError, KeyError, TypeError, AttributeError, AssertionError, RecursionError):
         raise ModelError(
             f"{path} is no pointer to a pretrained model (source, model, revision, files, trust_remote_code); "
             "run `dvc repro` to write it again"
