@@ -316,6 +316,7 @@ def test_all_models_are_looked_at_before_the_first_is_asked(layout: Layout, tmp_
     assert naming.source(str(tmp_path / "weights.gguf"), layout) == tmp_path / "weights.gguf"
 
 
+@pytest.mark.slow  # a server that is gone is asked six times
 def test_results_of_the_models_before_one_that_fails_are_shown(layout: Layout, tmp_path: Path, swirl: Swirl) -> None:
     path = written(tmp_path, *SCRIPTED)
     with scripted(said("<answer> Rome </answer>")) as server, held_port() as port:
