@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from swirl.core.layout import Layout
 from swirl.models.loading import load_chat
 from swirl.models.pointers import read_pointer
 from swirl.wiring.prompts import read_prompts
+from tests import made_up
 from tests.conftest import ROOT
 
 EXAMPLE = ROOT / "examples/smollm2-135m"
@@ -48,6 +51,21 @@ def test_both_together_are_small(folder: Path) -> None:
     both = (folder.parent / name for name in ("base", "swirl"))
     sizes = [path.stat().st_size for place in both for path in place.rglob("*") if path.is_file()]
     assert sum(sizes) <= 16_000_000
+
+
+@pytest.mark.rare
+@pytest.mark.skipif(not (ROOT / GGUF).exists(), reason=f"{GGUF} is not there: make weights")
+def test_both_answer_with_the_tools(tmp_path: Path) -> None:
+    """Untaught, the model's first action is malformed, always."""
+    made_up.write(tmp_path / "rows.jsonl", [made_up.hotpotqa(n) for n in range(8)])
+    models = [f"examples/smollm2-135m/{name}" for name in ("base", "swirl")]
+    command = [sys.executable, "-m", "swirl", "evaluate", *models, "--benchmark", "hotpotqa", "--json"]
+    done = subprocess.run([*command, "--file", str(tmp_path / "rows.jsonl")], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)["models"]
+    assert [row["model"] for row in rows] == models
+    for row in rows:
+        assert row["answered"] >= 0.75 and row["malformed"] <= 0.1, row
 
 
 @pytest.mark.skipif(not (ROOT / GGUF).exists(), reason=f"{GGUF} is not there: make weights")

@@ -12,14 +12,17 @@ from swirl.config.params import Params, validate
 from swirl.config.presets import laid_over
 from swirl.core.errors import DataError
 from swirl.core.layout import Layout
+from swirl.core.leakage import leakage_key
 from swirl.core.records import load, load_json
-from swirl.core.types import HeldOutStep
+from swirl.core.types import HeldOutStep, Question
+from swirl.judge_training import fine_tuned_judge
 from swirl.judge_training.fine_tuned_judge import verdicts
 from swirl.judge_training.judge_checkpoints import open_checkpoints
 from swirl.judge_training.teaching import Labelled
 from swirl.judging.reward import RewardModel
-from swirl.models.loading import load_model
+from swirl.models.loading import load_chat, load_model
 from swirl.pretraining import fine_tuning
+from swirl.pretraining.training import Example
 from swirl.stages import reward_model
 from swirl.wiring.judges import load_reward_model
 from tests import tiny
@@ -95,6 +98,30 @@ def test_it_learns_from_questions_of_the_base_besides(judged: tuple[Params, Layo
     too_many = validate(laid_over(params.model_dump(), {"reward_model": {"pretrain": {"hotpotqa": 41}}}), "many")
     with pytest.raises(DataError, match=r"reward_model.pretrain.hotpotqa is 41, and split pretrain has 40 annotated"):
         reward_model.run(too_many, layout)
+
+
+@pytest.mark.slow
+def test_what_it_reads_is_of_reward_and_pretrain_alone(
+    judged: tuple[Params, Layout], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even the text of a question to train on, to develop with or to evaluate stands in it."""
+    params, layout = judged[0], clone(judged[1], tmp_path / "root")
+    with_more = validate(laid_over(params.model_dump(), {"reward_model": {"pretrain": {"hotpotqa": 3}}}), "more")
+    read: list[Example] = []
+
+    def caught(_: str, __: object, conversations: list[list[Example]], *___: object) -> None:
+        read.extend(example for one in conversations for example in one)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fine_tuned_judge, "fine_tune", caught)
+    with pytest.raises(KeyboardInterrupt):
+        reward_model.run(with_more, layout)
+    chat = load_chat(layout.root / "models/tiny")
+    texts = [leakage_key(chat.text(example.ids)) for example in read]
+    asked = {leakage_key(one.text): one.split for one in load(Question, layout.questions)}
+    found = {name for name in asked if any(name in text for text in texts)}
+    assert {asked[name] for name in found} == {"reward", "pretrain"}
+    assert len(found) == 4 + 3
 
 
 def test_models_reward_is_whole_weights_that_judge(judged: tuple[Params, Layout]) -> None:

@@ -240,6 +240,41 @@ def test_what_was_saved_between_two_looks_is_gone_on_with(
     assert [path.suffix for path in left] == [".finished"] * 2
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("saved_always")
+@pytest.mark.parametrize(("item", "look", "step"), [("swirl", 3, 4), ("swirl", 4, 6), ("sft", 2, 10)])
+def test_what_came_before_a_look_that_is_interrupted_is_kept(
+    item: str,
+    look: int,
+    step: int,
+    params: Params,
+    copy: Layout,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    params = validate(laid_over(params.model_dump(), {"train": {"sft": {"epochs": 2}}}), "tests")
+    whole, looks, looked = clone(copy, tmp_path / "whole"), 0, Development.look
+    train.run(params, whole, item)
+
+    def interrupted(self: Development) -> dict[str, float]:
+        nonlocal looks
+        looks += 1
+        if looks == look:
+            raise KeyboardInterrupt
+        return looked(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Development, "look", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train.run(params, copy, item)
+    train.run(params, copy, item)
+    assert f"resuming after {step}\n" in capsys.readouterr().out
+    assert weights(copy, item) == weights(whole, item)
+    for path in (whole.series(f"train-{item}"), whole.metrics(f"train-{item}"), whole.draws(item)):
+        assert (copy.root / path.relative_to(whole.root)).read_bytes() == path.read_bytes()
+
+
 def test_a_sample_of_what_was_drawn_is_kept(params: Params, trained: Layout) -> None:
     settings, draws = params.train.swirl, load(Draw, trained.draws("swirl"))
     states = {(step.trajectory_id, step.step): step for step in load(SubTrajectory, trained.steps)}

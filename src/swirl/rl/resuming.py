@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,16 +49,19 @@ class Resuming:
     def __init__(self, places: Places, masters: Masters, optimizer: Any, processes: Processes) -> None:
         self._places, self._masters, self._optimizer, self._processes = places, masters, optimizer, processes
         self._saved, self._took = time.monotonic(), 0.0
+        self._look = math.inf
+        """Seconds that the last look took; at first not known."""
 
     def resume(self) -> tuple[int, Series, list[Draw]]:
         """Restore the newest checkpoint that can be read: its step, 0 without one, the metrics so far and the draws."""
-        newest = self._newest([self._places.looks, self._places.between])
+        places = [self._places.between, self._places.looks]  # of one step, the one that has its look
+        newest = self._newest(places)
         if newest is None:
             return 0, [], []
         step, place = newest
         if self._processes.main:
             print(f"resuming after {step}")
-        record = self._restore([self._places.looks, self._places.between][place], step)
+        record = self._restore(places[place], step)
         return step, record["series"], [from_dict(Draw, row) for row in record["draws"]]
 
     def back(self) -> int | None:
@@ -73,9 +77,17 @@ class Resuming:
         """Save a checkpoint to which the guard may go back."""
         self._save(self._places.looks, step, series, draws)
 
-    def worked(self, step: int, series: Series, draws: Sequence[Draw] = ()) -> None:
-        """Save a checkpoint if the last one is long ago."""
-        due = time.monotonic() - self._saved > max(BETWEEN_S, self._took / _SHARE)
+    def timed(self, look: Callable[[], dict[str, float]]) -> dict[str, float]:
+        """What a look measures, which takes some time that no checkpoint cuts short."""
+        began = time.monotonic()
+        measured = look()
+        self._look = time.monotonic() - began
+        return measured
+
+    def worked(self, step: int, series: Series, draws: Sequence[Draw] = (), look: bool = False) -> None:
+        """Save a checkpoint if the last one is long ago, or will be after the `look` that comes now."""
+        since = time.monotonic() - self._saved + (self._look if look else 0.0)
+        due = since > max(BETWEEN_S, self._took / _SHARE)
         if self._processes.from_main(due if self._processes.main else None):
             self._save(self._places.between, step, series, draws)
 

@@ -152,9 +152,31 @@ def train_swirl(
     start, series, draws = resuming.resume()
     for _ in range(start):
         next(batches)
+
+    def looks(done: int) -> bool:
+        """Look at the development questions after so many updates; whether training goes on."""
+        row = series[-1]
+        row |= {f"recent_{key}": _recent(series, key, settings.check_every) for key in ("kl", "unjudged")}
+        row |= resuming.timed(development.look)
+        seen = _looks(series)
+        reason = stop_reason(seen, Limits(**settings.guard.model_dump())) if seen else ""
+        if not (reason := processes.from_main(reason)):
+            resuming.looked(done, series, draws)
+            return True
+        good = resuming.back()
+        if good is None:
+            raise DataError(f"guard: {reason}; and there is no checkpoint to go back to that can be read")
+        if processes.main:
+            print(f"guard: {reason}; keeping the checkpoint after update {good}")
+        row |= {"stopped": 1.0, "kept_step": good}
+        return False
+
     if not series:
-        series.append({"step": 0, "recent_kl": 0.0, "recent_unjudged": 0.0, **development.look()})
+        first = {"step": 0, "recent_kl": 0.0, "recent_unjudged": 0.0}
+        series.append(first | resuming.timed(development.look))
         resuming.looked(0, series, draws)
+    elif "recent_kl" not in series[-1] and _due(start, settings.check_every, updates) and not looks(start):
+        return series, draws
     memory = GivenBack()
     with Progress(updates, "train swirl") as bar:
         bar.already(start)
@@ -171,23 +193,16 @@ def train_swirl(
             draws += [draw for of_group in trainer.deal.merge(kept) for draw in of_group]
             bar.update(1, reward=row["reward"], kl=row.get("kl", math.nan))
             memory.after_step()
-            if (number + 1) % settings.check_every and number + 1 < updates:
-                resuming.worked(number + 1, series, draws)
-                continue
-            row |= {f"recent_{key}": _recent(series, key, settings.check_every) for key in ("kl", "unjudged")}
-            row |= development.look()
-            looks = _looks(series)
-            reason = stop_reason(looks, Limits(**settings.guard.model_dump())) if looks else ""
-            if reason := processes.from_main(reason):
-                good = resuming.back()
-                if good is None:
-                    raise DataError(f"guard: {reason}; and there is no checkpoint to go back to that can be read")
-                if processes.main:
-                    print(f"guard: {reason}; keeping the checkpoint after update {good}")
-                row |= {"stopped": 1.0, "kept_step": good}
-                return series, draws
-            resuming.looked(number + 1, series, draws)
+            look = _due(number + 1, settings.check_every, updates)
+            resuming.worked(number + 1, series, draws, look)
+            if look and not looks(number + 1):
+                break
     return series, draws
+
+
+def _due(done: int, every: int, updates: int) -> bool:
+    """Whether there is a look after so many updates: every so often, and after the last."""
+    return done % every == 0 or done == updates
 
 
 def _recent(series: Series, key: str, updates: int) -> float:
@@ -262,6 +277,9 @@ def train_sft(
     done, series, _ = resuming.resume()
     size = settings.batch_size
     rounds = (len(groups) + size - 1) // size
+    if done and done % rounds == 0 and not any(name.startswith("development.") for name in series[-1]):
+        series[-1] |= resuming.timed(development.look)
+        resuming.looked(done, series)
     memory = GivenBack()
     with Progress(settings.epochs * rounds, "train sft") as bar:
         bar.already(done)
@@ -281,12 +299,13 @@ def train_sft(
                 pace.note(number + 1, seconds, supervised_work(policy.model, batch, params.train.packed))
             bar.update(1, loss=loss)
             memory.after_step()
-            if place + 1 == rounds:
-                series[-1] |= development.look()
-            if place + 1 == rounds or (number + 1) % EVERY == 0:
+            look = place + 1 == rounds
+            if look or (number + 1) % EVERY:
+                resuming.worked(number + 1, series, look=look)
+            if look:
+                series[-1] |= resuming.timed(development.look)
+            if look or (number + 1) % EVERY == 0:
                 resuming.looked(number + 1, series)
-            else:
-                resuming.worked(number + 1, series)
     return series, []
 
 
