@@ -22,6 +22,7 @@ from swirl.reporting.skills import FAULTS, Share, Skill
 from swirl.reporting.skills import sentence as sentence_on_skills
 from swirl.reporting.state_tables import SAID, estimate, models_of, note, over_base
 from swirl.reporting.state_tables import rows as state_rows
+from swirl.reporting.tool_names import steps_name
 
 if TYPE_CHECKING:
     from rich.console import Console, Group
@@ -295,10 +296,10 @@ def _reward_model(results: Results) -> Any:
     threshold = results.reward_model["heldout.threshold"]
     title = f"Reward model against the oracle, GOOD from P(GOOD) = {threshold:g} on"
     table = _table(title, ["steps"], ["accuracy", "true positives", "false positives", "AUC", "log-prob's AUC", "n"])
-    for kind, row in measured.items():
+    for of, row in measured.items():
         shares = [percent(row.get(name)) for name in ("accuracy", "tpr", "fpr")]
         areas = [number(row.get(name)) for name in ("auc", "logprob_auc")]
-        table.add_row(_name(kind), *shares, *areas, f"{row['n']:.0f}" if "n" in row else NONE)
+        table.add_row(_name(steps_name(of)), *shares, *areas, f"{row['n']:.0f}" if "n" in row else NONE)
     return table
 
 
