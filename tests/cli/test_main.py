@@ -282,7 +282,7 @@ def test_judges_behind_servers_are_calibrated_before_any_stage(swirl: Swirl, roo
         graded = swirl("judge", "calibrate", "outcomes.jsonl", "--grader", "--json")
     assert judged.stderr == graded.stderr == ""
     assert [body["chat_template_kwargs"] for body in server.bodies] == [{"enable_thinking": False}] * 2
-    assert judged.stdout.startswith("1 rows, 0 without a verdict\naccuracy: 100.0%, 95% from 20.7% to 100.0% (of 1)\n")
+    assert judged.stdout.startswith("1 row, 0 without a verdict\naccuracy: 100.0%, 95% from 20.7% to 100.0% (of 1)\n")
     assert json.loads(graded.stdout)["fnr"]["value"] == 1.0
 
 

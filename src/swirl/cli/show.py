@@ -100,7 +100,9 @@ def _shown(trajectory: Trajectory, path: Path, layout: Layout) -> str:
         lines.append(f"question    {question.text}")
         lines.append(f"accepted    {' | '.join(question.answers)}")
     lines.extend(_steps(trajectory, verdicts))
-    lines.append(f"\nended       {trajectory.stop.value}" + (f": {trajectory.error}" if trajectory.error else ""))
+    lines.append(
+        f"\nended       {trajectory.stop.replace('_', ' ')}" + (f": {trajectory.error}" if trajectory.error else "")
+    )
     lines.append(f"answer      {trajectory.answer or '(none)'}{_verdict(verdicts.get(OUTCOME))}")
     if not synthesised and layout.predictions(model).exists():
         graded = records.pick(Prediction, layout.predictions(model), "trajectory_id", [trajectory.id])

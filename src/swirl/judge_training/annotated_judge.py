@@ -21,6 +21,7 @@ from swirl.judge_training.judge_checkpoints import open_checkpoints
 from swirl.judge_training.teaching import Labelled, Sampled, label_written, sampled, teach, write_heldout
 from swirl.judging.reward import RewardModel
 from swirl.models.loading import load_model, load_tokenizer, save
+from swirl.pipeline.progress import SHORT, Progress
 from swirl.pretraining.annotated_base import solved
 from swirl.pretraining.annotated_examples import fitting, written
 from swirl.pretraining.training import Schedule
@@ -67,7 +68,9 @@ def _sampled(
 ) -> list[Sampled]:
     """Trajectories of the base on these questions, labelled by the oracle."""
     todo, known = attempts(params, layout, questions, settings.samples), derivations_of(layout)
-    made = roll_out_all(params, base, todo, settings.temperature, derive(params.seed, "reward model", part))
+    seed = derive(params.seed, "reward model", part)
+    with Progress(len(todo), f"reward_model, {part}, trajectories", after=SHORT) as bar:
+        made = roll_out_all(params, base, todo, settings.temperature, seed, bar.update)
     task = questions[0].task
     return [sampled(one, task, label_trajectory(known[one.question_id], one)) for one in made if one.steps]
 

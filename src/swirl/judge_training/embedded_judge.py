@@ -21,6 +21,7 @@ from swirl.judge_training.judge_checkpoints import open_checkpoints
 from swirl.judge_training.teaching import Labelled, Sampled, label_written, sampled, teach, write_heldout
 from swirl.judging.reward import RewardModel
 from swirl.models.loading import load_model, load_tokenizer, save
+from swirl.pipeline.progress import SHORT, Progress
 from swirl.pretraining.embedded_base import demonstrator
 from swirl.pretraining.embedded_examples import Demonstration
 from swirl.pretraining.training import Schedule
@@ -70,7 +71,8 @@ def _sampled(
 
         derivations = {derivation.question_id: derivation for derivation in built.derivations}
         todo = attempts_with(params, layout, built.questions, settings.samples, tools_of)
-        made = roll_out_all(params, base, todo, settings.temperature, derive(seed, name))
+        with Progress(len(todo), f"reward_model, {part}, trajectories of {name}", after=SHORT) as bar:
+            made = roll_out_all(params, base, todo, settings.temperature, derive(seed, name), bar.update)
         for one in (trajectory for trajectory in made if trajectory.steps):
             derivation = derivations[one.question_id]
             made_of_all.append(sampled(one, derivation.kind, label_trajectory(derivation, one)))

@@ -17,7 +17,7 @@ from swirl.core.seeds import derive
 from swirl.core.suggestions import meant
 from swirl.core.types import Prediction, Question
 from swirl.evaluation.statistics import bootstrap, by_question, mcnemar, paired
-from swirl.pipeline.progress import SHORT, Progress
+from swirl.pipeline.progress import if_slow
 from swirl.reporting.paper import paper_order
 from swirl.reporting.provenance import git
 from swirl.reporting.results import MODELS
@@ -93,24 +93,18 @@ def _fetch(commit: str, run: str, root: Path, folder: Path) -> None:
     """Put settings, questions and predictions of a commit into `folder`, from git and DVC's cache."""
     from dvc.api import DVCFileSystem
     from dvc_data.index import DataIndexDirError
-    from fsspec.callbacks import Callback
 
     files = DVCFileSystem(str(root), rev=commit)
-    with Progress(0, f"compare: files of {run}", after=SHORT) as bar:
-
-        class Counted(Callback):  # type: ignore[misc]
-            def relative_update(self, inc: int = 1) -> None:
-                bar.update(inc)
-
-        for path in ("params.yaml", "data/questions", "data/predictions"):
-            try:
-                files.get(path, str(folder / path), recursive=not path.endswith(".yaml"), callback=Counted())
-            except (FileNotFoundError, DataIndexDirError):  # the latter: a folder's list of files is not in the cache
-                raise DataError(
-                    f"{run} ({commit[:10]}): {path} is neither in git nor in DVC's cache here; `dvc pull` fetches it "
-                    f"from a remote, `git checkout {commit[:10]}` and `dvc repro` make it again; or name a folder in "
-                    "which it ran"
-                ) from None
+    for path in ("params.yaml", "data/questions", "data/predictions"):
+        try:
+            with if_slow(f"fetching {path} of {run} ..."):
+                files.get(path, str(folder / path), recursive=not path.endswith(".yaml"))
+        except (FileNotFoundError, DataIndexDirError):  # the latter: the list of a folder's files is not in the cache
+            raise DataError(
+                f"{run} ({commit[:10]}): {path} is neither in git nor in DVC's cache here; `dvc pull` fetches it from "
+                f"a remote, `git checkout {commit[:10]}` and `dvc repro` make it again; or name a folder in which it "
+                "ran"
+            ) from None
 
 
 def _read(name: str, layout: Layout, models: Sequence[str]) -> Run:

@@ -259,7 +259,7 @@ def _searches(results: Results) -> Table:
 def _skills(results: Results) -> Table:
     """The share of good steps by kind of action over all benchmarks, by judge and by oracle."""
     heads = [f"{by}: {name}" if model == "base" else name for by in JUDGES for model, name in compared(results)]
-    table = _table("Which skill improved: good ones of each kind of action, %", ["kind of action"], heads)
+    table = _table("Which skill improved: the share of good actions of each kind, %", ["kind of action"], heads)
     return _filled(table, results, [row for row in skill_rows(results.skills) if row[0] not in FAULTS])
 
 
@@ -294,7 +294,7 @@ def _reward_model(results: Results) -> Any:
     if not measured:
         return _note("No labels to measure the reward model against.")
     threshold = results.reward_model["heldout.threshold"]
-    title = f"Reward model against the oracle, GOOD from P(GOOD) = {threshold:g} on"
+    title = f"Reward model against the oracle, GOOD where P(GOOD) is at least {threshold:g}"
     table = _table(title, ["steps"], ["accuracy", "true positives", "false positives", "AUC", "log-prob's AUC", "n"])
     for of, row in measured.items():
         shares = [percent(row.get(name)) for name in ("accuracy", "tpr", "fpr")]
