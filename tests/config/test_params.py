@@ -16,7 +16,7 @@ from swirl.config.execution import Execution
 from swirl.config.overrides import checked, parsed
 from swirl.config.params import judged_here, label_judge_section, load, validate
 from swirl.config.served import Served, client_settings
-from swirl.config.yaml_text import parse
+from swirl.config.yaml_text import inline, parse
 from swirl.core.errors import ParamsError
 from swirl.core.splits import counts
 
@@ -626,3 +626,11 @@ def test_a_policy_in_its_own_format_may_have_rewards_of_ones_own_alone() -> None
     assert validate(tree, "params.yaml").actions.format == "native"
     (_, line) = refusal({**tree, "reward_model": TREE["reward_model"], "judge": TREE["judge"]})
     assert line.strip().startswith("params: reward_model.source is embedded, which is taught our tags without thoughts")
+
+
+@pytest.mark.parametrize(
+    "value", [None, True, 1e-5, 7, "null", "a: b", "", [1, None], {"a": {"b": [1]}}, {}, "x" * 300]
+)
+def test_a_value_on_one_line_is_read_back(value: Any) -> None:
+    line = inline(value)
+    assert "\n" not in line and parse(f"key: {line}", "here") == {"key": value}

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from swirl.config.yaml_text import inline
 from swirl.core import records
 from swirl.core.layout import Layout
 from swirl.evaluation.comparison import Compared, Estimate
@@ -89,7 +90,7 @@ def show_runs(names: tuple[str, str], changed: Sequence[tuple[str, Any, Any]], r
         for head, ratio in (("key", 3), (names[0], 2), (names[1], 2)):
             table.add_column(_name(head), overflow="fold", ratio=ratio)
         for key, *values in changed:
-            table.add_row(_name(key), *(_name(NONE if value is None else str(value)) for value in values))
+            table.add_row(_name(key), *(_name(NONE if value is None else inline(value)) for value in values))
         console.print(table)
     else:
         console.print(_note("Their settings are the same.\n"))
