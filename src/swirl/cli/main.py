@@ -187,18 +187,17 @@ def show(
         str | None,
         typer.Argument(
             help="The id of a synthesised or evaluated trajectory, or an exported model's folder. Without one, a "
-            "random evaluated trajectory."
+            "random question, as every evaluated model answers it."
         ),
     ] = None,
     model: Annotated[
         str | None,
         typer.Option(
-            help="Whose evaluation to look in: ceiling, base, sft or swirl. Default: of an id, every model that has "
-            "it; else swirl."
+            help="Whose evaluation to look in: ceiling, base, sft or swirl. Default: that of every model that has it."
         ),
     ] = None,
     benchmark: Annotated[str | None, typer.Option(help="A random one of this benchmark.")] = None,
-    wrong: Annotated[bool, typer.Option("--wrong", help="A random one whose answer is wrong.")] = False,
+    wrong: Annotated[bool, typer.Option("--wrong", help="A random one that one of the models answers wrong.")] = False,
     drawn: Annotated[bool, typer.Option("--random", help="A random one, which is the default without an id.")] = False,
     diff: Annotated[
         tuple[str, str] | None,
@@ -223,9 +222,10 @@ def show(
     elif what:
         print(showing.show(what, layout, model))
     else:
-        pair = diff or (model or "swirl",)
-        whose = "" if diff or model else "drawn       from the evaluation of swirl; --model names another\n\n"
-        print(whose + showing.show_random(layout, pair, benchmark, wrong, seed))
+        whose = diff or ((model,) if model else showing.evaluated(layout))
+        if not diff and not model:
+            print(f"drawn       from the evaluations of {', '.join(whose)}; --model shows one of them alone\n")
+        print(showing.show_random(layout, whose, benchmark, wrong, seed, diff is not None))
 
 
 @app.command()
