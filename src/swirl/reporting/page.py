@@ -7,7 +7,7 @@ same bytes: what differs between them is in `swirl.reporting.provenance`.
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -19,9 +19,11 @@ from swirl.reporting.gates import gates
 from swirl.reporting.markup import printable
 from swirl.reporting.paper import PAPER_GAINS
 from swirl.reporting.plots import Pictures
-from swirl.reporting.provenance import Provenance
 from swirl.reporting.results import LABELS, Results, memory_at_chance
 from swirl.reporting.tool_names import tool_name
+
+if TYPE_CHECKING:
+    from swirl.reporting.provenance import Provenance
 
 BESIDE = "in the folder <code>browser</code> beside this page"
 IN_PROJECT = "in the project that this is from: <code>reports/browser/index.html</code>"
