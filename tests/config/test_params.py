@@ -259,7 +259,7 @@ def test_a_benchmarks_name_must_do_for_a_file() -> None:
 
 
 def test_what_a_benchmark_leaves_out_stays_left_out() -> None:
-    benchmark = validate(changed("download.benchmarks", {"b": FILE}), "params.yaml").download.benchmarks["b"]
+    benchmark = validate(changed("download.benchmarks", {"gsm8k": FILE}), "params.yaml").download.benchmarks["gsm8k"]
     assert benchmark.model_dump() == FILE
     assert counts(benchmark) == {"train": 10, "evaluation": "all"}
     own = validate(changed("download.benchmarks", {"b": OWN | {"eval_ids": "ids.txt", "reward": 0}}), "params.yaml")

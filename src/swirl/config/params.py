@@ -65,10 +65,10 @@ class Params(Section):
     @model_validator(mode="after")
     def _fits(self) -> Params:
         for name, benchmark in self.download.benchmarks.items():
-            what, known = NAMES.get(benchmark.source, ("", (name,)))
-            if name not in known:
+            what, names = NAMES.get(benchmark.source, ("", (name,)))
+            if name not in names:
                 raise ValueError(
-                    f"download.benchmarks.{name}: not {what}; they are {', '.join(known)}{meant(name, known)} (source: "
+                    f"download.benchmarks.{name}: not {what}; they are {', '.join(names)}{meant(name, names)} (source: "
                     "own takes questions of your own under any name)"
                 )
             task = task_of(name, benchmark)

@@ -260,7 +260,7 @@ def _searches(results: Results) -> Table:
 def _skills(results: Results) -> Table:
     """The share of good steps by kind of action over all benchmarks, by judge and by oracle."""
     heads = [f"{by}: {name}" if model == "base" else name for by in JUDGES for model, name in compared(results)]
-    table = _table("Which skill improved: the share of good actions of each kind, %", ["kind of action"], heads)
+    table = _table("Which skill improved: good actions of each kind, %", ["kind of action"], heads)
     return _filled(table, results, [row for row in skill_rows(results.skills) if row[0] not in FAULTS])
 
 
