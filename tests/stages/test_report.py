@@ -323,8 +323,8 @@ def test_page_shows_the_numbers_of_every_part(finished: Layout) -> None:
         "after the cap 150 trajectories with 450 steps",
         "A verdict is GOOD where P(GOOD) is at least 0.35 (judge.threshold).",
         "all86.5%96.0%22.0%0.9362.0%0.5851.0%44.0%1200",
-        "the base model gives 41.0% of the answers of before some facts were changed, and 2.0% of those of after; "
-        "the ceiling 60.0% of the answers",
+        "the base model gives 41.0% of the old answers, from before some facts were changed, and 2.0% of the new ones; "
+        "the ceiling 60.0% of the old answers",
         "There is a memory to contradict",
         "gradient_norm",
         "trajectories: passed",
