@@ -19,11 +19,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from prefect import State, flow, get_run_logger
 from prefect.artifacts import create_table_artifact
 from prefect.runtime import flow_run
-from prefect.states import Completed, Failed
+from prefect.states import Cancelled, Completed, Failed
 from pydantic import Field
 
 from flows import artifacts
-from flows.pipeline import Outcome, Parallel, Settings, end_with_server, run, store_of
+from flows.pipeline import KEPT, STOPPED, Outcome, Parallel, Settings, end_with_server, run, store_of
 from swirl import tracking
 from swirl.config import overrides as laid_over
 from swirl.config.params import Params
@@ -45,6 +45,8 @@ def experiment(name: str, overrides: dict[str, Any], group: str, parallel: int, 
         outcome: Outcome = run(Path(project), overrides, Settings(parallel=parallel), name, group)
     except SwirlError as error:
         return Failed(message=str(error))
+    except STOPPED:
+        return Cancelled(message=KEPT)
     if outcome.error:
         return Failed(message=outcome.error)
     return Completed(message=laid_over.text(overrides), data=outcome.results)
@@ -84,8 +86,11 @@ def experiments(
     if len({json.dumps(one, sort_keys=True) for one in wanted}) < len(wanted):
         return Failed(message="two of the runs have the same overrides; leave one out")
     limits = equal_arms(checked) if equal else [{}] * len(wanted)
-    with store_of(root):
-        error = _compare(root, name, list(zip(wanted, limits, strict=True)), checked[0], methods, parallel)
+    try:
+        with store_of(root):
+            error = _compare(root, name, list(zip(wanted, limits, strict=True)), checked[0], methods, parallel)
+    except STOPPED:
+        return Cancelled(message=KEPT)
     return Failed(message=error) if error else Completed(message=f"{len(wanted)} runs; {LOOK}")
 
 
@@ -121,6 +126,8 @@ def _compare(
             label, one = f"{name}-{number}", {**asked, **further}
             get_run_logger().info("%s of %s, %s: %s", number, len(wanted), label, laid_over.text(one))
             states.append(experiment(label, one, group, parallel, str(root), return_state=True))
+            if states[-1].is_cancelled():
+                raise KeyboardInterrupt
             try:
                 _show(name, [asked for asked, _ in wanted], states, methods)
             except Exception as failure:  # showing results never fails a run

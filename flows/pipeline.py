@@ -55,6 +55,9 @@ bypass_proxy_for_localhost()  # Prefect's server, or MLflow's, may be on this ma
 
 NOT_RUN = re.compile(r"Stage '(.+)' (didn't change, skipping|is cached - skipping run)")
 """What DVC prints for a stage that is up to date, and for one that it restored from its run cache."""
+STOPPED = (KeyboardInterrupt, SystemExit)
+"""What Ctrl-C, and `end_with_server` after another signal, raise in a flow. Prefect would call it crashed."""
+KEPT = "the flow was stopped; what its stages have finished is kept, and the next run goes on"
 SHOWN = 20
 """Last lines of a failed stage's output that its state repeats."""
 
@@ -149,6 +152,8 @@ def pipeline(
         outcome = run(Path(project).resolve(), overrides, settings, flow_run.get_name() or "flow")
     except SwirlError as error:
         return Failed(message=str(error))
+    except STOPPED:
+        return Cancelled(message=KEPT)
     if outcome.error:
         return Failed(message=outcome.error)
     kept = f"; dvc exp apply {outcome.experiment} brings them here" if outcome.experiment else ""

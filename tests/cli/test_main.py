@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from swirl.cli.run_stage import _alone, _timed
+from swirl.config import presets
 from swirl.core import records
 from swirl.core.layout import Layout
 from swirl.core.types import OUTCOME, Action, Observation, Question, Step, Stop, Trajectory, Verdict
@@ -241,17 +242,19 @@ def test_preset_writes_params_and_keeps_the_old_ones(swirl: Swirl, root: Path, t
     shutil.copy(root / "params.yaml", tmp_path)
     (tmp_path / "dvc.yaml").write_text("stages: {}\n")
     listed = swirl("preset", cwd=tmp_path).stdout.splitlines()
-    assert listed[0].startswith("mini          Every setting of the pipeline: ")
-    assert [line.split()[0] for line in listed] == ["mini", *sorted(line.split()[0] for line in listed[1:])]
-    assert all(line.endswith(".") for line in listed)
+    assert listed[0].startswith("mini          The default: an embedded world, which runs offline in minutes")
+    named = [line.split()[0] for line in listed if not line.startswith(" ")]
+    assert named == presets.names(root)
+    assert all(len(line) <= 100 and (line[:14].isspace() or line[:14].strip() in named) for line in listed)
     dry = swirl("preset", "smoke", "--dry-run", cwd=tmp_path).stdout
     assert "download.worlds: 3 -> 1\n" in dry
     assert (tmp_path / "params.yaml").read_bytes() == (root / "params.yaml").read_bytes()
     said = swirl("preset", "smoke", cwd=tmp_path).stdout
     assert said.splitlines()[:-1] == dry.splitlines()[:-1]
-    assert said.splitlines()[-1].endswith("params.yaml.before")
+    assert re.search(r"^params.yaml would become preset smoke: \d+ keys would change$", dry, re.MULTILINE)
+    assert re.search(r"^params.yaml is now preset smoke: \d+ keys changed; .*params.yaml.before$", said, re.MULTILINE)
     assert (tmp_path / "params.yaml.before").read_bytes() == (root / "params.yaml").read_bytes()
-    assert "keys differ" in swirl("preset", "mini", cwd=tmp_path).stdout
+    assert " keys changed; " in swirl("preset", "mini", cwd=tmp_path).stdout
     assert (tmp_path / "params.yaml").read_bytes() == (root / "params.yaml").read_bytes()
 
 
@@ -282,7 +285,7 @@ def test_judges_behind_servers_are_calibrated_before_any_stage(swirl: Swirl, roo
         graded = swirl("judge", "calibrate", "outcomes.jsonl", "--grader", "--json")
     assert judged.stderr == graded.stderr == ""
     assert [body["chat_template_kwargs"] for body in server.bodies] == [{"enable_thinking": False}] * 2
-    assert judged.stdout.startswith("1 rows, 0 without a verdict\naccuracy: 100.0%, 95% from 20.7% to 100.0% (of 1)\n")
+    assert judged.stdout.startswith("1 row, 0 without a verdict\naccuracy: 100.0%, 95% from 20.7% to 100.0% (of 1)\n")
     assert json.loads(graded.stdout)["fnr"]["value"] == 1.0
 
 

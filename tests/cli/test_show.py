@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from swirl.cli.main import app
+from swirl.cli.show import evaluated as evaluated_models
 from swirl.cli.show import show, show_random
 from swirl.core import records
 from swirl.core.errors import DataError, SwirlError
@@ -63,18 +64,18 @@ def test_a_model_that_was_not_evaluated_is_said(evaluated: Layout) -> None:
 
 
 def test_diff_shows_what_the_second_model_mended(evaluated: Layout) -> None:
-    said = show_random(evaluated, ("base", "swirl"), None, False, None)  # there is but one
+    said = show_random(evaluated, ("base", "swirl"), None, False, None, diff=True)  # there is but one
     assert said.index("answer      6\ngraded      wrong") < said.index("answer      5\ngraded      right")
     assert said.count("graded") == 2  # how it did without tools is another trajectory's
     assert said.count("question    What is q0?") == 2
     with pytest.raises(DataError, match=r"^the evaluation of swirl and base has no question that only the second ans"):
-        show_random(evaluated, ("swirl", "base"), None, False, None)
+        show_random(evaluated, ("swirl", "base"), None, False, None, diff=True)
 
 
 def test_wrong_and_benchmark_choose_among_those(evaluated: Layout) -> None:
     assert "What is q2?" in show_random(evaluated, ("swirl",), None, True, None)
     assert "What is q2?" in show_random(evaluated, ("base",), "mini-hotpotqa", False, None)
-    with pytest.raises(DataError, match=r"no benchmark 'gsm8k'; there are mini-gsm8k, mini-hotpotqa; did you mean"):
+    with pytest.raises(DataError, match=r"has no benchmark 'gsm8k'; there are mini-gsm8k, mini-hotpotqa; did you"):
         show_random(evaluated, ("base",), "gsm8k", False, None)
     with pytest.raises(DataError, match=r"there is no evaluation of 'sft'; there are base, swirl"):
         show_random(evaluated, ("sft",), None, False, None)
@@ -113,12 +114,27 @@ def test_options_of_which_one_would_not_count_are_refused(
         CliRunner().invoke(app, ["show", *arguments.split()], catch_exceptions=False)
 
 
-def test_a_draw_says_from_which_model_unless_one_is_named(evaluated: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_model_all_answer_the_same_question(evaluated: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(evaluated.root)
-    said = {
-        given: CliRunner().invoke(app, ["show", *given.split(), "--seed", "1"], catch_exceptions=False).output
-        for given in ("", "--random", "--random --model swirl")
-    }
-    first = "drawn       from the evaluation of swirl; --model names another\n\n"
-    assert said["--random --model swirl"].startswith("trajectory  q")
-    assert said[""] == said["--random"] == first + said["--random --model swirl"]
+
+    def said(given: str) -> str:
+        return CliRunner().invoke(app, ["show", *given.split()], catch_exceptions=False).output
+
+    first = "drawn       from the evaluations of base, swirl; --model shows one of them alone\n\n"
+    alone = [said(f"--seed 1 --model {model}") for model in ("base", "swirl")]
+    assert all(one.startswith("trajectory  q") for one in alone)
+    assert said("--seed 1") == said("--random --seed 1") == first + "\n\n".join(alone)
+    wrong = {said(f"--wrong --seed {seed}") for seed in range(20)}
+    assert {re.findall(r"What is (q\d)\?", one)[0] for one in wrong} == {"q0", "q2"}  # q1 is right by both
+
+
+def test_a_question_that_one_model_alone_was_asked_is_shown_of_it(evaluated: Layout) -> None:
+    rows = records.load(Prediction, evaluated.predictions("swirl"))
+    records.save([row for row in rows if row.question_id != "q2"], Prediction, evaluated.predictions("swirl"))
+    said = show_random(evaluated, ("base", "swirl"), "mini-hotpotqa", False, None)
+    assert said.count("question    What is q2?") == 1 and "model base" in said
+
+
+def test_without_any_evaluation_it_is_said_what_to_run(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"^no model has been evaluated yet: run `dvc repro`$"):
+        evaluated_models(Layout(tmp_path))

@@ -11,12 +11,16 @@ from typing import Any
 import pytest
 import yaml
 
+from swirl.benchmarks.embedded.miniatures import EMBEDDED
+from swirl.benchmarks.hub import HUB
+from swirl.benchmarks.official import OFFICIAL
 from swirl.config import presets
+from swirl.config.data import NAMES
 from swirl.config.execution import Execution
 from swirl.config.overrides import checked, parsed
 from swirl.config.params import judged_here, label_judge_section, load, validate
 from swirl.config.served import Served, client_settings
-from swirl.config.yaml_text import parse
+from swirl.config.yaml_text import inline, parse
 from swirl.core.errors import ParamsError
 from swirl.core.splits import counts
 
@@ -255,7 +259,7 @@ def test_a_benchmarks_name_must_do_for_a_file() -> None:
 
 
 def test_what_a_benchmark_leaves_out_stays_left_out() -> None:
-    benchmark = validate(changed("download.benchmarks", {"b": FILE}), "params.yaml").download.benchmarks["b"]
+    benchmark = validate(changed("download.benchmarks", {"gsm8k": FILE}), "params.yaml").download.benchmarks["gsm8k"]
     assert benchmark.model_dump() == FILE
     assert counts(benchmark) == {"train": 10, "evaluation": "all"}
     own = validate(changed("download.benchmarks", {"b": OWN | {"eval_ids": "ids.txt", "reward": 0}}), "params.yaml")
@@ -626,3 +630,35 @@ def test_a_policy_in_its_own_format_may_have_rewards_of_ones_own_alone() -> None
     assert validate(tree, "params.yaml").actions.format == "native"
     (_, line) = refusal({**tree, "reward_model": TREE["reward_model"], "judge": TREE["judge"]})
     assert line.strip().startswith("params: reward_model.source is embedded, which is taught our tags without thoughts")
+
+
+@pytest.mark.parametrize(
+    "value", [None, True, 1e-5, 7, "null", "a: b", "", [1, None], {"a": {"b": [1]}}, {}, "x" * 300]
+)
+def test_a_value_on_one_line_is_read_back(value: Any) -> None:
+    line = inline(value)
+    assert "\n" not in line and parse(f"key: {line}", "here") == {"key": value}
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "said"),
+    [
+        ("mini-gsm8", {"source": "embedded"}, "mini-gsm8: not an embedded benchmark; .*; did you mean mini-gsm8k?"),
+        ("hotpot", {"source": "hub"}, "hotpot: not on the hub; .*; did you mean hotpotqa?"),
+        ("cofca", {"source": "hub"}, "cofca: not on the hub; they are gsm8k, hotpotqa, musique, beerqa ("),
+        ("gsm8", {"source": "file", "files": {"train": "a"}}, "gsm8: not a benchmark with official files; .*gsm8k?"),
+    ],
+)
+def test_a_benchmark_that_its_source_does_not_have_is_refused(name: str, given: dict[str, Any], said: str) -> None:
+    (_, line) = refusal(changed("download.benchmarks", {name: {**given, "evaluation": 3}}))
+    assert re.search(f"download.benchmarks.{re.escape(said)}".replace(r"\.\*", ".*"), line)
+
+
+def test_questions_of_ones_own_have_any_name() -> None:
+    own = {"source": "own", "files": {"evaluation": "a"}, "task": "calculate", "evaluation": 3}
+    validate(changed("download.benchmarks", {"mini-gsm8": own}), "params.yaml")
+
+
+def test_the_names_of_benchmarks_are_those_that_there_are() -> None:
+    known = {"embedded": EMBEDDED, "file": OFFICIAL, "hub": HUB}
+    assert {source: list(names) for source, (_, names) in NAMES.items()} == {one: list(known[one]) for one in known}

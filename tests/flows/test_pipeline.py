@@ -143,9 +143,12 @@ def runs(process: psutil.Process) -> bool:
 
 
 @pytest.mark.slow
-def test_a_stopped_flow_leaves_no_stage_behind(project: Path) -> None:
-    with (project / "dvc.yaml").open("a", encoding="utf-8") as file:
-        file.write(HANG)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_flow_leaves_no_stage_behind_and_is_cancelled(number: signal.Signals, project: Path) -> None:
+    (project / "hang.pid").unlink(missing_ok=True)
+    if HANG not in (project / "dvc.yaml").read_text(encoding="utf-8"):
+        with (project / "dvc.yaml").open("a", encoding="utf-8") as file:
+            file.write(HANG)
     command = [sys.executable, str(FLOW), "--project", str(project), "--target", "hang"]
     log = project / "flow.log"
     with log.open("wb") as output:
@@ -159,10 +162,14 @@ def test_a_stopped_flow_leaves_no_stage_behind(project: Path) -> None:
     started = psutil.Process(flow.pid).children(recursive=True)
     assert stage in [one.pid for one in started]
     assert any("uvicorn" in command_of(one) for one in started)  # the server that Prefect started
-    flow.send_signal(signal.SIGTERM)
+    flow.send_signal(number)
     assert flow.wait(300) != 0
     assert [one for one in started if runs(one)] == []
     assert mlflow_parents(project)[-1][0] == "KILLED"
+    said = log.read_text(encoding="utf-8")
+    assert recorded(project)[-1] == ("swirl-pipeline", "Cancelled"), said
+    assert tasks(said) == [("hang", "Cancelled")], said
+    assert "Traceback" not in said
 
 
 def test_a_file_of_settings_that_cannot_be_read_is_said_in_a_sentence(tmp_path: Path) -> None:

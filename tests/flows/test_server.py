@@ -12,12 +12,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 import yaml
 
-from tests.devtools import CHROMIUM, chromium
+from tests.devtools import chromium, needs_chromium
 from tests.prefect_api import Served, serving
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -105,6 +106,8 @@ stages:
 """
 IGNORED = ".swirl/\n.prefect/\nmarks/\nmlflow.db*\nmlartifacts/\n__pycache__/\n"
 ORDER = ["download", "filter", "check_steps", "report"]
+CANCELLED: dict[str, Any] = {"seed": 99, "tools.options": {"web": {"api_key": "sk-1234"}}}
+"""The overrides of the run that is cancelled."""
 
 
 def environment(project: Path) -> dict[str, str]:
@@ -206,9 +209,25 @@ def test_a_schedule_fires_and_its_run_shows_what_happened(served: Served) -> Non
     assert shown["description"] == "filter, parts: 2/8 (25%), 10 s, 5 s each, about 30 s left"
 
 
-def _shows_a_cancelled_run(served: Served, run: str, folder: Path) -> None:
-    """Prefect's page of the run, in a browser: the flow and its stage are cancelled, and nothing has failed."""
-    with chromium(folder) as page:
+@pytest.fixture(scope="module")
+def cancelled(served: Served) -> tuple[str, list[psutil.Process]]:
+    """A run that was cancelled while its filter hung, and the processes that it then had."""
+    run = served.run("swirl-on-demand", overrides=CANCELLED)
+    processes = hanging(served, CANCELLED["seed"])
+    # Prefect sends log lines every few seconds, and none after it has had to kill a flow, so wait before cancelling.
+    assert "journal holds nothing" in served.log(run, until="journal holds")
+    served.post(f"flow_runs/{run}/set_state", {"state": {"type": "CANCELLING", "name": "Cancelling"}})
+    assert served.ended(run)["state_type"] == "CANCELLED"
+    return run, processes
+
+
+@needs_chromium
+def test_prefects_page_shows_flow_and_stage_of_a_cancelled_run_as_cancelled(
+    served: Served, cancelled: tuple[str, list[psutil.Process]], tmp_path: Path
+) -> None:
+    run, _ = cancelled
+    served.ran(run, ("download", "Completed"), ("filter", "Cancelled"))
+    with chromium(tmp_path) as page:
         page.PATIENCE = 300.0
         page.size(1500, 1000)
         page.call("Page.navigate", url=f"http://127.0.0.1:{served.port}/runs/flow-run/{run}")
@@ -219,26 +238,20 @@ def _shows_a_cancelled_run(served: Served, run: str, folder: Path) -> None:
         page.wait("document.body.innerText.includes('(1 Completed, 1 Cancelled)')")
 
 
-def test_a_cancelled_run_leaves_nothing_behind_and_the_next_goes_on(served: Served, tmp_path: Path) -> None:
-    before = (served.root / "params.yaml").read_bytes()
-    overrides = {"seed": 99, "tools.options": {"web": {"api_key": "sk-1234"}}}
-    run = served.run("swirl-on-demand", overrides=overrides)
-    processes = hanging(served, 99)
-    # Prefect sends log lines every few seconds, and none after it has had to kill a flow, so wait before cancelling.
-    assert "journal holds nothing" in served.log(run, until="journal holds")
-    served.post(f"flow_runs/{run}/set_state", {"state": {"type": "CANCELLING", "name": "Cancelling"}})
-    assert served.ended(run)["state_type"] == "CANCELLED"
+def test_a_cancelled_run_leaves_nothing_behind_and_the_next_goes_on(
+    served: Served, cancelled: tuple[str, list[psutil.Process]]
+) -> None:
+    run, processes = cancelled
+    before = (ROOT / "params.yaml").read_bytes()
     served.wait(lambda: running(processes) == [], 60, lambda: running(processes))
     served.ran(run, ("download", "Completed"), ("filter", "Cancelled"))
     with sqlite3.connect(served.root / "mlflow.db") as database:
         last = "SELECT status FROM runs WHERE name LIKE 'flow %' ORDER BY start_time DESC LIMIT 1"
         assert list(database.execute(last)) == [("KILLED",)]
-    if CHROMIUM:
-        _shows_a_cancelled_run(served, run, tmp_path)
     assert (served.root / "params.yaml").read_bytes() == before
 
     # A flow that does not end within the 30 seconds that Prefect gives it is killed; this run then clears its worktree.
-    again = served.run("swirl-on-demand", overrides=overrides)
+    again = served.run("swirl-on-demand", overrides=CANCELLED)
     assert served.ended(again)["state_type"] == "COMPLETED"
     served.ran(again, ("download", "Cached"), *((name, "Completed") for name in ORDER[1:]))
     log = served.log(again, until="journal holds")

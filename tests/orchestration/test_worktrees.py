@@ -102,7 +102,7 @@ def test_written_overrides_keep_comments_and_other_settings(tmp_path: Path) -> N
     write(path, {"filter.strategy": "both", "base_model.hops.1": 0.5})
     before = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     after = yaml.safe_load(path.read_text(encoding="utf-8"))
-    assert path.read_text(encoding="utf-8").startswith("# Every setting of the pipeline")
+    assert path.read_text(encoding="utf-8").startswith("# The default: ")
     assert (before["filter"]["strategy"], after["filter"]["strategy"]) == ("process", "both")
     assert next(iter(after["base_model"]["hops"].items())) == (1, 0.5)
     lay_over(before, {"filter.strategy": "both", "base_model.hops.1": 0.5})

@@ -138,7 +138,29 @@ def test_a_git_revision_is_read_from_git_and_the_cache_of_dvc(tmp_path: Path, sw
     shutil.rmtree(folder / ".dvc/cache")
     lost = swirl("compare", "HEAD", ".", cwd=folder)
     assert lost.returncode == 1
-    assert "is not in git and not in DVC's cache; `dvc pull` or `dvc repro` there" in lost.stderr
+    assert "data/questions is neither in git nor in DVC's cache here; `dvc pull`" in lost.stderr
+
+
+@pytest.mark.slow
+def test_a_clone_without_cache_is_told_what_to_run(tmp_path: Path, swirl: Swirl) -> None:
+    folder, clone = _run(tmp_path / "project", {"base": "1000"}), tmp_path / "clone"
+    (folder / "dvc.yaml").write_text(
+        "stages: {made: {cmd: 'true', params: [seed], outs: [data/questions, data/predictions]}}\n"
+    )
+    _does(folder, "git", "init", "-q")
+    _does(folder, "dvc", "init", "-q")
+    _does(folder, "dvc", "commit", "-q", "-f")
+    _does(folder, "git", "add", "-A")
+    _does(folder, "git", "commit", "-qm", "first")
+    _does(tmp_path, "git", "clone", "-q", str(folder), str(clone))
+    assert "data/questions" in (clone / "dvc.lock").read_text()
+    lost = swirl("compare", cwd=clone)
+    assert (lost.returncode, lost.stdout) == (1, "")
+    assert re.fullmatch(
+        r"swirl: HEAD \(\w{10}\): data/questions is neither in git nor in DVC's cache here; `dvc pull` fetches it from "
+        r"a remote, `git checkout \w{10}` and `dvc repro` make it again; or name a folder in which it ran\n",
+        lost.stderr,
+    )
 
 
 @pytest.mark.slow

@@ -56,7 +56,7 @@ def test_a_fall_within_chance_is_none(lost: int, said: bool) -> None:
     declines = found({"base": base, "swirl": swirl}, asked, {})
     assert (declines.compared, bool(declines.rows)) == (1, said)
     if not said:
-        assert sentence(declines) == "Nothing got worse than the base beyond chance (p < 0.05), of 1 comparisons."
+        assert sentence(declines) == "Nothing got worse than the base beyond chance (p < 0.05), in 1 comparison."
 
 
 def test_without_tools_or_without_swirl_nothing_is_compared() -> None:

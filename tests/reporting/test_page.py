@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from swirl.core.checksums import checksum
 from swirl.core.layout import Layout
 from swirl.reporting import provenance
+from swirl.reporting.page import alone
 from swirl.stages import report
 from tests.devtools import Page, chromium, needs_chromium
 from tests.stages.test_report import _params, made_up_run
@@ -67,6 +69,21 @@ def test_provenance_is_shown_for_these_results_alone_and_nothing_where_it_is_mis
     opened(page, finished)
     assert shown(page) == "provenance.js is about other results than this page: run swirl report"
     script.unlink()
+
+
+def test_a_page_that_is_alone_holds_its_provenance_and_says_where_the_browser_is(
+    page: Page, finished: Layout, tmp_path: Path
+) -> None:
+    facts = (("commit", "1a2b3c4", ""), ("MLflow", "this run", "http://127.0.0.1:5000/#/experiments/1/runs/ab"))
+    origin = provenance.Provenance("0" * 64, True, (), None, facts)
+    made = tmp_path / "index.html"
+    made.write_text(alone(finished.page.read_text(encoding="utf-8"), origin), encoding="utf-8")
+    page.events.clear()
+    page.open(made)
+    assert " ".join(shown(page).split()) == "These are the committed results. commit 1a2b3c4"
+    assert page.run("document.querySelectorAll('a:not([href^=\"#\"])').length") == 0
+    assert "in the project that this is from: reports/browser/index.html" in page.run("document.body.innerText")
+    assert [one for one in page.requests() if one != "about:blank"] == [made.as_uri()] and page.problems() == []
 
 
 def test_the_contents_lead_to_every_section(page: Page, finished: Layout) -> None:

@@ -174,15 +174,15 @@ def test_a_curve_is_placed_between_its_ends(results: Results) -> None:
         (right - middle, low - half), abs=0.2
     )
     titles = [one.text for one in ElementTree.fromstring(kl).iter("title")]
-    assert titles == ["step 0: 0", "step 10: 1", "step 20: 0.5"]
-    assert [one.text for one in ElementTree.fromstring(kl).iter("text")] == ["step 0", "20", "0", "0.5", "1"]
+    assert titles == ["update 0: 0", "update 10: 1", "update 20: 0.5"]
+    assert [one.text for one in ElementTree.fromstring(kl).iter("text")] == ["update 0", "20", "0", "0.5", "1"]
     flat = drawn[""]["<x>\x1b"]
     assert 'aria-label="&lt;x&gt;�"' in flat and len({dot["cy"] for dot in _drawn(flat, "circle")}) == 1
 
 
 def test_one_point_is_a_curve(results: Results) -> None:
     (drawn,) = plots.draw(results, evidence.curves([{"step": 3, "reward": 0.004}])).curves["Reward"].values()
-    assert [one.text for one in ElementTree.fromstring(drawn).iter("title")] == ["step 3: 0.4%"]
+    assert [one.text for one in ElementTree.fromstring(drawn).iter("title")] == ["update 3: 0.4%"]
 
 
 def test_pictures_can_stand_in_one_page_and_follow_its_colours(results: Results) -> None:

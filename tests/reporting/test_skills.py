@@ -156,7 +156,7 @@ def test_the_shares_are_kept_and_shown(results: Results, tmp_path: Path, capsys:
     text.show(layout)
     printed = capsys.readouterr().out
     lines = [" ".join(line.split()) for line in printed.splitlines()]
-    at = lines.index("Which skill improved: good ones of each kind of action, %")
+    at = lines.index("Which skill improved: good actions of each kind, %")
     assert lines[at + 2] == "kind of action judge: Base SWiRL oracle: Base SWiRL"
     assert lines[at + 4 : at + 9] == [
         "first query 100.0 100.0 100.0 100.0",

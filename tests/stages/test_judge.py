@@ -115,7 +115,7 @@ def test_a_judge_of_one_token_that_is_calibrated_by_its_own_scores_never_errs(pa
     at_middle = validate(laid_over(params.model_dump(), {"judge": {"threshold": middle}}), "tests")
     rates = measure(labelled(copy.root / "labels.jsonl", *labels), False, at_middle, copy)
     assert (rates.n, rates.nulls, rates.accuracy.value) == (len(labels), 0, 1.0)
-    said = f"{len(labels)} rows, 0 without a verdict; GOOD from P(GOOD) = {middle:g} on (judge.threshold)"
+    said = f"{len(labels)} rows, 0 without a verdict; GOOD where P(GOOD) is at least {middle:g} (judge.threshold)"
     assert as_text(rates).splitlines()[0] == said
     assert min(rates.fpr.of, rates.fnr.of) > 20
 

@@ -321,10 +321,10 @@ def test_page_shows_the_numbers_of_every_part(finished: Layout) -> None:
         "The reward model learned from oracle labels.",
         "process (used)17021.2%51064.0%8090",
         "after the cap 150 trajectories with 450 steps",
-        "A verdict is GOOD from P(GOOD) = 0.35 on (judge.threshold).",
+        "A verdict is GOOD where P(GOOD) is at least 0.35 (judge.threshold).",
         "all86.5%96.0%22.0%0.9362.0%0.5851.0%44.0%1200",
-        "the base model gives 41.0% of the answers of before some facts were changed, and 2.0% of those of after; "
-        "the ceiling 60.0% of the answers",
+        "the base model gives 41.0% of the old answers, from before some facts were changed, and 2.0% of the new ones; "
+        "the ceiling 60.0% of the old answers",
         "There is a memory to contradict",
         "gradient_norm",
         "trajectories: passed",
@@ -562,7 +562,7 @@ def test_the_terminal_shows_the_same_results(finished: Layout, capsys: pytest.Ca
     lines = [" ".join(line.split()) for line in printed.splitlines()]
     assert "mini-hotpotqa 100.0 ±8.1 40.0 ±19.7 85.0 ±15.4 90.0 ±13.7 +125.0% +12.3% 0.002 68% → 93%" in lines
     assert "process (used) 170 21.2% 510 64.0%" in lines
-    assert "Reward model against the oracle, GOOD from P(GOOD) = 0.35 on" in lines
+    assert "Reward model against the oracle, GOOD where P(GOOD) is at least 0.35" in lines
     assert max(len(line) for line in printed.splitlines()) <= 100
     assert "\x1b" not in printed
     assert "each of the better of two models: one trained on HotPotQA, one on GSM8K." in " ".join(printed.split())

@@ -201,7 +201,7 @@ def test_synthesised_trajectories_become_traces_when_they_are_judged(layout: Lay
     assert len(mlflow.search_traces(locations=where, run_id=found["judge"].info.run_id)) == 3
 
 
-@pytest.mark.parametrize(("number", "answer", "assessments"), [(0, "42", 3), (1, "(no answer: step_limit)", 2)])
+@pytest.mark.parametrize(("number", "answer", "assessments"), [(0, "42", 3), (1, "(no answer: step limit)", 2)])
 def test_a_trace_sent_twice_is_one(number: int, answer: str, assessments: int, layout: Layout) -> None:
     """The second time as a copy is sent: as the store gives it. It has no duration; only what failed is an error."""
     fill(layout)

@@ -166,7 +166,7 @@ def test_the_search_box_finds_words_and_no_expressions(
 def test_a_trace_that_nobody_timed_shows_no_duration(served: tuple[str, str], page: Page) -> None:
     address, _ = served
     go(page, f"{address}/#/experiments/{experiment(address)}/traces", f"{ROWS} === 3")
-    page.wait("document.body.innerText.includes('(no answer: step_limit)')")
+    page.wait("document.body.innerText.includes('(no answer: step limit)')")
     shown = page.run("document.body.innerText")
     assert "Duration" in shown
     assert re.findall(r"^[0-9.]+ ?m?s$", shown, re.MULTILINE) == []
@@ -193,7 +193,7 @@ def test_a_filter_by_tag_finds_what_the_sdk_finds(
     write(page, find("filter.key"), "stop")
     write(page, find("filter.value"), "step_limit")
     click(page, find("filter.apply"))
-    page.wait(f"{ROWS} === 1 && document.body.innerText.includes('(no answer: step_limit)')")
+    page.wait(f"{ROWS} === 1 && document.body.innerText.includes('(no answer: step limit)')")
 
 
 def test_a_parent_run_shows_what_it_is_and_leads_to_its_stages_and_its_report(
@@ -220,11 +220,11 @@ def test_two_models_are_compared_on_the_same_questions(served: tuple[str, str], 
     click(page, chosen)
     click(page, "[...document.querySelectorAll('[role=option]')].find(one => one.innerText.includes('evaluate@base'))")
     said = "document.body.innerText"
-    page.wait(f"{said}.includes('(no answer: step_limit)') && {said}.includes('What is 2?')")
+    page.wait(f"{said}.includes('(no answer: step limit)') && {said}.includes('What is 2?')")
     for number in range(3):
         asked = f"[...document.querySelectorAll('a, button, span')].find(one => one.innerText === 'What is {number}?')"
         lines = "row.innerText.split('\\n')"  # whole ones: a time or a trace's id may have a 42, too
         row = f"let row = asked; while (!{lines}.includes('42')) row = row.parentElement; return row.innerText"
         shown = page.run(f"((asked) => {{ {row} }})({asked})").split("\n")
-        answers = [line for line in shown if line in ("42", "(no answer: step_limit)")]
-        assert answers == ["42", "(no answer: step_limit)", "42", "42"]  # SWiRL's, the base's, the golden one of each
+        answers = [line for line in shown if line in ("42", "(no answer: step limit)")]
+        assert answers == ["42", "(no answer: step limit)", "42", "42"]  # SWiRL's, the base's, the golden one of each

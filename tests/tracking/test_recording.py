@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -27,7 +28,7 @@ from swirl.core import records
 from swirl.core.errors import GateError
 from swirl.core.layout import Layout
 from swirl.core.types import Prediction, Question, Stop
-from swirl.mlflow_store.runs import Store
+from swirl.mlflow_store.runs import Store, artifact_folder
 from swirl.mlflow_store.settings import Settings
 from swirl.mlflow_store.stores import recording_store
 from swirl.pipeline.dvc_file import DvcStage, _is_dvc_run, dvc_hash, read_stages, upstream
@@ -547,7 +548,8 @@ def results(layout: Layout) -> None:
             for number in range(8)
         ]
         records.save(rows, Prediction, layout.predictions(model))
-    layout.page.write_text("<h1>Results</h1>", encoding="utf-8")
+    place, link = '<p id="provenance" data-results=""></p>', '<a href="browser/index.html#t=1">All</a>'
+    layout.page.write_text(f"<h1>Results</h1>{place}{link}", encoding="utf-8")
 
 
 def test_a_flow_for_which_nothing_had_to_run_is_one_run_with_the_headline_and_the_report(layout: Layout) -> None:
@@ -586,6 +588,8 @@ def test_a_flow_for_which_nothing_had_to_run_is_one_run_with_the_headline_and_th
         "Nothing had to run; the results are those of before: evaluate@base, evaluate@swirl, report.",
     ]
     assert artifacts(layout, run) == {"report/index.html"}
+    page = (artifact_folder(run) / "report/index.html").read_text(encoding="utf-8")
+    assert re.search(r'<p id="provenance" data-results=""><span> These are your own results, .*</span></p>All$', page)
 
 
 def test_a_parent_run_is_named_by_what_changed(layout: Layout) -> None:

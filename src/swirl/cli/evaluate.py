@@ -43,7 +43,7 @@ def evaluate(
     questions: Annotated[
         int | None, typer.Option(min=1, help="How many of the rows are drawn, the same for every model. Default: all.")
     ] = None,
-    samples: Annotated[int, typer.Option(min=1, help="Trajectories a question.")] = 1,
+    samples: Annotated[int, typer.Option(min=1, help="Trajectories per question.")] = 1,
     temperature: Annotated[float, typer.Option(min=0.0, help="Of sampling; 0: greedy.")] = 0.0,
     seed: Annotated[
         int | None, typer.Option(min=0, help="Draws questions and samples. Default: that of the settings.")
@@ -93,7 +93,7 @@ def evaluate(
             if results and as_json:
                 print(json.dumps(as_dict(benchmark, len(rows.drawn), results), ensure_ascii=False))
             elif results:
-                how = f"{samples} a question at temperature {temperature:g}" if temperature else "greedy"
+                how = f"{samples} per question at temperature {temperature:g}" if temperature else "greedy"
                 drawn = f"{len(rows.drawn):,} of {rows.total:,} questions of {file.name}"
                 show_comparison(f"{benchmark}: {drawn}, {how}", results)
                 print_usage()

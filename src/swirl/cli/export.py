@@ -59,18 +59,19 @@ def export(
         raise ModelError(f"--converter is for --as gguf, not for {form}")
     models.check(source, layout)
     from swirl.config import presets
+    from swirl.pipeline.progress import if_slow
     from swirl.serving import standalone, whole
 
     params = presets.settings(layout.root, preset)
-    if form == "adapter":
-        made = standalone.export_adapter(source, folder, params, layout, dtype, base)
-        print(
-            f"{folder}: a LoRA adapter of rank {made.rank}, {made.parameters:,} parameters in {made.dtype}, "
-            f"{made.bytes / 1e6:.1f} MB, on {made.weights}"
-        )
-        return
-    if form == "merged":
-        written, what = whole.export_merged(source, folder, params, layout, dtype), "whole weights"
-    else:
-        written, what = whole.export_gguf(source, folder, params, layout, dtype, converter), "a GGUF file"
-    print(f"{folder}: {what}, {written.parameters:,} parameters in {written.dtype}, {written.bytes / 1e6:.1f} MB")
+    with if_slow(f"writing {folder} ..."):
+        if form == "adapter":
+            made = standalone.export_adapter(source, folder, params, layout, dtype, base)
+            what = f"a LoRA adapter of rank {made.rank}, {made.parameters:,} parameters in {made.dtype}"
+            said = f"{what}, {made.bytes / 1e6:.1f} MB, on {made.weights}"
+        else:
+            if form == "merged":
+                written, what = whole.export_merged(source, folder, params, layout, dtype), "whole weights"
+            else:
+                written, what = whole.export_gguf(source, folder, params, layout, dtype, converter), "a GGUF file"
+            said = f"{what}, {written.parameters:,} parameters in {written.dtype}, {written.bytes / 1e6:.1f} MB"
+    print(f"{folder}: {said}")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+import textwrap
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -121,23 +124,24 @@ def preset(
 ) -> None:
     """Write a preset to params.yaml and show what changes; without a name, list the presets."""
     from swirl.config import presets
-    from swirl.config.yaml_text import read
+    from swirl.config.yaml_text import inline, read
 
     root = project_layout().root
     if name is None:
-        names = presets.names(root)
-        width = max(map(len, names))
-        print("\n".join(f"{one:{width}}  {presets.summary(root, one)}" for one in names))
+        print(_listed({one: presets.summary(root, one) for one in presets.names(root)}))
         return
     settings = presets.tree(root, name)
     path = root / "params.yaml"
     before = read(path) if path.exists() else {}
     changes = list(presets.differences(before, settings))
     for key, old, new in changes:
-        print(f"{key}: {old} -> {new}")
+        print(f"{key}: {inline(old)} -> {inline(new)}")
     kept = None if dry_run else presets.write(root, settings, name)
-    would = "would be" if dry_run else "is"
-    print(f"params.yaml {would} preset {name}: {len(changes)} keys differ" + (f"; before: {kept}" if kept else ""))
+    keys = "1 key" if len(changes) == 1 else f"{len(changes)} keys"
+    if dry_run:
+        print(f"params.yaml would become preset {name}: {keys} would change")
+    else:
+        print(f"params.yaml is now preset {name}: {keys} changed" + (f"; the file of before is {kept}" if kept else ""))
 
 
 @app.command()
@@ -183,18 +187,17 @@ def show(
         str | None,
         typer.Argument(
             help="The id of a synthesised or evaluated trajectory, or an exported model's folder. Without one, a "
-            "random evaluated trajectory."
+            "random question, as every evaluated model answers it."
         ),
     ] = None,
     model: Annotated[
         str | None,
         typer.Option(
-            help="Whose evaluation to look in: ceiling, base, sft or swirl. Default: of an id, every model that has "
-            "it; else swirl."
+            help="Whose evaluation to look in: ceiling, base, sft or swirl. Default: that of every model that has it."
         ),
     ] = None,
     benchmark: Annotated[str | None, typer.Option(help="A random one of this benchmark.")] = None,
-    wrong: Annotated[bool, typer.Option("--wrong", help="A random one whose answer is wrong.")] = False,
+    wrong: Annotated[bool, typer.Option("--wrong", help="A random one that one of the models answers wrong.")] = False,
     drawn: Annotated[bool, typer.Option("--random", help="A random one, which is the default without an id.")] = False,
     diff: Annotated[
         tuple[str, str] | None,
@@ -219,9 +222,10 @@ def show(
     elif what:
         print(showing.show(what, layout, model))
     else:
-        pair = diff or (model or "swirl",)
-        whose = "" if diff or model else "drawn       from the evaluation of swirl; --model names another\n\n"
-        print(whose + showing.show_random(layout, pair, benchmark, wrong, seed))
+        whose = diff or ((model,) if model else showing.evaluated(layout))
+        if not diff and not model:
+            print(f"drawn       from the evaluations of {', '.join(whose)}; --model shows one of them alone\n")
+        print(showing.show_random(layout, whose, benchmark, wrong, seed, diff is not None))
 
 
 @app.command()
@@ -275,6 +279,22 @@ def report(
         print(layout.page)
     else:
         raise SwirlError(f"{layout.page} does not exist; run `dvc repro` to make it")
+
+
+def _listed(described: Mapping[str, str]) -> str:
+    """Names and what they are, wrapped at the terminal's width (at most 100 columns) beside the names."""
+    columns = min(100, shutil.get_terminal_size((100, 24)).columns)
+    indent = " " * (max(map(len, described)) + 2)
+    return "\n".join(
+        textwrap.fill(
+            text,
+            max(columns, len(indent) + 20),
+            initial_indent=f"{name:{len(indent)}}",
+            subsequent_indent=indent,
+            break_on_hyphens=False,
+        )
+        for name, text in described.items()
+    )
 
 
 def _warn_of_other_source(watched: Path) -> None:

@@ -44,35 +44,54 @@ def show(trajectory_id: str, layout: Layout, model: str | None = None) -> str:
     return "\n\n\n".join(_shown(trajectory, path, layout) for trajectory, path in found)
 
 
-def show_random(layout: Layout, models: Sequence[str], benchmark: str | None, wrong: bool, seed: int | None) -> str:
-    """A random evaluated trajectory with tools, as `show` prints it; of two models, the same question by both.
+def show_random(
+    layout: Layout, models: Sequence[str], benchmark: str | None, wrong: bool, seed: int | None, diff: bool = False
+) -> str:
+    """A random question evaluated with tools, as `show` prints it, by each of the models that answered it.
 
-    With two models the question is one that the second answers right and the first does not. Raises `DataError` where
-    there is none.
+    wrong: one that a model of these answers wrong.
+    diff: of two models, one that the second answers right and the first does not.
+
+    Raises `DataError` where there is none.
     """
     from swirl.core import records
 
-    right: list[dict[str, bool]] = []
+    right: dict[str, dict[str, bool]] = {}
+    known = dict[str, None]()
     for model in models:
         path = layout.predictions(model)
         if not path.exists():
             raise _not_evaluated(model, layout)
         rows = [row for row in records.load(Prediction, path) if row.with_tools]
-        if benchmark and benchmark not in (known := dict.fromkeys(row.benchmark for row in rows)):
-            raise DataError(
-                f"{path}: no benchmark {benchmark!r}; there are {', '.join(known)}{meant(benchmark, known)}"
-            )
-        right.append({row.trajectory_id: row.correct for row in rows if benchmark in (None, row.benchmark)})
-    wanted = [
-        one
-        for one, last in right[-1].items()
-        if (not right[0].get(one, True) and last if len(models) > 1 else not (wrong and last))
-    ]
+        known |= dict.fromkeys(row.benchmark for row in rows)
+        right[model] = {row.trajectory_id: row.correct for row in rows if benchmark in (None, row.benchmark)}
+    whose = f"the evaluation of {' and '.join(models)}"
+    if benchmark and benchmark not in known:
+        raise DataError(
+            f"{whose} has no benchmark {benchmark!r}; there are {', '.join(known)}{meant(benchmark, known)}"
+        )
+    every = {one for rows in right.values() for one in rows}
+    if diff:
+        first, second = (right[model] for model in models)
+        wanted = [one for one in every if not first.get(one, True) and second.get(one, False)]
+    else:
+        wanted = [one for one in every if not (wrong and all(rows.get(one, True) for rows in right.values()))]
     if not wanted:
-        what = "question that only the second answers right" if len(models) > 1 else "such a trajectory"
-        raise DataError(f"the evaluation of {' and '.join(models)} has no {what}")
+        raise DataError(
+            f"{whose} has no {'question that only the second answers right' if diff else 'such trajectory'}"
+        )
     chosen = random.Random(seed).choice(sorted(wanted))
-    return "\n\n\n".join(show(chosen, layout, model) for model in models)
+    return "\n\n\n".join(show(chosen, layout, model) for model in models if chosen in right[model])
+
+
+def evaluated(layout: Layout) -> list[str]:
+    """The models that were evaluated, the tuned one last. Raises `DataError` where none was."""
+    from swirl.reporting.results import MODELS
+
+    found = [model for model in MODELS if layout.predictions(model).exists()]
+    if not found:
+        raise DataError("no model has been evaluated yet: run `dvc repro`")
+    return found
 
 
 def _not_evaluated(model: str, layout: Layout) -> DataError:
@@ -100,7 +119,9 @@ def _shown(trajectory: Trajectory, path: Path, layout: Layout) -> str:
         lines.append(f"question    {question.text}")
         lines.append(f"accepted    {' | '.join(question.answers)}")
     lines.extend(_steps(trajectory, verdicts))
-    lines.append(f"\nended       {trajectory.stop.value}" + (f": {trajectory.error}" if trajectory.error else ""))
+    lines.append(
+        f"\nended       {trajectory.stop.replace('_', ' ')}" + (f": {trajectory.error}" if trajectory.error else "")
+    )
     lines.append(f"answer      {trajectory.answer or '(none)'}{_verdict(verdicts.get(OUTCOME))}")
     if not synthesised and layout.predictions(model).exists():
         graded = records.pick(Prediction, layout.predictions(model), "trajectory_id", [trajectory.id])

@@ -29,7 +29,7 @@ class Phase(Section):
     """One phase of training from scratch, with Muon and AdamW on a cosine schedule."""
 
     steps: Count = Field(description="optimiser steps")
-    batch_size: Count = Field(description="sequences a step")
+    batch_size: Count = Field(description="sequences per step")
     adam_lr: Positive = Field(description="peak learning rate of embeddings and norms")
     muon_lr: Positive = Field(description="peak learning rate of weight matrices")
     search: Annotated[float, Field(ge=0)] = Field(description="share of search demonstrations in fresh worlds")
@@ -133,7 +133,7 @@ class AnnotatedBase(Section):
     benchmark: Word = Field(description="whose pretraining split it learns from")
     shape: WindowedShape
     steps: Count = Field(description="optimiser steps")
-    batch_size: Count = Field(description="sequences a step")
+    batch_size: Count = Field(description="sequences per step")
     adam_lr: Positive = Field(description="peak learning rate of embeddings and norms")
     muon_lr: Positive = Field(description="peak learning rate of weight matrices")
     other_weight: Share = Field(description="loss weight of tokens that are not the model's own; 0: none")

@@ -51,6 +51,17 @@ _NEEDED_BY_SOURCE = {
     "logs": {"logs"},
 }
 
+NAMES: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "embedded": (
+        "an embedded benchmark",
+        ("mini-hotpotqa", "mini-musique", "mini-cofca", "mini-beerqa", "mini-gsm8k"),
+    ),
+    "file": ("a benchmark with official files", ("gsm8k", "hotpotqa", "musique", "cofca", "beerqa")),
+    "hub": ("on the hub", ("gsm8k", "hotpotqa", "musique", "beerqa")),
+}
+"""The sources whose benchmarks have given names: what such a benchmark is, and the names. Others are called as one
+likes."""
+
 
 class Benchmark(Section):
     """Where one benchmark comes from, and how many questions each of its splits gets.

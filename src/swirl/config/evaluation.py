@@ -40,7 +40,7 @@ LabelJudge = Annotated[
 class Evaluate(Section):
     """Benchmark evaluation."""
 
-    samples: Count = Field(description="trajectories a question; the statistics are over questions all the same")
+    samples: Count = Field(description="trajectories per question; the statistics are over questions all the same")
     temperature: Annotated[float, Field(ge=0)] = Field(description="sampling temperature; 0: greedy")
     without_tools: bool = Field(description="also evaluate search benchmarks without tools")
     block_size: Count | None = Field(

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from swirl.config.base_model import AnnotatedBase, BaseModelSection, EmbeddedBase, EndpointBase
-from swirl.config.data import Benchmark, CheckQuestions, Download, Index
+from swirl.config.data import NAMES, Benchmark, CheckQuestions, Download, Index
 from swirl.config.evaluation import Evaluate, Report, Tracking
 from swirl.config.execution import Execution
 from swirl.config.messages import explain
@@ -22,6 +22,7 @@ from swirl.config.trajectories import CheckSteps, CheckTrajectories, Filter, Imp
 from swirl.config.yaml_text import read
 from swirl.core.errors import ParamsError
 from swirl.core.splits import counts
+from swirl.core.suggestions import meant
 from swirl.core.types import LOGGED
 
 
@@ -64,6 +65,12 @@ class Params(Section):
     @model_validator(mode="after")
     def _fits(self) -> Params:
         for name, benchmark in self.download.benchmarks.items():
+            what, names = NAMES.get(benchmark.source, ("", (name,)))
+            if name not in names:
+                raise ValueError(
+                    f"download.benchmarks.{name}: not {what}; they are {', '.join(names)}{meant(name, names)} (source: "
+                    "own takes questions of your own under any name)"
+                )
             task = task_of(name, benchmark)
             if benchmark.source == "logs":
                 continue

@@ -25,7 +25,7 @@ class AnnotatedReward(Section):
         description="splits beside reward whose annotated questions it learns to judge; of train it then knows by heart"
     )
     steps: Count = Field(description="optimiser steps")
-    batch_size: Count = Field(description="trajectories a step; every step of each is judged")
+    batch_size: Count = Field(description="trajectories per step; every step of each is judged")
     adam_lr: Positive = Field(description="peak learning rate of embeddings and norms")
     muon_lr: Positive = Field(description="peak learning rate of weight matrices")
     mixed_precision: Literal["no", "bf16"] = Field(description="accelerate's mixed precision in training")
@@ -37,12 +37,12 @@ class EmbeddedReward(Section):
     source: Literal["embedded"] = Field(description="taught here, by the generated world's oracle")
     questions: Count = Field(description="questions a kind of task whose steps the base samples for training")
     heldout: Count = Field(description="further questions a kind of task, to measure error rates on")
-    samples: Count = Field(description="trajectories a question")
+    samples: Count = Field(description="trajectories per question")
     temperature: Positive = Field(description="sampling temperature of the base")
     demonstrations: Annotated[int, Field(ge=0)] = Field(description="written trajectories a kind of task; 0: none")
     corruption: DesignedFlaws = Field(description="flaws of the written ones")
     steps: Count = Field(description="optimiser steps")
-    batch_size: Count = Field(description="trajectories a step; every step of each is judged")
+    batch_size: Count = Field(description="trajectories per step; every step of each is judged")
     adam_lr: Positive = Field(description="peak learning rate of embeddings and norms")
     muon_lr: Positive = Field(description="peak learning rate of weight matrices")
 

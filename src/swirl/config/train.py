@@ -12,7 +12,7 @@ from swirl.config.section import Count, Positive, Section, Share
 class Guard(Section):
     """Limits beyond which step-wise RL stops and keeps its last good checkpoint; none of them needs a golden label."""
 
-    max_kl: Positive = Field(description="nats an action, mean of the updates since the last look")
+    max_kl: Positive = Field(description="nats per action, mean of the updates since the last look")
     max_step_growth: Positive = Field(description="ratio of steps per trajectory to the start")
     max_malformed: Share = Field(description="share of malformed and cut actions")
     max_reward_drop: Share = Field(description="fall of the mean reward below its best")
@@ -41,7 +41,7 @@ class Swirl(Section):
 
     updates: Count | None = Field(description="optimiser updates; null: as many as `passes` takes")
     passes: Positive | None = Field(description="visits of a kept state, on average; null: what `updates` come to")
-    states: Count = Field(description="states an update, whole trajectories at a time")
+    states: Count = Field(description="states per update, whole trajectories at a time")
     samples: Annotated[int, Field(ge=2)] = Field(description="actions sampled a state (G)")
     temperature: Annotated[float, AfterValidator(_warm)] = Field(description="of the softmax that actions come from")
     lr: Positive = Field(description="peak learning rate of Adam")
@@ -64,7 +64,7 @@ class Swirl(Section):
     cut_actions: Literal["ignore", "penalise"] = Field(
         description="sampled actions cut off at their longest length: out of the gradient, or reward 0; never judged"
     )
-    kept_states: Annotated[int, Field(ge=0)] = Field(description="states an update whose draws go to data/draws")
+    kept_states: Annotated[int, Field(ge=0)] = Field(description="states per update whose draws go to data/draws")
     check_every: Count = Field(
         description="updates between looks at the development questions; the guard goes back to one"
     )
@@ -86,7 +86,7 @@ class Sft(Section):
     """The supervised baseline on the same steps."""
 
     epochs: Count = Field(description="passes over the steps")
-    batch_size: Count = Field(description="trajectories an update")
+    batch_size: Count = Field(description="trajectories per update")
     lr: Positive = Field(description="peak learning rate of AdamW")
     clip: Positive = Field(description="largest gradient norm")
 

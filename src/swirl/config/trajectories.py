@@ -15,7 +15,7 @@ class RolledOut(Section):
     """Trajectories that the base makes of the training questions."""
 
     source: Literal["rollout"] = Field(description="the base rolls out the questions with the tools")
-    samples: Count = Field(description="trajectories a question (the paper: 5)")
+    samples: Count = Field(description="trajectories per question (the paper: 5)")
     temperature: Annotated[float, Field(ge=0)] = Field(description="sampling temperature; 0: greedy")
     server: Served | None = Field(description="a server that has the base model; null: it runs here")
 

@@ -80,6 +80,17 @@ def dump(tree: Mapping[str, Any]) -> str:
     return text.getvalue()
 
 
+def inline(value: Any) -> str:
+    """A plain value as YAML on one line: null, true, [1, 2], {a: b}."""
+    from ruamel.yaml import YAML
+
+    yaml: Any = YAML(typ="safe", pure=True)
+    text = StringIO()
+    yaml.default_flow_style, yaml.width, yaml.sort_base_mapping_type_on_output = True, 1_000_000, False
+    yaml.dump({"value": value}, text)
+    return text.getvalue().strip().removeprefix("{value: ").removesuffix("}")
+
+
 @contextmanager
 def modified(path: Path) -> Iterator[Any]:
     """Yield a file's values, and write back what the block changes; comments, order and quotes stay."""

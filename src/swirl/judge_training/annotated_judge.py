@@ -8,6 +8,8 @@ memory: step-wise RL still sees only its verdicts, but these come from golden la
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from swirl.benchmarks.oracle import label_trajectory
 from swirl.config.base_model import AnnotatedBase
 from swirl.config.params import Params
@@ -21,6 +23,7 @@ from swirl.judge_training.judge_checkpoints import open_checkpoints
 from swirl.judge_training.teaching import Labelled, Sampled, label_written, sampled, teach, write_heldout
 from swirl.judging.reward import RewardModel
 from swirl.models.loading import load_model, load_tokenizer, save
+from swirl.pipeline.progress import Progress
 from swirl.pretraining.annotated_base import solved
 from swirl.pretraining.annotated_examples import fitting, written
 from swirl.pretraining.training import Schedule
@@ -47,9 +50,10 @@ def make(params: Params, layout: Layout) -> None:
     heldout, learned = questions[: settings.heldout], questions[settings.heldout :]
     for split in settings.further_splits:
         learned += [question for question in questions_of(layout, split) if question.id in known]
-    labelled = [one.labelled for one in _sampled(params, layout, settings, base, learned, "train")]
-    labelled += _written(params, layout, settings, base, learned)
-    tested = _sampled(params, layout, settings, base, heldout, "heldout")
+    with Progress(settings.samples * (len(learned) + len(heldout)), "reward_model, trajectories") as bar:
+        taught = _sampled(params, layout, settings, base, learned, "train", bar.update)
+        tested = _sampled(params, layout, settings, base, heldout, "heldout", bar.update)
+    labelled = [*(one.labelled for one in taught), *_written(params, layout, settings, base, learned)]
     model = load_model(layout.model("base"), run.device, run.attention)
     judge = RewardModel("reward", model, base.tagged, judge_question(params, layout), workers=run.workers)
     schedule = Schedule(settings.steps, settings.adam_lr, settings.muon_lr)
@@ -63,11 +67,18 @@ def make(params: Params, layout: Layout) -> None:
 
 
 def _sampled(
-    params: Params, layout: Layout, settings: AnnotatedReward, base: Policy, questions: list[Question], part: str
+    params: Params,
+    layout: Layout,
+    settings: AnnotatedReward,
+    base: Policy,
+    questions: list[Question],
+    part: str,
+    done: Callable[[int], None],
 ) -> list[Sampled]:
-    """Trajectories of the base on these questions, labelled by the oracle."""
+    """Trajectories of the base on these questions, labelled by the oracle; `done(1)` after each."""
     todo, known = attempts(params, layout, questions, settings.samples), derivations_of(layout)
-    made = roll_out_all(params, base, todo, settings.temperature, derive(params.seed, "reward model", part))
+    seed = derive(params.seed, "reward model", part)
+    made = roll_out_all(params, base, todo, settings.temperature, seed, done)
     task = questions[0].task
     return [sampled(one, task, label_trajectory(known[one.question_id], one)) for one in made if one.steps]
 

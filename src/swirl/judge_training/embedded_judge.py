@@ -7,6 +7,8 @@ trajectories and trajectories of the base.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from swirl.benchmarks.embedded.demonstrations import Flaws
 from swirl.benchmarks.embedded.miniatures import build
 from swirl.benchmarks.oracle import label_trajectory
@@ -21,6 +23,7 @@ from swirl.judge_training.judge_checkpoints import open_checkpoints
 from swirl.judge_training.teaching import Labelled, Sampled, label_written, sampled, teach, write_heldout
 from swirl.judging.reward import RewardModel
 from swirl.models.loading import load_model, load_tokenizer, save
+from swirl.pipeline.progress import Progress
 from swirl.pretraining.embedded_base import demonstrator
 from swirl.pretraining.embedded_examples import Demonstration
 from swirl.pretraining.training import Schedule
@@ -41,8 +44,11 @@ def make(params: Params, layout: Layout) -> None:
     settings, base_settings = params.reward_model, params.base_model
     assert isinstance(settings, EmbeddedReward) and isinstance(base_settings, EmbeddedBase)
     base = load_local_policy(params, layout.model("base"), "base")
-    learned = _sampled(params, layout, settings, base, settings.questions, "train")
-    heldout = _sampled(params, layout, settings, base, settings.heldout, "heldout")
+    counts = (settings.questions, settings.heldout)
+    total = settings.samples * sum(_share(count, share) for count in counts for share in SOURCES.values())
+    with Progress(total, "reward_model, trajectories") as bar:
+        learned = _sampled(params, layout, settings, base, settings.questions, "train", bar.update)
+        heldout = _sampled(params, layout, settings, base, settings.heldout, "heldout", bar.update)
     model = load_model(layout.model("ceiling"), params.runtime.device, params.runtime.attention)
     judge = RewardModel("reward", model, base.tagged, judge_question(params, layout), workers=params.runtime.workers)
     labelled = [*(item.labelled for item in learned), *_written(params, layout, settings, base_settings, base)]
@@ -55,14 +61,25 @@ def make(params: Params, layout: Layout) -> None:
     checkpoints.finish()
 
 
+def _share(count: int, share: float) -> int:
+    """How many questions a benchmark of `SOURCES` with this share gets."""
+    return max(1, round(count * share))
+
+
 def _sampled(
-    params: Params, layout: Layout, settings: EmbeddedReward, base: Policy, count: int, part: str
+    params: Params,
+    layout: Layout,
+    settings: EmbeddedReward,
+    base: Policy,
+    count: int,
+    part: str,
+    done: Callable[[int], None],
 ) -> list[Sampled]:
-    """Trajectories of the base on questions of the reward split, labelled by the oracle."""
+    """Trajectories of the base on questions of the reward split, labelled by the oracle; `done(1)` after each."""
     seed = derive(params.seed, "reward model", part)
     made_of_all = list[Sampled]()
     for name, share in SOURCES.items():
-        built = build(name, "reward", max(1, round(count * share)), 2, 0.0, seed)
+        built = build(name, "reward", _share(count, share), 2, 0.0, seed)
         tool = Search.over(built.passages, params.tools.search_results) if built.passages else Calculator()
 
         def tools_of(question: Question, tool: Search | Calculator = tool) -> dict[str, Search | Calculator]:
@@ -70,7 +87,7 @@ def _sampled(
 
         derivations = {derivation.question_id: derivation for derivation in built.derivations}
         todo = attempts_with(params, layout, built.questions, settings.samples, tools_of)
-        made = roll_out_all(params, base, todo, settings.temperature, derive(seed, name))
+        made = roll_out_all(params, base, todo, settings.temperature, derive(seed, name), done)
         for one in (trajectory for trajectory in made if trajectory.steps):
             derivation = derivations[one.question_id]
             made_of_all.append(sampled(one, derivation.kind, label_trajectory(derivation, one)))

@@ -179,8 +179,8 @@ def error_rates(labels: Sequence[bool], verdicts: Sequence[bool | None]) -> Erro
 
 def as_text(rates: ErrorRates) -> str:
     """The error rates as text: the number of rows, then one line per rate with its 95% interval."""
-    at = "" if rates.threshold is None else f"; GOOD from P(GOOD) = {rates.threshold:g} on (judge.threshold)"
-    lines = [f"{rates.n} rows, {rates.nulls} without a verdict{at}"]
+    at = "" if rates.threshold is None else f"; GOOD where P(GOOD) is at least {rates.threshold:g} (judge.threshold)"
+    lines = [f"{rates.n:,} {'row' if rates.n == 1 else 'rows'}, {rates.nulls} without a verdict{at}"]
     for name, rate in (("accuracy", rates.accuracy), ("false positives", rates.fpr), ("false negatives", rates.fnr)):
         shown = "none" if rate.value is None else f"{rate.value:.1%}, 95% from {rate.low:.1%} to {rate.high:.1%}"
         lines.append(f"{name}: {shown} (of {rate.of})")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, TextIO, TypeVar
 
@@ -126,6 +128,18 @@ def counted(items: Iterable[Item], total: int, label: str) -> Iterator[Item]:
         for item in items:
             yield item
             bar.update()
+
+
+@contextmanager
+def if_slow(words: str) -> Iterator[None]:
+    """Say `words` on standard error if the block takes longer than `SHORT` seconds."""
+    timer = threading.Timer(SHORT, lambda: print(words, file=sys.stderr, flush=True))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def megabytes(bar: Progress) -> Callable[[int], None]:

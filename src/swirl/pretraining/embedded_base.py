@@ -23,7 +23,7 @@ from swirl.core.seeds import derive, generator
 from swirl.core.types import BAD, GOOD, Derivation, Question
 from swirl.models.chat import Chat
 from swirl.models.loading import make_deterministic, save
-from swirl.pipeline.progress import Progress
+from swirl.pipeline.progress import SHORT, Progress
 from swirl.pretraining.architectures import random_qwen3
 from swirl.pretraining.base_checkpoints import open_checkpoints
 from swirl.pretraining.embedded_examples import Demonstrator, Mixture, examples
@@ -53,11 +53,14 @@ def make(params: Params, layout: Layout) -> None:
     series: list[dict[str, float]] = []
     names = [f"sound {number + 1}" for number in range(len(settings.sound_phases))]
     *of_sound, of_flawed = open_checkpoints(params, layout, [*names, "flawed"])
-    for name, phase, checkpoints in zip(names, settings.sound_phases, of_sound, strict=True):
-        _train_phase(params, layout, settings, model, chat, phase, name, series, checkpoints)
+    count = len(names) + 1
+    for number, (name, phase, checkpoints) in enumerate(zip(names, settings.sound_phases, of_sound, strict=True), 1):
+        label = f"phase {number} of {count}: sound"
+        _train_phase(params, layout, settings, model, chat, phase, name, label, series, checkpoints)
     save(model, tokenizer, layout.model("ceiling"))
     metrics = _memory(params, layout, Policy("ceiling", model, chat, shape.context), "sound.")
-    _train_phase(params, layout, settings, model, chat, settings.flawed_phase, "flawed", series, of_flawed)
+    label = f"phase {count} of {count}: flawed"
+    _train_phase(params, layout, settings, model, chat, settings.flawed_phase, "flawed", label, series, of_flawed)
     save(model, tokenizer, layout.model("base"))
     metrics |= _memory(params, layout, Policy("base", model, chat, shape.context), "")
     metrics["parameters"] = sum(p.numel() for p in model.parameters())
@@ -100,6 +103,7 @@ def _train_phase(
     chat: Chat,
     phase: Phase,
     name: str,
+    label: str,
     series: list[dict[str, float]],
     checkpoints: Checkpoints,
 ) -> None:
@@ -119,7 +123,7 @@ def _train_phase(
     source = demonstrator(params, layout, "pretrain", name)
     stream = examples(source, mixture, chat, settings.other_weight, generator(params.shared_seed, "mixture", name))
     start = int(series[-1]["step"]) + 1 if series else 0
-    with Progress(phase.steps, f"base_model, {name} phase") as bar:
+    with Progress(phase.steps, f"base_model, {label}") as bar:
 
         def report(step: int, metrics: dict[str, float]) -> None:
             series.append({"step": start + step, **metrics})
@@ -145,7 +149,8 @@ def _memory(params: Params, layout: Layout, policy: Policy, prefix: str) -> dict
     if not questions:
         return {}
     todo: list[Attempt] = attempts(params, layout, questions, 1, with_tools=False)
-    made = roll_out_all(params, policy, todo, 0.0, derive(params.shared_seed, "memory"))
+    with Progress(len(todo), f"base_model, what {policy.name} remembers", after=SHORT) as bar:
+        made = roll_out_all(params, policy, todo, 0.0, derive(params.shared_seed, "memory"), bar.update)
     answers = {question.id: question.answers for question in questions}
     count = len(made)
     commonest = Counter(before.values()).most_common(1)[0][1]

@@ -17,6 +17,7 @@ from swirl.core.seeds import derive
 from swirl.core.suggestions import meant
 from swirl.core.types import Prediction, Question
 from swirl.evaluation.statistics import bootstrap, by_question, mcnemar, paired
+from swirl.pipeline.progress import if_slow
 from swirl.reporting.paper import paper_order
 from swirl.reporting.provenance import git
 from swirl.reporting.results import MODELS
@@ -91,15 +92,18 @@ def _experiment(name: str, root: Path) -> str:
 def _fetch(commit: str, run: str, root: Path, folder: Path) -> None:
     """Put settings, questions and predictions of a commit into `folder`, from git and DVC's cache."""
     from dvc.api import DVCFileSystem
+    from dvc_data.index import DataIndexDirError
 
     files = DVCFileSystem(str(root), rev=commit)
     for path in ("params.yaml", "data/questions", "data/predictions"):
         try:
-            files.get(path, str(folder / path), recursive=not path.endswith(".yaml"))
-        except FileNotFoundError:
+            with if_slow(f"fetching {path} of {run} ..."):
+                files.get(path, str(folder / path), recursive=not path.endswith(".yaml"))
+        except (FileNotFoundError, DataIndexDirError):  # the latter: the list of a folder's files is not in the cache
             raise DataError(
-                f"{run} ({commit[:10]}): {path} is not in git and not in DVC's cache; `dvc pull` or `dvc repro` there, "
-                "or name a folder where it ran"
+                f"{run} ({commit[:10]}): {path} is neither in git nor in DVC's cache here; `dvc pull` fetches it from "
+                f"a remote, `git checkout {commit[:10]}` and `dvc repro` make it again; or name a folder in which it "
+                "ran"
             ) from None
 
 

@@ -95,7 +95,8 @@ def sentence(declines: Declines) -> str:
     if not declines.compared:
         return ""
     if not declines.rows:
-        return f"Nothing got worse than the base beyond chance (p < {LEVEL:g}), of {declines.compared} comparisons."
+        many = "1 comparison" if declines.compared == 1 else f"{declines.compared:,} comparisons"
+        return f"Nothing got worse than the base beyond chance (p < {LEVEL:g}), in {many}."
     surest = sorted(declines.rows, key=lambda row: row.p)
     parts = [f"{name(row)}, {percent(row.base)} to {percent(row.swirl)} (p {p_equals(row.p)})" for row in surest[:SAID]]
     more = f"; and {len(surest) - SAID} more" if len(surest) > SAID else ""

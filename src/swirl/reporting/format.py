@@ -8,6 +8,8 @@ from swirl.core.types import Score
 
 NONE = "–"
 """Shown where nothing was measured."""
+ALL = "all"
+"""The row of `rates` over all steps."""
 
 
 def percent(value: float | None, digits: int = 1) -> str:
@@ -53,7 +55,7 @@ def duration(seconds: float) -> str:
 
 
 def rates(metrics: dict[str, float], prefix: str = "heldout.") -> dict[str, dict[str, float]]:
-    """`heldout.search.tpr: 0.98` as row `search`, column `tpr`; `heldout.tpr` belongs to row `all`.
+    """`heldout.search.tpr: 0.98` as row `search`, column `tpr`; `heldout.tpr` belongs to row `ALL`.
 
     Rows that nothing was measured on (`n` = 0) are left out.
     """
@@ -61,5 +63,5 @@ def rates(metrics: dict[str, float], prefix: str = "heldout.") -> dict[str, dict
     for key in sorted(metrics):
         if key.startswith(prefix):
             row, _, name = key.removeprefix(prefix).rpartition(".")
-            rows.setdefault(row or "all", {})[name] = metrics[key]
+            rows.setdefault(row or ALL, {})[name] = metrics[key]
     return {row: values for row, values in rows.items() if values.get("n") != 0}

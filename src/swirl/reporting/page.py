@@ -6,7 +6,8 @@ same bytes: what differs between them is in `swirl.reporting.provenance`.
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -20,6 +21,13 @@ from swirl.reporting.paper import PAPER_GAINS
 from swirl.reporting.plots import Pictures
 from swirl.reporting.results import LABELS, Results, memory_at_chance
 from swirl.reporting.tool_names import tool_name
+
+if TYPE_CHECKING:
+    from swirl.reporting.provenance import Provenance
+
+BESIDE = "in the folder <code>browser</code> beside this page"
+IN_PROJECT = "in the project that this is from: <code>reports/browser/index.html</code>"
+"""Where the trajectory browser is, on the page in its folder, and on one that is `alone`."""
 
 
 def page(results: Results, found: evidence.Evidence, pictures: Pictures, samples: int, digest: str) -> str:
@@ -55,6 +63,7 @@ def page(results: Results, found: evidence.Evidence, pictures: Pictures, samples
         sampled=samples > 0,
         gates=gates(found.gates),
         digest=digest,
+        beside=Markup(BESIDE),
     )
 
 
@@ -83,6 +92,19 @@ def summary(results: Results) -> list[str]:
             )
     sentences += [sentence(results.coverage), declines.sentence(results.declines)]
     return [said for said in sentences if said]
+
+
+def alone(page: str, origin: Provenance) -> str:
+    """The page as it is where nothing lies beside it: with its provenance in it, and without links to the browser."""
+    place = re.compile(r'(<p id="provenance"[^>]*>)</p>')
+    span = Markup("<span>{} {}</span>")
+    said = " ".join(
+        span.format(printable(label), printable(value)) for label, value, address in origin.parts if not address
+    )
+    page = place.sub(lambda found: f"{found[1]}{said}</p>", page, count=1)
+    page = page.replace('<script src="provenance.js"></script>\n', "")
+    page = page.replace(BESIDE, IN_PROJECT)
+    return re.sub(r'<a href="browser/index\.html[^"]*">(.*?)</a>', r"\1", page)
 
 
 def environment() -> Environment:

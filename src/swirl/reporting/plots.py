@@ -64,11 +64,11 @@ _MARKS: dict[str, tuple[str, dict[str, str], dict[str, str]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """A measure over training steps; needs at least one point."""
+    """A measure over updates; needs at least one point."""
 
     name: str
     points: Sequence[Point]
-    """(step, value)"""
+    """(update, value)"""
     share: bool
     """Whether values are shown in percent."""
 
@@ -225,7 +225,7 @@ def _curve(axes: Axes, drawn: Curve) -> None:
     xs, ys = [x for x, _ in drawn.points], [y for _, y in drawn.points]
     axes.plot(xs, ys, color=_COLOURS["swirl"], linewidth=2)
     dots = axes.scatter(xs, ys, (2 * _DOT) ** 2, color=_COLOURS["swirl"], linewidths=0)
-    dots.set_urls([f"step {x:.0f}: {_value(y, drawn.share)}" for x, y in drawn.points])
+    dots.set_urls([f"update {x:.0f}: {_value(y, drawn.share)}" for x, y in drawn.points])
     low, high = min(ys), max(ys)
     if high - low < 1e-9:
         room = abs(high) * 0.1 or 0.5
@@ -234,7 +234,7 @@ def _curve(axes: Axes, drawn: Curve) -> None:
     marked = (low, (low + high) / 2, high)
     axes.set_yticks(marked, [_value(y, drawn.share) for y in marked])
     ends = sorted({min(xs), max(xs)})
-    axes.set_xticks(ends, [f"{'' if number else 'step '}{x:.0f}" for number, x in enumerate(ends)])
+    axes.set_xticks(ends, [f"{'' if number else 'update '}{x:.0f}" for number, x in enumerate(ends)])
     axes.grid(visible=False, axis="x")
 
 

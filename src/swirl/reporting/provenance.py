@@ -107,8 +107,8 @@ def found(layout: Layout) -> Provenance:
     return Provenance(digest, committed, reasons, run, tuple(fact for fact in facts if fact[1]))
 
 
-def note(layout: Layout, mlflow: str = "") -> None:
-    """Keep what is known of the run that has just written the results, and write it for the pages.
+def note(layout: Layout, mlflow: str = "") -> Provenance:
+    """Keep what is known of the run that has just written the results, write it for the pages, and return it.
 
     The results are not stale now: DVC writes dvc.lock only after this. Raises `DataError` when there are none.
     """
@@ -129,7 +129,9 @@ def note(layout: Layout, mlflow: str = "") -> None:
     )
     records.save_json(asdict(run), _kept(layout))
     facts = tuple(fact for fact in _facts_of_run(run) if fact[1])
-    write(layout, Provenance(run.results, _committed(layout.root), (), run, facts))
+    made = Provenance(run.results, _committed(layout.root), (), run, facts)
+    write(layout, made)
+    return made
 
 
 def write(layout: Layout, provenance: Provenance) -> None:

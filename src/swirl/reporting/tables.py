@@ -10,6 +10,7 @@ from swirl.reporting import declines
 from swirl.reporting.format import NONE, gain, interval, number, p_value, percent, rates
 from swirl.reporting.paper import published
 from swirl.reporting.results import LABELS, Results
+from swirl.reporting.tool_names import steps_name
 
 _RATES = (
     ("accuracy", "agrees with the oracle"),
@@ -174,7 +175,7 @@ def funnel(results: Results) -> Table:
 def reward_model(results: Results) -> Table:
     """The reward model's measured error rates."""
     measured = rates(results.reward_model)
-    rows = [[kind, *(_rate(name, row.get(name)) for name, _ in _RATES)] for kind, row in measured.items()]
+    rows = [[steps_name(of), *(_rate(name, row.get(name)) for name, _ in _RATES)] for of, row in measured.items()]
     return Table("The reward model's errors", ["Steps", *(words for _, words in _RATES)], rows)
 
 

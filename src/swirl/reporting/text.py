@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from swirl.config.yaml_text import inline
 from swirl.core import records
 from swirl.core.layout import Layout
 from swirl.evaluation.comparison import Compared, Estimate
@@ -22,6 +23,7 @@ from swirl.reporting.skills import FAULTS, Share, Skill
 from swirl.reporting.skills import sentence as sentence_on_skills
 from swirl.reporting.state_tables import SAID, estimate, models_of, note, over_base
 from swirl.reporting.state_tables import rows as state_rows
+from swirl.reporting.tool_names import steps_name
 
 if TYPE_CHECKING:
     from rich.console import Console, Group
@@ -88,7 +90,7 @@ def show_runs(names: tuple[str, str], changed: Sequence[tuple[str, Any, Any]], r
         for head, ratio in (("key", 3), (names[0], 2), (names[1], 2)):
             table.add_column(_name(head), overflow="fold", ratio=ratio)
         for key, *values in changed:
-            table.add_row(_name(key), *(_name(NONE if value is None else str(value)) for value in values))
+            table.add_row(_name(key), *(_name(NONE if value is None else inline(value)) for value in values))
         console.print(table)
     else:
         console.print(_note("Their settings are the same.\n"))
@@ -258,7 +260,7 @@ def _searches(results: Results) -> Table:
 def _skills(results: Results) -> Table:
     """The share of good steps by kind of action over all benchmarks, by judge and by oracle."""
     heads = [f"{by}: {name}" if model == "base" else name for by in JUDGES for model, name in compared(results)]
-    table = _table("Which skill improved: good ones of each kind of action, %", ["kind of action"], heads)
+    table = _table("Which skill improved: good actions of each kind, %", ["kind of action"], heads)
     return _filled(table, results, [row for row in skill_rows(results.skills) if row[0] not in FAULTS])
 
 
@@ -293,12 +295,12 @@ def _reward_model(results: Results) -> Any:
     if not measured:
         return _note("No labels to measure the reward model against.")
     threshold = results.reward_model["heldout.threshold"]
-    title = f"Reward model against the oracle, GOOD from P(GOOD) = {threshold:g} on"
+    title = f"Reward model against the oracle, GOOD where P(GOOD) is at least {threshold:g}"
     table = _table(title, ["steps"], ["accuracy", "true positives", "false positives", "AUC", "log-prob's AUC", "n"])
-    for kind, row in measured.items():
+    for of, row in measured.items():
         shares = [percent(row.get(name)) for name in ("accuracy", "tpr", "fpr")]
         areas = [number(row.get(name)) for name in ("auc", "logprob_auc")]
-        table.add_row(_name(kind), *shares, *areas, f"{row['n']:.0f}" if "n" in row else NONE)
+        table.add_row(_name(steps_name(of)), *shares, *areas, f"{row['n']:.0f}" if "n" in row else NONE)
     return table
 
 

@@ -36,7 +36,7 @@ def trace_of(sample: Sample, stage: str, run_id: str, experiment: str, started: 
     made, question, clock = sample.trajectory, sample.question, int(started * 1e9)
     golden = list(question.answers) if question else []
     asked = question.text if question else made.question_id
-    answer = made.answer if made.stop is Stop.ANSWERED else f"(no answer: {made.stop})"
+    answer = made.answer if made.stop is Stop.ANSWERED else f"(no answer: {made.stop.replace('_', ' ')})"
     outcome = Verdict(made.id, OUTCOME, sample.correct, None, "", "evaluation")
     verdicts = {OUTCOME: outcome, **sample.verdicts}
     tags = {

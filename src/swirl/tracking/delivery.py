@@ -21,6 +21,7 @@ from swirl.core.layout import Layout
 from swirl.mlflow_store import stores
 from swirl.mlflow_store.runs import LOCAL, PARENT, Point, Store, artifact_folder, paged, reason
 from swirl.mlflow_store.settings import Settings, read_params, read_settings
+from swirl.pipeline.progress import if_slow
 from swirl.tracking.recording import TO_REGISTER
 
 if TYPE_CHECKING:
@@ -140,7 +141,9 @@ class Delivery:
                 from swirl.registry.model_registry import promote_wanted
 
                 target = self._target()
-                if refusal := promote_wanted(target, self._layout, self.ids.get(parent, parent), wanted):
+                with if_slow("registering the tuned model in MLflow ..."):
+                    refusal = promote_wanted(target, self._layout, self.ids.get(parent, parent), wanted)
+                if refusal:
                     target.refused.append(refusal)
                 self.here.client.delete_tag(parent, TO_REGISTER)
 
@@ -238,7 +241,8 @@ def sync(layout: Layout, say: Callable[[str], None], dry_run: bool = False) -> i
             told = f"{name} of {when}: {len(runs)} {'run' if len(runs) == 1 else 'runs'}"
             if not dry_run:
                 try:
-                    delivery.copy(parent)
+                    with if_slow(f"sending {told} ..."):
+                        delivery.copy(parent)
                 except SwirlError:
                     raise
                 except Exception as error:

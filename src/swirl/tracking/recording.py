@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swirl.config.secrets import without_credentials
+from swirl.core.errors import SwirlError
 from swirl.core.layout import Layout
 from swirl.core.records import load_json
 from swirl.mlflow_store.runs import LOCAL, NOTE, PARENT, Store
 from swirl.mlflow_store.settings import read_settings
 from swirl.mlflow_store.stores import locked
 from swirl.pipeline.dvc_file import DvcStage, dvc_hash, invocation, read_stages, upstream
-from swirl.reporting import coverage
+from swirl.reporting import coverage, provenance
+from swirl.reporting.provenance import Provenance
 from swirl.traces.mlflow_traces import trace_of
 from swirl.traces.samples import read_samples
 from swirl.tracking.contents import flat, numbers, read_contents
@@ -84,7 +88,7 @@ class Recorder:
             parent, now = self._parent(run_id, "pipeline", time.time()), time.time()
             below = self.store.children(parent)
             if "report" in self._add_cached(parent, cached, ran=bool(below)):
-                self._add_results(parent)
+                self._add_results(parent, provenance.found)
             for child in below:
                 if child.info.status == "RUNNING":
                     self.store.end(child.info.run_id, "KILLED", now)
@@ -121,7 +125,7 @@ class Recorder:
             else:  # older files are not the work of this attempt, and an unfinished model is not worth a copy
                 self._add_files(run.id, run.stage, since=run.started - CLOCK_TICK, live=live)
             if well and run.stage.name == "report":
-                self._add_results(run.parent)
+                self._add_results(run.parent, provenance.note)
         finally:
             self.store.log(run.id, tags={"error": error} if error else {})
             self.store.end(run.id, end["status"], time.time())
@@ -168,8 +172,8 @@ class Recorder:
             state = next((one for one in ("RUNNING", "KILLED", "FAILED") if one in states), "FINISHED")
             self.store.end(parent, state, time.time())
 
-    def _add_results(self, parent: str) -> None:
-        """Record in the parent run what the report says: its metrics and its page.
+    def _add_results(self, parent: str, origin: Callable[[Layout], Provenance]) -> None:
+        """Record in the parent run what the report says: its metrics and its page, with what `origin` tells of them.
 
         The tuned model, if there is one, is to be registered.
         """
@@ -178,9 +182,22 @@ class Recorder:
             seen = coverage.loaded(load_json(self.layout.results).get("coverage", {}))
             self.store.log(parent, tags={COVERAGE: coverage.sentence(seen)})
         if self.layout.page.exists():
-            self.store.log_file(parent, self.layout.page.resolve(), "report")
+            with tempfile.TemporaryDirectory(prefix="swirl-report-") as folder:
+                path = Path(folder) / self.layout.page.name
+                path.write_text(self._page(origin), encoding="utf-8")
+                self.store.log_file(parent, path, "report")
         if self.layout.model("swirl").is_dir():
             self.store.log(parent, tags={TO_REGISTER: dvc_hash(self.layout.model("swirl"))})
+
+    def _page(self, origin: Callable[[Layout], Provenance]) -> str:
+        """The report's page, which stands alone in MLflow; as it is where its provenance cannot be told."""
+        from swirl.reporting.page import alone
+
+        page = self.layout.page.read_text(encoding="utf-8")
+        try:
+            return alone(page, origin(self.layout))
+        except SwirlError:
+            return page
 
     def _add_cached(self, parent: str, names: Collection[str], ran: bool) -> list[str]:
         """Record in the parent's tag `cached_stages` which stages were up to date, unless they lack an output.
