@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+import resource
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -174,3 +176,22 @@ def test_the_command_prints_the_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paper_scale, "run", lambda root, side: {"trajectories": side["trajectories"], "parts": {}})
     result = CliRunner().invoke(app, ["bench", "paper-scale", "--json"])
     assert '"sizes"' in result.stdout and '"trajectories": 87500' in result.stdout, result.exception
+
+
+@pytest.mark.rare
+def test_time_is_linear_and_memory_bounded() -> None:
+    """In processes of their own; beyond four row groups memory grows by an index of 460 bytes for each step."""
+    sizes, rows, seconds = (4_000, 12_000, 36_000), list[dict[str, Any]](), list[float]()
+    for size in sizes:
+        before = processor_seconds()
+        rows += paper_scale.paper_scale(ROOT, [size])["sizes"]
+        seconds.append(processor_seconds() - before)
+    first, then = ((seconds[k + 1] - seconds[k]) / (sizes[k + 1] - sizes[k]) for k in range(2))
+    assert then < 2 * first, f"{seconds} processor seconds"  # three times as much, if they grew with the square
+    assert rows[2]["peak_mb"] - rows[0]["peak_mb"] < 2 * (sizes[2] - sizes[0]) * 5 * 460 / 1e6
+
+
+def processor_seconds() -> float:
+    """Of all processes that this one has started and waited for."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime

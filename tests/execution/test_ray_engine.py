@@ -7,9 +7,8 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -25,6 +24,7 @@ from swirl.core.records import load_json, save_json
 from swirl.core.types import Verdict
 from swirl.execution import ray_cluster
 from swirl.execution.engines import opened
+from tests.execution.notes import EXPECTED, begun, committed, makers, pid_of, wait_for
 from tests.scripted_blocks import PIECES, TWO, Scripted, make
 from tests.servers import said, scripted
 
@@ -33,7 +33,6 @@ pytestmark = pytest.mark.rare
 ROOT = Path(__file__).parents[2]
 FOUR = Execution(engine="ray", address="local", workers=4, gpus_per_worker=0.0)
 LOCAL = Execution(engine="local", address="auto", workers=1, gpus_per_worker=0.0)
-EXPECTED = [[Verdict(word, k, True, 0.5, f"on {word}", "scribe") for k, word in enumerate(piece)] for piece in PIECES]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -50,35 +49,8 @@ def notes(tmp_path: Path) -> Path:
     return tmp_path / "notes"
 
 
-def begun(notes: Path) -> Counter[str]:
-    """How often each block was begun, by its first word."""
-    return Counter(path.stem for path in notes.iterdir() if path.suffix)
-
-
-def committed(tmp_path: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in (tmp_path / "journal/mark").glob("block-*.parquet")}
-
-
-def pid_of(notes: Path, word: str) -> int:
-    """The process that makes the block, once it does."""
-    wait_for(lambda: bool(list(notes.glob(f"{word}.*"))))
-    return int(next(notes.glob(f"{word}.*")).suffix[1:])
-
-
-def makers(notes: Path) -> set[int]:
-    """The processes that have begun a block."""
-    return {int(path.suffix[1:]) for path in notes.glob("*.*")}
-
-
 def lives(pid: int) -> bool:
     return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-
-
-def wait_for(what: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 300
-    while not what():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_a_worker_that_dies_costs_its_block(tmp_path: Path, notes: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -99,7 +99,7 @@ def work(chosen: Params, stage: str, found: Earlier | None = None) -> Work:
 
 
 def numbers(work: Work) -> list[float]:
-    return [work.read, work.written, work.passes, work.taught, work.tuned]
+    return [work.read + work.judged, work.written, work.passes, work.taught, work.tuned]
 
 
 def test_seconds_by_hand() -> None:
@@ -119,11 +119,30 @@ def test_seconds_by_hand() -> None:
     served = dataclasses.replace(speeds, served=100.0, asked=10.0)
     both = {"synthesize": Work(served=300), "train@swirl": Work(tuned=1000, asked=50)}
     assert durations(two, both, served) == {"synthesize": 5.0 + 3.0, "train@swirl": 5.0 + 2.0 / 2 + 5.0}
-    ray = params(execution={"engine": "ray", "workers": 4})
-    blocks = {name: Work(read=2000) for name in ("base_model", "synthesize", "judge", "evaluate@swirl")}
-    assert durations(ray, blocks, speeds) == {  # four workers, each with what this machine has
-        "base_model": 7.0, "synthesize": 5.5, "judge": 5.5, "evaluate@swirl": 5.5,
-    }  # fmt: skip
+
+
+def test_workers_of_ray_by_hand() -> None:
+    """The speeds are those of two threads; a worker rolls out on one, and judges on two."""
+    drawn, judged = Work(read=2000, written=600, passes=40), Work(judged=3000)
+    assert seconds(drawn, SPEEDS, 2) == pytest.approx(2.0 + 600 * 0.01 / 2 + 40 * 0.05)  # 7 s
+    stages = {"base_model": drawn, "synthesize": drawn, "judge": judged, "evaluate@swirl": drawn + judged}
+
+    def by(workers: int, threads: int = 2) -> dict[str, float]:
+        ray = {"engine": "ray", "workers": workers}
+        return durations(params(execution=ray, runtime={"workers": threads}), stages, SPEEDS)
+
+    rolled, both = 5.0 + 7.0 / 2, 5.0 + 7.0 / 2 + 3.0 / 4  # on four threads instead of two; judged on eight
+    assert list(by(4).values()) == pytest.approx([12.0, rolled, 5.0 + 3.0 / 4, both])
+    assert list(by(1).values()) == pytest.approx([12.0, 5.0 + 14.0, 5.0 + 3.0, 5.0 + 14.0 + 3.0])
+    assert by(4, threads=1)["synthesize"] == pytest.approx(5.0 + (2.0 + 600 * 0.01 + 40 * 0.05) / 4)
+    here = durations(params(), stages, SPEEDS)
+    assert list(here.values()) == pytest.approx([12.0, 12.0, 8.0, 15.0])
+    elsewhere = dataclasses.replace(SPEEDS, served=100.0, asked=10.0)
+    asked = {"synthesize": Work(served=300), "judge": Work(asked=50)}
+    assert durations(params(execution={"engine": "ray", "workers": 4}), asked, elsewhere) == {
+        "synthesize": 5.0 + 3.0,
+        "judge": 5.0 + 5.0,
+    }
 
 
 def test_a_cold_start_by_hand() -> None:
@@ -152,7 +171,7 @@ def test_synthesis_and_judging_by_hand() -> None:
     given = 2 * (150 * 400 + 600 * 96.1)
     assert numbers(work(chosen, "synthesize")) == pytest.approx([given, written, written / 1500 * 24 * 2, 0, 0])
     verdicts = 2 * (150 * 3 + 600 * 4.3) * 15
-    assert numbers(work(chosen, "judge")) == pytest.approx([given + written + verdicts, 0, 0, 0, 0])
+    assert work(chosen, "judge") == Work(judged=pytest.approx(given + written + verdicts))
     elsewhere = work(params(synthesize={"server": SERVER}), "synthesize")
     assert elsewhere == Work(served=pytest.approx(written))
     assert math.isnan(seconds(elsewhere, SPEEDS, 1))  # the server's time
@@ -167,7 +186,7 @@ def test_training_by_hand() -> None:
     steps, size = (150 * 3 + 600 * 4.3) / 750, (150 * 590 + 600 * 325.1) / 750
     given, written, verdicts = 60 * 400 + 100 * 96.1, 60 * 90 + 100 * 129, (60 * 3 + 100 * 4.3) * 15
     # 80 development questions a worker, 32 at a time, and as long again
-    look = Work(2 * given + written + verdicts, written, written / 160 * (80 / 32 + 1))
+    look = Work(given, given + written + verdicts, written, written / 160 * (80 / 32 + 1))
     looks = numbers(look)
     kept = 2 * 160  # of 0.4 * 1500, at most 160 of each benchmark
     sft = [2 * one for one in looks]
@@ -175,7 +194,7 @@ def test_training_by_hand() -> None:
     trunks, different = 24 / steps * size, 24 * 3  # three of eight actions differ
     learned = trunks + different * 30
     # (trunks + 24 x 8 x 90 tokens) in forwards of 4 x 2,048: two for each of two workers, of twice an action's passes
-    update = Work(trunks + (learned + different * 15) + learned, different * 30, 2 * 2 * 30, 0, learned)
+    update = Work(trunks + (learned + different * 15) + learned, 0, different * 30, 2 * 2 * 30, 0, learned)
     rl = [60 * one + 4 * each for one, each in zip(numbers(update), looks, strict=True)]
     assert numbers(work(chosen, "train@swirl")) == pytest.approx(rl)
     assert work(params(train={"methods": ["sft"]}), "train@swirl") == Work()
@@ -189,6 +208,7 @@ def test_evaluation_by_hand() -> None:
     both = [given + given + written + verdicts, written, written / 850 * 14 * 2, 0, 0]
     closed = [450 * 40 + 450 * (40 + 30 + 15), 450 * 30, 30 * 8 * 2, 0, 0]
     assert numbers(work(params(), "evaluate@base")) == pytest.approx(both)
+    assert work(params(), "evaluate@base").judged == pytest.approx(given + written + verdicts)
     assert numbers(work(alone, "evaluate@base")) == pytest.approx([a + b for a, b in zip(both, closed, strict=True)])
     assert work(alone, "evaluate@ceiling") == Work()
     unjudged = work(params(evaluate={"judge": "none"}), "evaluate@base")

@@ -111,6 +111,15 @@ def test_a_state_above_the_token_budget_needs_more_than_a_stage_as_it_is_planned
         assert bool(said) is short
 
 
+def test_on_a_cpu_a_long_state_shares_the_memory_with_the_process() -> None:
+    chosen = params("smollm2-135m")
+    found, (tokens, more) = held(chosen, "train@swirl"), Memory(chosen, ROOT).longest()
+    assert tokens == 2048 + 9 * 96  # a full context, eight drawn actions and the stored one
+    needed = (found.weights + found.training + found.learning + more + found.host) / footprint.SHARE
+    for free, short in ((needed - 1e6, True), (needed + 1e6, False)):
+        assert any("it would take 8.1 GB" in line for line in lines(chosen, ROOT, free)) is short
+
+
 def test_processes_of_a_cpu_share_its_memory() -> None:
     """Two of them hold twice as much; each looks at half of the development questions."""
     one, two = params(), params(runtime={"processes": 2, "workers": 1})
@@ -149,7 +158,7 @@ def test_every_preset_fits_the_device_that_its_text_promises(name: str) -> None:
     stages = Memory(chosen, ROOT).stages()
     assert not [stage for stage, one in stages.items() if math.isnan(one.device + one.host)]
     said = [line for line in lines(chosen, ROOT, free) if line.startswith("  ")]
-    assert not [line for line in said if "does not fit" in line]
+    assert not [line for line in said if "does not fit" in line or "it would take" in line]
     smaller = {match[1] for line in said if (match := re.search(r": (\d+) conversations in flight", line))}
     assert all(f"{number} conversations in flight" in text or f" {number}," in text for number in smaller)
     if chosen.runtime.device == "cpu":

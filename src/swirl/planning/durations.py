@@ -47,18 +47,19 @@ def _measured(params: Params, root: Path, folder: Path, bar: Progress) -> list[s
 def durations(params: Params, stages: Mapping[str, Work], speeds: Speeds) -> dict[str, float]:
     """Seconds of each stage that has work to do, NaN where they are not known.
 
-    The processes that train together share their stage's work, and Ray's workers the blocks of theirs; what servers do
-    they do for all of them.
+    The processes that train together share their stage's work, and Ray's workers the blocks of theirs: each of them
+    judges on `runtime.workers` threads, and rolls out on one. What servers do they do for all of them.
     """
-    workers = params.execution.workers if params.execution.engine == "ray" else 1
-    taken = {}
+    threads, taken = params.runtime.workers, {}
     for name, work in stages.items():
         if work != Work():
             training, blocks = name.startswith("train@"), name.startswith(("synthesize", "judge", "evaluate@"))
-            processes = params.runtime.processes if training else workers if blocks else 1
-            served = Work(served=work.served, asked=work.asked)
-            here = seconds(replace(work, served=0, asked=0), speeds, params.runtime.workers)
-            taken[name] = speeds.start + here / processes + seconds(served, speeds, 1)
+            by_ray = blocks and params.execution.engine == "ray"
+            processes = params.runtime.processes if training else params.execution.workers if by_ray else 1
+            judged, served = Work(judged=work.judged), Work(served=work.served, asked=work.asked)
+            rest = seconds(replace(work, judged=0, served=0, asked=0), speeds, threads) * (threads if by_ray else 1)
+            here = (rest + seconds(judged, speeds, threads)) / processes
+            taken[name] = speeds.start + here + seconds(served, speeds, 1)
     return taken
 
 
@@ -66,7 +67,7 @@ def seconds(work: Work, speeds: Speeds, workers: int) -> float:
     """How long some work takes, with workers that are all busy."""
     further = max(0.0, speeds.full - speeds.alone) / max(1, speeds.in_flight - 1)
     parts = [
-        (work.read, 1 / speeds.read),
+        (work.read + work.judged, 1 / speeds.read),
         (work.passes, speeds.alone),
         (work.written, further / workers),
         (work.taught, 1 / speeds.taught),

@@ -43,7 +43,9 @@ class Work:
     """Tokens that a stage's process reads and writes, all workers together."""
 
     read: float = 0
-    """Read without a gradient."""
+    """Read without a gradient, apart from `judged`."""
+    judged: float = 0
+    """Read by a judge of trajectories that are made."""
     written: float = 0
     """Drawn one after the other."""
     passes: float = 0
@@ -209,7 +211,7 @@ class Expected:
         size = min(block or share, share)
         given, written = (samples * total(talks, name) for name in ("given", "written"))
         passes = written / number * ceil(share / size) * tail(size, params.rollout.in_flight)
-        return Work(given, written, passes)
+        return Work(read=given, written=written, passes=passes)
 
     def judged(self, talks: Talks, judge: RewardModelSection | None) -> Work:
         """A verdict on every step of one trajectory a question; none without a judge."""
@@ -220,7 +222,7 @@ class Expected:
         if not packs(judge):
             return NOT_KNOWN
         read = total(talks, "given") + total(talks, "written") + total(talks, "steps") * self._asks
-        return Work(read * self._as_large(judge))
+        return Work(judged=read * self._as_large(judge))
 
     def _graded(self, talks: Talks) -> Work:
         """A grade of every answer by a server; none where answers are compared as text."""
@@ -285,7 +287,7 @@ class Expected:
         teeth = different * action
         sampled = trunks + states * rl.samples * params.rollout.max_action_tokens
         shares = ceil(sampled / (SAMPLED_AT_ONCE * params.train.token_budget) / params.runtime.workers)
-        draw = Work(trunks, teeth, shares * tail(1, 1) * action)
+        draw = Work(read=trunks, written=teeth, passes=shares * tail(1, 1) * action)
         judge = self._scored(trunks + teeth, different)
         taught = trunks + teeth + (states * action if rl.imitation else 0.0)  # stored actions are teeth, too
         learn = Work(read=taught, tuned=rl.iterations * taught)

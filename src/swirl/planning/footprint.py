@@ -305,7 +305,9 @@ def _fits(memory: Memory, params: Params, found: Mapping[str, Held], free: float
     rl = found.get("train@swirl", Held())
     if rl.training:
         tokens, more = memory.longest()
-        if more > 0 and (need := rl.processes * (rl.weights + rl.training + rl.learning + more)) > SHARE * free:
+        host = rl.host if params.runtime.device == "cpu" else 0
+        need = rl.processes * (rl.weights + rl.training + rl.learning + more + host)
+        if more > 0 and need > SHARE * free:
             said.append(
                 f"  train@swirl: a state and the actions drawn in it may have {tokens:,} tokens, if all are as long as "
                 f"can be and none alike; it would take {amount(need)}"

@@ -85,27 +85,37 @@ def lines(params: Params, root: Path, machine: Machine) -> list[str]:
     """How long the stages take there; nothing where no rate is said."""
     if all(map(isnan, (machine.flops, machine.bandwidth, machine.served, machine.asked))):
         return []
-    memory = Memory(params, root)
-    flights = [
-        memory.fitting(one, machine.free) if machine.free else params.rollout.in_flight
-        for one in memory.stages().values()
-        if one.flight
-    ]
-    flight = max(1, min(flights, default=params.rollout.in_flight))
-    smaller = params.model_copy(update={"rollout": params.rollout.model_copy(update={"in_flight": flight})})
-    chat: Any = Approximate()
-    stages = Expected(smaller, root, chat, earlier(params, root)).stages()
     asked = machine.asked
     if isinstance(params.reward_model, EndpointReward):
         limit = client_settings(params.clients, params.reward_model.server).requests_per_minute / 60
         asked = min(limit, asked) if limit and not isnan(asked) else limit or asked
-    taken = durations(smaller, stages, speeds_of(smaller, root, machine, flight, asked))
+    flights = flights_on(machine, params, root)
+    usual = min(flights.values(), default=params.rollout.in_flight)
+    found = {flight: _taken(params, root, machine, flight, asked) for flight in {usual, *flights.values()}}
+    taken = {name: found[flights.get(name, usual)][name] for name in found[usual]}
     rates = (machine.flops, machine.bandwidth, machine.served, asked)
     named = zip(rates, ("FLOP/s", "bytes/s", "tokens/s served", "requests/s"), strict=True)
     given = ", ".join(f"{value:.3g} {unit}" for value, unit in named if not isnan(value))
     processes = f", {params.runtime.processes} processes that train" if params.runtime.processes > 1 else ""
-    head = f"Time, about, at {given}; {flight} conversations in flight in process{processes}:"
+    shown = " to ".join(str(flight) for flight in sorted({min(found), max(found)}))
+    drawing = f"; {shown} conversations in flight in process" if flights else ""
+    head = f"Time, about, at {given}{drawing}{processes}:"
     return ["", head, *table(taken), "These rates are assumed, not measured here; tools and saving come on top."]
+
+
+def flights_on(machine: Machine, params: Params, root: Path) -> dict[str, int]:
+    """How many conversations each stage that draws in process has in flight there."""
+    memory, asked, free = Memory(params, root), params.rollout.in_flight, machine.free
+    drawing = {name: held for name, held in memory.stages().items() if held.flight}
+    return {name: max(1, memory.fitting(held, free)) if free else asked for name, held in drawing.items()}
+
+
+def _taken(params: Params, root: Path, machine: Machine, flight: int, asked: float) -> dict[str, float]:
+    """Seconds of the stages there, with so many conversations in flight in all of them."""
+    smaller = params.model_copy(update={"rollout": params.rollout.model_copy(update={"in_flight": flight})})
+    chat: Any = Approximate()
+    stages = Expected(smaller, root, chat, earlier(params, root)).stages()
+    return durations(smaller, stages, speeds_of(smaller, root, machine, flight, asked))
 
 
 def speeds_of(params: Params, root: Path, machine: Machine, flight: int, asked: float) -> Speeds:
