@@ -23,7 +23,7 @@ from prefect.states import Cancelled, Completed, Failed
 from pydantic import Field
 
 from flows import artifacts
-from flows.pipeline import KEPT, STOPPED, Outcome, Parallel, Settings, end_with_server, run, store_of
+from flows.pipeline import KEPT, STOPPED, Outcome, Parallel, Settings, end_with_server, run, start_server, store_of
 from swirl import tracking
 from swirl.config import overrides as laid_over
 from swirl.config.params import Params
@@ -199,6 +199,7 @@ def main() -> int:
     """Run the flow from the command line, with its arguments as one JSON object; without it, the default grid."""
     end_with_server()
     given = json.loads(sys.argv[1]) if len(sys.argv) > 1 else {}
+    start_server()
     state = experiments(**{"project": str(Path(__file__).resolve().parents[1]), **given}, return_state=True)
     print(state.message, file=sys.stderr)
     return 0 if state.is_completed() else 1

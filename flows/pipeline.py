@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import re
+import signal
 import sys
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -30,6 +31,7 @@ os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
 
 from prefect import State, flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
 from prefect.futures import PrefectFuture, as_completed
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Failed
@@ -56,7 +58,7 @@ bypass_proxy_for_localhost()  # Prefect's server, or MLflow's, may be on this ma
 NOT_RUN = re.compile(r"Stage '(.+)' (didn't change, skipping|is cached - skipping run)")
 """What DVC prints for a stage that is up to date, and for one that it restored from its run cache."""
 STOPPED = (KeyboardInterrupt, SystemExit)
-"""What Ctrl-C, and `end_with_server` after another signal, raise in a flow. Prefect would call it crashed."""
+"""What Ctrl-C, and a terminal that closes (`end_with_server`), raise in a flow. Prefect would call it crashed."""
 KEPT = "the flow was stopped; what its stages have finished is kept, and the next run goes on"
 SHOWN = 20
 """Last lines of a failed stage's output that its state repeats."""
@@ -380,6 +382,18 @@ def end_with_server() -> None:
     when_asked_to_end(lambda number: sys.exit(128 + number))
 
 
+def start_server() -> None:
+    """Start the server that Prefect would start for this program, if none is named, so that Ctrl-C does not reach it.
+
+    A terminal sends Ctrl-C to both, and the flow has to tell the server how it ended.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a child inherits it
+    try:
+        get_client(sync_client=True)
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
 def main() -> int:
     """Run the flow from the command line; returns 1 when it failed."""
     parser = argparse.ArgumentParser(description="Run the SWiRL pipeline (dvc.yaml) as a Prefect flow.")
@@ -413,6 +427,7 @@ def main() -> int:
     except SwirlError as error:
         print(f"swirl: {error}", file=sys.stderr)
         return 1
+    start_server()
     state = pipeline(overrides, chosen.target, chosen.force, chosen.parallel, project=chosen.project, return_state=True)
     if not state.is_completed():
         print(state.message, file=sys.stderr)
