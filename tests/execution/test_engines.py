@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from swirl.config.execution import Execution
 from swirl.core.errors import ParamsError
+from swirl.execution import ray_cluster
 from swirl.execution.engines import opened
 from tests.scripted_blocks import Scripted
 from tests.servers import held_port
@@ -37,3 +39,21 @@ def test_where_no_cluster_answers_the_address_is_named(
         said = f"no cluster of Ray answers at {address}"
         with pytest.raises(ParamsError, match=said), opened(settings, Scripted(tmp_path)):
             pass
+
+
+def test_ray_s_token_is_for_this_user_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    token = tmp_path / ".ray/auth_token"
+    ray_cluster.own_token()
+    made = token.read_text()
+    assert re.fullmatch("[0-9a-f]{64}", made)
+    token.chmod(0o644)  # as Ray leaves it
+    ray_cluster.own_token()
+    assert token.read_text() == made
+    assert [(path.name, path.stat().st_mode & 0o777) for path in token.parent.iterdir()] == [("auth_token", 0o600)]
+    token.unlink()
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "mine")
+    ray_cluster.own_token()
+    assert not token.exists()

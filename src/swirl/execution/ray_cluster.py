@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import secrets
 import socket
+from pathlib import Path
 from typing import Any
 
 from swirl.config.execution import Execution
@@ -47,6 +50,7 @@ def _start(cpus: int, options: dict[str, Any]) -> None:
     """Start a cluster here; on a busy machine Ray's own half a minute for that may not do, so it is tried again."""
     import ray
 
+    own_token()
     for last in (False, False, True):
         try:
             ray.init(address="local", num_cpus=cpus, include_dashboard=False, **options)
@@ -55,6 +59,27 @@ def _start(cpus: int, options: dict[str, Any]) -> None:
             ray.shutdown()
             if last:
                 raise SwirlError(f"Ray cannot start a cluster on this machine: {error}") from None
+
+
+def own_token() -> None:
+    """Make the token that Ray asks for, `~/.ray/auth_token`, unless there is one, and let nobody else read it.
+
+    Ray makes one itself, which every user of the machine may read, and with which each could run code as this one.
+    """
+    if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
+        return
+    with contextlib.suppress(OSError):  # of a home that cannot be written to, Ray says more
+        path = Path.home() / ".ray/auth_token"
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        made = path.with_name(f"{path.name}.{os.getpid()}")
+        made.touch(mode=0o600)
+        made.write_text(secrets.token_hex(32), encoding="utf-8")
+        try:
+            os.link(made, path)  # at once whole, and never in place of another process's
+        except FileExistsError:
+            path.chmod(0o600)
+        finally:
+            made.unlink()
 
 
 def _answers(address: str) -> None:
