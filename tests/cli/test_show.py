@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import subprocess
 from collections.abc import Callable
@@ -138,3 +139,10 @@ def test_a_question_that_one_model_alone_was_asked_is_shown_of_it(evaluated: Lay
 def test_without_any_evaluation_it_is_said_what_to_run(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"^no model has been evaluated yet: run `dvc repro`$"):
         evaluated_models(Layout(tmp_path))
+
+
+def test_why_a_trajectory_ended_is_said_in_words(evaluated: Layout) -> None:
+    path = evaluated.prediction_trajectories("base")
+    made = [dataclasses.replace(one, steps=(), stop=Stop.STEP_LIMIT) for one in records.load(Trajectory, path)]
+    records.save(made, Trajectory, path)
+    assert "\nended       step limit\n" in show("q0/0", evaluated, "base")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+import time
 from types import SimpleNamespace
 
 import pytest
 
-from swirl.pipeline.progress import Progress, counted
+from swirl.pipeline.progress import Progress, counted, if_slow
 
 
 class Terminal(io.StringIO):
@@ -77,3 +78,14 @@ def test_a_loop_inside_another_one_has_a_bar_beside_its_own(clock: list[float]) 
     with Progress(1, "after", stream=terminal) as later:  # the first display has gone
         later.update(1)
     assert "1/1" in terminal.getvalue().rpartition("after")[2]
+
+
+def test_words_for_what_takes_long_are_said_of_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with if_slow("quick ..."):
+        pass
+    monkeypatch.setattr("swirl.pipeline.progress.SHORT", 0.01)
+    with if_slow("slow ..."):
+        time.sleep(0.5)
+    assert capsys.readouterr().err == "slow ...\n"
