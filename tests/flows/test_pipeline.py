@@ -155,7 +155,14 @@ def test_a_stopped_flow_leaves_no_stage_behind_and_nothing_has_failed(
     command = [sys.executable, str(FLOW), "--project", str(project), "--target", "hang"]
     log = project / "flow.log"
     with log.open("wb") as output:
-        flow = subprocess.Popen(command, env=environment(project), stdout=output, stderr=output, start_new_session=True)
+        flow = subprocess.Popen(
+            command,
+            env=environment(project),
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which a job in the background ignores
+        )
     pid, deadline = project / "hang.pid", time.monotonic() + 600
     while not pid.exists() or not pid.read_text(encoding="utf-8"):
         assert time.monotonic() < deadline, log.read_text(encoding="utf-8")

@@ -69,7 +69,8 @@ def test_without_a_tuned_and_evaluated_policy_nothing_is_registered(tmp_path: Pa
 def test_a_registered_agent_needs_the_package_gguf_where_its_weights_are_such_a_file(tmp_path: Path) -> None:
     layout = asked.project(tmp_path)
     assert not any(line.startswith("gguf") for line in _requirements(asked.params_of(layout), layout))
-    pointer = {"source": "pretrained", "model": "../x.gguf", "revision": "", "files": {}, "trust_remote_code": False}
+    files = {"x.gguf": "0" * 64}
+    pointer = {"source": "pretrained", "model": "../x.gguf", "revision": "", "files": files, "trust_remote_code": False}
     (layout.model("swirl") / "model.json").write_text(json.dumps(pointer), encoding="utf-8")
     assert f"gguf=={version('gguf')}" in _requirements(asked.params_of(layout), layout)
 
