@@ -21,7 +21,7 @@ from swirl.reporting import coverage
 from swirl.reporting.format import p_equals, percent
 from swirl.reporting.results import LABELS
 
-_DONE = re.compile(r"([^:]+): \d+/\d+ \((\d+)%\)")
+_DONE = re.compile(r"(.+?): \d+/\d+ \((\d+)%\)")
 """A line of `swirl.pipeline.progress` in a log."""
 
 

@@ -23,7 +23,18 @@ from prefect.states import Cancelled, Completed, Failed
 from pydantic import Field
 
 from flows import artifacts
-from flows.pipeline import KEPT, STOPPED, Outcome, Parallel, Settings, end_with_server, run, start_server, store_of
+from flows.pipeline import (
+    KEPT,
+    STOPPED,
+    Outcome,
+    Parallel,
+    Settings,
+    end_with_server,
+    ended,
+    run,
+    start_server,
+    store_of,
+)
 from swirl import tracking
 from swirl.config import overrides as laid_over
 from swirl.config.params import Params
@@ -202,7 +213,7 @@ def main() -> int:
     start_server()
     state = experiments(**{"project": str(Path(__file__).resolve().parents[1]), **given}, return_state=True)
     print(state.message, file=sys.stderr)
-    return 0 if state.is_completed() else 1
+    return ended(state)
 
 
 if __name__ == "__main__":

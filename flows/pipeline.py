@@ -394,6 +394,18 @@ def start_server() -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
+def ended(state: State[Any]) -> int:
+    """The program's exit code: 0, or 1 when the flow failed.
+
+    Of one that was cancelled the program ends by Ctrl-C, too, so that a shell's loop over flows stops. Raises
+    `KeyboardInterrupt` then, which prints nothing.
+    """
+    if state.is_cancelled():
+        sys.excepthook = lambda *_: None
+        raise KeyboardInterrupt
+    return 0 if state.is_completed() else 1
+
+
 def main() -> int:
     """Run the flow from the command line; returns 1 when it failed."""
     parser = argparse.ArgumentParser(description="Run the SWiRL pipeline (dvc.yaml) as a Prefect flow.")
@@ -431,8 +443,7 @@ def main() -> int:
     state = pipeline(overrides, chosen.target, chosen.force, chosen.parallel, project=chosen.project, return_state=True)
     if not state.is_completed():
         print(state.message, file=sys.stderr)
-        return 1
-    return 0
+    return ended(state)
 
 
 if __name__ == "__main__":

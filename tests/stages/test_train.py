@@ -275,6 +275,26 @@ def test_what_came_before_a_look_that_is_interrupted_is_kept(
         assert (copy.root / path.relative_to(whole.root)).read_bytes() == path.read_bytes()
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("saved_always")
+def test_without_development_questions_it_goes_on_after_its_last_epoch(
+    params: Params, copy: Layout, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """There is nothing to look at, so that a look leaves no trace in the series."""
+    monkeypatch.setattr(Development, "look", lambda _: {})
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "finished", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train.run(params, copy, "sft")
+    train.run(params, copy, "sft")
+    assert "resuming after 5\n" in capsys.readouterr().out
+    assert len(load_json(copy.series("train-sft"))) == 5
+
+
 def test_a_sample_of_what_was_drawn_is_kept(params: Params, trained: Layout) -> None:
     settings, draws = params.train.swirl, load(Draw, trained.draws("swirl"))
     states = {(step.trajectory_id, step.step): step for step in load(SubTrajectory, trained.steps)}

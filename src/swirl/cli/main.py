@@ -141,7 +141,10 @@ def preset(
     if dry_run:
         print(f"params.yaml would become preset {name}: {keys} would change")
     else:
-        print(f"params.yaml is now preset {name}: {keys} changed" + (f"; the file of before is {kept}" if kept else ""))
+        print(
+            f"params.yaml is now preset {name}: {keys} changed"
+            + (f"; the previous file is kept as {kept}" if kept else "")
+        )
 
 
 @app.command()

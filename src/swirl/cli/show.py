@@ -88,10 +88,17 @@ def evaluated(layout: Layout) -> list[str]:
     """The models that were evaluated, the tuned one last. Raises `DataError` where none was."""
     from swirl.reporting.results import MODELS
 
-    found = [model for model in MODELS if layout.predictions(model).exists()]
+    found = [model for model in MODELS if _has_rows(layout.predictions(model))]
     if not found:
         raise DataError("no model has been evaluated yet: run `dvc repro`")
     return found
+
+
+def _has_rows(path: Path) -> bool:
+    """Whether a Parquet file is there and has rows; that of a model that was skipped has none."""
+    import pyarrow.parquet as pq
+
+    return path.exists() and pq.read_metadata(path).num_rows > 0
 
 
 def _not_evaluated(model: str, layout: Layout) -> DataError:

@@ -68,7 +68,7 @@ def own_token() -> None:
     """
     if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
         return
-    with contextlib.suppress(OSError):  # of a home that cannot be written to, Ray says more
+    with contextlib.suppress(OSError, RuntimeError):  # of a home that is none, or cannot be written to, Ray says more
         path = Path.home() / ".ray/auth_token"
         path.parent.mkdir(mode=0o700, exist_ok=True)
         made = path.with_name(f"{path.name}.{os.getpid()}")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from swirl.core.errors import ModelError
+from swirl.core.flights import out_of_memory
 from swirl.models import adapters
 from swirl.models.chat import Chat
 from swirl.models.native_chat import NativeChat
@@ -53,7 +54,10 @@ def load_model(folder: Path, device: str, attention: str, dtype: Dtype = "float3
             output_loading_info=True,
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:  # a RecursionError is a RuntimeError
-        raise ModelError(f"{source} holds no model that transformers can load: {error}; get its files again") from error
+        if out_of_memory(error):
+            raise
+        again = "; get its files again" if isinstance(error, RuntimeError | SafetensorError) else ""
+        raise ModelError(f"{source} holds no model that transformers can load: {error}{again}") from error
     model, found = loaded
     if lacking := sorted(found["missing_keys"]):
         raise ModelError(f"{source} lacks weights of {type(model).__name__}: {', '.join(lacking[:5])}; get it again")
@@ -108,7 +112,7 @@ def configured_context(folder: Path, limit: int = 0) -> int:
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=trusted).get_text_config()
         own = int(config.max_position_embeddings)
-    except (OSError, ValueError, KeyError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ModelError(f"{source} has no config.json that says how long a conversation may be: {error}") from error
     return min(own, limit) if limit else own
 

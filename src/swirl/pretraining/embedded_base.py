@@ -55,11 +55,11 @@ def make(params: Params, layout: Layout) -> None:
     *of_sound, of_flawed = open_checkpoints(params, layout, [*names, "flawed"])
     count = len(names) + 1
     for number, (name, phase, checkpoints) in enumerate(zip(names, settings.sound_phases, of_sound, strict=True), 1):
-        label = f"phase {number} of {count}: sound"
+        label = f"phase {number} of {count} (sound)"
         _train_phase(params, layout, settings, model, chat, phase, name, label, series, checkpoints)
     save(model, tokenizer, layout.model("ceiling"))
     metrics = _memory(params, layout, Policy("ceiling", model, chat, shape.context), "sound.")
-    label = f"phase {count} of {count}: flawed"
+    label = f"phase {count} of {count} (flawed)"
     _train_phase(params, layout, settings, model, chat, settings.flawed_phase, "flawed", label, series, of_flawed)
     save(model, tokenizer, layout.model("base"))
     metrics |= _memory(params, layout, Policy("base", model, chat, shape.context), "")

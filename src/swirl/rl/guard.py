@@ -39,7 +39,7 @@ def stop_reason(looks: list[Look], limits: Limits) -> str:
         return f"a metric is not a finite number: {now}"
     best = max((look.reward for look in looks if look.reward is not None), default=0.0)
     if now.kl > limits.max_kl:
-        return f"KL to the reference is {now.kl:.3f} nats an action, above {limits.max_kl}"
+        return f"KL to the reference is {now.kl:.3f} nats per action, above {limits.max_kl}"
     if now.steps is not None and start.steps is not None and now.steps > limits.max_step_growth * start.steps:
         return f"steps a trajectory grew from {start.steps:.2f} to {now.steps:.2f}, above x {limits.max_step_growth}"
     if now.malformed > max(limits.max_malformed, start.malformed):

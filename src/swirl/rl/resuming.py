@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -49,8 +48,10 @@ class Resuming:
     def __init__(self, places: Places, masters: Masters, optimizer: Any, processes: Processes) -> None:
         self._places, self._masters, self._optimizer, self._processes = places, masters, optimizer, processes
         self._saved, self._took = time.monotonic(), 0.0
-        self._look = math.inf
-        """Seconds that the last look took; at first not known."""
+        self._look = BETWEEN_S
+        """Seconds that the last look took; before the first one they are not known."""
+        self.looked_already = True
+        """Whether the look that may follow what was restored is in it."""
 
     def resume(self) -> tuple[int, Series, list[Draw]]:
         """Restore the newest checkpoint that can be read: its step, 0 without one, the metrics so far and the draws."""
@@ -61,6 +62,7 @@ class Resuming:
         step, place = newest
         if self._processes.main:
             print(f"resuming after {step}")
+        self.looked_already = places[place] is self._places.looks
         record = self._restore(places[place], step)
         return step, record["series"], [from_dict(Draw, row) for row in record["draws"]]
 

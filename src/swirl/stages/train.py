@@ -175,7 +175,7 @@ def train_swirl(
         first = {"step": 0, "recent_kl": 0.0, "recent_unjudged": 0.0}
         series.append(first | resuming.timed(development.look))
         resuming.looked(0, series, draws)
-    elif "recent_kl" not in series[-1] and _due(start, settings.check_every, updates) and not looks(start):
+    elif not resuming.looked_already and _due(start, settings.check_every, updates) and not looks(start):
         return series, draws
     memory = GivenBack()
     with Progress(updates, "train swirl") as bar:
@@ -277,7 +277,7 @@ def train_sft(
     done, series, _ = resuming.resume()
     size = settings.batch_size
     rounds = (len(groups) + size - 1) // size
-    if done and done % rounds == 0 and not any(name.startswith("development.") for name in series[-1]):
+    if done and done % rounds == 0 and not resuming.looked_already:
         series[-1] |= resuming.timed(development.look)
         resuming.looked(done, series)
     memory = GivenBack()

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swirl.config.secrets import without_credentials
-from swirl.core.errors import SwirlError
 from swirl.core.layout import Layout
 from swirl.core.records import load_json
 from swirl.mlflow_store.runs import LOCAL, NOTE, PARENT, Store
@@ -196,7 +195,7 @@ class Recorder:
         page = self.layout.page.read_text(encoding="utf-8")
         try:
             return alone(page, origin(self.layout))
-        except SwirlError:
+        except Exception:  # the page is worth having without it
             return page
 
     def _add_cached(self, parent: str, names: Collection[str], ran: bool) -> list[str]:
