@@ -339,14 +339,14 @@ START = Look(reward=0.5, kl=0.0, steps=2.0, malformed=0.1)
     [
         ([Look(0.5, 1.0, 3.0, 0.2)], ""),  # at every limit
         ([Look(0.8, 0.0, 2.0, 0.0), Look(0.75, 0.0, 2.0, 0.0)], ""),
-        ([Look(0.9, 1.1, 2.0, 0.1)], "KL to the reference is 1.100 nats an action, above 1.0"),
+        ([Look(0.9, 1.1, 2.0, 0.1)], "KL to the reference is 1.100 nats per action, above 1.0"),
         ([Look(0.9, 0.1, 3.1, 0.1)], "steps a trajectory grew from 2.00 to 3.10, above x 1.5"),
         ([Look(0.9, 0.1, 2.0, 0.21)], "21.0% of actions are malformed or cut, above 20.0%"),
         ([Look(0.39, 0.1, 2.0, 0.1)], "the mean reward fell from 0.500 to 0.390, more than 0.1"),
         ([Look(0.8, 0, 2, 0), Look(0.6, 0, 2, 0)], "the mean reward fell from 0.800 to 0.600, more than 0.1"),
         ([Look(0.3, 0, 2, 0), Look(0.6, 0, 2, 0)], ""),  # only the last look counts
         ([Look(None, 0.1, 2.0, 0.1)], ""),  # no verdicts: the guard cannot use the reward
-        ([Look(None, 1.1, 2.0, 0.1)], "KL to the reference is 1.100 nats an action, above 1.0"),
+        ([Look(None, 1.1, 2.0, 0.1)], "KL to the reference is 1.100 nats per action, above 1.0"),
         ([Look(None, 0.1, 2.0, 0.21)], "21.0% of actions are malformed or cut, above 20.0%"),
         ([Look(0.5, 0.1, 2.0, 0.1, 0.5)], ""),
         ([Look(0.5, 0.1, 2.0, 0.1, 0.51)], "the reward model gave no verdict on 51.0% of the actions, above 50.0%"),
