@@ -114,5 +114,5 @@ def show(events: Iterable[Event], out: TextIO, colour: bool) -> None:
 def closing(ended: Ended) -> str:
     """The answer, or why there is none."""
     made = ended.trajectory
-    why = made.stop.replace("_", " ") + (f": {made.error}" if made.error else "")
-    return f"answer: {made.answer}" if made.answer else f"no answer: {why}"
+    why = ended.unanswered + (f": {made.error}" if made.error else "")
+    return f"answer: {made.answer}" if made.answer else why

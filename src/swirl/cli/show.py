@@ -11,6 +11,7 @@ from swirl.core.errors import DataError, ModelError, SwirlError
 from swirl.core.layout import Layout
 from swirl.core.suggestions import meant
 from swirl.core.types import OUTCOME, Prediction, Question, Trajectory, Verdict
+from swirl.reporting.format import words
 from swirl.reporting.markup import printable
 from swirl.reporting.tool_names import tool_name
 
@@ -126,9 +127,7 @@ def _shown(trajectory: Trajectory, path: Path, layout: Layout) -> str:
         lines.append(f"question    {question.text}")
         lines.append(f"accepted    {' | '.join(question.answers)}")
     lines.extend(_steps(trajectory, verdicts))
-    lines.append(
-        f"\nended       {trajectory.stop.replace('_', ' ')}" + (f": {trajectory.error}" if trajectory.error else "")
-    )
+    lines.append(f"\nended       {words(trajectory.stop)}" + (f": {trajectory.error}" if trajectory.error else ""))
     lines.append(f"answer      {trajectory.answer or '(none)'}{_verdict(verdicts.get(OUTCOME))}")
     if not synthesised and layout.predictions(model).exists():
         graded = records.pick(Prediction, layout.predictions(model), "trajectory_id", [trajectory.id])

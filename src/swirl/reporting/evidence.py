@@ -12,6 +12,7 @@ from typing import Any
 from swirl.core import records
 from swirl.core.layout import Layout
 from swirl.core.types import Prediction, Question, Stop, Trajectory
+from swirl.reporting.format import words
 from swirl.reporting.gates import GATES
 from swirl.reporting.plots import Curve, Point
 from swirl.reporting.results import LABELS, Results
@@ -99,7 +100,7 @@ def stops(evidence: Evidence, results: Results) -> Table:
         for benchmark in results.benchmarks
         for model in results.models
     ]
-    return Table("Stop reasons", ["Benchmark, model", *(stop.replace("_", " ") for stop in seen)], rows)
+    return Table("Stop reasons", ["Benchmark, model", *map(words, seen)], rows)
 
 
 def samples(evidence: Evidence, benchmark: str) -> list[tuple[Prediction, Prediction]]:

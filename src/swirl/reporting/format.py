@@ -12,6 +12,11 @@ ALL = "all"
 """The row of `rates` over all steps."""
 
 
+def words(name: str) -> str:
+    """A name as a person reads it: `step_limit` as `step limit`."""
+    return name.replace("_", " ")
+
+
 def percent(value: float | None, digits: int = 1) -> str:
     """0.377 as `37.7%`."""
     return NONE if value is None else f"{value:.{digits}%}"

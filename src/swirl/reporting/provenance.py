@@ -107,10 +107,21 @@ def found(layout: Layout) -> Provenance:
     return Provenance(digest, committed, reasons, run, tuple(fact for fact in facts if fact[1]))
 
 
-def note(layout: Layout, mlflow: str = "") -> Provenance:
-    """Keep what is known of the run that has just written the results, write it for the pages, and return it.
+def note(layout: Layout, mlflow: str = "") -> None:
+    """Keep what is known of the run that has just written the results, and write it for the pages.
 
-    The results are not stale now: DVC writes dvc.lock only after this. Raises `DataError` when there are none.
+    Raises `DataError` when there are none.
+    """
+    made = just_made(layout, mlflow)
+    assert made.run is not None
+    records.save_json(asdict(made.run), _kept(layout))
+    write(layout, made)
+
+
+def just_made(layout: Layout, mlflow: str = "") -> Provenance:
+    """Of results that a run has just written; they are not stale now: DVC writes dvc.lock only after this.
+
+    Raises `DataError` when there are none.
     """
     ids = [f"{name}-{item}" if item else name for name, stage in STAGES.items() for item in stage.items or ("",)]
     times = [records.load_json(path)["seconds"] for one in ids if (path := layout.timing(one)).exists()]
@@ -127,11 +138,8 @@ def note(layout: Layout, mlflow: str = "") -> Provenance:
         stages=len(times),
         mlflow=mlflow,
     )
-    records.save_json(asdict(run), _kept(layout))
     facts = tuple(fact for fact in _facts_of_run(run) if fact[1])
-    made = Provenance(run.results, _committed(layout.root), (), run, facts)
-    write(layout, made)
-    return made
+    return Provenance(run.results, _committed(layout.root), (), run, facts)
 
 
 def write(layout: Layout, provenance: Provenance) -> None:

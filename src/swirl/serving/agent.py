@@ -83,6 +83,11 @@ class Ended:
     output_tokens: int
     seconds: float
 
+    @property
+    def unanswered(self) -> str:
+        """That there is no answer, and why: `no answer: step limit`."""
+        return f"no answer: {self.trajectory.stop.replace('_', ' ')}"
+
 
 Event = Acted | Observed | Ended
 

@@ -70,7 +70,7 @@ class RegisteredAgent(ResponsesAgent):
     def _items(self, made: str, event: Event, called: bool) -> list[dict[str, Any]]:
         """The output items of an event. The observation of a malformed action has none, because it answers no call."""
         if isinstance(event, Ended):
-            said = event.trajectory.answer or f"no answer: {event.trajectory.stop.replace('_', ' ')}"
+            said = event.trajectory.answer or event.unanswered
             return [self.create_text_output_item(said, f"answer_{made}")]
         call = f"call_{made}_{event.index}"
         if isinstance(event, Observed):

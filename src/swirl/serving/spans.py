@@ -40,7 +40,7 @@ def with_trace(
         root.set_inputs({"messages": [{"role": "user", "content": question}]})
         for event in with_spans(events):
             if isinstance(event, Ended):
-                said = event.trajectory.answer or f"(no answer: {event.trajectory.stop.replace('_', ' ')})"
+                said = event.trajectory.answer or f"({event.unanswered})"
                 root.set_outputs({"choices": [{"message": {"role": "assistant", "content": said}}]})
             yield event
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from swirl.core.types import OUTCOME, ActionKind, Step, Stop, Verdict
+from swirl.reporting.format import words
 from swirl.reporting.tool_names import tool_name
 from swirl.traces.samples import Sample
 
@@ -36,7 +37,7 @@ def trace_of(sample: Sample, stage: str, run_id: str, experiment: str, started: 
     made, question, clock = sample.trajectory, sample.question, int(started * 1e9)
     golden = list(question.answers) if question else []
     asked = question.text if question else made.question_id
-    answer = made.answer if made.stop is Stop.ANSWERED else f"(no answer: {made.stop.replace('_', ' ')})"
+    answer = made.answer if made.stop is Stop.ANSWERED else f"(no answer: {words(made.stop)})"
     outcome = Verdict(made.id, OUTCOME, sample.correct, None, "", "evaluation")
     verdicts = {OUTCOME: outcome, **sample.verdicts}
     tags = {

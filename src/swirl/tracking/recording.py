@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from swirl.config.secrets import without_credentials
 from swirl.core.layout import Layout
 from swirl.core.records import load_json
-from swirl.mlflow_store.runs import LOCAL, NOTE, PARENT, Store
+from swirl.mlflow_store.runs import LOCAL, NOTE, PARENT, Store, reason
 from swirl.mlflow_store.settings import read_settings
 from swirl.mlflow_store.stores import locked
 from swirl.pipeline.dvc_file import DvcStage, dvc_hash, invocation, read_stages, upstream
@@ -124,7 +124,7 @@ class Recorder:
             else:  # older files are not the work of this attempt, and an unfinished model is not worth a copy
                 self._add_files(run.id, run.stage, since=run.started - CLOCK_TICK, live=live)
             if well and run.stage.name == "report":
-                self._add_results(run.parent, provenance.note)
+                self._add_results(run.parent, provenance.just_made)
         finally:
             self.store.log(run.id, tags={"error": error} if error else {})
             self.store.end(run.id, end["status"], time.time())
@@ -195,7 +195,8 @@ class Recorder:
         page = self.layout.page.read_text(encoding="utf-8")
         try:
             return alone(page, origin(self.layout))
-        except Exception:  # the page is worth having without it
+        except Exception as error:  # the page is worth having without it
+            self.store.refused.append(f"the report's page does not say whose results it shows: {reason(error)}")
             return page
 
     def _add_cached(self, parent: str, names: Collection[str], ran: bool) -> list[str]:
