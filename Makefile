@@ -9,7 +9,8 @@
 # make TORCH=cpu|cuda|skip ...  chooses the build of torch; .ci/install says how it is chosen otherwise
 # make prefect  a Prefect server at http://127.0.0.1:4200, a worker and the deployments of prefect.yaml, until Ctrl-C
 # make prefect-demo  deploys the pipeline and runs it once; starts a server of its own when none is running
-# make clean   removes caches and the pipeline's intermediate state; keeps .venv, the data and the runs
+# make clean   removes caches, and the journals and checkpoints of unfinished stages, which then start anew; keeps .venv,
+#              the data, the runs, the answers of servers and what worktrees have left; not while a stage runs
 
 SHELL := /bin/bash
 VENV := .venv
@@ -95,7 +96,20 @@ prefect: repository venv
 prefect-demo: repository venv
 	python flows/server.py demo --port $(PREFECT_PORT)
 
+# A stage that runs holds its lock.
+define NO_STAGE_RUNS
+import fcntl, glob, sys
+for path in glob.glob(".swirl/locks/*"):
+    try:
+        fcntl.flock(open(path), fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        sys.exit("stage " + path.rpartition("/")[2] + " is running; wait for it or stop it")
+endef
+export NO_STAGE_RUNS
+KEPT := tracking answers locks worktrees hub
+
 clean:
+	@"$(PYTHON)" -c "$$NO_STAGE_RUNS"
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
-	@if [ -d .swirl ]; then find .swirl -mindepth 1 -maxdepth 1 ! -name tracking -exec rm -rf {} +; fi # pending records stay
+	@if [ -d .swirl ]; then find .swirl -mindepth 1 -maxdepth 1 $(KEPT:%=! -name %) -exec rm -rf {} +; fi
 	find src flows tests -name __pycache__ -type d -prune -exec rm -rf {} +

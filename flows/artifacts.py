@@ -144,7 +144,9 @@ def _failure(gate: str, violated: list[dict[str, Any]]) -> str:
 
 
 def _cell(value: Any) -> str:
-    return str(value).replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
+    """A value as plain text in a cell of a Markdown table."""
+    escaped = re.sub(r"[\\`*_\[\]!|~]", r"\\\g<0>", " ".join(str(value).splitlines()))
+    return escaped.replace("&", "&amp;").replace("<", "&lt;")
 
 
 def _funnel(filters: Mapping[str, Any]) -> None:

@@ -6,6 +6,8 @@ several runs runs once: the others restore its outputs from DVC's run cache.
 
 from __future__ import annotations
 
+import argparse
+import inspect
 import itertools
 import json
 import sys
@@ -18,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from prefect import State, flow, get_run_logger
 from prefect.artifacts import create_table_artifact
+from prefect.exceptions import ParameterTypeError
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Failed
 from pydantic import Field
@@ -41,6 +44,7 @@ from swirl.config.params import Params
 from swirl.config.secrets import plain
 from swirl.core.errors import ParamsError, SwirlError
 from swirl.core.layout import Layout
+from swirl.core.suggestions import meant
 
 Filters = list[Literal["none", "process", "outcome", "both"]]
 Methods = Annotated[list[Literal["sft", "swirl"]], Field(min_length=1)]
@@ -206,12 +210,44 @@ def _show(name: str, wanted: list[dict[str, Any]], states: list[State[Any]], met
     create_table_artifact(table=table(runs, methods), key="comparison", description=text)
 
 
+def arguments(text: str) -> dict[str, Any]:
+    """The flow's arguments from one JSON object. Raises `ParamsError` for anything else, and for what it refuses."""
+    try:
+        given = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ParamsError(f"{text!r} is not JSON: {error}") from None
+    if not isinstance(given, dict):
+        raise ParamsError(f'{text} is no JSON object; expected one, as {{"seeds": [0, 1]}}')
+    known = list(inspect.signature(experiments.fn).parameters)
+    for name in given:
+        if name not in known:
+            raise ParamsError(f"there is no argument {name!r}; there are {', '.join(known)}{meant(name, known)}")
+    try:
+        experiments.validate_parameters(given)
+    except ParameterTypeError as error:
+        raise ParamsError(str(error)) from None
+    return {"project": str(Path(__file__).resolve().parents[1]), **given}
+
+
 def main() -> int:
     """Run the flow from the command line, with its arguments as one JSON object; without it, the default grid."""
+    parser = argparse.ArgumentParser(
+        description="Run several SWiRL pipelines with other settings each as one Prefect flow, and compare them.",
+        epilog=f"What the JSON object may hold:\n\n{inspect.getdoc(experiments.fn)}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "arguments", metavar="JSON", nargs="?", default="{}",
+        help='as {"seeds": [0, 1], "filters": ["none", "process"]} (default: every filter, seed 0, both methods)',
+    )  # fmt: skip
+    chosen = parser.parse_args()
     end_with_server()
-    given = json.loads(sys.argv[1]) if len(sys.argv) > 1 else {}
+    try:
+        given = arguments(chosen.arguments)
+    except ParamsError as error:
+        parser.error(str(error))
     start_server()
-    state = experiments(**{"project": str(Path(__file__).resolve().parents[1]), **given}, return_state=True)
+    state = experiments(**given, return_state=True)
     print(state.message, file=sys.stderr)
     return ended(state)
 

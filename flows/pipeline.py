@@ -26,6 +26,7 @@ os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("DVC_NO_ANALYTICS", "1")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS", "http://127.0.0.1")  # its own pages need none
 os.environ.setdefault("PREFECT_SERVER_ALLOW_EPHEMERAL_MODE", "true")
 os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
 
@@ -253,13 +254,12 @@ def plan(project: Path, targets: tuple[str, ...] = ()) -> dict[str, list[str]]:
     `train` stands for `train@sft` and `train@swirl`, `sub/dvc.yaml:train` for a stage of another dvc.yaml. A frozen
     stage needs no other. Files that `dvc add` tracks are in DVC's graph, too, but have nothing to run. Targets are
     looked up here, because DVC looks them up from the current folder, which need not be the project. Raises `DataError`
-    for an unknown target, and when there are no stages.
+    for an unknown target, when there are no stages, and for a project that DVC cannot open.
     """
-    from dvc.repo import Repo
     from dvc.repo.reproduce import get_active_graph, plan_repro
     from dvc.stage import PipelineStage
 
-    with Repo(str(project)) as repo:
+    with _repo(project) as repo:
         graph = get_active_graph(repo.index.graph)
         known = {stage: _address(stage, project) for stage in graph if isinstance(stage, PipelineStage)}
         names = {name: {name, name.partition("@")[0]} for name in known.values()}
@@ -274,6 +274,25 @@ def plan(project: Path, targets: tuple[str, ...] = ()) -> dict[str, list[str]]:
         wanted = [stage for stage, name in known.items() if name in chosen]
         stages = [stage for stage in plan_repro(graph, wanted) if stage in known]
         return {known[stage]: [known[dep] for dep in graph.successors(stage) if dep in stages] for stage in stages}
+
+
+@contextlib.contextmanager
+def _repo(project: Path) -> Iterator[Any]:
+    """The project as DVC sees it. What DVC refuses in it is raised as a `DataError`."""
+    from dvc.exceptions import DvcException, NotDvcRepoError
+    from dvc.repo import Repo
+    from dvc.scm import SCMError
+
+    try:
+        with Repo(str(project)) as repo:
+            yield repo
+    except SCMError as error:
+        git = "say there: git init && git add -A && git commit -m swirl"
+        raise DataError(f"{project} is no git repository, which DVC needs; {git} ({error})") from error
+    except NotDvcRepoError as error:
+        raise DataError(f"{project} is no DVC project; --project is the folder with dvc.yaml ({error})") from error
+    except DvcException as error:
+        raise DataError(f"DVC cannot read {project}: {error}") from error
 
 
 def _address(stage: Any, project: Path) -> str:
@@ -347,7 +366,7 @@ def _direct(needs: Mapping[str, list[str]]) -> dict[str, list[str]]:
 def _task(name: str, invocation: Invocation) -> Any:
     """The task of a stage, with retries where they are safe."""
     settings = invocation.settings
-    if not settings.retries or not asks_network(name, invocation.params):
+    if not settings.retries or not asks_network(name, invocation.params, invocation.root):
         return run_stage.with_options(name=name)
     return run_stage.with_options(
         name=name,
@@ -361,13 +380,15 @@ def _dry_run(layout: Layout, overrides: Mapping[str, Any], targets: tuple[str, .
     """Print what a run would do: the plan from params, and the stages that DVC would run now."""
     from dvc.repo import Repo
 
-    from swirl.planning import estimates, footprint, keys, signal
+    from swirl.planning import estimates, footprint, keys, signal, unasked
 
     wanted = plan(layout.root, targets)
     params = laid_over.checked(layout.root / "params.yaml", overrides)
     planned = [one for one in estimates.plan(params, layout.root) if one.stage in wanted]
     print(estimates.text(planned, keys.lines(params, layout.root, wanted), signal.lines(params, wanted)))
     print("\n".join(["", *footprint.lines(params, layout.root, None, wanted)]))
+    for line in unasked.lines(params):
+        print(f"\n{line}")
     if overrides:
         return 0
     with Repo(str(layout.root)) as repo, contextlib.chdir(layout.root):

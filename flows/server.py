@@ -36,10 +36,22 @@ class LocalError(Exception):
 
 
 def environment(api: str) -> dict[str, str]:
-    """The environment variables of Prefect's programs."""
+    """The environment variables of Prefect's programs.
+
+    The server answers its own pages alone: by default any page in this machine's browser may ask it, and could have the
+    worker run what it likes.
+    """
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     patient = {"PREFECT_SERVER_DATABASE_TIMEOUT": "60"}  # seconds; stages keep all cores busy
-    return {**patient, **os.environ, "PATH": path, "PREFECT_API_URL": api}
+    own = api.removesuffix("/api")
+    origins = f"{own},{own.replace('//127.0.0.1', '//localhost')}"
+    return {
+        **patient,
+        "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS": origins,
+        **os.environ,
+        "PATH": path,
+        "PREFECT_API_URL": api,
+    }
 
 
 def answers(api: str) -> bool:

@@ -95,12 +95,14 @@ class Scripted:
         self.bodies: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.times: list[float] = []
+        self.models = Reply({"data": [{"id": "llama"}, {"id": "qwen"}]})
+        """What it answers to GET."""
         lock = threading.Lock()
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                _send(self, Reply({"data": [{"id": "llama"}, {"id": "qwen"}]}))
+                _send(self, outer.models)
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

@@ -10,6 +10,7 @@ import pytest
 
 from swirl.agent_logs.conversation import LoggedConversation
 from swirl.agent_logs.exchanges import Change, LineFault
+from swirl.agent_logs.log_shapes import read_tools
 from swirl.agent_logs.logs import Logs, Summary
 from swirl.core.errors import DataError
 
@@ -322,6 +323,34 @@ def test_mlflow_traces_of_judges_and_without_a_chat(tmp_path: Path) -> None:
     )
     assert found == []
     assert [one.reason for one in summary.left_out] == [LineFault.JUDGE, LineFault.NO_CHAT]
+
+
+def test_mlflow_spans_deep_inside_one_another(tmp_path: Path) -> None:
+    """A request below a thousand spans is read, one below more is left out; other spans may lie deeper."""
+
+    def nested(levels: int) -> list[Json]:
+        return [span(str(level), str(level - 1) if level else None, "TOOL", 1, 1, level) for level in range(levels)]
+
+    asked = {"messages": ASKED, "tools": [TOOL]}
+    after = {**asked, "messages": [*ASKED, CALLED, SEEN]}
+    first = span("first", "999", "CHAT_MODEL", asked, reply(CALLED), 1)
+    found, summary = read(
+        tmp_path / "log.jsonl",
+        trace(*nested(3000), first, span("last", None, "CHAT_MODEL", after, reply(ANSWER), 2)),
+        trace(*nested(1001), span("below", "1000", "CHAT_MODEL", asked, reply(CALLED), 1)),
+    )
+    assert [(one.place.line, one.unit, one.reason) for one in summary.left_out] == [(2, "line", LineFault.DEEP)]
+    summary.left_out.clear()
+    check(found, summary)
+
+
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_given_tools_that_are_nested_too_deeply(quote: str, tmp_path: Path) -> None:
+    path = tmp_path / "tools.json"
+    schema = quote + "[" * 600 + "]" * 600 + quote
+    path.write_text('[{"name": "weather", "parameters": ' + schema + "}]")
+    with pytest.raises(DataError, match=r"tools\.json holds a tool whose schema is nested too deeply"):
+        read_tools(path)
 
 
 def test_mlflow_a_failed_request_is_said(tmp_path: Path) -> None:

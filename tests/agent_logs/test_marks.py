@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from swirl.agent_logs import marks
@@ -39,3 +41,10 @@ def test_summaries_and_errors_of_clients() -> None:
     )
     assert not any(map(marks.summary, ["Write me a poem", "What does this summary say?"]))
     assert marks.client_error("API Error: 529 overloaded") and not marks.client_error("The API Error: 529 means")
+
+
+@pytest.mark.parametrize("text", ["[" + "EMAIL" * 20_000, "[base64_data truncated: " * 20_000])
+def test_hostile_text_takes_linear_time(text: str) -> None:
+    started = time.process_time()
+    assert not marks.masked(text) and not marks.cut_by_logger(text)
+    assert time.process_time() - started < 2

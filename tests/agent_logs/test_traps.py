@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from swirl.agent_logs.conversation import LoggedConversation, LoggedTool, Role, StepKind
+from swirl.agent_logs.arguments import unglued
+from swirl.agent_logs.conversation import Call, LoggedConversation, LoggedTool, Role, StepKind
 from swirl.agent_logs.exchanges import Change, Fault, LineFault, NoAction
 from swirl.agent_logs.logs import Logs, Summary
 
@@ -195,6 +197,12 @@ def test_07_glued_arguments_that_nothing_splits(read: Read) -> None:
     found, summary = read(conversation(user("?"), said("Wait"), calls(call("{}{}", "a")), result("4", "a"), said("4")))
     assert steps(found) == [[1]]
     assert lost(summary) == [(1, 3, "step", Fault.GLUED), (1, 5, "step", Fault.GLUED)]
+
+
+def test_07_many_glued_arguments_take_linear_time() -> None:
+    started = time.process_time()
+    assert len(unglued(Call("weather", ("{}" + " " * 200) * 30_000))) == 30_000
+    assert time.process_time() - started < 2
 
 
 def test_08_empty_arguments(read: Read) -> None:
@@ -538,6 +546,11 @@ def test_27_several_models_in_one_conversation(read: Read) -> None:
         (b'{"messages": [\n', LineFault.NO_JSON),
         (b'{"messages": "\xff"}\n', LineFault.NO_TEXT),
         ({"text": "hello"}, LineFault.SHAPE),
+        (
+            b'{"messages": [{"role": "assistant", "content": "4"}], "x": %s}\n' % (b"[" * 300 + b"]" * 300),
+            LineFault.DEEP,
+        ),
+        ({"request": {"messages": [user("?")]}, "response": "[" * 301 + "]" * 301}, LineFault.DEEP),
         ({"request": {"messages": [user("?")]}, "response": {"error": "overloaded"}}, LineFault.NO_RESPONSE),
     ],
 )
@@ -545,3 +558,12 @@ def test_a_line_that_holds_nothing(read: Read, line: Any, reason: LineFault) -> 
     found, summary = read(conversation(*WHOLE), line)
     assert len(found) == 1
     assert lost(summary) == [(2, 0, "line", reason)]
+
+
+def test_what_is_nested_up_to_the_limit_is_read(read: Read) -> None:
+    given = "[" * 299 + "]" * 299
+    found, summary = read(
+        b'{"messages": [{"role": "assistant", "content": "4"}], "x": %s}\n' % given.encode(),
+        conversation(user("?"), calls(call('{"city": "\\"", "options": %s}' % ("[" * 980 + "]" * 980))), result()),
+    )
+    assert steps(found) == [[0], [1]] and summary.left_out == []

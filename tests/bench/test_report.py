@@ -193,24 +193,50 @@ def test_the_sides_of_a_run_do_a_step_of_its_own(run: Layout, monkeypatch: pytes
 
 
 def test_the_sides_of_a_run_are_on_its_device(run: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a GPU, which has room, TRL has the fastest of three sizes of forward pass."""
-    asked: list[tuple[str, str, int]] = []
+    """TRL counts by the faster attention on a CPU, and on a GPU by the fastest of three sizes of forward pass."""
+    asked: list[tuple[str, str, int, str]] = []
 
     def nowhere(root: Path, sides: list[dict[str, Any]], rounds: int) -> list[dict[str, Any]]:
-        asked.extend((side["name"], side["device"], side.get("rows", 0)) for side in sides)
+        asked.extend((side["name"], side["device"], side.get("rows", 0), side["attention"]) for side in sides)
         return [{"name": side["name"], "seconds": 1.0 + (side.get("rows") != 64)} for side in sides]
 
     monkeypatch.setattr(rl_step, "interleave", nowhere)
     monkeypatch.setattr(rl_step.trl, "check_installed", lambda: None)
     rl_step.rl_step(run.root, 2, 1, 1, "models/base")
-    assert asked.pop() == ("trl", "cpu", 8)
-    assert {device for _, device, _ in asked} == {"cpu"}
+    assert asked[-2:] == [("trl", "cpu", 8, "sdpa"), ("trl", "cpu", 8, "eager")]
+    assert {device for _, device, *_ in asked} == {"cpu"}
     asked.clear()
     presets.write(run.root, laid_over(presets.tree(ROOT, "mini"), {"runtime": {"device": "cuda"}}), "test")
     rows = rl_step.rl_step(run.root, 2, 1, 1, "models/base")["rows"]
-    assert {device for _, device, _ in asked} == {"cuda"}
-    assert [rows for name, _, rows in asked if name == "trl"] == [8, 64, 192]
+    assert {device for _, device, *_ in asked} == {"cuda"}
+    assert [rows for name, _, rows, _ in asked if name == "trl"] == [8, 64, 192]
     assert [row["rows"] for row in rows if row["name"] == "trl"] == [64]
+
+
+def test_transformers_ways_of_synthesis_count_by_the_faster_attention(
+    run: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ours has as many workers as there are cores; each other side runs with both kinds of attention."""
+    asked: list[tuple[str, str, int]] = []
+
+    def nowhere(root: Path, sides: list[dict[str, Any]], rounds: int) -> list[dict[str, Any]]:
+        asked.extend((side["name"], side.get("attention", ""), side.get("workers", 0)) for side in sides)
+        made = {"trajectories": 10, "action_tokens": 100, "read_tokens": 600, "read_rate": 300.0, "action_rate": 50.0}
+        return [{"name": s["name"], "seconds": 2.0 if s.get("attention") == "sdpa" else 5.0, **made} for s in sides]
+
+    monkeypatch.setattr(synthesis, "interleave", nowhere)
+    rows = synthesis.synthesis(run.root, 3, 1, 1, "models/base", 64)["rows"]
+    tried = [(name, how, 0) for name in ("batched", "floor") for how in ("sdpa", "eager")]
+    assert asked == [("ours", "", 3), *tried]
+    assert [(row["name"], row.get("attention"), row["seconds"]) for row in rows] == [
+        ("ours", None, 5.0),
+        ("batched", "sdpa", 2.0),
+        ("floor", "sdpa", 600 / 300 + 100 / 50),
+    ]
+    asked.clear()
+    synthesis.synthesis(run.root, 2, 1, 1)
+    names = [name for name, *_ in asked]
+    assert names == ["ours", *(name for name in ("batched", "generate_batch", "one at a time") for _ in "ab")]
 
 
 def test_a_model_that_is_not_there_is_no_benchmark_s(tmp_path: Path) -> None:
@@ -231,8 +257,10 @@ def test_the_floor_of_synthesis_reads_each_token_once(run: Layout, monkeypatch: 
     common = {"peak_mb": 1.0, "trajectories": 10}
     ours = {**common, "name": "ours", "seconds": 6.0, "action_tokens": 300.0, "read_tokens": 1000.0}
     batched = {**common, "name": "batched", "seconds": 12.0, "action_tokens": 310.0}
-    rates = {**common, "name": "floor", "seconds": 0.0, "read_rate": 500.0, "action_rate": 100.0}
-    monkeypatch.setattr(synthesis, "interleave", lambda *_: [ours, batched, rates])
+    rates = {**common, "name": "floor", "seconds": 0.002, "read_rate": 500.0, "action_rate": 100.0}
+    slower = {**rates, "seconds": 0.004, "read_rate": 250.0}
+    rows = [ours, {**batched, "seconds": 13.0}, batched, rates, slower]
+    monkeypatch.setattr(synthesis, "interleave", lambda *_: rows)
     result = synthesis.synthesis(run.root, 2, 1, 1, "models/base")
     assert result["rows"][2]["seconds"] == 5.0
     assert report.ratios(result) == [

@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from swirl.benchmarks.own import FILE_BYTES, Corpus, read, read_corpus, split_text
@@ -179,6 +181,25 @@ def test_another_kind_of_file_is_refused(content: str, message: str, tmp_path: P
         read_questions(path, None)
     with pytest.raises(DataError, match=r"nothing\.jsonl cannot be read: No such file"):
         read_corpus("staff", tmp_path / "nothing.jsonl")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pa.array([0, 2**31 - 1], pa.date32()),
+        pa.array([0, 2**62], pa.timestamp("us")),
+        pa.array([0, 2**62], pa.duration("s")),
+        pa.array([0, 0], pa.timestamp("us", tz="No/Such")),
+        pa.StructArray.from_arrays([pa.array([1, 2]), pa.array([1, 2])], names=["a", "a"]),
+    ],
+    ids=["date", "timestamp", "duration", "time zone", "two fields of one name"],
+)
+def test_a_parquet_value_that_python_cannot_hold_names_its_row_group(values: pa.Array, tmp_path: Path) -> None:
+    path = tmp_path / "q.parquet"
+    sound = pa.table({"id": ["q1", "q2"], "question": ["q", "r"], "answers": [["a"], ["b"]]})
+    pq.write_table(sound.append_column("when", values), path, row_group_size=1)
+    with pytest.raises(DataError, match=r"q\.parquet, row group [12] holds a value that cannot be read: "):
+        read_questions(path, None)
 
 
 def test_a_folder_of_texts(tmp_path: Path) -> None:

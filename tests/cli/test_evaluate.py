@@ -20,8 +20,10 @@ from swirl.cli import models as naming
 from swirl.cli.evaluate import as_dict, compare_all
 from swirl.config.params import Params, validate
 from swirl.config.presets import laid_over
+from swirl.core import records
 from swirl.core.errors import DataError, ModelError, SwirlError
 from swirl.core.layout import Layout
+from swirl.core.types import Question
 from swirl.evaluation.comparison import Compared, Estimate
 from swirl.mlflow_store.settings import Settings
 from swirl.mlflow_store.stores import destination
@@ -94,9 +96,9 @@ def compared(
 
 def test_the_score_of_a_scripted_model_is_what_its_script_earns(layout: Layout, tmp_path: Path) -> None:
     path, model = written(tmp_path, *SCRIPTED), str(layout.model("swirl"))
-    shown = as_dict("hotpotqa", 5, compared(layout, [model], path, tmp_path))
+    shown = as_dict("hotpotqa", 5, compared(layout, [model], path, tmp_path), {"train": 2})
     (row,) = shown.pop("models")
-    assert shown == {"benchmark": "hotpotqa", "n": 5}
+    assert shown == {"benchmark": "hotpotqa", "n": 5, "seen": {"train": 2}}
     # Wilson for 2 of 5: (0.4 + z2/10 +- z sqrt(0.24/5 + z2/100)) / (1 + z2/5), with z2 = 3.8415
     assert row == {
         "model": model,
@@ -379,7 +381,8 @@ def test_the_command_prints_json_alone_and_changes_nothing(layout: Layout, tmp_p
     arguments = ("evaluate", "models/swirl", str(layout.model("swirl")), "--benchmark", "hotpotqa", "--file", str(path))
     done = swirl(*arguments, "--json", cwd=layout.root)
     found = json.loads(done.stdout)
-    assert {"benchmark": found["benchmark"], "n": found["n"]} == {"benchmark": "hotpotqa", "n": 5}
+    assert (found["benchmark"], found["n"], found["seen"]) == ("hotpotqa", 5, {"train": 1})
+    assert "WARNING: some of the drawn questions are in this project's data: 1 in train." in done.stderr
     assert [(row["model"], row["accuracy"], row["p_vs_first"]) for row in found["models"]] == [
         ("models/swirl", 0.4, None),
         (str(layout.model("swirl")), 0.4, 1.0),
@@ -391,6 +394,19 @@ def test_the_command_prints_json_alone_and_changes_nothing(layout: Layout, tmp_p
     own.write_text("prompts: {policy: words}\nrollout: {max_action_tokens: 16}\n")
     three = swirl(*arguments[:2], *arguments[3:], "--questions", "3", "--preset", str(own), cwd=layout.root)
     assert three.stdout.splitlines()[0].strip() == "hotpotqa: 3 of 5 questions of rows.jsonl, greedy"
+
+
+def test_rows_that_the_project_trains_on_are_counted(tmp_path: Path) -> None:
+    """Of five rows one is in `train`, but for capitals and spaces, and two in `reward`; `evaluation` is no matter."""
+    rows = GivenRows("hotpotqa", written(tmp_path, *SCRIPTED), None, 0, tmp_path)
+    project = Layout(tmp_path / "project")
+    assert rows.seen(project) == {}, "a project without data"
+    texts = [("train", "What is  BORN"), ("reward", "Ada"), ("reward", "Rome Oslo"), ("evaluation", "born born")]
+    texts.append(("train", "who is Ada"))
+    kept = [Question(text, "hotpotqa", split, text, ("x",), 2, ("search",)) for split, text in texts]
+    project.questions.parent.mkdir(parents=True)
+    records.save(kept, Question, project.questions)
+    assert rows.seen(project) == {"train": 1, "reward": 2}
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import inspect
 import json
 import os
 import re
@@ -15,6 +17,7 @@ from urllib.request import proxy_bypass
 import pytest
 import yaml
 
+from swirl.cli import main, run_bench
 from swirl.cli.run_stage import _alone, _timed
 from swirl.config import presets
 from swirl.core import records
@@ -256,6 +259,64 @@ def test_preset_writes_params_and_keeps_the_old_ones(swirl: Swirl, root: Path, t
     assert (tmp_path / "params.yaml.before").read_bytes() == (root / "params.yaml").read_bytes()
     assert " keys changed; " in swirl("preset", "mini", cwd=tmp_path).stdout
     assert (tmp_path / "params.yaml").read_bytes() == (root / "params.yaml").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("text", "why"), [("seed: [", " is not YAML: "), ("- seed\n", " holds no settings; "), ("", " holds no settings; ")]
+)
+def test_preset_replaces_a_broken_file_and_keeps_it(
+    text: str, why: str, swirl: Swirl, root: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(root / "presets", tmp_path / "presets")
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
+    (tmp_path / "params.yaml").write_text(text)
+    done = swirl("preset", "smoke")
+    assert done.returncode == 0
+    assert done.stderr.startswith(f"swirl: warning: {tmp_path}/params.yaml{why}")
+    assert done.stderr.endswith("; it is replaced as a whole\n")
+    assert "\nparams.yaml is now preset smoke: " in done.stdout
+    assert (tmp_path / "params.yaml.before").read_text() == text
+    assert swirl("params").returncode == 0
+
+
+def test_a_file_system_that_takes_nothing_is_said_in_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(number: int, *where: str) -> str:
+        def command() -> None:
+            raise OSError(number, os.strerror(number), *where)
+
+        monkeypatch.setattr(main, "app", command)
+        with pytest.raises(SystemExit, match="1"):
+            main.main()
+        return capsys.readouterr().err
+
+    assert fails(errno.EROFS, "/no/params.yaml") == "swirl: /no/params.yaml cannot be written: Read-only file system\n"
+    assert fails(errno.ENOSPC) == "swirl: a file cannot be written: No space left on device\n"
+    with pytest.raises(FileNotFoundError):
+        fails(errno.ENOENT, "/no/params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("paper-scale --model x --kl 0.04", "--model and --kl would not count: paper-scale takes only --json"),
+        ("scaling --json --kl 0.1", "--kl would not count: scaling takes --rounds, --repeats, --cores"),
+        ("overhead --last --rounds 2", "--last runs nothing: leave out that, or --rounds"),
+        ("scalling", "there is no benchmark 'scalling'; there are rl-step, .*; did you mean scaling?"),
+    ],
+)
+def test_an_option_that_would_not_count_for_a_benchmark_is_refused(
+    arguments: str, message: str, swirl: Swirl, root: Path
+) -> None:
+    done = swirl("bench", *arguments.split(), cwd=root)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.fullmatch(f"swirl: {message}\n".replace("?", r"\?"), done.stderr)
+
+
+def test_every_option_of_the_benchmarks_counts_for_one_of_them() -> None:
+    options = {*inspect.signature(run_bench.bench).parameters} - {"context", "name", "as_json"}
+    assert options == {one for taken in run_bench.OPTIONS.values() for one in taken}
 
 
 def test_plan_tells_of_a_preset_without_choosing_it(swirl: Swirl, root: Path) -> None:

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from swirl.comb.attention import Scoring
-from swirl.comb.combs import Comb, Tooth, collate_packed, collate_plain, group_by_budget, pack
+from swirl.comb.combs import Comb, Tooth, chosen_of, collate_packed, collate_plain, group_by_budget, pack, within
 from swirl.comb.logprobs import action_logprobs, check_packing, final_logits, final_logits_of, tooth_states
 from swirl.core.errors import ModelError
 from tests import tiny
@@ -54,7 +54,6 @@ def test_packed_input_is_exactly_this() -> None:
     # Each tooth's first token is predicted by the last trunk token that it sees.
     assert reading.read.tolist() == [0, 4, 2, 6, 3]
     assert reading.targets.tolist() == [9, 10, 11, 12, 3]
-    assert reading.padding == 0
 
 
 @pytest.mark.parametrize(
@@ -101,7 +100,38 @@ def test_plain_input_is_exactly_this() -> None:
     assert reading.plan is None
     assert reading.read.tolist() == [0, 1, 7, 8, 10]
     assert reading.targets.tolist() == [9, 10, 11, 12, 3]
-    assert reading.padding == 5
+
+
+STATES = tuple(range(10))
+DRAWN = [(4, (1, 2)), (4, (3,)), (7, (4, 5)), (10, (6,)), (10, (7, 8))]
+"""States of 4, 7 and 10 tokens, with three, two and three tokens of actions."""
+
+
+def test_neighbouring_states_share_a_trunk_as_long_as_they_fit() -> None:
+    comb = pack(STATES, DRAWN)
+    assert comb.packed_size == 10 + 3 + 2 + 3
+    assert within([comb], 18) == [comb]
+    assert within([comb, comb], 17) == 2 * [pack(STATES[:7], DRAWN[:3]), pack(STATES, DRAWN[3:])]
+    assert [part.packed_size for part in within([comb], 12)] == [7 + 3 + 2, 10 + 3]
+
+
+def test_the_teeth_of_a_state_stay_together_whatever_the_budget() -> None:
+    apart = [pack(STATES[:4], DRAWN[:2]), pack(STATES[:7], DRAWN[2:3]), pack(STATES, DRAWN[3:])]
+    assert within([pack(STATES, DRAWN)], 1) == apart
+    assert within([], 5) == []
+
+
+def test_teeth_keep_their_order() -> None:
+    parts = within([pack(STATES, DRAWN), Comb((1, 2), pack((1, 2), [(2, (9,))]).teeth)], 9)
+    assert [(tooth.sees, tooth.ids) for part in parts for tooth in part.teeth] == [*DRAWN, (2, (9,))]
+
+
+def test_chosen_teeth_and_the_trunk_that_they_need() -> None:
+    comb = pack(STATES, DRAWN)
+    assert chosen_of([comb, comb], [True, False, True, False, False] + [False] * 5) == [
+        pack(STATES[:7], [DRAWN[0], DRAWN[2]])
+    ]
+    assert chosen_of([comb], [True] * 5) == [comb]
 
 
 @pytest.mark.parametrize(

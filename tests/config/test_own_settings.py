@@ -22,7 +22,10 @@ from tests.conftest import ROOT
 MADE = {
     "runtime": {"dtype": "bfloat16", "context": 2048, "threads": 3, "workers": 5, "attention": "sdpa"},
     "prompts": {"policy": "src/swirl/prompts/real", "judge": "elsewhere"},
-    "tasks": {"calculate": {"tools": ["calculator"], "max_steps": 8}, "search": {"tools": ["search"], "max_steps": 4}},
+    "tasks": {
+        "calculate": {"tools": ["calculator", "a:B"], "max_steps": 8},
+        "search": {"tools": ["search"], "max_steps": 4},
+    },
     "tools": {
         "search_results": 2,
         "search_output_limit": 700,
@@ -58,7 +61,7 @@ def test_what_a_model_says_depends_on_comes_from_its_folder_and_the_rest_from_th
         32,
     )
     assert got["tasks"] == {
-        "calculate": {"tools": ["calculator"], "max_steps": 8},
+        "calculate": {"tools": ["calculator", "a:B"], "max_steps": 8},
         "search": {"tools": ["search"], "max_steps": 4},
     }
     assert got["tools"] == project["tools"] | {"search_results": 2, "search_output_limit": 700}

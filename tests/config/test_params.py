@@ -182,6 +182,19 @@ def test_a_typo_inside_a_list_or_a_mapping_is_refused_with_the_keys_there_are() 
         ("tasks.search.max_steps", 0, "tasks.search.max_steps = 0: Input should be greater than or equal to 1"),
         ("tasks.search.tools", [], "tasks.search.tools = []: List should have at least 1 item"),
         ("base_model.shape.hidden", 0, "base_model.shape.hidden = 0: Input should be greater than or equal to 1"),
+        (
+            "base_model.shape.heads",
+            5,
+            "base_model.shape: hidden is 128 and heads 5: hidden must be a multiple of 2 * heads, as 130",
+        ),
+        ("runtime.device", "gpu", "runtime.device = 'gpu': String should match pattern '^(cpu|mps|(cuda|"),
+        (
+            "tasks.search.tools",
+            ["calculator", "serch"],
+            "tasks.search.tools.1: there is no tool 'serch'; a tool is calculator, search, package.module:Class, or "
+            "mcp:SERVER/TOOL; did you mean search?",
+        ),
+        ("tasks.search.tools", ["mcp:web"], "tasks.search.tools.0: there is no tool 'mcp:web'; a tool is "),
         ("base_model.source", "hub", "base_model.source = 'hub': Input should be one of 'embedded', 'annotations',"),
     ],
 )
@@ -271,6 +284,33 @@ def test_a_missing_section_and_a_missing_key_are_named() -> None:
     del tree["judge"]
     del tree["index"]["stopwords"]
     assert refusal(tree) == ["params.yaml: 2 wrong", "  index.stopwords: missing", "  judge: missing"]
+
+
+def test_heads_of_a_windowed_model_are_even_in_number_and_in_size() -> None:
+    tree = presets.tree(ROOT, "gsm8k-tiny")
+    for heads, said in ((5, "hidden is 192 and heads 5: hidden must be"), (7, "hidden is 192 and heads 7: hidden")):
+        tree["base_model"]["shape"]["heads"] = heads
+        assert said in refusal(tree)[1]
+    tree["base_model"]["shape"] |= {"heads": 5, "hidden": 200}
+    assert refusal(tree)[1] == (
+        "  base_model.shape: heads is 5: two of them share keys and values, so give an even number"
+    )
+    tree["base_model"]["shape"] |= {"heads": 3, "hidden": 192}
+    validate(tree, "params.yaml")
+
+
+def test_options_of_a_misspelt_tool_are_refused() -> None:
+    tree = changed("tasks.search.tools", ["search", "staff_db:StaffDatabase", "mcp:files/read"])
+    tree["tools"]["options"] = {"staff_db:StaffDatabase": {"rows": 5}, "mcp:files": {"command": ["files"]}}
+    validate(tree, "params.yaml")
+    tree["tools"]["options"] = {"staff_db:StafDatabase": {"rows": 5}}
+    assert refusal(tree) == [
+        "params.yaml: 1 wrong",
+        "  params: tools.options.staff_db:StafDatabase: no task has such a tool; did you mean staff_db:StaffDatabase?",
+    ]
+    (_, line) = refusal(changed("tools.options", {"search": {"results": 9}}))
+    assert line == "  params: tools.options.search: search and calculator take no options; leave it out"
+    validate(changed("tools.options", {"mcp:files": {}}), "params.yaml")  # of a tool that was taken out for one run
 
 
 def test_values_that_do_not_fit_together_are_refused_in_one_sentence() -> None:
@@ -519,6 +559,10 @@ def test_a_server_is_asked_by_its_own_entry_else_by_the_default() -> None:
     assert asked("http://127.0.0.1:1/v1", "judge") == paid
     assert asked("http://127.0.0.1:1/v1", "policy") == slow
     assert asked("http://127.0.0.1:2/v1", "judge") == CLIENT
+    assert (asked("http://127.0.0.1:1/v1/", "judge"), asked("http://127.0.0.1:1/v1/", "policy")) == (paid, slow)
+    entries = {"default": CLIENT, "http://127.0.0.1:1/v1/": slow, "http://127.0.0.1:1/v1/#judge": paid}
+    clients = validate(changed("clients", entries), "params.yaml").clients
+    assert (asked("http://127.0.0.1:1/v1", "judge"), asked("http://127.0.0.1:1/v1", "policy")) == (paid, slow)
 
 
 @pytest.mark.parametrize(
@@ -526,6 +570,7 @@ def test_a_server_is_asked_by_its_own_entry_else_by_the_default() -> None:
     [
         ({}, "clients: default is missing: how servers without an entry of their own are asked"),
         ({"default": CLIENT, "http://me:SECRET@host/v1": CLIENT}, "expected default, a server's url, or url#model"),
+        ({"default": CLIENT, "http://a/v1": CLIENT, "http://a/v1/": CLIENT}, "clients: two entries are for the same"),
         ({"default": {**CLIENT, "timeout_s": 0.0}}, "clients.default.timeout_s = 0.0: Input should be greater than 0"),
         ({"default": {**CLIENT, "patience": 1}}, "clients.default.patience: no such key; the keys here are concurr"),
     ],

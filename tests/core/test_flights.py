@@ -166,6 +166,20 @@ def test_resumed_work_goes_on_with_the_flight_that_it_began_with(tmp_path: Path)
     assert (third.size, third.halved) == (2, True)
 
 
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"size": null}', '{"size": 0, "halved": false}', "{"])
+def test_a_flight_that_cannot_be_read_is_planned_anew(
+    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "flight.json"
+    path.write_text(text)
+    flight = Flight("a", 8)
+    flight.resume(path)
+    assert (flight.size, flight.halved) == (8, False)
+    assert [one.name for one in tmp_path.iterdir()] == ["torn-flight.json"]
+    said = capsys.readouterr().out
+    assert said.count("\n") == 1 and f"kept as {tmp_path}/torn-flight.json" in said
+
+
 def _run_out() -> int:
     raise MemoryError
 

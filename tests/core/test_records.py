@@ -224,6 +224,7 @@ def test_json_reports(tmp_path: Path) -> None:
         save_json({"loss": float("nan")}, tmp_path / "series/b.json")
     with pytest.raises(DataError, match=r"b.json does not exist"):
         load_json(tmp_path / "series/b.json")
-    (tmp_path / "c.json").write_text("{")
-    with pytest.raises(DataError, match=r"c.json is not JSON"):
-        load_json(tmp_path / "c.json")
+    for content in ("{", "[" * 100_000, "1" * 5000):
+        (tmp_path / "c.json").write_text(content)
+        with pytest.raises(DataError, match=r"c.json is not JSON"):
+            load_json(tmp_path / "c.json")

@@ -63,6 +63,7 @@ def test_chances(form: Any, places: list[tuple[str, dict[str, float]]], text: st
         {"content": [{"token": "GOOD", "top_logprobs": {"GOOD": -0.1}}]},
         {"tokens": ["GOOD"], "top_logprobs": None},
         {"tokens": ["GOOD"], "top_logprobs": [{"GOOD": math.nan, "BAD": True}]},
+        {"tokens": ["GOOD"], "top_logprobs": [{"GOOD": -(10**400)}]},
         {"tokens": ["GOOD"], "top_logprobs": []},
     ],
 )

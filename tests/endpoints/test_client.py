@@ -93,6 +93,7 @@ def test_completions_send_token_ids_and_ask_for_them() -> None:
         ({"token_ids": [7], "logprobs": {"token_logprobs": [1e-7]}}, (7,), (0.0,)),
         ({"token_ids": [7], "logprobs": {"token_logprobs": [float("nan")]}}, (7,), None),
         ({"token_ids": [7], "logprobs": {"token_logprobs": [float("-inf")]}}, (7,), None),
+        ({"token_ids": [7], "logprobs": {"token_logprobs": [-(10**400)]}}, (7,), None),
         ({"token_ids": [7], "logprobs": {"token_logprobs": [0.5]}}, (7,), None),
         ({"token_ids": [7], "logprobs": {"token_logprobs": [-1.0, -1.0]}}, (7,), None),
         ({"token_ids": [7], "logprobs": None}, (7,), None),
@@ -237,6 +238,19 @@ def test_a_model_that_is_not_served() -> None:
         assert str(error).endswith("(gemma) knows no such model (404): no such model; it serves llama, qwen")
         other = failure(server)
         assert str(other).endswith("serves the model, but not /chat/completions (404): use the other api")
+
+
+@pytest.mark.parametrize(
+    "listed",
+    [
+        Reply(b"{}", headers={"Content-Encoding": "gzip"}),
+        Reply(b"[" * 100_000, headers={"Content-Type": "application/json"}),
+    ],
+)
+def test_a_list_of_models_that_cannot_be_read_counts_as_none(listed: Reply) -> None:
+    with scripted(refused(404, "no such model")) as server:
+        server.models = listed
+        assert str(failure(server)).endswith("(404): no such model; is the path, such as /v1, right?")
 
 
 def test_a_full_context() -> None:
@@ -520,6 +534,8 @@ def test_what_was_asked_before_is_not_asked_again(tmp_path: Path) -> None:
         "[]",
         "{}",
         '{"text": "Hi.", "finish": "stop", "ids": [-1], "logprobs": null, "prompt_tokens": 1, "completion_tokens": 1}',
+        '{"text": "Hi.", "finish": "stop", "ids": [7], "logprobs": [-1%s], "prompt_tokens": 1, "completion_tokens": 1}'
+        % ("0" * 400),
         '{"text": 5, "finish": "stop", "ids": null, "logprobs": null, "prompt_tokens": 1, "completion_tokens": 1}',
         "[" * 100_000,
     ],

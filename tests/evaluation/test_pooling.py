@@ -14,21 +14,31 @@ def shares(*rows: dict[str, float]) -> list[Tally]:
     return [{question: (value, 1.0) for question, value in row.items()} for row in rows]
 
 
+STRETCH = 2**0.5
+"""Of two seeds' draws around their mean: the root of R / (R - 1)."""
+
+
 def test_seeds_and_questions_are_drawn_crossed() -> None:
-    """Of [[1, 0], [0, 1]] a draw is 0 (or 1) if one seed is drawn twice and one question twice: 1/8; else one half."""
+    """Of [[1, 0], [0, 1]] a draw is extreme if one seed is drawn twice and one question twice: 1/8; else one half."""
     drawn = crossed(np.array([[[1.0, 0.0], [0.0, 1.0]]]), seed=0, draws=20_000)
     assert drawn.shape == (20_000, 1)
     values, counts = np.unique(drawn[:, 0].round(9), return_counts=True)
-    assert list(values) == [0.0, 0.5, 1.0]
+    assert values == pytest.approx([0.5 - STRETCH / 2, 0.5, 0.5 + STRETCH / 2])
     assert counts / 20_000 == pytest.approx([0.125, 0.75, 0.125], abs=0.01)
 
 
 def test_one_seed_is_a_bootstrap_over_questions_and_one_question_one_over_seeds() -> None:
-    """Of a coin and three values of 1, 0.25 and -0.5: (1/4, 1/2, 1/4)."""
-    for values in ([[[1.0, -0.5]]], [[[1.0], [-0.5]]]):
+    """Of a coin and three values around 0.25: (1/4, 1/2, 1/4)."""
+    for values, half in (([[[1.0, -0.5]]], 0.75), ([[[1.0], [-0.5]]], 0.75 * STRETCH)):
         found, counts = np.unique(crossed(np.array(values), seed=1, draws=20_000).round(9), return_counts=True)
-        assert list(found) == [-0.5, 0.25, 1.0]
+        assert found == pytest.approx([0.25 - half, 0.25, 0.25 + half])
         assert counts / 20_000 == pytest.approx([0.25, 0.5, 0.25], abs=0.01)
+
+
+def test_draws_vary_as_much_as_seeds_do() -> None:
+    """The variance of a mean of three seeds, from their own: s^2 / 3 with s^2 = ((-3)^2 + 1^2 + 2^2) / 2."""
+    drawn = crossed(np.array([[[7.0], [11.0], [12.0]]]), seed=2, draws=40_000)
+    assert (drawn.mean(), drawn.var()) == (pytest.approx(10.0, abs=0.03), pytest.approx(7 / 3, rel=0.03))
 
 
 def test_all_measures_are_drawn_alike_from_the_seed() -> None:
@@ -68,7 +78,7 @@ def test_what_is_the_same_everywhere_has_no_width() -> None:
 
 
 def test_seeds_that_disagree_widen_the_interval() -> None:
-    """Two seeds at 0 and at 1 on each of 50 questions: the mean is 0, 1/2 or 1, with 1/4, 1/2 and 1/4."""
+    """Two seeds at 0 and at 1 on each of 50 questions: three values with 1/4, 1/2 and 1/4; a share stays in [0, 1]."""
     ids = [str(i) for i in range(50)]
     none, every = dict.fromkeys(ids, 0.0), dict.fromkeys(ids, 1.0)
     row = pool("gsm8k", "accuracy", True, {"base": shares(none, none), "swirl": shares(none, every)})

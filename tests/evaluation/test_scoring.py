@@ -82,6 +82,25 @@ def test_no_answer_is_not_an_answer_of_articles() -> None:
     assert (row.correct, row.em, row.f1) == (False, 0.0, 0.0)
 
 
+@pytest.mark.parametrize(
+    ("said", "golden", "tools", "found"),
+    [
+        ("-18", "18", ("calculator",), (False, 0.0, 0.0)),  # HotPotQA's rules drop the sign
+        ("1.8", "18", ("calculator",), (False, 0.0, 0.0)),  # and the point
+        ("$18.00", "18", ("calculator",), (True, 1.0, 1.0)),
+        ("in 1918", "1918", ("search",), (False, 0.0, 2 / 3)),  # words are compared where answers are words
+        ("two trees", "trees", ("calculator",), (False, 0.0, 2 / 3)),
+    ],
+)
+def test_a_calculated_number_is_right_or_wrong(
+    said: str, golden: str, tools: tuple[str, ...], found: tuple[bool, float, float]
+) -> None:
+    question = dataclasses.replace(QUESTION, answers=(golden,), tools=tools)
+    (row,) = predict("swirl", [trajectory(answer(said))], {"q1": question}, {}, [], with_tools=True)
+    assert (row.correct, row.em, row.f1) == (found[0], found[1], pytest.approx(found[2]))
+    assert tools == ("search",) or golden == "trees" or row.precision == row.recall == found[2]
+
+
 def test_the_threshold_divides_good_from_bad() -> None:
     made = trajectory(FIND, answer("Oslo"))
     low, high = sorted(JUDGE.trajectory_scores([made])[0])

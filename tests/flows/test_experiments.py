@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 from flows import experiments
 from swirl.config.params import validate
 from swirl.config.presets import tree
+from swirl.core.errors import ParamsError
 from swirl.tracking import Recorded
 
 ROOT = Path(__file__).parents[2]
@@ -55,4 +58,30 @@ def test_the_table_of_a_grid_says_how_two_of_its_runs_are_compared(monkeypatch: 
     assert shown[0]["description"] == (
         "2 of 2 runs. Accuracy with tools, best mean first; `swirl compare NAME NAME` shows two of them side by side, "
         "`dvc exp show` has all with their metrics"
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("seeds=[1]", "'seeds=\\[1\\]' is not JSON: Expecting value"),
+        ("[1]", "\\[1\\] is no JSON object; expected one, as {"),
+        ('{"sedes": [1]}', "there is no argument 'sedes'; there are filters, methods, .*; did you mean seeds\\?"),
+        ('{"seeds": [-1]}', "seeds.0: Input should be greater than or equal to 0"),
+    ],
+)
+def test_arguments_that_are_none_are_refused_in_a_sentence(given: str, said: str) -> None:
+    with pytest.raises(ParamsError, match=said):
+        experiments.arguments(given)
+    assert experiments.arguments('{"seeds": [1]}') == {"project": str(ROOT), "seeds": [1]}
+
+
+def test_the_command_line_says_what_it_takes_and_starts_nothing_for_a_mistake() -> None:
+    command = [sys.executable, str(ROOT / "flows/experiments.py")]
+    done = subprocess.run([*command, "--help"], capture_output=True, text=True, check=True)
+    assert all(f"    {name}: " in done.stdout for name in ("filters", "seeds", "grid", "runs", "project"))
+    done = subprocess.run([*command, "seeds"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.endswith(
+        "experiments.py: error: 'seeds' is not JSON: Expecting value: line 1 column 1 (char 0)\n"
     )

@@ -15,6 +15,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from flows.pipeline import plan
+from swirl.core.errors import DataError
+
 FLOW = Path(__file__).parents[2] / "flows/pipeline.py"
 STAGES = """
 stages:
@@ -191,6 +194,25 @@ def test_a_file_of_settings_that_cannot_be_read_is_said_in_a_sentence(tmp_path: 
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith(f"swirl: {tmp_path}/params.yaml is not YAML: ")
+
+
+def test_a_folder_that_dvc_cannot_open_is_said_in_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for folder in (tmp_path / "empty", tmp_path / "gone"):
+        with pytest.raises(DataError, match=f"^{folder} is no DVC project; --project is the folder with dvc.yaml "):
+            plan(folder)
+    unpacked = tmp_path / "zip"
+    (unpacked / ".dvc").mkdir(parents=True)
+    (unpacked / "dvc.yaml").write_text("stages: {a: {cmdd: x}}\n", encoding="utf-8")
+    with pytest.raises(DataError, match=f"^{unpacked} is no git repository, which DVC needs; say there: git init && "):
+        plan(unpacked)
+    subprocess.run(["git", "init", "-q"], cwd=unpacked, check=True)
+    with pytest.raises(DataError, match=f"^DVC cannot read {unpacked}: .*dvc.yaml' validation failed"):
+        plan(unpacked)
+    command = [sys.executable, str(FLOW), "--project", str(tmp_path / "empty")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"swirl: {tmp_path}/empty is no DVC project; ")
 
 
 def test_settings_that_are_none_are_refused_with_a_sentence() -> None:

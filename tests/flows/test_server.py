@@ -10,6 +10,8 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -106,7 +108,9 @@ stages:
 """
 IGNORED = ".swirl/\n.prefect/\nmarks/\nmlflow.db*\nmlartifacts/\n__pycache__/\n"
 ORDER = ["download", "filter", "check_steps", "report"]
-CANCELLED: dict[str, Any] = {"seed": 99, "tools.options": {"web": {"api_key": "sk-1234"}}}
+CANCELLED: dict[str, Any] = {
+    "seed": 99, "tasks.search.tools": ["mcp:web/ask"], "tools.options": {"mcp:web": {"api_key": "sk-1234"}},
+}  # fmt: skip
 """The overrides of the run that is cancelled."""
 
 
@@ -173,6 +177,27 @@ def _command(process: psutil.Process) -> list[str]:
         return list(process.cmdline())
     except psutil.Error:
         return []
+
+
+def test_pages_of_other_sites_may_not_ask_the_server(served: Served) -> None:
+    """A browser asks first whether a page may send JSON; what needs no asking, such as plain text, is not read."""
+
+    def answer(method: str, path: str, **headers: str) -> tuple[int, str]:
+        request = urllib.request.Request(f"http://127.0.0.1:{served.port}/api/{path}", b'{"name": "x"}', method=method)
+        for name, value in headers.items():
+            request.add_header(name.replace("_", "-"), value)
+        try:
+            with urllib.request.urlopen(request, timeout=60) as reply:
+                return reply.status, reply.headers.get("Access-Control-Allow-Origin", "")
+        except urllib.error.HTTPError as error:
+            return error.code, error.headers.get("Access-Control-Allow-Origin", "")
+
+    asking = {"Access_Control_Request_Method": "POST", "Access_Control_Request_Headers": "content-type"}
+    there, here = "https://other.example", f"http://localhost:{served.port}"
+    assert answer("OPTIONS", "deployments/filter", Origin=there, **asking) == (400, "")
+    assert answer("OPTIONS", "deployments/filter", Origin=here, **asking) == (200, here)
+    assert answer("POST", "flows/", Origin=there, Content_Type="text/plain") == (422, "")
+    assert answer("POST", "flows/", Origin=here, Content_Type="application/json") == (201, here)
 
 
 def test_a_schedule_fires_and_its_run_shows_what_happened(served: Served) -> None:
@@ -257,11 +282,11 @@ def test_a_cancelled_run_leaves_nothing_behind_and_the_next_goes_on(
     log = served.log(again, until="journal holds")
     assert "journal holds block 1" in log
     assert f"its runs go to sqlite:///{served.root}/mlflow.db" in log
-    assert any("With seed=99, tools.options={'web': {'api_key': '(not logged)'}}, in" in line for line in log)
+    assert any("tools.options={'mcp:web': {'api_key': '(not logged)'}}, in" in line for line in log)
     assert not any("sk-1234" in line for line in log)
     with sqlite3.connect(served.root / "mlflow.db") as database:
         tags = database.execute("SELECT DISTINCT value FROM tags WHERE key = 'override.tools.options'")
-        assert list(tags) == [('{"web": {"api_key": "(not logged)"}}',)]
+        assert list(tags) == [('{"mcp:web": {"api_key": "(not logged)"}}',)]
     worktrees = served.root / ".swirl/worktrees"
     assert [path.suffix for path in worktrees.iterdir()] == [".lock"]
     assert (served.root / "params.yaml").read_bytes() == before

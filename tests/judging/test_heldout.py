@@ -28,6 +28,11 @@ def test_a_verdict_is_good_from_the_threshold_on(threshold: float, accuracy: flo
     assert (rates["heldout.accuracy"], rates["heldout.tpr"], rates["heldout.fpr"]) == (accuracy, tpr, fpr)
 
 
+def test_a_step_that_is_cut_is_bad_even_from_a_threshold_of_0_on() -> None:
+    rates = error_rates([*STEPS, HeldOutStep("search", "cut", False, 0.0, -0.6)], 0.0)
+    assert (rates["heldout.accuracy"], rates["heldout.fpr"], rates["heldout.search.cut.accuracy"]) == (4 / 7, 3 / 4, 1)
+
+
 def test_rows_are_tasks_and_what_is_done_in_them() -> None:
     rates = error_rates(STEPS[:4], 0.65)
     assert {key.rpartition(".")[0] for key in rates} == {

@@ -26,11 +26,23 @@ from swirl.judging.calibrate import (
     read_labelled,
 )
 from swirl.judging.local import LocalRationaleJudge
-from swirl.judging.rationale import Judgement, JudgePrompts, Said, count, process_prompt, readable, step_prompt
+from swirl.judging.rationale import (
+    Judgement,
+    JudgePrompts,
+    RationaleJudge,
+    Said,
+    count,
+    process_prompt,
+    readable,
+    step_prompt,
+)
 from swirl.judging.remote import EndpointJudge
 from swirl.judging.reward import RewardModel
+from swirl.models.chat import Chat
+from swirl.pretraining.word_tokenizer import CHAT_TEMPLATE, MODEL, build_tokenizer
 from tests import tiny
 from tests.rollout.test_engine import saying
+from tests.scripted_model import Scripted as ScriptedModel
 from tests.servers import Reply, Scripted, nobody, refused, said
 
 CHAT = tiny.chat()
@@ -182,6 +194,27 @@ def test_what_got_no_verdict_is_asked_about_once_more_if_so_wished() -> None:
     assert server.bodies[0]["seed"] != server.bodies[1]["seed"]
 
 
+def test_what_failed_at_the_server_is_not_asked_in_another_way() -> None:
+    """A later run asks the same once more, so that its verdict is the one of a server that did not fail."""
+    with Server(("<answer>", refused(500, "busy")), ("", "so GOOD")) as server, server.client() as client:
+        judge = server.judge(client)
+        judge.again = True
+        first, second = judge.process_verdicts([TRAJECTORY], ASKED)
+    assert (first.good, second.good, judge.tally.failed) == (True, None, 1)
+    assert len(server.bodies) == 2
+
+
+def test_a_second_request_that_fails_leaves_the_first_judgement() -> None:
+    waiting = [said("no idea"), refused(500, "busy")]
+    server = Scripted(lambda _: waiting.pop(0))
+    with server, Client(Endpoint(server.url, "m", "chat", concurrency=1, retries=0)) as client:
+        judge = EndpointJudge("judge", client, PROMPTS, CHAT, ONE, 1, 7)
+        judge.again = True
+        (verdict,) = judge.process_verdicts([STOPPED], ASKED)
+    assert verdict == Verdict("u", 0, None, None, "no idea", "judge")
+    assert (waiting, judge.tally.failed) == ([], 0)
+
+
 def graded(text: str, **chances: float) -> Reply:
     """A reply whose last token is its verdict, with the probabilities of the alternatives there."""
     *_, last = text.split(" ")
@@ -228,6 +261,7 @@ def test_counting() -> None:
     assert count([elsewhere], ("GOOD", "BAD")).score == 0.0
     good, bad, none = Said("so GOOD"), Said("so BAD"), Said("", "failed")
     assert count([bad, good], ("GOOD", "BAD")) == Judgement(False, 0.5, "so BAD")  # a tie is not a majority
+    assert RationaleJudge.threshold > 0.5
     assert count([none, good], ("GOOD", "BAD")) == Judgement(True, 1.0, "so GOOD")
     assert count([none, none], ("GOOD", "BAD")) == Judgement(None, None, "failed")
     refused = Said("", "quota used up", failed=True)
@@ -319,6 +353,23 @@ def test_a_local_model_is_cut_at_its_longest() -> None:
         (verdict,) = local({prompt: "Ada " * words + "GOOD"}).process_verdicts([STOPPED], {"q": "what is"})
         assert verdict.good is good
         assert verdict.rationale.endswith("GOOD" if good else "GOOD [cut here, before a verdict]")
+
+
+@pytest.mark.parametrize(
+    ("reply", "good", "rationale"),
+    [("Rome GOOD", None, "<think>Rome GOOD"), ("Rome GOOD </think> BAD", False, "<think>Rome GOOD </think> BAD")],
+)
+def test_a_draft_in_a_thought_that_the_template_opens_is_no_verdict(
+    reply: str, good: bool | None, rationale: str
+) -> None:
+    tokenizer = build_tokenizer(["GOOD BAD"], [*tiny.WORDS, "<think>", "</think>"], 512)
+    tokenizer.chat_template = CHAT_TEMPLATE.replace("<|model|>{% endif %}", "<|model|> <think>\n{% endif %}")
+    chat = Chat(tokenizer)
+    prompt = chat.prompt("what is (nothing: this is the first) <search_query> Ada </search_query>")
+    model = ScriptedModel(chat, {prompt: [chat.reply(reply)]}, (tokenizer.convert_tokens_to_ids(MODEL),))
+    judge = LocalRationaleJudge("judge", model, chat, 512, SHORT, CHAT, Sampling(1.0, max_tokens=16), 1, 7)
+    (verdict,) = judge.process_verdicts([STOPPED], {"q": "what is"})
+    assert (verdict.good, verdict.rationale) == (good, rationale)
 
 
 def test_a_local_model_scores_combs() -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
+from collections.abc import Sequence
 
 import pytest
 import torch
 
-from swirl.comb.combs import pack
+from swirl.comb.combs import Comb, pack
+from swirl.comb.logprobs import final_logits_of
 from swirl.core.errors import ModelError
-from swirl.core.types import Action, Observation, Step, Stop, Trajectory
+from swirl.core.types import Action, Observation, Step, Stop, Trajectory, Verdict
 from swirl.judging.reward import RewardModel
 from swirl.models.chat import Chat
 from swirl.pretraining.word_tokenizer import CHAT_TEMPLATE
@@ -90,6 +93,47 @@ def test_scores_of_teeth_are_the_naive_ones(packed: bool) -> None:
     combs = [pack(trunk, [(len(trunk), CLOSED), (4, CUT), (4, CLOSED)]), pack((30, 31), [(1, (CHAT.end_id,))])]
     expected = [[naive_score(judge, c.trunk[: t.sees], t.ids) for t in c.teeth] for c in combs]
     assert [pytest.approx(row, abs=1e-5) for row in expected] == judge.scores(combs)
+
+
+def test_a_comb_above_the_budget_is_read_in_parts_and_one_within_it_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in an update of RL: three states of one trajectory, with several actions each."""
+    trunk = CHAT.prompt("what is Ada is Rome what is")
+    states = [(sees, ids) for sees in (4, 6, len(trunk)) for ids in (CLOSED, CUT)]
+    judge, read = reward_model(), list[list[int]]()
+
+    def counted(model: object, combs: Sequence[Comb], *rest: object) -> torch.Tensor:
+        read.append([comb.packed_size for comb in combs])
+        return final_logits_of(model, combs, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("swirl.judging.reward.final_logits_of", counted)
+    (whole,) = judge.scores([pack(trunk, states)])
+    ((size,),) = read
+    assert dataclasses.replace(judge, token_budget=size).scores([pack(trunk, states)]) == [whole]
+    assert read == [[size]] * 2
+    read.clear()
+    budget = size - 1
+    (parts,) = dataclasses.replace(judge, token_budget=budget).scores([pack(trunk, states)])
+    assert parts == pytest.approx(whole, abs=1e-6)
+    assert len(read) == 2 and all(sum(sizes) <= budget for sizes in read)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_what_is_longer_than_the_judges_context_gets_no_verdict(packed: bool) -> None:
+    judge, (made, *_) = reward_model(packed), TRAJECTORIES
+    sizes = [len(made.state_ids(k)) + len(judge.tooth(step.token_ids)) for k, step in enumerate(made.steps)]
+    assert sizes == [22, 28, 37]
+    (known,) = judge.trajectory_scores([made])
+    short = dataclasses.replace(judge, context=36)
+    (found,) = short.trajectory_scores([made])
+    assert found[:2] == pytest.approx(known[:2], abs=1e-6)
+    assert math.isnan(found[2])
+    *first, last = short.process_verdicts([made], {})
+    assert [verdict.good for verdict in first] == [score >= 0.5 for score in known[:2]]
+    assert last == Verdict(
+        "Ada", 2, None, None, "37 tokens with the judge's question do not fit into its context of 36: set "
+        "runtime.context to 23 at most, or take a judge that reads more", "reward",
+    )  # fmt: skip
+    assert dataclasses.replace(judge, context=37).trajectory_scores([made]) == [known]
 
 
 def test_a_trajectory_without_steps_has_no_scores() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -129,5 +131,7 @@ def test_where_the_verdict_stands(text: str) -> None:
     "unit", ["GOOD or ", "a: ", "*", "/", "<a", "_ ", "\n", " GOOD\n", "a b c: x ", "(", ", so", "is a_ ", "</think>"]
 )
 def test_hostile_text_is_read_at_once(unit: str) -> None:
-    """A million characters: `parse` looks at a bounded part of them, so this cannot take long."""
-    parse(unit * (1_000_000 // len(unit)))
+    """A million characters, of which a bounded part is looked at."""
+    started = time.process_time()
+    assert parse(unit * (1_000_000 // len(unit))) is (True if unit == " GOOD\n" else None)
+    assert time.process_time() - started < 2

@@ -159,6 +159,14 @@ def test_a_template_that_refuses_the_conversation_says_why() -> None:
         Chat(byte_level("{{ raise_exception('no assistants') }}"))
 
 
+@pytest.mark.parametrize(
+    "mistake", ["{{ 1 + 'a' }}", "{{ 1 / 0 }}", "{% macro call() %}{{ call() }}{% endmacro %}{{ call() }}"]
+)
+def test_a_template_with_a_mistake_is_refused(mistake: str) -> None:
+    with pytest.raises(ModelError, match="refuses turns of user and assistant: "):
+        Chat(byte_level(mistake))
+
+
 def test_an_end_of_turn_that_is_plain_text_is_refused() -> None:
     template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant: "
     with pytest.raises(ModelError, match=r"closes a model turn with plain text \('\\nuser: '\)"):

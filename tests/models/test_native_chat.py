@@ -176,6 +176,7 @@ UNUSABLE = [
     (families.GEMMA2, "leaves out the name of tools: use actions.format: tags"),
     ("", "has no chat template"),
     (gone(HERMES, RESULT, "raise_exception('no tools here') ~ '"), "refuses calls and results: no tools here; use"),
+    (gone(HERMES, RESULT, "1 / 0 ~ '"), "refuses calls and results: division by zero; use"),
     (gone(HERMES, "'You may call", "messages|length ~ 'You may call"), "rewrites the turns before a call"),
     (gone(HERMES, RESULT, "m.content|e + '\\n</tool_response>"), "changes results"),
     (

@@ -112,13 +112,15 @@ def test_written_overrides_keep_comments_and_other_settings(tmp_path: Path) -> N
 def test_what_is_written_is_what_was_checked(tmp_path: Path) -> None:
     """DVC writes YAML 1.2, in which 1e-05 is a number and `on` is a string."""
     path = tmp_path / "params.yaml"
-    shutil.copy(ROOT / "params.yaml", path)
+    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    path.write_text(text.replace("tools: [calculator]", "tools: [calculator, 'own:Other']"), encoding="utf-8")
     odd = {"a": "on", "b": "1:30", "c": "012", "d": "1e5", "e": ["null", "~", ""], "f": 1e-07, "g": "2020-01-01"}
-    overrides = {"train.swirl.lr": 1e-05, "tools.options": {"own:Tool": odd}}
+    overrides = {"train.swirl.lr": 1e-05, "tasks.search.tools": ["own:Tool"], "tools.options": {"own:Tool": odd}}
     wanted = checked(path, overrides)
     write(path, overrides)
     assert load(path) == wanted
     assert wanted.tools.options["own:Tool"] == odd
+    assert wanted.tasks["calculate"].tools == ["calculator", "own:Other"]
 
 
 def test_settings_of_the_command_line_are_yaml() -> None:
@@ -463,28 +465,11 @@ def test_what_is_in_a_session_of_its_own_ends_too_but_tracking_tells_the_end(tmp
 
 def test_stages_that_ask_the_network_are_tried_again() -> None:
     params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    stages = ["download", "base_model", "synthesize", "judge", "check_steps", "train@sft", "train@swirl"]
-    stages += ["evaluate@base", "evaluate@swirl", "report"]
-    assert [stage for stage in stages if asks_network(stage, params)] == ["download"]
-    params["reward_model"] = {"source": "endpoint"}
-    params["evaluate"]["servers"] = {"swirl": {}}
-    assert [stage for stage in stages if asks_network(stage, params)] == [
-        *("download", "judge", "train@sft", "train@swirl", "evaluate@base", "evaluate@swirl")
-    ]
-    params["reward_model"] = {"source": "embedded"}
-    params["synthesize"]["server"] = {}
-    assert [stage for stage in stages if asks_network(stage, params)] == ["download", "synthesize", "evaluate@swirl"]
-    params["synthesize"]["server"], params["evaluate"]["servers"] = None, {}
-    for source in ("pretrained", "endpoint"):
-        params["evaluate"]["judge"] = {"source": source}
-        assert [stage for stage in stages if asks_network(stage, params)] == [
-            *("download", "evaluate@base", "evaluate@swirl")
-        ]
-    assert asks_network("download", {}) and not asks_network("train@swirl", {})
-    assert asks_network("base_model", {"base_model": {"source": "cold_start"}})
-    assert asks_network("reward_model", {"reward_model": {"source": "fine_tuned"}})
-    assert asks_network("index", {"index": {"embedding_model": "someone/embedder"}})
-    assert not asks_network("index", params)
+    server = {"url": "http://127.0.0.1:1/v1", "model": "m", "api": "chat", "key_env": "", "chat_template_kwargs": {}}
+    assert not asks_network("synthesize", params, ROOT)
+    params["synthesize"]["server"] = server
+    assert asks_network("synthesize", params, ROOT) and not asks_network("judge", params, ROOT)
+    assert not asks_network("synthesize", {"x": 1}, ROOT)  # params that are refused are refused again
 
 
 def test_a_grid_is_every_combination() -> None:

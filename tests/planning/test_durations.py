@@ -179,6 +179,9 @@ def test_synthesis_and_judging_by_hand() -> None:
     asked = params(reward_model=judge, judge={"outcome": "model", "grader": SERVER})
     # two votes on every step, and a grade for every answer
     assert work(asked, "judge") == Work(asked=pytest.approx(2 * (2 * (150 * 3 + 600 * 4.3) + 750)))
+    own = {"rewards": [{"name": "mine:Mine", "weight": 1.0, "options": {}}]}
+    assert work(params(reward_model=judge, judge=own), "judge") == Work()
+    assert work(params(reward_model=judge, judge=own), "train@swirl").asked == 0
 
 
 def test_training_by_hand() -> None:

@@ -134,6 +134,17 @@ def test_a_judge_that_is_paid_has_a_price() -> None:
     assert f"{read:,} prompt tokens, at most {price:,.2f} by its prices" in stages["judge"].does
 
 
+def test_a_judge_that_is_no_part_of_the_reward_is_asked_for_no_verdict() -> None:
+    rewards = [{"name": "mine:Mine", "weight": 1.0, "options": {}}]
+    stages = planned(params("gemma-2-27b", judge={"rewards": rewards}))
+    assert stages["judge"].verdicts == 2 * (10_000 + 7_473) * 5  # a grade for every answer, once more if there is none
+    assert stages["judge"].does == "a verdict for every step, by judge.rewards alone"
+    assert stages["train@swirl"].verdicts == 0
+    matched = planned(params(judge={"rewards": rewards}))
+    assert matched["judge"].disk == 12_000 * 100  # its verdicts are stored all the same
+    assert matched["evaluate@base"].verdicts == 0
+
+
 def test_what_is_not_known_is_said_to_be_so() -> None:
     own = {"source": "own", "files": {"train": "a.jsonl"}, "corpus": "c", "task": "search", "train": "all"}
     chosen = params(download={"benchmarks": {"staff": own}})

@@ -78,6 +78,21 @@ def test_whole_weights_and_a_judge_here() -> None:
     assert "evaluate@sft" not in Memory(off, ROOT).stages()
 
 
+def test_a_judge_that_is_no_part_of_the_reward_is_loaded_to_grade_alone() -> None:
+    rewards = [{"name": "mine:Mine", "weight": 1.0, "options": {}}]
+    own, weights = params(judge={"rewards": rewards}), 4 * (4 * 128 * 128 + 3 * 128 * 384) + 128 * 2000
+    assert held(own, "judge").weights == 0
+    assert held(own, "train@swirl").weights == 2 * 4 * weights  # policy, reference
+    assert held(own, "evaluate@base").weights == 4 * weights
+    writer = {
+        "source": "pretrained", "model": "google/gemma-2-2b-it", "revision": "", "trust_remote_code": False,
+        "verdict": "rationale", "max_tokens": 8, "votes": 1, "temperature": 0.0,
+    }  # fmt: skip
+    grading = params(reward_model=writer, judge={"rewards": rewards, "outcome": "model", "grader": None})
+    assert held(grading, "judge").weights == held(grading, "evaluate@base").weights - 4 * weights > 0
+    assert held(grading, "train@swirl").weights == 2 * 4 * weights
+
+
 def test_a_model_that_is_dealt_out_over_eight_by_hand() -> None:
     dealt = {"processes": 8, "sharding": "full"}
     weights, adapter, embedded = 27_226_275_840, 228_360_192, 4608 * 256_000

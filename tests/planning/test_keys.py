@@ -69,6 +69,57 @@ def test_a_second_judge_is_asked_by_evaluations_alone() -> None:
     assert [line.partition(";")[0] for line in lines(hub)] == ["the Hugging Face hub: org/second"]
 
 
+OWN = {"name": "mine:Mine", "weight": 1.0, "options": {}}
+
+
+def test_a_judge_that_is_no_part_of_the_reward_is_not_asked() -> None:
+    alone = params("gemma-2-9b", judge={"rewards": [OWN]})
+    assert keys.servers(alone)[1:] == []
+    mixed = params("gemma-2-9b", judge={"rewards": [OWN, {"name": "judge", "weight": 1.0, "options": {}}]})
+    assert [need.stages for need in keys.servers(mixed)][1:] == [LATE]
+    grading = params("gemma-2-27b", judge={"rewards": [OWN]})  # it grades answers all the same
+    assert [need.stages for need in keys.servers(grading)][1:] == [
+        ("judge", "evaluate@base", "evaluate@sft", "evaluate@swirl")
+    ]
+
+
+def networked(chosen: Params, root: Path = ROOT) -> list[str]:
+    return [one.stage for one in estimates.plan(chosen, root) if keys.asks_network(one.stage, chosen, root)]
+
+
+def test_which_stages_ask_the_network(tmp_path: Path) -> None:
+    evaluations = ["evaluate@ceiling", "evaluate@base", "evaluate@sft", "evaluate@swirl"]
+    assert networked(params("mini")) == []
+    assert networked(params("gemma-2-27b")) == ["download", "base_model", "synthesize", *LATE]
+    server = presets.tree(ROOT, "gemma-2-9b")["synthesize"]["server"]
+    assert networked(params("mini", evaluate={"servers": {"swirl": server}})) == ["evaluate@swirl"]
+    asked = {"source": "endpoint", "server": server, **SECOND}
+    pointed = {"source": "pretrained", "model": "org/m", "revision": "", "trust_remote_code": False, **SECOND}
+    pointed["verdict"] = "rationale"
+    for judge in (asked, pointed):  # whichever evaluation is the first to load a pointed one downloads it
+        assert networked(params("mini", evaluate={"judge": judge})) == evaluations
+    for judge in ("none", {"source": "own", "name": "mine:Mine", "options": {}}):
+        assert networked(params("mini", evaluate={"judge": judge})) == []
+    far = {"source": "endpoint", "tokenizer": "t", "revision": "", "context": 4096, "server": server}
+    served = params("mini", base_model=far, reward_model=asked, train={"methods": []})
+    assert networked(served) == ["base_model", "synthesize", "judge", "evaluate@base"]
+    (tmp_path / "t").mkdir()  # a tokenizer that is here
+    assert networked(served, tmp_path) == ["synthesize", "judge", "evaluate@base"]
+
+
+@pytest.mark.parametrize(("retriever", "asks"), [("bm25", False), ("hybrid", True)])
+def test_an_embedding_model_is_fetched_where_vectors_are_searched(retriever: str, asks: bool) -> None:
+    index = {"retriever": retriever, "embedding_model": "someone/embedder"}
+    assert keys.asks_network("index", params("mini", index=index), ROOT) is asks
+
+
+@pytest.mark.parametrize(("log", "asks"), [("mlflow:agent", True), ("agent.jsonl", False)])
+def test_traces_are_fetched_and_files_are_there(log: str, asks: bool) -> None:
+    logs = {"agent": {"source": "logs", "logs": [log], "train": "all"}}
+    chosen = params("qwen3-0.6b", download={"benchmarks": logs}, synthesize={"source": "import"})
+    assert keys.asks_network("download", chosen, ROOT) is asks
+
+
 def test_a_gguf_file_is_none_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_TOKEN", raising=False)
     server = presets.tree(ROOT, "gemma-2-9b")["synthesize"]["server"]

@@ -30,6 +30,9 @@ def test_a_machine_is_read() -> None:
         parsed("ram=80")
     with pytest.raises(ParamsError, match="'flops=much' is not"):
         parsed("gb=80,flops=much")
+    for value in ("nan", "inf", "-1"):
+        with pytest.raises(ParamsError, match=f"'gb={value}' is not NAME=NUMBER above 0"):
+            parsed(f"gb={value}")
 
 
 def test_speeds_by_hand() -> None:

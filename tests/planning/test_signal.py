@@ -99,6 +99,14 @@ def test_a_judge_that_reads_one_token_gives_graded_rewards() -> None:
         assert lines(validate(tree, "local")) == expected
 
 
+def test_rewards_of_ones_own_alone_have_no_votes() -> None:
+    own = {"judge": {"rewards": [{"name": "mine:Mine", "weight": 1.0, "options": {}}]}}
+    assert lines(validate(laid_over(presets.tree(ROOT, "qwen3-0.6b"), own), "own")) == [
+        "Signal of step-wise RL: rewards are those of judge.rewards, and states whose actions all get the same have "
+        "none."
+    ]
+
+
 def test_nothing_is_said_where_nothing_is_drawn_or_the_baseline_is_the_batchs() -> None:
     assert signal.lines(params(), ["judge", "train@sft"]) == []
     assert lines(params(estimator="reinforce", samples=2)) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import socket
@@ -90,6 +91,23 @@ def test_a_taken_port_is_named_and_how_to_choose_another(project: Path) -> None:
         status, said, asked = make(project, "mlflow", f"MLFLOW_PORT={port}")
     assert (status, asked) == (2, [])
     assert said.startswith(f"port {port} is taken; choose another: make mlflow MLFLOW_PORT={port + 1}\n")
+
+
+def test_clean_keeps_what_was_paid_for_and_waits_for_stages(project: Path) -> None:
+    kept = ["answers", "hub", "locks", "tracking", "worktrees"]
+    for name in (*kept, "journals", "checkpoints", "finished", "timings"):
+        (project / ".swirl" / name).mkdir(parents=True)
+    (project / ".swirl/worktrees/a.kept").mkdir()
+    with (project / ".swirl/locks/judge").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        status, said, _ = make(project, "clean")
+        assert status == 2
+        assert said.startswith("stage judge is running; wait for it or stop it\n")
+        assert (project / ".swirl/journals").exists()
+    status, said, _ = make(project, "clean")
+    assert status == 0, said
+    assert sorted(path.name for path in (project / ".swirl").iterdir()) == kept
+    assert (project / ".swirl/worktrees/a.kept").exists()
 
 
 @pytest.mark.parametrize("target", ["demo", "test", "check", "smoke", "prefect"])

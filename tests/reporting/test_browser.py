@@ -411,6 +411,13 @@ def test_thought_and_call_are_the_whole_action() -> None:
     assert halves(Action("malformed", "<answer> Ada", "")) == ("", "<answer> Ada")
 
 
+def test_a_hostile_action_is_split_in_linear_time() -> None:
+    call = " <search_query> x </search_query>"
+    started = time.process_time()
+    assert halves(Action("search", "<" * 100_000 + call, "x")) == ("<" * 100_000 + " ", call[1:])
+    assert time.process_time() - started < 2
+
+
 def test_traits_are_those_of_the_steps() -> None:
     found = [traits(one, False) for one in (*BASE, *SWIRL)]
     unanimous = Trait(0)

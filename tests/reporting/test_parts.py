@@ -212,6 +212,30 @@ def test_templates_refuse_what_is_missing_and_escape_what_is_there() -> None:
         made.render()
 
 
+SHARE = {"benchmark": "", "skill": "first query", "by": "oracle", "n": {"base": 1}, "share": {"base": 1.0}}
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        ({"skills": [{name: value for name, value in SHARE.items() if name != "share"}]}, "argument: 'share'"),
+        ({"skills": [SHARE | {"skill": "luck"}]}, "skill is 'luck'; it is one of"),
+        ({"coverage": {"swirl": {}}}, "'kept', 'visited', and 'passes'"),
+        ({"declines": {"rows": []}}, "KeyError('compared')"),
+    ],
+)
+def test_broken_results_are_named_with_what_to_do(
+    results: Results, tmp_path: Path, broken: dict[str, object], said: str
+) -> None:
+    save_json(to_json(results) | {"skills": [SHARE]}, tmp_path / "results.json")
+    assert load(tmp_path / "results.json").skills[0].share == {"base": 1.0}
+    save_json(to_json(results) | broken, tmp_path / "results.json")
+    with pytest.raises(DataError) as refused:
+        load(tmp_path / "results.json")
+    assert str(refused.value).startswith(f"{tmp_path}/results.json: not as stage report writes it: ")
+    assert said in str(refused.value) and str(refused.value).endswith("; run `dvc repro report`")
+
+
 def test_results_come_back_from_their_file(results: Results, tmp_path: Path) -> None:
     save_json(to_json(results), tmp_path / "results.json")
     assert load(tmp_path / "results.json") == results

@@ -163,7 +163,10 @@ def test_markdown_and_terminal_show_the_same(results: PooledRuns, capsys: pytest
     nothing, same = "0.0 (0.0 to 0.0)", "+0.0 (+0.0 to +0.0) | 1 | –"
     assert lines[3] == f"| musique | Accuracy | 4 | {nothing} | {nothing} | {nothing} | {same} | {same} |"
     assert "means over seeds 0, 1. Intervals" in lines[-1]
-    assert lines[-1].endswith("over the benchmarks that RL trained on, hotpotqa.")
+    assert lines[-1].endswith(
+        "over the benchmarks that RL trained on, hotpotqa. Of fewer than 5 seeds, p is too small where they differ "
+        "much from one another."
+    )
     show_pooled(results)
     printed = capsys.readouterr().out
     assert max(map(len, printed.splitlines())) <= 100

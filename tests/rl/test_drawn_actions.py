@@ -1,29 +1,32 @@
-"""Combs that are above the token budget are cut between states."""
+"""Metrics of drawn actions, worked out by hand."""
 
 from __future__ import annotations
 
-from swirl.comb.combs import Comb, pack
-from swirl.rl.drawn_actions import within
+import math
 
-TRUNK = tuple(range(10))
-TEETH = [(4, (1, 2)), (4, (3,)), (7, (4, 5)), (10, (6,)), (10, (7, 8))]
-"""States of 4, 7 and 10 tokens, with three, two and three tokens of actions."""
+import pytest
+import torch
 
-
-def test_neighbouring_states_share_a_trunk_as_long_as_they_fit() -> None:
-    comb = pack(TRUNK, TEETH)
-    assert comb.packed_size == 10 + 3 + 2 + 3
-    assert within([comb], 18) == [comb]
-    assert within([comb, comb], 17) == 2 * [pack(TRUNK[:7], TEETH[:3]), pack(TRUNK, TEETH[3:])]
-    assert [part.packed_size for part in within([comb], 12)] == [7 + 3 + 2, 10 + 3]
+from swirl.rl.drawn_actions import tooth_metrics
 
 
-def test_the_teeth_of_a_state_stay_together_whatever_the_budget() -> None:
-    apart = [pack(TRUNK[:4], TEETH[:2]), pack(TRUNK[:7], TEETH[2:3]), pack(TRUNK, TEETH[3:])]
-    assert within([pack(TRUNK, TEETH)], 1) == apart
-    assert within([], 5) == []
-
-
-def test_teeth_keep_their_order() -> None:
-    parts = within([pack(TRUNK, TEETH), Comb((1, 2), pack((1, 2), [(2, (9,))]).teeth)], 9)
-    assert [(tooth.sees, tooth.ids) for part in parts for tooth in part.teeth] == [*TEETH, (2, (9,))]
+def test_the_loss_is_a_mean_over_all_draws_and_the_rest_over_those_that_count() -> None:
+    """Four draws, of which one is left out; a stored action that nobody drew has imitation's weight 0.5."""
+    none = math.nan
+    known = torch.tensor(
+        [
+            [0.6, -0.6, 0.0, 0.0],  # weight
+            [2.0, 1.0, 0.0, 0.0],  # draws
+            [0.0, 0.0, 0.0, 0.5],  # imitation
+            [3.0, 5.0, 8.0, 2.0],  # length
+            [-1.0, -2.0, none, -4.0],  # log pi
+            [0.3, 0.9, none, 0.7],  # KL
+            [1.2, 2.0, none, 0.1],  # entropy
+        ],
+        dtype=torch.float64,
+    )
+    pulled = 0.1 * (2 * 0.3 + 0.9) - (0.6 * -1.0 + -0.6 * -2.0) - 0.5 * -4.0
+    assert tooth_metrics(known, 0.1, 4.0) == pytest.approx({
+        "action_tokens": (2 * 3 + 5) / 3, "loss": pulled / 4, "kl": (2 * 0.3 + 0.9) / 3,
+        "entropy": (2 * 1.2 + 2.0) / (2 * 3 + 5), "stored_logprob": -4.0,
+    })  # fmt: skip

@@ -417,7 +417,7 @@ def half_cut(ends: Iterable[int] = range(6)) -> Policy:
 
 @pytest.mark.parametrize("estimator", ["reinforce", "rloo"])
 def test_actions_that_are_cut_are_out_of_the_gradient_or_have_reward_0(estimator: Any) -> None:
-    """And are judged in neither case; the loss is worked out one by one, from unpadded forwards."""
+    """And are judged in neither case; the mean loss of all 48 is worked out one by one, from unpadded forwards."""
     for how in ("ignore", "penalise"):
         sampling = Sampling(max_tokens=2)
         settings = dataclasses.replace(SETTINGS, sampling=sampling, estimator=estimator, cut_actions=how)
@@ -436,11 +436,10 @@ def test_actions_that_are_cut_are_out_of_the_gradient_or_have_reward_0(estimator
         flat = [(k, action.ids, action.ids[-1] >= 6) for k, of_state in enumerate(drawn) for action in of_state]
         rewards = torch.tensor([(math.nan if how == "ignore" else 0.0) if cut else ids[0] / 16 for _, ids, cut in flat])
         gains = advantages(rewards.view(8, 6), estimator).flatten().tolist()
-        loss, counted = 0.0, 0
+        loss = 0.0
         for (k, ids, cut), gain in zip(flat, gains, strict=True):
             if cut and how == "ignore":
                 continue
-            counted += 1
             for place, token in enumerate(ids):
                 seen = (*states[k].state_ids, *ids[:place])
                 p, q = (torch.log_softmax(tiny.naive_logits(m, seen)[-1], -1).detach() for m in models)
@@ -449,7 +448,7 @@ def test_actions_that_are_cut_are_out_of_the_gradient_or_have_reward_0(estimator
         share = sum(cut for *_, cut in flat) / 48
         assert 0.2 < share < 0.8
         assert (metrics["cut"], metrics["unjudged"]) == (pytest.approx(share), 0.0)
-        assert metrics["loss"] == pytest.approx(loss / counted, rel=1e-4)
+        assert metrics["loss"] == pytest.approx(loss / 48, rel=1e-4)
         assert judged and all(ids[-1] < 6 for ids in judged)
 
 
@@ -478,6 +477,19 @@ def test_a_sampled_action_ends_with_its_call_as_in_a_rollout() -> None:
     assert drawn["search_query"] == {chat.encode(taught.FIND)}
     assert {ids[: len(chat.reply(taught.FIND))] for ids in drawn["math_exp"]} == {chat.reply(taught.FIND)}
     assert {len(ids) for ids in drawn["math_exp"]} == {8}
+
+
+def test_a_kind_has_one_number_in_the_whole_batch() -> None:
+    """Whatever tools a question has, and whatever share of the batch a process has."""
+    tags = {"sums": {"math_exp": "calculate"}, "facts": {"search_query": "search"}}
+    settings = dataclasses.replace(SETTINGS, estimator="reinforce", compared="kind")
+    policy, texts = Policy("p", tiny.qwen3(16), tiny.chat(), 128), (taught.SUM, taught.FIND, taught.SAY, "Ada")
+    learner = Trainer(policy, None, Rewards(float), settings, reader_of=lambda name: Reader(policy.chat, tags[name]))
+    batch = [[SubTrajectory(name, name, "b", 0, (5,), (6,), 0.5)] for name in tags]
+    ids = [policy.chat.reply(text) for text in texts]
+    sums, facts = ([1.0, -1.0, 0.0, -1.0], [-1.0, 2.0, 0.0, -1.0])
+    assert [list(one.values()) for one in learner._kinds(batch, batch, [ids, ids])] == [sums, facts]
+    assert [list(one.values()) for one in learner._kinds(batch, batch[1:], [ids])] == [facts]
 
 
 @pytest.mark.parametrize(

@@ -469,6 +469,10 @@ def test_the_weights_decide_the_digest(layout: Layout, tmp_path: Path) -> None:
         ({"api_key": "sk-1234"}, "api_key"),
         ({"servers": [{"name": "a", "login": {"Password": "sk-1234"}}]}, "servers.login.Password"),
         ({"token": ["sk-1234"]}, "token"),
+        ({"headers": {"Authorization": "Bearer sk-1234"}}, "headers.Authorization"),
+        ({"api_keys": {"web": "sk-1234"}}, "api_keys.web"),
+        ({"command": ["run", "--api-key", "sk-1234"]}, "command"),
+        ({"command": ["run", "--api-key=sk-1234"]}, "command"),
     ],
 )
 def test_a_secret_in_params_is_not_registered(
@@ -476,6 +480,7 @@ def test_a_secret_in_params_is_not_registered(
 ) -> None:
     copy = asked.copy(layout, tmp_path / "copy")
     tree = yaml.safe_load((copy.root / "params.yaml").read_text())
+    next(iter(tree["tasks"].values()))["tools"].append("own:Tool")
     tree["tools"]["options"] = {"own:Tool": options}
     (copy.root / "params.yaml").write_text(yaml.safe_dump(tree))
     with pytest.raises(DataError) as caught:

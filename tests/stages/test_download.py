@@ -72,6 +72,13 @@ def test_files_and_counts(tmp_path: Path) -> None:
     }
 
 
+def test_a_corpus_of_a_benchmark_that_was_taken_out_goes_too(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    download.run(params(SIZES), layout)
+    download.run(params({"mini-cofca": SIZES["mini-cofca"]}), layout)
+    assert [path.name for path in (tmp_path / "data/corpus").iterdir()] == ["mini-cofca.evaluation.parquet"]
+
+
 def test_questions_derivations_memory_and_corpus_belong_together(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
     download.run(params(SIZES), layout)

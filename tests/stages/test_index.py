@@ -43,6 +43,13 @@ def test_every_corpus_gets_its_own_index(layout: Layout) -> None:
     }
 
 
+def test_an_index_of_a_corpus_that_is_gone_goes_too(layout: Layout) -> None:
+    index.run(params([]), layout)
+    layout.corpus("mini-beerqa", "evaluation").unlink()
+    index.run(params([]), layout)
+    assert [path.name for path in (layout.root / "data/index").iterdir()] == ["mini-hotpotqa.train"]
+
+
 def test_stopwords_are_left_out(layout: Layout) -> None:
     index.run(params(["capital"]), layout)
     assert Search(layout.index("mini-hotpotqa", "train")).run("capital") == "no result"

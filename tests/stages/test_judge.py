@@ -19,6 +19,7 @@ from swirl.core.records import load, load_json
 from swirl.core.types import OUTCOME, HeldOutStep, Question, Stop, Trajectory, Verdict
 from swirl.judging.calibrate import as_text
 from swirl.judging.rationale import step_prompt
+from swirl.judging.reward import RewardModel
 from swirl.models.loading import load_chat
 from swirl.stages import judge
 from swirl.wiring.calibration import measure
@@ -44,6 +45,15 @@ def test_step_verdicts_are_the_reward_models(params: Params, project: Layout) ->
     assert {v.judge for v in found.values()} == {"reward"}
     clear = {key: v.good for key, v in found.items() if abs(expected[key] - 0.5) > 1e-5}
     assert clear == {key: expected[key] >= 0.5 for key in clear}
+
+
+def test_the_judge_reads_no_more_than_it_was_made_for(params: Params, project: Layout) -> None:
+    """Whatever `runtime.context` says of conversations, which the judge's question follows."""
+    short = validate(laid_over(params.model_dump(), {"runtime": {"context": 300}}), "tests")
+    for one in (params, short):
+        judge = load_reward_model(one, project)
+        assert isinstance(judge, RewardModel)
+        assert judge.context == 512
 
 
 def test_outcomes_are_graded_by_the_answers(params: Params, copy: Layout) -> None:

@@ -5,6 +5,7 @@ The device's free bytes and its errors are scripted; models, rollouts and traini
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,12 @@ from swirl.cli.run_stage import _run, _timed
 from swirl.comb.slots import Slots
 from swirl.config.params import Params
 from swirl.core import flights
+from swirl.core.checkpoints import Checkpoints
+from swirl.core.distributed import ALONE
 from swirl.core.flights import OutOfMemoryError
 from swirl.core.layout import Layout
 from swirl.core.records import load, load_json
-from swirl.core.types import Trajectory
+from swirl.core.types import LOGGED, Question, Trajectory
 from swirl.endpoints.request_pace import Pace
 from swirl.execution.blocks import Sharing
 from swirl.models import room
@@ -27,6 +30,8 @@ from swirl.models.room import conversations, flight_bytes, samples_bytes, shape_
 from swirl.rl import trainer
 from swirl.stages import evaluate, synthesize, train
 from swirl.wiring import servers
+from swirl.wiring.development import Development
+from swirl.wiring.logged_states import LoggedStates
 from swirl.wiring.policies import load_local_policy
 from swirl.wiring.prompts import read_prompts
 from swirl.wiring.rollout_blocks import Rollouts
@@ -210,6 +215,59 @@ def test_training_plans_its_samples_and_its_looks(
     look = workers * flight_bytes(shape, 1, policy.context, 4, 16384) / 0.899 + trained * (4 + 8 + 4)
     monkeypatch.setattr(flights, "_smaller", [])
     monkeypatch.setattr(room, "available", lambda device: look)
+    assert record(copy, "train-swirl", lambda: train.run(params, copy, "swirl"))["rollout.in_flight.used"] == 1
+
+
+def test_looks_go_on_with_the_flights_of_an_interrupted_training(
+    params: Params, project: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One conversation where params say two; half of the tokens in states of logs."""
+    policy = load_local_policy(params, project.model("base"), "base")
+    shape, workers, longest = shape_of_model(policy.model), params.runtime.workers, params.rollout.max_action_tokens
+    assert shape
+    logged = {"q": dataclasses.replace(load(Question, project.questions)[0], id="q", task=LOGGED)}
+    kept = Checkpoints(tmp_path / "kept", "print")
+
+    def opened(free: float) -> tuple[Development, LoggedStates]:
+        monkeypatch.setattr(room, "available", lambda device: free / 0.899)
+        development = Development(params, project, policy, ALONE)
+        development._states = LoggedStates(params, project, policy, logged)
+        development.resume(kept)
+        return development, development._states
+
+    look, half = (
+        workers * flight_bytes(shape, 1, policy.context, 4, 16384),
+        workers * samples_bytes(shape, 8192, longest, 4),
+    )
+    assert look < half
+    for free in (look, 1e12):
+        development, _ = opened(free)
+        assert development._flight.size == 1
+    (note,) = tmp_path.glob("kept/*/flight-looks-0.json")
+    note.unlink()
+    next(tmp_path.glob("kept/*/flight-logged-0.json")).unlink()
+    for free in (half, 1e12):
+        development, states = opened(free)
+        assert (development._flight.size, states._flight and states._flight.size) == (2, 8192)
+
+
+@pytest.mark.slow
+def test_a_training_that_is_resumed_looks_as_it_did(
+    params: Params, copy: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    policy = load_local_policy(params, copy.model("base"), "base")
+    shape, workers = shape_of_model(policy.model), params.runtime.workers
+    assert shape
+    adam = sum(parameter.numel() for parameter in policy.model.parameters()) * (4 + 8 + 4)
+    with monkeypatch.context() as patch:
+        patch.setattr(room, "available", lambda device: workers * flight_bytes(shape, 1, 512, 4, 16384) / 0.899 + adam)
+        patch.setattr(train.Trainer, "update", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train.run(params, copy, "swirl")
+    monkeypatch.setattr(flights, "_smaller", [])
     assert record(copy, "train-swirl", lambda: train.run(params, copy, "swirl"))["rollout.in_flight.used"] == 1
 
 

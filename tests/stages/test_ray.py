@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
@@ -70,12 +69,9 @@ def same(ours: Layout, theirs: Layout, *paths: Callable[[Layout], Path]) -> None
         assert path(ours).read_bytes() == path(theirs).read_bytes(), path(ours).name
 
 
-def kill_a_worker(killed: list[int], layout: Layout) -> None:
-    """Kill one that makes a block, when some blocks are committed and most are not."""
-    deadline = time.monotonic() + 300
-    while not killed:
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+def kill_a_worker(killed: list[int], layout: Layout, ended: threading.Event) -> None:
+    """Kill one that makes a block, when some blocks are committed and most are not, unless the stage `ended` before."""
+    while not ended.wait(0.005):
         for process in psutil.Process().children(recursive=True) if 4 < len(blocks(layout)) < 20 else ():
             try:
                 if process.name().startswith("ray::BlockWorke") and ".make" in " ".join(process.cmdline()):
@@ -88,12 +84,15 @@ def kill_a_worker(killed: list[int], layout: Layout) -> None:
 
 def test_synthesis_and_judging_with_a_worker_killed(by_ray: Params, undone: Layout, project: Layout) -> None:
     """36 blocks of two trajectories each."""
-    killed: list[int] = []
-    killer = threading.Thread(target=kill_a_worker, args=(killed, undone))
+    killed, ended = list[int](), threading.Event()
+    killer = threading.Thread(target=kill_a_worker, args=(killed, undone, ended), daemon=True)
     killer.start()
-    run_stages(by_ray, undone, "synthesize")
-    killer.join()
-    assert len(killed) == 1
+    try:
+        run_stages(by_ray, undone, "synthesize")
+    finally:
+        ended.set()
+        killer.join()
+    assert len(killed) == 1, "synthesis ended before a worker could be killed"
     run_stages(by_ray, undone, "judge")
     same(undone, project, lambda layout: layout.trajectories, lambda layout: layout.metrics("synthesize"))
     same(undone, project, lambda layout: layout.verdicts, lambda layout: layout.metrics("judge"))

@@ -123,6 +123,15 @@ def test_held_out_scores_of_a_judge_that_says_one_thing(word: str, score: float,
     assert load_json(layout.metrics("reward_model")) == {"further": 7, "heldout.n": 4, "heldout.brier": brier}
 
 
+def test_a_held_out_step_that_is_cut_has_the_score_that_stage_judge_gives_it(tmp_path: Path) -> None:
+    judge, layout = judge_of(), Layout(tmp_path)
+    judge = RewardModel("reward", Always(judge.model, CHAT.reply("GOOD")[0]), CHAT, judge.question)
+    write_heldout(judge, [Sampled("search", ("search", "cut"), (-1.0, -0.5), labelled(True, False))], layout)
+    assert [step.score for step in load(HeldOutStep, layout.heldout)] == [pytest.approx(SURE, abs=1e-6), 0.0]
+    brier = pytest.approx((1 - SURE) ** 2 / 2, abs=1e-6)
+    assert load_json(layout.metrics("reward_model")) == {"heldout.n": 2, "heldout.brier": brier}
+
+
 @pytest.mark.parametrize("packed", [True, False])
 def test_verdict_loss_is_the_naive_cross_entropy(packed: bool) -> None:
     judge, batch = judge_of(packed), [labelled(True, False), labelled(False)]

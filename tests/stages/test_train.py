@@ -98,6 +98,8 @@ def test_the_judge_s_agreement_is_with_the_oracle_of_the_same_step(params: Param
     golden = development._golden([empty, one, one], [[], [0.9, 0.9], [math.nan, 0.1]])
     assert golden["golden.judge_agreement"] == 2 / 3
     assert golden["golden.process_label"] == pytest.approx(1 / 3)
+    development.judge = dataclasses.replace(development.judge, threshold=0.05)  # type: ignore[type-var]
+    assert development._golden([one], [[math.nan, 0.1]])["golden.judge_agreement"] == 0.0
 
 
 def shuffle_golden_labels(layout: Layout) -> None:

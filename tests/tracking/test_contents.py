@@ -27,7 +27,7 @@ from swirl.mlflow_store.settings import Settings
 from swirl.mlflow_store.stores import recording_store
 from swirl.models.flops import Work
 from swirl.pipeline.dvc_file import DvcStage, dvc_hash, read_stages
-from swirl.rl.pace import Pace
+from swirl.rl.pace import SpeedLog
 from swirl.traces.mlflow_traces import trace_of
 from swirl.traces.samples import Sample, _choose, read_samples
 from swirl.tracking.contents import by_measure, grouped
@@ -294,7 +294,7 @@ def test_checkpoints_and_curves_are_recorded_while_training_runs(layout: Layout)
     folder = layout.root / ".swirl/checkpoints/train-swirl/mark"
     rows: list[dict[str, Any]] = []
     with tracking.stage_run("train-swirl", PARAMS, layout):
-        pace = Pace(layout.pace("train-swirl"), 16e9)
+        pace = SpeedLog(layout.pace("train-swirl"), 16e9)
         for number in range(3):
             rows.append({"step": number, "reward": number / 4})
             if number:

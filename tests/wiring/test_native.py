@@ -81,6 +81,17 @@ def test_functions_take_the_place_of_tags_and_open_no_index(tmp_path: Path) -> N
     assert built_in("search") == {"search": "search"}
 
 
+@pytest.mark.parametrize(("thought_only", "kind"), [("allow", "think"), ("refuse", "answer")])
+@pytest.mark.parametrize("format", ["native", "tags"])
+def test_a_thought_alone_is_in_rl_what_it_is_in_a_rollout(
+    format: str, thought_only: str, kind: str, folder: Path
+) -> None:
+    settings = changed(format=format, thought_only=thought_only)
+    question, chat = Question("q", "b", "train", "Why?", ("x",), 1, ("search",)), policy_chat(settings, folder)
+    read = Toolbox(settings, Layout(folder)).reader(question, chat).read(chat.reply("I wonder."))
+    assert read.kind == ("malformed" if format == "tags" and thought_only == "refuse" else kind)
+
+
 def test_judges_are_told_what_is_bad_in_either_format() -> None:
     tags, native = (judge_prompt(changed(**a), Layout(ROOT), "process") for a in ({}, {"format": "native"}))
     assert "- A step that is neither one tool call nor one answer is BAD.\n" in tags

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from swirl.agent_logs.conversation import Call, LoggedTool
 from swirl.agent_logs.exchanges import Change
+from swirl.agent_logs.nesting import DEEPEST, TooDeep, depth, loads
 
 Schemas = Mapping[str, Mapping[str, Any]]
 """Name of a tool -> the JSON schema of its arguments."""
 
 _MAY_BE_NULL = ("default", "const")
 _decoder = json.JSONDecoder()
+_SPACE = re.compile(r"\s*")
 
 
 def to_text(value: Any) -> str:
@@ -52,8 +55,8 @@ def _decoded(text: str, schema: Mapping[str, Any] | None, changes: list[Change])
     if schema is None or '\\"' not in text:
         return text
     try:
-        value = json.loads(text)
-    except ValueError:
+        value = loads(text)
+    except (ValueError, TooDeep):
         return text
     once = _decode(value, {"type": "object", **schema})
     if once == value:
@@ -65,8 +68,8 @@ def _decoded(text: str, schema: Mapping[str, Any] | None, changes: list[Change])
 def _decode(value: Any, schema: Mapping[str, Any]) -> Any:
     if schema.get("type") == "object" and isinstance(value, str):
         try:
-            inner = json.loads(value)
-        except ValueError:
+            inner = loads(value)
+        except (ValueError, TooDeep):
             return value
         value = inner if isinstance(inner, dict) else value
     if isinstance(value, dict):
@@ -89,11 +92,11 @@ def unglued(call: Call) -> tuple[Call, ...]:
     try:
         while at < len(text):
             value, end = _decoder.raw_decode(text, at)
-            if not isinstance(value, dict):
+            if not isinstance(value, dict) or depth(value) > DEEPEST:
                 return ()
             found.append(text[at:end])
-            at = end + len(text[end:]) - len(text[end:].lstrip())
-    except ValueError:
+            at = _SPACE.match(text, end).end()  # type: ignore[union-attr]
+    except (ValueError, RecursionError):
         return ()
     return tuple(Call(call.name, one, call.id) for one in found) if len(found) > 1 else ()
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from swirl.agent_logs.arguments import unglued
 from swirl.agent_logs.conversation import Call, LoggedTool, Message
+from swirl.agent_logs.nesting import TooDeep, loads
 
 
 def hash_of(*parts: object) -> int:
@@ -40,6 +41,6 @@ def _of_call(call: Call) -> list[tuple[str, str]]:
 def _sorted(text: str) -> str:
     """JSON with sorted keys, or the text itself where it is none."""
     try:
-        return json.dumps(json.loads(text), sort_keys=True, ensure_ascii=False)
-    except (ValueError, RecursionError):
+        return json.dumps(loads(text), sort_keys=True, ensure_ascii=False)
+    except (ValueError, TooDeep):
         return text

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
+
+from swirl.agent_logs.nesting import TooDeep, loads
 
 NO_OUTPUT = "(no output)"
 """What stands for a result without text, so that results and calls still match."""
@@ -47,8 +48,8 @@ class Call:
     def value(self) -> dict[str, Any] | None:
         """The arguments by name; None where they are no JSON object, so that the call is a bad one."""
         try:
-            value = json.loads(self.arguments)
-        except (ValueError, RecursionError):
+            value = loads(self.arguments)
+        except (ValueError, TooDeep):
             return None
         return value if isinstance(value, dict) else None
 

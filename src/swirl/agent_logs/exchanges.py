@@ -68,6 +68,7 @@ class LineFault(StrEnum):
 
     NO_JSON = "no JSON"
     NO_TEXT = "not UTF-8"
+    DEEP = "nested too deeply"
     SHAPE = "no format that is known"
     TYPES = "a format that is known, with values of other types"
     NO_RESPONSE = "a request without a response"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from array import array
 from collections import Counter, OrderedDict
@@ -13,6 +12,7 @@ from typing import BinaryIO
 from swirl.agent_logs import lines, log_shapes
 from swirl.agent_logs.conversation import LoggedTool, Place
 from swirl.agent_logs.exchanges import Exchange, LineFault, LineLeftOut
+from swirl.agent_logs.nesting import TooDeep, loads
 
 KEPT = 4
 """How many pieces stay read: a turn and the one after it are mostly in two."""
@@ -97,12 +97,16 @@ class LogFiles:
 def _exchanges(data: bytes, tools: Sequence[LoggedTool]) -> list[Exchange]:
     """The exchanges of a line. Raises `LineLeftOut` when it holds none."""
     try:
-        value = json.loads(data.decode())
+        value = loads(data.decode())
     except UnicodeDecodeError:
         raise LineLeftOut(LineFault.NO_TEXT) from None
-    except (ValueError, RecursionError):
+    except TooDeep:
+        raise LineLeftOut(LineFault.DEEP) from None
+    except ValueError:
         raise LineLeftOut(LineFault.NO_JSON) from None
     try:
         return log_shapes.read(value, tools)
+    except TooDeep:
+        raise LineLeftOut(LineFault.DEEP) from None
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError, RecursionError):
         raise LineLeftOut(LineFault.TYPES) from None

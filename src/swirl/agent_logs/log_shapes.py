@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from swirl.agent_logs.arguments import schemas_of, to_text, without_nulls
 from swirl.agent_logs.chat_messages import MessageReader
 from swirl.agent_logs.conversation import LoggedTool
 from swirl.agent_logs.exchanges import Exchange, Fault, LineFault, LineLeftOut, Turn
+from swirl.agent_logs.nesting import TooDeep, checked, loads
 from swirl.agent_logs.pairing import pair
 from swirl.agent_logs.response_items import ItemReader
 from swirl.core.errors import DataError
@@ -197,7 +197,7 @@ def _opened(value: Any) -> Any:
     """JSON inside JSON, and streams of events, as values; anything else as it is."""
     if isinstance(value, str) and value[:1] in ("{", "["):
         try:
-            return json.loads(value)
+            return loads(value)
         except ValueError:
             return value
     if isinstance(value, str) and value.startswith("data:"):
@@ -249,7 +249,10 @@ def tools_of(request: Json) -> tuple[LoggedTool, ...] | None:
 
 def read_tools(path: Path) -> tuple[LoggedTool, ...]:
     """The tools of a file, for logs that name none. Raises `DataError` when it holds none."""
-    tools = tools_of({"tools": load_json(path)})
+    try:
+        tools = tools_of({"tools": checked(load_json(path))})
+    except TooDeep:
+        raise DataError(f"{path} holds a tool whose schema is nested too deeply") from None
     if not tools:
         raise DataError(f'{path} must hold a JSON list of tools, as a request\'s "tools"')
     return tools

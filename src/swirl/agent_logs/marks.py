@@ -7,7 +7,7 @@ import re
 _CUT = re.compile(
     r"litellm_truncated"
     r"|<truncated due to size exceeding limit>"
-    r"|\[base64_data truncated: [^\]]*\]"
+    r"|\[base64_data truncated: [^\]]{0,200}\]"
     r"|(?:(?:\.\.\.|…) ?[\[(<]?|[\[(<])truncated[^\])>\n\"]{0,40}[\])>]?[\"}\]\s]*$",
     re.IGNORECASE,
 )
@@ -16,7 +16,7 @@ _KINDS = (
     "|PASSWORD|API_KEY|REDACTED|MASKED"
 )
 _WHOLE = "NAME|FIRST_NAME|LAST_NAME|FULL_NAME|ADDRESS|LOCATION|IP|SECRET|PII"
-_LABEL = rf"(?:[A-Z_]*(?:{_KINDS})[A-Z_]*|{_WHOLE})(?:_?\d+)?"
+_LABEL = rf"(?:[A-Z_]{{0,40}}(?:{_KINDS})[A-Z_]{{0,40}}|{_WHOLE})(?:_?\d+)?"
 _MASKED = re.compile(rf"\[{_LABEL}\]|<{_LABEL}>|\{{\{{{_LABEL}\}}\}}|\[(?:email|phone|first_name|last_name|redacted)\]")
 _CLIENT = re.compile(r"\s*(?:API Error:? \d{3}|Error code: \d{3} - |Agent stopped due to (?:max iterations|iteration))")
 _SUMMARY = re.compile(

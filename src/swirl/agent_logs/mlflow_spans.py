@@ -5,12 +5,12 @@ Every attribute is JSON inside JSON. A trace is what `Trace.to_json` writes, a r
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from swirl.agent_logs import streamed_chunks
 from swirl.agent_logs.exchanges import LineFault, LineLeftOut
+from swirl.agent_logs.nesting import loads
 
 Json = Mapping[str, Any]
 
@@ -19,6 +19,8 @@ _SCORER = "mlflow.trace.sourceScorer"
 _SESSION = "mlflow.trace.session"
 _CHUNK = "mlflow.chunk.item."
 _EXPECTED = ("expected_response", "expected_answer", "answer", "ground_truth", "expected_output")
+_LEVELS = 1000
+"""Spans around a request to a chat model; a trace with more is left out."""
 
 
 def trace_of(value: Json) -> Json | None:
@@ -65,21 +67,22 @@ def requests(trace: Json) -> list[tuple[Json, Any] | None]:
     """The requests to chat models with their responses, in the order in which they were sent; None: it has no response.
 
     Of chat spans inside one another, the outermost that can be read counts: they are one request. Raises `LineLeftOut`
-    for the trace of a judge.
+    for the trace of a judge, and for one that is nested too deeply.
     """
     if _metadata(trace).get(_SCORER):
         raise LineLeftOut(LineFault.JUDGE)
     spans = [span for span in trace["data"]["spans"] if isinstance(span, Mapping)]
     around = {str(span.get("span_id")): str(_parent(span) or "") for span in spans}
-    above = {identity: set(_above(identity, around)) for identity in around}
     chats = [span for span in spans if _attribute(span, "mlflow.spanType") in _TYPES]
+    above = {identity: _above(identity, around) for identity in (str(span.get("span_id")) for span in chats)}
     chats.sort(key=lambda span: len(above[str(span.get("span_id"))]))
     exchanges = {str(span.get("span_id")): _exchange(span) for span in chats}
+    around_read = {outer for one, exchange in exchanges.items() if exchange is not None for outer in above[one]}
     found: dict[str, tuple[int, tuple[Json, Any] | None]] = {}
     for span in chats:
         identity = str(span.get("span_id"))
-        within = any(other is not None and identity in above[one] for one, other in exchanges.items())
-        if not above[identity] & found.keys() and (exchanges[identity] is not None or not within):
+        inside = any(outer in found for outer in above[identity])
+        if not inside and (exchanges[identity] is not None or identity not in around_read):
             found[identity] = _started(span), exchanges[identity]
     return [exchange for _, exchange in sorted(found.values(), key=lambda one: one[0])]
 
@@ -201,7 +204,7 @@ def _opened(value: Any) -> Any:
     """The value of JSON text; a text that is no JSON, or a JSON number, as it is."""
     if isinstance(value, str):
         try:
-            return json.loads(value)
+            return loads(value)
         except ValueError:
             return value
     return value
@@ -215,9 +218,12 @@ def _started(span: Json) -> int:
     return int(span.get("start_time_unix_nano") or span.get("start_time") or 0)
 
 
-def _above(identity: str, parents: Mapping[str, str]) -> Iterator[str]:
-    """The spans around a span, from the inside; a circle ends it."""
-    seen = {identity}
-    while (identity := parents.get(identity, "")) and identity not in seen:
-        seen.add(identity)
-        yield identity
+def _above(identity: str, parents: Mapping[str, str]) -> set[str]:
+    """The spans around a span; a circle ends it. Raises `LineLeftOut` for more than `_LEVELS`."""
+    found, outer = set[str](), parents.get(identity, "")
+    while outer and outer != identity and outer not in found:
+        found.add(outer)
+        if len(found) > _LEVELS:
+            raise LineLeftOut(LineFault.DEEP)
+        outer = parents.get(outer, "")
+    return found

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from swirl.agent_logs.conversation import Call, LoggedConversation, LoggedTool, Role
+from swirl.agent_logs.nesting import depth
 from swirl.agent_logs.written_turns import WrittenTurn, cuts_of
 from swirl.core.errors import ModelError
 from swirl.core.untrusted import no_constant, writable
@@ -300,7 +301,7 @@ def value_of(call: Call) -> dict[str, Any] | None:
         value = json.loads(call.arguments, parse_constant=no_constant, object_pairs_hook=_once)
     except (ValueError, RecursionError):
         return None
-    return value if isinstance(value, dict) and _depth(value) <= DEEPEST else None
+    return value if isinstance(value, dict) and depth(value) <= DEEPEST else None
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -309,15 +310,6 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(made) < len(pairs):
         raise ValueError("a key stands twice")
     return made
-
-
-def _depth(value: Any) -> int:
-    """How many objects and lists lie in one another."""
-    depth, level = 0, [value]
-    while level := [one for one in level if isinstance(one, dict | list)]:
-        depth += 1
-        level = [inner for one in level for inner in (one.values() if isinstance(one, dict) else one)]
-    return depth
 
 
 def _added(state: str, trunk: str, spaced: bool) -> str | None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+from swirl.agent_logs.nesting import loads
 
 _JOINED = ("content", "reasoning_content", "reasoning", "refusal")
 
@@ -24,7 +25,7 @@ def of_events(text: str) -> list[Any]:
     for line in text.split("\n"):
         if line.startswith("data:") and (body := line[5:].strip()) != "[DONE]":
             try:
-                found.append(json.loads(body))
+                found.append(loads(body))
             except ValueError:
                 continue
     return found

@@ -32,6 +32,16 @@ def interleave(root: Path, sides: Sequence[Mapping[str, Any]], rounds: int) -> l
     return [_joined(side, results) for side, results in zip(sides, said, strict=True)]
 
 
+def fastest(rows: Sequence[Result], sides: Sequence[Result]) -> list[Result]:
+    """Of the sides of one name the fastest, with its settings."""
+    best: dict[str, Result] = {}
+    for row, side in zip(rows, sides, strict=True):
+        settings: Result = {key: side[key] for key in ("token_budget", "rows", "attention") if key in side}
+        if row["name"] not in best or row["seconds"] < best[row["name"]]["seconds"]:
+            best[row["name"]] = {**row, **settings}
+    return list(best.values())
+
+
 def run(root: Path, side: Mapping[str, Any]) -> Result:
     """What one side in a process of its own measures. Raises `SwirlError` when it fails."""
     environment = {**ALLOCATOR, **os.environ, "OMP_NUM_THREADS": str(side["threads"]), "SWIRL_RESTARTED": "1"}

@@ -28,7 +28,15 @@ _COLUMNS = {
         "attention",
     ],
     "scaling": ["K", "name", "token_budget", "seconds", "update_seconds", "tokens", "peak_mb", "mfu"],
-    "synthesis": ["name", "seconds", "trajectories", "trajectories_per_minute", "action_tokens_per_second", "peak_mb"],
+    "synthesis": [
+        "name",
+        "seconds",
+        "trajectories",
+        "trajectories_per_minute",
+        "action_tokens_per_second",
+        "peak_mb",
+        "attention",
+    ],
     "slow-tools": [
         "model",
         "calls_in_flight",

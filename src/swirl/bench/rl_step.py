@@ -28,7 +28,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from swirl.bench import trl
-from swirl.bench.measure import Result, forget_peak, interleave, repeat, settle, taken_mb
+from swirl.bench.measure import Result, fastest, forget_peak, interleave, repeat, settle, taken_mb
 from swirl.bench.states import SHAPES, groups_of, model_of
 from swirl.comb.combs import Comb, pack, tokens_of
 from swirl.comb.sampling import Sampling
@@ -56,7 +56,7 @@ def rl_step(root: Path, cores: int, rounds: int, repeats: int, model: str = "emb
     common = {"bench": "rl-step", "model": model, "kl": kl, "repeats": repeats}
     common |= {"attention": "sdpa", "dtype": "float32", "source": "run", "length": LENGTH, "warmup": 2}
     sides = _sides(common, cores) if model in SHAPES else _sides_of_a_run(root, common, cores)
-    rows = _fastest(interleave(root, sides, rounds), sides)
+    rows = fastest(interleave(root, sides, rounds), sides)
     about = {"bench": "rl-step", "cores": cores, "samples": 8}
     return {**about, "rows": [{"model": model, "kl": kl, **row} for row in rows]}
 
@@ -87,8 +87,9 @@ def _sides(common: Result, cores: int) -> list[Result]:
 def _sides_of_a_run(root: Path, common: Result, cores: int) -> list[Result]:
     """The sides of a model's folder: device, number format, adapter and tokens a forward are those of params.yaml.
 
-    Actions are as long as the run's are on average, and, in the first side, as long as they get. On a GPU, which has
-    room for it, TRL is tried with more sequences per forward pass, too.
+    Actions are as long as the run's are on average, and, in the first side, as long as they get. TRL is tried with
+    torch's fused attention and, on a CPU, with plain operations, which are faster there in half precision; on a GPU,
+    which has room for it, with more sequences per forward pass.
     """
     from swirl.config import params as params_module
 
@@ -99,23 +100,14 @@ def _sides_of_a_run(root: Path, common: Result, cores: int) -> list[Result]:
     common["lora"] = params.train.lora and params.train.lora.model_dump()
     packed = {**common, "threads": 1, "workers": cores, "packed": True, "token_budget": params.train.token_budget}
     packed["recompute"] = params.train.gradient_checkpointing
-    rows_of_trl = (8,) if params.runtime.device == "cpu" else (8, 64, 192)
+    on_cpu = params.runtime.device == "cpu"
+    of_trl = [(8, "sdpa"), (8, "eager")] if on_cpu else [(rows, "sdpa") for rows in (8, 64, 192)]
     return [
         {**packed, "name": "as configured", "longest": params.rollout.max_action_tokens},
         {**packed, "name": "packed"},
         {**packed, "name": "plain, equal once", "packed": False},
-        *({**common, "name": "trl", "threads": cores, "rows": rows} for rows in rows_of_trl),
+        *({**common, "name": "trl", "threads": cores, "rows": rows, "attention": how} for rows, how in of_trl),
     ]
-
-
-def _fastest(rows: Sequence[Result], sides: Sequence[Result]) -> list[Result]:
-    """The fastest side of each name, with its settings."""
-    best: dict[str, Result] = {}
-    for row, side in zip(rows, sides, strict=True):
-        settings: Result = {key: side[key] for key in ("token_budget", "rows", "attention") if key in side}
-        if row["name"] not in best or row["seconds"] < best[row["name"]]["seconds"]:
-            best[row["name"]] = {**row, **settings}
-    return list(best.values())
 
 
 def scaling(root: Path, cores: int, rounds: int, repeats: int) -> Result:
@@ -130,7 +122,7 @@ def scaling(root: Path, cores: int, rounds: int, repeats: int) -> Result:
             for packed in (True, False)
             for budget in ((1024, 2048, 8192) if packed else (2048, 8192))
         ]
-        found["rows"] += [{"K": states, **row} for row in _fastest(interleave(root, sides, rounds), sides)]
+        found["rows"] += [{"K": states, **row} for row in fastest(interleave(root, sides, rounds), sides)]
     return found
 
 

@@ -20,6 +20,7 @@ from urllib.request import urlopen
 
 from swirl.core.checksums import Checksum, checksum
 from swirl.core.errors import DataError
+from swirl.core.records import save_json
 
 _TIMEOUT_S = 60.0
 _LARGEST_BYTES = 4_000_000_000
@@ -116,7 +117,7 @@ class Fetcher:
             )
         if known is None:
             self._lock[remote.place] = Locked(commit, {**locked.files, remote.name: found})
-            _write_lock(self._lock, self._path)
+            save_json({place: asdict(one) for place, one in self._lock.items()}, self._path)
         return Fetched(path, commit, found)
 
     def _newest(self, remote: Remote) -> str:
@@ -230,11 +231,3 @@ def _locked(entry: dict[str, Any]) -> Locked:
     if entry["commit"] and not _COMMIT.fullmatch(entry["commit"]):
         raise ValueError(f"commit {entry['commit']!r}")
     return Locked(str(entry["commit"]), files)
-
-
-def _write_lock(lock: Mapping[str, Locked], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    tree = {place: asdict(locked) for place, locked in lock.items()}
-    partial.write_text(json.dumps(tree, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    os.replace(partial, path)

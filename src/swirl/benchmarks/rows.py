@@ -14,9 +14,12 @@ import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, NoReturn, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, NoReturn, Protocol, TypeVar
 
 from swirl.core.errors import DataError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 Fields = Mapping[str, object]
 """One row as it stands in the file."""
@@ -174,10 +177,21 @@ def _parquet(path: Path) -> Iterator[object]:
 
     try:
         with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=1000):
-                yield from batch.to_pylist()
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+            for group in range(file.num_row_groups):
+                for batch in file.iter_batches(batch_size=1000, row_groups=[group]):
+                    yield from _values(batch, f"{path}, row group {group + 1}")
+    except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path} is not a readable Parquet file: {error}") from None
+
+
+def _values(batch: pa.RecordBatch, place: str) -> list[object]:
+    """Rows as plain values; Parquet can hold dates, time zones and names of fields that Python cannot."""
+    import pyarrow as pa
+
+    try:
+        return list(batch.to_pylist())
+    except (pa.ArrowException, OSError, ValueError, OverflowError, KeyError) as error:
+        raise DataError(f"{place} holds a value that cannot be read: {error}") from None
 
 
 def _lines(path: Path) -> Iterator[tuple[int, object]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import math
+import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,7 +18,7 @@ from swirl.core.errors import DataError, ParamsError
 from swirl.pipeline import environment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from swirl.config.params import Params
     from swirl.core.layout import Layout
@@ -60,8 +61,8 @@ def evaluate(
     """Measure models on a file of rows, each against the first: accuracy, exact match, F1, with tools.
 
     Prompts, tools, step limits and grading are those of stage `evaluate`; an exported model has its own prompts and
-    settings, unless --preset is given. The search index is made from the passages of the file. Nothing in the project
-    is changed.
+    settings, unless --preset is given. The search index is made from the passages of the file. Rows
+    that the project trains on are warned of. Nothing in the project is changed.
     """
     layout = project_layout()
     if file.exists() and not file.is_file():
@@ -84,6 +85,8 @@ def evaluate(
     drawing = Drawing(samples, temperature, settings.seed if seed is None else seed)
     with tempfile.TemporaryDirectory(prefix="swirl-evaluate-") as folder:
         rows = GivenRows(benchmark, file, questions, drawing.seed, Path(folder))
+        if seen := rows.seen(layout):
+            print(_warning(seen), file=sys.stderr)
         results: list[Compared] = []
         named = list(zip(models, sources, each, strict=True))
         try:
@@ -91,7 +94,7 @@ def evaluate(
                 results.append(result)
         finally:  # what a later model's failure does not take away
             if results and as_json:
-                print(json.dumps(as_dict(benchmark, len(rows.drawn), results), ensure_ascii=False))
+                print(json.dumps(as_dict(benchmark, len(rows.drawn), results, seen), ensure_ascii=False))
             elif results:
                 how = f"{samples} per question at temperature {temperature:g}" if temperature else "greedy"
                 drawn = f"{len(rows.drawn):,} of {rows.total:,} questions of {file.name}"
@@ -140,8 +143,19 @@ def _short(name: str) -> str:
     return name if len(name) <= 40 else f"…{name[-39:]}"
 
 
-def as_dict(benchmark: str, n: int, results: Sequence[Compared]) -> dict[str, Any]:
-    """What `--json` prints: shares and means in [0, 1], the interval that of accuracy; `n` counts questions."""
+def _warning(seen: Mapping[str, int]) -> str:
+    splits = ", ".join(f"{count:,} in {split}" for split, count in seen.items())
+    return (
+        f"WARNING: some of the drawn questions are in this project's data: {splits}. What learned from them, or was "
+        "chosen by them, is not measured on new questions"
+    )
+
+
+def as_dict(benchmark: str, n: int, results: Sequence[Compared], seen: Mapping[str, int]) -> dict[str, Any]:
+    """What `--json` prints: shares and means in [0, 1], the interval that of accuracy; `n` counts questions.
+
+    `seen` counts those of them that are in a split of the project that something learned from.
+    """
     models = [
         {
             "model": row.model,
@@ -156,4 +170,4 @@ def as_dict(benchmark: str, n: int, results: Sequence[Compared]) -> dict[str, An
         }
         for row in results
     ]
-    return {"benchmark": benchmark, "n": n, "models": models}
+    return {"benchmark": benchmark, "n": n, "seen": dict(seen), "models": models}

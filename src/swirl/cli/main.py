@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import sys
 import textwrap
@@ -14,7 +16,7 @@ import typer
 
 from swirl.cli import browse, compare, evaluate, export, import_logs, judge, models, pool, run_bench, track
 from swirl.cli.project import project_layout
-from swirl.core.errors import SwirlError
+from swirl.core.errors import ParamsError, SwirlError
 from swirl.core.suggestions import meant
 from swirl.pipeline import environment
 from swirl.pipeline.stages import STAGES
@@ -68,8 +70,17 @@ def main() -> None:
     except SwirlError as error:
         print(f"swirl: {error}", file=sys.stderr)
         sys.exit(1)
+    except OSError as error:
+        if error.errno not in _REFUSED:
+            raise
+        read = error.filename and os.path.exists(error.filename) and not os.access(error.filename, os.R_OK)
+        where, what = error.filename or "a file", "read" if read else "written"
+        print(f"swirl: {where} cannot be {what}: {error.strerror}", file=sys.stderr)
+        sys.exit(1)
 
 
+_REFUSED = (errno.EROFS, errno.EACCES, errno.ENOSPC, errno.EDQUOT)
+"""What a file system says that is read-only, forbidden or full; not a fault of the program."""
 _formatwarning = warnings.formatwarning
 
 
@@ -124,7 +135,7 @@ def preset(
 ) -> None:
     """Write a preset to params.yaml and show what changes; without a name, list the presets."""
     from swirl.config import presets
-    from swirl.config.yaml_text import inline, read
+    from swirl.config.yaml_text import inline
 
     root = project_layout().root
     if name is None:
@@ -132,8 +143,7 @@ def preset(
         return
     settings = presets.tree(root, name)
     path = root / "params.yaml"
-    before = read(path) if path.exists() else {}
-    changes = list(presets.differences(before, settings))
+    changes = list(presets.differences(_before(path), settings))
     for key, old, new in changes:
         print(f"{key}: {inline(old)} -> {inline(new)}")
     kept = None if dry_run else presets.write(root, settings, name)
@@ -145,6 +155,23 @@ def preset(
             f"params.yaml is now preset {name}: {keys} changed"
             + (f"; the previous file is kept as {kept}" if kept else "")
         )
+
+
+def _before(path: Path) -> Mapping[str, object]:
+    """The settings that a preset replaces; none, which is said, where the file is broken."""
+    from swirl.config.yaml_text import read
+
+    if not path.exists():
+        return {}
+    try:
+        before = read(path)
+        if isinstance(before, dict):
+            return before
+        why = f"{path} holds no settings"
+    except ParamsError as error:
+        why = str(error)
+    print(f"swirl: warning: {why}; it is replaced as a whole", file=sys.stderr)
+    return {}
 
 
 @app.command()
@@ -167,7 +194,7 @@ def plan(
     It loads no model, unless `--time` asks how long the stages take, and asks no server.
     """
     from swirl.config import presets
-    from swirl.planning import estimates, footprint, keys, machines, signal
+    from swirl.planning import estimates, footprint, keys, machines, signal, unasked
 
     root, elsewhere = project_layout().root, machines.parsed(machine)
     resolved = presets.settings(root, name)
@@ -178,6 +205,8 @@ def plan(
     print(estimates.text(stages, keys.lines(resolved, root, names), signal.lines(resolved, names)))
     held, hours = footprint.lines(resolved, root, elsewhere.free), machines.lines(resolved, root, elsewhere)
     print("\n".join(["", *held, *hours]), flush=True)
+    for line in unasked.lines(resolved):
+        print(f"\n{line}", flush=True)
     if time:
         from swirl.planning import durations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Annotated
 
 import typer
@@ -10,8 +11,31 @@ from swirl.cli.project import project_layout
 from swirl.core.errors import SwirlError
 from swirl.core.suggestions import meant
 
+OPTIONS = {
+    "rl-step": ("rounds", "repeats", "cores", "model", "kl"),
+    "scaling": ("rounds", "repeats", "cores"),
+    "synthesis": ("rounds", "repeats", "cores", "model", "questions"),
+    "slow-tools": ("rounds", "model"),
+    "retrieval": (),
+    "overhead": ("rounds", "preset", "last"),
+    "paper-scale": (),
+}
+"""Benchmark -> the options that count for it, besides --json."""
+
+
+def check(name: str, given: Collection[str]) -> None:
+    """Raise `SwirlError` for a benchmark that there is none, and for an option given that would not count."""
+    if name not in OPTIONS:
+        raise SwirlError(f"there is no benchmark {name!r}; there are {', '.join(OPTIONS)}{meant(name, OPTIONS)}")
+    if others := [f"--{one}" for one in given if one not in OPTIONS[name]]:
+        taken = ", ".join(f"--{one}" for one in OPTIONS[name]) or "only --json"
+        raise SwirlError(f"{' and '.join(others)} would not count: {name} takes {taken}")
+    if "last" in given and (others := [f"--{one}" for one in given if one != "last"]):
+        raise SwirlError(f"--last runs nothing: leave out that, or {' and '.join(others)}")
+
 
 def bench(
+    context: typer.Context,
     name: Annotated[
         str, typer.Argument(help="rl-step, scaling, synthesis, slow-tools, retrieval, overhead or paper-scale.")
     ],
@@ -52,6 +76,9 @@ def bench(
     from swirl.bench import overhead, paper_scale, report, retrieval, rl_step, slow_tools, synthesis
 
     root = project_layout().root
+    sources = {one: context.get_parameter_source(one) for one in context.params}
+    given = [one for one, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
+    check(name, [one for one in given if one not in ("name", "as_json")])
     benches = {
         "rl-step": lambda: rl_step.rl_step(root, cores, rounds or 2, repeats, model or "embedded", kl),
         "scaling": lambda: rl_step.scaling(root, cores, rounds or 2, repeats),
@@ -61,7 +88,5 @@ def bench(
         "overhead": lambda: overhead.last_run(root) if last else overhead.overhead(root, preset, rounds or 1),
         "paper-scale": lambda: paper_scale.paper_scale(root),
     }
-    if name not in benches:
-        raise SwirlError(f"there is no benchmark {name!r}; there are {', '.join(benches)}{meant(name, benches)}")
     result = benches[name]()
     print(json.dumps(result, indent=1) if as_json else report.text(result))

@@ -83,6 +83,33 @@ def split_states(combs: Sequence[Comb]) -> list[Comb]:
     ]
 
 
+def chosen_of(combs: Sequence[Comb], read: Sequence[bool]) -> list[Comb]:
+    """The combs with the teeth that are `read` alone; a comb without any is left out."""
+    chosen = iter(read)
+    kept = [(comb.trunk, [(tooth.sees, tooth.ids) for tooth in comb.teeth if next(chosen)]) for comb in combs]
+    return [pack(trunk, teeth) for trunk, teeth in kept if teeth]
+
+
+def within(combs: Sequence[Comb], token_budget: int) -> list[Comb]:
+    """Combs above the budget as several, each of neighbouring states, in the same order; they read the trunk anew.
+
+    The teeth of a state stay together, so a single state may exceed the budget.
+    """
+    parts: list[Comb] = []
+    for comb in combs:
+        part: Comb | None = None
+        for sees, of_state in groupby(comb.teeth, attrgetter("sees")):
+            teeth = [(tooth.sees, tooth.ids) for tooth in part.teeth] if part else []
+            state = [(sees, tooth.ids) for tooth in of_state]
+            longer = pack(comb.trunk, teeth + state)
+            if part and longer.packed_size > token_budget:
+                parts.append(part)
+                longer = pack(comb.trunk, state)
+            part = longer
+        parts += [part] if part else []
+    return parts
+
+
 def tokens_of(combs: Sequence[Comb], packed: bool) -> tuple[float, float]:
     """How many tokens a model reads for these combs, packed in one forward pass, and how many it predicts."""
     predicted = sum(len(tooth.ids) for comb in combs for tooth in comb.teeth)
@@ -131,8 +158,6 @@ class Reading:
     """(N,) index in the flattened input of the token before each tooth token."""
     targets: Tensor
     """(N,) the tooth tokens."""
-    padding: int
-    """Number of padding tokens in the input."""
 
 
 def collate_packed(combs: Sequence[Comb]) -> Reading:
@@ -151,7 +176,7 @@ def collate_packed(combs: Sequence[Comb]) -> Reading:
             positions += range(tooth.sees, tooth.sees + len(tooth.ids))
             reads += (places[tooth.sees - 1], *range(first, first + len(tooth.ids) - 1))
             targets += tooth.ids
-    return Reading(torch.tensor(ids), torch.tensor(positions), plan, torch.tensor(reads), torch.tensor(targets), 0)
+    return Reading(torch.tensor(ids), torch.tensor(positions), plan, torch.tensor(reads), torch.tensor(targets))
 
 
 def collate_plain(combs: Sequence[Comb]) -> Reading:
@@ -169,8 +194,7 @@ def collate_plain(combs: Sequence[Comb]) -> Reading:
         reads += range(row * size + tooth.sees - 1, row * size + len(sequence) - 1)
         targets += tooth.ids
     position = torch.arange(size).expand(len(teeth), size)
-    padding = ids.numel() - sum(comb.plain_size for comb in combs)
-    return Reading(ids, position, None, torch.tensor(reads), torch.tensor(targets), padding)
+    return Reading(ids, position, None, torch.tensor(reads), torch.tensor(targets))
 
 
 class CombPlan:

@@ -15,6 +15,13 @@ Hops = Annotated[Mapping[Count, Positive], Field(min_length=1)]
 Calculations = Annotated[Mapping[Annotated[int, Field(ge=2, le=8)], Positive], Field(min_length=1)]
 
 
+def _check_heads(hidden: int, heads: int) -> None:
+    """Raise `ValueError` unless a head's share of the hidden size is even: positions turn its numbers in pairs."""
+    if hidden % (2 * heads):
+        nearest = 2 * heads * max(1, round(hidden / (2 * heads)))
+        raise ValueError(f"hidden is {hidden} and heads {heads}: hidden must be a multiple of 2 * heads, as {nearest}")
+
+
 class Shape(Section):
     """Size of an embedded model (a Qwen3 decoder with tied embeddings)."""
 
@@ -23,6 +30,11 @@ class Shape(Section):
     heads: Count = Field(description="attention heads")
     feed_forward: Count = Field(description="feed-forward size")
     context: Annotated[int, Field(ge=64)] = Field(description="longest conversation in tokens")
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> Shape:
+        _check_heads(self.hidden, self.heads)
+        return self
 
 
 class Phase(Section):
@@ -124,6 +136,13 @@ class WindowedShape(Section):
     feed_forward: Count = Field(description="feed-forward size")
     context: Annotated[int, Field(ge=64)] = Field(description="longest conversation in tokens")
     window: Count = Field(description="tokens that every other layer sees")
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> WindowedShape:
+        _check_heads(self.hidden, self.heads)
+        if self.heads > 3 and self.heads % 2:
+            raise ValueError(f"heads is {self.heads}: two of them share keys and values, so give an even number")
+        return self
 
 
 class AnnotatedBase(Section):

@@ -24,6 +24,7 @@ from swirl.core.errors import ParamsError
 from swirl.core.splits import counts
 from swirl.core.suggestions import meant
 from swirl.core.types import LOGGED
+from swirl.tools.by_name import BUILT_IN, options_name
 
 
 class Params(Section):
@@ -83,6 +84,7 @@ class Params(Section):
             raise ValueError("tasks.closed_book: the name is taken by the prompt for questions without tools")
         if LOGGED in self.tasks:
             raise ValueError(f"tasks.{LOGGED}: the name is taken by logged conversations; call the task otherwise")
+        self._check_options()
         self._check_logs()
         self._check_rewards()
         base = self.base_model
@@ -120,6 +122,15 @@ class Params(Section):
         if 0 < self.runtime.context <= self.rollout.max_action_tokens:
             raise ValueError("runtime.context must be above rollout.max_action_tokens, or 0")
         return self
+
+    def _check_options(self) -> None:
+        """Options are of no built-in tool, and no misspelt one; those of a tool that no task names now may stay."""
+        tools = {options_name(tool) for task in self.tasks.values() for tool in task.tools} - BUILT_IN.keys()
+        for name in self.tools.options:
+            if name in BUILT_IN:
+                raise ValueError(f"tools.options.{name}: {' and '.join(BUILT_IN)} take no options; leave it out")
+            if name not in tools and (guess := meant(name, tools - self.tools.options.keys())):
+                raise ValueError(f"tools.options.{name}: no task has such a tool{guess}")
 
     def _check_execution(self) -> None:
         """Workers of Ray have the GPU that their model is to run on."""
@@ -204,9 +215,17 @@ def task_of(name: str, benchmark: Benchmark) -> str:
 
 
 def label_judge_section(params: Params) -> RewardModelSection | None:
-    """The section of the judge whose verdicts `evaluate` reports as process labels; None for none, or a class."""
+    """The section of the judge whose verdicts `evaluate` reports as process labels; None for none, or classes alone."""
     judge = params.evaluate.judge
-    return params.reward_model if judge == "same" else None if isinstance(judge, OwnJudge | str) else judge
+    if judge == "same":
+        return params.reward_model if reward_asks_judge(params) else None
+    return None if isinstance(judge, OwnJudge | str) else judge
+
+
+def reward_asks_judge(params: Params) -> bool:
+    """Whether the reward model is the reward of a step or a part of it; `judge.rewards` may leave it out."""
+    parts = params.judge.rewards
+    return not parts or any(part.name == "judge" for part in parts)
 
 
 def evaluated(params: Params) -> list[Literal["ceiling", "base", "sft", "swirl"]]:
@@ -218,7 +237,7 @@ def evaluated(params: Params) -> list[Literal["ceiling", "base", "sft", "swirl"]
 def judged_here(params: Params, stage: str) -> bool:
     """Whether a model of this project's own processes judges in `judge` or `evaluate`, or grades answers there."""
     reward, judge = _runs_here(params.reward_model), params.evaluate.judge
-    mixed = reward and (not params.judge.rewards or any(part.name == "judge" for part in params.judge.rewards))
+    mixed = reward and reward_asks_judge(params)
     of_steps = mixed if stage == "judge" or judge == "same" else not isinstance(judge, str) and _runs_here(judge)
     return of_steps or (reward and params.judge.outcome == "model" and params.judge.grader is None)
 

@@ -54,7 +54,15 @@ def _checked(clients: Mapping[str, ClientSettings]) -> Mapping[str, ClientSettin
     if not all(is_url(name.partition("#")[0]) for name in clients if name != DEFAULT):
         # The name is not repeated: it may hold a key.
         raise ValueError(f"expected {DEFAULT}, a server's url, or url#model; a url {ALLOWED['url']}")
+    if len({*map(_address, clients)}) < len(clients):
+        raise ValueError("two entries are for the same server: a slash at the end of a url makes it no other")
     return clients
+
+
+def _address(entry: str) -> tuple[str, str]:
+    """(url, model) of an entry; no model for an entry of the url alone."""
+    url, _, model = entry.partition("#")
+    return url.rstrip("/"), model
 
 
 Clients = Annotated[
@@ -66,5 +74,11 @@ Clients = Annotated[
 
 def client_settings(clients: Mapping[str, ClientSettings], server: Served) -> ClientSettings:
     """The request settings of a server: the entry of its url#model, else of its url, else the default."""
-    names = (f"{server.url}#{server.model}", server.url, DEFAULT)
-    return next(clients[name] for name in names if name in clients)
+    own = [entry for entry in clients if is_for(entry, server)]
+    return clients[max(own, key=_address, default=DEFAULT)]
+
+
+def is_for(entry: str, server: Served) -> bool:
+    """Whether an entry of `clients` is for this server by its address, and not for another of its models."""
+    url, model = _address(entry)
+    return url == server.url.rstrip("/") and model in ("", server.model)

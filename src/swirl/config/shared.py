@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from swirl.config.section import Count, Section
+from swirl.tools import by_name
 
 
 class Runtime(Section):
     """Where models run. Shared by every stage that runs one."""
 
-    device: str = Field(description="torch device: cpu, cuda, cuda:1")
+    device: str = Field(
+        pattern="^(cpu|mps|(cuda|xpu|hpu|mtia)(:[0-9]+)?)$", description="torch device: cpu, cuda, cuda:1, mps"
+    )
     attention: Literal["eager", "sdpa"] = Field(description="transformers' attention; eager is faster for tiny models")
     dtype: Literal["float32", "bfloat16"] = Field(description="type of the weights; what trains has float32 masters")
     context: Annotated[int, Field(ge=0)] = Field(description="longest conversation in tokens; 0: what the model can")
@@ -46,10 +49,16 @@ class Prompts(Section):
     judge: str = Field(description="verdict.txt: the turn that asks a local judge for GOOD or BAD")
 
 
+def _named(tool: str) -> str:
+    if why := by_name.fault(tool):
+        raise ValueError(why)
+    return tool
+
+
 class Task(Section):
     """A kind of question. Its name is also that of its prompt file, and the value of a benchmark's `task`."""
 
-    tools: Annotated[list[str], Field(min_length=1)] = Field(
+    tools: Annotated[list[Annotated[str, AfterValidator(_named)]], Field(min_length=1)] = Field(
         description="search, calculator, module:Class of your own, or mcp:SERVER/TOOL"
     )
     max_steps: Count = Field(

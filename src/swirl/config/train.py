@@ -12,11 +12,11 @@ from swirl.config.section import Count, Positive, Section, Share
 class Guard(Section):
     """Limits beyond which step-wise RL stops and keeps its last good checkpoint; none of them needs a golden label."""
 
-    max_kl: Positive = Field(description="nats per action, mean of the updates since the last look")
+    max_kl: Positive = Field(description="nats per action, mean of the last `check_every` updates")
     max_step_growth: Positive = Field(description="ratio of steps per trajectory to the start")
     max_malformed: Share = Field(description="share of malformed and cut actions")
     max_reward_drop: Share = Field(description="fall of the mean reward below its best")
-    max_unjudged: Share = Field(description="share of sampled actions without a verdict since the last look")
+    max_unjudged: Share = Field(description="share without a verdict of the last `check_every` updates' actions")
 
 
 _WHOLE = (

@@ -95,8 +95,17 @@ def inline(value: Any) -> str:
 def modified(path: Path) -> Iterator[Any]:
     """Yield a file's values, and write back what the block changes; comments, order and quotes stay."""
     from ruamel.yaml import YAML
+    from ruamel.yaml.representer import RoundTripRepresenter
 
+    class Quoting(RoundTripRepresenter):
+        """Quotes text with a colon, as `own:Tool`, which not every reader takes between brackets without quotes."""
+
+    def quoted(representer: Any, text: str) -> Any:
+        return representer.represent_scalar("tag:yaml.org,2002:str", text, style="'" if ":" in text else None)
+
+    Quoting.add_representer(str, quoted)
     yaml: Any = YAML()
+    yaml.Representer, yaml.preserve_quotes = Quoting, True
     tree = yaml.load(path.read_text(encoding="utf-8"))
     yield tree
     text = StringIO()

@@ -94,9 +94,9 @@ class Checkpoints:
                     }
         return _record(folder)
 
-    def flight(self, rank: int) -> Path:
-        """Where a process's flight stands (`swirl.core.flights`), if memory did not allow what was asked for."""
-        return self._folder / f"flight-{rank}.json"
+    def flight(self, of: str, rank: int) -> Path:
+        """Where a process's flight `of` something stands (`swirl.core.flights`), if memory did not allow all of it."""
+        return self._folder / f"flight-{of}-{rank}.json"
 
     def finish(self) -> None:
         """Mark the run as finished, once its model is saved elsewhere; see `swirl.core.journal.finish`."""

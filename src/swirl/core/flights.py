@@ -10,9 +10,10 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from swirl.core.errors import SwirlError
+from swirl.core.errors import DataError, SwirlError
+from swirl.core.journal import set_aside
 from swirl.core.memory import give_back
 from swirl.core.records import load_json, save_json
 
@@ -83,12 +84,16 @@ class Flight:
     def resume(self, path: Path) -> None:
         """Go on as the interrupted work did whose flight is in `path`, if that was smaller; and write it there.
 
-        So the whole of it is made with flights of one size, unless memory runs out on the way.
+        So the whole of it is made with flights of one size, unless memory runs out on the way. A file that cannot be
+        read is renamed, and a printed line names it.
         """
         self._path = path
         if path.exists():
-            before = load_json(path)
-            self.size, self.halved = min(self.size, int(before["size"])), bool(before["halved"])
+            match _read(path):
+                case {"size": int(size), "halved": bool(halved)} if size > 0:
+                    self.size, self.halved = min(self.size, size), halved
+                case _:
+                    set_aside(path, "it does not say how large a flight was")
         self._note()
 
     def _note(self) -> None:
@@ -120,6 +125,13 @@ class Flight:
             self.size, self.halved = size // 2, True
             self._note()
             print(f"{self.name}: out of memory with {size} at once ({said}); going on with {self.size}", flush=True)
+
+
+def _read(path: Path) -> Any:
+    try:
+        return load_json(path)
+    except DataError:
+        return None
 
 
 def amount(value: float) -> str:

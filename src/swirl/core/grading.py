@@ -78,6 +78,11 @@ def fold(text: str) -> str:
     return "".join(letter for letter in text if unicodedata.category(letter) != "Cf")
 
 
+def is_number(text: str) -> bool:
+    """Whether the text is a number, with a unit or without."""
+    return read(fold(text)) is not None
+
+
 def same_number(prediction: str, answer: str) -> bool:
     """Whether both texts are the same number: "10", "$10.00", "**10**", "1e1" and "10 apples"; "1/2" and "0.5".
 

@@ -19,6 +19,8 @@ from swirl.core.row_groups import save_tables, tables
 
 Record = TypeVar("Record")
 
+TORN = "torn-"
+"""What the name of a file that could not be read begins with."""
 _FINISHED = ".finished"
 """Suffix of a folder of finished work, whose results are written elsewhere."""
 
@@ -102,7 +104,7 @@ def claim(folder: Path, fingerprint: str) -> Path:
 
 def set_aside(path: Path, fault: str) -> None:
     """Rename unfinished work that cannot be read, so that it is made again, and print where it is and its fault."""
-    aside = path.with_name(f"torn-{path.name}")
+    aside = path.with_name(f"{TORN}{path.name}")
     if aside.is_dir():
         shutil.rmtree(aside)
     os.replace(path, aside)

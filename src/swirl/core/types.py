@@ -307,7 +307,7 @@ class HeldOutStep:
     good: bool
     """The oracle's label."""
     score: float
-    """The reward model's P(GOOD), in [0, 1]."""
+    """The reward model's P(GOOD), in [0, 1]; 0 for a step that is cut."""
     logprob: float
     """The policy's own log-probability of the action, the mean over its tokens, in nats."""
 

@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 
+from swirl.core.untrusted import finite
+
 ALTERNATIVES = 5
 """Tokens at each place whose log-probabilities a server is asked for: the most that OpenAI's completions give."""
 
@@ -76,10 +78,6 @@ def _listed(top: object) -> dict[str, float]:
 
 
 def _numbers(top: object) -> dict[str, float]:
-    """Token -> log-probability, without what is no number."""
+    """Token -> log-probability, without what is no finite number."""
     items = top.items() if isinstance(top, Mapping) else ()
-    return {
-        token: float(value)
-        for token, value in items
-        if isinstance(token, str) and isinstance(value, int | float) and not isinstance(value, bool) and value == value
-    }
+    return {token: number for token, value in items if isinstance(token, str) and (number := finite(value)) is not None}

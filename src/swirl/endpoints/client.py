@@ -342,10 +342,12 @@ class Client:
         """Names of the models that the server lists; none when it does not say."""
         import openai
 
+        from swirl.endpoints.bounded import TooLarge
+
         try:
             listed = await self._openai.with_options(max_retries=0).models.list()
             return [self._failures.redacted(wire.short(str(model.id))) for model in listed.data]
-        except (openai.OpenAIError, ValueError, TypeError, AttributeError):
+        except (openai.OpenAIError, TooLarge, ValueError, TypeError, AttributeError, RecursionError):
             return []
 
     @property

@@ -9,12 +9,11 @@ and `logprob`. A field that is missing or has any other form counts as not given
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from swirl.core.untrusted import writable
+from swirl.core.untrusted import finite, writable
 from swirl.endpoints.alternatives import ALTERNATIVES, chances
 from swirl.endpoints.requests import Answer, Ask, Endpoint, EndpointError
 
@@ -224,9 +223,8 @@ def log_probabilities(value: object) -> tuple[float, ...] | None:
     """A list of finite numbers, those above 0 by a rounding error set to 0; None for anything else."""
     if not isinstance(value, list):
         return None
-    numbers = [item for item in value if isinstance(item, int | float) and not isinstance(item, bool)]
-    fine = len(numbers) == len(value) and all(math.isfinite(number) and number < 1e-3 for number in numbers)
-    return tuple(min(0.0, float(number)) for number in numbers) if fine else None
+    numbers = [number for item in value if (number := finite(item)) is not None and number < 1e-3]
+    return tuple(min(0.0, number) for number in numbers) if len(numbers) == len(value) else None
 
 
 def _numbered(value: object) -> tuple[int, ...] | None:

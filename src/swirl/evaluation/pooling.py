@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -110,7 +111,7 @@ def pool(benchmark: str, measure: str, trained: bool, models: Mapping[str, Seque
         for name in known
         if name != "base" and "base" in known
     }
-    estimates = {name: Estimate(means[name], *interval(shares[name])) for name in known}
+    estimates = {name: Estimate(means[name], *interval(shares[name].clip(0.0, 1.0))) for name in known}
     return Pooled(benchmark, measure, trained, len(questions), estimates, over_base)
 
 
@@ -118,14 +119,17 @@ def crossed(values: NDArray[np.float64], seed: int, draws: int = DRAWS) -> NDArr
     """Bootstrap means over runs and, crossed with them, questions (Owen 2007, Annals of Applied Statistics 1, p. 386).
 
     `values` has the shape (measures, runs, questions), the result (draws, measures). Each draw resamples runs and
-    questions independently, the same for all measures. With one run only questions are resampled.
+    questions independently, the same for all measures. With one run only questions are resampled. Of few runs a
+    bootstrap sees too little variance, (R - 1) / R of it with R runs, so how often a run was drawn is stretched around
+    its mean by the root of R / (R - 1) (Davison and Hinkley, Bootstrap Methods and their Application, 1997, p. 76).
     """
     rng = np.random.default_rng(seed)
     _, runs, questions = values.shape
+    stretch = math.sqrt(runs / max(1, runs - 1))
     parts = []
     for first in range(0, draws, _CHUNK):
         size = min(_CHUNK, draws - first)
-        often = rng.multinomial(runs, np.full(runs, 1 / runs), size=size) / runs
+        often = 1 / runs + stretch * (rng.multinomial(runs, np.full(runs, 1 / runs), size=size) - 1) / runs
         asked = rng.multinomial(questions, np.full(questions, 1 / questions), size=size) / questions
         parts.append(np.einsum("drk,dr->dk", np.tensordot(asked, values.T, axes=1), often))
     return np.concatenate(parts)

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
-from swirl.core.grading import exact_match, f1, grade
+from swirl.core.grading import exact_match, f1, grade, is_number
 from swirl.core.types import (
     ActionKind,
     JudgeRole,
@@ -56,15 +56,20 @@ def _prediction(
     with_tools: bool,
 ) -> Prediction:
     answer, actions = trajectory.answer, [step.action for step in trajectory.steps]
+    correct = grade(answer, question.answers)
     f1_score, precision, recall = f1(answer, question.answers)
+    exact = exact_match(answer, question.answers)
+    if _of_number(question):  # whose sign and point `normalize` would take away
+        f1_score = precision = recall = float(correct)
+        exact = correct
     return Prediction(
         question_id=question.id,
         benchmark=question.benchmark,
         model=model,
         with_tools=with_tools,
         answer=answer,
-        correct=grade(answer, question.answers),
-        em=float(trajectory.stop is Stop.ANSWERED and exact_match(answer, question.answers)),
+        correct=correct,
+        em=float(trajectory.stop is Stop.ANSWERED and exact),
         f1=f1_score,
         precision=precision,
         recall=recall,
@@ -75,6 +80,11 @@ def _prediction(
         stop=trajectory.stop,
         trajectory_id=trajectory.id,
     )
+
+
+def _of_number(question: Question) -> bool:
+    """Whether the question asks for a number that is calculated, as GSM8K does: right or wrong, without overlap."""
+    return "search" not in question.tools and all(is_number(answer) for answer in question.answers)
 
 
 def mean(values: Sequence[float]) -> float | None:

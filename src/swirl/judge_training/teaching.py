@@ -13,7 +13,7 @@ from swirl.comb.logprobs import final_logits
 from swirl.core.checkpoints import Checkpoints
 from swirl.core.layout import Layout
 from swirl.core.records import save, save_json
-from swirl.core.types import HeldOutStep, Trajectory
+from swirl.core.types import ActionKind, HeldOutStep, Trajectory
 from swirl.judging.reward import RewardModel
 from swirl.models.chat import Chat
 from swirl.pipeline.progress import Progress
@@ -129,12 +129,14 @@ def verdict_loss(judge: RewardModel, batch: Sequence[Labelled]) -> tuple[Tensor,
 def write_heldout(judge: RewardModel, heldout: Sequence[Sampled], layout: Layout, **metrics: float) -> None:
     """Write what judge and oracle make of held-out steps, from which stage `judge` counts the errors.
 
+    A step that is cut has the score 0 that the stage gives it without asking.
+
     The stage's metrics are `metrics` and those that need no threshold: how many steps, and the Brier score, the mean
     squared distance between P(GOOD) and the oracle's label (0: always sure and right; 0.25: always one half).
     """
     scores = judge.read([_comb(judge, item.labelled) for item in heldout])
     steps = [
-        HeldOutStep(item.task, kind, good, score, logprob)
+        HeldOutStep(item.task, kind, good, 0.0 if kind == ActionKind.CUT else score, logprob)
         for item, of_item in zip(heldout, scores, strict=True)
         for kind, good, score, logprob in zip(item.kinds, item.labelled.good, of_item, item.logprobs, strict=True)
     ]

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from swirl.core.types import HeldOutStep
+from swirl.core.types import ActionKind, HeldOutStep
 
 
 def error_rates(steps: Sequence[HeldOutStep], threshold: float) -> dict[str, float]:
     """How well the reward model tells GOOD from BAD: `heldout.RATE` over all steps, `heldout.ROW.RATE` over some.
 
-    Rows are tasks, and what is done in one (`search.answer`). A verdict is GOOD from P(GOOD) = `threshold` on, as those
-    of stage `judge` are. Beside it stand two that know nothing of the question: the policy's own log-probability of the
-    action, which calls as many steps GOOD (`logprob_...`), and chance, which draws as many (`chance_accuracy`; its
-    AUC is one half). Empty without steps.
+    Rows are tasks, and what is done in one (`search.answer`). A verdict is GOOD from P(GOOD) = `threshold` on, and BAD
+    for a step that is cut, as those of stage `judge` are. Beside it stand two that know nothing of the question: the
+    policy's own log-probability of the action, which calls as many steps GOOD (`logprob_...`), and chance, which draws
+    as many (`chance_accuracy`; its AUC is one half). Empty without steps.
     """
     if not steps:
         return {}
@@ -40,7 +40,7 @@ def auc(good: Sequence[float], bad: Sequence[float]) -> float:
 
 def _rates(steps: Sequence[HeldOutStep], threshold: float) -> dict[str, float]:
     labels = [step.good for step in steps]
-    verdicts = [step.score >= threshold for step in steps]
+    verdicts = [step.kind != ActionKind.CUT and step.score >= threshold for step in steps]
     # As many verdicts GOOD as the reward model gives, on the most probable actions.
     ranked = sorted(range(len(steps)), key=lambda place: -steps[place].logprob)
     probable = set(ranked[: sum(verdicts)])

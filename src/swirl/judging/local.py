@@ -12,7 +12,7 @@ from swirl.comb.teeth import UnsampledComb, sample_teeth
 from swirl.core.threads import spread
 from swirl.judging.rationale import JudgePrompts, RationaleJudge, Said
 from swirl.judging.remote import check_votes_can_differ
-from swirl.models.chat import Chat
+from swirl.models.chat import THINK, Chat
 from swirl.models.tokens import Tokens
 
 
@@ -41,6 +41,9 @@ class LocalRationaleJudge(RationaleJudge):
         check_votes_can_differ(votes, sampling)
         self._model, self._judge_chat, self._context = model, judge_chat, context
         self._sampling, self._token_budget, self._workers = sampling, token_budget, workers
+        opening = str(judge_chat.tokenizer.decode(judge_chat.prompt("?"))).rstrip()
+        self._begun = THINK if opening.endswith(THINK) else ""
+        """What the template puts before a reply to open a thought, so that `find` knows of it."""
 
     def say(
         self, prompts: Sequence[str], seeds: Sequence[Sequence[int]], warmth: float, words: tuple[str, str]
@@ -68,4 +71,4 @@ class LocalRationaleJudge(RationaleJudge):
         return [said[index] for index in range(len(prompts))]
 
     def _said(self, ids: tuple[int, ...]) -> Said:
-        return Said(self._judge_chat.text(ids), ended=ids[-1] in self._judge_chat.end_ids)
+        return Said(self._begun + self._judge_chat.text(ids), ended=ids[-1] in self._judge_chat.end_ids)

@@ -138,8 +138,8 @@ class Tally:
 class RationaleJudge(ABC):
     """Judges steps and outcomes by asking `votes` times for reasons and a verdict."""
 
-    majority = math.nextafter(0.5, 1.0)
-    """Smallest share of GOOD votes that makes a verdict GOOD: just above one half, because a tie is BAD."""
+    threshold = math.nextafter(0.5, 1.0)
+    """Smallest R of a GOOD verdict: just above one half, because a tie is BAD."""
 
     def __init__(self, name: str, prompts: JudgePrompts, chat: Tokens | None, votes: int, seed: int) -> None:
         """`chat` is the policy's, needed to turn tokens into text for scores; None for a judge of texts only."""
@@ -148,7 +148,7 @@ class RationaleJudge(ABC):
         self.tally = Tally(name)
         """All that was asked so far."""
         self.again = False
-        """Whether to ask once more about a step or answer that got no verdict."""
+        """Whether to ask once more about a step or answer on which the judge wrote, but gave no verdict."""
 
     @property
     def _chat(self) -> Tokens:
@@ -220,13 +220,21 @@ class RationaleJudge(ABC):
         return [[_number(said.score) for said in row] for row in self._judged(trajectories, prompt)]
 
     def judge(self, prompts: Sequence[str], words: tuple[str, str]) -> list[Judgement]:
-        """Combine `votes` replies to each prompt. Seeds depend on prompt and vote only, so order does not matter."""
-        judged = self._votes_on(prompts, range(self.votes), words)
-        if self.again and (null := [i for i, said in enumerate(judged) if said.good is None]):
+        """Combine `votes` replies to each prompt. Seeds depend on prompt and vote only, so order does not matter.
+
+        With `again`, only a reply without a verdict is asked for anew: what failed at the server gets the same request
+        in a later run, and a second request that fails leaves the first judgement.
+        """
+        votes = self._votes_on(prompts, range(self.votes), words)
+        judged = [count(said, words) for said in votes]
+        pairs = enumerate(zip(votes, judged, strict=True))
+        null = [i for i, (said, one) in pairs if one.good is None and not all(vote.error for vote in said)]
+        if self.again and null:
             again = range(self.votes, 2 * self.votes)
             second = self._votes_on([prompts[i] for i in null], again, words, _WARMTH)
             for i, said in zip(null, second, strict=True):
-                judged[i] = said
+                if not (one := count(said, words)).failed:
+                    judged[i] = one
         failed = [said.rationale for said in judged if said.failed]
         refused = sum(said.failed and said.refused for said in judged)
         self.tally += Tally(self.name, len(judged), len(failed), refused, next(iter(failed), ""))
@@ -234,9 +242,9 @@ class RationaleJudge(ABC):
 
     def _votes_on(
         self, prompts: Sequence[str], votes: Sequence[int], words: tuple[str, str], warmth: float = 0.0
-    ) -> list[Judgement]:
+    ) -> list[list[Said]]:
         seeds = [[derive(self._seed, "judge", prompt, vote) for vote in votes] for prompt in prompts]
-        return [count(said, words) for said in self.say(prompts, seeds, warmth, words)]
+        return self.say(prompts, seeds, warmth, words)
 
 
 def count(votes: Sequence[Said], words: tuple[str, str]) -> Judgement:

@@ -6,11 +6,12 @@ the model never sees golden labels.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from swirl.comb.combs import Comb, group_by_budget, pack, split_teeth
+from swirl.comb.combs import Comb, chosen_of, group_by_budget, pack, split_teeth, within
 from swirl.comb.logprobs import final_logits_of
 from swirl.core.errors import ModelError
 from swirl.core.threads import spread
@@ -29,11 +30,13 @@ class RewardModel:
     """The user turn that asks for the verdict."""
     packed: bool = True
     token_budget: int = 16384
-    """Maximum number of tokens in one forward pass, unless a single comb has more."""
+    """Maximum number of tokens in one forward pass, unless the actions of a single state have more."""
     workers: int = 1
     """Number of forward passes at the same time."""
     threshold: float = 0.5
     """Smallest R of a GOOD verdict."""
+    context: int = 0
+    """The most tokens of a state, an action, the question and the verdict; a longer one is not read. 0: no limit."""
 
     @property
     def verdict_ids(self) -> tuple[int, int]:
@@ -53,14 +56,17 @@ class RewardModel:
         return (*action_ids, *self.question_ids(closed), self.verdict_ids[0])
 
     def scores(self, combs: Sequence[Comb]) -> list[list[float]]:
-        """R for every tooth, one list per comb; each tooth is an action on its state, without the question."""
+        """R for every tooth, one list per comb; each tooth is an action on its state, without the question.
+
+        NaN where it does not fit into `context`.
+        """
         judged = [pack(comb.trunk, [(tooth.sees, self.tooth(tooth.ids)) for tooth in comb.teeth]) for comb in combs]
         return self.read(judged)
 
     def trajectory_scores(self, trajectories: Sequence[Trajectory]) -> list[list[float]]:
         """R for every step, one list per trajectory; packed, each trajectory's tokens are read only once.
 
-        A step that is cut has 0: half an action is not judged as if it were whole.
+        A step that is cut has 0: half an action is not judged as if it were whole. NaN as for `scores`.
         """
         scores = iter(self.read([comb for trajectory in trajectories for comb in self.combs_of(trajectory)]))
         rows = [[score for _ in trajectory.pieces for score in next(scores)] for trajectory in trajectories]
@@ -73,8 +79,12 @@ class RewardModel:
         for trajectory, scores in zip(trajectories, self.trajectory_scores(trajectories), strict=True):
             for step, score in zip(trajectory.steps, scores, strict=True):
                 cut = step.action.kind == ActionKind.CUT
-                good, why = not cut and score >= self.threshold, NOT_JUDGED if cut else ""
-                verdicts.append(Verdict(trajectory.id, step.index, good, score, why, self.name))
+                size = len(trajectory.state_ids(step.index)) + len(self.tooth(step.token_ids))
+                if cut or self._fits(size):
+                    good, why = not cut and score >= self.threshold, NOT_JUDGED if cut else ""
+                    verdicts.append(Verdict(trajectory.id, step.index, good, score, why, self.name))
+                else:
+                    verdicts.append(Verdict(trajectory.id, step.index, None, None, self._too_long(size), self.name))
         return verdicts
 
     def combs_of(self, trajectory: Trajectory) -> list[Comb]:
@@ -90,10 +100,29 @@ class RewardModel:
         return combs
 
     def read(self, combs: Sequence[Comb]) -> list[list[float]]:
-        """R for every tooth, one list per comb; each tooth must end with the token where the verdict is read."""
-        if not self.packed and any(len(comb.teeth) > 1 for comb in combs):
-            single = iter(self.read(split_teeth(combs)))
-            return [[next(single)[0] for _ in comb.teeth] for comb in combs]
+        """R for every tooth, one list per comb; each tooth must end with the token where the verdict is read.
+
+        NaN where it does not fit into `context`.
+        """
+        fits = [self._fits(tooth.sees + len(tooth.ids)) for comb in combs for tooth in comb.teeth]
+        kept = chosen_of(combs, fits)
+        parts = within(kept, self.token_budget) if self.packed else split_teeth(kept)
+        scores, known = iter([score for row in self._read(parts) for score in row]), iter(fits)
+        return [[next(scores) if next(known) else math.nan for _ in comb.teeth] for comb in combs]
+
+    def _fits(self, size: int) -> bool:
+        return not self.context or size <= self.context
+
+    def _too_long(self, size: int) -> str:
+        """Why there is no verdict on a step of so many tokens, with the question and the verdict."""
+        most = self.context - len(self.question_ids(False)) - 1
+        return (
+            f"{size} tokens with the judge's question do not fit into its context of {self.context}: set "
+            f"runtime.context to {most} at most, or take a judge that reads more"
+        )
+
+    def _read(self, combs: Sequence[Comb]) -> list[list[float]]:
+        """R for every tooth of combs of which each fits into a forward pass."""
         sizes = [comb.packed_size for comb in combs]
         groups = group_by_budget(sizes, self.token_budget, self.workers)
         scored = spread(lambda group: self._read_group([combs[index] for index in group]), groups, self.workers)

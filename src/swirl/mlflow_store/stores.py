@@ -144,7 +144,7 @@ def pages(uri: str, layout: Layout) -> str:
     """The address of MLflow's pages about a store, without credentials: the server's, or what `make mlflow` serves."""
     if uri == f"sqlite:///{_lasting(layout) / 'mlflow.db'}":
         return OWN_PAGES
-    return re.sub("://[^/]*@", "://", uri).rstrip("/") if uri.startswith("http") else ""
+    return without_credentials(uri).replace("://***@", "://").rstrip("/") if uri.startswith("http") else ""
 
 
 def warn(sentence: str) -> None:

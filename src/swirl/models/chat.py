@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from swirl.core.errors import ModelError
-from swirl.models.tokens import Tokens
+from swirl.models.tokens import Tokens, template_errors
 
 _SAID = ("QUESTION-SENTINEL", "REPLY-SENTINEL", "RESULT-SENTINEL", "SECOND-REPLY-SENTINEL", "LAST-RESULT-SENTINEL")
 THINK, THOUGHT = "<think>", "</think>"
@@ -113,14 +113,12 @@ class Chat(Tokens):
 
     def _render(self, said: Iterable[str]) -> str:
         """The template's text of a conversation that the user begins, up to where the model's turn starts."""
-        from jinja2 import TemplateError
-
         messages = [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(said)]
         try:
             text = self.tokenizer.apply_chat_template(
                 messages, tokenize=False, add_generation_prompt=True, **self._options
             )
-        except TemplateError as error:
+        except template_errors() as error:
             raise ModelError(f"the chat template refuses turns of user and assistant: {error}") from error
         return str(text)
 

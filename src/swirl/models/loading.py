@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
+from swirl.core.devices import check_device
 from swirl.core.errors import ModelError
 from swirl.core.flights import out_of_memory
 from swirl.models import adapters
@@ -37,8 +38,10 @@ def load_model(folder: Path, device: str, attention: str, dtype: Dtype = "float3
     """The model of a folder, in evaluation mode: its own weights, those it points to, or an adapter on the latter.
 
     Weights have type `dtype`, an adapter's too. Raises `ModelError` when there is no model, when one of its weights is
-    missing, of another shape or cut short, or when a file that a pointer names is missing or changed.
+    missing, of another shape or cut short, or when a file that a pointer names is missing or changed; and `ParamsError`
+    for a device that torch cannot use.
     """
+    check_device(device)
     import torch
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM

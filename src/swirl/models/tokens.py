@@ -7,6 +7,13 @@ from threading import Lock
 from typing import Any
 
 
+def template_errors() -> tuple[type[Exception], ...]:
+    """What a chat template may raise: it is a program that comes with the model."""
+    from jinja2 import TemplateError
+
+    return TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError
+
+
 class Tokens:
     """Encodes and decodes for a chat; any threads may use it."""
 

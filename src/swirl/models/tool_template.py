@@ -10,7 +10,7 @@ from typing import Any
 
 from swirl.core.errors import ModelError
 from swirl.models.call_grammar import Call
-from swirl.models.tokens import Tokens
+from swirl.models.tokens import Tokens, template_errors
 
 Messages = list[dict[str, Any]]
 Tool = Mapping[str, Any]
@@ -69,14 +69,12 @@ class Template(Tokens):
         self, messages: Messages, what: str, tools: Sequence[Tool] | None = None, generation: bool = True
     ) -> str:
         """The template's text; with the tools of the sentinels unless others are given."""
-        from jinja2 import TemplateError
-
         given = [dict(tool) for tool in (TOOLS if tools is None else tools)] or None
         try:
             text = self.tokenizer.apply_chat_template(
                 messages, tools=given, tokenize=False, add_generation_prompt=generation, **self._options
             )
-        except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
+        except template_errors() as error:
             raise ModelError(f"the chat template refuses {what}: {error}; {FIX}") from error
         return str(text)
 

@@ -16,12 +16,14 @@ So each stage has at most the work of its last run to the end, until the next st
 from __future__ import annotations
 
 import configparser
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from swirl.config.yaml_text import read
-from swirl.core.journal import delete_finished, finished, revive
+from swirl.core.errors import DataError
+from swirl.core.journal import TORN, delete_finished, finished, revive, set_aside
 from swirl.core.layout import Layout
 from swirl.core.records import load_json, save_json
 from swirl.pipeline.dvc_file import dvc_hash
@@ -32,10 +34,10 @@ def settle(stage_id: str, outs: Sequence[str], layout: Layout) -> None:
 
     `outs` are the paths of the stage's outputs, relative to the root.
     """
-    notes = {path.stem: path for path in _notes(layout).glob("*.json")}
+    notes = {path.stem: path for path in _notes(layout).glob("*.json") if not path.name.startswith(TORN)}
     recorded = _recorded(layout.root) if notes else {}
     for name, path in notes.items():
-        outputs: dict[str, str] = load_json(path)
+        outputs = _read(path)
         by_hand = name == stage_id and all((layout.root / out).exists() for out in outs)
         if by_hand or _taken(outputs, recorded.get(name, {}), layout.root):
             for folder in _folders(name, layout):
@@ -63,9 +65,25 @@ def note(stage_id: str, outs: Sequence[str], layout: Layout) -> None:
         save_json(outputs, _note(stage_id, layout))
 
 
+def _read(path: Path) -> dict[str, str]:
+    """The outputs of a note; none, of which nothing follows, if it cannot be read: it is renamed and named then."""
+    fault = "it does not say what the outputs were"
+    try:
+        found = load_json(path)
+        if isinstance(found, dict) and all(isinstance(value, str) for value in found.values()):
+            return found
+    except DataError as error:
+        fault = str(error)
+    with contextlib.suppress(FileNotFoundError):  # another stage that starts now may have taken it away
+        set_aside(path, fault)
+    return {}
+
+
 def _taken(outputs: Mapping[str, str], recorded: Mapping[str, str], root: Path) -> bool:
-    """Whether these outputs (path -> hash) are in dvc.lock and, those that are folders, in DVC's cache."""
+    """Whether there are outputs (path -> hash), all are in dvc.lock and, those that are folders, in DVC's cache."""
     cache = _cache(root)
+    if not outputs:
+        return False
     return outputs.items() <= recorded.items() and all(
         (cache / value[:2] / value[2:]).exists() for value in outputs.values() if value.endswith(".dir")
     )

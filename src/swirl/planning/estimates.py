@@ -16,13 +16,14 @@ from typing import Any
 
 from swirl.benchmarks.hub import HUB
 from swirl.config.base_model import EmbeddedBase, EndpointBase, FineTuning, Pretrained
-from swirl.config.params import Params, label_judge_section, task_of
+from swirl.config.params import Params, label_judge_section, reward_asks_judge, task_of
 from swirl.config.reward_model import EndpointReward, FineTunedReward, NoReward, RewardModelSection
 from swirl.config.served import Served, client_settings
 from swirl.config.trajectories import Imported
 from swirl.core.checkpoints import KEPT
 from swirl.core.flights import amount
 from swirl.core.splits import counts, files_of
+from swirl.planning.columns import aligned
 from swirl.planning.sizes import UNKNOWN, Size, size_of, width_of
 from swirl.planning.workload import (
     CHARACTERS_A_TOKEN,
@@ -78,15 +79,12 @@ def plan(params: Params, root: Path) -> list[Planned]:
 
 def text(stages: Sequence[Planned], needs: Sequence[str] = (), signal: Sequence[str] = ()) -> str:
     """The plan as a table, a note on its numbers, and the lines of `planning.keys` (`needs`) and `planning.signal`."""
-    rows: list[tuple[str, ...]] = [("stage", "actions", "tokens", "verdicts", "disk", "what it does")]
+    rows: list[tuple[str, ...]] = [("stage", "actions", "tokens", "verdicts", "disk")]
     for one in stages:
         counts = (_count(value) for value in (one.calls, one.tokens, one.verdicts))
-        rows.append((one.stage, *counts, _bytes(one.disk), one.does))
-    widths = [max(len(row[column]) for row in rows) for column in range(5)]
-    lines = [
-        "  ".join([row[0].ljust(widths[0]), *(row[i].rjust(widths[i]) for i in range(1, 5)), row[5]]).rstrip()
-        for row in rows
-    ]
+        rows.append((one.stage, *counts, _bytes(one.disk)))
+    does = ["what it does", *(one.does for one in stages)]
+    lines = [f"{line}  {what}".rstrip() for line, what in zip(aligned(rows), does, strict=True)]
     note = (
         "Counts are upper bounds: every trajectory takes all its steps and every action all its tokens; tokens are the "
         "policy's. Kept states: as many as in the embedded default's run, in proportion; so are RL's updates where its "
@@ -182,12 +180,12 @@ def _synthesis(params: Params, root: Path) -> Iterator[Planned]:
         disk=made.tokens * BYTES_A_TOKEN,
     )
     yield Planned("check_trajectories", "gate")
-    verdicts = made.calls * _asks(params.reward_model, params) + made.trajectories * _grades(params)
+    verdicts = made.calls * _asks_for_reward(params) + made.trajectories * _grades(params)
     yield Planned(
         "judge",
         f"a verdict for every step, {_judged(params, made)}",
         verdicts=verdicts,
-        disk=verdicts * BYTES_A_VERDICT + _rationales(params.reward_model, verdicts, 1),
+        disk=max(verdicts, made.calls) * BYTES_A_VERDICT + _rationales(params.reward_model, verdicts, 1),
     )
     yield Planned("filter", f"keeps what passes {params.filter.strategy}", disk=made.states * BYTES_AN_ID)
     yield Planned("check_steps", "gate")
@@ -217,7 +215,7 @@ def _training(params: Params, root: Path, base: Size) -> Iterator[Planned]:
             read += actions * params.rollout.max_action_tokens
             does = _visits(params, expected_states(params, synthesised), longest)
         watched = look.times(looks)
-        verdicts = (actions + watched.calls) * _asks(params.reward_model, params)
+        verdicts = (actions + watched.calls) * _asks_for_reward(params)
         yield Planned(
             f"train@{method}",
             f"{does}; looks at development questions: {_count(looks)}",
@@ -268,6 +266,11 @@ def _asks(judge: RewardModelSection | None, params: Params) -> int:
     return int(getattr(judge, "votes", 1)) * (2 if again else 1)
 
 
+def _asks_for_reward(params: Params) -> int:
+    """As `_asks`, of the reward model; 0 where it is no part of the reward."""
+    return _asks(params.reward_model, params) if reward_asks_judge(params) else 0
+
+
 def _grades(params: Params) -> int:
     """Upper bound on requests per graded answer; 0 where no model grades."""
     if params.judge.outcome != "model":
@@ -278,7 +281,7 @@ def _grades(params: Params) -> int:
 def _judged(params: Params, made: Rollouts) -> str:
     """Who judges the synthesised steps, and what that costs by the server's prices."""
     reward = params.reward_model
-    if isinstance(reward, NoReward):
+    if not reward_asks_judge(params):
         return "by judge.rewards alone"
     if not isinstance(reward, EndpointReward):
         return "packed, here" if packs(params.reward_model) else "rationales, here"

@@ -8,7 +8,7 @@ from math import ceil, isnan
 from pathlib import Path
 
 from swirl.config.base_model import ColdStart, EndpointBase, Pretrained
-from swirl.config.params import Params, evaluated, label_judge_section, task_of
+from swirl.config.params import Params, evaluated, label_judge_section, reward_asks_judge, task_of
 from swirl.config.reward_model import (
     EndpointReward,
     FineTunedReward,
@@ -125,6 +125,7 @@ class Expected:
 
     def __init__(self, params: Params, root: Path, chat: AnyChat, found: Earlier) -> None:
         self._params, self._root, self._chat, self._found = params, root, chat, found
+        self._reward = params.reward_model if reward_asks_judge(params) else None
         self._prompts = read_prompts(params, Layout(root))
         self._turn = len(chat.turn("", closed=True))
         self._asks = len(chat.turn(judge_question(params, Layout(root)), closed=True)) + 1
@@ -156,7 +157,7 @@ class Expected:
             "base_model": self._taught(),
             "reward_model": self._judge_taught(),
             "synthesize": self._rolled(train, params.synthesize.samples, params.rollout.block_size, "synthesize"),
-            "judge": (self.judged(train, params.reward_model) + self._graded(train)).times(params.synthesize.samples),
+            "judge": (self.judged(train, self._reward) + self._graded(train)).times(params.synthesize.samples),
             "train@sft": self._sft() if "sft" in params.train.methods else Work(),
             "train@swirl": self._swirl() if "swirl" in params.train.methods else Work(),
         }
@@ -215,7 +216,7 @@ class Expected:
 
     def judged(self, talks: Talks, judge: RewardModelSection | None) -> Work:
         """A verdict on every step of one trajectory a question; none without a judge."""
-        if judge is None or isinstance(judge, NoReward):
+        if judge is None:
             return Work()
         if isinstance(judge, EndpointReward):
             return Work(asked=judge.votes * total(talks, "steps"))
@@ -265,7 +266,7 @@ class Expected:
     def _looks(self) -> Work:
         """One look at the development questions."""
         asked = self.talks("development")
-        return self._rolled(asked, 1, None, "train") + self.judged(asked, self._params.reward_model)
+        return self._rolled(asked, 1, None, "train") + self.judged(asked, self._reward)
 
     def _kept(self) -> float:
         """How many trajectories of a training question the filter keeps."""
@@ -296,8 +297,8 @@ class Expected:
 
     def _scored(self, tokens: float, actions: float) -> Work:
         """A reward for each of an update's different actions, which come to so many tokens with their states."""
-        judge = self._params.reward_model
-        if isinstance(judge, NoReward):
+        judge = self._reward
+        if judge is None:
             return Work()
         if isinstance(judge, EndpointReward):
             return Work(asked=judge.votes * actions)

@@ -7,19 +7,18 @@ large as the token budgets. Flights are made smaller where a device has less (`s
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from swirl.comb.logprobs import LOGITS_AT_ONCE
 from swirl.config.base_model import AnnotatedBase, EmbeddedBase, EndpointBase, FineTuning
-from swirl.config.params import Params, evaluated, label_judge_section
+from swirl.config.params import Params, evaluated, judged_here, label_judge_section, reward_asks_judge
 from swirl.config.reward_model import (
     AnnotatedReward,
     EmbeddedReward,
     EndpointReward,
     FineTunedReward,
-    NoReward,
     RewardModelSection,
 )
 from swirl.config.train import Lora
@@ -29,6 +28,7 @@ from swirl.core.parquet import ROWS_PER_GROUP
 from swirl.core.row_groups import KEPT
 from swirl.models.room import flight_bytes, samples_bytes
 from swirl.models.shapes import Shape
+from swirl.planning.columns import aligned
 from swirl.planning.sizes import UNKNOWN, Size, size_of, width_of
 from swirl.planning.workload import (
     PROMPT_TOKENS,
@@ -119,14 +119,15 @@ class Memory:
             "reward_model": self._made(params.reward_model, self._judge),
             "synthesize": self._rolled(params.rollout.block_size, local, tables),
             "check_trajectories": Held(host=tables),
-            "judge": self._judged(params.reward_model, self._judge, tables),
+            "judge": self._judged(params.reward_model if judged_here(params, "judge") else None, self._judge, tables),
             "filter": Held(host=cut),
             "train@sft": self._trained("sft", states),
             "train@swirl": self._trained("swirl", states),
         }
         asked = sum(questions(params, self._root, "evaluation").values()) * params.evaluate.samples
         share = params.evaluate.block_size or asked / params.runtime.workers
-        judge = label_judge_section(params)
+        grader = params.reward_model if judged_here(params, "evaluate") else None
+        judge = label_judge_section(params) or grader
         labels = self._judged(judge, size_of(judge, params, self._root), PROCESS) if judge else Held()
         for name in evaluated(params):
             here = self._rolled(share, params.evaluate.servers.get(name) is None, PROCESS + 2 * asked * 1e4)
@@ -173,8 +174,9 @@ class Memory:
         flight = self.flight(UNKNOWN if math.isnan(most) else min(params.rollout.in_flight, most))
         return Held(self._base.parameters * self._width, flight=flight, host=host)
 
-    def _judged(self, judge: RewardModelSection, size: Size, host: float) -> Held:
-        if isinstance(judge, EndpointReward | NoReward):
+    def _judged(self, judge: RewardModelSection | None, size: Size, host: float) -> Held:
+        """What a judge holds; nothing more than the `host` for one that is elsewhere, or not asked."""
+        if judge is None or isinstance(judge, EndpointReward):
             return Held(host=host)
         read = size.shape.read(JUDGED_AT_ONCE, self._width) if size.shape else UNKNOWN
         return Held(size.parameters * self._width, judging=self._params.runtime.workers * read, host=host)
@@ -186,7 +188,7 @@ class Memory:
         base, workers = self._base, params.runtime.workers
         trained = base.parameters if train.lora is None else base.adapter(train.lora.rank, train.lora.targets)
         copies = 2 if method == "swirl" and train.lora is None else 1
-        judge = self._judged(params.reward_model, self._judge, 0)
+        judge = self._judged(params.reward_model if reward_asks_judge(params) else None, self._judge, 0)
         count = params.runtime.processes
         looked = sum(questions(params, self._root, "development").values()) / workers / count
         at_once, longest = SAMPLED_AT_ONCE * train.token_budget, params.rollout.max_action_tokens
@@ -287,7 +289,7 @@ def lines(params: Params, root: Path, free: float | None, only: Collection[str] 
         head += f" Training: each of {params.runtime.processes} processes holds this, in one memory."
     if params.execution.engine == "ray":
         head += " Synthesis, judging and evaluation: each of Ray's workers holds this."
-    return [head, *_table(rows), *_fits(memory, params, found, free)]
+    return [head, *aligned(rows), *_fits(memory, params, found, free)]
 
 
 def _fits(memory: Memory, params: Params, found: Mapping[str, Held], free: float | None) -> list[str]:
@@ -317,13 +319,3 @@ def _fits(memory: Memory, params: Params, found: Mapping[str, Held], free: float
 
 def _shown(value: float) -> str:
     return "" if value == 0 else "?" if math.isnan(value) else amount(value)
-
-
-def _table(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        "  ".join(
-            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        )
-        for row in rows
-    ]

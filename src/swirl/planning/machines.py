@@ -7,7 +7,7 @@ expected work follows the time, by the size of the model alone; attention, tools
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from math import isnan
+from math import inf, isnan
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,7 @@ def parsed(text: str) -> Machine:
             found[name] = float(value)
         except ValueError:
             found[name] = 0.0
-        if name not in names or found[name] <= 0:
+        if name not in names or not 0 < found[name] < inf:
             raise ParamsError(f"--machine: {part!r} is not NAME=NUMBER above 0, with NAME one of {', '.join(names)}")
     return Machine(**found)
 

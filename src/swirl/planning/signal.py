@@ -6,8 +6,7 @@ import itertools
 import math
 from collections.abc import Collection
 
-from swirl.config.params import Params
-from swirl.config.reward_model import NoReward
+from swirl.config.params import Params, reward_asks_judge
 from swirl.config.train import Swirl
 from swirl.planning.estimates import packs
 
@@ -37,7 +36,7 @@ def lines(params: Params, stages: Collection[str]) -> list[str]:
     rl = params.train.swirl
     if "train@swirl" not in stages or "swirl" not in params.train.methods or rl.estimator == "reinforce":
         return []
-    if isinstance(params.reward_model, NoReward):
+    if not reward_asks_judge(params):
         said = "rewards are those of judge.rewards, and states whose actions all get the same have none"
         return [f"Signal of step-wise RL: {said}."]
     if packs(params.reward_model):

@@ -11,6 +11,7 @@ from itertools import islice
 from swirl.benchmarks.annotations import LeftOut, Solution, solve
 from swirl.config.base_model import AnnotatedBase
 from swirl.config.params import Params
+from swirl.core.devices import check_device
 from swirl.core.errors import DataError
 from swirl.core.layout import Layout
 from swirl.core.records import load, save_json, save_series
@@ -35,6 +36,7 @@ def make(params: Params, layout: Layout) -> None:
     """Learn a tokenizer and a model from the benchmark's pretraining split; there is no ceiling."""
     settings, run = params.base_model, params.runtime
     assert isinstance(settings, AnnotatedBase)
+    check_device(run.device)
     make_deterministic(run.threads)
     questions = questions_of(layout, "pretrain", settings.benchmark)
     sound, left_out = solved(layout, questions, settings.thoughts)

@@ -8,15 +8,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from swirl.benchmarks.annotations import Solution, spoil
-from swirl.benchmarks.oracle import label_steps
 from swirl.benchmarks.renumbering import renumbered
 from swirl.core.types import BAD, GOOD, ActionKind
 from swirl.models.chat import Chat
 from swirl.models.prompts import fill
 from swirl.pretraining.bpe_tokenizer import build_bpe
-from swirl.pretraining.embedded_examples import Demonstration, example
+from swirl.pretraining.embedded_examples import Demonstration, example, judged_example, repeated
 from swirl.pretraining.training import Example
-from swirl.tools.actions import ANSWER_TAG, DEFAULT_TAGS, parse
+from swirl.tools.actions import ANSWER_TAG, DEFAULT_TAGS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -72,8 +71,7 @@ def drills(chat: Chat, other: float, rng: random.Random) -> Iterator[Example]:
     """Copying drills without end: repeat 4 to 12 numbers of one to four digits; `other` weights the prompt."""
     while True:
         numbers = " ".join(str(rng.randrange(10 ** rng.randint(1, 4))) for _ in range(rng.randint(4, 12)))
-        prompt, reply = chat.prompt(f"Repeat: {numbers}"), chat.reply(numbers)
-        yield Example((*prompt, *reply), (*([other] * len(prompt)), *([1.0] * len(reply))))
+        yield repeated(numbers, chat, other)
 
 
 def examples(
@@ -108,11 +106,11 @@ def examples(
             if rng.random() >= blend.judged:
                 yield _example(_conversation(solution, prompt, steps), chat, blend)
             elif rng.random() < 0.5:
-                yield _judged(written(solution, prompt, steps, True, rng), chat, judge)
+                spoilt = written(solution, prompt, steps, True, rng)
+                yield judged_example(spoilt, chat, judge, len(spoilt.turns) - 1)
             else:
                 whole = written(solution, prompt, steps, False, rng)
-                cut = whole.turns[: rng.randint(1, len(whole.turns))]
-                yield _judged(Demonstration(whole.prompt, cut, whole.derivation), chat, judge)
+                yield judged_example(whole, chat, judge, rng.randrange(len(whole.turns)))
 
 
 def written(solution: Solution, prompt: str, steps: int, spoilt: bool, rng: random.Random) -> Demonstration:
@@ -137,15 +135,3 @@ def _example(demonstration: Demonstration, chat: Chat, blend: Blend) -> Example:
         ids += [*reply, *between]
         weights += [blend.thought] * thought + [1.0] * (len(reply) - thought) + [blend.other] * len(between)
     return Example(tuple(ids), tuple(weights))
-
-
-def _judged(demonstration: Demonstration, chat: Chat, judge: str) -> Example:
-    """The conversation, the judge's question about its last step, and the verdict, which alone has weight."""
-    turns = demonstration.turns
-    ids = list(chat.prompt(demonstration.prompt))
-    for turn in turns[:-1]:
-        ids += [*chat.reply(turn.action), *chat.turn(turn.observation, closed=True)]
-    ids += [*chat.reply(turns[-1].action), *chat.turn(judge, closed=True)]
-    good = label_steps(demonstration.derivation, [parse(turn.action) for turn in turns])[-1]
-    verdict = chat.reply(GOOD if good else BAD)
-    return Example((*ids, *verdict), (*([0.0] * len(ids)), *([1.0] * len(verdict))))

@@ -16,6 +16,7 @@ from swirl.benchmarks.embedded.names import words
 from swirl.config.base_model import EmbeddedBase, Phase
 from swirl.config.params import Params
 from swirl.core.checkpoints import Checkpoints
+from swirl.core.devices import check_device
 from swirl.core.grading import grade
 from swirl.core.layout import Layout
 from swirl.core.records import load, save_json, save_series
@@ -41,6 +42,7 @@ def make(params: Params, layout: Layout) -> None:
     """Train tokenizer, sound model and base; measure what the models remember of the fixed world."""
     settings = params.base_model
     assert isinstance(settings, EmbeddedBase)
+    check_device(params.runtime.device)
     make_deterministic(params.runtime.threads)
     tokenizer = _tokenizer(params, layout, settings)
     chat = Chat(tokenizer)

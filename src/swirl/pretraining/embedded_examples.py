@@ -145,7 +145,8 @@ def examples(
         else:
             demonstration = demonstrator.search(mixture.hops, flaws, remembered=kind == "remembered")
         if judged:
-            yield judged_example(demonstration, chat, demonstrator.judge, rng)
+            last = rng.randrange(len(demonstration.turns))
+            yield judged_example(demonstration, chat, demonstrator.judge, last)
         else:
             yield example(demonstration, chat, other)
 
@@ -165,14 +166,18 @@ def example(demonstration: Demonstration, chat: Chat, other: float) -> Example:
 def copying_example(chat: Chat, other: float, rng: random.Random) -> Example:
     """Repeat 8 to 24 random words and numbers: a skill that a model needs before it can follow a text."""
     drawn = [rng.choice(_COPIED) if rng.random() < 0.5 else str(rng.randint(0, 999)) for _ in range(rng.randint(8, 24))]
-    prompt, reply = chat.prompt(f"Repeat: {' '.join(drawn)}"), chat.reply(" ".join(drawn))
+    return repeated(" ".join(drawn), chat, other)
+
+
+def repeated(text: str, chat: Chat, other: float) -> Example:
+    """A text after the prompt to repeat it, which has the weight `other`."""
+    prompt, reply = chat.prompt(f"Repeat: {text}"), chat.reply(text)
     return Example((*prompt, *reply), (*([other] * len(prompt)), *([1.0] * len(reply))))
 
 
-def judged_example(demonstration: Demonstration, chat: Chat, judge: str, rng: random.Random) -> Example:
-    """The conversation up to a random step, the judge's question, and the oracle's verdict, which alone has weight."""
+def judged_example(demonstration: Demonstration, chat: Chat, judge: str, last: int) -> Example:
+    """The conversation up to turn `last`, the judge's question, and the oracle's verdict, which alone has weight."""
     labels = label_steps(demonstration.derivation, [parse(turn.action) for turn in demonstration.turns])
-    last = rng.randrange(len(labels))
     ids = list(chat.prompt(demonstration.prompt))
     for turn in demonstration.turns[:last]:
         ids += [*chat.reply(turn.action), *chat.turn(turn.observation, closed=True)]

@@ -53,7 +53,7 @@ _WEIGHTS = "weights.sha256"
 _OUTCOMES = "outcomes.json"
 _PACKAGES = (
     *("mlflow", "torch", "transformers", "tokenizers", "safetensors", "accelerate", "huggingface-hub", "numpy"),
-    *("scipy", "sympy", "pyarrow", "pydantic", "ruamel.yaml", "bm25s", "openai"),
+    *("sympy", "pyarrow", "pydantic", "ruamel.yaml", "bm25s", "openai"),
 )
 """The packages that a registered agent needs to answer."""
 _INSIDE = f"artifacts/{bundle.ARTIFACT}"

@@ -59,14 +59,14 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def rates(metrics: dict[str, float], prefix: str = "heldout.") -> dict[str, dict[str, float]]:
+def rates(metrics: dict[str, float]) -> dict[str, dict[str, float]]:
     """`heldout.search.tpr: 0.98` as row `search`, column `tpr`; `heldout.tpr` belongs to row `ALL`.
 
     Rows that nothing was measured on (`n` = 0) are left out.
     """
     rows: dict[str, dict[str, float]] = {}
     for key in sorted(metrics):
-        if key.startswith(prefix):
-            row, _, name = key.removeprefix(prefix).rpartition(".")
+        if key.startswith("heldout."):
+            row, _, name = key.removeprefix("heldout.").rpartition(".")
             rows.setdefault(row or ALL, {})[name] = metrics[key]
     return {row: values for row, values in rows.items() if values.get("n") != 0}

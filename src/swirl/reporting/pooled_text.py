@@ -22,6 +22,9 @@ TITLES = {
 }
 """By measure, in the order of the tables."""
 
+FEW = 5
+"""Fewer runs give p-values that are too small where seeds differ more than questions do (docs/benchmarks.md)."""
+
 Shown = Callable[[Estimate | Difference, str], str]
 """A mean or a difference with its interval as text; the string is `+` where a sign is wanted, else empty."""
 
@@ -61,13 +64,15 @@ def cells(row: Pooled, results: PooledRuns, shown: Shown, holm: Sequence[str] = 
 def note(results: PooledRuns) -> str:
     """What the numbers are."""
     seeds = ", ".join(map(str, results.seeds))
-    which, over = f"seed {seeds}", "questions"
+    which, over, few = f"seed {seeds}", "questions", ""
     if len(results.seeds) > 1:
         which, over = f"means over seeds {seeds}", "seeds and, crossed with them, questions"
+    if len(results.seeds) < FEW:
+        few = f" Of fewer than {FEW} seeds, p is too small where they differ much from one another."
     return (
         f"With tools, in percent, {which}. Intervals (95%) and p (two-sided) are of a bootstrap over {over}, {DRAWS:,} "
         "draws, all models on the same ones. Holm: p corrected over the benchmarks that RL trained on, "
-        f"{', '.join(results.trained) or 'of which there is none'}."
+        f"{', '.join(results.trained) or 'of which there is none'}.{few}"
     )
 
 

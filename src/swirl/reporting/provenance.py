@@ -123,8 +123,7 @@ def just_made(layout: Layout, mlflow: str = "") -> Provenance:
 
     Raises `DataError` when there are none.
     """
-    ids = [f"{name}-{item}" if item else name for name, stage in STAGES.items() for item in stage.items or ("",)]
-    times = [records.load_json(path)["seconds"] for one in ids if (path := layout.timing(one)).exists()]
+    times = [timing["seconds"] for timing in timings(layout).values()]
     tree = read(layout.root / "params.yaml")
     keys = {key for stage in read_stages(layout.root, tree).values() for key in stage.params}
     preset, seed = _settings(layout.root, {key: presets.at(tree, key) for key in keys})
@@ -140,6 +139,12 @@ def just_made(layout: Layout, mlflow: str = "") -> Provenance:
     )
     facts = tuple(fact for fact in _facts_of_run(run) if fact[1])
     return Provenance(run.results, _committed(layout.root), (), run, facts)
+
+
+def timings(layout: Layout) -> dict[str, Any]:
+    """What is known of each stage's last run here, in the pipeline's order; a stage's items are apart: `train-sft`."""
+    ids = [f"{name}-{item}" if item else name for name, stage in STAGES.items() for item in stage.items or ("",)]
+    return {one: records.load_json(path) for one in ids if (path := layout.timing(one)).exists()}
 
 
 def write(layout: Layout, provenance: Provenance) -> None:

@@ -194,6 +194,13 @@ def load(path: Path) -> Results:
     """Read `reports/results.json` back. Raises `DataError` naming the file and what is wrong."""
     content = records.load_json(path)
     _require(content, ("scores", "filters", "reward_model", "memory"), path)
+    try:
+        return _loaded(content, path)
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise DataError(f"{path}: not as stage report writes it: {error!r}; run `dvc repro report`") from error
+
+
+def _loaded(content: Mapping[str, Any], path: Path) -> Results:
     return Results(
         scores=tuple(read_score(row, path, number) for number, row in enumerate(content["scores"])),
         filters=read_funnel(content["filters"], path),

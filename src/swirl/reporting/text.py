@@ -7,10 +7,9 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from swirl.config.yaml_text import inline
-from swirl.core import records
 from swirl.core.layout import Layout
 from swirl.evaluation.comparison import Compared, Estimate
-from swirl.pipeline.stages import STAGES
+from swirl.reporting import provenance
 from swirl.reporting.browser import place
 from swirl.reporting.coverage import sentence
 from swirl.reporting.declines import sentence as declines_sentence
@@ -170,8 +169,6 @@ def _provenance(layout: Layout) -> Iterator[Text]:
     """Whose results these are, and where they come from."""
     from rich.text import Text
 
-    from swirl.reporting import provenance
-
     origin = provenance.found(layout)
     yield Text(printable(origin.whose), style="bold")
     facts = [f"{what} {address or value}" for what, value, address in origin.facts]
@@ -306,8 +303,7 @@ def _reward_model(results: Results) -> Any:
 
 def _seconds(layout: Layout) -> Table | None:
     """Seconds and peak memory of each stage's last run on this machine; None where none is known."""
-    ids = [f"{name}-{item}" if item else name for name, stage in STAGES.items() for item in stage.items or ("",)]
-    timings = {stage: records.load_json(path) for stage in ids if (path := layout.timing(stage)).exists()}
+    timings = provenance.timings(layout)
     if not timings:
         return None
     table = _table("Time and memory, last runs here", ["stage"], ["seconds", "peak MB"])

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
-from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from swirl.comb.combs import Comb, pack
@@ -80,33 +78,6 @@ def weights_of(
     return torch.tensor(weights, dtype=torch.float64), torch.tensor(counts, dtype=torch.float64)
 
 
-def chosen_of(combs: Sequence[Comb], read: Sequence[bool]) -> list[Comb]:
-    """The combs with the teeth that are `read` alone; a comb without any is left out."""
-    chosen = iter(read)
-    kept = [(comb.trunk, [(tooth.sees, tooth.ids) for tooth in comb.teeth if next(chosen)]) for comb in combs]
-    return [pack(trunk, teeth) for trunk, teeth in kept if teeth]
-
-
-def within(combs: Sequence[Comb], token_budget: int) -> list[Comb]:
-    """Combs above the budget as several, each of neighbouring states, in the same order; they read the trunk anew.
-
-    The teeth of a state stay together, so a single state may exceed the budget.
-    """
-    parts: list[Comb] = []
-    for comb in combs:
-        part: Comb | None = None
-        for sees, of_state in groupby(comb.teeth, attrgetter("sees")):
-            teeth = [(tooth.sees, tooth.ids) for tooth in part.teeth] if part else []
-            state = [(sees, tooth.ids) for tooth in of_state]
-            longer = pack(comb.trunk, teeth + state)
-            if part and longer.packed_size > token_budget:
-                parts.append(part)
-                longer = pack(comb.trunk, state)
-            part = longer
-        parts += [part] if part else []
-    return parts
-
-
 def states_of(comb: Comb) -> Tensor:
     """(teeth,) number of each tooth's state in its comb, from 0."""
     import torch
@@ -132,17 +103,16 @@ def groups_of(
     return groups
 
 
-def tooth_metrics(known: Tensor, kl_coefficient: float) -> dict[str, float]:
-    """Metrics of the teeth of all processes; `known` is (7, teeth).
+def tooth_metrics(known: Tensor, kl_coefficient: float, drawn: float) -> dict[str, float]:
+    """Metrics of the teeth of all processes; `known` is (7, teeth), `drawn` the number of all draws.
 
     Its rows are weight, draws and imitation (as in `objective.Pulls`), length, log pi, KL and entropy. The last three
     are NaN for teeth that were not read. KL and entropy are missing where none was; without imitation so is
-    `stored_logprob`, the mean over stored actions of their log pi. `loss` has imitation's part; all are at the sampling
-    temperature.
+    `stored_logprob`, the mean over stored actions of their log pi. `loss` has imitation's part and is the mean over all
+    draws, as the gradient is, the others over those that are not left out; all are at the sampling temperature.
     """
     weight, count, stored, lengths = known[:4]
-    drawn = max(1.0, float(count.sum()))
-    found = {"action_tokens": float((lengths * count).sum()) / drawn, "loss": 0.0}
+    found = {"action_tokens": float((lengths * count).sum()) / max(1.0, float(count.sum())), "loss": 0.0}
     read = known[:, ~known[4].isnan() & (count > 0)]
     if read.shape[1]:
         weight, count, _, lengths, logprob, kl, entropy = read

@@ -113,7 +113,7 @@ def surrogate(
 
     `before` (actions, longest) are the log pi(a_t) of the policy that drew the actions, where that is not this one. The
     estimate is then weighted by the ratios of the two policies, whole ones for rewards and those of the tokens before
-    each position for KL, and stays unbiased; ratios are not clipped.
+    each position for KL. It is unbiased for a second policy that does not depend on the draws; no ratio is clipped.
     """
     import torch
 

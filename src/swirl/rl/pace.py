@@ -12,7 +12,7 @@ from pathlib import Path
 from swirl.models.flops import Work
 
 
-class Pace:
+class SpeedLog:
     """A file of JSON lines: first the peak FLOPs per second, then one line per update."""
 
     def __init__(self, path: Path, peak_flops: float) -> None:

@@ -11,7 +11,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from swirl.comb.combs import Comb, group_by_budget, pack, split_states, tokens_of
+from swirl.comb.combs import Comb, chosen_of, group_by_budget, split_states, tokens_of, within
 from swirl.comb.gradients import recomputing
 from swirl.comb.logprobs import project, tooth_states, unflatten
 from swirl.comb.sampling import Sampled, Sampling
@@ -29,7 +29,6 @@ from swirl.models.sharding import whole
 from swirl.rl.drawn_actions import (
     Group,
     Ids,
-    chosen_of,
     combs_of,
     groups_of,
     reward_metrics,
@@ -38,7 +37,6 @@ from swirl.rl.drawn_actions import (
     tooth_metrics,
     weights_of,
     with_stored,
-    within,
 )
 from swirl.rl.objective import Estimator, KlGradient, Pulls, advantages, surrogate, token_statistics
 from swirl.rl.summed_gradients import summed_gradients
@@ -152,7 +150,7 @@ class Trainer:
         unique = [list(dict.fromkeys(drawn.ids for drawn in of_state)) for of_state in actions]
         combs = combs_of(mine, unique)
         cut = self._cut(mine, unique)
-        judged = self._rewards(combs, unique, actions, cut, self._kinds(mine, unique))
+        judged = self._rewards(combs, unique, actions, cut, self._kinds(batch, mine, unique))
         # Every process gets all rewards (the baseline may be the batch's), and keeps its own states' advantages.
         rewards, halves, kinds = torch.cat(self.deal.merge(judged.split(sizes))).unbind(-1)
         every = advantages(rewards, settings.estimator, kinds if settings.compared == "kind" else None)
@@ -169,7 +167,8 @@ class Trainer:
         read = (weight != 0) | (stored != 0) | bool(settings.kl_coefficient)  # the rest has no gradient
         combs = chosen_of(combs, read.tolist())
         pulls = Pulls(weight[read], count[read], stored[read])
-        statistics, norm = self._learn(number, combs, pulls, float(rewards.numel()))
+        drawn = float(rewards.numel())
+        statistics, norm = self._learn(number, combs, pulls, drawn)
         self.work = sum(processes.gather(self._work(mine, combs, actions)), Work())
         lengths = torch.tensor([float(len(ids)) for of_state in taught for ids in of_state]).double()
         known = torch.full((7, len(weight)), math.nan, dtype=torch.float64)
@@ -179,7 +178,7 @@ class Trainer:
         split = [sum(len(next(of_group)) for _ in group) for group in mine]
         known = torch.cat(self.deal.merge(known.split(split, 1)), 1)
         different = sum(processes.gather(sum(map(len, unique)))) / len(rewards)
-        metrics = tooth_metrics(known, settings.kl_coefficient) | reward_metrics(rewards, halves, every)
+        metrics = tooth_metrics(known, settings.kl_coefficient, drawn) | reward_metrics(rewards, halves, every)
         return metrics | {"different_actions": different, "gradient_norm": norm}
 
     def _learn(self, number: int, combs: Sequence[Comb], pulls: Pulls, drawn: float) -> tuple[list[Tensor], float]:
@@ -247,19 +246,22 @@ class Trainer:
         readers = [self._reader(group) for group in batch for _ in group]
         return [frozenset(filter(one.cut, of_state)) for one, of_state in zip(readers, unique, strict=True)]
 
-    def _kinds(self, batch: Sequence[list[SubTrajectory]], unique: Sequence[list[Ids]]) -> list[dict[Ids, float]]:
-        """Of each state, what its actions do: 0 for an answer, 1 and on for calls by tool, -1 if not well-formed.
+    def _kinds(
+        self, batch: Sequence[list[SubTrajectory]], mine: Sequence[list[SubTrajectory]], unique: Sequence[list[Ids]]
+    ) -> list[dict[Ids, float]]:
+        """Of each of my states, what its actions do: 0 for an answer, 1 and on for calls, -1 if not well-formed.
 
-        Where kinds do not count, they are all 0.
+        A tool has one number in the whole batch, in all processes. Where kinds do not count, they are all 0.
         """
         if self.settings.compared == "all":
             return [dict.fromkeys(of_state, 0.0) for of_state in unique]
-        readers = [self._reader(group) for group in batch for _ in group]
-        found = []
-        for one, of_state in zip(readers, unique, strict=True):
-            numbers = {kind: float(number) for number, kind in enumerate((ActionKind.ANSWER, *one.tags.values()))}
-            found.append({ids: numbers.get(one.read(ids).kind, -1.0) for ids in of_state})
-        return found
+        tools = [kind for group in batch for kind in self._reader(group).tags.values()]
+        numbers = {kind: float(number) for number, kind in enumerate(dict.fromkeys((ActionKind.ANSWER, *tools)))}
+        readers = [self._reader(group) for group in mine for _ in group]
+        return [
+            {ids: numbers.get(one.read(ids).kind, -1.0) for ids in of_state}
+            for one, of_state in zip(readers, unique, strict=True)
+        ]
 
     def _rewards(
         self,
@@ -272,9 +274,8 @@ class Trainer:
         """R of each sampled action, 1 if it is cut, else 0, and its kind: (states, G, 3). A cut one is not judged."""
         import torch
 
-        whole = iter([ids not in halves for halves, of_state in zip(cut, unique, strict=True) for ids in of_state])
-        kept = [(comb.trunk, [(tooth.sees, tooth.ids) for tooth in comb.teeth if next(whole)]) for comb in combs]
-        shown = [pack(trunk, teeth) for trunk, teeth in kept if teeth]
+        whole = [ids not in halves for halves, of_state in zip(cut, unique, strict=True) for ids in of_state]
+        shown = chosen_of(combs, whole)
         scores = iter([score for comb in self.reward_model.scores(shown) for score in comb])
         without = 0.0 if self.settings.cut_actions == "penalise" else math.nan
         rows = []

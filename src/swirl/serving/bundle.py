@@ -23,6 +23,7 @@ from pathlib import Path
 
 from swirl.config import params as parameters
 from swirl.config.params import Params
+from swirl.config.secrets import is_secret, precedes_secret, without_secret
 from swirl.config.yaml_text import dump
 from swirl.core.checksums import checksum
 from swirl.core.errors import DataError, ModelError
@@ -44,7 +45,6 @@ MODEL = "swirl"
 
 _DESCRIPTION = "agent.json"
 _VERSION = 2
-_SECRET = ("key", "token", "secret", "password")
 _JUNK = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
 
 
@@ -100,7 +100,8 @@ def write_bundle(folder: Path, params: Params, layout: Layout, max_mb: float) ->
     A model with its weights, or an index, of more than `max_mb` megabytes (0: no limit) is only pointed to. Raises
     `DataError` for a tool's option that looks like a secret: secrets must come from the environment.
     """
-    _refuse_secrets(params.tools.options, "tools.options")
+    for tool, options in params.tools.options.items():
+        _refuse_secrets(options, f"tools.options.{tool}")
     benchmarks = benchmarks_of(layout)
     whole = _put_model(folder, layout.model(MODEL), max_mb)
     shutil.copytree(layout.root / params.prompts.policy, folder / "prompts", ignore=_JUNK)
@@ -228,15 +229,15 @@ def _put_params(path: Path, params: Params) -> None:
     path.write_text(dump(tree), encoding="utf-8")
 
 
-def _refuse_secrets(options: object, where: str) -> None:
-    """Raise `DataError` for a string, at any depth, whose key (in a list, the list's key) looks like a secret's."""
+def _refuse_secrets(options: object, where: str, secret: bool = False) -> None:
+    """Raise `DataError` for a string, at any depth, that looks like a `secret`, or stands below one's name."""
     if isinstance(options, Mapping):
         for name, value in options.items():
-            _refuse_secrets(value, f"{where}.{name}")
+            _refuse_secrets(value, f"{where}.{name}", secret or is_secret(name))
     elif isinstance(options, list):
-        for value in options:
-            _refuse_secrets(value, where)
-    elif options and isinstance(options, str) and where.lower().endswith(_SECRET):
+        for before, value in zip((None, *options), options, strict=False):
+            _refuse_secrets(value, where, secret or precedes_secret(before))
+    elif options and isinstance(options, str) and (secret or without_secret(options) != options):
         raise DataError(
             f"{where} looks like a secret, which is not registered; let the tool read it from the environment"
         )

@@ -87,7 +87,9 @@ def run(params: Params, layout: Layout) -> None:
         if benchmark.source not in ("embedded", "logs"):
             _read(name, benchmark, files, params, layout, fetcher)
     drawn = _draw(params, files)
-    (layout.root / "data/corpus").mkdir(parents=True, exist_ok=True)  # an output even if no task searches
+    corpora = layout.root / "data/corpus"
+    shutil.rmtree(corpora, ignore_errors=True)  # left by other params, when the stage runs without DVC
+    corpora.mkdir(parents=True, exist_ok=True)  # an output even if no task searches
     made = Made()
     for name, benchmark in settings.benchmarks.items():
         if benchmark.source == "embedded":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 from swirl.config.params import Params
 from swirl.core.layout import Layout
 from swirl.core.records import load, save_json
@@ -17,7 +19,9 @@ def run(params: Params, layout: Layout) -> None:
     support = {row.question_id: row.passage_ids for row in load(Support, layout.support)}
     questions = [question for question in load(Question, layout.questions) if question.id in support]
     metrics: dict[str, float] = {}
-    (layout.root / "data/index").mkdir(parents=True, exist_ok=True)  # an output even if no task searches
+    indices = layout.root / "data/index"
+    shutil.rmtree(indices, ignore_errors=True)  # left by other corpora, when the stage runs without DVC
+    indices.mkdir(parents=True, exist_ok=True)  # an output even if no task searches
     for path in sorted((layout.root / "data/corpus").glob("*.parquet")):
         benchmark, split = path.stem.rsplit(".", 1)
         passages, index = load(Passage, path), layout.index(benchmark, split)

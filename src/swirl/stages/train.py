@@ -39,7 +39,7 @@ from swirl.rl.batches import shortage, state_batches, updates_of, visited
 from swirl.rl.draws import chosen, draws_of
 from swirl.rl.guard import Limits, Look, stop_reason
 from swirl.rl.kept_states import States
-from swirl.rl.pace import Pace
+from swirl.rl.pace import SpeedLog
 from swirl.rl.resuming import Places, Resuming, Series
 from swirl.rl.supervised import comb_of, supervised_gradients, supervised_work
 from swirl.rl.trainer import SAMPLED_AT_ONCE, Settings, Trainer
@@ -78,8 +78,9 @@ def run(params: Params, layout: Layout, item: str) -> None:
     folder, mark = layout.root / f".swirl/checkpoints/train-{item}", _fingerprint(params, layout, item)
     places = processes.from_main(Places.open(folder, mark) if processes.main else None)
     assert places is not None
+    development.resume(places.looks)
     train = {"swirl": train_swirl, "sft": train_sft}[item]
-    pace = Pace(layout.pace(f"train-{item}"), peak * processes.count) if processes.main else None
+    pace = SpeedLog(layout.pace(f"train-{item}"), peak * processes.count) if processes.main else None
     series, draws = train(params, layout, policy, groups, development, places, processes, pace)
     model = finished(params, layout, item, policy.model, processes)
     smaller = processes.gather(smaller_flights())
@@ -106,7 +107,7 @@ def train_swirl(
     development: Development,
     places: Places,
     processes: Processes,
-    pace: Pace | None,
+    pace: SpeedLog | None,
 ) -> tuple[Series, list[Draw]]:
     """Step-wise RL until the updates are done or the guard objects; leaves the last good weights in the policy.
 
@@ -117,7 +118,7 @@ def train_swirl(
     longest, asked = params.rollout.max_action_tokens, SAMPLED_AT_ONCE * params.train.token_budget
     ahead = training_ahead(policy.model, False, dealt(params, processes))
     flight = samples(policy.model, asked, longest, params.runtime.workers, ahead)
-    flight.resume(places.looks.flight(processes.rank))
+    flight.resume(places.looks.flight("samples", processes.rank))
     judge = fitted(development.judge, params.train.packed, params.train.token_budget)
     seed = _seed(params)
     options = Settings(
@@ -262,7 +263,7 @@ def train_sft(
     development: Development,
     places: Places,
     processes: Processes,
-    pace: Pace | None,
+    pace: SpeedLog | None,
 ) -> tuple[Series, list[Draw]]:
     """Maximum likelihood of the stored actions, with a checkpoint every `EVERY` batches and after every epoch.
 

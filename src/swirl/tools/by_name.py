@@ -10,6 +10,7 @@ from typing import Any
 
 from swirl.core.errors import ParamsError
 from swirl.core.own_class import OWN_NAME, make_own
+from swirl.core.suggestions import meant
 from swirl.core.types import ActionKind
 from swirl.tools.actions import ANSWER_TAG
 from swirl.tools.base import Tool
@@ -25,6 +26,14 @@ MIN_OUTPUT = 20
 
 _MCP = re.compile(r"mcp:(?P<server>[A-Za-z0-9_.-]+)/(?P<tool>\S+)", re.ASCII)
 _TAG = re.compile(r"[a-z][a-z0-9_]*", re.ASCII)
+
+
+def fault(name: str) -> str:
+    """Why nothing can be a tool of this name; empty for one of the forms of `NAMES`. Opens nothing."""
+    own = OWN_NAME.fullmatch(name) and not name.startswith("mcp:")
+    if name in BUILT_IN or own or _MCP.fullmatch(name):
+        return ""
+    return f"there is no tool {name!r}; a tool is {NAMES}{meant(name, BUILT_IN)}"
 
 
 def options_name(name: str) -> str:
@@ -52,8 +61,8 @@ def open_tool(name: str, options: Mapping[str, object], root: Path) -> Tool:
         from swirl.tools.mcp import open_server
 
         return open_server(match["server"], options, root).tool(match["tool"])
-    if name.startswith("mcp:") or not OWN_NAME.fullmatch(name):
-        raise ParamsError(f"there is no tool {name!r}; a tool is {NAMES}")
+    if why := fault(name):
+        raise ParamsError(why)
     tool: Tool = make_own("tool", name, options, root)
     check(tool, name)
     return tool

@@ -11,7 +11,6 @@ from swirl.core.errors import DataError, SwirlError
 from swirl.core.layout import Layout
 from swirl.judging.calibrate import ErrorRates, Labelled, LabelledStep, calibrate, calibrate_tokens, read_labelled
 from swirl.judging.reward import RewardModel
-from swirl.models.loading import context_of
 from swirl.models.prompts import fill
 from swirl.pipeline.progress import SHORT, Progress
 from swirl.tools import Search
@@ -56,4 +55,4 @@ def _rates(judge: Judge, rows: list[Labelled], params: Params, layout: Layout, b
         ]
         return listed(cast("list[Tool]", tools))  # `listed` reads only class attributes of Search: no index is needed
 
-    return calibrate_tokens(judge, rows, opening, context_of(judge.model, params.runtime.context), bar.update)
+    return calibrate_tokens(judge, rows, opening, judge.context, bar.update)

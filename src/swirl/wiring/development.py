@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from swirl.benchmarks.oracle import label_steps
 from swirl.config.params import Params
+from swirl.core.checkpoints import Checkpoints
 from swirl.core.distributed import Processes
 from swirl.core.grading import grade
 from swirl.core.layout import Layout
@@ -46,6 +47,12 @@ class Development:
         self._derivations, self._oracles = derivations_of(layout), oracles_of(layout, self._questions.values())
         share = -(-len(self._attempts) // (processes.count * params.runtime.workers))
         self._flight = flight_of(params, policy, share, ahead)
+
+    def resume(self, kept: Checkpoints) -> None:
+        """Look as an interrupted training did, whose flights are noted beside its checkpoints; see `Flight.resume`."""
+        rank = self._processes.rank
+        self._flight.resume(kept.flight("looks", rank))
+        self._states.resume(kept.flight("logged", rank))
 
     def look(self) -> dict[str, float]:
         """What the policy does greedily on the development questions, and what its reward is; empty without questions.
@@ -131,8 +138,7 @@ class Development:
         oracle = [self._oracles[t.question_id](t) for t, _ in known]
         golden["golden.process_label"] = sum(_share(labels) for labels in oracle) / len(oracle)
         both = [pair for good, (_, row) in zip(oracle, known, strict=True) for pair in zip(good, row, strict=True)]
-        least = getattr(self.judge, "majority", self._params.judge.threshold)
-        agree = [good == (score >= least) for good, score in both if not math.isnan(score)]
+        agree = [good == (score >= self.judge.threshold) for good, score in both if not math.isnan(score)]
         if agree:
             golden["golden.judge_agreement"] = sum(agree) / len(agree)
         return golden

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 from swirl.benchmarks.official import read
 from swirl.config.params import Params
 from swirl.core.errors import DataError
+from swirl.core.layout import Layout
+from swirl.core.leakage import leakage_key
+from swirl.core.records import stream
 from swirl.core.seeds import generator
 from swirl.core.types import Question
 from swirl.wiring.indices import build_index
@@ -41,6 +45,16 @@ class GivenRows:
         if "search" in questions[0].tools and not self._passages:
             raise DataError(f"{self._path} holds no passage to search in, and task {questions[0].task} has the search")
         return questions
+
+    def seen(self, layout: Layout) -> dict[str, int]:
+        """How many drawn questions stand, word for word, in each split of the project that something learned from."""
+        if not layout.questions.exists():
+            return {}
+        drawn = {leakage_key(question.text) for question in self.drawn}
+        found = Counter[str]()
+        for group in stream(Question, layout.questions):
+            found.update(q.split for q in group if q.split != "evaluation" and leakage_key(q.text) in drawn)
+        return dict(found)
 
     def index(self, params: Params, root: Path) -> Path:
         """The folder of the index as section `index` wants it, built once; `root` as in `build_index`.

@@ -65,10 +65,9 @@ def load_judge(
         return endpoint_judge(settings.server, settings, params, layout, text_only)
     run = params.runtime
     model, chat = load_model(folder, run.device, run.attention, run.dtype), load_chat(folder)
-    context = context_of(model, run.context)
     if isinstance(settings, PretrainedReward) and settings.verdict == "rationale":
         policy, prompts = _policy_chat(params, layout, text_only), read_judge_prompts(params, layout)
-        sampling, seed = _sampling(settings), derive(params.seed, "judge")
+        sampling, seed, context = _sampling(settings), derive(params.seed, "judge"), context_of(model, run.context)
         judge = LocalRationaleJudge(
             name, model, chat, context, prompts, policy, sampling, settings.votes, seed, workers=run.workers
         )
@@ -76,8 +75,11 @@ def load_judge(
         return judge
     if isinstance(settings, PretrainedReward | FineTunedReward) and not text_only:
         _check_same_tokens(name, chat, load_chat(layout.model("base")))
-    question = judge_question(params, layout)
-    return RewardModel(name, model, chat, question, workers=run.workers, threshold=params.judge.threshold)
+    # Not `run.context`, which limits a conversation: the judge's question comes after it.
+    question, context = judge_question(params, layout), context_of(model)
+    return RewardModel(
+        name, model, chat, question, workers=run.workers, threshold=params.judge.threshold, context=context
+    )
 
 
 def endpoint_judge(

@@ -33,7 +33,7 @@ TRACES = "mlflow"
 """Folder below `download.folder` for the traces that a tracking server gave."""
 ORDER = ("evaluation", "development", "pretrain", "train")
 """The splits in the order of drawing: first those whose results are compared over time."""
-UNREADABLE = frozenset({LineFault.NO_JSON, LineFault.NO_TEXT, LineFault.SHAPE, LineFault.TYPES})
+UNREADABLE = frozenset({LineFault.NO_JSON, LineFault.NO_TEXT, LineFault.DEEP, LineFault.SHAPE, LineFault.TYPES})
 """Why a line counts as a bad row; other lines that are left out are of requests that are none of the agent's steps."""
 NO_TURN = "a conversation without a turn of the user or the system"
 HALF = "half a surrogate pair: written as ?"

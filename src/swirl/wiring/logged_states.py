@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Protocol
 
 from swirl.comb.combs import Comb, group_by_budget, pack
@@ -69,6 +70,11 @@ class LoggedStates:
         self._flight: Flight | None = None
         if any(question.task == LOGGED for question in questions.values()):
             self._flight = room.samples(policy.model, READ_AT_ONCE, self._longest, self._workers, ahead)
+
+    def resume(self, path: Path) -> None:
+        """Go on with the flight in the file `path`, if that was smaller; see `Flight.resume`."""
+        if self._flight:
+            self._flight.resume(path)
 
     def draw(
         self, trajectories: Sequence[Trajectory], sampling: Sampling, samples: int, seed: int

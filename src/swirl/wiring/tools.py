@@ -53,7 +53,7 @@ class Toolbox:
         """What reads the actions on a question: whole turns in a logged conversation."""
         if question.task == LOGGED:
             return self.turn_reader(question, chat)
-        return reader_for(chat, self.tags(question))
+        return reader_for(chat, self.tags(question), self._params.actions.thought_only == "allow")
 
     def turn_reader(self, question: Question, chat: AnyChat) -> TurnReader | NativeTurnReader:
         """What reads whole turns in a logged conversation."""

@@ -12,7 +12,7 @@ from swirl.core.types import OUTCOME, Action, Draw, Question, Verdict
 from swirl.reporting.labelled import Labelled, repeats
 from swirl.reporting.tool_names import tool_name
 
-_TAG = re.compile(r"<+[^<>/\s]+>+\s*")
+_TAG = re.compile(r"(?<!<)<+[^<>/\s]+>+\s*")
 """What may stand before the payload of a call or an answer."""
 
 

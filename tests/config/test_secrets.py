@@ -1,0 +1,54 @@
+"""What is masked where settings are shown or stored, and what is not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+
+from swirl.config.secrets import plain, without_credentials
+from tests.conftest import ROOT
+
+HIDDEN = "(not logged)"
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ({"headers": {"Authorization": "Bearer sk-9"}}, {"headers": {"Authorization": HIDDEN}}),
+        ({"api_keys": {"web": "sk-9"}, "passwd": "sk-9"}, {"api_keys": {"web": HIDDEN}, "passwd": HIDDEN}),
+        ({"tools.options.web.keys": ["sk-9"]}, {"tools.options.web.keys": [HIDDEN]}),
+        ({"tools.options.keys.web": "sk-9"}, {"tools.options.keys.web": HIDDEN}),
+        ({"command": ["run", "--api-key=sk-9"]}, {"command": ["run", f"--api-key={HIDDEN}"]}),
+        ({"command": ["run", "--api-key", "sk-9", "-v"]}, {"command": ["run", "--api-key", HIDDEN, "-v"]}),
+        ({"command": ["-H", "Authorization: Bearer sk-9"]}, {"command": ["-H", f"Authorization:{HIDDEN}"]}),
+        ({"command": ["-e", "API_KEY=sk-9"]}, {"command": ["-e", f"API_KEY={HIDDEN}"]}),
+    ],
+)
+def test_secrets_are_masked(given: dict[str, Any], shown: dict[str, Any]) -> None:
+    assert plain(given) == shown
+
+
+def test_what_is_no_secret_stays_visible() -> None:
+    command = ["run", "--max-tokens", "512", "--max-tokens=512", "--tokenizer", "a", "key", "b"]
+    settings = {"max_tokens": 512, "token_budget": "8192", "key_env": "OPENAI_API_KEY", "command": command, 1: "a"}
+    assert plain(settings) == settings
+
+
+@pytest.mark.parametrize("path", ["params.yaml", *sorted(f"presets/{path.name}" for path in ROOT.glob("presets/*"))])
+def test_no_setting_of_ours_is_masked(path: str) -> None:
+    settings = yaml.safe_load((ROOT / path).read_text(encoding="utf-8"))
+    assert plain(settings) == settings
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("https://user:password@host/x@y", "https://***@host/x@y"),
+        ("https://user:p@ssw0rd@host/x", "https://***@host/x"),
+        ("https://host/x and me@host", "https://host/x and me@host"),
+    ],
+)
+def test_credentials_in_urls(text: str, shown: str) -> None:
+    assert without_credentials(text) == shown
