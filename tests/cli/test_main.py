@@ -293,6 +293,7 @@ def test_a_file_system_that_takes_nothing_is_said_in_a_sentence(
 
     assert fails(errno.EROFS, "/no/params.yaml") == "swirl: /no/params.yaml cannot be written: Read-only file system\n"
     assert fails(errno.ENOSPC) == "swirl: a file cannot be written: No space left on device\n"
+    assert fails(errno.EACCES, "/no/rows.jsonl") == "swirl: /no/rows.jsonl: Permission denied\n", "to be read, perhaps"
     with pytest.raises(FileNotFoundError):
         fails(errno.ENOENT, "/no/params.yaml")
 

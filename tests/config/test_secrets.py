@@ -22,8 +22,13 @@ HIDDEN = "(not logged)"
         ({"tools.options.keys.web": "sk-9"}, {"tools.options.keys.web": HIDDEN}),
         ({"command": ["run", "--api-key=sk-9"]}, {"command": ["run", f"--api-key={HIDDEN}"]}),
         ({"command": ["run", "--api-key", "sk-9", "-v"]}, {"command": ["run", "--api-key", HIDDEN, "-v"]}),
-        ({"command": ["-H", "Authorization: Bearer sk-9"]}, {"command": ["-H", f"Authorization:{HIDDEN}"]}),
+        ({"webKey": "sk-9", "privatekey": "sk-9"}, {"webKey": HIDDEN, "privatekey": HIDDEN}),
+        ({"command": ["-H", "Authorization: Bearer sk-9"]}, {"command": ["-H", f"Authorization: {HIDDEN}"]}),
+        ({"command": ["--header=X-Api-Key: sk-9 x"]}, {"command": [f"--header=X-Api-Key: {HIDDEN}"]}),
         ({"command": ["-e", "API_KEY=sk-9"]}, {"command": ["-e", f"API_KEY={HIDDEN}"]}),
+        ({"command": "server --api-key sk-9 -v"}, {"command": f"server --api-key {HIDDEN} -v"}),
+        ({"line": "WEB_KEY = sk-9; run"}, {"line": f"WEB_KEY = {HIDDEN} run"}),
+        ({"url": "https://host/x?api_key=sk-9"}, {"url": f"https://host/x?api_key={HIDDEN}"}),
     ],
 )
 def test_secrets_are_masked(given: dict[str, Any], shown: dict[str, Any]) -> None:
@@ -32,7 +37,15 @@ def test_secrets_are_masked(given: dict[str, Any], shown: dict[str, Any]) -> Non
 
 def test_what_is_no_secret_stays_visible() -> None:
     command = ["run", "--max-tokens", "512", "--max-tokens=512", "--tokenizer", "a", "key", "b"]
-    settings = {"max_tokens": 512, "token_budget": "8192", "key_env": "OPENAI_API_KEY", "command": command, 1: "a"}
+    settings: dict[Any, Any] = {
+        "max_tokens": 512,
+        "token_budget": "8192",
+        "key_env": "OPENAI_API_KEY",
+        "command": command,
+        1: "a",
+    }
+    settings |= {"hockey": {"source": "file"}, "monkey.tools:Search": {"stop_tokens": ["</s>"]}}
+    settings |= {"sort": ["sort", "--key", "2"], "query": "SELECT name FROM t WHERE key=3 AND x='y'"}
     assert plain(settings) == settings
 
 

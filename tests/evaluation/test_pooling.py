@@ -14,39 +14,56 @@ def shares(*rows: dict[str, float]) -> list[Tally]:
     return [{question: (value, 1.0) for question, value in row.items()} for row in rows]
 
 
-STRETCH = 2**0.5
-"""Of two seeds' draws around their mean: the root of R / (R - 1)."""
-
-
 def test_seeds_and_questions_are_drawn_crossed() -> None:
-    """Of [[1, 0], [0, 1]] a draw is extreme if one seed is drawn twice and one question twice: 1/8; else one half."""
-    drawn = crossed(np.array([[[1.0, 0.0], [0.0, 1.0]]]), seed=0, draws=20_000)
-    assert drawn.shape == (20_000, 1)
+    """Of [[1, 0], [0, 1]] a draw is 0 (or 1) if one seed is drawn twice and one question twice: 1/8; else one half."""
+    drawn, even = crossed(np.array([[[1.0, 0.0], [0.0, 1.0]]]), seed=0, draws=20_000)
+    assert drawn.shape == even.shape == (20_000, 1)
     values, counts = np.unique(drawn[:, 0].round(9), return_counts=True)
-    assert values == pytest.approx([0.5 - STRETCH / 2, 0.5, 0.5 + STRETCH / 2])
+    assert list(values) == [0.0, 0.5, 1.0]
     assert counts / 20_000 == pytest.approx([0.125, 0.75, 0.125], abs=0.01)
+    assert (even == 0.5).all(), "both seeds together are right on one question of any two"
 
 
 def test_one_seed_is_a_bootstrap_over_questions_and_one_question_one_over_seeds() -> None:
-    """Of a coin and three values around 0.25: (1/4, 1/2, 1/4)."""
-    for values, half in (([[[1.0, -0.5]]], 0.75), ([[[1.0], [-0.5]]], 0.75 * STRETCH)):
-        found, counts = np.unique(crossed(np.array(values), seed=1, draws=20_000).round(9), return_counts=True)
-        assert found == pytest.approx([0.25 - half, 0.25, 0.25 + half])
+    """Of a coin and three values of 1, 0.25 and -0.5: (1/4, 1/2, 1/4)."""
+    for values, together in (([[[1.0, -0.5]]], 3), ([[[1.0], [-0.5]]], 1)):
+        drawn, even = crossed(np.array(values), seed=1, draws=20_000)
+        found, counts = np.unique(drawn.round(9), return_counts=True)
+        assert list(found) == [-0.5, 0.25, 1.0]
         assert counts / 20_000 == pytest.approx([0.25, 0.5, 0.25], abs=0.01)
-
-
-def test_draws_vary_as_much_as_seeds_do() -> None:
-    """The variance of a mean of three seeds, from their own: s^2 / 3 with s^2 = ((-3)^2 + 1^2 + 2^2) / 2."""
-    drawn = crossed(np.array([[[7.0], [11.0], [12.0]]]), seed=2, draws=40_000)
-    assert (drawn.mean(), drawn.var()) == (pytest.approx(10.0, abs=0.03), pytest.approx(7 / 3, rel=0.03))
+        assert len(np.unique(even.round(9))) == together
 
 
 def test_all_measures_are_drawn_alike_from_the_seed() -> None:
     values = np.random.default_rng(0).random((1, 3, 40))
-    both = crossed(np.concatenate([values, 1 - values]), seed=5, draws=700)
+    both, _ = crossed(np.concatenate([values, 1 - values]), seed=5, draws=700)
     assert both.sum(axis=1) == pytest.approx(np.ones(700))
-    assert (both == crossed(np.concatenate([values, 1 - values]), seed=5, draws=700)).all()
-    assert (both[:, :1] != crossed(values, seed=6, draws=700)).any()
+    assert (both == crossed(np.concatenate([values, 1 - values]), seed=5, draws=700)[0]).all()
+    assert (both[:, :1] != crossed(values, seed=6, draws=700)[0]).any()
+
+
+def test_the_interval_of_few_seeds_is_as_wide_as_they_differ() -> None:
+    """Three seeds at 0.30, 0.42 and 0.48 on one question: s^2 = 0.0084, so the mean has an error of sqrt(0.0084 / 3).
+
+    A draw in 27 takes the lowest thrice: 0.40 + sqrt(3 / 2) (0.30 - 0.40).
+    """
+    runs = [{"a": share} for share in (0.30, 0.42, 0.48)]
+    base = shares(*({"a": 0.0} for _ in runs))
+    over = pool("gsm8k", "accuracy", True, {"base": base, "swirl": shares(*runs)}).over_base["swirl"]
+    assert (over.value, over.low) == (pytest.approx(0.4), pytest.approx(0.4 - 1.5**0.5 * 0.1))
+    assert over.high == pytest.approx(0.4 + 1.5**0.5 * 0.08)
+
+
+def test_a_share_stays_one_where_seeds_act_unequally_often() -> None:
+    """One seed searches twice a question and two hardly ever, each time in vain or not: no draw is beyond them all."""
+    ids = [str(i) for i in range(60)]
+    base: list[Tally] = [dict.fromkeys(ids, (1.0, 2.0))] * 3
+    rare: Tally = dict.fromkeys(ids, (0.1, 0.2))
+    swirl: list[Tally] = [dict.fromkeys(ids, (0.5, 2.0)), rare, rare]
+    row = pool("hotpotqa", "new_support", True, {"base": base, "swirl": swirl})
+    assert row.over_base["swirl"].value == pytest.approx(0.7 / 2.4 - 0.5)
+    assert -0.5 < row.over_base["swirl"].low < row.over_base["swirl"].high < 0.1
+    assert 0.2 < row.models["swirl"].low < row.models["swirl"].high < 0.6
 
 
 def test_the_interval_is_of_the_percentiles_and_the_p_value_of_the_rarer_side() -> None:

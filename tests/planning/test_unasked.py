@@ -44,7 +44,11 @@ def test_a_server_of_a_model_that_is_not_evaluated_is_said() -> None:
 
 
 def test_options_of_a_tool_that_no_task_has_are_said() -> None:
-    tools = {"options": {"mcp:files": {"command": ["files"]}}}
-    assert list(lines(params("mini", tools=tools))) == [
-        "tools.options: no task has the tool mcp:files, so its options are not read"
+    tools = {"options": {"mcp:files": {"command": ["files"]}, "units:Convertor": {"digits": 2}}}
+    tasks = presets.tree(ROOT, "mini")["tasks"]
+    tasks["calculate"]["tools"].append("units:Converter")
+    assert list(lines(params("mini", tools=tools, tasks=tasks))) == [
+        "tools.options: no task has the tool mcp:files, so its options are not read",
+        "tools.options: no task has the tool units:Convertor, so its options are not read; did you mean "
+        "units:Converter?",
     ]

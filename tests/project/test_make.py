@@ -93,7 +93,7 @@ def test_a_taken_port_is_named_and_how_to_choose_another(project: Path) -> None:
     assert said.startswith(f"port {port} is taken; choose another: make mlflow MLFLOW_PORT={port + 1}\n")
 
 
-def test_clean_keeps_what_was_paid_for_and_waits_for_stages(project: Path) -> None:
+def test_clean_keeps_what_was_paid_for_and_refuses_beside_a_stage(project: Path) -> None:
     kept = ["answers", "hub", "locks", "tracking", "worktrees"]
     for name in (*kept, "journals", "checkpoints", "finished", "timings"):
         (project / ".swirl" / name).mkdir(parents=True)

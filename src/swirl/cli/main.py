@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import shutil
 import sys
 import textwrap
@@ -73,9 +72,8 @@ def main() -> None:
     except OSError as error:
         if error.errno not in _REFUSED:
             raise
-        read = error.filename and os.path.exists(error.filename) and not os.access(error.filename, os.R_OK)
-        where, what = error.filename or "a file", "read" if read else "written"
-        print(f"swirl: {where} cannot be {what}: {error.strerror}", file=sys.stderr)
+        what = "" if error.errno == errno.EACCES else " cannot be written"
+        print(f"swirl: {error.filename or 'a file'}{what}: {error.strerror}", file=sys.stderr)
         sys.exit(1)
 
 

@@ -24,7 +24,7 @@ from swirl.core.errors import ParamsError
 from swirl.core.splits import counts
 from swirl.core.suggestions import meant
 from swirl.core.types import LOGGED
-from swirl.tools.by_name import BUILT_IN, options_name
+from swirl.tools.by_name import BUILT_IN
 
 
 class Params(Section):
@@ -124,13 +124,9 @@ class Params(Section):
         return self
 
     def _check_options(self) -> None:
-        """Options are of no built-in tool, and no misspelt one; those of a tool that no task names now may stay."""
-        tools = {options_name(tool) for task in self.tasks.values() for tool in task.tools} - BUILT_IN.keys()
-        for name in self.tools.options:
-            if name in BUILT_IN:
-                raise ValueError(f"tools.options.{name}: {' and '.join(BUILT_IN)} take no options; leave it out")
-            if name not in tools and (guess := meant(name, tools - self.tools.options.keys())):
-                raise ValueError(f"tools.options.{name}: no task has such a tool{guess}")
+        """Options are of no built-in tool. Those of a tool that no task names now may stay; `swirl plan` says so."""
+        for name in BUILT_IN.keys() & self.tools.options.keys():
+            raise ValueError(f"tools.options.{name}: {' and '.join(BUILT_IN)} take no options; leave it out")
 
     def _check_execution(self) -> None:
         """Workers of Ray have the GPU that their model is to run on."""

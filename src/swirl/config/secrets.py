@@ -10,13 +10,23 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
 HIDDEN = "(not logged)"
-_WORDS = r"keys?|token|secrets?|passw(?:or)?ds?|authorization|credentials?"
-_SECRET = re.compile(rf"(?:{_WORDS}|tokens)(?:\.|$)", re.IGNORECASE)
-"""Ends a name, or a part of a dotted one; a number is shown under such a name, too, as that of `max_tokens` is."""
-_OPTION = re.compile(rf"--?[\w-]*(?:{_WORDS})", re.IGNORECASE)
-"""A program's option whose value is a secret; `--max-tokens` is none."""
-_GIVEN = re.compile(rf"(?<!\S)(-{{0,2}}[\w-]*(?:{_WORDS})=|authorization:).*", re.IGNORECASE | re.DOTALL)
-"""A text that holds a secret after its name, to its end."""
+_WORDS = r"(?:token|secrets?|passw(?:or)?ds?|authorization|credentials?)"
+_KEYS = r"(?:api|access|auth|private|secret)[_-]?keys?"
+_NAME = re.compile(rf"(?i:{_WORDS}|{_KEYS})(?:\.|$)|(?:^|[^A-Za-z]|(?<=[a-z])(?=[A-Z]))(?i:keys?)(?:\.|$)")
+"""The end of a name, or of a part of a dotted one; a number is shown under such a name, too.
+
+A key is a word of its own: `web_key` and `webKey`, but no `monkey`.
+"""
+_OPTION = rf"--?(?:[\w-]*{_WORDS}|\w[\w-]*[_-]keys?|[\w-]*{_KEYS})"
+_BEFORE = re.compile(_OPTION, re.IGNORECASE)
+"""A program's option whose value is a secret; `--max-tokens` is none, nor is `--key` alone."""
+_GIVEN = re.compile(
+    rf"(?i:{_OPTION}(?:\s*=\s*|\s+)|(?<![\w-])[\w-]*(?:{_WORDS}|{_KEYS})\s*=\s*)\S+"
+    r"|(?<![A-Za-z0-9_])[A-Z0-9_]*_KEYS?\s*=\s*\S+"
+    r"|(?i:[\w-]*(?:authorization|api-key|auth-token|access-token)\s*:).*",
+    re.DOTALL,
+)
+"""A secret in a text with its name: an option's value, a variable's, one of a URL's query, or a header to its end."""
 
 
 def plain(params: BaseModel | Mapping[str, Any]) -> dict[str, Any]:
@@ -27,17 +37,17 @@ def plain(params: BaseModel | Mapping[str, Any]) -> dict[str, Any]:
 
 def is_secret(name: object) -> bool:
     """Whether a setting has the name of a secret; so do all settings below it."""
-    return _SECRET.search(str(name)) is not None
+    return _NAME.search(str(name)) is not None
 
 
 def precedes_secret(item: object) -> bool:
     """Whether an item of a list is a program's option, such as `--api-key`, so that the next item is a secret."""
-    return isinstance(item, str) and _OPTION.fullmatch(item) is not None
+    return isinstance(item, str) and _BEFORE.fullmatch(item) is not None
 
 
 def without_secret(text: str) -> str:
-    """The text, masked from where it gives a secret: `--api-key=sk-1`, `API_KEY=sk-1`, `Authorization: Bearer sk-1`."""
-    return _GIVEN.sub(rf"\1{HIDDEN}", text)
+    """The text with secrets masked that stand behind a name: `--api-key sk-1`, `API_KEY=sk-1`, `X-Api-Key: sk-1`."""
+    return _GIVEN.sub(lambda found: re.sub(r"(?s)^([^\s:=]*(?:\s*[:=]\s*|\s+)).*", rf"\1{HIDDEN}", found[0]), text)
 
 
 def _safe(value: Any, secret: bool) -> Any:

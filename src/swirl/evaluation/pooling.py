@@ -92,7 +92,10 @@ def pool(benchmark: str, measure: str, trained: bool, models: Mapping[str, Seque
     """One measure of all models; `models` has a tally for each run, in the same order for every model.
 
     Every draw of the bootstrap takes as many runs and as many questions as there are, with replacement, and measures
-    all models on them, so differences are paired. Raises `ValueError` unless all tallies are of the same questions.
+    all models on them, so differences are paired. Of R runs a bootstrap sees (R - 1) / R of the variance: how far
+    the drawn runs lie from all runs, on the same questions, is stretched by the root of R / (R - 1) (Davison and
+    Hinkley, Bootstrap Methods and their Application, 1997, p. 76). Raises `ValueError` unless all tallies are of the
+    same questions.
     """
     questions = list(models["base"][0])
     for name, runs in models.items():
@@ -101,11 +104,13 @@ def pool(benchmark: str, measure: str, trained: bool, models: Mapping[str, Seque
                 raise ValueError(f"{benchmark}, {measure}: {name} was asked other questions than base")
     sums = np.array([[[tally[q] for q in questions] for tally in runs] for runs in models.values()])
     known = {name: number for number, name in enumerate(models) if sums[number, :, :, 1].sum() > 0}
-    drawn = crossed(np.concatenate([sums[..., 0], sums[..., 1]]), derive(0, "pool", benchmark))
+    drawn, even = crossed(np.concatenate([sums[..., 0], sums[..., 1]]), derive(0, "pool", benchmark))
     totals = sums.sum(axis=(1, 2))
     means = {name: float(totals[i, 0] / totals[i, 1]) for name, i in known.items()}
+    stretch, half = math.sqrt(sums.shape[1] / max(1, sums.shape[1] - 1)), len(models)
     with np.errstate(invalid="ignore"):  # a draw without a search, of which there is no share
-        shares = {name: drawn[:, i] / drawn[:, len(models) + i] for name, i in known.items()}
+        of_drawn, of_all = (one[:, :half] / one[:, half:] for one in (drawn, even))
+        shares = {name: (of_all + stretch * (of_drawn - of_all))[:, i] for name, i in known.items()}
     over_base = {
         name: _difference(means[name] - means["base"], shares[name] - shares["base"])
         for name in known
@@ -115,24 +120,26 @@ def pool(benchmark: str, measure: str, trained: bool, models: Mapping[str, Seque
     return Pooled(benchmark, measure, trained, len(questions), estimates, over_base)
 
 
-def crossed(values: NDArray[np.float64], seed: int, draws: int = DRAWS) -> NDArray[np.float64]:
+def crossed(
+    values: NDArray[np.float64], seed: int, draws: int = DRAWS
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Bootstrap means over runs and, crossed with them, questions (Owen 2007, Annals of Applied Statistics 1, p. 386).
 
-    `values` has the shape (measures, runs, questions), the result (draws, measures). Each draw resamples runs and
-    questions independently, the same for all measures. With one run only questions are resampled. Of few runs a
-    bootstrap sees too little variance, (R - 1) / R of it with R runs, so how often a run was drawn is stretched around
-    its mean by the root of R / (R - 1) (Davison and Hinkley, Bootstrap Methods and their Application, 1997, p. 76).
+    `values` has the shape (measures, runs, questions), each of the results (draws, measures): means over the drawn runs
+    and questions, and over all runs and the same questions. Each draw resamples runs and questions independently, the
+    same for all measures. With one run only questions are resampled.
     """
     rng = np.random.default_rng(seed)
     _, runs, questions = values.shape
-    stretch = math.sqrt(runs / max(1, runs - 1))
-    parts = []
+    drawn, even = [], []
     for first in range(0, draws, _CHUNK):
         size = min(_CHUNK, draws - first)
-        often = 1 / runs + stretch * (rng.multinomial(runs, np.full(runs, 1 / runs), size=size) - 1) / runs
+        often = rng.multinomial(runs, np.full(runs, 1 / runs), size=size) / runs
         asked = rng.multinomial(questions, np.full(questions, 1 / questions), size=size) / questions
-        parts.append(np.einsum("drk,dr->dk", np.tensordot(asked, values.T, axes=1), often))
-    return np.concatenate(parts)
+        by_run = np.tensordot(asked, values.T, axes=1)
+        drawn.append(np.einsum("drk,dr->dk", by_run, often))
+        even.append(by_run.mean(axis=1))
+    return np.concatenate(drawn), np.concatenate(even)
 
 
 def interval(drawn: NDArray[np.float64]) -> tuple[float, float]:

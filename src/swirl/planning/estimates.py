@@ -247,7 +247,8 @@ def _evaluation(params: Params, root: Path) -> Iterator[Planned]:
         searched = (n for name, n in questions(params, root, "evaluation").items() if _searches(params, name))
         made += alone.times(samples * sum(searched))
     verdicts = made.calls * _asks(labels, params) + made.trajectories * _grades(params)
-    disk = made.tokens * BYTES_A_TOKEN + verdicts * BYTES_A_VERDICT + _rationales(labels, verdicts, 1)
+    kept = verdicts if params.evaluate.judge == "none" else max(verdicts, made.calls)
+    disk = made.tokens * BYTES_A_TOKEN + kept * BYTES_A_VERDICT + _rationales(labels, verdicts, 1)
     for model in ("ceiling", "base", "sft", "swirl"):
         if model == "ceiling" and not isinstance(params.base_model, EmbeddedBase):
             yield Planned("evaluate@ceiling", "none: only models made here have a ceiling")

@@ -30,4 +30,4 @@ def lines(params: Params) -> Iterator[str]:
     tools = {options_name(tool) for task in params.tasks.values() for tool in task.tools}
     for name in params.tools.options:
         if name not in tools:
-            yield f"tools.options: no task has the tool {name}, so its options are not read"
+            yield f"tools.options: no task has the tool {name}, so its options are not read{meant(name, tools)}"

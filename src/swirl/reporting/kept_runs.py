@@ -1,7 +1,7 @@
 """A run's evaluation as one small file, so that runs of several machines, or of different days, can be pooled.
 
-It holds the settings as they are shown in MLflow (what is named a key, token, secret or password is hidden), the
-scores, and how each question went by measure; of the questions themselves their ids and a digest.
+It holds the settings as they are shown in MLflow (without secrets: `swirl.config.secrets`), the scores, and how each
+question went by measure; of the questions themselves their ids and a digest.
 """
 
 from __future__ import annotations

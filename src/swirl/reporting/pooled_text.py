@@ -67,7 +67,7 @@ def note(results: PooledRuns) -> str:
     which, over, few = f"seed {seeds}", "questions", ""
     if len(results.seeds) > 1:
         which, over = f"means over seeds {seeds}", "seeds and, crossed with them, questions"
-    if len(results.seeds) < FEW:
+    if 1 < len(results.seeds) < FEW:
         few = f" Of fewer than {FEW} seeds, p is too small where they differ much from one another."
     return (
         f"With tools, in percent, {which}. Intervals (95%) and p (two-sided) are of a bootstrap over {over}, {DRAWS:,} "
