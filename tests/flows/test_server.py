@@ -269,7 +269,8 @@ def test_a_cancelled_run_leaves_nothing_behind_and_the_next_goes_on(
     served: Served, cancelled: tuple[str, list[psutil.Process]]
 ) -> None:
     run, processes = cancelled
-    before = (ROOT / "params.yaml").read_bytes()
+    committed = ["git", "show", "HEAD:params.yaml"]
+    before = subprocess.run(committed, cwd=served.root, capture_output=True, check=True).stdout
     served.wait(lambda: running(processes) == [], 60, lambda: running(processes))
     served.ran(run, ("download", "Completed"), ("filter", "Cancelled"))
     with sqlite3.connect(served.root / "mlflow.db") as database:
