@@ -39,15 +39,15 @@ from prefect.states import Cancelled, Completed, Failed
 from pydantic import Field
 
 from flows import artifacts
+from flows.graph import direct, opened, plan
 from flows.retries import asks_network
 from swirl import tracking
 from swirl.config import overrides as laid_over
 from swirl.config.secrets import plain
 from swirl.config.yaml_text import read
-from swirl.core.errors import DataError, ParamsError, SwirlError
+from swirl.core.errors import ParamsError, SwirlError
 from swirl.core.layout import Layout
 from swirl.core.records import load_json
-from swirl.core.suggestions import meant
 from swirl.orchestration.ends import when_asked_to_end
 from swirl.orchestration.groups import Groups
 from swirl.orchestration.worktrees import sweep, worktree
@@ -248,59 +248,6 @@ def _from(root: Path, uri: str) -> str:
     return re.sub("^(sqlite:///|file:)(?!/)", lambda scheme: f"{scheme[0]}{root}/", uri)
 
 
-def plan(project: Path, targets: tuple[str, ...] = ()) -> dict[str, list[str]]:
-    """Stage -> the stages that it needs directly, for each stage that `dvc repro` would go through, in its order.
-
-    `train` stands for `train@sft` and `train@swirl`, `sub/dvc.yaml:train` for a stage of another dvc.yaml. A frozen
-    stage needs no other. Files that `dvc add` tracks are in DVC's graph, too, but have nothing to run. Targets are
-    looked up here, because DVC looks them up from the current folder, which need not be the project. Raises `DataError`
-    for an unknown target, when there are no stages, and for a project that DVC cannot open.
-    """
-    from dvc.repo.reproduce import get_active_graph, plan_repro
-    from dvc.stage import PipelineStage
-
-    with _repo(project) as repo:
-        graph = get_active_graph(repo.index.graph)
-        known = {stage: _address(stage, project) for stage in graph if isinstance(stage, PipelineStage)}
-        names = {name: {name, name.partition("@")[0]} for name in known.values()}
-        accepted = [one for name in names for one in (name.partition("@")[0], name)]
-        for target in targets:
-            if target not in accepted:
-                raise DataError(f"dvc.yaml has no stage {target!r}; it has {', '.join(names)}{meant(target, accepted)}")
-        own = {name for name in names if ":" not in name}
-        chosen = {name for name in names if names[name] & {*targets}} if targets else own
-        if not chosen:
-            raise DataError(f"{project / 'dvc.yaml'} has no stages")
-        wanted = [stage for stage, name in known.items() if name in chosen]
-        stages = [stage for stage in plan_repro(graph, wanted) if stage in known]
-        return {known[stage]: [known[dep] for dep in graph.successors(stage) if dep in stages] for stage in stages}
-
-
-@contextlib.contextmanager
-def _repo(project: Path) -> Iterator[Any]:
-    """The project as DVC sees it. What DVC refuses in it is raised as a `DataError`."""
-    from dvc.exceptions import DvcException, NotDvcRepoError
-    from dvc.repo import Repo
-    from dvc.scm import SCMError
-
-    try:
-        with Repo(str(project)) as repo:
-            yield repo
-    except SCMError as error:
-        git = "say there: git init && git add -A && git commit -m swirl"
-        raise DataError(f"{project} is no git repository, which DVC needs; {git} ({error})") from error
-    except NotDvcRepoError as error:
-        raise DataError(f"{project} is no DVC project; --project is the folder with dvc.yaml ({error})") from error
-    except DvcException as error:
-        raise DataError(f"DVC cannot read {project}: {error}") from error
-
-
-def _address(stage: Any, project: Path) -> str:
-    """DVC's name of a stage, as seen from the project: `train@sft`, or `sub/dvc.yaml:train@sft`."""
-    path = os.path.relpath(os.path.realpath(stage.path), os.path.realpath(project))
-    return str(stage.name) if path == "dvc.yaml" else f"{path}:{stage.name}"
-
-
 @task(task_run_name="{name}", cache_policy=NO_CACHE)
 def run_stage(name: str, invocation: Invocation) -> State[Any]:
     """Let DVC run one stage if it is not up to date. The state is named `Cached` when nothing had to run."""
@@ -332,14 +279,14 @@ def run_stage(name: str, invocation: Invocation) -> State[Any]:
 
 def _run_stages(needs: Mapping[str, list[str]], invocation: Invocation) -> None:
     """Run each stage when the stages it needs are done, `parallel` at the same time; after a failure start no other."""
-    states, direct = invocation.states, _direct(needs)
+    states, above = invocation.states, direct(needs)
     waiting, futures = list(needs), dict[str, PrefectFuture[Any]]()
     running = dict[PrefectFuture[Any], str]()
     while waiting or running:
         ready = [name for name in waiting if all(need in states for need in needs[name])]
         for name in ready[: invocation.settings.parallel - len(running)]:
             waiting.remove(name)
-            before = [futures[need] for need in direct[name]]
+            before = [futures[need] for need in above[name]]
             futures[name] = _task(name, invocation).submit(name, invocation, wait_for=before, return_state=False)
             running[futures[name]] = name
         done = next(as_completed(list(running)))
@@ -347,20 +294,6 @@ def _run_stages(needs: Mapping[str, list[str]], invocation: Invocation) -> None:
         states[running.pop(done)] = done.state
         if not done.state.is_completed():
             waiting.clear()
-
-
-def _direct(needs: Mapping[str, list[str]]) -> dict[str, list[str]]:
-    """The needs of each stage without those that another of its needs has, so that Prefect's graph can be read.
-
-    Each stage stands after those it needs.
-    """
-    above: dict[str, set[str]] = {}
-    for name, found in needs.items():
-        above[name] = {*found}.union(*(above[need] for need in found))
-    return {
-        name: [need for need in found if not any(need in above[other] for other in found)]
-        for name, found in needs.items()
-    }
 
 
 def _task(name: str, invocation: Invocation) -> Any:
@@ -378,8 +311,6 @@ def _task(name: str, invocation: Invocation) -> Any:
 
 def _dry_run(layout: Layout, overrides: Mapping[str, Any], targets: tuple[str, ...]) -> int:
     """Print what a run would do: the plan from params, and the stages that DVC would run now."""
-    from dvc.repo import Repo
-
     from swirl.planning import estimates, footprint, keys, signal, unasked
 
     wanted = plan(layout.root, targets)
@@ -391,7 +322,7 @@ def _dry_run(layout: Layout, overrides: Mapping[str, Any], targets: tuple[str, .
         print(f"\n{line}")
     if overrides:
         return 0
-    with Repo(str(layout.root)) as repo, contextlib.chdir(layout.root):
+    with opened(layout.root) as repo, contextlib.chdir(layout.root):
         stale = {name for name in repo.status() if name in wanted}
     print(f"\nOut of date: {', '.join(name for name in wanted if name in stale) or 'nothing'}")
     print("What follows a stage that is out of date runs, too, if what it makes differs from before.")

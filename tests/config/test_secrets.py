@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -35,6 +36,13 @@ def test_secrets_are_masked(given: dict[str, Any], shown: dict[str, Any]) -> Non
     assert plain(given) == shown
 
 
+@pytest.mark.parametrize("part", ["a-", "--", "token", "_KEY", "--api", "a-token", "authorization", "://@"])
+def test_long_texts_take_time_in_proportion(part: str) -> None:
+    started = time.process_time()
+    assert plain({"command": part * 20_000})["command"]
+    assert time.process_time() - started < 2
+
+
 def test_what_is_no_secret_stays_visible() -> None:
     command = ["run", "--max-tokens", "512", "--max-tokens=512", "--tokenizer", "a", "key", "b"]
     settings: dict[Any, Any] = {
@@ -45,6 +53,7 @@ def test_what_is_no_secret_stays_visible() -> None:
         1: "a",
     }
     settings |= {"hockey": {"source": "file"}, "monkey.tools:Search": {"stop_tokens": ["</s>"]}}
+    settings |= {"description": "cents per-token price, multi-token model", "non": "a non-secret value"}
     settings |= {"sort": ["sort", "--key", "2"], "query": "SELECT name FROM t WHERE key=3 AND x='y'"}
     assert plain(settings) == settings
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows.pipeline import plan
+from flows.graph import plan
 from swirl.core.errors import DataError
 
 FLOW = Path(__file__).parents[2] / "flows/pipeline.py"

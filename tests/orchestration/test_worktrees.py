@@ -21,7 +21,8 @@ import pytest
 import yaml
 
 from flows.experiments import combinations, equal_arms, table
-from flows.pipeline import _direct, _targets, plan, store_of
+from flows.graph import direct, plan
+from flows.pipeline import _targets, store_of
 from flows.retries import asks_network
 from swirl.config.overrides import checked, lay_over, parsed, text, write
 from swirl.config.params import load
@@ -217,7 +218,7 @@ def test_targets_are_the_stages_and_none_where_a_file_cannot_be_read(project: Pa
 
 def test_the_graph_has_direct_edges_alone() -> None:
     needs = {"a": [], "b": ["a"], "c": ["a"], "d": ["a", "b", "c"], "e": ["a", "d"], "f": ["c"]}
-    assert _direct(needs) == {"a": [], "b": ["a"], "c": ["a"], "d": ["b", "c"], "e": ["d"], "f": ["c"]}
+    assert direct(needs) == {"a": [], "b": ["a"], "c": ["a"], "d": ["b", "c"], "e": ["d"], "f": ["c"]}
 
 
 def test_an_unknown_target_is_refused(project: Path) -> None:

@@ -473,6 +473,7 @@ def test_the_weights_decide_the_digest(layout: Layout, tmp_path: Path) -> None:
         ({"api_keys": {"web": "sk-1234"}}, "api_keys.web"),
         ({"command": ["run", "--api-key", "sk-1234"]}, "command"),
         ({"command": ["run", "--api-key=sk-1234"]}, "command"),
+        ({"url": "https://me:sk-1234@host/x"}, "url"),
     ],
 )
 def test_a_secret_in_params_is_not_registered(

@@ -16,7 +16,8 @@ Schemas = Mapping[str, Mapping[str, Any]]
 
 _MAY_BE_NULL = ("default", "const")
 _decoder = json.JSONDecoder()
-_SPACE = re.compile(r"\s*")
+_NEXT = re.compile(r"\S|\Z")
+"""The next character that is no white space, or the end."""
 
 
 def to_text(value: Any) -> str:
@@ -95,7 +96,7 @@ def unglued(call: Call) -> tuple[Call, ...]:
             if not isinstance(value, dict) or depth(value) > DEEPEST:
                 return ()
             found.append(text[at:end])
-            at = _SPACE.match(text, end).end()  # type: ignore[union-attr]
+            at = next(_NEXT.finditer(text, end)).start()
     except (ValueError, RecursionError):
         return ()
     return tuple(Call(call.name, one, call.id) for one in found) if len(found) > 1 else ()

@@ -21,9 +21,9 @@ _OPTION = rf"--?(?:[\w-]*{_WORDS}|\w[\w-]*[_-]keys?|[\w-]*{_KEYS})"
 _BEFORE = re.compile(_OPTION, re.IGNORECASE)
 """A program's option whose value is a secret; `--max-tokens` is none, nor is `--key` alone."""
 _GIVEN = re.compile(
-    rf"(?i:{_OPTION}(?:\s*=\s*|\s+)|(?<![\w-])[\w-]*(?:{_WORDS}|{_KEYS})\s*=\s*)\S+"
+    rf"(?i:(?<![\w-])(?:{_OPTION}(?:\s*=\s*|\s+)|[\w-]*(?:{_WORDS}|{_KEYS})\s*=\s*))\S+"
     r"|(?<![A-Za-z0-9_])[A-Z0-9_]*_KEYS?\s*=\s*\S+"
-    r"|(?i:[\w-]*(?:authorization|api-key|auth-token|access-token)\s*:).*",
+    r"|(?i:(?<![\w-])[\w-]*(?:authorization|api-key|auth-token|access-token)\s*:).*",
     re.DOTALL,
 )
 """A secret in a text with its name: an option's value, a variable's, one of a URL's query, or a header to its end."""
@@ -46,7 +46,8 @@ def precedes_secret(item: object) -> bool:
 
 
 def without_secret(text: str) -> str:
-    """The text with secrets masked that stand behind a name: `--api-key sk-1`, `API_KEY=sk-1`, `X-Api-Key: sk-1`."""
+    """The text without secrets: in URLs, and behind a name, as `--api-key sk-1`, `API_KEY=sk-1`, `X-Api-Key: sk-1`."""
+    text = without_credentials(text)
     return _GIVEN.sub(lambda found: re.sub(r"(?s)^([^\s:=]*(?:\s*[:=]\s*|\s+)).*", rf"\1{HIDDEN}", found[0]), text)
 
 
@@ -57,7 +58,7 @@ def _safe(value: Any, secret: bool) -> Any:
         pairs = zip((None, *value), value, strict=False)
         return [_safe(item, secret or precedes_secret(before)) for before, item in pairs]
     if isinstance(value, str):
-        return HIDDEN if secret and value else without_credentials(without_secret(value))
+        return HIDDEN if secret and value else without_secret(value)
     return value if value is None or isinstance(value, bool | int | float) else str(value)  # a date, for example
 
 
