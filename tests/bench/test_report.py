@@ -121,16 +121,22 @@ def test_every_draw_as_a_tooth_of_its_own() -> None:
     assert firsts == [[0, 1], [0]]
 
 
-def test_medians_are_over_all_repeats_of_all_rounds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_medians_are_over_all_repeats_of_all_rounds(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     said = iter(
         {"seconds": s, "parts": {"update": s}, "peak_mb": m, "matmul_gflops": 10.0, "tokens": 7, "flops": 6e9}
         for s, m in [([1.0, 9.0], 5.0), ([4.0], 1.0), ([2.0, 3.0], 6.0), ([4.0], 2.0)]
     )
     monkeypatch.setattr(measure, "run", lambda root, side: next(said))
-    a, b = measure.interleave(tmp_path, [{"name": "a", "threads": 1}, {"name": "b", "threads": 2}], 2)
+    sides = [{"name": "a", "threads": 1}, {"name": "b", "threads": 2, "rows": 8, "attention": "eager"}]
+    a, b = measure.interleave(tmp_path, sides, 2)
     assert (a["seconds"], a["fastest"], a["slowest"], a["repeats"], a["peak_mb"]) == (2.5, 1.0, 9.0, 4, 6.0)
     assert (a["update_seconds"], a["tokens"], b["seconds"], b["threads"]) == (2.5, 7, 4.0, 2)
     assert a["mfu"] == pytest.approx(6e9 / 2.5 / 10e9)
+    assert capsys.readouterr().err.splitlines()[:4] == [
+        "round 1/2: a", "  5 s", "round 1/2: b, rows 8, attention eager", "  4 s",
+    ]  # fmt: skip
 
 
 def test_ratios_of_an_rl_step() -> None:

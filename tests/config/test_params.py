@@ -286,6 +286,13 @@ def test_a_missing_section_and_a_missing_key_are_named() -> None:
     assert refusal(tree) == ["params.yaml: 2 wrong", "  index.stopwords: missing", "  judge: missing"]
 
 
+def test_a_preset_put_in_the_place_of_params_yaml_is_told_how_to_be_used() -> None:
+    part = yaml.safe_load((ROOT / "presets/qwen3-0.6b.yaml").read_text())
+    head, *lines, hint = refusal(part)
+    assert head == f"params.yaml: {len(lines)} wrong" and all(line.endswith(": missing") for line in lines)
+    assert hint == "  a preset holds only what differs: `swirl preset FILE` makes a whole params.yaml of it"
+
+
 def test_heads_of_a_windowed_model_are_even_in_number_and_in_size() -> None:
     tree = presets.tree(ROOT, "gsm8k-tiny")
     for heads, said in ((5, "hidden is 192 and heads 5: hidden must be"), (7, "hidden is 192 and heads 7: hidden")):

@@ -91,6 +91,12 @@ def test_a_judge_that_is_no_part_of_the_reward_is_loaded_to_grade_alone() -> Non
     grading = params(reward_model=writer, judge={"rewards": rewards, "outcome": "model", "grader": None})
     assert held(grading, "judge").weights == held(grading, "evaluate@base").weights - 4 * weights > 0
     assert held(grading, "train@swirl").weights == 2 * 4 * weights
+    # beside another judge of steps, both are loaded
+    labelling = {"evaluate": {"judge": {**writer, "model": "google/gemma-2-9b-it", "verdict": "token"}}}
+    alone = held(params(**labelling), "evaluate@base")
+    both = held(params(reward_model=writer, judge={"outcome": "model", "grader": None}, **labelling), "evaluate@base")
+    assert both.weights - alone.weights == held(grading, "evaluate@base").weights - 4 * weights > 0
+    assert both.judging == alone.judging > 0  # they read in turn
 
 
 def test_a_model_that_is_dealt_out_over_eight_by_hand() -> None:

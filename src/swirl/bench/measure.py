@@ -27,18 +27,24 @@ def interleave(root: Path, sides: Sequence[Mapping[str, Any]], rounds: int) -> l
     said: list[list[Result]] = [[] for _ in sides]
     for number in range(rounds):
         for side, results in zip(sides, said, strict=True):
-            print(f"round {number + 1}/{rounds}: {side['name']}", file=sys.stderr, flush=True)
+            named = ", ".join([str(side["name"]), *(f"{key} {value}" for key, value in settings(side).items())])
+            print(f"round {number + 1}/{rounds}: {named}", file=sys.stderr, flush=True)
             results.append(run(root, side))
+            print(f"  {statistics.median(results[-1]['seconds']):.3g} s", file=sys.stderr, flush=True)
     return [_joined(side, results) for side, results in zip(sides, said, strict=True)]
+
+
+def settings(side: Mapping[str, Any]) -> Result:
+    """What tells sides of one name apart."""
+    return {key: side[key] for key in ("token_budget", "rows", "attention") if key in side}
 
 
 def fastest(rows: Sequence[Result], sides: Sequence[Result]) -> list[Result]:
     """Of the sides of one name the fastest, with its settings."""
     best: dict[str, Result] = {}
     for row, side in zip(rows, sides, strict=True):
-        settings: Result = {key: side[key] for key in ("token_budget", "rows", "attention") if key in side}
         if row["name"] not in best or row["seconds"] < best[row["name"]]["seconds"]:
-            best[row["name"]] = {**row, **settings}
+            best[row["name"]] = {**row, **settings(side)}
     return list(best.values())
 
 

@@ -26,6 +26,9 @@ from swirl.core.suggestions import meant
 from swirl.core.types import LOGGED
 from swirl.tools.by_name import BUILT_IN
 
+_PART = 10
+"""So many missing keys are taken for a file that holds a part of the settings."""
+
 
 class Params(Section):
     """All of params.yaml."""
@@ -235,7 +238,12 @@ def judged_here(params: Params, stage: str) -> bool:
     reward, judge = _runs_here(params.reward_model), params.evaluate.judge
     mixed = reward and reward_asks_judge(params)
     of_steps = mixed if stage == "judge" or judge == "same" else not isinstance(judge, str) and _runs_here(judge)
-    return of_steps or (reward and params.judge.outcome == "model" and params.judge.grader is None)
+    return of_steps or grades_here(params)
+
+
+def grades_here(params: Params) -> bool:
+    """Whether the reward model, in this project's own processes, grades answers."""
+    return _runs_here(params.reward_model) and params.judge.outcome == "model" and params.judge.grader is None
 
 
 def _runs_here(judge: RewardModelSection | OwnJudge) -> bool:
@@ -265,5 +273,8 @@ def validate(tree: Any, source: str) -> Params:
     try:
         return Params.model_validate(tree)
     except ValidationError as error:
-        lines = [explain(item, Params) for item in error.errors(include_url=False)]
-        raise ParamsError(f"{source}: {len(lines)} wrong\n" + "\n".join(f"  {line}" for line in lines)) from None
+        errors = error.errors(include_url=False)
+        lines = [explain(item, Params) for item in errors]
+        if sum(item["type"] == "missing" for item in errors) >= _PART:
+            lines.append("a preset holds only what differs: `swirl preset FILE` makes a whole params.yaml of it")
+        raise ParamsError(f"{source}: {len(errors)} wrong\n" + "\n".join(f"  {line}" for line in lines)) from None

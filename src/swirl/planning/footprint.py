@@ -13,7 +13,7 @@ from pathlib import Path
 
 from swirl.comb.logprobs import LOGITS_AT_ONCE
 from swirl.config.base_model import AnnotatedBase, EmbeddedBase, EndpointBase, FineTuning
-from swirl.config.params import Params, evaluated, judged_here, label_judge_section, reward_asks_judge
+from swirl.config.params import Params, evaluated, grades_here, judged_here, label_judge_section, reward_asks_judge
 from swirl.config.reward_model import (
     AnnotatedReward,
     EmbeddedReward,
@@ -126,13 +126,16 @@ class Memory:
         }
         asked = sum(questions(params, self._root, "evaluation").values()) * params.evaluate.samples
         share = params.evaluate.block_size or asked / params.runtime.workers
-        grader = params.reward_model if judged_here(params, "evaluate") else None
-        judge = label_judge_section(params) or grader
-        labels = self._judged(judge, size_of(judge, params, self._root), PROCESS) if judge else Held()
+        judge, grader = label_judge_section(params), params.reward_model if grades_here(params) else None
+        asks = [one for one in (judge, None if grader is judge else grader) if one]
+        labels = [self._judged(one, size_of(one, params, self._root), 0) for one in asks]
         for name in evaluated(params):
             here = self._rolled(share, params.evaluate.servers.get(name) is None, PROCESS + 2 * asked * 1e4)
             found[f"evaluate@{name}"] = Held(
-                here.weights + labels.weights, flight=here.flight, judging=labels.judging, host=here.host
+                here.weights + sum(one.weights for one in labels),
+                flight=here.flight,
+                judging=max((one.judging for one in labels), default=0),
+                host=here.host,
             )
         return found
 
