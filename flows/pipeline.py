@@ -78,8 +78,12 @@ def _targets(root: Path) -> list[str]:
 
 
 def _params(root: Path) -> dict[str, Any]:
+    """The settings of params.yaml, none without that file. Raises `ParamsError` where it cannot be read."""
     path = root / "params.yaml"
-    return (read(path) or {}) if path.exists() else {}
+    params = (read(path) or {}) if path.exists() else {}
+    if not isinstance(params, dict):
+        raise ParamsError(f"{path} holds no settings")
+    return params
 
 
 Target = Annotated[str, Field(json_schema_extra={"enum": _targets(Path(__file__).resolve().parents[1])})]

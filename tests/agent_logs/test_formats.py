@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from swirl.agent_logs.conversation import LoggedConversation
-from swirl.agent_logs.exchanges import Change, LineFault
+from swirl.agent_logs import lines
+from swirl.agent_logs.conversation import LoggedConversation, Message, Role
+from swirl.agent_logs.exchanges import Change, Exchange, LineFault, Turn
 from swirl.agent_logs.log_shapes import read_tools
 from swirl.agent_logs.logs import Logs, Summary
+from swirl.agent_logs.outcomes import _parting
+from swirl.agent_logs.request_tree import RequestTree, Source
 from swirl.core.errors import DataError
 
 Json = dict[str, Any]
@@ -353,6 +357,13 @@ def test_given_tools_that_are_nested_too_deeply(quote: str, tmp_path: Path) -> N
         read_tools(path)
 
 
+def test_a_trace_may_have_more_requests_than_65535() -> None:
+    tree = RequestTree(lambda source: pytest.fail("is not read"))
+    turns = [Turn(Message(Role.USER, "?"), 1), Turn(Message(Role.ASSISTANT, "4"), 2)]
+    assert tree.add(Exchange(turns, [], whole=True, tools=None), line=0, number=70_000)
+    assert tree.sources(1) == [Source(0, 70_000, 1)]
+
+
 def test_mlflow_a_failed_request_is_said(tmp_path: Path) -> None:
     """A request that failed and was sent again, inside a span that says nothing of either."""
     asked = {"messages": ASKED, "tools": [TOOL]}
@@ -396,6 +407,23 @@ def test_files_that_are_no_lines_are_refused_by_name(tmp_path: Path, data: bytes
         Logs([tmp_path / "absent"]).read()
 
 
+def test_a_document_on_one_line_that_is_too_large_is_not_parsed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lines, "MAX_DOCUMENT", 1000)
+    path = tmp_path / "log.json"
+    rows = [json.dumps([{"role": "user", "content": f"{number:900}"}]) for number in range(2)]
+    path.write_text("\n".join(rows))
+    assert [piece.data.decode() for piece in lines.pieces(path)] == rows  # lines may be more than that together
+    long = json.dumps({"messages": [{"role": "user", "content": "x" * 2000}]})
+    path.write_text(f"{long}\n{long}\n")
+    assert [piece.data.decode() for piece in lines.pieces(path)] == [long, long]
+    path.write_text(f"\n [{rows[0]}, {rows[1]}]")
+    monkeypatch.setattr(lines, "json", None)
+    with pytest.raises(DataError, match="is one JSON document of more than 1,000 bytes; write it as JSON lines"):
+        list(lines.pieces(path))
+
+
 def test_groups_hold_sessions_first_turns_and_near_duplicates(tmp_path: Path) -> None:
     def line(question: str, answer: str, **more: Any) -> Json:
         return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}], **more}
@@ -414,3 +442,9 @@ def test_groups_hold_sessions_first_turns_and_near_duplicates(tmp_path: Path) ->
     assert len(found) == 7
     assert summary.group_of == [0, 1, 1, 0, 2, 2, 0]
     assert (summary.groups, summary.near_duplicates) == (3, 2), "two answers to one request are no duplicates"
+
+
+def test_a_history_that_is_the_beginning_of_another_parts_at_its_end() -> None:
+    paths = {1: [0, 1], 2: [0, 1, 2], 3: [0, 3]}
+    tree: Any = SimpleNamespace(path=paths.__getitem__)
+    assert [_parting(tree, node, 2) for node in (3, 1)] == [3, 1]

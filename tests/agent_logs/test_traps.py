@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from swirl.agent_logs import log_files
 from swirl.agent_logs.arguments import unglued
 from swirl.agent_logs.conversation import Call, LoggedConversation, LoggedTool, Role, StepKind
 from swirl.agent_logs.exchanges import Change, Fault, LineFault, NoAction
@@ -161,6 +162,14 @@ def test_05_ids_used_again(read: Read) -> None:
     assert steps(found) == [[1, 3, 5]]
     assert [m.text for m in found[0].messages if m.role is Role.TOOL] == ["4", "20"]
     assert summary.changed == {} and summary.left_out == []
+
+
+def test_05_an_id_used_ten_thousand_times(read: Read) -> None:
+    several = calls(*[call() for _ in range(10_000)])
+    results = [result(str(index)) for index in range(10_000)]
+    found, summary = read(conversation(user("?"), several, *results, said("4")))
+    assert steps(found) == [[1, 10_002]] and summary.left_out == []
+    assert [message.text for message in found[0].messages[2:-1]] == [str(index) for index in range(10_000)]
 
 
 def test_06_results_in_another_order(read: Read) -> None:
@@ -437,6 +446,33 @@ def test_22_a_call_logged_twice(read: Read) -> None:
     assert summary.changed == {Change.TWICE: 1, Change.PARTS: 1} and summary.left_out == []
 
 
+def test_22_calls_without_an_id_are_compared_by_name_and_value(read: Read) -> None:
+    logged: list[tuple[str, Any]] = [
+        ("t", {"a": 1, "b": [2, {}]}),
+        ("t", {"b": [2, {}], "a": 1.0}),
+        ("u", {"a": 1, "b": [2, {}]}),
+        ("t", {"a": 1, "b": [2, []]}),
+        ("t", {"a": 1, "b": [[2], {}]}),
+        ("t", "no JSON"),
+        ("t", "no JSON"),
+    ]
+    blocks = [{"type": "tool_use", "name": name, "input": value} for name, value in logged]
+    named = {"type": "tool_use", "id": "c1", "name": "u", "input": {"a": 1, "b": [2, {}]}}
+    found, summary = read(conversation(user("?"), said([*blocks, named, named, blocks[2]])))  # type: ignore[arg-type]
+    assert [(one.id, one.name, one.arguments) for one in found[0].messages[1].calls] == [
+        *[("", logged[i][0], json.dumps(logged[i][1])) for i in (0, 2, 3, 4)],
+        ("", "t", "no JSON"),
+        ("c1", "u", '{"a": 1, "b": [2, {}]}'),
+    ]
+    assert summary.changed[Change.TWICE] == 4
+
+
+def test_22_ten_thousand_calls_are_not_compared_pairwise(read: Read) -> None:
+    blocks = [{"type": "tool_use", "name": "weather", "input": {"a": index}} for index in range(10_000)]
+    found, summary = read(conversation(user("?"), {"role": "assistant", "content": [*blocks, *blocks]}))
+    assert len(found[0].messages[1].calls) == 10_000 and summary.changed[Change.TWICE] == 10_000
+
+
 def chain(id: str, previous: str | None, items: Any, output: list[Json], **more: Any) -> Json:
     asked = {"instructions": "Be brief.", "input": items, "tools": [], "previous_response_id": previous, **more}
     return {"request": asked, "response": {"id": id, "output": output, "status": "completed"}}
@@ -520,6 +556,28 @@ def test_25_one_turn_on_several_lines(read: Read) -> None:
     joined = found[0].messages[2]
     assert (joined.thought, joined.text, joined.calls[0].arguments) == ("Hm", "Wait", '{"city": "Oslo"}')
     assert summary.changed == {Change.THOUGHT: 1, Change.JOINED: 1} and summary.left_out == []
+
+
+def test_25_each_piece_is_read_a_few_times_however_many_there_are(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
+    readings = []
+    whole = log_files._exchanges
+    monkeypatch.setattr(log_files, "_exchanges", lambda *line: readings.append(1) or whole(*line))
+    lines = [request([user("?")], said(f"piece {index} "), id="msg_1") for index in range(300)]
+    found, summary = read(*lines)
+    assert [message.text for message in found[0].messages] == ["?", "".join(f"piece {n} " for n in range(300))]
+    assert steps(found) == [[1]] and summary.changed == {Change.JOINED: 1}
+    assert len(readings) < 4 * 300
+
+
+def test_25_ten_thousand_pieces_in_one_list(read: Read) -> None:
+    def piece(index: int) -> Json:
+        use = {"type": "tool_use", "id": f"c{index}", "name": "weather", "input": {"a": index}}
+        return {"role": "assistant", "id": "msg_1", "content": [{"type": "text", "text": f"{index} "}, use]}
+
+    found, summary = read(conversation(user("?"), *map(piece, range(10_000))))
+    assert [message.text for message in found[0].messages] == ["?", "".join(f"{index} " for index in range(10_000))]
+    assert [one.id for one in found[0].messages[1].calls] == [f"c{index}" for index in range(10_000)]
+    assert summary.changed[Change.JOINED] == 1
 
 
 def test_26_several_assistant_turns_in_a_row(read: Read) -> None:

@@ -80,6 +80,25 @@ def test_the_page_says_whose_results_these_are(layout: Layout, tmp_path: Path) -
     )
 
 
+def test_what_is_no_browser_is_not_replaced(layout: Layout, tmp_path: Path) -> None:
+    def browse(to: str) -> object:
+        return CliRunner().invoke(app, ["browse", str(layout.root), "--to", str(tmp_path / to)], catch_exceptions=False)
+
+    mine = tmp_path / "out.partial/mine.txt"
+    mine.parent.mkdir()
+    mine.write_text("precious")
+    with pytest.raises(DataError, match=r"out\.partial holds mine\.txt, which is no part of a trajectory browser"):
+        browse("out")
+    assert mine.read_text() == "precious"
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="file is a file; the trajectory browser wants a folder"):
+        browse("file")
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to("there")
+    browse("link")
+    assert (tmp_path / "there/index.html").exists() and (tmp_path / "link").is_symlink()
+
+
 def test_a_folder_without_trajectories_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match="has no trajectories yet, neither in data/trajectories nor in data/predictions"

@@ -118,3 +118,11 @@ def test_what_is_missing_is_named(swirl: Run, model: Path, log: Path) -> None:
     assert made.returncode == 1 and "swirl: absent.jsonl cannot be read: No such file" in made.stderr
     made = swirl("import", str(log), "--model", "absent")
     assert made.returncode == 1 and "absent holds no model" in made.stderr
+
+
+@pytest.mark.slow
+def test_the_changes_are_not_written_over_the_log(swirl: Run, model: Path, log: Path) -> None:
+    before = log.read_bytes()
+    made = swirl("import", str(log), "--model", str(model), "--changes", str(log))
+    assert made.returncode == 1 and "is one of the files that are read, and would be overwritten" in made.stderr
+    assert log.read_bytes() == before

@@ -241,9 +241,11 @@ def test_timing_is_written_only_for_a_stage_that_finished(tmp_path: Path) -> Non
 
 
 def test_preset_writes_params_and_keeps_the_old_ones(swirl: Swirl, root: Path, tmp_path: Path) -> None:
-    shutil.copytree(root / "presets", tmp_path / "presets")
     shutil.copy(root / "params.yaml", tmp_path)
     (tmp_path / "dvc.yaml").write_text("stages: {}\n")
+    assert "presets holds no preset; give a YAML file of your own" in swirl("preset", cwd=tmp_path).stderr
+    shutil.copytree(root / "presets", tmp_path / "presets")
+    assert "there is no preset ''" in swirl("plan", "--preset", "", cwd=tmp_path).stderr
     listed = swirl("preset", cwd=tmp_path).stdout.splitlines()
     assert listed[0].startswith("mini          The default: an embedded world, which runs offline in minutes")
     named = [line.split()[0] for line in listed if not line.startswith(" ")]

@@ -139,6 +139,11 @@ def test_a_question_that_one_model_alone_was_asked_is_shown_of_it(evaluated: Lay
 def test_without_any_evaluation_it_is_said_what_to_run(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"^no model has been evaluated yet: run `dvc repro`$"):
         evaluated_models(Layout(tmp_path))
+    acted = Layout(tmp_path).state_actions("base")
+    acted.parent.mkdir(parents=True)
+    acted.touch()
+    with pytest.raises(DataError, match=r"^this project was evaluated in the states of logged conversations alone, so"):
+        evaluated_models(Layout(tmp_path))
 
 
 def test_why_a_trajectory_ended_is_said_in_words(evaluated: Layout) -> None:

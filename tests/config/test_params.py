@@ -286,6 +286,12 @@ def test_a_missing_section_and_a_missing_key_are_named() -> None:
     assert refusal(tree) == ["params.yaml: 2 wrong", "  index.stopwords: missing", "  judge: missing"]
 
 
+@pytest.mark.parametrize("path", ["train.lora", "judge.grader", "synthesize.server"])
+def test_a_key_that_an_optional_section_does_not_have_is_named(path: str) -> None:
+    (_, *lines) = refusal(changed(path, {"dropuot": 0.1}))
+    assert any(line.startswith(f"  {path}.dropuot: no such key; the keys here are ") for line in lines)
+
+
 def test_a_preset_put_in_the_place_of_params_yaml_is_told_how_to_be_used() -> None:
     part = yaml.safe_load((ROOT / "presets/qwen3-0.6b.yaml").read_text())
     head, *lines, hint = refusal(part)

@@ -52,6 +52,14 @@ def test_chances(form: Any, places: list[tuple[str, dict[str, float]]], text: st
     assert [share for _, share in got] == pytest.approx([share for _, share in found])
 
 
+def test_a_long_text_is_found_in_linear_time() -> None:
+    text = "a" * 1_000_000 + "b" + "a" * 1_000_000
+    assert chances(WORDS, text, chat(("a" * 8_000_000, {}))) == ()
+    assert chances(WORDS, "GOOD" + text, chat(("GOOD", {"GOOD": 1.0}), (text, {}), ("a" * 8_000_000, {}))) == (
+        (0, 1.0),
+    )
+
+
 @pytest.mark.parametrize(
     "told",
     [

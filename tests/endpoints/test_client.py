@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -146,6 +148,27 @@ def test_an_answer_that_drips_is_not_waited_for() -> None:
         begin = time.monotonic()
         assert "took longer than 1 s" in str(failure(server, timeout_s=1.0, retries=0))
     assert time.monotonic() - begin < 40
+
+
+@pytest.mark.parametrize(
+    ("first", "then"), [(b"", b"HTTP/1.1 102 Processing\r\n\r\n"), (b"HTTP/1.1 200 OK\r\nX-Slow: ", b"x")]
+)
+def test_headers_that_drip_are_not_waited_for(first: bytes, then: bytes) -> None:
+    def serve() -> None:
+        connection, _ = listening.accept()
+        with connection, suppress(OSError):  # the client has left
+            connection.recv(2**16)
+            connection.sendall(first)
+            while True:
+                connection.sendall(then)
+                time.sleep(0.05)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threading.Thread(target=serve, daemon=True).start()
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
+        with Client(Endpoint(url, "llama", "chat", retries=0, timeout_s=1.0)) as client:
+            error = client.submit(ASK).exception(60)
+    assert "took longer than 1 s, tried once" in str(error)
 
 
 @pytest.mark.parametrize(

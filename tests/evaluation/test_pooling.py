@@ -69,11 +69,21 @@ def test_a_share_stays_one_where_seeds_act_unequally_often() -> None:
 def test_the_interval_is_of_the_percentiles_and_the_p_value_of_the_rarer_side() -> None:
     drawn = np.arange(-10.0, 990.0)  # 11 of 1,000 at or below zero
     assert interval(drawn) == (15.0, 964.0)
-    assert two_sided(drawn) == two_sided(-drawn) == pytest.approx(2 * 12 / 1001)
-    assert two_sided(np.zeros(100)) == 1.0
-    assert two_sided(np.ones(999)) == pytest.approx(0.002)
+    assert two_sided(drawn, 99) == two_sided(-drawn, 99) == pytest.approx(2 * 12 / 1001)
+    assert two_sided(np.zeros(100), 99) == 1.0
+    assert two_sided(np.ones(999), 99) == pytest.approx(0.002)
+    assert two_sided(np.ones(999), 3) == 0.25, "as many as McNemar's exact test of three to none"
     assert interval(np.array([0.25, np.nan, 0.25])) == (0.25, 0.25)
-    assert two_sided(np.array([1e-12, -1e-12, 1.0, np.nan])) == 1.0
+    assert two_sided(np.array([1e-12, -1e-12, 1.0, np.nan]), 99) == 1.0
+
+
+@pytest.mark.parametrize(("differ", "p"), [(1, 1.0), (3, 0.25), (5, 0.0625)])
+def test_few_questions_that_agree_are_not_sure(differ: int, p: float) -> None:
+    """Two seeds; the models agree on one question more, and on all others each draw has the same sign."""
+    asked = [f"q{number}" for number in range(differ + 1)]
+    base, swirl = dict.fromkeys(asked, 0.0), {one: float(one != "q0") for one in asked}
+    made = pool("b", "accuracy", True, {"base": shares(base, base), "swirl": shares(swirl, swirl)})
+    assert made.over_base["swirl"].p == p
 
 
 def test_holm_is_that_of_r() -> None:
@@ -89,7 +99,7 @@ def test_what_is_the_same_everywhere_has_no_width() -> None:
     assert (row.n, row.models["base"].value, row.models["swirl"].value) == (3, 0.0, 0.25)
     over = row.over_base["swirl"]
     assert (over.value, over.low, over.high) == pytest.approx((0.25, 0.25, 0.25))
-    assert (over.p, over.p_holm) == (pytest.approx(2 / 10_001), None)
+    assert (over.p, over.p_holm) == (0.25, None), "of three questions"
     same = pool("hotpotqa", "accuracy", True, {"base": shares(base), "swirl": shares(base)}).over_base["swirl"]
     assert (same.value, same.low, same.high, same.p) == (0.0, 0.0, 0.0, 1.0)
 
@@ -126,15 +136,15 @@ def test_other_questions_are_refused() -> None:
 def test_the_correction_is_over_trained_benchmarks_by_measure_and_model() -> None:
     def row(benchmark: str, measure: str, trained: bool, gain: float) -> Pooled:
         ids = [str(i) for i in range(10)]
-        base, other = dict.fromkeys(ids, 0.0), {name: gain if name == "0" else 0.0 for name in ids}
+        base, other = dict.fromkeys(ids, 0.0), {name: gain if name in "012" else 0.0 for name in ids}
         return pool(benchmark, measure, trained, {"base": shares(base), "swirl": shares(other)})
 
     rows = [row("hotpotqa", "accuracy", True, 1.0), row("gsm8k", "accuracy", True, 0.0)]
     rows += [row("musique", "accuracy", False, 1.0), row("hotpotqa", "f1", True, 1.0)]
     found = [one.over_base["swirl"] for one in corrected(rows)]
     p = rows[0].over_base["swirl"].p
-    assert p == pytest.approx(2 * 0.9**10, abs=0.02), "draws without the one question"
-    assert [one.p_holm for one in found] == [min(1.0, 2 * p), 1.0, None, rows[3].over_base["swirl"].p]
+    assert p == 0.25
+    assert [one.p_holm for one in found] == [0.5, 1.0, None, rows[3].over_base["swirl"].p]
     assert [one.p for one in found] == [one.over_base["swirl"].p for one in rows]
     assert rows[0].over_base["swirl"].p_holm is None, "the rows themselves stay"
 

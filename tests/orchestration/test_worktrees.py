@@ -22,7 +22,7 @@ import yaml
 
 from flows.experiments import combinations, equal_arms, table
 from flows.graph import direct, plan
-from flows.pipeline import _targets, store_of
+from flows.pipeline import _params, _targets, store_of
 from flows.retries import asks_network
 from swirl.config.overrides import checked, lay_over, parsed, text, write
 from swirl.config.params import load
@@ -212,8 +212,15 @@ def test_the_plan_is_what_dvc_would_do(project: Path, targets: tuple[str, ...], 
 def test_targets_are_the_stages_and_none_where_a_file_cannot_be_read(project: Path) -> None:
     assert _targets(ROOT)[:4] == ["download", "check_questions", "index", "base_model"]
     assert {"train", "train@sft", "train@swirl"} <= {*_targets(ROOT)}
-    (project / "params.yaml").write_text("seed: [1", encoding="utf-8")
-    assert _targets(project) == []
+    for broken in ("seed: [1", "- seed", "seed"):
+        (project / "params.yaml").write_text(broken, encoding="utf-8")
+        assert _targets(project) == []
+    with pytest.raises(ParamsError, match=r"params.yaml holds no settings$"):
+        _params(project)
+    (project / "params.yaml").write_text("seed: 0", encoding="utf-8")
+    for broken in ("- stage", "stages: [one]", "one"):
+        (project / "dvc.yaml").write_text(broken, encoding="utf-8")
+        assert _targets(project) == []
 
 
 def test_the_graph_has_direct_edges_alone() -> None:
@@ -291,6 +298,28 @@ def test_partial_work_waits_for_the_same_overrides_and_for_no_other(project: Pat
     assert journal({"seed": 1}, finish=False) == ["block0"]
     assert journal({"seed": 1}, finish=True) == ["block0", "block1"]
     assert journal({"seed": 1}, finish=True) == []
+
+
+@pytest.mark.slow
+def test_paid_answers_outlive_every_run_and_are_there_for_every_other(project: Path) -> None:
+    def answers(overrides: dict[str, Any], new: str, finish: bool) -> list[str]:
+        with worktree(project, overrides) as copy:
+            folder = copy.root / ".swirl/answers"
+            before = sorted(path.name for path in folder.rglob("*.json"))
+            (folder / "ab").mkdir(exist_ok=True)
+            (folder / f"ab/{new}.json").touch()
+            copy.finished = finish
+            return before
+
+    assert answers({"seed": 1}, "one", finish=True) == []
+    assert answers({"seed": 2}, "two", finish=False) == ["one.json"]
+    (kept,) = (project / ".swirl/worktrees").glob("*.kept")
+    (kept / "answers").unlink()
+    (kept / "answers/ab").mkdir(parents=True)  # as before the project's own were shared
+    (kept / "answers/ab/old.json").touch()
+    assert answers({"seed": 2}, "three", finish=True) == ["old.json", "one.json", "two.json"]
+    assert answers({"seed": 1}, "four", finish=True) == ["old.json", "one.json", "three.json", "two.json"]
+    assert len(list((project / ".swirl/answers/ab").iterdir())) == 5
 
 
 @pytest.mark.slow
@@ -405,6 +434,35 @@ def test_a_command_ends_with_all_that_it_started(tmp_path: Path) -> None:
     with groups.lines([sys.executable, "-c", FAMILY], tmp_path, dict(os.environ)) as (process, lines):
         assert len(list(lines)) <= 1  # after stop, whatever starts is ended at once
     assert process.returncode not in (0, 3)  # 3 would mean that it ended by itself
+
+
+DAEMON = """
+import os, sys, time
+ready, tell = os.pipe()
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        print(os.getpid(), flush=True)
+        os.write(tell, b"!")
+        time.sleep(60)
+        print("ended by itself", flush=True)
+    os._exit(0)
+os.wait()
+os.read(ready, 1)
+time.sleep(0 if "leave" in sys.argv else 60)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a daemon has no parent that could find it")
+def test_a_daemon_that_holds_the_output_ends_with_its_command(tmp_path: Path) -> None:
+    groups = Groups()
+    with groups.lines([sys.executable, "-c", DAEMON, "leave"], tmp_path, dict(os.environ)) as (process, lines):
+        (pid,) = lines
+    assert (process.returncode, alive(int(pid))) == (0, False)
+    with groups.lines([sys.executable, "-c", DAEMON], tmp_path, dict(os.environ)) as (_, lines):
+        pid = next(lines)
+        groups.stop()
+        assert (list(lines), alive(int(pid))) == ([], False)
 
 
 def test_what_a_killed_flow_has_started_ends_too() -> None:

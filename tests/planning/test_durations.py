@@ -25,7 +25,7 @@ from swirl.core.types import Passage, Question
 from swirl.planning import speeds as measuring
 from swirl.planning.durations import durations, lines, seconds, text
 from swirl.planning.earlier import Earlier, earlier, made_with
-from swirl.planning.expected import NOT_KNOWN, Expected, Talk, Work
+from swirl.planning.expected import NOT_KNOWN, STEPS, Expected, Talk, Work
 from swirl.planning.speeds import Speeds
 from tests import gguf_writer, made_up
 from tests.families import smollm2
@@ -255,6 +255,9 @@ def test_an_earlier_run_is_believed_where_it_had_the_same_settings(tmp_path: Pat
     assert (calculate.question, planned) == (40, 600)  # not among the stored ones
     more = params(synthesize={"samples": 5})
     assert earlier(more, tmp_path) == found
+    # where no question is trained on, or logs alone are, there is nothing to be in proportion to
+    none = {name: {**one, "train": 0} for name, one in locked["download"]["benchmarks"].items()}
+    assert expected(params(download={"benchmarks": none}), found)._steps("search") == STEPS
     longer = params(tasks={"search": {"tools": ["search"], "max_steps": 5}, "calculate": locked["tasks"]["calculate"]})
     assert earlier(longer, tmp_path).steps is None
     others = params(download={"benchmarks": {"gsm8k": locked["download"]["benchmarks"]["gsm8k"]}})

@@ -41,6 +41,7 @@ def lines(chosen: Params) -> list[str]:
         (0.9, 8, 1, 0.43046722),
         (1.0, 8, 3, 1.0),
         (0.0, 8, 3, 1.0),
+        (0.5, 2, 2000, 0.0126151),  # 1 / sqrt(pi V), nearly
     ],
 )
 def test_the_share_by_hand(good: float, samples: int, votes: int, share: float) -> None:

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -28,8 +29,10 @@ from swirl.mlflow_store.runs import Store
 from swirl.mlflow_store.settings import Settings
 from swirl.mlflow_store.stores import destination
 from swirl.models.skipped import mark_skipped
+from swirl.pipeline.dvc_file import dvc_hash
 from swirl.registry.model_registry import NAME, _requirements, fetch, promote, read_outcomes
-from swirl.tracking.delivery import sync
+from swirl.tracking.delivery import Delivery, sync
+from swirl.tracking.recording import TO_REGISTER
 from tests import asked
 from tests.servers import answers, held_port
 
@@ -93,6 +96,20 @@ def test_outcomes_are_those_with_tools_of_these_very_questions(tmp_path: Path) -
 def test_only_registered_versions_are_fetched(tmp_path: Path, uri: str) -> None:
     with pytest.raises(DataError, match="names no registered model; write models:/swirl-policy@champion"):
         fetch(uri, Layout(tmp_path))
+
+
+def test_a_registry_that_cannot_be_opened_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    later = tmp_path / "mlflow.db"
+    with contextlib.closing(sqlite3.connect(later)) as database, database:
+        database.execute("CREATE TABLE alembic_version AS SELECT 'of a later MLflow' AS version_num")
+    for given, shown, why in (
+        ("", f"sqlite:///{later}", "Can't locate revision"),
+        ("mysql://me:pw@host/runs", r"mysql://\*\*\*@host/runs", "No module named"),
+        ("foo://host", "foo://host", "Model registry functionality is unavailable"),
+    ):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", given)
+        with pytest.raises(DataError, match=f"^models:/swirl-policy@champion cannot be had from {shown}: {why}"):
+            fetch("models:/swirl-policy@champion", Layout(tmp_path))
 
 
 def test_asking_for_a_registered_model_makes_no_store(tmp_path: Path) -> None:
@@ -436,6 +453,33 @@ def test_a_report_that_a_flow_did_not_have_to_run_registers_the_policy_too(once:
     assert aliases(store) == {"candidate": 1, "champion": 1}
     found = store.client.get_run(parent)
     assert (found.info.status, found.data.tags["registry.version"]) == ("FINISHED", "swirl-policy/1")
+
+
+@pytest.mark.slow
+def test_a_policy_waits_for_a_registry_that_does_not_answer(once: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the second try there is no registered model yet, and another process makes it just then."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
+
+    store, run = store_of(once)
+    store.client.set_tag(run, TO_REGISTER, dvc_hash(once.model("swirl")))
+    store.client.create_registered_model(NAME)
+    failures = [MlflowException("timed out"), MlflowException("not found", RESOURCE_DOES_NOT_EXIST)]
+    asked_for = store.client.get_registered_model
+
+    def answer(name: str) -> Any:
+        if failures:
+            raise failures.pop(0)
+        return asked_for(name)
+
+    monkeypatch.setattr(store.client, "get_registered_model", answer)
+    delivery = Delivery(once, Settings(), store)
+    with pytest.raises(MlflowException, match="timed out"):
+        delivery.register(run)
+    assert TO_REGISTER in store.client.get_run(run).data.tags
+    delivery.register(run)
+    assert (failures, delivery.refused(), aliases(store)) == ([], [], {"candidate": 1, "champion": 1})
+    assert TO_REGISTER not in store.client.get_run(run).data.tags
 
 
 @pytest.mark.slow

@@ -89,6 +89,11 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
     folder = _run(tmp_path / "a", {})
     with pytest.raises(DataError, match=r"has no evaluation of ceiling, base, sft, swirl; run `dvc repro` there$"):
         read(str(folder), tmp_path)
+    layout = Layout(_run(tmp_path / "logs", {}))
+    records.save([], Prediction, layout.predictions("base"))
+    layout.state_actions("base").touch()
+    with pytest.raises(DataError, match=r"was evaluated in the states of logged conversations alone, so it has no ans"):
+        read(str(layout.root), tmp_path)
 
 
 def test_the_command_prints_tables_and_json(tmp_path: Path, swirl: Swirl) -> None:

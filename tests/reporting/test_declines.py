@@ -59,6 +59,10 @@ def test_a_fall_within_chance_is_none(lost: int, said: bool) -> None:
         assert sentence(declines) == "Nothing got worse than the base beyond chance (p < 0.05), in 1 comparison."
 
 
+def test_what_chance_alone_gives_is_not_rounded_to_none() -> None:
+    assert "up to 0.25 such rows are expected by chance" in note(Declines(10, ()))
+
+
 def test_without_tools_or_without_swirl_nothing_is_compared() -> None:
     base = answered("base", FIRST)
     bare = answered("swirl", set(), with_tools=False)
@@ -99,7 +103,7 @@ def test_what_got_worse_is_kept_and_shown(results: Results, tmp_path: Path, caps
     page = page_of(fell)
     cells = "<td>67.5%</td><td>82.0%</td><td>0.0012</td><td>117</td>"
     assert f'<th scope="row">1-hop mini-gsm8k, right answers</th>{cells}' in page
-    assert "of 122 combinations" in page and "up to 3 such rows are expected by chance" in note(fell.declines)
+    assert "of 122 combinations" in page and "up to 3.1 such rows are expected by chance" in note(fell.declines)
     text.show(layout)
     assert said.strip() in " ".join(capsys.readouterr().out.split())
     assert 'id="worse"' not in page_of(results) and "declines" not in to_json(results)

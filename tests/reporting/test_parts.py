@@ -17,6 +17,7 @@ from swirl.core.types import Action, JudgeRole, Observation, Prediction, Score, 
 from swirl.reporting import evidence, plots, text
 from swirl.reporting.coverage import Coverage, sentence
 from swirl.reporting.format import gain, number, p_value, percent, rates
+from swirl.reporting.gates import gates
 from swirl.reporting.markup import printable
 from swirl.reporting.page import environment, page
 from swirl.reporting.paper import paper_order, published
@@ -72,6 +73,14 @@ def page_of(results: Results, found: evidence.Evidence = NO_EVIDENCE, samples: i
 )
 def test_nothing_that_acts_on_a_terminal_or_page_is_printed(text_: str, shown: str) -> None:
     assert printable(text_) == shown
+
+
+def test_what_a_gate_counted_keeps_its_digits() -> None:
+    row = {"meaning": "m", "table": "t", "column": "", "success": True, "violations": 0, "of": 1, "observed": None}
+    report = {"expectations": [row], "statistics": {"a": 123456.0, "b": 0.25, "c": 2.02345}, "rows": {"steps": 3}}
+    made = gates({"steps": report})["steps"]
+    assert made is not None
+    assert made.measured.rows == [["a", "123,456"], ["b", "0.25"], ["c", "2.023"]]
 
 
 def test_numbers_as_words() -> None:

@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from swirl.cli.main import app
 from swirl.core.layout import Layout
 from swirl.core.records import save_json
 from swirl.pipeline.dvc_file import dvc_hash
+from swirl.reporting import provenance
 from swirl.reporting.provenance import found, note, write
 
 COMMIT = "2026-03-04T05:06:07+01:00"
@@ -159,6 +162,28 @@ def test_a_run_is_known_by_its_results_alone(clone: Layout) -> None:
     assert found(clone).whose == "These are the committed results, and a run here gave the same."
     save_json({"accuracy": 0.7}, clone.results)
     assert "made" not in facts(clone)
+
+
+def test_a_run_s_record_of_another_version_is_as_if_there_were_none(clone: Layout) -> None:
+    lock(clone)
+    record = clone.root / ".swirl/provenance.json"
+    for text in ('{"results": "ab"}', "{"):
+        record.parent.mkdir(exist_ok=True)
+        record.write_text(text)
+        assert "made" not in facts(clone)
+
+
+def test_the_results_of_a_project_that_cannot_be_written_are_read(
+    clone: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(*_: object) -> None:
+        raise PermissionError("provenance.js.partial: Permission denied")
+
+    clone.page.write_text("the page")
+    monkeypatch.chdir(clone.root)
+    monkeypatch.setattr(provenance, "write", denied)
+    done = CliRunner().invoke(app, ["report"])
+    assert (done.exit_code, done.stdout) == (0, f"{clone.page}\n")
 
 
 def test_what_a_run_itself_writes_is_no_uncommitted_change(clone: Layout) -> None:

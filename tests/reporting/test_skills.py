@@ -129,6 +129,14 @@ def test_what_improved_most_and_least_is_said() -> None:
         "From base to SWiRL, by the judge, when to answer (+33.3 points) improved most and the answer itself "
         "(-33.3 points) least."
     )
+    fell = [
+        share("", Skill.FIRST_QUERY, By.JUDGE, (9, 10), (8, 10)),
+        share("", Skill.LATER_QUERY, By.JUDGE, (9, 10), (7, 10)),
+    ]
+    assert sentence(fell) == (
+        "From base to SWiRL, by the judge, nothing improved: first query (-10.0 points) fell least and later query "
+        "(-20.0 points) most."
+    )
     assert sentence(()) == ""
 
 

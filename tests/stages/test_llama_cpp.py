@@ -23,10 +23,11 @@ from swirl.config.params import Params, validate
 from swirl.config.presets import laid_over, tree
 from swirl.core.layout import Layout
 from swirl.core.records import load, load_json
-from swirl.core.types import NOT_JUDGED, OUTCOME, ActionKind, Prediction, Trajectory, Verdict
+from swirl.core.types import NOT_JUDGED, OUTCOME, ActionKind, Prediction, SubTrajectory, Trajectory, Verdict
 from swirl.endpoints.client import Ask, Client, Endpoint, Message
+from swirl.reporting.results import MODELS
 from swirl.rollout.engine import Policy
-from swirl.stages import evaluate
+from swirl.stages import evaluate, train
 from swirl.wiring.attempts import attempts
 from swirl.wiring.policies import load_local_policy
 from swirl.wiring.questions import questions_of
@@ -64,6 +65,7 @@ SETTINGS: dict[str, Any] = {
     },
     "base_model": POINTED,
     "synthesize": {"samples": 1, "temperature": 0.0},
+    "check_questions": {"min_evaluation": 2},
     "train": {"methods": []},
     "evaluate": {"without_tools": False},
 }
@@ -137,7 +139,7 @@ def here(params: Params, tmp_path_factory: pytest.TempPathFactory) -> Layout:
     made_up.write(official / "gsm8k.jsonl", [made_up.gsm8k(n) for n in range(30)])
     with pytest.warns(UserWarning, match="the official file of"):
         run_stages(params, layout, "download")
-    run_stages(params, layout, "index", "base_model", "reward_model", "synthesize")
+    run_stages(params, layout, "check_questions", "index", "base_model", "reward_model", "synthesize")
     return layout
 
 
@@ -251,6 +253,27 @@ def test_the_server_judges_every_step_in_writing(there: Layout, capsys: pytest.C
     assert {v.judge for v in verdicts} == {"endpoint:smollm2"}
     with capsys.disabled():
         print(f"\nverdicts of {len(written)} steps: {dict(Counter(str(v.good) for v in written))}")
+
+
+def test_its_trajectories_become_states_and_the_report_is_written(
+    params: Params, there: Layout, tmp_path: Path
+) -> None:
+    """The rest of a pipeline without training; nothing that a model of this size writes untaught is filtered."""
+    layout = clone(there, tmp_path / "root")
+    run_stages(changed(params, check_steps={"max_null_rate": 1.0}), layout, "filter", "check_steps")
+    made = {one.id: one for one in load(Trajectory, layout.trajectories)}
+    states = load(SubTrajectory, layout.steps)
+    assert {one.trajectory_id for one in states} == {name for name, one in made.items() if one.steps}
+    for one in states:
+        step = made[one.trajectory_id].steps[one.step]
+        assert tuple(one.action_ids) == tuple(step.token_ids)
+        assert tuple(one.state_ids) == tuple(made[one.trajectory_id].state_ids(one.step))
+    for method in ("sft", "swirl"):
+        train.run(params, layout, method)
+    for model in MODELS:
+        evaluate.run(params, layout, model)
+    run_stages(params, layout, "report")
+    assert [score["model"] for score in load_json(layout.results)["scores"]] == ["base"] * 2
 
 
 def test_a_base_that_is_nowhere_but_behind_the_server_is_evaluated(

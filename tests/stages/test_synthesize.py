@@ -47,6 +47,8 @@ def test_metrics_are_of_the_trajectories(project: Layout) -> None:
     assert metrics["steps_per_trajectory"] == pytest.approx(steps / 72)
     cut = [step.action.kind == "cut" for t in made for step in t.steps]
     assert metrics["cut_rate"] == pytest.approx(sum(cut) / steps)
+    answers = [seen for t in made for step in t.steps for seen in step.observations if seen.kind]
+    assert metrics["tool_error_rate"] == sum(seen.error for seen in answers) / len(answers)
     assert metrics["stop.answered"] == pytest.approx(sum(t.stop is Stop.ANSWERED for t in made) / 72)
     assert sum(value for name, value in metrics.items() if name.startswith("stop.")) == pytest.approx(1.0)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import threading
 import time
@@ -115,6 +116,9 @@ class Declared:
         ("description", " ", "Declared.description is ' '; expected a sentence"),
         ("time_limit_s", 0, "Declared.time_limit_s is 0; expected a number of seconds above 0"),
         ("time_limit_s", float("inf"), "Declared.time_limit_s is inf"),
+        pytest.param(
+            "time_limit_s", 10**400, "is 1000*; expected a number of seconds above 0, at most 1e.09", id="huge"
+        ),
         ("time_limit_s", "5", "Declared.time_limit_s is '5'"),
         ("time_limit_s", True, "Declared.time_limit_s is True"),
         ("output_limit", 19, "Declared.output_limit is 19; expected a number of characters, at least 20"),
@@ -161,6 +165,13 @@ def test_where_options_stand() -> None:
     assert [options_name(name) for name in names] == ["calculator", "a.b:C", "mcp:files", "mcp:files"]
 
 
+class Mute(Exception):
+    """Fails even at saying what it is."""
+
+    def __str__(self) -> str:
+        raise asyncio.CancelledError
+
+
 class Gate:
     """A tool that hangs until it is released."""
 
@@ -177,6 +188,10 @@ class Gate:
             self.open.wait(300)
         if payload == "exit":
             sys.exit("gone")
+        if payload == "cancel":
+            raise asyncio.CancelledError
+        if payload == "mute":
+            raise Mute
         return {"number": 5, "half": "a \ud800"}.get(payload, payload)  # type: ignore[return-value]
 
 
@@ -199,5 +214,7 @@ def test_what_foreign_code_may_do_wrong() -> None:
     gate = Gate()
     gate.time_limit_s = 60
     assert call(gate, "exit") == Observation("error: gate failed with SystemExit: gone", error=True)
+    assert call(gate, "cancel") == Observation("error: gate failed with CancelledError: ", error=True)
+    assert call(gate, "mute") == Observation("error: gate failed with Mute: (it cannot say why)", error=True)
     assert call(gate, "number") == Observation("error: gate failed with TypeError: run gave int, not a str", error=True)
     assert call(gate, "half") == Observation("a ?", error=False)

@@ -127,6 +127,9 @@ EXPECTED = "expected a JSON object with a (integer, required), b (integer, requi
         ('{"a": NaN, "b": 3}', f"error: {EXPECTED}"),
         ('{"a": 2}', f"error: missing: b; {EXPECTED}"),
         ('{"a": 2, "b": "x"}', "error: Error executing tool addUp: 1 validation error"),
+        ('{"a": 2, "b": ' + "[" * 99 + "]" * 99 + "}", "error: Error executing tool addUp: 1 validation error"),
+        ('{"a": 2, "b": ' + "[" * 100 + "]" * 100 + "}", "error: the arguments are nested more than 100 deep"),
+        ('{"a": 2, "b": ' + '{"x":' * 300 + "1" + "}" * 301, "error: the arguments are nested more than 100 deep"),
     ],
 )
 def test_other_calls_are_json_objects(facts: Open, payload: str, answer: str) -> None:
@@ -170,6 +173,26 @@ def test_a_server_that_ends_is_started_again_a_few_times(
     assert len(set(seen)) == 3
     assert all(text.isdigit() for text in seen)
     assert call(tools("process"), "{}").text == "error: the server fresh has ended and is not started again"
+
+
+def test_a_server_that_cannot_be_started_again_tells_the_model_no_more_than_that(
+    fresh: Callable[..., Open], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = f"""if True:
+        import os, runpy, sys
+        if os.path.exists({str(tmp_path / "broken")!r}):
+            sys.exit("no disk")
+        sys.argv = ["mcp_server.py"]
+        runpy.run_path("mcp_server.py", run_name="__main__")
+    """
+    tools = fresh(command=[sys.executable, "-c", code, "--api-key", "sk-secret"])
+    assert call(tools("end"), "{}").error
+    (tmp_path / "broken").touch()
+    seen = call(tools("process"), "{}")
+    assert seen == Observation("error: the server fresh has ended and could not be started again", error=True)
+    told = capsys.readouterr().err
+    assert told.startswith(f"warning: mcp:fresh: the command {sys.executable!r} cannot be opened: ")
+    assert told.endswith("; it wrote: no disk\n") and "sk-secret" not in told
 
 
 @pytest.mark.slow
@@ -257,14 +280,16 @@ def test_over_http() -> None:
             {"command": [sys.executable, "-c", "import sys; sys.exit('no key given')"]},
             "cannot be opened: .*; it wrote: no key given",
         ),
-        ({"command": ["echo", "hello"]}, "the command 'echo hello' cannot be opened"),
+        ({"command": ["echo", "hello"]}, "the command 'echo' cannot be opened"),
         ({"command": "python x"}, "command is 'python x'; expected a list of strings"),
         ({"command": []}, r"expected either command \(a list: program and arguments\) or url"),
         ({"url": "http://a"}, "expected either command"),
         ({"command": [], "url": "file:///etc"}, "url is 'file:///etc'; expected http://... or https://..."),
         ({"command": [], "url": "http://a", "env": ["X"]}, "env is for a server with a command"),
         ({"env": "KEY"}, "env is 'KEY'; expected a list of strings"),
+        ({"command": ["echo", "--api-key", "sk-1"]}, "^mcp:bad: the command 'echo' cannot be opened: (?!.*sk-1)"),
         ({"time_limit_s": 0}, "time_limit_s is 0; expected a number of seconds above 0"),
+        ({"time_limit_s": 10**400}, "time_limit_s is 1000*; expected a number of seconds above 0, at most 1e.09"),
         ({"output_limit": 5}, "output_limit is 5; expected characters, at least 20"),
         ({"timeout": 5}, "no such option: timeout; the options are command, url, env, time_limit_s, output_limit"),
     ],
@@ -278,7 +303,7 @@ def test_what_cannot_be_opened(options: dict[str, Any], said: str) -> None:
 def test_a_program_that_never_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Slow because the client waits ten seconds for an answer to its first request."""
     monkeypatch.setattr(mcp, "START_LIMIT_S", 0.3)
-    with pytest.raises(ParamsError, match="the command 'sleep 60' does not answer"):
+    with pytest.raises(ParamsError, match="the command 'sleep' does not answer"):
         open_tool("mcp:bad/tool", {**OPTIONS, "command": ["sleep", "60"]}, HERE)
 
 

@@ -230,13 +230,21 @@ def test_a_failure_passes_through_and_marks_child_and_parent(layout: Layout) -> 
     write(layout.metrics("judge"), {"stale": 1.0})
     os.utime(layout.metrics("judge"), (1, 1))
     with pytest.raises(ValueError, match="row 3"), tracking.stage_run("judge", PARAMS, layout):
-        raise ValueError("row 3 of https://me:pw@host is broken")
+        raise ValueError("row 3 of https://me:pw@host is broken: srv --api-key sk-1 ended")
     found = runs(layout)
     run, parent = found["judge"], found["stage judge"]
     assert (run.info.status, parent.info.status) == ("FAILED", "FAILED")
-    assert run.data.tags["error"] == "ValueError: row 3 of https://***@host is broken"
-    assert parent.data.tags["error"] == "judge: ValueError: row 3 of https://***@host is broken"
+    said = "ValueError: row 3 of https://***@host is broken: srv --api-key (not logged) ended"
+    assert (run.data.tags["error"], parent.data.tags["error"]) == (said, f"judge: {said}")
     assert "stale" not in run.data.metrics
+
+
+def test_the_error_of_a_flow_is_recorded_without_secrets(layout: Layout) -> None:
+    recorder = Recorder(layout, PARAMS, recording_store(layout, Settings()))
+    parent = recorder.open_parent("flow happy-owl", {})
+    recorder.close_parent(parent, "stage judge failed:\nAPI_KEY=sk-1 is refused", killed=False, cached=())
+    found = recorder.store.client.get_run(parent).data.tags["error"]
+    assert found == "stage judge failed:\nAPI_KEY=(not logged) is refused"
 
 
 @pytest.mark.slow

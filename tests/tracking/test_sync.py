@@ -570,6 +570,30 @@ def test_a_policy_that_cannot_be_registered_stands_in_nobodys_way(
     assert waiting.client.get_run(stuck).data.tags[TO_REGISTER] == hashed
 
 
+@pytest.mark.parametrize("direct", [True, False])
+def test_the_policy_of_a_run_in_a_group_is_registered(
+    direct: bool, layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    registered: list[str] = []
+    monkeypatch.setattr(
+        "swirl.registry.model_registry.promote",
+        lambda store, _, run: registered.append(store.client.get_run(run).info.run_name),
+    )
+    write(layout.model("swirl") / "config.json", {})
+    store = destination_of(layout) if direct else waiting_room(layout, Settings(experiment="late"))
+    group = store.create("experiments calm-otter", 1000.0, {})
+    store.create("flow calm-otter-1", 1001.0, {PARENT: group})
+    flow = store.create("flow calm-otter-2", 1002.0, {PARENT: group, TO_REGISTER: dvc_hash(layout.model("swirl"))})
+    store.create("report", 1003.0, {PARENT: flow})
+    assert sync(layout, print) == (1 if direct else 4)
+    assert registered == ["flow calm-otter-2"]
+    assert TO_REGISTER not in store.client.get_run(flow).data.tags
+    assert sync(layout, print) == 0
+    top, *below = destination_of(layout).search()
+    assert [run.data.tags.get(PARENT) for run in below] == [top.info.run_id] * 2 + [below[1].info.run_id]
+
+
 def test_a_run_waits_while_its_experiment_is_deleted(
     layout: Layout, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -88,7 +88,7 @@ def _properties(schema: Mapping[str, Any]) -> dict[str, Any]:
 def unglued(call: Call) -> tuple[Call, ...]:
     """The call once for each object, where its arguments are several objects in a row; otherwise nothing."""
     text, at, found = call.arguments.strip(), 0, list[str]()
-    if not text.startswith("{"):
+    if not text.startswith("{") or text.count("{") < 2:
         return ()
     try:
         while at < len(text):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,14 +52,14 @@ class MessageReader:
 
     def read_all(self, raw: Iterable[Any]) -> list[Turn]:
         """The turns of a list of messages; lines of one turn that share a message id are joined."""
-        turns: list[Turn] = []
+        turns: list[list[Turn]] = []
         for number, one in enumerate(raw, 1):
             for turn in self.read(one, number):
-                if turn.id and turns and turns[-1].id == turn.id and turn.message.role is Role.ASSISTANT:
-                    turns[-1] = joined(turns[-1], turn)
+                if turn.id and turns and turns[-1][0].id == turn.id and turn.message.role is Role.ASSISTANT:
+                    turns[-1].append(turn)
                 else:
-                    turns.append(turn)
-        return turns
+                    turns.append([turn])
+        return [joined(pieces) for pieces in turns]
 
     def read(self, raw: Any, number: int) -> list[Turn]:
         """The turns of one message: one, or one for each result in it and one for its text."""
@@ -142,14 +142,16 @@ class MessageReader:
         if isinstance(old := raw.get("function_call"), Mapping):
             changes.append(Change.FUNCTION_CALL)
             calls.append(self._call(old, False, changes))
+        known = _Calls(calls)
         for block in content.calls:
             found: list[Change] = []
             call = self._call(block, self.blocks, found)
-            if any(_same(call, other) for other in calls if other.id or not call.id):
+            if known.has_id(call) if call.id else known.has(call):
                 changes.append(Change.TWICE)
             else:
                 changes.extend(found)
                 calls.append(call)
+                known.add(call)
         return calls
 
     def _call(self, raw: Mapping[str, Any], native: bool, changes: list[Change]) -> Call:
@@ -184,24 +186,32 @@ def judge_assistant(turn: Turn, ended: Any = None, weight: Any = None, failed: b
         turn.fault = Fault.EMPTY
 
 
-def joined(first: Turn, second: Turn) -> Turn:
-    """Two pieces of one turn as one; a piece that goes on where the first began stands for both."""
-    one, two = first.message, second.message
-    calls = [*one.calls, *(call for call in two.calls if not any(_same(call, other) for other in one.calls))]
+def joined(pieces: Sequence[Turn]) -> Turn:
+    """The pieces of one turn as one; a piece that begins with all the text before it stands for that as well."""
+    first = pieces[0]
+    if len(pieces) == 1:
+        return first
+    text, calls, known = "", list[Call](), _Calls()
+    for piece in pieces:
+        said = piece.message
+        text = said.text if text and said.text.startswith(text) else text + said.text
+        new = [call for call in said.calls if not known.has(call)]
+        calls += new
+        for call in new:
+            known.add(call)
     message = Message(
         Role.ASSISTANT,
-        two.text if one.text and two.text.startswith(one.text) else one.text + two.text,
-        one.thought or two.thought,
-        one.withheld or two.withheld,
+        text,
+        next((piece.message.thought for piece in pieces if piece.message.thought), ""),
+        any(piece.message.withheld for piece in pieces),
         tuple(calls),
-        model=one.model or two.model,
+        model=next((piece.message.model for piece in pieces if piece.message.model), ""),
     )
-    changes = [change for change in (*first.changes, *second.changes) if change is not Change.JOINED]
+    changes = [change for piece in pieces for change in piece.changes if change is not Change.JOINED]
     whole = Turn(message, first.number, [*changes, Change.JOINED], id=first.id)
-    faults = [turn.fault for turn in (first, second) if turn.fault not in (None, Fault.EMPTY)]
-    whole.fault = faults[0] if faults else None
-    judge_assistant(whole, "length" if NoAction.LENGTH in (first.no_action, second.no_action) else None)
-    whole.finished = first.finished or second.finished
+    whole.fault = next((piece.fault for piece in pieces if piece.fault not in (None, Fault.EMPTY)), None)
+    judge_assistant(whole, "length" if any(piece.no_action is NoAction.LENGTH for piece in pieces) else None)
+    whole.finished = any(piece.finished for piece in pieces)
     return whole
 
 
@@ -247,14 +257,57 @@ def _given_calls(raw: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [one for calls in both if isinstance(calls, list) for one in calls if isinstance(one, Mapping)]
 
 
-def _same(one: Call, other: Call) -> bool:
-    """Whether two calls are one that was logged twice."""
-    if one.id and other.id:
-        return one.id == other.id and one.name == other.name
-    return (
-        one.name == other.name
-        and (one.value, one.arguments)[one.value is None] == ((other.value, other.arguments)[one.value is None])
-    )
+class _Calls:
+    """Calls that are known, so that one that is logged again is found at once.
+
+    Two that have ids are the same by id and name, others by name and arguments.
+    """
+
+    def __init__(self, calls: Iterable[Call] = ()) -> None:
+        self._ids: set[tuple[str, str]] = set()
+        self._with_id: set[tuple[object, ...]] = set()
+        self._without_id: set[tuple[object, ...]] = set()
+        self._unread: list[Call] = []
+        """Calls with ids whose arguments were not read yet; where all calls have ids, they never are."""
+        for call in calls:
+            self.add(call)
+
+    def add(self, call: Call) -> None:
+        """Know this call as well."""
+        if call.id:
+            self._ids.add((call.id, call.name))
+            self._unread.append(call)
+        else:
+            self._without_id.add(_said(call))
+
+    def has_id(self, call: Call) -> bool:
+        """Whether a call with the same id is known."""
+        return (call.id, call.name) in self._ids
+
+    def has(self, call: Call) -> bool:
+        """Whether the call is known."""
+        if call.id:
+            return self.has_id(call) or (bool(self._without_id) and _said(call) in self._without_id)
+        self._with_id.update(map(_said, self._unread))
+        self._unread.clear()
+        return (said := _said(call)) in self._with_id or said in self._without_id
+
+
+def _said(call: Call) -> tuple[object, ...]:
+    """Name and arguments, flat, without a recursion that a deep value could end; equal where `Call.value` is."""
+    value = call.value
+    found, left = list[object]([call.name]), list[Any]([call.arguments if value is None else value])
+    while left:
+        one = left.pop()
+        if isinstance(one, dict):
+            found.append(("{", *sorted(one)))
+            left.extend(one[key] for key in sorted(one))
+        elif isinstance(one, list):
+            found.append(("[", len(one)))
+            left.extend(one)
+        else:
+            found.append(one)
+    return tuple(found)
 
 
 def _model(raw: Mapping[str, Any]) -> str:

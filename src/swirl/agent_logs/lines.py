@@ -40,7 +40,8 @@ def pieces(path: Path) -> Iterator[Piece]:
         with path.open("rb") as file:
             _refuse_packed(path, file.read(4))
             file.seek(0)
-            if _begins_document(next((line for line in file if line.strip(_BLANK)), b"")):
+            begun = iter(lambda: file.readline(MAX_DOCUMENT + 1), b"")
+            if _begins_document(next((line for line in begun if line.strip(_BLANK)), b"")):
                 yield from _elements(path)
                 return
             file.seek(0)
@@ -62,7 +63,12 @@ def _refuse_packed(path: Path, head: bytes) -> None:
 
 
 def _begins_document(first: bytes) -> bool:
-    """Whether the first line that is not blank begins one document, rather than being a whole line of its own."""
+    """Whether the first line that is not blank begins one document, rather than being a whole line of its own.
+
+    Of a line longer than `MAX_DOCUMENT`, `first` is only the beginning, which is not parsed.
+    """
+    if len(first) > MAX_DOCUMENT:
+        return first.lstrip(_BLANK).startswith(b"[")
     first = first.strip(_BLANK)
     try:
         value = json.loads(first)

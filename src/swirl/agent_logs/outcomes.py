@@ -96,9 +96,9 @@ def _in_session(tree: RequestTree, node: int) -> int:
 
 
 def _parting(tree: RequestTree, node: int, other: int) -> int:
-    """The first node on the path to `node` that is not on the path to `other`."""
+    """The first node on the path to `node` that is not on the path to `other`; `node` where all of them are."""
     shared = set(tree.path(other))
-    return next(one for one in tree.path(node) if one not in shared)
+    return next((one for one in tree.path(node) if one not in shared), node)
 
 
 def _summaries(tree: RequestTree, known: set[int]) -> dict[int, int]:

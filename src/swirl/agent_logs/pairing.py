@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import deque
 from collections.abc import Sequence
 
 from swirl.agent_logs.conversation import Call, Role
@@ -72,14 +73,17 @@ def _by_order(calls: Sequence[Call], results: list[Turn]) -> tuple[list[Turn], b
 
 def _by_id(calls: Sequence[Call], results: list[Turn]) -> tuple[list[Turn], bool]:
     """Results by the first call with their id that is still open; one that has none is a fault."""
+    open_calls: dict[str, deque[int]] = {}
+    for i, call in enumerate(calls):
+        open_calls.setdefault(call.id, deque()).append(i)
     order: list[int] = []
     for number, result in enumerate(results):
-        same = [i for i, call in enumerate(calls) if call.id == result.message.call_id and i not in order]
+        same = open_calls.get(result.message.call_id)
         if not same:
             result.fault = result.fault or Fault.ORPHAN
             ranked = sorted(range(number), key=order.__getitem__)
             return [*(results[i] for i in ranked), *results[number:]], False
-        order.append(same[0])
+        order.append(same.popleft())
     ranked = sorted(range(len(order)), key=order.__getitem__)
     if ranked != list(range(len(order))):
         results[ranked[0]].changes.append(Change.ORDER)

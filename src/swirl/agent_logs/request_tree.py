@@ -63,10 +63,12 @@ class RequestTree:
         self._read, self._models, self._keep_thoughts = read, models, keep_thoughts
         self.parent, self.turn, self.flags = array("i"), array("i"), array("H")
         self.key, self.message, self.session = array("Q"), array("Q"), array("Q")
-        self._line, self._exchange, self._slot = array("i"), array("H"), array("i")
+        self._line, self._exchange, self._slot = array("i"), array("I"), array("i")
         self._at: dict[int, int] = {}
         self._responses: dict[int, int] = {}
         self._pieces: dict[int, list[Source]] = {}
+        self._joined: tuple[int, Turn] | None = None
+        """The node whose pieces were joined last, and its turn, as the next piece is mostly of the same one."""
         self.faults: dict[int, Fault] = {}
         self.no_action: dict[int, NoAction] = {}
         self.answers: dict[int, tuple[str, ...]] = {}
@@ -211,7 +213,8 @@ class RequestTree:
     def _join(self, known: int, key: int, turn: Turn, source: Source) -> int:
         """Join a piece to the turn at `known`; the node of the whole."""
         pieces = [*self.sources(known), source]
-        whole = joined(self._turn(known), turn)
+        before = self._joined[1] if self._joined and self._joined[0] == known else self._turn(known)
+        whole = joined([before, turn])
         message = of_message(whole.message)
         del self._at[self.key[known]]
         node = self._at.get(hash_of(key, message), known)
@@ -228,6 +231,7 @@ class RequestTree:
         self.flags[node] |= Is.GLUED if whole.glued else 0
         self._act(node, whole, pieces[0])
         self._pieces[node] = pieces
+        self._joined = node, whole
         return node
 
     def _go_on(self, before: int, key: int, session: int, system: Turn | None, source: Source) -> tuple[int, int]:
@@ -287,7 +291,4 @@ def chained(exchange: Exchange, caller: Turn) -> Chained:
 
 def read_pieces(read: Callable[[Source], Turn], sources: list[Source]) -> Turn:
     """The turn that stands in one place, or in several pieces."""
-    turn = read(sources[0])
-    for source in sources[1:]:
-        turn = joined(turn, read(source))
-    return turn
+    return joined([read(source) for source in sources])

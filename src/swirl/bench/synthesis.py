@@ -86,7 +86,7 @@ def run_side(side: Result) -> Result:
         return _rates(policy, params.rollout.in_flight)
     questions = questions_of(layout, "train")
     names = list(dict.fromkeys(question.benchmark for question in questions))
-    share = side["questions"] // len(names)
+    share = max(1, side["questions"] // len(names))
     chosen = [question for name in names for question in [q for q in questions if q.benchmark == name][:share]]
     todo = attempts(params, layout, chosen, 1)
     device = policy.model.device

@@ -37,7 +37,12 @@ def ask(
     `SwirlError`, whose message says what to do.
     """
     out = out or sys.stdout
-    question = (sys.stdin.read(MAX_QUESTION + 1) if text == "-" else text).strip()
+    try:
+        question = (sys.stdin.read(MAX_QUESTION + 1) if text == "-" else text).strip()
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"standard input is no text in {error.encoding}: {error.reason} at byte {error.start}"
+        ) from None
     if not question:
         raise DataError("the question is empty")
     agent, name = _agent(model, benchmark, params, layout, key_env)

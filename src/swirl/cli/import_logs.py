@@ -85,6 +85,10 @@ def import_logs(
 
     models.check(model, _project())
     environment.set_torch_variables(1)
+    if changes and changes.resolve() in {Path(name).resolve() for name in (*files, *([tools] if tools else ()))}:
+        raise DataError(
+            f"--changes {changes} is one of the files that are read, and would be overwritten; name another"
+        )
     given = read_tools(tools) if tools else ()
     chat = _chat(model, form, thinking)
     with tempfile.TemporaryDirectory(prefix="swirl-import-") as folder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import shutil
 import sys
@@ -137,6 +138,8 @@ def preset(
 
     root = project_layout().root
     if name is None:
+        if not presets.names(root):
+            raise ParamsError(f"{root / 'presets'} holds no preset; give a YAML file of your own")
         print(_listed({one: presets.summary(root, one) for one in presets.names(root)}))
         return
     settings = presets.tree(root, name)
@@ -300,7 +303,9 @@ def report(
     if layout.page.exists() and layout.results.exists():
         from swirl.reporting import provenance
 
-        provenance.write(layout, provenance.found(layout))  # the pages show it, too
+        found = provenance.found(layout)
+        with contextlib.suppress(OSError):  # a project that can only be read
+            provenance.write(layout, found)  # the pages show it, too
     if text:
         from swirl.reporting.text import show as show_report
 

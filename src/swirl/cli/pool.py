@@ -42,6 +42,8 @@ def seeds(
 
     if lost := [run for run in runs if not run.exists()]:
         raise DataError(f"{lost[0]} does not exist; a run is a project's folder, or a file that --keep made of one")
+    if json_file and json_file.resolve() in {run.resolve() for run in runs}:
+        raise DataError(f"--json {json_file} is one of the runs, and would be overwritten; name another file")
     every = [read_kept(run) if run.is_file() else read(run) for run in runs]
     results = pooled(every)
     if as_markdown:

@@ -88,9 +88,11 @@ def show_random(
 def evaluated(layout: Layout) -> list[str]:
     """The models that were evaluated, the tuned one last. Raises `DataError` where none was."""
     from swirl.reporting.results import MODELS
+    from swirl.reporting.state_tables import require_answers
 
     found = [model for model in MODELS if _has_rows(layout.predictions(model))]
     if not found:
+        require_answers(layout, "this project")
         raise DataError("no model has been evaluated yet: run `dvc repro`")
     return found
 

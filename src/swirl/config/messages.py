@@ -64,7 +64,14 @@ def _place(location: tuple[Any, ...], root: type[Section]) -> tuple[list[str], A
             inside = field.annotation if field else None
         else:
             inside = (get_args(inside) or (None,))[-1]
+        inside = _alone(inside)
     return shown, section
+
+
+def _alone(annotation: Any) -> Any:
+    """The section of an optional one; any other annotation as it is."""
+    sections = [one for one in get_args(annotation) if isinstance(one, type) and issubclass(one, Section)]
+    return sections[0] if len(sections) == 1 and type(None) in get_args(annotation) else annotation
 
 
 def chosen_by_source(annotation: Any) -> dict[str, Any]:

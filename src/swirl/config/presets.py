@@ -56,7 +56,7 @@ def tree(root: Path, name: str) -> dict[str, Any]:
 
 def settings(root: Path, name: str | None) -> Params:
     """The params of a preset, as `tree` finds it, or those of the project's params.yaml. Raises `ParamsError`."""
-    return validate(tree(root, name), name) if name else load(root / "params.yaml")
+    return validate(tree(root, name), name) if name is not None else load(root / "params.yaml")
 
 
 def laid_over(base: Mapping[str, Any], changes: Mapping[str, Any], kind: Any = Params) -> dict[str, Any]:

@@ -150,7 +150,9 @@ class Client:
     # From here on, everything runs on the loop.
 
     async def _open(self) -> None:
-        from openai import AsyncOpenAI, DefaultAsyncHttpxClient, Omit, Timeout
+        from openai import AsyncOpenAI, Omit, Timeout
+
+        from swirl.endpoints.bounded import Timed
 
         endpoint = self.endpoint
         self._places = asyncio.Semaphore(endpoint.concurrency)
@@ -169,8 +171,9 @@ class Client:
             max_retries=endpoint.retries,
             default_headers=headers,
             # A server on this machine is reached directly, never through a proxy that the environment names.
-            http_client=DefaultAsyncHttpxClient(event_hooks=hooks, follow_redirects=False, trust_env=not here),
-            timeout=Timeout(endpoint.timeout_s, connect=min(_CONNECT_S, endpoint.timeout_s)),
+            http_client=Timed(event_hooks=hooks, follow_redirects=False, trust_env=not here),
+            # Connecting ends before the whole attempt would, so that it is told apart.
+            timeout=Timeout(endpoint.timeout_s, connect=min(_CONNECT_S, 0.9 * endpoint.timeout_s)),
         )
 
     async def _close(self) -> None:
@@ -181,20 +184,21 @@ class Client:
         await asyncio.gather(*others, return_exceptions=True)
 
     async def _before_attempt(self, request: httpx2.Request) -> None:
+        from swirl.endpoints.bounded import LIMIT
+
         self._count(retries=int(request.headers.get("x-stainless-retry-count", "0") != "0"))
         if not self._key:
             del request.headers["authorization"]
         await self._attempt_pace.wait(1)
-        request.extensions["swirl_deadline"] = self._loop.time() + self.endpoint.timeout_s
+        request.extensions[LIMIT].reschedule(self._loop.time() + self.endpoint.timeout_s)
 
     async def _bound(self, response: httpx2.Response) -> None:
-        """Limit the body's size and time, and refuse a compressed body, whose real size does not show."""
+        """Limit the body's size, and refuse a compressed body, whose real size does not show."""
         from swirl.endpoints.bounded import Bounded, TooLarge
 
         if response.headers.get("content-encoding", "identity").lower() != "identity":
             raise TooLarge("compressed, which it was asked not to be")
-        deadline = response.request.extensions["swirl_deadline"]
-        response.stream = Bounded(cast("httpx2.AsyncByteStream", response.stream), MAX_ANSWER, deadline)
+        response.stream = Bounded(cast("httpx2.AsyncByteStream", response.stream), MAX_ANSWER)
 
     async def _find_junk(self, response: httpx2.Response) -> None:
         """Raise `Junk` for an answer that is none, so that it is tried again as an answer of 500 is.

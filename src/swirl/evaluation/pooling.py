@@ -112,8 +112,12 @@ def pool(benchmark: str, measure: str, trained: bool, models: Mapping[str, Seque
         of_drawn, of_all = (one[:, :half] / one[:, half:] for one in (drawn, even))
         shares = {name: (of_all + stretch * (of_drawn - of_all))[:, i] for name, i in known.items()}
     over_base = {
-        name: _difference(means[name] - means["base"], shares[name] - shares["base"])
-        for name in known
+        name: _difference(
+            means[name] - means["base"],
+            shares[name] - shares["base"],
+            int((sums[i] != sums[known["base"]]).any(axis=2).any(axis=0).sum()),
+        )
+        for name, i in known.items()
         if name != "base" and "base" in known
     }
     estimates = {name: Estimate(means[name], *interval(shares[name].clip(0.0, 1.0))) for name in known}
@@ -149,15 +153,19 @@ def interval(drawn: NDArray[np.float64]) -> tuple[float, float]:
     return float(ordered[cut]), float(ordered[-1 - cut])
 
 
-def two_sided(drawn: NDArray[np.float64]) -> float:
-    """The p-value of bootstrap differences from zero: 2 (k + 1) / (draws + 1), k on the rarer side or at zero."""
+def two_sided(drawn: NDArray[np.float64], deciding: int) -> float:
+    """The p-value of bootstrap differences from zero: 2 (k + 1) / (draws + 1), k on the rarer side or at zero.
+
+    It is at least 2 / 2^d for d = `deciding` questions on which the models differ: the smallest p that a test which
+    flips their signs can have. A bootstrap alone is sure where three questions out of three agree.
+    """
     known = drawn[np.isfinite(drawn)]
     rarer = min(int((known <= _ZERO).sum()), int((known >= -_ZERO).sum()))
-    return min(1.0, 2 * (rarer + 1) / (len(known) + 1))
+    return min(1.0, max(2 * (rarer + 1) / (len(known) + 1), 2.0 ** (1 - deciding)))
 
 
-def _difference(value: float, drawn: NDArray[np.float64]) -> Difference:
-    return Difference(value, *interval(drawn), two_sided(drawn))
+def _difference(value: float, drawn: NDArray[np.float64], deciding: int) -> Difference:
+    return Difference(value, *interval(drawn), two_sided(drawn, deciding))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

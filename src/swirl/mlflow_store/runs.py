@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from swirl.config.secrets import without_credentials
+from swirl.config.secrets import without_secret
 
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput, Run, Trace
@@ -145,6 +145,6 @@ def artifact_folder(run: Run) -> Path:
 
 
 def reason(error: BaseException) -> str:
-    """The first line of an error's message, at most 300 characters and without credentials."""
+    """The first line of an error's message, at most 300 characters and without secrets."""
     lines = str(error).strip().splitlines()
-    return without_credentials(lines[0] if lines else type(error).__name__)[:300]
+    return without_secret(lines[0] if lines else type(error).__name__)[:300]

@@ -2,12 +2,14 @@
 
 Killing DVC alone would leave its stage alive, and the next run would write to the same files. So a small process,
 this file run as a script, leads the group and reads from a pipe that the flow keeps open. When the pipe closes, because
-the flow was cancelled, crashed or was killed, that process ends the group and its other descendants.
+the flow was cancelled, crashed or was killed, that process ends the group and its other descendants. When the command
+ends by itself, it ends what is left of them, too: a daemon might hold the output, and the flow would wait for its end.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import io
 import os
 import signal
@@ -25,6 +27,8 @@ GRACE = 10.0
 TRACKING = "swirl.tracking.worker"
 """The module that records a stage, in a session of its own; its command line contains this name."""
 
+_SUBREAPER = 36
+"""What Linux's prctl calls PR_SET_CHILD_SUBREAPER."""
 _ENDING = threading.Lock()
 
 
@@ -92,11 +96,18 @@ def main(command: list[str]) -> int:
     """Lead the group: run a command until it or standard input ends, end what is left, return the exit status."""
     # SIGTERM goes to the whole group, and the leader has to survive it. Children do not inherit a handler.
     signal.signal(signal.SIGTERM, lambda *_: None)
+    _adopt_orphans()
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
     threading.Thread(target=_end_with_input, daemon=True).start()
     status = process.wait()
     _end_all()
     return status if status >= 0 else 128 - status
+
+
+def _adopt_orphans() -> None:
+    """Become the parent of each descendant whose own has ended, such as a daemon; only Linux can do that."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_SUBREAPER, 1, 0, 0, 0)
 
 
 def _end_with_input() -> None:
@@ -121,8 +132,8 @@ def _end_all() -> None:
 def _away(parent: psutil.Process) -> list[psutil.Process]:
     """All descendants of a process except a stage's tracking worker, which still has to record how the stage ended.
 
-    A process in a session of its own (an MCP server, a worker of torchrun) is found through its parents only, so this
-    is called while they are still running.
+    A process in a session of its own (an MCP server, a worker of torchrun) is found through its parents only: those it
+    has now, or this process, which is given it when they end.
     """
     found = []
     for child in parent.children():

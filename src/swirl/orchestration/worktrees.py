@@ -1,9 +1,9 @@
 """A temporary git worktree with other settings, so that the project's own files stay as they are.
 
 It starts from what the user sees: the last commit, all uncommitted changes of tracked files, and untracked files that
-stages read. It shares the project's DVC cache, so earlier outputs are restored from it and new ones stay in it. Its
-folder is `.swirl/worktrees/KEY`, where KEY is a hash of the overrides. A run that did not finish leaves its `.swirl`
-(journals of partial work) in `KEY.kept`, from which the next run with the same overrides resumes.
+stages read. It shares the project's DVC cache, so earlier outputs are restored from it and new ones stay in it, and the
+judges' answers. Its folder is `.swirl/worktrees/KEY`, where KEY is a hash of the overrides. A run that did not finish
+leaves its `.swirl` (journals of partial work) in `KEY.kept`, from which the next run with the same overrides resumes.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import IO, Any
 
 from swirl.config import overrides as laid_over
 from swirl.core.errors import DataError, SwirlError
+from swirl.pipeline.temporary import SHARED
 
 
 @dataclass(slots=True)
@@ -84,7 +85,7 @@ def worktree(root: Path, overrides: Mapping[str, Any]) -> Iterator[Worktree]:
         laid_over.write(copy.root / "params.yaml", overrides)
         if (base / f"{key}.kept").exists():
             os.replace(base / f"{key}.kept", copy.root / ".swirl")
-        _share_tracking(root, copy.root)
+        _share_kept(root, copy.root)
         _bring_files(root, copy.root)
         _bring_weights(root, copy.root)
         command = [sys.executable, "-m", "dvc", "checkout", "--quiet", "--allow-missing"]
@@ -166,12 +167,17 @@ def _share_cache(root: Path, copy: Path) -> None:
         config["cache"]["dir"] = cache
 
 
-def _share_tracking(root: Path, copy: Path) -> None:
-    """Keep records that wait for MLflow in the project, which outlives the copy."""
-    own, shared = copy / ".swirl/tracking", root / ".swirl/tracking"
-    shared.mkdir(parents=True, exist_ok=True)
-    own.parent.mkdir(exist_ok=True)
-    if not own.is_symlink():
+def _share_kept(root: Path, copy: Path) -> None:
+    """Keep what is not to end with the copy in the project: records that wait for MLflow, and the judges' answers."""
+    for name in SHARED:
+        own, shared = copy / name, root / name
+        shared.mkdir(parents=True, exist_ok=True)
+        own.parent.mkdir(exist_ok=True)
+        if own.is_symlink():
+            continue
+        if own.is_dir():  # answers that an older version has left in `KEY.kept`
+            shutil.copytree(own, shared, copy_function=os.replace, dirs_exist_ok=True)
+            shutil.rmtree(own)
         own.symlink_to(shared.resolve(), target_is_directory=True)
 
 

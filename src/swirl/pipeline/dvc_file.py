@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from swirl.config.yaml_text import read
+from swirl.core.errors import ParamsError
 
 PLACEHOLDER = re.compile(r"\$\{\s*([\w.]+)\s*\}")
 
@@ -46,12 +47,15 @@ def read_stages(root: Path, params: Mapping[str, Any]) -> dict[str, DvcStage]:
     """All stages by DVC name, `foreach` and `matrix` expanded; empty without dvc.yaml.
 
     `${...}` is replaced by values of `params`. Not supported, because dvc.yaml does not need them here: `wdir`, `vars`
-    (used in commands alone), and items that are lists.
+    (used in commands alone), and items that are lists. Raises `ParamsError` for a file that cannot be read.
     """
     path = root / "dvc.yaml"
     if not path.exists():
         return {}
-    entries = (read(path) or {}).get("stages") or {}
+    whole = read(path) or {}
+    entries = (whole.get("stages") if isinstance(whole, Mapping) else None) or {}
+    if not isinstance(entries, Mapping):
+        raise ParamsError(f"{path}: stages are no mapping of names to stages")
     stages = (_stage(*one) for name, entry in entries.items() for one in _expand(name, entry, params))
     return {stage.name: stage for stage in stages}
 

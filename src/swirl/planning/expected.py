@@ -17,6 +17,7 @@ from swirl.config.reward_model import (
     RewardModelSection,
 )
 from swirl.core.layout import Layout
+from swirl.core.types import LOGGED
 from swirl.models.native_chat import AnyChat
 from swirl.models.prompts import fill
 from swirl.planning.earlier import Earlier
@@ -184,11 +185,16 @@ class Expected:
             alone = params.tasks[name].tools == ["calculator"]
             return min(CALCULATIONS if alone else STEPS, params.tasks[name].max_steps)
 
-        if self._found.steps is None:
+        asked = [
+            (usual(of), number)
+            for name, number in questions(params, self._root, "train").items()
+            if (of := task_of(name, params.download.benchmarks[name])) != LOGGED
+        ]
+        mean = sum(steps * number for steps, number in asked)
+        if self._found.steps is None or not mean:
             return usual(task)
-        asked = questions(params, self._root, "train")
-        mean = sum(n * usual(task_of(name, params.download.benchmarks[name])) for name, n in asked.items())
-        return min(usual(task) * self._found.steps * sum(asked.values()) / mean, params.tasks[task].max_steps)
+        trained = sum(number for _, number in asked)
+        return min(usual(task) * self._found.steps * trained / mean, params.tasks[task].max_steps)
 
     def _shown(self, name: str, split: str) -> float:
         """Tokens of a search's result: as much as it may show, or all of the passages that it finds if that is less."""

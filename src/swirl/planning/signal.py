@@ -25,7 +25,22 @@ def no_signal(good: float, samples: int, votes: int = 1) -> float:
     Every vote on every action is GOOD with probability p, independently of all others. The true share is larger where
     an action is drawn twice, or where votes on an action agree: if they always do, it is that of one vote.
     """
-    return sum((math.comb(votes, k) * good**k * (1 - good) ** (votes - k)) ** samples for k in range(votes + 1))
+    if good in (0, 1):
+        return 1.0
+    of_all = math.lgamma(votes + 1)
+    return sum(
+        math.exp(
+            samples
+            * (
+                of_all
+                - math.lgamma(k + 1)
+                - math.lgamma(votes - k + 1)
+                + k * math.log(good)
+                + (votes - k) * math.log1p(-good)
+            )
+        )
+        for k in range(votes + 1)
+    )
 
 
 def lines(params: Params, stages: Collection[str]) -> list[str]:

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swirl.config import params as parameters
+from swirl.config.secrets import without_credentials
 from swirl.core.errors import DataError, SwirlError
 from swirl.core.layout import Layout
 from swirl.core.records import load, load_json, save_json
@@ -167,7 +168,7 @@ def _carry_out(client: MlflowClient, version: ModelVersion, decision: Decision) 
 def fetch(uri: str, layout: Layout) -> Path:
     """The bundle of `models:/NAME@ALIAS` or `models:/NAME/VERSION`, as a copy that is removed when this process ends.
 
-    Raises `DataError` when the registry has no such model, or the model contains no bundle.
+    Raises `DataError` when the registry has no such model or cannot be used, or the model contains no bundle.
     """
     match = re.fullmatch(r"models:/([^/@\s]+)(?:@([^/@\s]+)|/(\d+))", uri)
     if not match:
@@ -178,7 +179,11 @@ def fetch(uri: str, layout: Layout) -> Path:
             "it runs (`dvc repro`; `dvc repro -f -s report` where all is up to date), or set MLFLOW_TRACKING_URI to "
             "the server that has it"
         )
-    client = connect(tracking_uri(layout))
+    store = tracking_uri(layout)
+    try:
+        client = connect(store)
+    except Exception as error:  # MLflow's own, SQLAlchemy's, or that of a driver that is missing
+        raise DataError(f"{uri} cannot be had from {without_credentials(store)}: {reason(error)}") from None
     from mlflow.exceptions import MlflowException
 
     name, alias, version = match.groups()
@@ -267,7 +272,6 @@ def _version_of(client: MlflowClient, digest: str) -> ModelVersion | None:
 def _register(store: Store, layout: Layout, run_id: str, outcomes: Outcomes, digest: str) -> ModelVersion:
     """Log the bundle as a model of the run, and register that model as a new version."""
     from mlflow.entities import LoggedModelOutput
-    from mlflow.exceptions import MlflowException
 
     client = store.client
     settings = parameters.load(layout.root / "params.yaml")
@@ -286,14 +290,27 @@ def _register(store: Store, layout: Layout, run_id: str, outcomes: Outcomes, dig
             raise
     client.finalize_logged_model(made.model_id, "READY")
     client.log_outputs(run_id, [LoggedModelOutput(made.model_id, step=0)])
-    try:
-        client.get_registered_model(NAME)
-    except MlflowException:
-        client.create_registered_model(NAME, description="The policy that step-wise RL tuned, with its tools.")
+    _ensure_registered_model(client)
     tags = {_WEIGHTS: digest, "contents": "whole" if whole else "points to folders outside, with their checksums"}
     # Without a server, MLflow would resolve a models:/ source in the current folder's store, not in the client's.
     source = f"models:/{made.model_id}" if client.tracking_uri.startswith("http") else made.artifact_location
     return client.create_model_version(NAME, source, run_id, tags, model_id=made.model_id)
+
+
+def _ensure_registered_model(client: MlflowClient) -> None:
+    """Create the model of which there are to be versions, unless it exists. Raises what MLflow raises."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.get_registered_model(NAME)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        try:
+            client.create_registered_model(NAME, description="The policy that step-wise RL tuned, with its tools.")
+        except MlflowException as refused:
+            if refused.error_code != "RESOURCE_ALREADY_EXISTS":  # another process has made it just now
+                raise
 
 
 def _save(

@@ -21,6 +21,7 @@ from swirl.pipeline.progress import if_slow
 from swirl.reporting.paper import paper_order
 from swirl.reporting.provenance import git
 from swirl.reporting.results import MODELS
+from swirl.reporting.state_tables import require_answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +117,7 @@ def _read(name: str, layout: Layout, models: Sequence[str]) -> Run:
         if row.with_tools
     ]
     if not rows:
+        require_answers(layout, name)
         raise DataError(f"{name} has no evaluation of {', '.join(models)}; run `dvc repro` there")
     texts = {question.id: question.text for question in records.load(Question, layout.questions)}
     if lost := [row.question_id for row in rows if row.question_id not in texts]:

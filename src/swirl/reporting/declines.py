@@ -110,7 +110,7 @@ def note(declines: Declines) -> str:
         f"All that SWiRL does worse than the base at p < {LEVEL:g}, of {declines.compared} combinations of benchmark, "
         "hops and skill, with tools. Numbers are means over the questions on which both models did it at all. p: "
         "exact McNemar test over these questions, two-sided, not corrected: up to "
-        f"{expected:.0f} such rows are expected by chance alone. Skills are by the oracle where there is one, else by "
+        f"{expected:.2g} such rows are expected by chance alone. Skills are by the oracle where there is one, else by "
         "the judge."
     )
 

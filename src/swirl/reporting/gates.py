@@ -41,7 +41,10 @@ def _gate(name: str, report: Mapping[str, Any]) -> Gate:
             for row in expectations
         ]
         head = ["Expectation", "On", "Met", "Violations or value"]
-        measured = [[key, f"{value:.4g}"] for key, value in sorted(report["statistics"].items())]
+        measured = [
+            [key, f"{value:,.0f}" if float(value).is_integer() else f"{value:.4g}"]
+            for key, value in sorted(report["statistics"].items())
+        ]
         return Gate(
             f"{failed} violated" if failed else "passed",
             ", ".join(f"{count} {what}" for what, count in sorted(report["rows"].items())),

@@ -69,7 +69,10 @@ def keep(run: SeedRun, path: Path) -> None:
         "asked": run.asked,
         "cells": cells,
     }
-    lines = [f"{json.dumps(key)}: {json.dumps(value, allow_nan=False)}" for key, value in content.items()]
+    try:
+        lines = [f"{json.dumps(key)}: {json.dumps(value, allow_nan=False)}" for key, value in content.items()]
+    except ValueError as error:
+        raise DataError(f"{run.place} has a number in its settings or scores that is none: {error}") from error
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(path.name + ".partial")

@@ -21,6 +21,7 @@ from swirl.core.types import Question, Score, Trajectory
 from swirl.evaluation.pooling import MEASURES, Pooled, Tally, corrected, pool, tallies
 from swirl.evaluation.supporting import supporting_pages
 from swirl.reporting.results import load, load_predictions
+from swirl.reporting.state_tables import require_answers
 
 Cell = tuple[str, bool]
 """(benchmark, with tools)."""
@@ -93,6 +94,7 @@ def read(folder: Path) -> SeedRun:
     found: dict[Cell, dict[str, dict[str, Tally]]] = {}
     for model, rows in predictions.items():
         if not rows:
+            require_answers(layout, str(folder))
             raise DataError(f"{layout.predictions(model)} holds no prediction; run `dvc repro evaluate@{model}` there")
         made = {one.id: one for one in records.load(Trajectory, layout.prediction_trajectories(model))}
         for cell in dict.fromkeys((row.benchmark, row.with_tools) for row in rows):

@@ -19,6 +19,7 @@ from swirl.config import presets
 from swirl.config.yaml_text import read
 from swirl.core import records
 from swirl.core.checksums import checksum
+from swirl.core.errors import DataError
 from swirl.core.layout import Layout
 from swirl.pipeline.dvc_file import dvc_hash, read_stages
 from swirl.pipeline.stages import STAGES
@@ -179,7 +180,10 @@ def _kept(layout: Layout) -> Path:
 def _run(layout: Layout, digest: str) -> Run | None:
     """The run that made these results, if it is the last one here."""
     path = _kept(layout)
-    run = records.from_dict(Run, records.load_json(path)) if path.exists() else None
+    try:
+        run = records.from_dict(Run, records.load_json(path)) if path.exists() else None
+    except (TypeError, ValueError, DataError):  # of another version, or cut short: as if there were none
+        return None
     return run if run and run.results == digest else None
 
 

@@ -151,6 +151,8 @@ def sentence(rows: Sequence[Share]) -> str:
         ranked = sorted(((gain, row) for gain, row in known if gain is not None), key=lambda one: -one[0])
         if len(ranked) > 1:
             most, least = (f"{row.skill} ({_points(gain)})" for gain, row in (ranked[0], ranked[-1]))
+            if ranked[0][0] <= 0:
+                return f"From base to SWiRL, by the {by}, nothing improved: {most} fell least and {least} most."
             return f"From base to SWiRL, by the {by}, {most} improved most and {least} least."
     return ""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from swirl.core import records
+from swirl.core.errors import DataError
 from swirl.core.layout import Layout
 from swirl.core.types import JudgeRole, StateAction
 from swirl.evaluation.state_scores import MEASURES, StateMeasure
@@ -26,6 +27,18 @@ def load_actions(layout: Layout, models: Sequence[str]) -> dict[str, list[StateA
     """The actions in logged states of the models that have some."""
     paths = {model: layout.state_actions(model) for model in models}
     return {model: records.load(StateAction, path) for model, path in paths.items() if path.exists()}
+
+
+def require_answers(layout: Layout, name: str) -> None:
+    """Refuse a run whose models were evaluated in logged states alone, so that there are no answers to compare.
+
+    Raises `DataError`, which calls the run `name`.
+    """
+    if any(layout.root.glob("data/predictions/*/state_actions.parquet")):
+        raise DataError(
+            f"{name} was evaluated in the states of logged conversations alone, so it has no answers to pool, compare "
+            "or show; `swirl report --text` says how its models act there"
+        )
 
 
 def rows(results: Results) -> Iterator[tuple[str, str, int, dict[str, StateMeasure]]]:

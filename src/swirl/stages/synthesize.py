@@ -99,7 +99,7 @@ def publish(journal: Journal, blocks: int, layout: Layout) -> None:
 
 def summary(path: Path) -> dict[str, float]:
     """Counts and rates of a file of trajectories, read by row group, as columns."""
-    stops, kinds, tokens, failed, cuts = Counter[str](), Counter[str](), 0, 0, 0
+    stops, kinds, tokens, calls, failed, cuts = Counter[str](), Counter[str](), 0, 0, 0, 0
     for table in tables(Trajectory, path, ["stop", "steps"]):
         stops.update(table["stop"].to_pylist())
         steps = pc.list_flatten(table["steps"].combine_chunks())
@@ -108,8 +108,10 @@ def summary(path: Path) -> dict[str, float]:
         anew = pc.list_value_length(pc.struct_field(steps, "rewritten_ids"))
         cuts += int(pc.sum(pc.greater(anew, 0)).as_py() or 0)
         seen = pc.struct_field(steps, "observations")
-        wrong = pc.struct_field(pc.list_flatten(seen), "error")
-        failed += len(pc.unique(pc.list_parent_indices(seen).filter(wrong)))
+        answers = pc.list_flatten(seen)
+        called = pc.not_equal(pc.struct_field(answers, "kind"), "")
+        calls += int(pc.sum(called).as_py() or 0)
+        failed += int(pc.sum(pc.and_(called, pc.struct_field(answers, "error"))).as_py() or 0)
     made, done = max(1, stops.total()), max(1, kinds.total())
     return {
         "trajectories": stops.total(),
@@ -119,7 +121,7 @@ def summary(path: Path) -> dict[str, float]:
         "malformed_rate": kinds[ActionKind.MALFORMED] / done,
         "think_rate": kinds[ActionKind.THINK] / done,
         "cut_rate": kinds[ActionKind.CUT] / done,
-        "tool_error_rate": failed / done,
+        "tool_error_rate": failed / max(1, calls),
         "cuts": cuts,
         **{f"stop.{stop}": stops[stop] / made for stop in Stop},
     }

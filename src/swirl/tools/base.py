@@ -18,6 +18,9 @@ MAX_DESCRIPTION = 1000
 MAX_HANGING = 4
 """Calls of one tool that may still run after their time limit; at this number, new calls of it are refused."""
 
+MAX_TIME_LIMIT_S = 1e9
+"""Maximum time limit of a tool, in seconds; Python cannot wait much longer."""
+
 _CUT = " ... [cut]"
 _hanging: dict[int, int] = {}
 """`id` of a tool -> number of its calls that outlived their limit; they hold the tool, so its id is not reused."""
@@ -93,11 +96,15 @@ def call(tool: Tool, payload: str) -> Observation:
     left_behind: list[bool] = []
 
     def work() -> None:
-        answer.append(_run(tool, payload))
-        with _hanging_lock:
-            ended.set()
-            if left_behind:
-                _count(tool, -1)
+        try:
+            answer.append(_run(tool, payload))
+        except BaseException as error:  # such as CancelledError, which is no `Exception`
+            answer.append(_failed(tool, error))
+        finally:
+            with _hanging_lock:
+                ended.set()
+                if left_behind:
+                    _count(tool, -1)
 
     threading.Thread(target=work, daemon=True).start()
     if not ended.wait(tool.time_limit_s):
@@ -124,9 +131,21 @@ def _run(tool: Tool, payload: str) -> Observation:
             raise TypeError(f"run gave {type(text).__name__}, not a str")
         return Observation(_cut(text, tool.output_limit), error=False)
     except ToolError as error:
-        return _error(tool, str(error))
+        return _error(tool, _said(error))
     except (Exception, SystemExit) as error:  # a tool's fault must not end a rollout of many trajectories
-        return _error(tool, f"{tool.name} failed with {type(error).__name__}: {error}")
+        return _failed(tool, error)
+
+
+def _failed(tool: Tool, error: BaseException) -> Observation:
+    return _error(tool, f"{tool.name} failed with {type(error).__name__}: {_said(error)}")
+
+
+def _said(error: BaseException) -> str:
+    """The error's text; foreign code may fail even at that."""
+    try:
+        return str(error)
+    except BaseException:
+        return "(it cannot say why)"
 
 
 def _error(tool: Tool, reason: str) -> Observation:

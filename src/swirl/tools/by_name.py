@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -13,7 +12,7 @@ from swirl.core.own_class import OWN_NAME, make_own
 from swirl.core.suggestions import meant
 from swirl.core.types import ActionKind
 from swirl.tools.actions import ANSWER_TAG
-from swirl.tools.base import Tool
+from swirl.tools.base import MAX_TIME_LIMIT_S, Tool
 
 NAMES = "calculator, search, package.module:Class, or mcp:SERVER/TOOL"
 """The forms that a tool's name may have."""
@@ -110,8 +109,8 @@ def check(tool: Tool, name: str) -> None:
     description = said.description
     _expect(name, said, "description", "a sentence", isinstance(description, str) and bool(description.strip()))
     seconds = said.time_limit_s
-    timed = isinstance(seconds, int | float) and not isinstance(seconds, bool) and math.isfinite(seconds)
-    _expect(name, said, "time_limit_s", "a number of seconds above 0", timed and seconds > 0)
+    timed = isinstance(seconds, int | float) and not isinstance(seconds, bool) and 0 < seconds <= MAX_TIME_LIMIT_S
+    _expect(name, said, "time_limit_s", f"a number of seconds above 0, at most {MAX_TIME_LIMIT_S:g}", timed)
     limit = said.output_limit
     limited = isinstance(limit, int) and not isinstance(limit, bool) and limit >= MIN_OUTPUT
     _expect(name, said, "output_limit", f"a number of characters, at least {MIN_OUTPUT}", limited)

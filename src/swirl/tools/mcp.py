@@ -11,9 +11,9 @@ import atexit
 import contextlib
 import json
 import logging
-import math
 import os
 import re
+import sys
 import tempfile
 import threading
 from collections import Counter
@@ -26,7 +26,7 @@ from typing import Any
 
 from swirl.core.errors import ParamsError, SwirlError, ToolError
 from swirl.core.untrusted import no_constant
-from swirl.tools.base import MAX_DESCRIPTION, MAX_HANGING, one_line
+from swirl.tools.base import MAX_DESCRIPTION, MAX_HANGING, MAX_TIME_LIMIT_S, one_line
 
 START_LIMIT_S = 60.0
 """Seconds that a server may take for each answer while it is being opened."""
@@ -35,6 +35,8 @@ MAX_RESTARTS = 10
 
 _CLOSE_LIMIT_S = 15.0
 _MIN_OUTPUT = 20
+_DEEPEST = 100
+"""Objects and lists in one another that the arguments of a call may have; the client cannot send far deeper ones."""
 _servers: dict[tuple[str, str], Server] = {}
 _servers_lock = threading.Lock()
 
@@ -70,8 +72,11 @@ def describe(server: str, options: Mapping[str, object]) -> Description:
     if url and env:
         raise ParamsError(f"mcp:{server}: env is for a server with a command; one with a url gets no variables")
     seconds, limit = options.get("time_limit_s"), options.get("output_limit")
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
-        raise ParamsError(f"mcp:{server}: time_limit_s is {seconds!r}; expected a number of seconds above 0")
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= MAX_TIME_LIMIT_S:
+        raise ParamsError(
+            f"mcp:{server}: time_limit_s is {repr(seconds)[:100]}; "
+            f"expected a number of seconds above 0, at most {MAX_TIME_LIMIT_S:g}"
+        )
     if isinstance(limit, bool) or not isinstance(limit, int) or limit < _MIN_OUTPUT:
         raise ParamsError(f"mcp:{server}: output_limit is {limit!r}; expected characters, at least {_MIN_OUTPUT}")
     return Description(command, url, env, float(seconds), limit)
@@ -155,6 +160,8 @@ class ServerTool:
             raise ToolError(f"expected a JSON object with {self._signature()}")
         if missing := [name for name in self._required if name not in arguments]:
             raise ToolError(f"missing: {', '.join(missing)}; expected a JSON object with {self._signature()}")
+        if _too_deep(arguments):
+            raise ToolError(f"the arguments are nested more than {_DEEPEST} deep")
         try:
             json.dumps(arguments, ensure_ascii=False).encode()
         except UnicodeEncodeError:  # half of a surrogate pair, which would end the connection
@@ -284,7 +291,8 @@ class Server:
                 try:
                     self._start()
                 except ParamsError as error:
-                    raise ToolError(str(error)) from error
+                    print(f"warning: {error}", file=sys.stderr, flush=True)
+                    raise ToolError(f"the server {self.name} has ended and could not be started again") from error
             self._open[id(self._client)] += 1
             return self._client
 
@@ -350,7 +358,8 @@ class Server:
         self._serving.cancel()
 
     def _what(self) -> str:
-        return self.description.url or f"the command {' '.join(self.description.command)!r}"
+        """What is opened; the arguments of a command may hold a key."""
+        return self.description.url or f"the command {self.description.command[0]!r}"
 
     def _why(self, error: BaseException) -> str:
         """Why the server could not be opened, with the last line that its program wrote to stderr."""
@@ -368,6 +377,19 @@ def _words(server: str, options: Mapping[str, object], key: str) -> tuple[str, .
     if not isinstance(value, list | tuple) or not all(isinstance(word, str) and word for word in value):
         raise ParamsError(f"mcp:{server}: {key} is {value!r}; expected a list of strings")
     return tuple(value)
+
+
+def _too_deep(value: Any) -> bool:
+    """Whether objects and lists lie deeper in one another than `_DEEPEST`."""
+    level = [value]
+    for _ in range(_DEEPEST):
+        level = [
+            inner
+            for one in level
+            if isinstance(one, dict | list)
+            for inner in (one.values() if isinstance(one, dict) else one)
+        ]
+    return any(isinstance(one, dict | list) for one in level)
 
 
 def _tag(name: str) -> str:

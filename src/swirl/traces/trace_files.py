@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from swirl.config.secrets import without_credentials
 from swirl.core.errors import DataError
 from swirl.core.layout import Layout
 from swirl.mlflow_store.runs import reason
@@ -42,7 +43,13 @@ def _pages(experiment: str, layout: Layout | None, chosen: str, size: int) -> It
     uri = tracking_uri(layout) if layout is not None else os.environ.get("MLFLOW_TRACKING_URI")
     if not uri:
         raise DataError(f"mlflow:{experiment} needs a project around, or MLFLOW_TRACKING_URI")
-    client = connect(uri)
+    try:
+        client = connect(uri)
+    except Exception as error:  # MLflow's own, SQLAlchemy's, or that of a driver that is missing
+        store = without_credentials(uri)
+        raise DataError(
+            f"traces of experiment {experiment!r} cannot be fetched from {store}: {reason(error)}"
+        ) from error
     from mlflow.exceptions import MlflowException
 
     try:

@@ -105,12 +105,15 @@ class Delivery:
     def waiting(self) -> dict[str, list[Run]]:
         """Runs of which something has not been delivered, by the id of the run above them (or their own).
 
-        What began last comes first: a run is copied before the group that it belongs to.
+        One that asks for its tuned model to be registered is under its own. What began last comes first: a run is
+        copied before the group that it belongs to.
         """
         found: dict[str, list[Run]] = {}
         for run in reversed(self.here.search()):
             if TO_REGISTER in run.data.tags or not (self.direct or _is_copied(run)):
-                found.setdefault(run.data.tags.get(PARENT, run.info.run_id), []).append(run)
+                own = run.info.run_id
+                above = own if TO_REGISTER in run.data.tags else run.data.tags.get(PARENT, own)
+                found.setdefault(above, []).append(run)
         return found
 
     def copy(self, parent: str) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from swirl.config.secrets import without_credentials
+from swirl.config.secrets import without_secret
 from swirl.core.layout import Layout
 from swirl.core.records import load_json
 from swirl.mlflow_store.runs import LOCAL, NOTE, PARENT, Store, reason
@@ -92,7 +92,7 @@ class Recorder:
                 if child.info.status == "RUNNING":
                     self.store.end(child.info.run_id, "KILLED", now)
             self.store.log(parent, tags={CLOSED: "true", **lock_hash(self.layout)})
-            self.store.log_error(self.store.client.get_run(parent), without_credentials(error))
+            self.store.log_error(self.store.client.get_run(parent), without_secret(error))
             self.store.end(parent, "KILLED" if killed else "FAILED" if error else "FINISHED", now)
         self._settle(parent)
         return parent
@@ -112,7 +112,7 @@ class Recorder:
 
     def end_stage(self, run: StageRun, end: Mapping[str, str], live: int) -> None:
         """Record what the stage wrote and how it ended; of its curves, only what follows step `live`."""
-        error, well = without_credentials(end["error"]), end["status"] == "FINISHED"
+        error, well = without_secret(end["error"]), end["status"] == "FINISHED"
         try:
             if well:
                 timing = self.layout.timing(run.stage.id)

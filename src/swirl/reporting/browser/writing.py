@@ -61,12 +61,10 @@ def write(
     `provenance`, written beside the pages, or, if empty, the one that may lie above them, beside the report's page. An
     older browser in the folder goes. Raises `DataError` for a folder that holds something else.
     """
-    folder = folder.absolute()
-    known = {*PAGES, PROVENANCE, "index.js", "shards"}
-    others = {path.name for path in folder.iterdir()} - known if folder.exists() else set()
-    if others:
-        raise DataError(f"{folder} holds {min(others)}, which is no part of a trajectory browser; name another folder")
+    folder = folder.resolve()
     partial = folder.with_name(folder.name + ".partial")
+    for replaced in (folder, partial):
+        _require_browser(replaced)
     shutil.rmtree(partial, ignore_errors=True)
     (partial / "shards").mkdir(parents=True)
     index = _Index(questions, report, digest, PROVENANCE if provenance else f"../{PROVENANCE}")
@@ -86,6 +84,15 @@ def write(
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(partial, folder)
     return len(index.rows["question"])
+
+
+def _require_browser(folder: Path) -> None:
+    """Refuse to replace what is no trajectory browser, or a part of one that was being written."""
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"{folder} is a file; the trajectory browser wants a folder")
+    known = {*PAGES, PROVENANCE, "index.js", "shards"}
+    if others := {path.name for path in folder.iterdir()} - known if folder.exists() else set():
+        raise DataError(f"{folder} holds {min(others)}, which is no part of a trajectory browser; name another folder")
 
 
 def _shown(one: Labelled, questions: Mapping[str, Question], drawn: list[Draw]) -> dict[str, Any]:
