@@ -307,6 +307,7 @@ def test_wrong_overrides_and_targets_start_nothing(served: Served) -> None:
     assert served.tasks(first) == served.tasks(second) == []
 
 
+@pytest.mark.rare
 def test_a_grid_ends_in_a_comparison_and_one_failure_does_not_stop_it(served: Served) -> None:
     runs = [
         {"filter.strategy": "both", "seed": 13},

@@ -101,6 +101,7 @@ def test_an_edit_runs_these_stages_again_and_no_other(path: str, expected: set[s
     assert again(project) == expected
 
 
+@pytest.mark.rare
 def test_another_version_of_what_is_computed_with_runs_all_that_compute_with_it(project: Path) -> None:
     file = project / "constraints-compute.txt"
     file.write_text(file.read_text(encoding="utf-8").replace("torch==", "torch==1"), encoding="utf-8")

@@ -191,7 +191,7 @@ def test_a_second_judge_that_is_not_there_is_named(params: Params, copy: Layout)
 BY_FIVE = {"evaluate": {"block_size": 5}}
 
 
-@pytest.mark.slow
+@pytest.mark.rare
 def test_killed_at_any_moment_it_ends_with_the_same_bytes(
     params: Params, project: Layout, tmp_path: Path, kill_stage: Callable[..., None]
 ) -> None:

@@ -86,6 +86,7 @@ def blocks(layout: Layout) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in found}
 
 
+@pytest.mark.rare
 def test_killed_before_dvc_has_taken_the_output_nothing_is_worked_out_twice(piped: Layout) -> None:
     verdicts = piped.verdicts
     kill_before_dvc_takes(piped)
@@ -137,6 +138,7 @@ def test_settings_that_change_in_between_lose_nothing(piped: Layout) -> None:
     assert blocks(piped) == made
 
 
+@pytest.mark.rare
 def test_started_by_hand_it_makes_its_outputs_anew(piped: Layout) -> None:
     made: list[dict[str, int]] = []
     for _ in range(2):
