@@ -48,6 +48,7 @@ from swirl.config.yaml_text import read
 from swirl.core.errors import ParamsError, SwirlError
 from swirl.core.layout import Layout
 from swirl.core.records import load_json
+from swirl.orchestration.dvc_lock import remove_torn
 from swirl.orchestration.ends import when_asked_to_end
 from swirl.orchestration.groups import Groups
 from swirl.orchestration.worktrees import sweep, worktree
@@ -261,6 +262,7 @@ def run_stage(name: str, invocation: Invocation) -> State[Any]:
     env = {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", **invocation.env}
     if name.startswith("check_"):  # a report of an earlier failure
         (invocation.root / f".swirl/quality/{name.removeprefix('check_')}.failed.json").unlink(missing_ok=True)
+    remove_torn(invocation.root)  # left by a flow that was killed
     logger, last, skipped = get_run_logger(), deque[str](maxlen=SHOWN), ""
     progress = artifacts.Progress(name)
     with invocation.groups.lines(command, invocation.root, env) as (process, lines):
