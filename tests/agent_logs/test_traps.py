@@ -458,7 +458,8 @@ def test_22_calls_without_an_id_are_compared_by_name_and_value(read: Read) -> No
     ]
     blocks = [{"type": "tool_use", "name": name, "input": value} for name, value in logged]
     named = {"type": "tool_use", "id": "c1", "name": "u", "input": {"a": 1, "b": [2, {}]}}
-    found, summary = read(conversation(user("?"), said([*blocks, named, named, blocks[2]])))  # type: ignore[arg-type]
+    content = [*blocks, named, named, blocks[2]]
+    found, summary = read(conversation(user("?"), {"role": "assistant", "content": content}))
     assert [(one.id, one.name, one.arguments) for one in found[0].messages[1].calls] == [
         *[("", logged[i][0], json.dumps(logged[i][1])) for i in (0, 2, 3, 4)],
         ("", "t", "no JSON"),

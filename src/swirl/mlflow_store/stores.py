@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from swirl.config.secrets import without_credentials
-from swirl.core.errors import SwirlError
+from swirl.core.errors import DataError, SwirlError
 from swirl.core.layout import Layout
-from swirl.mlflow_store.runs import NOTE, Store
+from swirl.mlflow_store.runs import NOTE, Store, reason
 from swirl.mlflow_store.settings import Settings
 from swirl.pipeline.temporary import original
 
@@ -90,6 +90,14 @@ def tracking_uri(layout: Layout) -> str:
 def connect(uri: str) -> MlflowClient:
     """A client of the store at `uri`."""
     return _client()(tracking_uri=uri)
+
+
+def connected(uri: str, wanted: str) -> MlflowClient:
+    """As `connect`. Raises `DataError`, which says what was `wanted`, where the store cannot be opened."""
+    try:
+        return connect(uri)
+    except Exception as error:  # MLflow's own, SQLAlchemy's, or that of a driver that is missing
+        raise DataError(f"{wanted} cannot be had from {without_credentials(uri)}: {reason(error)}") from error
 
 
 def _client() -> type[MlflowClient]:

@@ -27,20 +27,11 @@ def no_signal(good: float, samples: int, votes: int = 1) -> float:
     """
     if good in (0, 1):
         return 1.0
-    of_all = math.lgamma(votes + 1)
-    return sum(
-        math.exp(
-            samples
-            * (
-                of_all
-                - math.lgamma(k + 1)
-                - math.lgamma(votes - k + 1)
-                + k * math.log(good)
-                + (votes - k) * math.log1p(-good)
-            )
-        )
-        for k in range(votes + 1)
-    )
+    shares = []  # logarithms, since the binomials of many votes are beyond a float
+    for k in range(votes + 1):
+        ways = math.lgamma(votes + 1) - math.lgamma(k + 1) - math.lgamma(votes - k + 1)
+        shares.append(ways + k * math.log(good) + (votes - k) * math.log1p(-good))
+    return sum(math.exp(samples * share) for share in shares)
 
 
 def lines(params: Params, stages: Collection[str]) -> list[str]:

@@ -23,14 +23,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swirl.config import params as parameters
-from swirl.config.secrets import without_credentials
 from swirl.core.errors import DataError, SwirlError
 from swirl.core.layout import Layout
 from swirl.core.records import load, load_json, save_json
 from swirl.core.types import Prediction, Question
 from swirl.evaluation.statistics import by_question, mcnemar, paired
 from swirl.mlflow_store.runs import FOR_GOOD, Store, paged, reason
-from swirl.mlflow_store.stores import connect, everywhere, tracking_uri
+from swirl.mlflow_store.stores import connected, everywhere, tracking_uri
 from swirl.models.loading import is_adapter
 from swirl.models.pointers import points_to_gguf
 from swirl.models.skipped import why_skipped
@@ -179,11 +178,7 @@ def fetch(uri: str, layout: Layout) -> Path:
             "it runs (`dvc repro`; `dvc repro -f -s report` where all is up to date), or set MLFLOW_TRACKING_URI to "
             "the server that has it"
         )
-    store = tracking_uri(layout)
-    try:
-        client = connect(store)
-    except Exception as error:  # MLflow's own, SQLAlchemy's, or that of a driver that is missing
-        raise DataError(f"{uri} cannot be had from {without_credentials(store)}: {reason(error)}") from None
+    client = connected(tracking_uri(layout), uri)
     from mlflow.exceptions import MlflowException
 
     name, alias, version = match.groups()

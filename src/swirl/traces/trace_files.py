@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from swirl.config.secrets import without_credentials
 from swirl.core.errors import DataError
 from swirl.core.layout import Layout
 from swirl.mlflow_store.runs import reason
-from swirl.mlflow_store.stores import connect, tracking_uri
+from swirl.mlflow_store.stores import connected, tracking_uri
 from swirl.pipeline.progress import SHORT, Progress
 
 PAGE = 100
@@ -43,13 +42,7 @@ def _pages(experiment: str, layout: Layout | None, chosen: str, size: int) -> It
     uri = tracking_uri(layout) if layout is not None else os.environ.get("MLFLOW_TRACKING_URI")
     if not uri:
         raise DataError(f"mlflow:{experiment} needs a project around, or MLFLOW_TRACKING_URI")
-    try:
-        client = connect(uri)
-    except Exception as error:  # MLflow's own, SQLAlchemy's, or that of a driver that is missing
-        store = without_credentials(uri)
-        raise DataError(
-            f"traces of experiment {experiment!r} cannot be fetched from {store}: {reason(error)}"
-        ) from error
+    client = connected(uri, f"traces of experiment {experiment!r}")
     from mlflow.exceptions import MlflowException
 
     try:
