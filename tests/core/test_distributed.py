@@ -58,6 +58,16 @@ def test_several_processes_cannot_share_one_gpu(monkeypatch: pytest.MonkeyPatch)
         join("cuda:1")
 
 
+def test_a_process_without_a_gpu_of_its_own_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"WORLD_SIZE": "100", "RANK": "99", "LOCAL_RANK": "99"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(
+        ParamsError,
+        match=r"^process 99 of 100: runtime.device is cuda:99, which torch .* start no more processes than GPUs$",
+    ):
+        join("cuda")
+
+
 @pytest.mark.slow
 def test_three_real_processes_agree() -> None:
     with socket.socket() as free:

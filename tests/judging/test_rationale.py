@@ -225,10 +225,11 @@ def graded(text: str, **chances: float) -> Reply:
 
 def test_where_the_server_gives_log_probabilities_the_score_is_that_of_the_word(tmp_path: Path) -> None:
     server = Server(("Oslo", graded("so GOOD", GOOD=0.6, BAD=0.2)), ("Ada", "so BAD"))
-    for _ in range(2):  # the second time out of the cache
-        with server, Client(Endpoint(server.url, "m", "chat", retries=0), tmp_path) as client:
-            verdicts = server.judge(client).process_verdicts([TRAJECTORY], ASKED)
-        assert [(v.good, v.score) for v in verdicts] == [(False, 0.0), (True, pytest.approx(0.75))]
+    with server:
+        for _ in range(2):  # the second time out of the cache
+            with Client(Endpoint(server.url, "m", "chat", retries=0), tmp_path) as client:
+                verdicts = server.judge(client).process_verdicts([TRAJECTORY], ASKED)
+            assert [(v.good, v.score) for v in verdicts] == [(False, 0.0), (True, pytest.approx(0.75))]
     assert {(body["logprobs"], body["top_logprobs"]) for body in server.bodies} == {(True, 5)}
     assert len(server.bodies) == 2
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from swirl.agent_logs.conversation import Call, LoggedTool
 from swirl.agent_logs.exchanges import Change
-from swirl.agent_logs.nesting import DEEPEST, TooDeep, depth, loads
+from swirl.core.nesting import DEEPEST, TooDeep, depth, loads
 
 Schemas = Mapping[str, Mapping[str, Any]]
 """Name of a tool -> the JSON schema of its arguments."""

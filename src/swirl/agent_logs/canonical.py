@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from swirl.agent_logs.arguments import unglued
 from swirl.agent_logs.conversation import Call, LoggedTool, Message
-from swirl.agent_logs.nesting import TooDeep, loads
+from swirl.core.nesting import TooDeep, loads
 
 
 def hash_of(*parts: object) -> int:

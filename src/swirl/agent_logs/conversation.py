@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from swirl.agent_logs.nesting import TooDeep, loads
+from swirl.core.nesting import TooDeep, loads
 
 NO_OUTPUT = "(no output)"
 """What stands for a result without text, so that results and calls still match."""

@@ -12,7 +12,7 @@ from typing import BinaryIO
 from swirl.agent_logs import lines, log_shapes
 from swirl.agent_logs.conversation import LoggedTool, Place
 from swirl.agent_logs.exchanges import Exchange, LineFault, LineLeftOut
-from swirl.agent_logs.nesting import TooDeep, loads
+from swirl.core.nesting import TooDeep, loads
 
 KEPT = 4
 """How many pieces stay read: a turn and the one after it are mostly in two."""

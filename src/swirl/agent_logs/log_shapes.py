@@ -12,10 +12,10 @@ from swirl.agent_logs.arguments import schemas_of, to_text, without_nulls
 from swirl.agent_logs.chat_messages import MessageReader
 from swirl.agent_logs.conversation import LoggedTool
 from swirl.agent_logs.exchanges import Exchange, Fault, LineFault, LineLeftOut, Turn
-from swirl.agent_logs.nesting import TooDeep, checked, loads
 from swirl.agent_logs.pairing import pair
 from swirl.agent_logs.response_items import ItemReader
 from swirl.core.errors import DataError
+from swirl.core.nesting import TooDeep, checked, loads
 from swirl.core.records import load_json
 
 Json = Mapping[str, Any]

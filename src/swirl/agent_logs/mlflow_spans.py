@@ -10,7 +10,7 @@ from typing import Any
 
 from swirl.agent_logs import streamed_chunks
 from swirl.agent_logs.exchanges import LineFault, LineLeftOut
-from swirl.agent_logs.nesting import loads
+from swirl.core.nesting import loads
 
 Json = Mapping[str, Any]
 

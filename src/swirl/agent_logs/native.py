@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from swirl.agent_logs.conversation import Call, LoggedConversation, LoggedTool, Role
-from swirl.agent_logs.nesting import depth
 from swirl.agent_logs.written_turns import WrittenTurn, cuts_of
 from swirl.core.errors import ModelError
+from swirl.core.nesting import depth
 from swirl.core.untrusted import no_constant, writable
 from swirl.models.native_chat import NativeChat
 from swirl.models.tool_template import Messages

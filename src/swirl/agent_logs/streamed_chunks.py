@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from swirl.agent_logs.nesting import loads
+from swirl.core.nesting import loads
 
 _JOINED = ("content", "reasoning_content", "reasoning", "refusal")
 

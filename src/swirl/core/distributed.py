@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from swirl.core.devices import check_device
 from swirl.core.errors import ParamsError
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def join(device: str) -> Processes:
     """Connect to the other processes, if a launcher started several; call before a model is loaded.
 
     With `device` cuda each process gets a GPU of its own. Raises `ParamsError` when several processes are to share one
-    particular GPU, such as cuda:1.
+    particular GPU, such as cuda:1, and when there is none for this one.
     """
     rank, count = rank_and_count()
     if count == 1:
@@ -141,6 +142,11 @@ def join(device: str) -> Processes:
     if ":" in device:
         raise ParamsError(f"runtime.device = {device!r}: {count} processes need one GPU each; set cuda, or cpu")
     if device == "cuda":
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        gpu = int(os.environ.get("LOCAL_RANK", "0"))
+        try:
+            check_device(f"cuda:{gpu}")
+        except ParamsError as error:
+            raise ParamsError(f"process {rank} of {count}: {error}; start no more processes than GPUs") from error
+        torch.cuda.set_device(gpu)
     dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo", timeout=_PATIENCE)
     return Processes(rank, count)

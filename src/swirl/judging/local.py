@@ -41,8 +41,7 @@ class LocalRationaleJudge(RationaleJudge):
         check_votes_can_differ(votes, sampling)
         self._model, self._judge_chat, self._context = model, judge_chat, context
         self._sampling, self._token_budget, self._workers = sampling, token_budget, workers
-        opening = str(judge_chat.tokenizer.decode(judge_chat.prompt("?"))).rstrip()
-        self._begun = THINK if opening.endswith(THINK) else ""
+        self._begun = THINK if judge_chat.opens_thought else ""
         """What the template puts before a reply to open a thought, so that `find` knows of it."""
 
     def say(

@@ -47,8 +47,10 @@ class Chat(Tokens):
         self._take_apart()
         self.thinking = thinking
         """Whether a reply may begin with a thought, between `<think>` and `</think>`."""
-        self.begun = thinking and self._after_question.rstrip().endswith(THINK)
+        self.opens_thought = self._after_question.rstrip().endswith(THINK)
         """Whether the template opens a thought where the model's turn starts."""
+        self.begun = thinking and self.opens_thought
+        """Whether a reply is the rest of a thought that the template opened."""
         if thinking and self._special & {*self._encode(THINK), *self._encode(THOUGHT)}:
             raise ModelError("the tokenizer has <think> as a special token: use actions.format: native")
         self._blank = False

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from swirl.core.errors import ParamsError, SwirlError, ToolError
+from swirl.core.nesting import depth
 from swirl.core.untrusted import no_constant
 from swirl.tools.base import MAX_DESCRIPTION, MAX_HANGING, MAX_TIME_LIMIT_S, one_line
 
@@ -160,7 +161,7 @@ class ServerTool:
             raise ToolError(f"expected a JSON object with {self._signature()}")
         if missing := [name for name in self._required if name not in arguments]:
             raise ToolError(f"missing: {', '.join(missing)}; expected a JSON object with {self._signature()}")
-        if _too_deep(arguments):
+        if depth(arguments) > _DEEPEST:
             raise ToolError(f"the arguments are nested more than {_DEEPEST} deep")
         try:
             json.dumps(arguments, ensure_ascii=False).encode()
@@ -377,19 +378,6 @@ def _words(server: str, options: Mapping[str, object], key: str) -> tuple[str, .
     if not isinstance(value, list | tuple) or not all(isinstance(word, str) and word for word in value):
         raise ParamsError(f"mcp:{server}: {key} is {value!r}; expected a list of strings")
     return tuple(value)
-
-
-def _too_deep(value: Any) -> bool:
-    """Whether objects and lists lie deeper in one another than `_DEEPEST`."""
-    level = [value]
-    for _ in range(_DEEPEST):
-        level = [
-            inner
-            for one in level
-            if isinstance(one, dict | list)
-            for inner in (one.values() if isinstance(one, dict) else one)
-        ]
-    return any(isinstance(one, dict | list) for one in level)
 
 
 def _tag(name: str) -> str:
