@@ -49,7 +49,7 @@ def test_the_interval_of_few_seeds_is_as_wide_as_they_differ() -> None:
     """
     runs = [{"a": share} for share in (0.30, 0.42, 0.48)]
     base = shares(*({"a": 0.0} for _ in runs))
-    over = pool("gsm8k", "accuracy", True, {"base": base, "swirl": shares(*runs)}).over_base["swirl"]
+    over = pool("gsm8k", "accuracy", True, {"base": base, "swirl": shares(*runs)}).over["swirl"]
     assert (over.value, over.low) == (pytest.approx(0.4), pytest.approx(0.4 - 1.5**0.5 * 0.1))
     assert over.high == pytest.approx(0.4 + 1.5**0.5 * 0.08)
 
@@ -61,8 +61,8 @@ def test_a_share_stays_one_where_seeds_act_unequally_often() -> None:
     rare: Tally = dict.fromkeys(ids, (0.1, 0.2))
     swirl: list[Tally] = [dict.fromkeys(ids, (0.5, 2.0)), rare, rare]
     row = pool("hotpotqa", "new_support", True, {"base": base, "swirl": swirl})
-    assert row.over_base["swirl"].value == pytest.approx(0.7 / 2.4 - 0.5)
-    assert -0.5 < row.over_base["swirl"].low < row.over_base["swirl"].high < 0.1
+    assert row.over["swirl"].value == pytest.approx(0.7 / 2.4 - 0.5)
+    assert -0.5 < row.over["swirl"].low < row.over["swirl"].high < 0.1
     assert 0.2 < row.models["swirl"].low < row.models["swirl"].high < 0.6
 
 
@@ -83,7 +83,7 @@ def test_few_questions_that_agree_are_not_sure(differ: int, p: float) -> None:
     asked = [f"q{number}" for number in range(differ + 1)]
     base, swirl = dict.fromkeys(asked, 0.0), {one: float(one != "q0") for one in asked}
     made = pool("b", "accuracy", True, {"base": shares(base, base), "swirl": shares(swirl, swirl)})
-    assert made.over_base["swirl"].p == p
+    assert made.over["swirl"].p == p
 
 
 def test_holm_is_that_of_r() -> None:
@@ -97,10 +97,10 @@ def test_what_is_the_same_everywhere_has_no_width() -> None:
     base, better = {"a": 0.0, "b": 0.0, "c": 0.0}, {"a": 0.25, "b": 0.25, "c": 0.25}
     row = pool("hotpotqa", "accuracy", True, {"base": shares(base, base), "swirl": shares(better, better)})
     assert (row.n, row.models["base"].value, row.models["swirl"].value) == (3, 0.0, 0.25)
-    over = row.over_base["swirl"]
+    over = row.over["swirl"]
     assert (over.value, over.low, over.high) == pytest.approx((0.25, 0.25, 0.25))
     assert (over.p, over.p_holm) == (0.25, None), "of three questions"
-    same = pool("hotpotqa", "accuracy", True, {"base": shares(base), "swirl": shares(base)}).over_base["swirl"]
+    same = pool("hotpotqa", "accuracy", True, {"base": shares(base), "swirl": shares(base)}).over["swirl"]
     assert (same.value, same.low, same.high, same.p) == (0.0, 0.0, 0.0, 1.0)
 
 
@@ -110,9 +110,9 @@ def test_seeds_that_disagree_widen_the_interval() -> None:
     none, every = dict.fromkeys(ids, 0.0), dict.fromkeys(ids, 1.0)
     row = pool("gsm8k", "accuracy", True, {"base": shares(none, none), "swirl": shares(none, every)})
     assert (row.models["swirl"].value, row.models["swirl"].low, row.models["swirl"].high) == pytest.approx((0.5, 0, 1))
-    assert row.over_base["swirl"].p == pytest.approx(0.5, abs=0.03)
+    assert row.over["swirl"].p == pytest.approx(0.5, abs=0.03)
     alone = pool("gsm8k", "accuracy", True, {"base": shares(none), "swirl": shares(every)})
-    assert alone.over_base["swirl"].p < 0.001
+    assert alone.over["swirl"].p < 0.001
 
 
 def test_a_share_of_actions_is_one_of_totals() -> None:
@@ -125,7 +125,7 @@ def test_a_share_of_actions_is_one_of_totals() -> None:
     assert set(row.models) == {"base", "swirl"}
     assert row.models["swirl"].value == 1.0, "draws of question b alone have no search, and are left out"
     assert (row.models["swirl"].low, row.models["swirl"].high) == pytest.approx((1.0, 1.0))
-    assert row.over_base["swirl"].value == pytest.approx(0.6)
+    assert row.over["swirl"].value == pytest.approx(0.6)
 
 
 def test_other_questions_are_refused() -> None:
@@ -141,12 +141,12 @@ def test_the_correction_is_over_trained_benchmarks_by_measure_and_model() -> Non
 
     rows = [row("hotpotqa", "accuracy", True, 1.0), row("gsm8k", "accuracy", True, 0.0)]
     rows += [row("musique", "accuracy", False, 1.0), row("hotpotqa", "f1", True, 1.0)]
-    found = [one.over_base["swirl"] for one in corrected(rows)]
-    p = rows[0].over_base["swirl"].p
+    found = [one.over["swirl"] for one in corrected(rows)]
+    p = rows[0].over["swirl"].p
     assert p == 0.25
-    assert [one.p_holm for one in found] == [0.5, 1.0, None, rows[3].over_base["swirl"].p]
-    assert [one.p for one in found] == [one.over_base["swirl"].p for one in rows]
-    assert rows[0].over_base["swirl"].p_holm is None, "the rows themselves stay"
+    assert [one.p_holm for one in found] == [0.5, 1.0, None, rows[3].over["swirl"].p]
+    assert [one.p for one in found] == [one.over["swirl"].p for one in rows]
+    assert rows[0].over["swirl"].p_holm is None, "the rows themselves stay"
 
 
 def test_what_is_counted() -> None:

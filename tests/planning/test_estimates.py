@@ -30,6 +30,12 @@ def is_unknown(value: float | None) -> bool:
     return value is not None and math.isnan(value)
 
 
+def test_a_judge_learns_from_questions_of_pretrain_besides() -> None:
+    stages = planned(params("smollm2-135m"))
+    # two passes of its own 60 + 240 questions, and of the 400 of pretrain
+    assert stages["reward_model"].does.endswith(": 1,400 conversations, passes counted")
+
+
 def test_the_default_by_hand() -> None:
     stages = planned(params())
     # 400 search questions of 5 steps and 400 problems of 10, two trajectories each

@@ -108,6 +108,15 @@ def test_rewards_of_ones_own_alone_have_no_votes() -> None:
     ]
 
 
+def test_a_judge_beside_other_rewards_is_a_part_of_the_reward() -> None:
+    for preset in ("smollm2-135m", "qwen3-0.6b"):
+        both = {"judge": {"rewards": [{"name": name, "weight": 1.0, "options": {}} for name in ("judge", "mine:Mine")]}}
+        assert lines(validate(laid_over(presets.tree(ROOT, preset), both), "both")) == [
+            "Signal of step-wise RL: the reward is the mean of judge.rewards, and states whose actions all get the "
+            "same have none."
+        ]
+
+
 def test_nothing_is_said_where_nothing_is_drawn_or_the_baseline_is_the_batchs() -> None:
     assert signal.lines(params(), ["judge", "train@sft"]) == []
     assert lines(params(estimator="reinforce", samples=2)) == []

@@ -122,7 +122,7 @@ def test_means_over_seeds_and_differences_from_the_base(results: PooledRuns) -> 
     assert ("musique", "accuracy") in rows and ("musique", "new_support") not in rows
     accuracy = rows["hotpotqa", "accuracy"]
     assert {model: one.value for model, one in accuracy.models.items()} == {"base": 0.25, "sft": 0.375, "swirl": 0.875}
-    assert {model: one.value for model, one in accuracy.over_base.items()} == {"sft": 0.125, "swirl": 0.625}
+    assert {model: one.value for model, one in accuracy.over.items()} == {"sft": 0.125, "swirl": 0.625}
     assert (accuracy.n, accuracy.trained, rows["musique", "f1"].trained) == (4, True, False)
     malformed = rows["hotpotqa", "malformed"]
     assert {model: one.value for model, one in malformed.models.items()} == {
@@ -130,10 +130,10 @@ def test_means_over_seeds_and_differences_from_the_base(results: PooledRuns) -> 
     }  # fmt: skip
     assert rows["hotpotqa", "answered"].models["swirl"].value == 1.0
     support = rows["hotpotqa", "new_support"]
-    assert (support.n, support.models["base"].value, support.over_base["swirl"].value) == (1, 0.0, 1.0)
-    assert rows["musique", "accuracy"].over_base["swirl"].p == 1.0
-    assert rows["musique", "accuracy"].over_base["swirl"].p_holm is None
-    assert accuracy.over_base["swirl"].p_holm == accuracy.over_base["swirl"].p == 0.25, "one benchmark was trained on"
+    assert (support.n, support.models["base"].value, support.over["swirl"].value) == (1, 0.0, 1.0)
+    assert rows["musique", "accuracy"].over["swirl"].p == 1.0
+    assert rows["musique", "accuracy"].over["swirl"].p_holm is None
+    assert accuracy.over["swirl"].p_holm == accuracy.over["swirl"].p == 0.25, "one benchmark was trained on"
 
 
 def test_the_json_has_the_scores_of_results_json_over_all_seeds(
@@ -152,7 +152,7 @@ def test_the_json_has_the_scores_of_results_json_over_all_seeds(
     swirl, accuracy = cells["hotpotqa", "swirl", True], results.rows[0]
     assert (swirl.n, swirl.accuracy, swirl.em, swirl.steps) == (4, 0.875, 0.875, 2.0)
     assert (swirl.ci_low, swirl.ci_high) == (accuracy.models["swirl"].low, accuracy.models["swirl"].high)
-    assert swirl.p_vs_base == accuracy.over_base["swirl"].p
+    assert swirl.p_vs_base == accuracy.over["swirl"].p
     assert cells["hotpotqa", "base", True].p_vs_base is None
     assert cells["musique", "sft", False].accuracy == 0.0
 
@@ -179,10 +179,24 @@ def test_markdown_and_terminal_show_the_same(results: PooledRuns, capsys: pytest
     assert "…" not in printed and " ".join(shown).endswith("Questions: 4 of hotpotqa, 4 of musique.")
 
 
+def test_others_can_be_set_against_sft(both: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    runs = [read(folder) for folder in both]
+    results, before = pooled(runs, "sft"), pooled(runs)
+    assert {model: one.value for model, one in results.rows[0].over.items()} == {"base": -0.125, "swirl": 0.5}
+    assert results.scores == before.scores, "p_vs_base is of the base"
+    assert {row["against"] for row in to_json(results)["pooled"]} == {"sft"}
+    head = "| benchmark | measure | questions | Base | SFT | SWiRL | SWiRL - SFT | p | Holm | Base - SFT | p | Holm |"
+    assert markdown(results).splitlines()[0] == head
+    show_pooled(results)
+    assert "SWiRL - SFT" in capsys.readouterr().out
+    with pytest.raises(DataError, match=r"has no model 'dpo' to set others against, but base, sft, swirl$"):
+        pooled(runs, "dpo")
+
+
 def test_one_run_is_a_bootstrap_over_questions(both: tuple[Path, Path]) -> None:
     alone = pooled([read(both[0])])
     assert alone.seeds == (0,)
-    assert alone.rows[0].over_base["swirl"].value == 0.5
+    assert alone.rows[0].over["swirl"].value == 0.5
     words = "in percent, seed 0. Intervals (95%) and p (two-sided) are of a bootstrap over questions, 10,000 draws"
     assert words in markdown(alone)
 

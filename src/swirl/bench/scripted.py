@@ -15,7 +15,7 @@ from swirl.core.types import Action, Observation, Question, Step, Stop, Trajecto
 SAMPLES = 5
 """Trajectories of each question."""
 
-WORDS = ("<end>", "<search_query>", "</search_query>", "<calculate>", "</calculate>", "<answer>", "</answer>")
+WORDS = ("<end>", "<search_query>", "</search_query>", "<math_exp>", "</math_exp>", "<answer>", "</answer>")
 """Words with a meaning; a word's token id is its place, and the ids after them are of the plain words w7, w8, ..."""
 
 _VOCABULARY = 32_000

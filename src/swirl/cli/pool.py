@@ -25,9 +25,12 @@ def seeds(
         Path | None,
         typer.Option("--keep", metavar="DIR", help="Also write a file of each run, seed-N.json, to stand in for it."),
     ] = None,
+    against: Annotated[
+        str, typer.Option(help="The model that the others are set against: base, or sft.", show_default=True)
+    ] = "base",
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print one Markdown table instead of text.")] = False,
 ) -> None:
-    """Pool the results of several seeds: base, SFT and SWiRL with intervals, and both against the base.
+    """Pool the results of several seeds: base, SFT and SWiRL with intervals, and the differences from one of them.
 
     Accuracy, exact match, F1, answered, malformed, and the share of searches that bring a new supporting page, as means
     over seeds; a bootstrap over seeds and questions gives intervals and p-values. Nothing in the runs is changed. Seeds
@@ -45,7 +48,7 @@ def seeds(
     if json_file and json_file.resolve() in {run.resolve() for run in runs}:
         raise DataError(f"--json {json_file} is one of the runs, and would be overwritten; name another file")
     every = [read_kept(run) if run.is_file() else read(run) for run in runs]
-    results = pooled(every)
+    results = pooled(every, against)
     if as_markdown:
         print(markdown(results), flush=True)
     else:

@@ -102,10 +102,11 @@ class Slots:
                     **{n: s for n, s in enumerate(self._said) if self._lengths[n]},
                     **begun,
                 }
-                shared, source = max((_common(said, tokens), -other) for other, said in known.items())
-                shared = shared if shared >= LEAST_SHARED else 0
-                if shared and -source != slot:
-                    alike.append((-source, slot, shared))
+                longest = {other: _common(said, tokens) for other, said in known.items()}
+                source = min(longest, key=lambda other: (-longest[other], other))
+                shared = longest[source] if longest[source] >= LEAST_SHARED else 0
+                if shared and source != slot:
+                    alike.append((source, slot, shared))
                 self._lengths[slot], self._said[slot] = shared, list(tokens[:shared])
                 begun[slot] = tokens
             rest.append((slot, tokens[shared:]))

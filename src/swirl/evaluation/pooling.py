@@ -30,7 +30,7 @@ Tally = Mapping[str, tuple[float, float]]
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """How much more of a measure a model has than the base."""
+    """How much more of a measure a model has than another one."""
 
     value: float
     low: float
@@ -54,7 +54,10 @@ class Pooled:
     """Questions, the same in each run."""
     models: dict[str, Estimate]
     """By model; without those of which there is nothing to measure."""
-    over_base: dict[str, Difference]
+    against: str
+    """The model that the others are set against."""
+    over: dict[str, Difference]
+    """By model, what it has more than `against`."""
 
 
 def tallies(
@@ -88,7 +91,9 @@ def _add(tally: dict[str, tuple[float, float]], question: str, total: float, num
     tally[question] = (before[0] + total, before[1] + number)
 
 
-def pool(benchmark: str, measure: str, trained: bool, models: Mapping[str, Sequence[Tally]]) -> Pooled:
+def pool(
+    benchmark: str, measure: str, trained: bool, models: Mapping[str, Sequence[Tally]], against: str = "base"
+) -> Pooled:
     """One measure of all models; `models` has a tally for each run, in the same order for every model.
 
     Every draw of the bootstrap takes as many runs and as many questions as there are, with replacement, and measures
@@ -97,11 +102,11 @@ def pool(benchmark: str, measure: str, trained: bool, models: Mapping[str, Seque
     Hinkley, Bootstrap Methods and their Application, 1997, p. 76). Raises `ValueError` unless all tallies are of the
     same questions.
     """
-    questions = list(models["base"][0])
+    questions = list(models[against][0])
     for name, runs in models.items():
         for tally in runs:
-            if tally.keys() != models["base"][0].keys():
-                raise ValueError(f"{benchmark}, {measure}: {name} was asked other questions than base")
+            if tally.keys() != models[against][0].keys():
+                raise ValueError(f"{benchmark}, {measure}: {name} was asked other questions than {against}")
     sums = np.array([[[tally[q] for q in questions] for tally in runs] for runs in models.values()])
     known = {name: number for number, name in enumerate(models) if sums[number, :, :, 1].sum() > 0}
     drawn, even = crossed(np.concatenate([sums[..., 0], sums[..., 1]]), derive(0, "pool", benchmark))
@@ -111,17 +116,17 @@ def pool(benchmark: str, measure: str, trained: bool, models: Mapping[str, Seque
     with np.errstate(invalid="ignore"):  # a draw without a search, of which there is no share
         of_drawn, of_all = (one[:, :half] / one[:, half:] for one in (drawn, even))
         shares = {name: (of_all + stretch * (of_drawn - of_all))[:, i] for name, i in known.items()}
-    over_base = {
+    over = {
         name: _difference(
-            means[name] - means["base"],
-            shares[name] - shares["base"],
-            int((sums[i] != sums[known["base"]]).any(axis=2).any(axis=0).sum()),
+            means[name] - means[against],
+            shares[name] - shares[against],
+            int((sums[i] != sums[known[against]]).any(axis=2).any(axis=0).sum()),
         )
         for name, i in known.items()
-        if name != "base" and "base" in known
+        if name != against and against in known
     }
     estimates = {name: Estimate(means[name], *interval(shares[name].clip(0.0, 1.0))) for name in known}
-    return Pooled(benchmark, measure, trained, len(questions), estimates, over_base)
+    return Pooled(benchmark, measure, trained, len(questions), estimates, against, over)
 
 
 def crossed(
@@ -184,10 +189,10 @@ def corrected(rows: Sequence[Pooled]) -> list[Pooled]:
     """The rows with `p_holm`: of each measure and model, over the benchmarks that RL trained on."""
     families: dict[tuple[str, str], list[int]] = {}
     for place, row in enumerate(rows):
-        for model in row.over_base if row.trained else ():
+        for model in row.over if row.trained else ():
             families.setdefault((row.measure, model), []).append(place)
-    made = [dataclasses.replace(row, over_base=dict(row.over_base)) for row in rows]
+    made = [dataclasses.replace(row, over=dict(row.over)) for row in rows]
     for (_, model), places in families.items():
-        for place, p in zip(places, holm([rows[place].over_base[model].p for place in places]), strict=True):
-            made[place].over_base[model] = dataclasses.replace(rows[place].over_base[model], p_holm=p)
+        for place, p in zip(places, holm([rows[place].over[model].p for place in places]), strict=True):
+            made[place].over[model] = dataclasses.replace(rows[place].over[model], p_holm=p)
     return made

@@ -151,6 +151,8 @@ def _models(params: Params, root: Path, base: Size, judge: Size) -> Iterator[Pla
             sampled = model.samples if isinstance(model, FineTunedReward) else 0
             split, what = ("reward", "to judge the base's steps") if sampled else ("pretrain", "by demonstrations")
             shown = rollouts(params, root, split, model.epochs * (sampled or 1))
+            if isinstance(model, FineTunedReward):
+                shown += rollouts(params, root, "pretrain", model.epochs * sampled, model.pretrain)
             does = f"teaches {model.model}{known} {what}: {shown.trajectories:,.0f} conversations, passes counted"
             trained = size.adapter(model.lora.rank, model.lora.targets) if model.lora else size.parameters
             written = size.parameters * width_of(params) + (KEPT + 1) * trained * CHECKPOINT

@@ -45,6 +45,9 @@ def lines(params: Params, stages: Collection[str]) -> list[str]:
     if not reward_asks_judge(params):
         said = "rewards are those of judge.rewards, and states whose actions all get the same have none"
         return [f"Signal of step-wise RL: {said}."]
+    if len(params.judge.rewards) > 1:
+        said = "the reward is the mean of judge.rewards, and states whose actions all get the same have none"
+        return [f"Signal of step-wise RL: {said}."]
     if packs(params.reward_model):
         said = "the reward is P(GOOD), a graded one, so only states whose actions are all the same have none"
         return [f"Signal of step-wise RL: {said}."]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,10 +105,15 @@ def rl_updates(params: Params, states: float) -> float:
     return -(-(swirl.passes or 0) * states // batch)
 
 
-def rollouts(params: Params, root: Path, split: str, samples: int) -> Rollouts:
-    """Rollouts of a split with tools, `samples` trajectories per question; of logs only their number is known."""
+def rollouts(
+    params: Params, root: Path, split: str, samples: int, asked: Mapping[str, float] | None = None
+) -> Rollouts:
+    """Rollouts with tools of a split, or of so many questions of each benchmark as `asked` says.
+
+    `samples` are the trajectories per question; of logs only their number is known.
+    """
     made = Rollouts()
-    for name, count in questions(params, root, split).items():
+    for name, count in (questions(params, root, split) if asked is None else asked).items():
         if params.download.benchmarks[name].source == "logs":
             made += Rollouts(count, UNKNOWN, UNKNOWN, UNKNOWN)
             continue

@@ -68,6 +68,11 @@ class PooledRuns:
     """The scores of each run."""
 
     @property
+    def against(self) -> str:
+        """The model that the others are set against in `rows`."""
+        return self.rows[0].against if self.rows else "base"
+
+    @property
     def trained(self) -> list[str]:
         """The benchmarks that RL trained on."""
         return list(dict.fromkeys(row.benchmark for row in self.rows if row.trained))
@@ -184,10 +189,16 @@ def _require_same_questions(first: SeedRun, run: SeedRun) -> None:
             raise DataError(f"{where} has another text, or other answers, than in {first.place}; {why}")
 
 
-def pooled(runs: Sequence[SeedRun]) -> PooledRuns:
-    """All measures over all runs. Raises as `require_alike` does."""
+def pooled(runs: Sequence[SeedRun], against: str = "base") -> PooledRuns:
+    """All measures over all runs, differences from the model `against`; `scores` are set against the base as ever.
+
+    Raises as `require_alike` does, and `DataError` where a run has no such model.
+    """
     require_alike(runs)
     first = runs[0]
+    models_there = {model: None for measured in first.tallies.values() for model in measured}
+    if against not in models_there:
+        raise DataError(f"{first.place} has no model {against!r} to set others against, but {', '.join(models_there)}")
     rows: list[Pooled] = []
     accuracy: dict[Cell, Pooled] = {}
     for cell in dict.fromkeys((score.benchmark, score.with_tools) for score in first.scores):
@@ -197,10 +208,10 @@ def pooled(runs: Sequence[SeedRun]) -> PooledRuns:
                 for model, measured in first.tallies[cell].items()
                 if measure in measured
             }
-            if models:
-                rows.append(pool(cell[0], measure, cell[0] in first.trained, models))
             if measure == "accuracy":
-                accuracy[cell] = rows[-1] if cell[1] else rows.pop()
+                accuracy[cell] = pool(cell[0], measure, cell[0] in first.trained, models)
+            if cell[1] and against in models:
+                rows.append(pool(cell[0], measure, cell[0] in first.trained, models, against))
     return PooledRuns(
         seeds=tuple(run.seed for run in runs),
         settings=first.settings,
@@ -219,7 +230,7 @@ def _mean(score: Score, runs: Iterable[SeedRun], accuracy: Pooled) -> Score:
     for name in averaged:
         known = [value for one in same if (value := getattr(one, name)) is not None]
         means[name] = sum(known) / len(known) if known else None
-    mean, difference = accuracy.models[score.model], accuracy.over_base.get(score.model)
+    mean, difference = accuracy.models[score.model], accuracy.over.get(score.model)
     means |= {"accuracy": mean.value, "ci_low": mean.low, "ci_high": mean.high}
     return dataclasses.replace(score, p_vs_base=difference.p if difference else None, **means)
 

@@ -11,7 +11,6 @@ from swirl.reporting.pooled_runs import PooledRuns
 from swirl.reporting.results import LABELS
 
 MODELS = ("base", "sft", "swirl")
-OVER_BASE = ("swirl", "sft")
 TITLES = {
     "accuracy": "Accuracy",
     "em": "EM",
@@ -39,26 +38,31 @@ def whole(value: Estimate | Difference, sign: str) -> str:
     return f"{100 * value.value:{sign}.1f} ({100 * value.low:{sign}.1f} to {100 * value.high:{sign}.1f})"
 
 
-def heads(results: PooledRuns, holm: Sequence[str] = OVER_BASE) -> list[str]:
+def heads(results: PooledRuns, holm: Sequence[str] = MODELS) -> list[str]:
     """The columns after the benchmark's, for the models that there are; Holm's p-value of those in `holm`."""
-    models = {model for row in results.rows for model in row.models}
-    made = [LABELS[one] for one in MODELS if one in models]
-    for one in OVER_BASE:
-        if one in models:
-            made += [f"{LABELS[one]} - {LABELS['base']}", "p", *(["Holm"] if one in holm else [])]
+    there, others = _models(results)
+    made = [LABELS[one] for one in there]
+    for one in others:
+        made += [f"{LABELS[one]} - {LABELS[results.against]}", "p", *(["Holm"] if one in holm else [])]
     return made
 
 
-def cells(row: Pooled, results: PooledRuns, shown: Shown, holm: Sequence[str] = OVER_BASE) -> list[str]:
+def cells(row: Pooled, results: PooledRuns, shown: Shown, holm: Sequence[str] = MODELS) -> list[str]:
     """The row's cells below `heads`."""
-    models = {model for other in results.rows for model in other.models}
-    made = [shown(row.models[one], "") if one in row.models else NONE for one in MODELS if one in models]
-    for one in OVER_BASE:
-        if one in models:
-            over = row.over_base.get(one)
-            known = [shown(over, "+"), p_value(over.p), p_value(over.p_holm)] if over else [NONE] * 3
-            made += known if one in holm else known[:2]
+    there, others = _models(results)
+    made = [shown(row.models[one], "") if one in row.models else NONE for one in there]
+    for one in others:
+        over = row.over.get(one)
+        known = [shown(over, "+"), p_value(over.p), p_value(over.p_holm)] if over else [NONE] * 3
+        made += known if one in holm else known[:2]
     return made
+
+
+def _models(results: PooledRuns) -> tuple[list[str], list[str]]:
+    """Those there are, in the order of their columns, and those that are set against another one, SWiRL first."""
+    known = {model for row in results.rows for model in row.models}
+    there = [one for one in MODELS if one in known]
+    return there, [one for one in reversed(there) if one != results.against]
 
 
 def note(results: PooledRuns) -> str:

@@ -126,11 +126,11 @@ def tooth_metrics(known: Tensor, kl_coefficient: float, drawn: float) -> dict[st
     return found
 
 
-def reward_metrics(rewards: Tensor, halves: Tensor, advantage: Tensor) -> dict[str, float]:
-    """Metrics of the rewards of all processes, (states, G); `halves` is 1 for actions that are cut."""
+def reward_metrics(rewards: Tensor, is_cut: Tensor, advantage: Tensor) -> dict[str, float]:
+    """Metrics of the rewards of all processes, (states, G); `is_cut` is 1 for actions that are cut."""
     return {
         "reward": float(rewards.nanmean()),  # NaN: no verdict
-        "unjudged": float((rewards.isnan() & (halves == 0)).float().mean()),
-        "cut": float(halves.mean()),
+        "unjudged": float((rewards.isnan() & (is_cut == 0)).float().mean()),
+        "cut": float(is_cut.mean()),
         "no_signal": float((advantage == 0).all(1).float().mean()),
     }

@@ -1,6 +1,7 @@
 """Step-wise RL: sample actions in fixed offline states, let the reward model judge each, follow the policy gradient.
 
-Paper: arXiv 2504.04736, section 3.2. No tool runs here and no golden label is read.
+Paper: arXiv 2504.04736, section 3.2. No golden label is read here, and no tool runs, unless a reward of the
+user's own runs one.
 """
 
 from __future__ import annotations
@@ -152,7 +153,7 @@ class Trainer:
         cut = self._cut(mine, unique)
         judged = self._rewards(combs, unique, actions, cut, self._kinds(batch, mine, unique))
         # Every process gets all rewards (the baseline may be the batch's), and keeps its own states' advantages.
-        rewards, halves, kinds = torch.cat(self.deal.merge(judged.split(sizes))).unbind(-1)
+        rewards, is_cut, kinds = torch.cat(self.deal.merge(judged.split(sizes))).unbind(-1)
         every = advantages(rewards, settings.estimator, kinds if settings.compared == "kind" else None)
         rows = self.deal.mine(torch.arange(len(rewards)).split([len(group) for group in batch]))
         advantage = every[[int(row) for of_group in rows for row in of_group]]
@@ -171,14 +172,14 @@ class Trainer:
         statistics, norm = self._learn(number, combs, pulls, drawn)
         self.work = sum(processes.gather(self._work(mine, combs, actions)), Work())
         lengths = torch.tensor([float(len(ids)) for of_state in taught for ids in of_state]).double()
-        known = torch.full((7, len(weight)), math.nan, dtype=torch.float64)
+        known = torch.full((7, len(weight)), math.nan, dtype=torch.float64)  # its rows: `tooth_metrics`
         known[:4] = torch.stack([weight, count, stored, lengths])
         known[4:, read] = torch.stack(statistics).to(known)
         of_group = iter(taught)
         split = [sum(len(next(of_group)) for _ in group) for group in mine]
         known = torch.cat(self.deal.merge(known.split(split, 1)), 1)
         different = sum(processes.gather(sum(map(len, unique)))) / len(rewards)
-        metrics = tooth_metrics(known, settings.kl_coefficient, drawn) | reward_metrics(rewards, halves, every)
+        metrics = tooth_metrics(known, settings.kl_coefficient, drawn) | reward_metrics(rewards, is_cut, every)
         return metrics | {"different_actions": different, "gradient_norm": norm}
 
     def _learn(self, number: int, combs: Sequence[Comb], pulls: Pulls, drawn: float) -> tuple[list[Tensor], float]:
@@ -274,14 +275,14 @@ class Trainer:
         """R of each sampled action, 1 if it is cut, else 0, and its kind: (states, G, 3). A cut one is not judged."""
         import torch
 
-        whole = [ids not in halves for halves, of_state in zip(cut, unique, strict=True) for ids in of_state]
-        shown = chosen_of(combs, whole)
+        uncut = [ids not in cut_here for cut_here, of_state in zip(cut, unique, strict=True) for ids in of_state]
+        shown = chosen_of(combs, uncut)
         scores = iter([score for comb in self.reward_model.scores(shown) for score in comb])
         without = 0.0 if self.settings.cut_actions == "penalise" else math.nan
         rows = []
-        for of_state, halves, does, drawn in zip(unique, cut, kinds, actions, strict=True):
-            table = {ids: without if ids in halves else next(scores) for ids in of_state}
-            rows.append([(table[one.ids], float(one.ids in halves), does[one.ids]) for one in drawn])
+        for of_state, cut_here, does, drawn in zip(unique, cut, kinds, actions, strict=True):
+            table = {ids: without if ids in cut_here else next(scores) for ids in of_state}
+            rows.append([(table[one.ids], float(one.ids in cut_here), does[one.ids]) for one in drawn])
         return torch.tensor(rows, dtype=torch.float64).view(len(rows), self.settings.samples, 3)
 
     def _gradients(

@@ -1,4 +1,4 @@
-"""From params to the policy's prompts."""
+"""From params to the policy's prompts, and the folders of what a user writes."""
 
 from __future__ import annotations
 
