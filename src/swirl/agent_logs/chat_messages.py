@@ -10,6 +10,7 @@ from swirl.agent_logs import marks
 from swirl.agent_logs.arguments import Schemas, read_arguments, unglued
 from swirl.agent_logs.conversation import Call, Message, Role
 from swirl.agent_logs.exchanges import Change, Fault, NoAction, Turn
+from swirl.core.endings import cut_short
 
 _ROLES = {
     **{role.value: role for role in Role},
@@ -24,7 +25,6 @@ _ROLES = {
 _RENAMED = {"developer": Change.DEVELOPER, "function": Change.FUNCTION}
 _TEXTS = ("text", "input_text", "output_text", "refusal", "summary_text", "reasoning_text")
 _THOUGHTS = ("reasoning_content", "reasoning", "thinking")
-_CUT_SHORT = ("length", "max_tokens", "max_output_tokens", "incomplete")
 
 
 @dataclass(slots=True)
@@ -178,7 +178,7 @@ def judge_assistant(turn: Turn, ended: Any = None, weight: Any = None, failed: b
         turn.no_action = NoAction.EXAMPLE
     elif failed or message.model == "<synthetic>" or (not message.calls and marks.client_error(message.text)):
         turn.no_action = NoAction.CLIENT
-    elif str(ended) in _CUT_SHORT:
+    elif cut_short(ended):
         turn.no_action = NoAction.LENGTH
     elif any(marks.masked(text) for text in said):
         turn.no_action = NoAction.MASKED

@@ -8,13 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from swirl.comb.sampling import Sampling
+from swirl.core.endings import cut_short
 from swirl.core.errors import ModelError
 from swirl.endpoints.client import Answer, Ask, Client, ContextError, EndpointError, Message, RefusedError
 from swirl.judging.rationale import JudgePrompts, RationaleJudge, Said
 from swirl.models.tokens import Tokens
-
-_CUT = ("length", "content_filter")
-"""The server's reasons for cutting an answer off."""
 
 
 class EndpointJudge(RationaleJudge):
@@ -67,7 +65,7 @@ class EndpointJudge(RationaleJudge):
 
 def _said(answer: Answer | EndpointError) -> Said:
     if isinstance(answer, Answer):
-        return Said(answer.text, ended=answer.finish not in _CUT, chances=answer.chances)
+        return Said(answer.text, ended=not cut_short(answer.finish), chances=answer.chances)
     refused = isinstance(answer, RefusedError)
     return Said("", str(answer), failed=not isinstance(answer, ContextError), refused=refused)
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from threading import Semaphore
 
 from swirl.comb.sampling import Sampling
+from swirl.core.endings import cut_short
 from swirl.core.seeds import derive
 from swirl.core.types import ActionKind, Step, Stop, Trajectory
 from swirl.endpoints.client import Answer, Ask, Client, ContextError, EndpointError, Message, UnavailableError
@@ -196,12 +197,12 @@ class _Attempt:
         # Some servers return ids without that of the end of turn. Some return text that is not part of the reply: the
         # whole conversation before it, and the end of turn.
         given = answer.text.removeprefix(ask.text).split(chat.end_text)[0]
-        text = reader.written(given if answer.finish == "length" else reader.closed(given))
+        text = reader.written(given if cut_short(answer.finish) else reader.closed(given))
         goes_on = given[len(text) :].strip() != ""
         # llama.cpp's server leaves the tokens of the string that it stopped at out of its ids, too.
         said = ids if ids and not reader.whole(text) else chat.encode(text)[:limit]
         # A server that stopped at the limit may have sampled the end of turn as the last token, unseen in the text.
-        cut = answer.finish == "length" and not len(said) == limit - 1 == answer.completion_tokens - 1
+        cut = cut_short(answer.finish) and not len(said) == limit - 1 == answer.completion_tokens - 1
         if not (cut or goes_on) and len(said) < limit:
             said = (*said, chat.end_id)
         if not said:
