@@ -321,16 +321,15 @@ def test_a_model_that_was_packed_is_otherwise_what_it_was(family: str) -> None:
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_the_self_check_passes_what_is_right(family: str) -> None:
     model, comb = tiny.FAMILIES[family](), ragged_combs(2, 1, 4, 2)[0]
-    check_packing(model.float(), comb, packed=True)
-    check_packing(model.bfloat16(), comb, packed=True)
+    check_packing(model.float(), comb)
+    check_packing(model.bfloat16(), comb)
 
 
 def test_the_self_check_stops_a_packed_forward_that_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     model, comb = tiny.qwen3().float(), ragged_combs(2, 1, 4, 2)[0]
     monkeypatch.setattr("swirl.comb.trunks.causal", lambda query, key, value, scoring: query)
-    check_packing(model, comb, packed=False)
-    with pytest.raises(ModelError, match=r"packed log-probabilities .* set train.packed: false"):
-        check_packing(model, comb, packed=True)
+    with pytest.raises(ModelError, match=r"packed log-probabilities .* cannot be used here, use another one"):
+        check_packing(model, comb)
 
 
 def test_the_self_check_stops_a_head_that_is_not_the_models_own() -> None:
@@ -338,8 +337,8 @@ def test_the_self_check_stops_a_head_that_is_not_the_models_own() -> None:
     head = torch.nn.Linear(16, 40, bias=False)
     head.weight.data.copy_(model.get_output_embeddings().weight.detach() * 2)
     model.get_output_embeddings = lambda: head
-    with pytest.raises(ModelError, match="our log-probabilities .* cannot be trained here"):
-        check_packing(model, comb, packed=False)
+    with pytest.raises(ModelError, match="our log-probabilities .* cannot be used here"):
+        check_packing(model, comb)
 
 
 @pytest.mark.parametrize(("kind", "options"), [("Granite", {"logits_scaling": 5.0}), ("Cohere", {"logit_scale": 0.2})])
@@ -350,7 +349,7 @@ def test_scaled_logits(kind: str, options: dict[str, float]) -> None:
     config = getattr(transformers, f"{kind}Config")(vocab_size=tiny.VOCABULARY, **shape, **options)
     torch.manual_seed(0)
     model = getattr(transformers, f"{kind}ForCausalLM")(config).eval()
-    check_packing(model, ragged_combs(2, 1, 4, 2)[0], packed=True)
+    check_packing(model, ragged_combs(2, 1, 4, 2)[0])
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)

@@ -96,9 +96,9 @@ TRIED = [*((torch.bfloat16, comb) for comb in COMBS), (torch.float16, "short"), 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_rounding_passes(family: str, dtype: Any, comb: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny.FAMILIES[family]().to(dtype)
-    check_packing(model, COMBS[comb], packed=True)
+    check_packing(model, COMBS[comb])
     planted("none", monkeypatch)
-    check_packing(model, COMBS[comb], packed=True)
+    check_packing(model, COMBS[comb])
 
 
 @pytest.mark.parametrize(("dtype", "comb"), TRIED, ids=str)
@@ -107,14 +107,14 @@ def test_a_fault_is_stopped(family: str, name: str, dtype: Any, comb: str, monke
     model = tiny.FAMILIES[family]().to(dtype)
     planted(name, monkeypatch)
     with pytest.raises(ModelError, match="in float32, which is more than rounding"):
-        check_packing(model, COMBS[comb], packed=True)
+        check_packing(model, COMBS[comb])
 
 
 def test_a_window_too_wide_to_bind_in_the_comb_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny.mistral(window=4096).bfloat16()
     planted("window + 1", monkeypatch)
     with pytest.raises(ModelError, match="in float32, which is more than rounding"):
-        check_packing(model, COMBS["long"], packed=True)
+        check_packing(model, COMBS["long"])
 
 
 def test_a_fault_of_one_kind_of_layer_alone_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,14 +127,14 @@ def test_a_fault_of_one_kind_of_layer_alone_is_stopped(monkeypatch: pytest.Monke
     small, _ = in_miniature(model, COMBS["long"])
     assert [layer.self_attn.layer_idx for layer in small.model.layers] == [0, 3]
     assert small.config.layer_types == ["sliding_attention", "full_attention"]
-    check_packing(model, COMBS["long"], packed=True)
+    check_packing(model, COMBS["long"])
 
     def attend(plan: Any, layer: int, query: Any, key: Any, value: Any, scoring: Scoring) -> Any:
         return right(plan, layer, query, key, value, dataclasses.replace(scoring, window=scoring.window or 100))
 
     monkeypatch.setattr(CombPlan, "attend", attend)
     with pytest.raises(ModelError, match="in float32, which is more than rounding"):
-        check_packing(model, COMBS["long"], packed=True)
+        check_packing(model, COMBS["long"])
 
 
 def test_layers_that_the_miniature_leaves_out_are_compared_in_the_whole_model(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,14 +142,14 @@ def test_layers_that_the_miniature_leaves_out_are_compared_in_the_whole_model(mo
     config.num_hidden_layers = 4
     torch.manual_seed(0)
     model = LlamaForCausalLM(config).bfloat16().eval()
-    check_packing(model, COMBS["short"], packed=True)
+    check_packing(model, COMBS["short"])
 
     def attend(plan: Any, layer: int, query: Any, key: Any, value: Any, scoring: Scoring) -> Any:
         return query if layer == 2 else right(plan, layer, query, key, value, scoring)
 
     monkeypatch.setattr(CombPlan, "attend", attend)
     with pytest.raises(ModelError, match="in bfloat16, which is more than rounding"):
-        check_packing(model, COMBS["short"], packed=True)
+        check_packing(model, COMBS["short"])
 
 
 def test_a_projection_that_is_a_little_off_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,7 +157,7 @@ def test_a_projection_that_is_a_little_off_is_stopped(monkeypatch: pytest.Monkey
     model = tiny.llama().bfloat16()
     monkeypatch.setattr("swirl.comb.logprobs.head", lambda model, hidden: head(model, hidden) * 1.02)
     with pytest.raises(ModelError, match="our log-probabilities of .* in float32"):
-        check_packing(model, COMBS["short"], packed=True)
+        check_packing(model, COMBS["short"])
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
@@ -172,12 +172,12 @@ def test_adapters_are_checked_with_their_base(family: str, wrapped: bool, monkey
     for name, weight in model.named_parameters():
         if ".lora_" in name:
             torch.nn.init.normal_(weight, std=0.3)
-    check_packing(model, COMBS["short"], packed=True)
+    check_packing(model, COMBS["short"])
     small, _ = in_miniature(model, COMBS["short"])
     assert sum(".lora_A" in name for name, _ in small.named_parameters()) == 2 * (1 if wrapped else 7)
     planted("siblings", monkeypatch)
     with pytest.raises(ModelError, match="in float32, which is more than rounding"):
-        check_packing(model, COMBS["short"], packed=True)
+        check_packing(model, COMBS["short"])
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen3"])
@@ -227,4 +227,4 @@ def test_a_model_whose_layers_are_no_list_is_refused() -> None:
     model = tiny.llama().bfloat16()
     model.model.layers = torch.nn.ModuleDict({str(k): layer for k, layer in enumerate(model.model.layers)})
     with pytest.raises(ModelError, match="LlamaForCausalLM has no list of its 2 layers, so that packing"):
-        check_packing(model, COMBS["short"], packed=True)
+        check_packing(model, COMBS["short"])

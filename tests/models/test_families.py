@@ -83,7 +83,7 @@ def test_what_trains_and_judges_reads_them_as_the_model_does(base: Path, dtype: 
     made = rolled_out(policy)
     longest = max(made, key=lambda trajectory: len(trajectory.steps))
     teeth = [(len(longest.state_ids(k)), step.token_ids) for k, step in enumerate(longest.steps)]
-    check_packing(policy.model, pack(longest.state_ids(len(longest.steps) - 1), teeth), packed)
+    check_packing(policy.model, pack(longest.state_ids(len(longest.steps) - 1), teeth))
     judge = RewardModel("judge", policy.model, policy.chat, "Is that step good? Y or N", packed=packed)
     scores = [score for row in judge.trajectory_scores(made) for score in row]
     assert len(scores) == sum(len(trajectory.steps) for trajectory in made)

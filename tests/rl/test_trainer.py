@@ -356,6 +356,14 @@ def test_guard(then: list[Look], reason: str) -> None:
     assert stop_reason([START, *then], LIMITS) == reason
 
 
+def test_without_development_questions_the_guard_has_kl_and_verdicts() -> None:
+    start = Look(None, 0.0, None, None)
+    assert stop_reason([start, Look(None, 1.0, None, None, 0.5)], LIMITS) == ""
+    assert stop_reason([start, Look(None, 1.1, None, None)], LIMITS).startswith("KL to the reference is 1.100 nats")
+    assert "no verdict on 51.0%" in stop_reason([start, Look(None, 0.1, None, None, 0.51)], LIMITS)
+    assert "not a finite number" in stop_reason([start, Look(None, math.nan, None, None)], LIMITS)
+
+
 def test_guard_allows_the_malformed_rate_that_it_started_with() -> None:
     start = dataclasses.replace(START, malformed=0.4)
     assert stop_reason([start, dataclasses.replace(start, malformed=0.4)], LIMITS) == ""

@@ -277,6 +277,44 @@ def test_what_came_before_a_look_that_is_interrupted_is_kept(
         assert (copy.root / path.relative_to(whole.root)).read_bytes() == path.read_bytes()
 
 
+def _without_development(layout: Layout) -> None:
+    save(
+        [question for question in load(Question, layout.questions) if question.split != "development"],
+        Question,
+        layout.questions,
+    )
+
+
+def test_without_development_questions_the_guard_still_goes_by_kl(
+    params: Params, copy: Layout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _without_development(copy)
+    tight = {"train": {"swirl": {"guard": {"max_kl": 1e-9}}}}
+    train.run(validate(laid_over(params.model_dump(), tight), "tests"), copy, "swirl")
+    assert "guard: KL to the reference is " in capsys.readouterr().out
+    assert load_json(copy.series("train-swirl"))[-1]["step"] == 2
+
+
+@pytest.mark.parametrize("development", [True, False])
+def test_rl_that_diverges_ends_with_the_last_good_weights(
+    development: bool, params: Params, copy: Layout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if not development:
+        _without_development(copy)
+    fast = {"train": {"swirl": {"lr": 1e30, "warmup": 0, "check_every": 3}}}
+    train.run(validate(laid_over(params.model_dump(), fast), "tests"), copy, "swirl")
+    said = capsys.readouterr().out
+    assert re.search(r"guard: the loss is \S+ and the gradient's norm \S+; lower train.swirl.lr; keeping the ", said)
+    assert weights(copy) == weights(copy, "base")
+
+
+def test_sft_that_diverges_is_stopped(params: Params, copy: Layout) -> None:
+    fast = validate(laid_over(params.model_dump(), {"train": {"sft": {"lr": 1e30}}}), "tests")
+    with pytest.raises(DataError, match=r"^step 2 of SFT: the loss is .*nan.* lower train.sft.lr \(1e\+30\)$"):
+        train.run(fast, copy, "sft")
+    assert not (copy.model("sft") / "model.safetensors").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("saved_always")
 def test_without_development_questions_it_goes_on_after_its_last_epoch(

@@ -152,7 +152,7 @@ def causal_lm(model: Any) -> Any:
 def read(model: Any, ids: Tensor, positions: Tensor, plan: Plan) -> Tensor:
     """Hidden states (M, H) of M tokens, given their (M,) ids and positions, with attention computed by the plan.
 
-    Raises `ModelError` for a model whose attention a plan cannot replace.
+    Raises `ModelError` for a model whose attention a plan cannot replace, once in each layer.
     """
     import torch
 
@@ -161,7 +161,15 @@ def read(model: Any, ids: Tensor, positions: Tensor, plan: Plan) -> Tensor:
     device = model.device
     passed_on = torch.zeros(1, 1, 1, 1, device=device)  # a 4D mask keeps transformers from building its own
     inputs = {"input_ids": ids.to(device)[None], "position_ids": positions.to(device)[None]}
-    return hidden_states(model, **inputs, attention_mask=passed_on, swirl_plan=plan)[0]
+    computed: list[int] = []
+    states = hidden_states(model, **inputs, attention_mask=passed_on, swirl_plan=(plan, computed))[0]
+    layers = model.config.get_text_config().num_hidden_layers
+    if not len(computed) == len(set(computed)) == layers:
+        raise ModelError(
+            f"{type(model).__name__} let {len(set(computed))} of its {layers} layers take over their attention, "
+            f"{len(computed)} times in all; packing and our sampler need each of them once, so use another model"
+        )
+    return states
 
 
 def hidden_states(model: Any, **inputs: Any) -> Tensor:
@@ -207,8 +215,8 @@ def _scaled(model: Any, logits: Tensor) -> Tensor:
 
 def _adopt(model: Any) -> None:
     """Let forward passes of `model` take a plan; those without one compute what they did before."""
-    name = model.config._attn_implementation
-    if name.startswith(_PREFIX):
+    kind = model.config._attn_implementation
+    if kind.startswith(_PREFIX):
         return
     rope = getattr(model.config, "rope_parameters", None) or {}
     if rope.get("rope_type") in ("dynamic", "longrope"):
@@ -227,8 +235,14 @@ def _adopt(model: Any) -> None:
             f"{type(model).__name__} does not let its attention be taken over (transformers' attention interface), "
             "which packing and our sampler need; use a model that does"
         )
-    _register(name)
-    model.config._attn_implementation = _PREFIX + name
+    reached = {id(each) for part in (model.base_model, model.get_output_embeddings()) for each in part.parameters()}
+    if between := [name for name, each in model.named_parameters() if id(each) not in reached]:
+        raise ModelError(
+            f"{type(model).__name__} computes something between its layers and its output layer ({between[0]}), which "
+            "our reading of it leaves out; use another model"
+        )
+    _register(kind)
+    model.config._attn_implementation = _PREFIX + kind
 
 
 def _register(name: str) -> None:
@@ -240,14 +254,15 @@ def _register(name: str) -> None:
     def attention(
         module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **options: Any
     ) -> tuple[Tensor, Any]:
-        plan = options.pop("swirl_plan", None)
-        if plan is None:
+        taken = options.pop("swirl_plan", None)
+        if taken is None:
             own = sys.modules[type(module).__module__].eager_attention_forward if name == "eager" else None
             result: tuple[Tensor, Any] = (own or ALL_ATTENTION_FUNCTIONS[name])(
                 module, query, key, value, attention_mask, **options
             )
             return result
-        return _planned(module, plan, query, key, value, options), None
+        plan, computed = taken
+        return _planned(module, plan, computed, query, key, value, options), None
 
     if _PREFIX + name not in ALL_ATTENTION_FUNCTIONS:
         AttentionInterface.register(_PREFIX + name, attention)
@@ -255,8 +270,13 @@ def _register(name: str) -> None:
             AttentionMaskInterface.register(_PREFIX + name, ALL_MASK_ATTENTION_FUNCTIONS[name])
 
 
-def _planned(module: Any, plan: Plan, query: Tensor, key: Tensor, value: Tensor, options: dict[str, Any]) -> Tensor:
-    """One layer's attention, computed by the plan: (1, heads, M, D) and (1, KV heads, M, D) -> (1, M, heads, D)."""
+def _planned(
+    module: Any, plan: Plan, computed: list[int], query: Tensor, key: Tensor, value: Tensor, options: dict[str, Any]
+) -> Tensor:
+    """One layer's attention, computed by the plan: (1, heads, M, D) and (1, KV heads, M, D) -> (1, M, heads, D).
+
+    The layer's number is added to `computed`.
+    """
     import torch
 
     if options.get("dropout"):
@@ -277,4 +297,5 @@ def _planned(module: Any, plan: Plan, query: Tensor, key: Tensor, value: Tensor,
     with torch.autocast(device, enabled=False):
         grouped = query[0].unflatten(0, (kv_heads, heads // kv_heads))
         out = plan.attend(module.layer_idx, grouped, key[0], value[0], scoring)
-    return out.reshape(1, heads, -1, size).transpose(1, 2)
+    computed.append(module.layer_idx)
+    return out.reshape(1, heads, -1, size).transpose(1, 2).contiguous()  # some models view it as (1, M, heads x D)

@@ -9,6 +9,7 @@ from swirl.comb.attention import causal_lm, head, head_of, hidden_states, read
 from swirl.comb.combs import Comb, Reading, collate_packed, collate_plain, pack
 from swirl.comb.miniature import in_miniature
 from swirl.core.errors import ModelError
+from swirl.core.flights import out_of_memory
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -101,20 +102,27 @@ def unflatten(flat: Tensor, combs: Sequence[Comb]) -> list[Tensor]:
     return [torch.nn.utils.rnn.pad_sequence([next(pieces) for _ in comb.teeth], batch_first=True) for comb in combs]
 
 
-def check_packing(model: Any, comb: Comb, packed: bool) -> None:
+def check_packing(model: Any, comb: Comb) -> None:
     """Compare our log-probabilities on a real comb with those of the model's own forward pass, one tooth at a time.
 
     First in the model's float32 miniature (`swirl.comb.miniature`), to a thousandth of a nat whatever the model's
     dtype: a wrong mask, window, position, place of reading or projection shows there. Then in the whole model on the
-    comb's first and last tooth: all layers, the real windows and lengths, to what its dtype allows. Raises `ModelError`
-    where they differ by more.
+    comb's first and last tooth: all layers, the real windows and lengths, to what its dtype allows. A model that cannot
+    be made smaller, as some parts have the width of all its layers together (Gemma 3n), is compared whole alone. Both
+    the packed and the plain way are compared, since sampling reads as packing does. Raises `ModelError` where they
+    differ by more.
     """
-    _compare(*in_miniature(model, comb), packed, *ROUNDING)
+    small = in_miniature(model, comb)
+    try:
+        _compare(*small, *ROUNDING)
+    except RuntimeError as error:
+        if out_of_memory(error):
+            raise
     short = pack(comb.trunk, [(tooth.sees, tooth.ids) for tooth in (comb.teeth[0], comb.teeth[-1])])
-    _compare(model, short, packed, *(HALF_ROUNDING if model.dtype.itemsize < 4 else ROUNDING))
+    _compare(model, short, *(HALF_ROUNDING if model.dtype.itemsize < 4 else ROUNDING))
 
 
-def _compare(model: Any, comb: Comb, packed: bool, most: float, most_on_average: float) -> None:
+def _compare(model: Any, comb: Comb, most: float, most_on_average: float) -> None:
     """Raise `ModelError` where our log-probabilities differ by more nats than these from the model's own."""
     import torch
 
@@ -124,16 +132,15 @@ def _compare(model: Any, comb: Comb, packed: bool, most: float, most_on_average:
             ids = torch.tensor([[*comb.trunk[: tooth.sees], *tooth.ids]], device=model.device)
             logits = model(input_ids=ids, use_cache=False).logits[0, tooth.sees - 1 : -1].float()
             own.append(torch.log_softmax(logits, -1).gather(-1, ids[0, tooth.sees :, None])[:, 0])
-        for way in (False, True) if packed else (False,):
+        for way in (False, True):
             rows = action_logprobs(model, [comb], way)[0]
             gaps = torch.cat([(row[: len(each)] - each).abs() for row, each in zip(rows, own, strict=True)])
             worst, mean = float(gaps.max()), float(gaps.mean())
             if not (worst <= most and mean <= most_on_average):  # true of what is not a number, too
-                mend = "set train.packed: false" if way else "this model cannot be trained here; use another one"
                 raise ModelError(
                     f"{'packed' if way else 'our'} log-probabilities of {type(model).__name__} differ from its own by "
                     f"up to {worst:.2g} nats, {mean:.2g} on average, in {str(model.dtype).removeprefix('torch.')}, "
-                    f"which is more than rounding; {mend}"
+                    "which is more than rounding; this model cannot be used here, use another one"
                 )
 
 

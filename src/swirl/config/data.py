@@ -75,7 +75,9 @@ class Benchmark(Section):
     pretrain: Questions = Field(default=None, description="questions for base_model; embedded: it makes its own")
     reward: Questions = Field(default=None, description="questions for reward_model; embedded: it makes its own")
     train: Questions = Field(default=None, description="questions to synthesise from; 0: out of distribution")
-    development: Questions = Field(default=None, description="questions to watch training on; 0: none, and no guard")
+    development: Questions = Field(
+        default=None, description="to watch training on; 0: none, and the guard has KL and verdicts alone"
+    )
     evaluation: Questions = Field(default=None, description="questions to evaluate on; all: what is left")
     files: Files | None = Field(default=None, description="split -> its file; splits without one draw from train's")
     eval_ids: Inside | None = Field(default=None, description="file of official ids: evaluate on these alone")

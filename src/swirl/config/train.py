@@ -12,7 +12,9 @@ from swirl.config.section import Count, Positive, Section, Share
 class Guard(Section):
     """Limits beyond which step-wise RL stops and keeps its last good checkpoint; none of them needs a golden label."""
 
-    max_kl: Positive = Field(description="nats per action, mean of the last `check_every` updates")
+    max_kl: Positive = Field(
+        description="nats per action, mean of the last `check_every` updates; without KL, of actions with an advantage"
+    )
     max_step_growth: Positive = Field(description="ratio of steps per trajectory to the start")
     max_malformed: Share = Field(description="share of malformed and cut actions")
     max_reward_drop: Share = Field(description="fall of the mean reward below its best")

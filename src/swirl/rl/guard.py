@@ -26,8 +26,8 @@ class Look:
     kl: float
     steps: float | None
     """A trajectory; None where there are only actions in logged states."""
-    malformed: float
-    """Share of the actions that do nothing: malformed or cut."""
+    malformed: float | None
+    """Share of the actions that do nothing: malformed or cut; None without development questions."""
     unjudged: float = 0.0
     """Share of the sampled actions without a verdict of the reward model; only KL trains the policy on these."""
 
@@ -42,7 +42,7 @@ def stop_reason(looks: list[Look], limits: Limits) -> str:
         return f"KL to the reference is {now.kl:.3f} nats per action, above {limits.max_kl}"
     if now.steps is not None and start.steps is not None and now.steps > limits.max_step_growth * start.steps:
         return f"steps a trajectory grew from {start.steps:.2f} to {now.steps:.2f}, above x {limits.max_step_growth}"
-    if now.malformed > max(limits.max_malformed, start.malformed):
+    if now.malformed is not None and now.malformed > max(limits.max_malformed, start.malformed or 0.0):
         return f"{now.malformed:.1%} of actions are malformed or cut, above {limits.max_malformed:.1%}"
     if now.unjudged > limits.max_unjudged:
         return f"the reward model gave no verdict on {now.unjudged:.1%} of the actions, above {limits.max_unjudged:.1%}"

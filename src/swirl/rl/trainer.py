@@ -250,14 +250,17 @@ class Trainer:
     def _kinds(
         self, batch: Sequence[list[SubTrajectory]], mine: Sequence[list[SubTrajectory]], unique: Sequence[list[Ids]]
     ) -> list[dict[Ids, float]]:
-        """Of each of my states, what its actions do: 0 for an answer, 1 and on for calls, -1 if not well-formed.
+        """Of each of my states, what its actions do: 0 for an answer, 1 and on for calls and thoughts, -1 if faulty.
 
-        A tool has one number in the whole batch, in all processes. Where kinds do not count, they are all 0.
+        A kind has one number in the whole batch, in all processes. Where kinds do not count, they are all 0.
         """
         if self.settings.compared == "all":
             return [dict.fromkeys(of_state, 0.0) for of_state in unique]
         tools = [kind for group in batch for kind in self._reader(group).tags.values()]
-        numbers = {kind: float(number) for number, kind in enumerate(dict.fromkeys((ActionKind.ANSWER, *tools)))}
+        numbers = {
+            kind: float(number)
+            for number, kind in enumerate(dict.fromkeys((ActionKind.ANSWER, *tools, ActionKind.THINK)))
+        }
         readers = [self._reader(group) for group in mine for _ in group]
         return [
             {ids: numbers.get(one.read(ids).kind, -1.0) for ids in of_state}

@@ -10,7 +10,7 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from swirl.comb.gradients import recomputing
@@ -69,7 +69,7 @@ def run(params: Params, layout: Layout, item: str) -> None:
         raise DataError(f"{layout.steps} holds no steps: the filter kept nothing; see reports/filters.json")
     processes = join(params.runtime.device)
     policy = load_trainable(params, layout, item)
-    check_packing(policy.model, comb_of(groups[0]), params.train.packed)
+    check_packing(policy.model, comb_of(groups[0]))
     lacks = item == "swirl" and params.train.lora is None
     ahead = training_ahead(policy.model, lacks, dealt(params, processes))
     peak = matmul_flops(policy.model.device, policy.model.dtype, params.runtime.workers) if processes.main else 0.0
@@ -158,9 +158,10 @@ def train_swirl(
         """Look at the development questions after so many updates; whether training goes on."""
         row = series[-1]
         row |= {f"recent_{key}": _recent(series, key, settings.check_every) for key in ("kl", "unjudged")}
-        row |= resuming.timed(development.look)
-        seen = _looks(series)
-        reason = stop_reason(seen, Limits(**settings.guard.model_dump())) if seen else ""
+        reason = _diverged(row)
+        if not reason:
+            row |= resuming.timed(development.look)
+            reason = stop_reason(_looks(series), Limits(**settings.guard.model_dump()))
         if not (reason := processes.from_main(reason)):
             resuming.looked(done, series, draws)
             return True
@@ -194,11 +195,18 @@ def train_swirl(
             draws += [draw for of_group in trainer.deal.merge(kept) for draw in of_group]
             bar.update(1, reward=row["reward"], kl=row.get("kl", math.nan))
             memory.after_step()
-            look = _due(number + 1, settings.check_every, updates)
+            look = _due(number + 1, settings.check_every, updates) or bool(_diverged(row))
             resuming.worked(number + 1, series, draws, look)
             if look and not looks(number + 1):
                 break
     return series, draws
+
+
+def _diverged(row: Mapping[str, float]) -> str:
+    """Why weights that an update with these metrics made cannot be kept; empty where they can."""
+    loss, norm = row.get("loss", 0.0), row.get("gradient_norm", 0.0)
+    finite = math.isfinite(loss) and math.isfinite(norm)
+    return "" if finite else f"the loss is {loss:g} and the gradient's norm {norm:g}; lower train.swirl.lr"
 
 
 def _due(done: int, every: int, updates: int) -> bool:
@@ -247,11 +255,11 @@ def _looks(series: Series) -> list[Look]:
             row.get("development.reward"),
             row["recent_kl"],
             row.get("development.steps"),
-            row["development.malformed"] + row["development.cut"],
+            row["development.malformed"] + row["development.cut"] if "development.malformed" in row else None,
             row["recent_unjudged"],
         )
         for row in series
-        if "development.malformed" in row
+        if "recent_unjudged" in row
     ]
 
 
@@ -292,6 +300,11 @@ def train_sft(
             began = time.perf_counter()
             loss = _supervise(params, policy, masters, batch, processes)
             norm = masters.clip(settings.clip)
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                raise DataError(
+                    f"step {number + 1} of SFT: the loss is {loss:g} and the gradient's norm {norm:g}, so that the "
+                    f"weights would be no numbers; lower train.sft.lr ({settings.lr:g})"
+                )
             optimizer.step()
             masters.publish()
             series.append({"step": number + 1, "loss": loss, "gradient_norm": norm})

@@ -140,7 +140,7 @@ class Judging:
         """Check that packing changes no verdict, once, on the first trajectory with a step."""
         first = next((trajectory for trajectory in trajectories if trajectory.steps), None)
         if not self._checked and isinstance(self._judge, RewardModel) and first is not None:
-            check_packing(self._judge.model, self._judge.combs_of(first)[0], self._judge.packed)
+            check_packing(self._judge.model, self._judge.combs_of(first)[0])
             self._checked = True
 
 
