@@ -498,6 +498,10 @@ def test_a_kind_has_one_number_in_the_whole_batch() -> None:
     sums, facts = ([1.0, -1.0, 0.0, -1.0], [-1.0, 2.0, 0.0, -1.0])
     assert [list(one.values()) for one in learner._kinds(batch, batch, [ids, ids])] == [sums, facts]
     assert [list(one.values()) for one in learner._kinds(batch, batch[1:], [ids])] == [facts]
+    learner = Trainer(
+        policy, None, Rewards(float), settings, reader_of=lambda name: Reader(policy.chat, tags[name], thoughts=True)
+    )
+    assert list(learner._kinds(batch, batch[1:], [ids])[0].values()) == [3.0, 2.0, 0.0, 3.0], "thoughts are a kind"
 
 
 @pytest.mark.parametrize(
