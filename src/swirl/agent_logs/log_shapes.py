@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from swirl.agent_logs import mlflow_spans, streamed_chunks
+from swirl.agent_logs import event_streams, marks, mlflow_spans, streamed_chunks
 from swirl.agent_logs.arguments import schemas_of, to_text, without_nulls
 from swirl.agent_logs.chat_messages import MessageReader
 from swirl.agent_logs.conversation import LoggedTool
@@ -140,10 +140,7 @@ def _requests(value: Any, depth: int) -> Iterator[tuple[Json, bool]]:
 
 def _responses(value: Any, request: Json, depth: int) -> Iterator[Any]:
     """What looks like a response, outer ones first; the request itself is not searched."""
-    value = _opened(value)
-    if depth and streamed_chunks.is_chunk(value[0] if isinstance(value, list) and value else None):
-        yield streamed_chunks.completion(value)
-        return
+    value = event_streams.assembled(_opened(value))
     if not isinstance(value, Mapping) or depth > _DEPTH:
         return
     if depth and _is_response(value):
@@ -158,10 +155,11 @@ def _responses(value: Any, request: Json, depth: int) -> Iterator[Any]:
 
 
 def _said(value: Json) -> Json | None:
-    """A response that is a plain text."""
+    """A response that is a plain text: no JSON, no stream, and no page of a gateway's error."""
     texts = (value.get(key) for key in ("response", "output", "completion"))
-    found = (text for text in texts if isinstance(text, str) and text and not text.startswith(("{", "[", "data:")))
-    return next(({"role": "assistant", "content": text} for text in found), None)
+    found = (text for text in texts if isinstance(text, str) and text and not text.lstrip().startswith(("{", "[")))
+    said = (text for text in found if not (event_streams.is_stream(text) or marks.page(text)))
+    return next(({"role": "assistant", "content": text} for text in said), None)
 
 
 def _is_conversation(request: Json, enveloped: bool) -> bool:
@@ -194,14 +192,12 @@ def _is_response(value: Json) -> bool:
 
 
 def _opened(value: Any) -> Any:
-    """JSON inside JSON, and streams of events, as values; anything else as it is."""
-    if isinstance(value, str) and value[:1] in ("{", "["):
+    """JSON inside JSON as a value; anything else as it is."""
+    if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
         try:
             return loads(value)
         except ValueError:
             return value
-    if isinstance(value, str) and value.startswith("data:"):
-        return streamed_chunks.of_events(value)
     return value
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from swirl.agent_logs import streamed_chunks
+from swirl.agent_logs import event_streams, marks
 from swirl.agent_logs.exchanges import LineFault, LineLeftOut
 from swirl.core.nesting import loads
 
@@ -108,7 +108,7 @@ def own_trajectory(trace: Json) -> Json | None:
 def _exchange(span: Json) -> tuple[Json, Any] | None:
     """The request and response of a chat span; None where it has none that can be read."""
     given = _attribute(span, "mlflow.spanInputs")
-    response = _attribute(span, "mlflow.spanOutputs")
+    response = event_streams.assembled(_attribute(span, "mlflow.spanOutputs"))
     if isinstance(given, list):
         given = _as_request(given, _are_items(response))
     if isinstance(given, str):
@@ -149,7 +149,7 @@ def _as_message(response: Any) -> Any:
         response = response["generations"]
     while isinstance(response, list) and len(response) >= 1:
         response = response[0]
-    if isinstance(response, str) and response:
+    if isinstance(response, str) and response and not marks.page(response):
         return {"role": "assistant", "content": response}
     if isinstance(response, Mapping) and isinstance(response.get("messages"), list) and response["messages"]:
         response = response["messages"][-1]
@@ -176,14 +176,8 @@ def _streamed(span: Json) -> Json | None:
         if isinstance(event, Mapping) and str(event.get("name")).startswith(_CHUNK):
             values = event.get("attributes")
             chunks.append(_opened(_opened(values).get("mlflow.chunk.value")) if values else None)
-    for chunk in chunks:
-        if (
-            isinstance(chunk, Mapping)
-            and isinstance(chunk.get("response"), Mapping)
-            and chunk["response"].get("output")
-        ):
-            return dict(chunk["response"])
-    return streamed_chunks.completion(chunks) or None
+    whole = event_streams.assembled(chunks)
+    return whole if isinstance(whole, Mapping) and whole else None
 
 
 def _metadata(trace: Json) -> dict[str, Any]:

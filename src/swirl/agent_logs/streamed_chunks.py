@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from swirl.core.nesting import loads
-
 _JOINED = ("content", "reasoning_content", "reasoning", "refusal")
 
 
@@ -17,18 +15,6 @@ def is_chunk(value: Any) -> bool:
         return False
     deltas = bool(choices) and isinstance(choices[0], Mapping) and isinstance(choices[0].get("delta"), Mapping)
     return deltas or value.get("object") == "chat.completion.chunk"
-
-
-def of_events(text: str) -> list[Any]:
-    """The values of a stream of server-sent events (`data: {...}` lines); those that are no JSON are left out."""
-    found = []
-    for line in text.split("\n"):
-        if line.startswith("data:") and (body := line[5:].strip()) != "[DONE]":
-            try:
-                found.append(loads(body))
-            except ValueError:
-                continue
-    return found
 
 
 def completion(chunks: Iterable[Any]) -> dict[str, Any]:
