@@ -143,6 +143,48 @@ def test_a_message_that_broke_off_is_cut(tmp_path: Path) -> None:
     assert found == [] and left_out == [("step", NoAction.LENGTH)]
 
 
+PART: Json = {"id": "x", "choices": [{"index": 0, "delta": {"content": "4 deg"}, "finish_reason": None}]}
+USAGE: Json = {"id": "x", "object": "chat.completion.chunk", "choices": [], "usage": {"total_tokens": 9}}
+STOP: Json = {"id": "x", "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+
+
+@pytest.mark.parametrize(
+    ("more", "whole"),
+    [
+        ([], False),
+        ([{"id": "x", "object": "chat.completion.chunk", "choices": []}], False),
+        ([{"error": {"message": "overloaded"}}, "[DONE]"], False),
+        ([{**STOP, "error": {"code": 502}}], False),
+        ([USAGE], True),
+        (["[DONE]"], True),
+        ([STOP], True),
+    ],
+)
+def test_chunks_without_an_end_are_cut(more: list[Any], whole: bool, tmp_path: Path) -> None:
+    """The usage or `[DONE]` come after the end alone, so what said why it ended was then not logged."""
+    text = "".join(f"data: {one if isinstance(one, str) else json.dumps(one)}\n\n" for one in [PART, *more])
+    expected: Any = ([("4 deg", "m", 1)], []) if whole else ([], [("step", NoAction.LENGTH)])
+    assert read(tmp_path / "log.jsonl", text) == expected
+    assert read(tmp_path / "log.jsonl", [PART, *more]) == expected
+
+
+def test_a_chunk_without_an_index_goes_on_with_its_call() -> None:
+    def part(**more: Any) -> Json:
+        return {"choices": [{"index": 0, "delta": {"tool_calls": [more]}}]}
+
+    events = [
+        part(id="c1", function={"name": "weather", "arguments": ""}),
+        part(function={"arguments": '{"city":'}),
+        part(function={"arguments": ' "Oslo"}'}),
+        part(id="c2", function={"name": "time", "arguments": "{}"}),
+        STOP,
+    ]
+    assert assembled(events)["choices"][0]["message"]["tool_calls"] == [
+        {"id": "c1", "function": {"name": "weather", "arguments": '{"city": "Oslo"}'}},
+        {"id": "c2", "function": {"name": "time", "arguments": "{}"}},
+    ]
+
+
 def test_json_after_a_blank_is_json(tmp_path: Path) -> None:
     response = ' {"choices": [{"finish_reason": "stop", "message": {"role": "assistant", "content": "4"}}]}'
     assert read(tmp_path / "log.jsonl", response) == ([("4", "m", 1)], [])

@@ -24,6 +24,9 @@ _ROLES = {
 }
 _RENAMED = {"developer": Change.DEVELOPER, "function": Change.FUNCTION}
 _TEXTS = ("text", "input_text", "output_text", "refusal", "summary_text", "reasoning_text")
+_ENDS = ("finish_reason", "stop_reason", "done_reason", "stopReason")
+_METADATA = ("response_metadata", "generation_info")
+"""Where LangChain says why a message ended."""
 _THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 
 
@@ -133,8 +136,7 @@ class MessageReader:
             model=_model(raw) or self.model,
         )
         turn = Turn(message, number, changes, id=str(raw.get("id") or ""))
-        ended = raw.get("finish_reason") or raw.get("stop_reason")
-        judge_assistant(turn, ended, raw.get("weight"), bool(raw.get("isApiErrorMessage")))
+        judge_assistant(turn, why_ended(raw), raw.get("weight"), bool(raw.get("isApiErrorMessage")))
         return turn
 
     def _calls(self, raw: Mapping[str, Any], content: _Content, changes: list[Change]) -> list[Call]:
@@ -162,6 +164,12 @@ class MessageReader:
         if given == {} and "args" in function:
             native = True
         return Call(name, read_arguments(given, self.schemas.get(name), native, changes), str(raw.get("id") or ""))
+
+
+def why_ended(*places: Mapping[str, Any]) -> Any:
+    """The log's reason why an answer ended, in the first of these places that has one; None where none has."""
+    inner = [place[name] for place in places for name in _METADATA if isinstance(place.get(name), Mapping)]
+    return next((place[key] for place in (*places, *inner) for key in _ENDS if place.get(key)), None)
 
 
 def judge_assistant(turn: Turn, ended: Any = None, weight: Any = None, failed: bool = False) -> None:

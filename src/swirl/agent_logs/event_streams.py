@@ -27,12 +27,13 @@ def is_stream(text: str) -> bool:
 
 
 def events_of(text: str) -> list[Any]:
-    """The values of a stream of events (`data: {...}` lines); those that are no JSON are left out."""
-    found = []
+    """The values of a stream of events (`data: {...}` lines) and `DONE`; others that are no JSON are left out."""
+    found = list[Any]()
     for line in text.strip().split("\n"):
         if line.startswith("data:"):
+            body = line[5:].strip()
             try:
-                found.append(loads(line[5:]))
+                found.append(body if body == streamed_chunks.DONE else loads(body))
             except ValueError:
                 continue
     return found

@@ -25,6 +25,8 @@ class _Open:
     calls: list[Call] = field(default_factory=list)
     changes: list[Change] = field(default_factory=list)
     fault: Fault | None = None
+    cut: bool = False
+    """Whether an item of it is not whole."""
     marked: Turn | None = None
     """A message among them that is no action for a reason of its own."""
 
@@ -71,6 +73,7 @@ class ItemReader:
         return [*turns, self._closed(current)] if current else turns
 
     def _add(self, turn: _Open, item: Mapping[str, Any], kind: str, number: int) -> None:
+        turn.cut |= item.get("status") == "incomplete"
         if kind == "function_call":
             name = str(item.get("name") or "")
             text = read_arguments(item.get("arguments"), self.schemas.get(name), False, turn.changes)
@@ -103,7 +106,7 @@ class ItemReader:
             Role.ASSISTANT, "".join(parts.texts), thought, parts.withheld, tuple(parts.calls), model=self.model
         )
         turn = Turn(message, parts.number, changes, parts.fault)
-        judge_assistant(turn)
+        judge_assistant(turn, "incomplete" if parts.cut else None)
         if parts.marked and turn.no_action is None:
             turn.no_action = parts.marked.no_action
         return turn
