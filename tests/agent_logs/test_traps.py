@@ -289,6 +289,49 @@ def test_12_thoughts_in_one_field(read: Read) -> None:
     assert summary.changed == {Change.THOUGHT: 2, Change.WITHHELD: 1} and summary.left_out == []
 
 
+@pytest.mark.parametrize(
+    ("text", "thought", "rest"),
+    [
+        ("<think>\nLook at\n\nOslo.\n</think>\n\n4 degrees\n", "Look at\n\nOslo.", "4 degrees\n"),
+        ("\n<think>Look.</think>4", "Look.", "4"),
+        ("Look.\n</think>\n\n4", "Look.", "4"),
+        ("<think>\n\n</think>\n\n4", "", "4"),
+        ("</think>\r\n4", "", "4"),
+        ("<think>a</think>b</think>c", "a", "b</think>c"),
+        ("Write </think> at its end", "", "Write </think> at its end"),
+        ("Look.\n</think> ends it", "", "Look.\n</think> ends it"),
+        ("a\n</think>\nb\n</think>\nc", "", "a\n</think>\nb\n</think>\nc"),
+        ("4 <think>\nb\n</think>\nc", "", "4 <think>\nb\n</think>\nc"),
+        ("<think>Look", "", "<think>Look"),
+    ],
+)
+def test_12_thoughts_in_the_text(read: Read, text: str, thought: str, rest: str) -> None:
+    """In a conversation, in an answer whose echo is without it, and in an item of Responses."""
+    echo = [user("?"), said(rest), user("Sure?")]
+    item = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": text}]}
+    items = {"request": {"input": "?", "model": "m"}, "response": {"output": [item]}}
+    for lines in ([conversation(user("?"), said(text))], [items]):
+        found, summary = read(*lines)
+        assert (found[0].messages[1].thought, found[0].messages[1].text) == (thought, rest)
+        assert summary.changed == ({} if rest == text else {Change.INLINE: 1}) and summary.left_out == []
+    found, summary = read(request([user("?")], said(text)), request(echo, said("Yes.")))
+    assert steps(found) == [[1, 3]] and found[0].messages[1].thought == thought and summary.left_out == []
+
+
+def test_12_a_thought_in_a_field_and_in_the_text(read: Read) -> None:
+    found, summary = read(
+        conversation(
+            user("?"), said("<think>\none\n</think>\n\na", reasoning_content="one\n"),
+            user("?"), said("<think>\ntwo\n</think>\n\nb", reasoning_content="one"),
+        )
+    )  # fmt: skip
+    assert [(m.thought, m.text) for m in found[0].messages if m.role is Role.ASSISTANT] == [
+        ("one", "a"),
+        ("one\ntwo", "b"),
+    ]
+    assert summary.changed == {Change.THOUGHT: 2, Change.INLINE: 2}
+
+
 def test_12_a_withheld_thought_cuts_where_thoughts_are_kept(read: Read) -> None:
     hidden = {
         "role": "assistant",

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from swirl.agent_logs import marks
+from swirl.agent_logs import inline_thoughts, marks
 from swirl.agent_logs.arguments import Schemas, read_arguments, unglued
 from swirl.agent_logs.conversation import Call, Message, Role
 from swirl.agent_logs.exchanges import Change, Fault, NoAction, Turn
@@ -121,14 +121,19 @@ class MessageReader:
 
     def _assistant(self, raw: Mapping[str, Any], content: _Content, number: int, changes: list[Change]) -> Turn:
         thought, withheld = _thought(raw, content)
+        text = "".join(content.texts)
         if thought:
             changes.append(Change.THOUGHT)
+        if inline := inline_thoughts.split(text):
+            text = inline[1]
+            thought = "\n".join(dict.fromkeys(filter(None, (thought.strip(), inline[0]))))
+            changes.append(Change.INLINE)
         if withheld:
             changes.append(Change.WITHHELD)
         calls = self._calls(raw, content, changes)
         message = Message(
             Role.ASSISTANT,
-            "".join(content.texts),
+            text,
             thought,
             withheld,
             tuple(calls),

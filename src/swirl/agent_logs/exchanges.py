@@ -22,6 +22,7 @@ class Change(StrEnum):
     FUNCTION = "role function: read as tool"
     FUNCTION_CALL = "function_call: read as a tool call"
     THOUGHT = "a thought in a field of its own format: moved to one field"
+    INLINE = "a thought in the text: moved to one field"
     WITHHELD = "a thought that was withheld: flagged"
     ORDER = "results in another order: put into that of their calls"
     NO_ID = "results without a call id: paired by order"

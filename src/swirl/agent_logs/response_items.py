@@ -21,6 +21,8 @@ class _Open:
     number: int
     texts: list[str] = field(default_factory=list)
     thoughts: list[str] = field(default_factory=list)
+    inline: list[str] = field(default_factory=list)
+    """Thoughts in the texts."""
     withheld: bool = False
     calls: list[Call] = field(default_factory=list)
     changes: list[Change] = field(default_factory=list)
@@ -86,18 +88,19 @@ class ItemReader:
             turn.thoughts += [text for text in found if text]
             turn.withheld |= not any(found)
         else:
-            said = MessageReader(self.schemas, blocks=True, model=self.model).read(
-                {**item, "role": "assistant"}, number
-            )
-            turn.texts.append(said[-1].message.text)
-            turn.fault = turn.fault or (said[-1].fault if said[-1].fault is not Fault.EMPTY else None)
-            turn.marked = said[-1] if said[-1].no_action else turn.marked
+            reader = MessageReader(self.schemas, blocks=True, model=self.model)
+            said = reader.read({**item, "role": "assistant"}, number)[-1]
+            turn.texts.append(said.message.text)
+            turn.inline += [said.message.thought] if Change.INLINE in said.changes else []
+            turn.fault = turn.fault or (said.fault if said.fault is not Fault.EMPTY else None)
+            turn.marked = said if said.no_action else turn.marked
 
     def _closed(self, parts: _Open) -> Turn:
-        thought = "\n".join(parts.thoughts)
+        thought = "\n".join(filter(None, [*parts.thoughts, *parts.inline]))
         changes = [
             *parts.changes,
-            *([Change.THOUGHT] if thought else []),
+            *([Change.THOUGHT] if parts.thoughts else []),
+            *([Change.INLINE] if parts.inline else []),
             *([Change.WITHHELD] if parts.withheld else []),
         ]
         if len(parts.texts) > 1:
