@@ -128,6 +128,36 @@ def test_02_an_image_is_left_out_from_there(read: Read) -> None:
     assert lost(summary) == [(1, 4, "step", Fault.PART), (1, 6, "step", Fault.PART)]
 
 
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ({"text": "4 degrees"}, "4 degrees"),
+        ([{"text": "4 ", "type": None, "score": None}, {"text": "degrees", "index": 0}], "4 degrees"),
+        ({"text": "4 degrees", "type": "text", "score": 1}, "4 degrees"),
+        ({"text": "4 degrees", "status": "draft, do not use"}, None),
+        ([{"text": "4 degrees", "score": 0.5}], None),
+    ],
+)
+def test_02_an_object_with_a_text_among_others_is_no_text(read: Read, content: Any, text: str | None) -> None:
+    found, summary = read(conversation(user("?"), calls(call()), {**result(), "content": content}, said("4")))
+    if text is None:
+        assert steps(found) == [[1]] and lost(summary) == [(1, 4, "step", Fault.PART)]
+    else:
+        assert steps(found) == [[1, 3]] and found[0].messages[2].text == text and summary.left_out == []
+
+
+def test_02_a_refusal_is_the_text_of_an_answer(read: Read) -> None:
+    refused = {"role": "assistant", "content": None, "refusal": "I cannot."}
+    chunk = {"id": "x", "choices": [{"index": 0, "delta": {"refusal": "I cannot."}, "finish_reason": "stop"}]}
+    asked = {"request": {"messages": [user("?")]}, "response": [chunk]}
+    attributes = {"spanType": "LLM", "spanInputs": asked["request"], "spanOutputs": {"choices": [{"message": refused}]}}
+    span = {"span_id": "a", "attributes": {f"mlflow.{key}": json.dumps(value) for key, value in attributes.items()}}
+    for line in (request([user("?")], refused), conversation(user("?"), refused), asked, {"spans": [span]}):
+        found, summary = read(line)
+        assert steps(found) == [[1]] and found[0].messages[1].text == "I cannot."
+        assert summary.changed == {} and summary.left_out == []
+
+
 def test_03_a_result_without_its_call(read: Read) -> None:
     found, summary = read(
         conversation(user("Hi"), said("Hello"), result(id="gone"), said("4"), user("Thanks"), said("Bye"))

@@ -24,6 +24,8 @@ _ROLES = {
 }
 _RENAMED = {"developer": Change.DEVELOPER, "function": Change.FUNCTION}
 _TEXTS = ("text", "input_text", "output_text", "refusal", "summary_text", "reasoning_text")
+_OF_TEXT = frozenset({"text", "cache_control", "annotations", "citations", "id", "index"})
+"""The keys of a part that is a text, but for its type."""
 _ENDS = ("finish_reason", "stop_reason", "done_reason", "stopReason")
 _METADATA = ("response_metadata", "generation_info")
 """Where LangChain says why a message ended."""
@@ -70,6 +72,8 @@ class MessageReader:
         role = _ROLES.get(str(name))
         if role is None or not isinstance(raw, Mapping):
             return [Turn(Message(Role.USER, ""), number, fault=Fault.ROLE)]
+        if not raw.get("content") and isinstance(refusal := raw.get("refusal"), str) and refusal:
+            raw = {**raw, "content": refusal}
         content = _content(raw.get("content"))
         turns = [self._result(one, number) for one in content.results]
         if content.results and not (content.texts or content.calls or content.strange):
@@ -237,7 +241,7 @@ def _content(given: Any) -> _Content:
             content.texts.append(part)
         elif not isinstance(part, Mapping):
             content.strange = True
-        elif kind in _TEXTS or (kind is None and isinstance(part.get("text"), str)):
+        elif kind in _TEXTS or (kind is None and _is_text(part)):
             content.texts.append(str(part.get("text") or part.get("refusal") or ""))
         elif kind in ("thinking", "reasoning"):
             content.thoughts.append(str(part.get("thinking") or part.get("reasoning") or part.get("text") or ""))
@@ -251,6 +255,11 @@ def _content(given: Any) -> _Content:
         else:
             content.strange = True
     return content
+
+
+def _is_text(part: Mapping[str, Any]) -> bool:
+    """Whether a part without a type is a text, and no object of a tool's that has one among others."""
+    return isinstance(part.get("text"), str) and {key for key, value in part.items() if value is not None} <= _OF_TEXT
 
 
 def _thought(raw: Mapping[str, Any], content: _Content) -> tuple[str, bool]:

@@ -166,7 +166,7 @@ def _says_something(response: Any) -> bool:
     if not isinstance(choices, list):
         return True
     messages = [choice.get("message") or {} for choice in choices if isinstance(choice, Mapping)]
-    return any(message.get("content") or message.get("tool_calls") for message in messages)
+    return any(message.get(key) for message in messages for key in ("content", "tool_calls", "refusal"))
 
 
 def _streamed(span: Json) -> Json | None:
