@@ -75,6 +75,7 @@ class LineFault(StrEnum):
     NO_RESPONSE = "a request without a response"
     JUDGE = "a trace of a judge, not of the agent"
     NO_CHAT = "a trace without a request to a chat model"
+    NATIVE = "a trace of an own run in a model's own tool format"
 
 
 @dataclass(slots=True)
