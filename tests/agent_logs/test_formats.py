@@ -160,6 +160,24 @@ def test_responses_cut_at_their_limit(tmp_path: Path) -> None:
     assert found == [] and [one.reason for one in summary.left_out] == ["cut at its length limit"]
 
 
+@pytest.mark.parametrize(
+    "response",
+    [
+        {**items(SPOKEN), "status": "incomplete", "incomplete_details": {}},
+        {**items(SPOKEN), "status": "in_progress"},
+        items({**SPOKEN, "status": "incomplete"}),
+        {"output": [{**SPOKEN, "status": "incomplete"}]},
+        {"message": ANSWER, "done": True, "done_reason": "length"},
+        {"generations": {"message": ANSWER, "generation_info": {"finish_reason": "length"}}},
+        {**ANSWER, "response_metadata": {"finish_reason": "MAX_TOKENS"}},
+        {**ANSWER, "response_metadata": {"stopReason": "max_tokens"}},
+    ],
+)
+def test_every_place_that_says_an_answer_is_not_whole(response: Any, tmp_path: Path) -> None:
+    found, summary = read(tmp_path / "log.jsonl", {"request": {"messages": ASKED}, "response": {"x": response}})
+    assert found == [] and [one.reason for one in summary.left_out] == ["cut at its length limit"]
+
+
 def test_anthropic_messages(tmp_path: Path) -> None:
     tools = [{"name": "weather", "description": "Weather.", "input_schema": SCHEMA}]
     use = {"type": "tool_use", "id": "c1", "name": "weather", "input": {"city": "Oslo"}}
@@ -262,7 +280,8 @@ def test_mlflow_requests_in_traces_of_their_own(tmp_path: Path) -> None:
 
 def test_mlflow_a_streamed_call_stands_in_the_events_alone(tmp_path: Path) -> None:
     delta = {"tool_calls": [{"index": 0, "id": "c1", "function": CALL["function"]}]}
-    chunk = {"id": "s", "object": "chat.completion.chunk", "choices": [{"index": 0, "delta": delta}]}
+    choice = {"index": 0, "delta": delta, "finish_reason": "tool_calls"}
+    chunk = {"id": "s", "object": "chat.completion.chunk", "choices": [choice]}
     event = {"name": "mlflow.chunk.item.0", "attributes": {"mlflow.chunk.value": json.dumps(chunk)}}
     asked = {"messages": ASKED, "tools": [TOOL]}
     lost = reply({"role": "assistant", "content": ""})

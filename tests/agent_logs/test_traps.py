@@ -128,6 +128,36 @@ def test_02_an_image_is_left_out_from_there(read: Read) -> None:
     assert lost(summary) == [(1, 4, "step", Fault.PART), (1, 6, "step", Fault.PART)]
 
 
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ({"text": "4 degrees"}, "4 degrees"),
+        ([{"text": "4 ", "type": None, "score": None}, {"text": "degrees", "index": 0}], "4 degrees"),
+        ({"text": "4 degrees", "type": "text", "score": 1}, "4 degrees"),
+        ({"text": "4 degrees", "status": "draft, do not use"}, None),
+        ([{"text": "4 degrees", "score": 0.5}], None),
+    ],
+)
+def test_02_an_object_with_a_text_among_others_is_no_text(read: Read, content: Any, text: str | None) -> None:
+    found, summary = read(conversation(user("?"), calls(call()), {**result(), "content": content}, said("4")))
+    if text is None:
+        assert steps(found) == [[1]] and lost(summary) == [(1, 4, "step", Fault.PART)]
+    else:
+        assert steps(found) == [[1, 3]] and found[0].messages[2].text == text and summary.left_out == []
+
+
+def test_02_a_refusal_is_the_text_of_an_answer(read: Read) -> None:
+    refused = {"role": "assistant", "content": None, "refusal": "I cannot."}
+    chunk = {"id": "x", "choices": [{"index": 0, "delta": {"refusal": "I cannot."}, "finish_reason": "stop"}]}
+    asked = {"request": {"messages": [user("?")]}, "response": [chunk]}
+    attributes = {"spanType": "LLM", "spanInputs": asked["request"], "spanOutputs": {"choices": [{"message": refused}]}}
+    span = {"span_id": "a", "attributes": {f"mlflow.{key}": json.dumps(value) for key, value in attributes.items()}}
+    for line in (request([user("?")], refused), conversation(user("?"), refused), asked, {"spans": [span]}):
+        found, summary = read(line)
+        assert steps(found) == [[1]] and found[0].messages[1].text == "I cannot."
+        assert summary.changed == {} and summary.left_out == []
+
+
 def test_03_a_result_without_its_call(read: Read) -> None:
     found, summary = read(
         conversation(user("Hi"), said("Hello"), result(id="gone"), said("4"), user("Thanks"), said("Bye"))
@@ -287,6 +317,49 @@ def test_12_thoughts_in_one_field(read: Read) -> None:
         ("one", False), ("two", False), ("", True)
     ]  # fmt: skip
     assert summary.changed == {Change.THOUGHT: 2, Change.WITHHELD: 1} and summary.left_out == []
+
+
+@pytest.mark.parametrize(
+    ("text", "thought", "rest"),
+    [
+        ("<think>\nLook at\n\nOslo.\n</think>\n\n4 degrees\n", "Look at\n\nOslo.", "4 degrees\n"),
+        ("\n<think>Look.</think>4", "Look.", "4"),
+        ("Look.\n</think>\n\n4", "Look.", "4"),
+        ("<think>\n\n</think>\n\n4", "", "4"),
+        ("</think>\r\n4", "", "4"),
+        ("<think>a</think>b</think>c", "a", "b</think>c"),
+        ("Write </think> at its end", "", "Write </think> at its end"),
+        ("Look.\n</think> ends it", "", "Look.\n</think> ends it"),
+        ("a\n</think>\nb\n</think>\nc", "", "a\n</think>\nb\n</think>\nc"),
+        ("4 <think>\nb\n</think>\nc", "", "4 <think>\nb\n</think>\nc"),
+        ("<think>Look", "", "<think>Look"),
+    ],
+)
+def test_12_thoughts_in_the_text(read: Read, text: str, thought: str, rest: str) -> None:
+    """In a conversation, in an answer whose echo is without it, and in an item of Responses."""
+    echo = [user("?"), said(rest), user("Sure?")]
+    item = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": text}]}
+    items = {"request": {"input": "?", "model": "m"}, "response": {"output": [item]}}
+    for lines in ([conversation(user("?"), said(text))], [items]):
+        found, summary = read(*lines)
+        assert (found[0].messages[1].thought, found[0].messages[1].text) == (thought, rest)
+        assert summary.changed == ({} if rest == text else {Change.INLINE: 1}) and summary.left_out == []
+    found, summary = read(request([user("?")], said(text)), request(echo, said("Yes.")))
+    assert steps(found) == [[1, 3]] and found[0].messages[1].thought == thought and summary.left_out == []
+
+
+def test_12_a_thought_in_a_field_and_in_the_text(read: Read) -> None:
+    found, summary = read(
+        conversation(
+            user("?"), said("<think>\none\n</think>\n\na", reasoning_content="one\n"),
+            user("?"), said("<think>\ntwo\n</think>\n\nb", reasoning_content="one"),
+        )
+    )  # fmt: skip
+    assert [(m.thought, m.text) for m in found[0].messages if m.role is Role.ASSISTANT] == [
+        ("one", "a"),
+        ("one\ntwo", "b"),
+    ]
+    assert summary.changed == {Change.THOUGHT: 2, Change.INLINE: 2}
 
 
 def test_12_a_withheld_thought_cuts_where_thoughts_are_kept(read: Read) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from swirl.agent_logs.exchanges import LineFault
 from swirl.agent_logs.logs import Logs
 from swirl.core.errors import DataError
 from swirl.core.layout import Layout
@@ -97,3 +98,41 @@ def test_a_trace_of_our_own_run_is_its_trajectory(named: str, tmp_path: Path) ->
     ]  # fmt: skip
     assert found.answers == ("42", "forty-two") and found.actions == (1, 3) and logs.summary.changed == {}
     assert json.loads(text)["info"]["assessments"]
+
+
+HERMES = '<tool_call>\n{"name": "search", "arguments": {"query": "Ada born"}}\n</tool_call>'
+CODER = "<tool_call>\n<function=search>\n<parameter=query>\nAda born\n</parameter>\n</function>\n</tool_call>"
+GLM = "<tool_call>search\n<arg_key>query</arg_key>\n<arg_value>Ada born</arg_value>\n</tool_call>"
+LLAMA = '{"name": "search", "parameters": {"query": "Ada born"}}'
+
+
+@pytest.mark.parametrize(
+    ("said", "payloads", "read"),
+    [
+        ("<search_query> Ada born </search_query>", ["Ada born"], True),
+        ("So <<search_query>>Ada born<</search_query>>\n", ["Ada born"], True),
+        ('<search> {"a": "</b>"} </search>\n<search> {} </search>', ['{"a": "</b>"}', "{}"], True),
+        (HERMES, ["Ada born"], False),
+        (HERMES, ['{"query": "Ada born"}'], False),
+        (CODER, ["Ada born"], False),
+        (GLM, ["Ada born"], False),
+        (LLAMA, ["Ada born"], False),
+        (f"I look.\n{HERMES}\n{HERMES}", ["Ada born", "Ada born"], False),
+    ],
+)
+def test_a_trace_of_a_run_in_a_model_s_own_format_is_left_out(
+    said: str, payloads: list[str], read: bool, tmp_path: Path
+) -> None:
+    """It has neither the tools nor the turns of results that the run had."""
+    seen = tuple(Observation("Ada was born in Oslo.", False, "search", payload) for payload in payloads)
+    last = Action("answer", "<answer> Oslo </answer>", "Oslo")
+    steps = (
+        Step(0, Action("search", said, payloads[0]), seen, (1, 2), (), (3,)), Step(1, last, (), (4,), (), ()),
+    )  # fmt: skip
+    made = Trajectory("q/0", "q", "mini", 0, "base", 0, (1,), steps, Stop.ANSWERED, "")
+    (tmp_path / "own.jsonl").write_text(trace_of(Sample(made, None, True, {}, {}), "judge", "run", "0", 1.0).to_json())
+    logs = Logs([tmp_path / "own.jsonl"])
+    logs.read()
+    assert [one.messages[1].text for one in logs.conversations()] == ([said] if read else [])
+    left_out = [(one.place.line, one.unit, one.reason) for one in logs.summary.left_out]
+    assert left_out == ([] if read else [(1, "line", LineFault.NATIVE)])

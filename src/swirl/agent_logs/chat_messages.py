@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from swirl.agent_logs import marks
+from swirl.agent_logs import inline_thoughts, marks
 from swirl.agent_logs.arguments import Schemas, read_arguments, unglued
 from swirl.agent_logs.conversation import Call, Message, Role
 from swirl.agent_logs.exchanges import Change, Fault, NoAction, Turn
@@ -24,6 +24,11 @@ _ROLES = {
 }
 _RENAMED = {"developer": Change.DEVELOPER, "function": Change.FUNCTION}
 _TEXTS = ("text", "input_text", "output_text", "refusal", "summary_text", "reasoning_text")
+_OF_TEXT = frozenset({"text", "cache_control", "annotations", "citations", "id", "index"})
+"""The keys of a part that is a text, but for its type."""
+_ENDS = ("finish_reason", "stop_reason", "done_reason", "stopReason")
+_METADATA = ("response_metadata", "generation_info")
+"""Where LangChain says why a message ended."""
 _THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 
 
@@ -67,6 +72,8 @@ class MessageReader:
         role = _ROLES.get(str(name))
         if role is None or not isinstance(raw, Mapping):
             return [Turn(Message(Role.USER, ""), number, fault=Fault.ROLE)]
+        if not raw.get("content") and isinstance(refusal := raw.get("refusal"), str) and refusal:
+            raw = {**raw, "content": refusal}
         content = _content(raw.get("content"))
         turns = [self._result(one, number) for one in content.results]
         if content.results and not (content.texts or content.calls or content.strange):
@@ -118,14 +125,19 @@ class MessageReader:
 
     def _assistant(self, raw: Mapping[str, Any], content: _Content, number: int, changes: list[Change]) -> Turn:
         thought, withheld = _thought(raw, content)
+        text = "".join(content.texts)
         if thought:
             changes.append(Change.THOUGHT)
+        if inline := inline_thoughts.split(text):
+            text = inline[1]
+            thought = "\n".join(dict.fromkeys(filter(None, (thought.strip(), inline[0]))))
+            changes.append(Change.INLINE)
         if withheld:
             changes.append(Change.WITHHELD)
         calls = self._calls(raw, content, changes)
         message = Message(
             Role.ASSISTANT,
-            "".join(content.texts),
+            text,
             thought,
             withheld,
             tuple(calls),
@@ -133,8 +145,7 @@ class MessageReader:
             model=_model(raw) or self.model,
         )
         turn = Turn(message, number, changes, id=str(raw.get("id") or ""))
-        ended = raw.get("finish_reason") or raw.get("stop_reason")
-        judge_assistant(turn, ended, raw.get("weight"), bool(raw.get("isApiErrorMessage")))
+        judge_assistant(turn, why_ended(raw), raw.get("weight"), bool(raw.get("isApiErrorMessage")))
         return turn
 
     def _calls(self, raw: Mapping[str, Any], content: _Content, changes: list[Change]) -> list[Call]:
@@ -162,6 +173,12 @@ class MessageReader:
         if given == {} and "args" in function:
             native = True
         return Call(name, read_arguments(given, self.schemas.get(name), native, changes), str(raw.get("id") or ""))
+
+
+def why_ended(*places: Mapping[str, Any]) -> Any:
+    """The log's reason why an answer ended, in the first of these places that has one; None where none has."""
+    inner = [place[name] for place in places for name in _METADATA if isinstance(place.get(name), Mapping)]
+    return next((place[key] for place in (*places, *inner) for key in _ENDS if place.get(key)), None)
 
 
 def judge_assistant(turn: Turn, ended: Any = None, weight: Any = None, failed: bool = False) -> None:
@@ -224,7 +241,7 @@ def _content(given: Any) -> _Content:
             content.texts.append(part)
         elif not isinstance(part, Mapping):
             content.strange = True
-        elif kind in _TEXTS or (kind is None and isinstance(part.get("text"), str)):
+        elif kind in _TEXTS or (kind is None and _is_text(part)):
             content.texts.append(str(part.get("text") or part.get("refusal") or ""))
         elif kind in ("thinking", "reasoning"):
             content.thoughts.append(str(part.get("thinking") or part.get("reasoning") or part.get("text") or ""))
@@ -238,6 +255,11 @@ def _content(given: Any) -> _Content:
         else:
             content.strange = True
     return content
+
+
+def _is_text(part: Mapping[str, Any]) -> bool:
+    """Whether a part without a type is a text, and no object of a tool's that has one among others."""
+    return isinstance(part.get("text"), str) and {key for key, value in part.items() if value is not None} <= _OF_TEXT
 
 
 def _thought(raw: Mapping[str, Any], content: _Content) -> tuple[str, bool]:

@@ -22,6 +22,7 @@ class Change(StrEnum):
     FUNCTION = "role function: read as tool"
     FUNCTION_CALL = "function_call: read as a tool call"
     THOUGHT = "a thought in a field of its own format: moved to one field"
+    INLINE = "a thought in the text: moved to one field"
     WITHHELD = "a thought that was withheld: flagged"
     ORDER = "results in another order: put into that of their calls"
     NO_ID = "results without a call id: paired by order"
@@ -74,6 +75,7 @@ class LineFault(StrEnum):
     NO_RESPONSE = "a request without a response"
     JUDGE = "a trace of a judge, not of the agent"
     NO_CHAT = "a trace without a request to a chat model"
+    NATIVE = "a trace of an own run in a model's own tool format"
 
 
 @dataclass(slots=True)

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from swirl.agent_logs import mlflow_spans, streamed_chunks
+from swirl.agent_logs import event_streams, marks, mlflow_spans, streamed_chunks
 from swirl.agent_logs.arguments import schemas_of, to_text, without_nulls
-from swirl.agent_logs.chat_messages import MessageReader
+from swirl.agent_logs.chat_messages import MessageReader, why_ended
 from swirl.agent_logs.conversation import LoggedTool
 from swirl.agent_logs.exchanges import Exchange, Fault, LineFault, LineLeftOut, Turn
 from swirl.agent_logs.pairing import pair
@@ -102,7 +102,7 @@ def _of_pair(request: Json, response: Any, given: Sequence[LoggedTool]) -> Excha
 def _read_response(response: Any, reader: MessageReader, number: int) -> list[Turn] | None:
     """The answers in a response, as turn `number`; None where there is no answer in it."""
     if isinstance(response, Mapping) and streamed_chunks.is_chunk(response):
-        response = streamed_chunks.completion([response])
+        response = streamed_chunks.completion([response, streamed_chunks.DONE])  # others may stand on other lines
     if isinstance(response, list):  # items without their envelope
         return [ItemReader(reader.schemas, reader.model).read_output(response, number, None)]
     identity = str(response.get("id") or "")
@@ -113,17 +113,22 @@ def _read_response(response: Any, reader: MessageReader, number: int) -> list[Tu
             if isinstance(choice, Mapping) and isinstance(choice.get("message"), Mapping)
         ]
     elif isinstance(items := response.get("output"), list):
-        cut = response.get("incomplete_details")
-        ended = (cut or {}).get("reason") if isinstance(cut, Mapping) else response.get("status")
-        turn = ItemReader(reader.schemas, reader.model).read_output(items, number, ended)
+        turn = ItemReader(reader.schemas, reader.model).read_output(items, number, _ended(response))
         turn.id = identity
         return [turn]
     elif isinstance(inner := response.get("message"), Mapping):
-        messages = [{"id": identity, **inner, "role": "assistant"}]
+        messages = [{"id": identity, **inner, "finish_reason": why_ended(inner, response), "role": "assistant"}]
     else:
         reader = dataclasses.replace(reader, blocks=response.get("type") == "message" or reader.blocks)
         messages = [{**response, "role": "assistant"}]
     return [reader.read(message, number)[-1] for message in messages] or None
+
+
+def _ended(response: Json) -> Any:
+    """Why a response of items ended; one that was still being made is not whole."""
+    cut, status = response.get("incomplete_details"), response.get("status")
+    reason = cut.get("reason") if isinstance(cut, Mapping) else None
+    return reason or ("incomplete" if status in ("queued", "in_progress") else status)
 
 
 def _requests(value: Any, depth: int) -> Iterator[tuple[Json, bool]]:
@@ -140,10 +145,7 @@ def _requests(value: Any, depth: int) -> Iterator[tuple[Json, bool]]:
 
 def _responses(value: Any, request: Json, depth: int) -> Iterator[Any]:
     """What looks like a response, outer ones first; the request itself is not searched."""
-    value = _opened(value)
-    if depth and streamed_chunks.is_chunk(value[0] if isinstance(value, list) and value else None):
-        yield streamed_chunks.completion(value)
-        return
+    value = event_streams.assembled(_opened(value))
     if not isinstance(value, Mapping) or depth > _DEPTH:
         return
     if depth and _is_response(value):
@@ -158,10 +160,11 @@ def _responses(value: Any, request: Json, depth: int) -> Iterator[Any]:
 
 
 def _said(value: Json) -> Json | None:
-    """A response that is a plain text."""
+    """A response that is a plain text: no JSON, no stream, and no page of a gateway's error."""
     texts = (value.get(key) for key in ("response", "output", "completion"))
-    found = (text for text in texts if isinstance(text, str) and text and not text.startswith(("{", "[", "data:")))
-    return next(({"role": "assistant", "content": text} for text in found), None)
+    found = (text for text in texts if isinstance(text, str) and text and not text.lstrip().startswith(("{", "[")))
+    said = (text for text in found if not (event_streams.is_stream(text) or marks.page(text)))
+    return next(({"role": "assistant", "content": text} for text in said), None)
 
 
 def _is_conversation(request: Json, enveloped: bool) -> bool:
@@ -194,14 +197,12 @@ def _is_response(value: Json) -> bool:
 
 
 def _opened(value: Any) -> Any:
-    """JSON inside JSON, and streams of events, as values; anything else as it is."""
-    if isinstance(value, str) and value[:1] in ("{", "["):
+    """JSON inside JSON as a value; anything else as it is."""
+    if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
         try:
             return loads(value)
         except ValueError:
             return value
-    if isinstance(value, str) and value.startswith("data:"):
-        return streamed_chunks.of_events(value)
     return value
 
 

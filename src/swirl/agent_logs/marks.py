@@ -1,4 +1,4 @@
-"""Signs in a text that it is not what was said: cut by a logger, masked, an error of the client, a summary."""
+"""Signs in a text that it is not what was said: cut by a logger, masked, an error of the client, a page, a summary."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ _WHOLE = "NAME|FIRST_NAME|LAST_NAME|FULL_NAME|ADDRESS|LOCATION|IP|SECRET|PII"
 _LABEL = rf"(?:[A-Z_]{{0,40}}(?:{_KINDS})[A-Z_]{{0,40}}|{_WHOLE})(?:_?\d+)?"
 _MASKED = re.compile(rf"\[{_LABEL}\]|<{_LABEL}>|\{{\{{{_LABEL}\}}\}}|\[(?:email|phone|first_name|last_name|redacted)\]")
 _CLIENT = re.compile(r"\s*(?:API Error:? \d{3}|Error code: \d{3} - |Agent stopped due to (?:max iterations|iteration))")
+_PAGE = re.compile(r"\s*(?:<\?xml[^>]{0,200}>\s*)?<(?:!doctype\s+html|html)\b", re.IGNORECASE)
 _SUMMARY = re.compile(
     r"summary of (?:the |our |this )?(?:conversation|session|previous|earlier|above)"
     r"|(?:conversation|session|history) summary|continued from a previous conversation|<summary>"
@@ -40,6 +41,11 @@ def masked(text: str) -> bool:
 def client_error(text: str) -> bool:
     """Whether an assistant's text is the client's own report of an error."""
     return _CLIENT.match(text) is not None
+
+
+def page(text: str) -> bool:
+    """Whether a text is a page of HTML, as a gateway answers in place of the model."""
+    return _PAGE.match(text) is not None
 
 
 def summary(text: str) -> bool:

@@ -5,10 +5,11 @@ Every attribute is JSON inside JSON. A trace is what `Trace.to_json` writes, a r
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from swirl.agent_logs import streamed_chunks
+from swirl.agent_logs import event_streams, marks
 from swirl.agent_logs.exchanges import LineFault, LineLeftOut
 from swirl.core.nesting import loads
 
@@ -19,6 +20,8 @@ _SCORER = "mlflow.trace.sourceScorer"
 _SESSION = "mlflow.trace.session"
 _CHUNK = "mlflow.chunk.item."
 _EXPECTED = ("expected_response", "expected_answer", "answer", "ground_truth", "expected_output")
+_CLOSING = re.compile(r"<?</([^\s<>/]+)>>?\s*\Z")
+"""A closing tag at the end of an action, its brackets single or doubled."""
 _LEVELS = 1000
 """Spans around a request to a chat model; a trace with more is left out."""
 
@@ -88,7 +91,11 @@ def requests(trace: Json) -> list[tuple[Json, Any] | None]:
 
 
 def own_trajectory(trace: Json) -> Json | None:
-    """The conversation of a trace that a run of this project logged: actions in tags, observations as user turns."""
+    """The conversation of a trace that a run of this project logged: actions in tags, observations as user turns.
+
+    Raises `LineLeftOut` where an action calls in a model's own tool format: neither its tools nor its results as turns
+    of their own are in the trace.
+    """
     spans = trace["data"]["spans"]
     steps = [span for span in spans if _attribute(span, "step") is not None and _attribute(span, "kind")]
     roots = [span for span in spans if not _parent(span)]
@@ -99,16 +106,27 @@ def own_trajectory(trace: Json) -> Json | None:
     messages: list[Json] = list(asked["messages"])
     for span in sorted(steps, key=lambda span: int(_attribute(span, "step"))):
         given, seen = _attribute(span, "mlflow.spanInputs") or {}, _attribute(span, "mlflow.spanOutputs") or {}
+        if "call" in given and not _in_tags(str(given.get("action", "")), str(given["call"])):
+            raise LineLeftOut(LineFault.NATIVE)
         messages.append({"role": "assistant", "content": str(given.get("action", "")), "model": model})
         if observation := seen.get("observation"):
             messages.append({"role": "user", "content": observation})
     return {"messages": messages, "tools": []}
 
 
+def _in_tags(action: str, call: str) -> bool:
+    """Whether an action ends with a call in our tags, whose payload is this one, or the last of several."""
+    closing = _CLOSING.search(action)
+    if closing is None:
+        return False
+    _, opening, payload = action[: closing.start()].rpartition(f"<{closing[1]}>")
+    return bool(opening) and call.strip().endswith(payload.removeprefix(">").strip())
+
+
 def _exchange(span: Json) -> tuple[Json, Any] | None:
     """The request and response of a chat span; None where it has none that can be read."""
     given = _attribute(span, "mlflow.spanInputs")
-    response = _attribute(span, "mlflow.spanOutputs")
+    response = event_streams.assembled(_attribute(span, "mlflow.spanOutputs"))
     if isinstance(given, list):
         given = _as_request(given, _are_items(response))
     if isinstance(given, str):
@@ -149,7 +167,7 @@ def _as_message(response: Any) -> Any:
         response = response["generations"]
     while isinstance(response, list) and len(response) >= 1:
         response = response[0]
-    if isinstance(response, str) and response:
+    if isinstance(response, str) and response and not marks.page(response):
         return {"role": "assistant", "content": response}
     if isinstance(response, Mapping) and isinstance(response.get("messages"), list) and response["messages"]:
         response = response["messages"][-1]
@@ -166,7 +184,7 @@ def _says_something(response: Any) -> bool:
     if not isinstance(choices, list):
         return True
     messages = [choice.get("message") or {} for choice in choices if isinstance(choice, Mapping)]
-    return any(message.get("content") or message.get("tool_calls") for message in messages)
+    return any(message.get(key) for message in messages for key in ("content", "tool_calls", "refusal"))
 
 
 def _streamed(span: Json) -> Json | None:
@@ -176,14 +194,8 @@ def _streamed(span: Json) -> Json | None:
         if isinstance(event, Mapping) and str(event.get("name")).startswith(_CHUNK):
             values = event.get("attributes")
             chunks.append(_opened(_opened(values).get("mlflow.chunk.value")) if values else None)
-    for chunk in chunks:
-        if (
-            isinstance(chunk, Mapping)
-            and isinstance(chunk.get("response"), Mapping)
-            and chunk["response"].get("output")
-        ):
-            return dict(chunk["response"])
-    return streamed_chunks.completion(chunks) or None
+    whole = event_streams.assembled(chunks)
+    return whole if isinstance(whole, Mapping) and whole else None
 
 
 def _metadata(trace: Json) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from swirl.agent_logs.conversation import Call, LoggedConversation, LoggedTool, Role
+from swirl.agent_logs.conversation import Call, LoggedConversation, LoggedTool, Message, Role
+from swirl.agent_logs.shared_states import SharedStates, shared_states
 from swirl.agent_logs.written_turns import WrittenTurn, cuts_of
 from swirl.core.errors import ModelError
 from swirl.core.nesting import depth
@@ -149,10 +150,12 @@ class _Log:
         """Every turn of the assistant up to the last action."""
         chat, conversation = self._chat, self._conversation
         trunk: str | None = None
-        for index, message in enumerate(conversation.messages[: conversation.actions[-1] + 1]):
+        messages = conversation.messages[: conversation.actions[-1] + 1]
+        shared = self._shared(messages)
+        for index, message in enumerate(messages):
             if message.role is not Role.ASSISTANT or self._opens(index):
                 continue
-            state, said = self.written(index, generation=True), self.said(index)
+            state, said = shared.get(index) or self.written(index, generation=True), self.said(index)
             thought = "" if chat.past == "none" else self._renderer.quoted(message.thought)
             reply = chat.thinks(thought, said)
             added = None if trunk is None else _added(state, trunk, chat.spaced)
@@ -161,6 +164,21 @@ class _Log:
                 trunk = state + reply
             else:
                 trunk = state.removesuffix(chat.dropped) + chat.added + said
+
+    def _shared(self, messages: Sequence[Message]) -> SharedStates:
+        """The states that need not be rendered one by one; none where past turns may lose their thoughts."""
+        if self._strips:
+            return SharedStates()
+        try:
+            return shared_states(messages, self.written, self._past)
+        except ModelError:  # which turn it is of is said where states are rendered one by one
+            return SharedStates()
+
+    def _past(self, given: str) -> str:
+        """The opening of the model's turn as it stands before past turns; empty if it has no special token, which
+        foreign text cannot have either."""
+        opening = given.removesuffix(self._chat.dropped) + self._chat.added
+        return opening if any(name in opening for name in self._chat.special_names if len(name) > 1) else ""
 
     def _opens(self, index: int) -> bool:
         """Whether nothing precedes a turn, so that it is part of the states after it. Raises `ModelError` if it is an

@@ -21,10 +21,14 @@ class _Open:
     number: int
     texts: list[str] = field(default_factory=list)
     thoughts: list[str] = field(default_factory=list)
+    inline: list[str] = field(default_factory=list)
+    """Thoughts in the texts."""
     withheld: bool = False
     calls: list[Call] = field(default_factory=list)
     changes: list[Change] = field(default_factory=list)
     fault: Fault | None = None
+    cut: bool = False
+    """Whether an item of it is not whole."""
     marked: Turn | None = None
     """A message among them that is no action for a reason of its own."""
 
@@ -71,6 +75,7 @@ class ItemReader:
         return [*turns, self._closed(current)] if current else turns
 
     def _add(self, turn: _Open, item: Mapping[str, Any], kind: str, number: int) -> None:
+        turn.cut |= item.get("status") == "incomplete"
         if kind == "function_call":
             name = str(item.get("name") or "")
             text = read_arguments(item.get("arguments"), self.schemas.get(name), False, turn.changes)
@@ -83,18 +88,19 @@ class ItemReader:
             turn.thoughts += [text for text in found if text]
             turn.withheld |= not any(found)
         else:
-            said = MessageReader(self.schemas, blocks=True, model=self.model).read(
-                {**item, "role": "assistant"}, number
-            )
-            turn.texts.append(said[-1].message.text)
-            turn.fault = turn.fault or (said[-1].fault if said[-1].fault is not Fault.EMPTY else None)
-            turn.marked = said[-1] if said[-1].no_action else turn.marked
+            reader = MessageReader(self.schemas, blocks=True, model=self.model)
+            said = reader.read({**item, "role": "assistant"}, number)[-1]
+            turn.texts.append(said.message.text)
+            turn.inline += [said.message.thought] if Change.INLINE in said.changes else []
+            turn.fault = turn.fault or (said.fault if said.fault is not Fault.EMPTY else None)
+            turn.marked = said if said.no_action else turn.marked
 
     def _closed(self, parts: _Open) -> Turn:
-        thought = "\n".join(parts.thoughts)
+        thought = "\n".join(filter(None, [*parts.thoughts, *parts.inline]))
         changes = [
             *parts.changes,
-            *([Change.THOUGHT] if thought else []),
+            *([Change.THOUGHT] if parts.thoughts else []),
+            *([Change.INLINE] if parts.inline else []),
             *([Change.WITHHELD] if parts.withheld else []),
         ]
         if len(parts.texts) > 1:
@@ -103,7 +109,7 @@ class ItemReader:
             Role.ASSISTANT, "".join(parts.texts), thought, parts.withheld, tuple(parts.calls), model=self.model
         )
         turn = Turn(message, parts.number, changes, parts.fault)
-        judge_assistant(turn)
+        judge_assistant(turn, "incomplete" if parts.cut else None)
         if parts.marked and turn.no_action is None:
             turn.no_action = parts.marked.no_action
         return turn

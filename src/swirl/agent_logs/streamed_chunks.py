@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from swirl.core.nesting import loads
-
+DONE = "[DONE]"
+"""What a server sends after its last chunk."""
 _JOINED = ("content", "reasoning_content", "reasoning", "refusal")
 
 
@@ -19,23 +19,18 @@ def is_chunk(value: Any) -> bool:
     return deltas or value.get("object") == "chat.completion.chunk"
 
 
-def of_events(text: str) -> list[Any]:
-    """The values of a stream of server-sent events (`data: {...}` lines); those that are no JSON are left out."""
-    found = []
-    for line in text.split("\n"):
-        if line.startswith("data:") and (body := line[5:].strip()) != "[DONE]":
-            try:
-                found.append(loads(body))
-            except ValueError:
-                continue
-    return found
-
-
 def completion(chunks: Iterable[Any]) -> dict[str, Any]:
-    """The completion of these chunks, as a response without streaming has it; {} without any chunk."""
+    """The completion of these chunks, as a response without streaming has it; {} without any chunk.
+
+    What an error ended stops as `error`. A choice for which no chunk says why it ended stops as `incomplete`, unless
+    the server came to its end: then the chunk that said it was not logged.
+    """
     whole: dict[str, Any] = {}
     choices: dict[int, dict[str, Any]] = {}
+    ended = failed = False
     for chunk in chunks:
+        ended = ended or _ends(chunk)
+        failed = failed or (isinstance(chunk, Mapping) and bool(chunk.get("error")))
         if not is_chunk(chunk):
             continue
         for key in ("id", "model"):
@@ -47,9 +42,16 @@ def completion(chunks: Iterable[Any]) -> dict[str, Any]:
     if choices:
         whole["choices"] = [choices[number] for number in sorted(choices)]
         for choice in whole["choices"]:
+            if failed or not (ended or choice.get("finish_reason")):
+                choice["finish_reason"] = "error" if failed else "incomplete"
             if calls := choice["message"].get("tool_calls"):
                 choice["message"]["tool_calls"] = [calls[index] for index in sorted(calls)]
     return whole if choices else {}
+
+
+def _ends(chunk: Any) -> bool:
+    """Whether a server sends this at its end alone: `DONE`, or the usage without a choice."""
+    return chunk == DONE or (isinstance(chunk, Mapping) and not chunk.get("choices") and bool(chunk.get("usage")))
 
 
 def _add(into: dict[str, Any], choice: Mapping[str, Any]) -> None:
@@ -60,11 +62,11 @@ def _add(into: dict[str, Any], choice: Mapping[str, Any]) -> None:
             message[key] = (message.get(key) or "") + delta[key]
     for call in (delta.get("tool_calls") or ()) if isinstance(delta, Mapping) else ():
         calls = message.setdefault("tool_calls", {})
-        index = call.get("index")
-        known = calls.setdefault(
-            len(calls) if index is None else int(index), {"id": "", "function": {"name": "", "arguments": ""}}
-        )
         function = call.get("function") or {}
+        index = call.get("index")
+        if index is None:  # more of the last call, unless it begins another
+            index = max(calls) if calls and not (call.get("id") or function.get("name")) else len(calls)
+        known = calls.setdefault(int(index), {"id": "", "function": {"name": "", "arguments": ""}})
         known["id"] = known["id"] or call.get("id") or ""
         known["function"]["name"] += function.get("name") or ""
         known["function"]["arguments"] += function.get("arguments") or ""
