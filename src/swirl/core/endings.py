@@ -4,7 +4,22 @@ from __future__ import annotations
 
 LENGTH = frozenset({"length", "max_tokens", "max_output_tokens", "model_context_window_exceeded"})
 """The answer was as long as it could be."""
-_BROKEN = frozenset({"content_filter", "refusal", "safety", "recitation", "incomplete", "failed", "cancelled", "error"})
+_BROKEN = frozenset(
+    {
+        "abort",
+        "content_filter",
+        "prohibited_content",
+        "blocklist",
+        "malformed_function_call",
+        "refusal",
+        "safety",
+        "recitation",
+        "incomplete",
+        "failed",
+        "cancelled",
+        "error",
+    }
+)
 
 
 def cut_short(reason: object) -> bool:
