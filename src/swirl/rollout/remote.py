@@ -21,9 +21,8 @@ from swirl.core.endings import cut_short
 from swirl.core.seeds import derive
 from swirl.core.types import ActionKind, Step, Stop, Trajectory
 from swirl.endpoints.client import Answer, Ask, Client, ContextError, EndpointError, Message, UnavailableError
-from swirl.models.native_chat import AnyChat
 from swirl.rollout.engine import Attempt, Calls, observe
-from swirl.rollout.reading import reader_of, reply_to
+from swirl.rollout.reading import Readable, reader_of, reply_to
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +31,7 @@ class RemotePolicy:
 
     name: str
     client: Client
-    chat: AnyChat
+    chat: Readable
     context: int
     """Longest conversation in tokens."""
 
@@ -138,9 +137,10 @@ class _Attempt:
         """Take one action, and record it with its observations."""
         chat, reader, tools = self._policy.chat, self._reader, self._attempt.tools
         ask = self._ask()
-        ids, logprobs = self._tokens(ask, self._policy.client.complete(ask))
+        answer = self._policy.client.complete(ask)
+        ids, logprobs = self._tokens(ask, answer)
         action = reader.read(ids)
-        reply = reply_to(action, len(ids))
+        reply = reply_to(action, max(len(ids), answer.completion_tokens))  # without a tokenizer, all is one token
         seen = [reply] if reply else []
         for kind, payload in reader.calls(action):
             with self._room:
