@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import pytest
+
 from swirl.comb.sampling import Sampling
 from swirl.core.types import Question, Trajectory
 from swirl.endpoints.client import Client, Endpoint
@@ -14,9 +16,9 @@ from swirl.rollout.engine import Attempt, Calls, Policy, roll_out
 from swirl.rollout.reading import reader_of
 from swirl.rollout.remote import RemotePolicy, roll_out_remote
 from swirl.tools.schemas import signatures_of
-from tests import families, tool_templates
+from tests import families, servers, tool_templates
 from tests.scripted_model import Scripted
-from tests.servers import said, scripted
+from tests.servers import Reply, said, scripted
 from tests.taught import TOOLS
 from tests.tool_templates import HERMES, THINKING, needs_trl, tokenizer
 
@@ -81,6 +83,24 @@ def test_a_server_is_sent_the_same_states() -> None:
         return [dataclasses.replace(step, logprobs=()) for step in steps]
 
     assert bare(made.steps) == bare(local.steps)
+
+
+@pytest.mark.parametrize("api", ["completions", "chat"])
+def test_a_server_does_not_stop_at_a_tag_that_a_thought_names(api: Any) -> None:
+    """It stops where it is asked to, and otherwise goes on after the call, which is left out."""
+    waiting = [SAID[0] + " -> Ada was born in Rome.", *SAID[1:]]
+
+    def answer(body: dict[str, Any]) -> Reply:
+        text = waiting.pop(0)
+        ends = [text.index(stop) + len(stop) for stop in body.get("stop", []) if stop in text]
+        return said(text[: min(ends, default=len(text))])
+
+    with servers.Scripted(answer) as server, Client(Endpoint(server.url, "m", api, retries=0)) as client:
+        policy = RemotePolicy("m", client, TAGS, CONTEXT)
+        (made,) = roll_out_remote(policy, [attempt()], GREEDY, 7, 2, 1, Calls(4, 1))
+    assert [(step.action.text, step.action.payload) for step in made.steps] == [
+        (SAID[0], "Ada born"), (SAID[1], "2 * 3"), (SAID[2], "Oslo")
+    ]  # fmt: skip
 
 
 def test_a_thought_that_the_template_opens_itself() -> None:

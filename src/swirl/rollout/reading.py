@@ -146,8 +146,8 @@ class Reader:
 
     @property
     def stops(self) -> tuple[str, ...]:
-        """The strings at which a server should stop."""
-        return tuple(f"</{tag}>" for tag in (*self.tags, ANSWER_TAG))
+        """The strings at which a server should stop: none where a thought may name them."""
+        return () if self.chat.thinking else tuple(f"</{tag}>" for tag in (*self.tags, ANSWER_TAG))
 
     def cut(self, ids: Sequence[int]) -> bool:
         """Whether these tokens, where sampling ended, stop short of a whole action."""

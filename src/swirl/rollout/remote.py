@@ -4,8 +4,9 @@ With the completions protocol, states are sent as token ids, and actions come ba
 the server supports this (vLLM does). Otherwise, and with the chat protocol, an action's text is encoded again by the
 local tokenizer, its log-probabilities are empty, and the trajectory is marked as `retokenised`.
 
-Servers are asked to stop at the closing tag of a call or an answer; what one says beyond it is left out. An action
-whose token ids stop there has no end of turn, which was not sampled: the template closes the turn.
+Servers are asked to stop at the closing tag of a call or an answer, unless a thought may name it; what one says beyond
+it is left out. An action whose token ids stop there has no end of turn, which was not sampled: the template closes the
+turn.
 """
 
 from __future__ import annotations
