@@ -103,6 +103,34 @@ def test_a_server_does_not_stop_at_a_tag_that_a_thought_names(api: Any) -> None:
     ]  # fmt: skip
 
 
+OPENS = """{% for m in messages %}<|im_start|>{{ m['role'] }}
+{{ m['content'].split('</think>')[-1].lstrip() }}<|im_end|>
+{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+<think>
+{% endif %}"""
+"""A template that opens a thought where the model's turn starts."""
+
+
+@pytest.mark.parametrize(
+    ("chat", "opening"),
+    [(Chat(families.qwen3(), thinking=True), "<think>\n"), (Chat(tokenizer(OPENS), thinking=True), "")],
+)
+def test_a_thought_that_a_server_gives_apart_is_part_of_the_action(chat: Chat, opening: str) -> None:
+    def reply(content: str | None, thought: str, finish: str = "stop") -> Reply:
+        message = {"role": "assistant", "content": content, "reasoning_content": thought}
+        return said("", message=message, finish_reason=finish)
+
+    replies = [reply(None, "I could <answer> guess </answer>", "length"), reply("<answer> Oslo </answer>", "Now.")]
+    with scripted(*replies) as server, Client(Endpoint(server.url, "m", "chat", retries=0)) as client:
+        policy = RemotePolicy("m", client, chat, CONTEXT)
+        (made,) = roll_out_remote(policy, [attempt()], GREEDY, 7, 2, 1, Calls(4, 1))
+    assert [(step.action.kind, step.action.text, step.action.payload) for step in made.steps] == [
+        ("cut", f"{opening}I could <answer> guess </answer>\n", ""),
+        ("answer", f"{opening}Now.\n</think>\n\n<answer> Oslo </answer>", "Oslo"),
+    ]
+    assert chat.text(made.steps[1].token_ids) == made.steps[1].action.text
+
+
 def test_a_thought_that_the_template_opens_itself() -> None:
     """Its native calls: the state after one has neither the thought nor its opening."""
     call = '<call>{"name": "search", "arguments": {"query": "Ada born"}}</call>'

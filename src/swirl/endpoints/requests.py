@@ -137,6 +137,8 @@ class Ask:
     """Number of this vote among several on the same question: the cache keeps an answer for each."""
     words: tuple[str, ...] = ()
     """Two words, in capitals, that the answer decides between: the server is asked how likely each was; (): neither."""
+    thoughts: bool = False
+    """Whether a thought that the server gives apart from the text is a part of the answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +160,8 @@ class Answer:
 
     Empty when the server gives no log-probabilities of the alternatives.
     """
+    thought: str = ""
+    """What the server gave apart from `text`, without tags, if `Ask.thoughts`; empty for none."""
 
 
 @dataclass(frozen=True, slots=True)

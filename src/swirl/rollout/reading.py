@@ -52,6 +52,9 @@ class TaggedChat(Protocol):
     def unthought(self, text: str, /) -> str:
         """A reply as a past turn has it, without its thought."""
 
+    def thinks(self, thought: str, said: str, /) -> str:
+        """A reply that says this after a thought, or without one where it is empty."""
+
     def markup(self, turns: Sequence[tuple[str, str]], /) -> str:
         """A conversation as text, from its (role, content) pairs."""
 

@@ -22,6 +22,7 @@ from swirl.core.endings import cut_short
 from swirl.core.seeds import derive
 from swirl.core.types import ActionKind, Step, Stop, Trajectory
 from swirl.endpoints.client import Answer, Ask, Client, ContextError, EndpointError, Message, UnavailableError
+from swirl.models.chat import THOUGHT
 from swirl.rollout.engine import Attempt, Calls, observe
 from swirl.rollout.reading import Readable, reader_of, reply_to
 
@@ -177,6 +178,7 @@ class _Attempt:
             seed=derive(self._seed, question.id, self._attempt.sample, len(self._steps)),
             stop_ids=tuple(sorted(chat.end_ids)),
             stops=self._reader.stops,
+            thoughts=chat.thinking,
         )
 
     def _tokens(self, ask: Ask, answer: Answer) -> tuple[tuple[int, ...], tuple[float, ...]]:
@@ -197,7 +199,7 @@ class _Attempt:
             )
         # Some servers return ids without that of the end of turn. Some return text that is not part of the reply: the
         # whole conversation before it, and the end of turn.
-        given = answer.text.removeprefix(ask.text).split(chat.end_text)[0]
+        given = self._with_thought(answer, answer.text.removeprefix(ask.text).split(chat.end_text)[0])
         text = reader.written(given if cut_short(answer.finish) else reader.closed(given))
         goes_on = given[len(text) :].strip() != ""
         # llama.cpp's server leaves the tokens of the string that it stopped at out of its ids, too.
@@ -209,3 +211,10 @@ class _Attempt:
         if not said:
             raise EndpointError(f"{self._policy.client.endpoint.url} gave an empty answer ({answer.finish})")
         return said, ()
+
+    def _with_thought(self, answer: Answer, said: str) -> str:
+        """What was said, after the thought that the server gave apart, in tags; it is left open if it was cut off."""
+        if not answer.thought:
+            return said
+        whole = self._policy.chat.thinks(answer.thought, said)
+        return whole if said.strip() or not cut_short(answer.finish) else whole.rpartition(THOUGHT)[0]

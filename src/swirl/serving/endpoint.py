@@ -107,6 +107,10 @@ class TextChat:
         """A reply as it is."""
         return text
 
+    def thinks(self, thought: str, said: str) -> str:
+        """What is said, without the thought."""
+        return said
+
     def anew(self, turns: Sequence[tuple[str, str]]) -> tuple[int, ...]:
         """No token, because no state is written anew."""
         return ()
