@@ -13,18 +13,22 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import wait
 from dataclasses import dataclass
 from threading import Semaphore
 
 from swirl.comb.sampling import Sampling
 from swirl.core.endings import cut_short
 from swirl.core.seeds import derive
+from swirl.core.threads import Pool, end_if_given_up
 from swirl.core.types import ActionKind, Step, Stop, Trajectory
 from swirl.endpoints.client import Answer, Ask, Client, ContextError, EndpointError, Message, UnavailableError
 from swirl.models.chat import THOUGHT
 from swirl.rollout.engine import Attempt, Calls, observe
 from swirl.rollout.reading import Readable, reader_of, reply_to
+
+_LOOK_S = 0.5
+"""How often a conversation that waits for the server looks whether somebody still waits for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +57,8 @@ def roll_out_remote(
     Each action's seed is derived as there; whether sampling is repeatable depends on the server, and nothing on
     `calls.passes`, since no conversation waits for another. A request that fails
     for good ends its trajectory as TOOL_FAILED with the reason in `error`, or as CONTEXT_FULL when the server's context
-    is shorter than `policy.context`. Raises `UnavailableError` when every request would fail.
+    is shorter than `policy.context`. Raises `UnavailableError` when every request would fail. Ctrl-C gives up all
+    conversations in flight, their requests included.
     """
 
     room = Semaphore(calls.in_flight)
@@ -63,12 +68,9 @@ def roll_out_remote(
         done(1)
         return made
 
-    with ThreadPoolExecutor(in_flight) as pool:
+    with Pool(in_flight) as pool:
         futures = [pool.submit(work, attempt) for attempt in attempts]
-        try:
-            return [future.result() for future in futures]
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        return [future.result() for future in futures]
 
 
 class _Attempt:
@@ -139,7 +141,7 @@ class _Attempt:
         """Take one action, and record it with its observations."""
         chat, reader, tools = self._policy.chat, self._reader, self._attempt.tools
         ask = self._ask()
-        answer = self._policy.client.complete(ask)
+        answer = self._answer(ask)
         ids, logprobs = self._tokens(ask, answer)
         action = reader.read(ids)
         reply = reply_to(action, max(len(ids), answer.completion_tokens))  # without a tokenizer, all is one token
@@ -180,6 +182,17 @@ class _Attempt:
             stops=self._reader.stops,
             thoughts=chat.thinking,
         )
+
+    def _answer(self, ask: Ask) -> Answer:
+        """The server's answer. Raises `GivenUpError`, and waits no longer, when nobody waits for the trajectory."""
+        end_if_given_up()
+        future = self._policy.client.submit(ask)
+        try:
+            while not wait([future], _LOOK_S).done:
+                end_if_given_up()
+        finally:
+            future.cancel()  # does nothing to one that is done
+        return future.result()
 
     def _tokens(self, ask: Ask, answer: Answer) -> tuple[tuple[int, ...], tuple[float, ...]]:
         """The server's ids and log-probabilities of the action, or else the ids of its text and no log-probabilities.
