@@ -532,6 +532,30 @@ def test_an_endpoint_that_makes_no_sense(field: str, value: Any) -> None:
     assert "abc" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "key",
+    [
+        "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",
+        "hf_abcdefghijKLMNOPQRSTuvwxyzABCDEFGH",
+        "AIzaSyAbCdEfGhIjKlMnOpQrStUvWxYz_abcdef",
+        "sk_live_abcdefghijklmnopqrstuvwx",
+        "a3f09c1b2d4e5f60718293a4b5c6d7e8",
+        "a" * 61,
+    ],
+)
+def test_a_key_is_no_name_of_a_variable_and_is_not_repeated(key: str) -> None:
+    with pytest.raises(ModelError, match="endpoint: key_env: must be the NAME") as caught:
+        Endpoint("http://127.0.0.1:8000/v1", "llama", "chat", key)
+    assert key not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["OPENAI_API_KEY", "my_key", "Key1", "hf_token", "AZURE_OPENAI_API_KEY_2024", "OpenRouterKey2"]
+)
+def test_the_name_of_a_variable_is_none_of_a_key(name: str) -> None:
+    assert Endpoint("http://127.0.0.1:8000/v1", "llama", "chat", name).key_env == name
+
+
 def test_what_was_asked_before_is_not_asked_again(tmp_path: Path) -> None:
     asks = [dataclasses.replace(ASK, vote=vote) for vote in (0, 1)]
     with scripted(said("Hi."), said("Ho.")) as server:
