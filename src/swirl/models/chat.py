@@ -14,8 +14,15 @@ THINK, THOUGHT = "<think>", "</think>"
 DROPPED = "the chat template drops thoughts from past turns: they stay here, as sampled"
 STRIPPED = "the chat template drops thoughts from past turns: states are as it writes them, and begin a new piece there"
 KEPT = "the chat template keeps thoughts in past turns, so actions.thinking: strip takes none away"
+DATED = "the chat template tells the model today's date, so that prompts change from day to day"
 _OPTIONS = {"enable_thinking": False, "date_string": "26 Jul 2024"}
 """Options that templates may read: no hidden reasoning, and a fixed date (the default of Llama's template)."""
+
+
+def tells_date(tokenizer: Any) -> bool:
+    """Whether the chat template writes today's date, in a way in which no fixed one can be given."""
+    template = str(tokenizer.chat_template)
+    return "strftime_now" in template and "date_string" not in template
 
 
 class Chat(Tokens):
@@ -58,8 +65,9 @@ class Chat(Tokens):
         keeps = not thinking or self._keeps_thoughts(strip)
         self.strips = strip and not keeps
         """Whether past turns lose their thoughts, so that `anew` gives states after one."""
-        self.notes = (KEPT if keeps else STRIPPED,) if strip else () if keeps else (DROPPED,)
-        """What the template does to past turns, and what is done here: sentences without a full stop."""
+        about_thoughts = (KEPT if keeps else STRIPPED,) if strip else () if keeps else (DROPPED,)
+        self.notes = (*([DATED] if tells_date(tokenizer) else []), *about_thoughts)
+        """What the template does beyond what it is given, and what is done here: sentences without a full stop."""
         self.end_id = self._end_of_turn()
         self.end_text = str(tokenizer.decode([self.end_id])).strip()
         """The end-of-turn token as text."""

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from swirl.models.chat import DROPPED, KEPT, STRIPPED, Chat
+from swirl.models.chat import DATED, DROPPED, KEPT, STRIPPED, Chat, tells_date
 from swirl.models.template_pieces import head_of, said_before, take_apart, written_result
 from swirl.models.template_thoughts import find_thoughts, shown_thoughts
 from swirl.models.tool_template import Template, Tool, named
@@ -206,9 +206,8 @@ class NativeChat(Template):
             yield f"the chat template drops {self.dropped!r} from past turns{instead}: they keep it here"
         if self.spaced:
             yield "the chat template changes the white space of past results: they stay as they were read here"
-        template = str(self.tokenizer.chat_template)
-        if "strftime_now" in template and "date_string" not in template:
-            yield "the chat template tells the model today's date, so that prompts change from day to day"
+        if tells_date(self.tokenizer):
+            yield DATED
         if not self._found.beside:
             yield "the chat template drops what is said beside a call from past turns: it stays here, as sampled"
         if strip:
