@@ -39,8 +39,10 @@ MADE = {
 
 @pytest.fixture
 def params() -> Params:
-    """The project's."""
-    return presets.settings(ROOT, "mini")
+    """The project's, which has the same tool of its own, for another task."""
+    tree = presets.settings(ROOT, "mini").model_dump()
+    tree["tasks"]["search"]["tools"].append("a:B")
+    return validate(tree, "tests")
 
 
 @pytest.fixture
@@ -112,6 +114,19 @@ def test_settings_that_are_wrong_are_named_by_file_and_key(params: Params, folde
         with pytest.raises(ParamsError) as caught:
             with_own(params, folder)
         assert str(caught.value).startswith(f"{path}: 1 wrong\n{said}")
+
+
+@pytest.mark.parametrize("tool", ["stranger.evil:Tool", "a:Other", "mcp:files/delete"])
+def test_a_tool_that_the_project_does_not_have_is_refused(params: Params, folder: Path, tool: str) -> None:
+    path = folder / "swirl.yaml"
+    path.write_text(path.read_text().replace("a:B", tool))
+    with pytest.raises(ParamsError) as caught:
+        with_own(params, folder)
+    assert str(caught.value) == (
+        f"{path}: tasks.calculate has the tool {tool}, which is in none of this project's tasks; a model's folder runs "
+        "no code here. If you know the tool and trust it, add it to a task of params.yaml; otherwise take it out of "
+        "that file"
+    )
 
 
 def test_prompts_of_an_earlier_export_do_not_stay(params: Params, folder: Path, tmp_path: Path) -> None:

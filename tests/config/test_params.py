@@ -439,7 +439,12 @@ def test_what_models_cannot_do_is_refused(path: str, value: Any, message: str) -
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("url", "https://host/v1?key=SECRET"), ("url", "http://me:SECRET@host"), ("key_env", "sk-SECRET")],
+    [
+        ("url", "https://host/v1?key=SECRET"),
+        ("url", "http://me:SECRET@host"),
+        ("key_env", "sk-SECRET"),
+        ("key_env", "gsk_SECRETsecretSECRETsecret"),
+    ],
 )
 def test_a_secret_in_the_wrong_place_is_refused_and_not_repeated(key: str, value: str) -> None:
     server = {"url": "http://127.0.0.1:1/v1", "model": "m", "api": "chat", "key_env": "", "chat_template_kwargs": {}}

@@ -30,13 +30,18 @@ HIDDEN = "(not logged)"
         ({"command": "server --api-key sk-9 -v"}, {"command": f"server --api-key {HIDDEN} -v"}),
         ({"line": "WEB_KEY = sk-9; run"}, {"line": f"WEB_KEY = {HIDDEN} run"}),
         ({"url": "https://host/x?api_key=sk-9"}, {"url": f"https://host/x?api_key={HIDDEN}"}),
+        ({"url": "https://host/x?key=AIzaSy123"}, {"url": f"https://host/x?key={HIDDEN}"}),
+        ({"url": "https://host/x?a=b&X-Amz-Signature=9f&c=d"}, {"url": f"https://host/x?a=b&X-Amz-Signature={HIDDEN}"}),
+        ({"url": "https://user:pa/ss@host/x"}, {"url": "https://***@host/x"}),
     ],
 )
 def test_secrets_are_masked(given: dict[str, Any], shown: dict[str, Any]) -> None:
     assert plain(given) == shown
 
 
-@pytest.mark.parametrize("part", ["a-", "--", "token", "_KEY", "--api", "a-token", "authorization", "://@"])
+@pytest.mark.parametrize(
+    "part", ["a-", "--", "token", "_KEY", "--api", "a-token", "authorization", "://@", "://a:b", "&a-"]
+)
 def test_long_texts_take_time_in_proportion(part: str) -> None:
     started = time.process_time()
     assert plain({"command": part * 20_000})["command"]
@@ -54,6 +59,7 @@ def test_what_is_no_secret_stays_visible() -> None:
     }
     settings |= {"hockey": {"source": "file"}, "monkey.tools:Search": {"stop_tokens": ["</s>"]}}
     settings |= {"description": "cents per-token price, multi-token model", "non": "a non-secret value"}
+    settings |= {"searched": "https://host/x?keyword=a&monkey=b&design=c"}
     settings |= {"sort": ["sort", "--key", "2"], "query": "SELECT name FROM t WHERE key=3 AND x='y'"}
     assert plain(settings) == settings
 
@@ -70,6 +76,10 @@ def test_no_setting_of_ours_is_masked(path: str) -> None:
         ("https://user:password@host/x@y", "https://***@host/x@y"),
         ("https://user:p@ssw0rd@host/x", "https://***@host/x"),
         ("https://host/x and me@host", "https://host/x and me@host"),
+        ("https://user:pa/ss@host/x@y", "https://***@host/x@y"),
+        ("https://host:8080/x@y", "https://host:8080/x@y"),
+        ("http://[::1]:8000/x@y", "http://[::1]:8000/x@y"),
+        ('{"url":"http://host:{port}/x","by":"me@host"}', '{"url":"http://host:{port}/x","by":"me@host"}'),
     ],
 )
 def test_credentials_in_urls(text: str, shown: str) -> None:

@@ -532,6 +532,30 @@ def test_an_endpoint_that_makes_no_sense(field: str, value: Any) -> None:
     assert "abc" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "key",
+    [
+        "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",
+        "hf_abcdefghijKLMNOPQRSTuvwxyzABCDEFGH",
+        "AIzaSyAbCdEfGhIjKlMnOpQrStUvWxYz_abcdef",
+        "sk_live_abcdefghijklmnopqrstuvwx",
+        "a3f09c1b2d4e5f60718293a4b5c6d7e8",
+        "a" * 61,
+    ],
+)
+def test_a_key_is_no_name_of_a_variable_and_is_not_repeated(key: str) -> None:
+    with pytest.raises(ModelError, match="endpoint: key_env: must be the NAME") as caught:
+        Endpoint("http://127.0.0.1:8000/v1", "llama", "chat", key)
+    assert key not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["OPENAI_API_KEY", "my_key", "Key1", "hf_token", "AZURE_OPENAI_API_KEY_2024", "OpenRouterKey2"]
+)
+def test_the_name_of_a_variable_is_none_of_a_key(name: str) -> None:
+    assert Endpoint("http://127.0.0.1:8000/v1", "llama", "chat", name).key_env == name
+
+
 def test_what_was_asked_before_is_not_asked_again(tmp_path: Path) -> None:
     asks = [dataclasses.replace(ASK, vote=vote) for vote in (0, 1)]
     with scripted(said("Hi."), said("Ho.")) as server:
@@ -560,6 +584,8 @@ def test_what_was_asked_before_is_not_asked_again(tmp_path: Path) -> None:
         '{"text": "Hi.", "finish": "stop", "ids": [7], "logprobs": [-1%s], "prompt_tokens": 1, "completion_tokens": 1}'
         % ("0" * 400),
         '{"text": 5, "finish": "stop", "ids": null, "logprobs": null, "prompt_tokens": 1, "completion_tokens": 1}',
+        '{"text": "", "thought": 5, "finish": "", "ids": null, "logprobs": null, "prompt_tokens": 1, '
+        '"completion_tokens": 1}',
         "[" * 100_000,
     ],
 )
@@ -590,11 +616,43 @@ def test_a_request_without_stop_strings_keeps_its_place_in_the_cache(tmp_path: P
     """Where answers of a judge lie that was paid before requests had stop strings."""
     asked = Ask((Message("user", "Is it GOOD?"),), 64, text="Is it GOOD?", seed=7, vote=1)
     endpoint, given = Endpoint("http://127.0.0.1:8000/v1", "m", "chat"), Answer("GOOD", "stop", None, None, 9, 1)
-    for ask in (asked, dataclasses.replace(asked, stops=("</answer>",))):
+    for ask in (asked, dataclasses.replace(asked, stops=("</answer>",)), dataclasses.replace(asked, thoughts=True)):
         Cache(tmp_path).put(endpoint, ask, given)
     names = {path.name for path in tmp_path.rglob("*.json")}
     assert "48b1124415186c38d6d489ac56b63ef7ca3f451c4af239d5179ae933f138556f.json" in names
-    assert len(names) == 2
+    assert len(names) == 3
+
+
+@pytest.mark.parametrize(
+    ("apart", "thought"),
+    [
+        ({"reasoning_content": "Hm."}, "Hm."),
+        ({"reasoning_content": None, "reasoning": "Hm."}, "Hm."),
+        ({"reasoning": ["Hm."]}, ""),
+        ({}, ""),
+    ],
+)
+def test_a_thought_that_a_server_gives_apart_is_kept_where_it_is_asked_for(
+    apart: dict[str, Any], thought: str, tmp_path: Path
+) -> None:
+    reply = said("Hi.", message={"role": "assistant", "content": "Hi.", **apart})
+    asked = dataclasses.replace(ASK, thoughts=True)
+    with scripted(reply) as server, Client(endpoint(server), tmp_path) as client:
+        for _ in range(2):
+            assert client.complete(asked) == Answer("Hi.", "stop", None, None, 10, 5, thought=thought)
+        assert client.complete(ASK) == Answer("Hi.", "stop", None, None, 10, 5)
+        assert client.counts.cached == 1
+
+
+def test_an_answer_that_was_stored_before_thoughts_were_is_read(tmp_path: Path) -> None:
+    with scripted(said("Hi.")) as server, Client(endpoint(server), tmp_path) as client:
+        client.complete(ASK)
+        (entry,) = tmp_path.rglob("*.json")
+        stored = json.loads(entry.read_text())
+        del stored["thought"]
+        entry.write_text(json.dumps(stored))
+        assert client.complete(ASK) == Answer("Hi.", "stop", None, None, 10, 5)
+        assert client.counts.cached == 1
 
 
 def test_a_cache_that_cannot_be_written_says_so(tmp_path: Path) -> None:

@@ -252,6 +252,13 @@ def test_a_users_text_is_trimmed_where_the_template_does(family: str, trims: boo
     assert (chat.prompt(" capital of Norway\n") == chat.prompt("capital of Norway")) == trims
 
 
+def test_a_template_that_reads_the_clock_is_said() -> None:
+    dated = "{{ '<|im_start|>system\\nToday is ' + strftime_now('%Y-%m-%d') + '<|im_end|>\\n' }}" + CHATML
+    said = "the chat template tells the model today's date, so that prompts change from day to day"
+    assert Chat(byte_level(dated)).notes == (said,)
+    assert Chat(FAMILIES["llama3"]()).notes == ()  # it takes the date that it is given
+
+
 def test_with_thoughts_the_template_is_asked_for_them_and_what_it_drops_is_said() -> None:
     tokenizer = FAMILIES["qwen3"]()
     chat = Chat(tokenizer, thinking=True)

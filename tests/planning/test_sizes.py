@@ -54,6 +54,33 @@ def test_a_guessed_adapter_is_no_smaller_than_those_of_known_shapes() -> None:
     assert math.isnan(unknown.adapter(16, ALL))
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mistralai/Mixtral-8x7B-Instruct-v0.1",
+        "meta-llama/Llama-4-Scout-17B-16E-Instruct",
+        "allenai/OLMoE-1B-7B-0924-Instruct",
+        "Qwen/Qwen1.5-MoE-A2.7B-Chat",
+        "google/gemma-3n-E4B-it",
+    ],
+)
+def test_the_size_of_a_part_of_a_model_is_not_taken_for_the_models(name: str) -> None:
+    assert math.isnan(size(name).parameters)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("Qwen/Qwen3-30B-A3B", 30e9),
+        ("ibm-granite/granite-3.1-1b-a400m-instruct", 1e9),
+        ("openai/gpt-oss-120b", 120e9),
+        ("deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B", 1.5e9),
+    ],
+)
+def test_a_name_tells_the_size_of_all(name: str, parameters: float) -> None:
+    assert size(name).parameters == parameters
+
+
 def test_a_folder_says_what_it_holds(tmp_path: Path) -> None:
     sizes = {"hidden_size": 8, "num_hidden_layers": 2, "intermediate_size": 16, "num_attention_heads": 2}
     config = {"model_type": "llama", **sizes, "num_key_value_heads": 1, "vocab_size": 100}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -346,6 +347,33 @@ def test_a_server_that_is_gone_ends_it_all() -> None:
     gone = pytest.raises(UnavailableError, match="is the server running there")
     with nobody() as url, Client(Endpoint(url, "m", "completions", retries=0)) as client, gone:
         roll_out_remote(RemotePolicy("m", client, CHAT, CONTEXT), taught.attempts(), GREEDY, 7, 2, 2, CALLS)
+
+
+def test_an_interruption_ends_conversations_in_flight_and_their_requests() -> None:
+    """One conversation is through, when Ctrl-C is pressed; the others would go on, and wait for the server."""
+    through, released = threading.Event(), threading.Event()
+    late = list[bool]()
+
+    def answer(body: dict[str, Any]) -> Reply:
+        if CHAT.text(body["prompt"]).startswith("Ada"):
+            return exact(SAY)
+        if through.is_set():
+            late.append(not released.wait(60))
+            return exact(SAY)
+        return exact(SUM)
+
+    def interrupted(count: int) -> None:
+        through.set()
+        raise KeyboardInterrupt
+
+    first = taught.attempts()[1]
+    others = [replace(one, max_steps=1_000_000) for one in (taught.attempts()[0], *taught.attempts()[2:])]
+    with Scripted(answer) as server, Client(Endpoint(server.url, "m", "completions", timeout_s=300)) as client:
+        policy = RemotePolicy("m", client, CHAT, 1 << 40)
+        with pytest.raises(KeyboardInterrupt):
+            roll_out_remote(policy, [first, *others], GREEDY, 7, 2, 3, CALLS, interrupted)
+        assert not late  # the server has not answered yet
+        released.set()
 
 
 def test_many_in_flight_stay_in_order(tmp_path: Path) -> None:

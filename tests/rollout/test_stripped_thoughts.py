@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import pytest
+
 from swirl.comb.sampling import Sampling
 from swirl.core.types import Question, Trajectory
 from swirl.endpoints.client import Client, Endpoint
@@ -14,9 +16,9 @@ from swirl.rollout.engine import Attempt, Calls, Policy, roll_out
 from swirl.rollout.reading import reader_of
 from swirl.rollout.remote import RemotePolicy, roll_out_remote
 from swirl.tools.schemas import signatures_of
-from tests import families, tool_templates
+from tests import families, servers, tool_templates
 from tests.scripted_model import Scripted
-from tests.servers import said, scripted
+from tests.servers import Reply, said, scripted
 from tests.taught import TOOLS
 from tests.tool_templates import HERMES, THINKING, needs_trl, tokenizer
 
@@ -81,6 +83,52 @@ def test_a_server_is_sent_the_same_states() -> None:
         return [dataclasses.replace(step, logprobs=()) for step in steps]
 
     assert bare(made.steps) == bare(local.steps)
+
+
+@pytest.mark.parametrize("api", ["completions", "chat"])
+def test_a_server_does_not_stop_at_a_tag_that_a_thought_names(api: Any) -> None:
+    """It stops where it is asked to, and otherwise goes on after the call, which is left out."""
+    waiting = [SAID[0] + " -> Ada was born in Rome.", *SAID[1:]]
+
+    def answer(body: dict[str, Any]) -> Reply:
+        text = waiting.pop(0)
+        ends = [text.index(stop) + len(stop) for stop in body.get("stop", []) if stop in text]
+        return said(text[: min(ends, default=len(text))])
+
+    with servers.Scripted(answer) as server, Client(Endpoint(server.url, "m", api, retries=0)) as client:
+        policy = RemotePolicy("m", client, TAGS, CONTEXT)
+        (made,) = roll_out_remote(policy, [attempt()], GREEDY, 7, 2, 1, Calls(4, 1))
+    assert [(step.action.text, step.action.payload) for step in made.steps] == [
+        (SAID[0], "Ada born"), (SAID[1], "2 * 3"), (SAID[2], "Oslo")
+    ]  # fmt: skip
+
+
+OPENS = """{% for m in messages %}<|im_start|>{{ m['role'] }}
+{{ m['content'].split('</think>')[-1].lstrip() }}<|im_end|>
+{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+<think>
+{% endif %}"""
+"""A template that opens a thought where the model's turn starts."""
+
+
+@pytest.mark.parametrize(
+    ("chat", "opening"),
+    [(Chat(families.qwen3(), thinking=True), "<think>\n"), (Chat(tokenizer(OPENS), thinking=True), "")],
+)
+def test_a_thought_that_a_server_gives_apart_is_part_of_the_action(chat: Chat, opening: str) -> None:
+    def reply(content: str | None, thought: str, finish: str = "stop") -> Reply:
+        message = {"role": "assistant", "content": content, "reasoning_content": thought}
+        return said("", message=message, finish_reason=finish)
+
+    replies = [reply(None, "I could <answer> guess </answer>", "length"), reply("<answer> Oslo </answer>", "Now.")]
+    with scripted(*replies) as server, Client(Endpoint(server.url, "m", "chat", retries=0)) as client:
+        policy = RemotePolicy("m", client, chat, CONTEXT)
+        (made,) = roll_out_remote(policy, [attempt()], GREEDY, 7, 2, 1, Calls(4, 1))
+    assert [(step.action.kind, step.action.text, step.action.payload) for step in made.steps] == [
+        ("cut", f"{opening}I could <answer> guess </answer>\n", ""),
+        ("answer", f"{opening}Now.\n</think>\n\n<answer> Oslo </answer>", "Oslo"),
+    ]
+    assert chat.text(made.steps[1].token_ids) == made.steps[1].action.text
 
 
 def test_a_thought_that_the_template_opens_itself() -> None:

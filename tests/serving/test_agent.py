@@ -297,6 +297,33 @@ def test_a_server_answers_without_its_tokenizer(layout: Layout, monkeypatch: pyt
 
 
 @pytest.mark.parametrize(
+    ("text", "finish", "kind", "observation"),
+    [
+        ("I do not know.", "stop", "malformed", "error: give one call or one answer"),
+        (
+            "<search_query> Ada",
+            "length",
+            "cut",
+            "error: your turn was cut off after 5 tokens: be brief, and give one call or one answer",
+        ),
+    ],
+)
+def test_a_servers_reply_that_is_no_action_is_answered(
+    layout: Layout, text: str, finish: str, kind: str, observation: str
+) -> None:
+    out = io.StringIO()
+    with scripted(said(text, finish_reason=finish), said("<answer> Oslo </answer>")) as server:
+        ask(asked.QUESTION, "mini", f"{server.url}#m", asked.params_of(layout), layout, True, out=out)
+    answer = json.loads(out.getvalue())
+    assert answer["answer"] == "Oslo"
+    assert [step["action"]["kind"] for step in answer["steps"]] == [kind, "answer"]
+    assert server.bodies[1]["messages"][1:] == [
+        {"role": "assistant", "content": text},
+        {"role": "user", "content": observation},
+    ]
+
+
+@pytest.mark.parametrize(
     ("model", "message"),
     [
         ("http://127.0.0.1:9/v1", "the model is missing"),

@@ -19,6 +19,7 @@ from swirl.config.section import Count, Section
 from swirl.config.shared import Actions, Rollout, Task
 from swirl.config.yaml_text import dump, read
 from swirl.core.errors import ParamsError
+from swirl.tools.by_name import BUILT_IN
 
 NAME, PROMPTS = "swirl.yaml", "prompts"
 _HEAD = "# What this model was made and measured with, beside prompts/; `swirl evaluate` and `swirl ask` use both.\n"
@@ -95,8 +96,12 @@ def write_own(folder: Path, own: OwnSettings | None, tasks: Iterable[str], promp
 
 
 def with_own(params: Params, folder: Path) -> Params:
-    """`params` with what a model's folder brings in place of theirs. Raises `ParamsError` for a wrong swirl.yaml."""
+    """`params` with what a model's folder brings in place of theirs.
+
+    Raises `ParamsError` for a wrong swirl.yaml, and for one with a tool that is neither built in nor the project's.
+    """
     own = _validated(read(folder / NAME), str(folder / NAME))
+    _refuse_code(own, params, folder)
     return params.model_copy(
         update={
             "tasks": own.tasks,
@@ -107,6 +112,19 @@ def with_own(params: Params, folder: Path) -> Params:
             "prompts": params.prompts.model_copy(update={"policy": str((folder / PROMPTS).resolve())}),
         }
     )
+
+
+def _refuse_code(own: OwnSettings, params: Params, folder: Path) -> None:
+    """Raise `ParamsError` for a tool that only the model's folder names: its code may come from there, too."""
+    known = {*BUILT_IN, *(tool for task in params.tasks.values() for tool in task.tools)}
+    for name, task in own.tasks.items():
+        for tool in task.tools:
+            if tool not in known:
+                raise ParamsError(
+                    f"{folder / NAME}: tasks.{name} has the tool {tool}, which is in none of this project's tasks; a "
+                    "model's folder runs no code here. If you know the tool and trust it, add it to a task of "
+                    "params.yaml; otherwise take it out of that file"
+                )
 
 
 def _validated(tree: Any, source: str) -> OwnSettings:

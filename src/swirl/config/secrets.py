@@ -23,10 +23,14 @@ _BEFORE = re.compile(_OPTION, re.IGNORECASE)
 _GIVEN = re.compile(
     rf"(?i:(?<![\w-])(?:{_OPTION}(?:\s*=\s*|\s+)|[\w-]*(?:{_WORDS}|{_KEYS})\s*=\s*))\S+"
     r"|(?<![A-Za-z0-9_])[A-Z0-9_]*_KEYS?\s*=\s*\S+"
+    r"|(?i:(?<=[?&])(?:key|sig|[\w-]*signature)=)\S+"
     r"|(?i:(?<![\w-])[\w-]*(?:authorization|api-key|auth-token|access-token)\s*:).*",
     re.DOTALL,
 )
 """A secret in a text with its name: an option's value, a variable's, one of a URL's query, or a header to its end."""
+
+_CREDENTIALS = re.compile(r"""://(?:[^/\s]*|[^/\s:@\[]*:(?!\d{1,5}/)[^\s@"'<>]{0,500})@""")
+"""What precedes the host; a password may hold a slash, where no port precedes it."""
 
 
 def plain(params: BaseModel | Mapping[str, Any]) -> dict[str, Any]:
@@ -64,4 +68,4 @@ def _safe(value: Any, secret: bool) -> Any:
 
 def without_credentials(text: str) -> str:
     """The text with credentials in URLs masked: `https://user:password@host` becomes `https://***@host`."""
-    return re.sub(r"://[^/\s]*@", "://***@", text)
+    return _CREDENTIALS.sub("://***@", text)

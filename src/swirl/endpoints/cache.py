@@ -57,6 +57,8 @@ class Cache:
             del asked["stops"]
         if not ask.words:
             del asked["words"]
+        if not ask.thoughts:
+            del asked["thoughts"]
         said: list[Any] = [endpoint.url.rstrip("/"), endpoint.model, endpoint.api, asked]
         if endpoint.chat_template_kwargs:
             said.append(dict(endpoint.chat_template_kwargs))
@@ -67,9 +69,10 @@ class Cache:
 def _checked(stored: dict[str, object]) -> Answer:
     """An answer from its fields. Raises `ValueError`, `TypeError` or `KeyError` for any other shape."""
     text, finish, ids, logprobs = (stored[name] for name in ("text", "finish", "ids", "logprobs"))
+    thought = stored.get("thought", "")
     prompt_tokens, completion_tokens = stored["prompt_tokens"], stored["completion_tokens"]
-    if not (isinstance(text, str) and isinstance(finish, str)):
-        raise ValueError("text and finish are strings")
+    if not (isinstance(text, str) and isinstance(finish, str) and isinstance(thought, str)):
+        raise ValueError("text, finish and thought are strings")
     if not (isinstance(prompt_tokens, int) and isinstance(completion_tokens, int)):
         raise ValueError("counts are integers")
     fine_ids, fine_logprobs = token_ids(ids), log_probabilities(logprobs)
@@ -78,4 +81,4 @@ def _checked(stored: dict[str, object]) -> Answer:
     chances = [(place, share) for place, share in stored.get("chances", [])]  # type: ignore[attr-defined]
     if not all(type(place) is int and type(share) is float and 0 <= share <= 1 for place, share in chances):
         raise ValueError("chances are pairs of a place and a share")
-    return Answer(text, finish, fine_ids, fine_logprobs, prompt_tokens, completion_tokens, tuple(chances))
+    return Answer(text, finish, fine_ids, fine_logprobs, prompt_tokens, completion_tokens, tuple(chances), thought)

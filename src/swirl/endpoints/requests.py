@@ -84,7 +84,8 @@ ALLOWED = {
     "url": "must be http:// or https://, a host and a path such as /v1, without key, password or query",
     "model": "must be the name under which the server has the model",
     "api": "must be completions or chat",
-    "key_env": "must be the NAME of an environment variable, not the key itself; empty for a server without key",
+    "key_env": "must be the NAME of an environment variable, not the key itself or what looks like one; "
+    "empty for a server without key",
     "chat_template_kwargs": "must be empty unless api is chat: only there the server fills in its chat template",
     "concurrency": "must be at least 1",
     "timeout_s": "must be above 0",
@@ -98,8 +99,19 @@ def is_url(text: str) -> bool:
 
 
 def is_key_env(text: str) -> bool:
-    """Whether this can be the name of an environment variable, or is empty."""
-    return bool(re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*|", text))
+    """Whether this can be the name of an environment variable, or is empty; what looks like a key is none."""
+    return bool(re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,59}|", text)) and not _looks_like_key(text)
+
+
+def _looks_like_key(text: str) -> bool:
+    """Whether it has the random letters and digits that keys have and names do not."""
+    long_mixture = len(text) >= 20 and all(re.search(kind, text) for kind in ("[a-z]", "[A-Z]", "[0-9]"))
+    words = [word for word in text.split("_") if len(word) >= 20]
+    return long_mixture or any(re.search("[0-9]", word) for word in words) or _KEY.match(text) is not None
+
+
+_KEY = re.compile(r"AIza|(gsk|hf|sk|pk|rk|ghp|gho|ghs|ghu|r8|fw|github_pat|sk_live|sk_test|wandb_v1)_[A-Za-z0-9]{16}")
+"""The beginning of keys that may be letters alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +149,8 @@ class Ask:
     """Number of this vote among several on the same question: the cache keeps an answer for each."""
     words: tuple[str, ...] = ()
     """Two words, in capitals, that the answer decides between: the server is asked how likely each was; (): neither."""
+    thoughts: bool = False
+    """Whether a thought that the server gives apart from the text is a part of the answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +172,8 @@ class Answer:
 
     Empty when the server gives no log-probabilities of the alternatives.
     """
+    thought: str = ""
+    """What the server gave apart from `text`, without tags, if `Ask.thoughts`; empty for none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -188,7 +188,14 @@ def answer(endpoint: Endpoint, ask: Ask, payload: bytes) -> Answer:
         prompt_tokens=_count(usage.get("prompt_tokens")),
         completion_tokens=_count(usage.get("completion_tokens")),
         chances=chances(ask.words, text, choice.get("logprobs")) if ask.words else (),
+        thought=writable(_thought(choice.get("message"))) if ask.thoughts else "",
     )
+
+
+def _thought(message: object) -> str:
+    """The thought that a server keeps apart from a message's text; empty for none."""
+    given = [message.get(name) for name in ("reasoning_content", "reasoning")] if isinstance(message, dict) else []
+    return next((text for text in given if isinstance(text, str) and text), "")
 
 
 def _tokens(

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from swirl.core.errors import ModelError
-from swirl.models.tokens import Tokens, template_errors
+from swirl.models.replies import Replies
+from swirl.models.tokens import template_errors
 
 _SAID = ("QUESTION-SENTINEL", "REPLY-SENTINEL", "RESULT-SENTINEL", "SECOND-REPLY-SENTINEL", "LAST-RESULT-SENTINEL")
 THINK, THOUGHT = "<think>", "</think>"
@@ -14,11 +15,18 @@ THINK, THOUGHT = "<think>", "</think>"
 DROPPED = "the chat template drops thoughts from past turns: they stay here, as sampled"
 STRIPPED = "the chat template drops thoughts from past turns: states are as it writes them, and begin a new piece there"
 KEPT = "the chat template keeps thoughts in past turns, so actions.thinking: strip takes none away"
+DATED = "the chat template tells the model today's date, so that prompts change from day to day"
 _OPTIONS = {"enable_thinking": False, "date_string": "26 Jul 2024"}
 """Options that templates may read: no hidden reasoning, and a fixed date (the default of Llama's template)."""
 
 
-class Chat(Tokens):
+def tells_date(tokenizer: Any) -> bool:
+    """Whether the chat template writes today's date, in a way in which no fixed one can be given."""
+    template = str(tokenizer.chat_template)
+    return "strftime_now" in template and "date_string" not in template
+
+
+class Chat(Replies):
     """A tokenizer's chat template taken apart into the pieces that token-exact rollouts append.
 
     Conversations start with a user turn and alternate. No system turn is given, since not every model family has one;
@@ -49,17 +57,15 @@ class Chat(Tokens):
         """Whether a reply may begin with a thought, between `<think>` and `</think>`."""
         self.opens_thought = self._after_question.rstrip().endswith(THINK)
         """Whether the template opens a thought where the model's turn starts."""
-        self.begun = thinking and self.opens_thought
-        """Whether a reply is the rest of a thought that the template opened."""
+        self.begun, self.thought_tags = thinking and self.opens_thought, (THINK, THOUGHT)
         if thinking and self._special & {*self._encode(THINK), *self._encode(THOUGHT)}:
             raise ModelError("the tokenizer has <think> as a special token: use actions.format: native")
-        self._blank = False
-        """Whether a past turn begins with the line feeds that followed its thought."""
         keeps = not thinking or self._keeps_thoughts(strip)
         self.strips = strip and not keeps
         """Whether past turns lose their thoughts, so that `anew` gives states after one."""
-        self.notes = (KEPT if keeps else STRIPPED,) if strip else () if keeps else (DROPPED,)
-        """What the template does to past turns, and what is done here: sentences without a full stop."""
+        about_thoughts = (KEPT if keeps else STRIPPED,) if strip else () if keeps else (DROPPED,)
+        self.notes = (*([DATED] if tells_date(tokenizer) else []), *about_thoughts)
+        """What the template does beyond what it is given, and what is done here: sentences without a full stop."""
         self.end_id = self._end_of_turn()
         self.end_text = str(tokenizer.decode([self.end_id])).strip()
         """The end-of-turn token as text."""
@@ -148,20 +154,6 @@ class Chat(Tokens):
             pieces += [(between if number > 1 else self._stays, False), (self.unthought(turns[number][1]), True)]
             pieces += [(self._before_result, False), (self._said(turns[number + 1][1]), True)]
         return tuple(self._joined([*pieces, (self._after_result, False)]))
-
-    def after_thought(self, text: str) -> tuple[str, str] | None:
-        """A reply as its thought, tags included, and what follows it; None if it does not come to its thought's end."""
-        if not self.thinking or not (self.begun or text.lstrip().startswith(THINK)):
-            return "", text
-        thought, closed, said = text.partition(THOUGHT)
-        return (thought + closed, said) if closed else None
-
-    def unthought(self, text: str) -> str:
-        """A reply as a past turn has it, without its thought."""
-        parts = self.after_thought(text)
-        if parts is None:
-            return "" if self.begun else text
-        return parts[1].lstrip("\n") if parts[0] and not self._blank else parts[1]
 
     def thinks(self, thought: str, said: str) -> str:
         """A reply that says this after a thought, or without one where it is empty."""

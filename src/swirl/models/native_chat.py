@@ -12,7 +12,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from swirl.models.chat import DROPPED, KEPT, STRIPPED, Chat
+from swirl.models.chat import DATED, DROPPED, KEPT, STRIPPED, Chat, tells_date
+from swirl.models.replies import Replies
 from swirl.models.template_pieces import head_of, said_before, take_apart, written_result
 from swirl.models.template_thoughts import find_thoughts, shown_thoughts
 from swirl.models.tool_template import Template, Tool, named
@@ -35,7 +36,7 @@ class Result:
     """The id that the model gave the call; empty for none."""
 
 
-class NativeChat(Template):
+class NativeChat(Template, Replies):
     """A tokenizer's chat template taken apart into what a conversation with tool calls appends.
 
     Raises `ModelError`, naming what is lost, where a rendering lacks the tools, a call, its arguments, a result or the
@@ -170,13 +171,6 @@ class NativeChat(Template):
         """The text of a reply that may still go on; special tokens by their names, but for the end of turn."""
         return self.markup([i for i in ids if i not in self.end_ids])
 
-    def unthought(self, text: str) -> str:
-        """A reply as a past turn has it, without its thought."""
-        parts = self.after_thought(text)
-        if parts is None:
-            return "" if self.begun else text
-        return parts[1].lstrip("\n") if parts[0] else text
-
     def thinks(self, thought: str, said: str) -> str:
         """A reply that says this after a thought, or without one where it is empty, as the template writes it."""
         before, after = self._thoughts.form
@@ -192,23 +186,14 @@ class NativeChat(Template):
             return {"content": f"{before}{thought.strip().replace(self.thought_tags[1], '')}{after}{content}"}
         return {"reasoning_content": thought}
 
-    def after_thought(self, text: str) -> tuple[str, str] | None:
-        """A reply as its thought, tags included, and what follows it; None if it does not come to its thought's end."""
-        opens, closes = self.thought_tags
-        if not (self.begun or text.lstrip().startswith(opens)):
-            return "", text
-        thought, closed, said = text.partition(closes)
-        return (thought + closed, said) if closed else None
-
     def _notes(self, thinking: bool, strip: bool, keeps: bool, keeps_later: bool) -> Iterable[str]:
         if self.dropped and not strip:
             instead = f", and writes {self.added!r} instead" if self.added else ""
             yield f"the chat template drops {self.dropped!r} from past turns{instead}: they keep it here"
         if self.spaced:
             yield "the chat template changes the white space of past results: they stay as they were read here"
-        template = str(self.tokenizer.chat_template)
-        if "strftime_now" in template and "date_string" not in template:
-            yield "the chat template tells the model today's date, so that prompts change from day to day"
+        if tells_date(self.tokenizer):
+            yield DATED
         if not self._found.beside:
             yield "the chat template drops what is said beside a call from past turns: it stays here, as sampled"
         if strip:

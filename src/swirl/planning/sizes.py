@@ -1,7 +1,8 @@
 """Sizes of a model and its adapter, as far as they can be known without the network.
 
 Sources, the first that applies: the shape of a model that is made here, config.json in the model's folder, the shapes
-below, the number in its name (`-27b`). Norms and biases are left out: less than a thousandth.
+below, the number in its name (`-27b`; of a mixture of experts, the number of all, `-30b-a3b`). Norms and biases are
+left out: less than a thousandth.
 """
 
 from __future__ import annotations
@@ -73,8 +74,19 @@ def size_of(model: object, params: Params, root: Path) -> Size:
     known = known or PUBLISHED.get(re.sub(r"-(it|base)$", "", model.model.lower()))
     if known is not None:
         return Size(known.parameters, known)
-    named = re.search(r"(\d+(?:\.\d+)?)([bm])(?![a-z])", model.model.lower())
-    return Size(float(named[1]) * {"b": 1e9, "m": 1e6}[named[2]] if named else UNKNOWN)
+    return Size(_named(model.model.lower()))
+
+
+_NAMED = re.compile(r"(?<![\d.])(?<![-_][ae])(\d+(?:\.\d+)?)([bm])(?![a-z])")
+"""A size in a name, but not that of the parameters that are active (`-a3b`) or effective (`-e4b`)."""
+_OF_EXPERTS = re.compile(r"\d+x\d+(\.\d+)?[bm]|[bm]-\d+e(?![a-z0-9])|olmoe")
+"""A mixture whose name has the size of an expert, or of what is active: `8x7b`, `17b-16e`."""
+
+
+def _named(name: str) -> float:
+    """The number of parameters that a name in lower case tells."""
+    named = None if _OF_EXPERTS.search(name) else _NAMED.search(name)
+    return float(named[1]) * {"b": 1e9, "m": 1e6}[named[2]] if named else UNKNOWN
 
 
 def _configured(folder: Path) -> Shape | None:

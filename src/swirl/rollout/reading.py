@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import Protocol, cast
 
 from swirl.core.types import Action, ActionKind, Observation, Step
-from swirl.models.chat import Chat
-from swirl.models.native_chat import AnyChat, NativeChat
+from swirl.models.native_chat import NativeChat
 from swirl.rollout.native_reading import NativeReader
 from swirl.tools.actions import ANSWER_TAG, end_of_action, is_thought, parse
 from swirl.tools.base import Tool
@@ -28,11 +27,59 @@ THINK_REPLY = "go on"
 """The user turn after a thought without call or answer."""
 
 
+class TaggedChat(Protocol):
+    """What is needed of a chat with tags: that of `swirl.models.chat.Chat`, where it is described."""
+
+    native: bool
+    thinking: bool
+    strips: bool
+    end_id: int
+    end_ids: frozenset[int]
+    end_text: str
+
+    def prompt(self, text: str, /) -> tuple[int, ...]:
+        """Ids of a conversation that opens with the user's `text`."""
+
+    def turn(self, text: str, closed: bool, /) -> tuple[int, ...]:
+        """Ids that follow a reply, up to where the model's turn starts."""
+
+    def anew(self, turns: Sequence[tuple[str, str]], /) -> tuple[int, ...]:
+        """Ids of a conversation without past thoughts, from its (role, content) pairs."""
+
+    def after_thought(self, text: str, /) -> tuple[str, str] | None:
+        """A reply as its thought and what follows it; None if it does not come to its thought's end."""
+
+    def unthought(self, text: str, /) -> str:
+        """A reply as a past turn has it, without its thought."""
+
+    def thinks(self, thought: str, said: str, /) -> str:
+        """A reply that says this after a thought, or without one where it is empty."""
+
+    def markup(self, turns: Sequence[tuple[str, str]], /) -> str:
+        """A conversation as text, from its (role, content) pairs."""
+
+    def encode(self, text: str, /) -> tuple[int, ...]:
+        """Ids of a reply, without its end of turn."""
+
+    def text(self, ids: tuple[int, ...], /) -> str:
+        """The text of a reply."""
+
+    def so_far(self, ids: Sequence[int], /) -> str:
+        """The text of a reply that may still go on."""
+
+    def said_by(self, token: int, /) -> str:
+        """The text of one token."""
+
+
+Readable = TaggedChat | NativeChat
+"""A chat that there is a reader for."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reader:
     """Reads the actions of one conversation, which are written with tags, and writes what follows them."""
 
-    chat: Chat
+    chat: TaggedChat
     tags: Mapping[str, str]
     """Tag of each tool that the conversation has -> kind of action."""
     thoughts: bool = False
@@ -102,8 +149,8 @@ class Reader:
 
     @property
     def stops(self) -> tuple[str, ...]:
-        """The strings at which a server should stop."""
-        return tuple(f"</{tag}>" for tag in (*self.tags, ANSWER_TAG))
+        """The strings at which a server should stop: none where a thought may name them."""
+        return () if self.chat.thinking else tuple(f"</{tag}>" for tag in (*self.tags, ANSWER_TAG))
 
     def cut(self, ids: Sequence[int]) -> bool:
         """Whether these tokens, where sampling ended, stop short of a whole action."""
@@ -134,17 +181,17 @@ class Reader:
 AnyReader = Reader | NativeReader
 
 
-def reader_of(chat: AnyChat, tools: Mapping[str, Tool], thoughts: bool) -> AnyReader:
+def reader_of(chat: Readable, tools: Mapping[str, Tool], thoughts: bool) -> AnyReader:
     """The reader of a conversation with these tools, by kind of action, in the format of `chat`."""
     tags = signatures_of(tools.values()) if chat.native else tags_of(tools)
     return reader_for(chat, tags, thoughts)
 
 
-def reader_for(chat: AnyChat, tags: Mapping[str, str], thoughts: bool = False) -> AnyReader:
+def reader_for(chat: Readable, tags: Mapping[str, str], thoughts: bool = False) -> AnyReader:
     """The reader for `tags`, or for `Signatures` with a chat in the model's own format."""
     if isinstance(tags, Signatures):
         return NativeReader(cast("NativeChat", chat), tags, thoughts)
-    return Reader(cast("Chat", chat), tags, thoughts)
+    return Reader(cast("TaggedChat", chat), tags, thoughts)
 
 
 def tags_of(tools: Mapping[str, Tool]) -> dict[str, str]:

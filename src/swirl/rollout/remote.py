@@ -4,26 +4,31 @@ With the completions protocol, states are sent as token ids, and actions come ba
 the server supports this (vLLM does). Otherwise, and with the chat protocol, an action's text is encoded again by the
 local tokenizer, its log-probabilities are empty, and the trajectory is marked as `retokenised`.
 
-Servers are asked to stop at the closing tag of a call or an answer; what one says beyond it is left out. An action
-whose token ids stop there has no end of turn, which was not sampled: the template closes the turn.
+Servers are asked to stop at the closing tag of a call or an answer, unless a thought may name it; what one says beyond
+it is left out. An action whose token ids stop there has no end of turn, which was not sampled: the template closes the
+turn.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import wait
 from dataclasses import dataclass
 from threading import Semaphore
 
 from swirl.comb.sampling import Sampling
 from swirl.core.endings import cut_short
 from swirl.core.seeds import derive
+from swirl.core.threads import Pool, end_if_given_up
 from swirl.core.types import ActionKind, Step, Stop, Trajectory
 from swirl.endpoints.client import Answer, Ask, Client, ContextError, EndpointError, Message, UnavailableError
-from swirl.models.native_chat import AnyChat
+from swirl.models.chat import THOUGHT
 from swirl.rollout.engine import Attempt, Calls, observe
-from swirl.rollout.reading import reader_of, reply_to
+from swirl.rollout.reading import Readable, reader_of, reply_to
+
+_LOOK_S = 0.5
+"""How often a conversation that waits for the server looks whether somebody still waits for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +37,7 @@ class RemotePolicy:
 
     name: str
     client: Client
-    chat: AnyChat
+    chat: Readable
     context: int
     """Longest conversation in tokens."""
 
@@ -52,7 +57,8 @@ def roll_out_remote(
     Each action's seed is derived as there; whether sampling is repeatable depends on the server, and nothing on
     `calls.passes`, since no conversation waits for another. A request that fails
     for good ends its trajectory as TOOL_FAILED with the reason in `error`, or as CONTEXT_FULL when the server's context
-    is shorter than `policy.context`. Raises `UnavailableError` when every request would fail.
+    is shorter than `policy.context`. Raises `UnavailableError` when every request would fail. Ctrl-C gives up all
+    conversations in flight, their requests included.
     """
 
     room = Semaphore(calls.in_flight)
@@ -62,12 +68,9 @@ def roll_out_remote(
         done(1)
         return made
 
-    with ThreadPoolExecutor(in_flight) as pool:
+    with Pool(in_flight) as pool:
         futures = [pool.submit(work, attempt) for attempt in attempts]
-        try:
-            return [future.result() for future in futures]
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        return [future.result() for future in futures]
 
 
 class _Attempt:
@@ -138,9 +141,10 @@ class _Attempt:
         """Take one action, and record it with its observations."""
         chat, reader, tools = self._policy.chat, self._reader, self._attempt.tools
         ask = self._ask()
-        ids, logprobs = self._tokens(ask, self._policy.client.complete(ask))
+        answer = self._answer(ask)
+        ids, logprobs = self._tokens(ask, answer)
         action = reader.read(ids)
-        reply = reply_to(action, len(ids))
+        reply = reply_to(action, max(len(ids), answer.completion_tokens))  # without a tokenizer, all is one token
         seen = [reply] if reply else []
         for kind, payload in reader.calls(action):
             with self._room:
@@ -176,7 +180,19 @@ class _Attempt:
             seed=derive(self._seed, question.id, self._attempt.sample, len(self._steps)),
             stop_ids=tuple(sorted(chat.end_ids)),
             stops=self._reader.stops,
+            thoughts=chat.thinking,
         )
+
+    def _answer(self, ask: Ask) -> Answer:
+        """The server's answer. Raises `GivenUpError`, and waits no longer, when nobody waits for the trajectory."""
+        end_if_given_up()
+        future = self._policy.client.submit(ask)
+        try:
+            while not wait([future], _LOOK_S).done:
+                end_if_given_up()
+        finally:
+            future.cancel()  # does nothing to one that is done
+        return future.result()
 
     def _tokens(self, ask: Ask, answer: Answer) -> tuple[tuple[int, ...], tuple[float, ...]]:
         """The server's ids and log-probabilities of the action, or else the ids of its text and no log-probabilities.
@@ -196,7 +212,7 @@ class _Attempt:
             )
         # Some servers return ids without that of the end of turn. Some return text that is not part of the reply: the
         # whole conversation before it, and the end of turn.
-        given = answer.text.removeprefix(ask.text).split(chat.end_text)[0]
+        given = self._with_thought(answer, answer.text.removeprefix(ask.text).split(chat.end_text)[0])
         text = reader.written(given if cut_short(answer.finish) else reader.closed(given))
         goes_on = given[len(text) :].strip() != ""
         # llama.cpp's server leaves the tokens of the string that it stopped at out of its ids, too.
@@ -208,3 +224,10 @@ class _Attempt:
         if not said:
             raise EndpointError(f"{self._policy.client.endpoint.url} gave an empty answer ({answer.finish})")
         return said, ()
+
+    def _with_thought(self, answer: Answer, said: str) -> str:
+        """What was said, after the thought that the server gave apart, in tags; it is left open if it was cut off."""
+        if not answer.thought:
+            return said
+        whole = self._policy.chat.thinks(answer.thought, said)
+        return whole if said.strip() or not cut_short(answer.finish) else whole.rpartition(THOUGHT)[0]

@@ -19,9 +19,9 @@ from swirl.core.seeds import derive
 from swirl.core.suggestions import meant
 from swirl.core.types import Question, Step, Trajectory
 from swirl.models.chat import Chat
-from swirl.models.native_chat import AnyChat, NativeChat, Result
+from swirl.models.native_chat import NativeChat, Result
 from swirl.rollout.engine import Attempt
-from swirl.rollout.reading import reader_of
+from swirl.rollout.reading import Readable, reader_of
 from swirl.rollout.remote import RemotePolicy
 from swirl.wiring.attempts import attempts_with, sampling, tool_calls
 from swirl.wiring.policies import AnyPolicy, roll_out_any
@@ -195,7 +195,7 @@ def _told(work: Callable[[Callable[[Event], None]], Ended]) -> Iterator[Event]:
 class _Listening:
     """A chat that reports an event for each action that the rollout decodes with it and each result that it encodes."""
 
-    def __init__(self, chat: AnyChat, attempt: Attempt, tell: Callable[[Event], None]) -> None:
+    def __init__(self, chat: Readable, attempt: Attempt, tell: Callable[[Event], None]) -> None:
         self._chat, self._tell, self._tools = chat, tell, attempt.tools
         self._reader = reader_of(chat, attempt.tools, attempt.thoughts)
         self._index, self._payload = -1, ""

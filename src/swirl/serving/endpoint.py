@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from typing import cast
 
 from swirl.config.served import DEFAULT, ClientSettings, Served
 from swirl.core.errors import ModelError
-from swirl.models.chat import Chat
 from swirl.rollout.remote import RemotePolicy
 from swirl.wiring.servers import client_of
 
@@ -26,6 +24,7 @@ _CLIENTS = {
 }
 """Request settings for one person who waits for the answer."""
 _END = 0
+"""The token of the empty text ends a turn."""
 
 
 def endpoint_policy(address: str, key_env: str = "", clients: Mapping[str, ClientSettings] = _CLIENTS) -> RemotePolicy:
@@ -50,7 +49,7 @@ def endpoint_policy(address: str, key_env: str = "", clients: Mapping[str, Clien
             "an endpoint is URL#MODEL: http:// or https://, a host and a path such as /v1, no key or query, and then # "
             "and the name that the server knows the model by; --key-env is the NAME of the variable that holds the key"
         ) from None
-    return RemotePolicy(model, client_of(served, clients), cast("Chat", TextChat()), _NO_LIMIT)
+    return RemotePolicy(model, client_of(served, clients), TextChat(), _NO_LIMIT)
 
 
 class TextChat:
@@ -61,7 +60,7 @@ class TextChat:
 
     native = thinking = strips = False
     end_id = _END
-    end_ids: frozenset[int] = frozenset()
+    end_ids = frozenset({_END})
     end_text = "\0"
 
     def __init__(self) -> None:
@@ -91,3 +90,27 @@ class TextChat:
     def text(self, ids: Sequence[int]) -> str:
         """The text of a reply."""
         return "".join(self._texts[number] for number in ids)
+
+    def so_far(self, ids: Sequence[int]) -> str:
+        """The text of a reply that may still go on."""
+        return self.text(ids)
+
+    def said_by(self, token: int) -> str:
+        """The text of one token."""
+        return self._texts[token]
+
+    def after_thought(self, text: str) -> tuple[str, str]:
+        """A reply as no thought, and all of it."""
+        return "", text
+
+    def unthought(self, text: str) -> str:
+        """A reply as it is."""
+        return text
+
+    def thinks(self, thought: str, said: str) -> str:
+        """What is said, without the thought."""
+        return said
+
+    def anew(self, turns: Sequence[tuple[str, str]]) -> tuple[int, ...]:
+        """No token, because no state is written anew."""
+        return ()

@@ -9,7 +9,7 @@ questions. `custom_inputs` chooses the benchmark (or the task) whose tools are u
 from __future__ import annotations
 
 import json
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -24,8 +24,20 @@ from swirl.serving.bundle import ARTIFACT, open_bundle
 from swirl.serving.spans import trace_into, with_spans
 
 _CHOICES = ("benchmark", "task")
-_FIXED = ("temperature", "top_p", "max_output_tokens", "tools")
-"""Settings that a request may not have, because this agent is greedy and has its own tools."""
+_FIXED: Mapping[str, tuple[Any, ...]] = {
+    "temperature": (0,),
+    "top_p": (1,),
+    "max_output_tokens": (),
+    "tools": ([],),
+    "tool_choice": ("auto",),
+    "reasoning": (),
+    "text": (),
+}
+"""Settings that this agent, which is greedy and has its own tools, does not obey -> values that change nothing.
+
+A mapping changes nothing where its values are in `_DEFAULTS`.
+"""
+_DEFAULTS = (None, {"type": "text"}, "medium")
 
 
 class RegisteredAgent(ResponsesAgent):
@@ -105,9 +117,13 @@ def _completed(made: str, ended: Ended, items: list[dict[str, Any]], question: s
 
 def _question(request: ResponsesAgentRequest) -> str:
     """The text of the last user message. Raises `DataError` without one, and for settings that would be ignored."""
-    for name in _FIXED:
-        if getattr(request, name) not in (None, []) and not (name == "temperature" and request.temperature == 0):
-            raise DataError(f"{name} cannot be chosen: the agent answers greedily and with its own tools; leave it out")
+    for name, value in request.model_dump(include={*_FIXED}).items():
+        asks = any(one not in _DEFAULTS for one in value.values()) if isinstance(value, dict) else value is not None
+        if asks and value not in _FIXED[name]:
+            raise DataError(
+                f"{name} cannot be chosen: the agent answers greedily, in plain text and with its own tools; leave it "
+                "out"
+            )
     messages = [item.model_dump() for item in request.input]
     if any(message.get("role") in ("system", "developer") for message in messages):
         raise DataError("the agent has a prompt of its own; leave out system and developer messages")
