@@ -204,6 +204,21 @@ def test_what_failed_at_the_server_is_not_asked_in_another_way() -> None:
     assert len(server.bodies) == 2
 
 
+def test_a_verdict_that_lost_votes_at_the_server_counts_as_failed(tmp_path: Path) -> None:
+    """So that a later run asks again, and for the lost votes alone: the others are stored."""
+    waiting = [refused(500, "busy"), refused(500, "busy"), said("so GOOD"), said("so BAD"), said("so BAD")]
+    with Scripted(lambda _: waiting.pop(0)) as server:
+        found = []
+        for _ in range(2):
+            with Client(Endpoint(server.url, "m", "chat", concurrency=1, retries=0), tmp_path) as client:
+                judge = EndpointJudge("judge", client, PROMPTS, CHAT, SEVERAL, 3, 7)
+                judge.again = True  # says nothing about what a server lost
+                (verdict,) = judge.process_verdicts([STOPPED], ASKED)
+            found.append((verdict.good, verdict.score, judge.tally.asked, judge.tally.failed))
+    assert found == [(True, 1.0, 1, 1), (False, pytest.approx(1 / 3), 1, 0)]
+    assert judge.tally.failure == ""
+
+
 def test_a_second_request_that_fails_leaves_the_first_judgement() -> None:
     waiting = [said("no idea"), refused(500, "busy")]
     server = Scripted(lambda _: waiting.pop(0))
@@ -266,8 +281,13 @@ def test_counting() -> None:
     assert count([none, good], ("GOOD", "BAD")) == Judgement(True, 1.0, "so GOOD")
     assert count([none, none], ("GOOD", "BAD")) == Judgement(None, None, "failed")
     refused = Said("", "quota used up", failed=True)
-    assert count([refused, none], ("GOOD", "BAD")) == Judgement(None, None, "quota used up")
-    assert count([refused, refused], ("GOOD", "BAD")) == Judgement(None, None, "quota used up", failed=True)
+    failure = "quota used up"
+    assert count([refused, none], ("GOOD", "BAD")) == Judgement(None, None, failure, failure)
+    assert count([refused, refused], ("GOOD", "BAD")) == Judgement(None, None, failure, failure)
+    assert count([bad, refused], ("GOOD", "BAD")) == Judgement(False, 0.0, "so BAD", failure)  # of the votes it has
+    never = replace(refused, refused=True)
+    assert count([bad, never], ("GOOD", "BAD")) == Judgement(False, 0.0, "so BAD")  # no later request would be answered
+    assert count([never, never], ("GOOD", "BAD")) == Judgement(None, None, failure, failure, refused=True)
     long = count([Said("x" * 5000 + "\nGOOD")], ("GOOD", "BAD"))
     assert (long.good, long.rationale) == (True, "x" * 4000 + " ...")
 
