@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from swirl.comb.combs import pack
 from swirl.comb.sampling import Sampling
+from swirl.comb.teeth import UnsampledComb, sample_teeth
+from swirl.core import flights
 from swirl.core.errors import DataError, ModelError
 from swirl.core.types import Action, Observation, Question, Step, Stop, Trajectory, Verdict
 from swirl.endpoints.client import Client, Endpoint, UnavailableError
@@ -366,6 +369,27 @@ def test_a_local_model_reasons_and_judges() -> None:
         Verdict("t", 0, True, 1.0, "Ada is born GOOD", "judge"),
         Verdict("t", 1, False, 0.0, "Rome BAD", "judge"),
     ]
+
+
+def test_a_local_model_that_runs_out_of_memory_writes_to_half_as_many_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flights, "_smaller", [])
+    first = "what is (nothing: this is the first) <search_query> Ada </search_query>"
+    second = "what is Action 1: <search_query> Ada </search_query>\nResult 1: Ada -> born <answer> Oslo </answer>"
+    judge = local({first: "Ada is born GOOD", second: "Rome BAD"}).reading(100, "train.token_budget")
+    written: list[int] = []
+
+    def sampled(model: Any, combs: list[UnsampledComb], *rest: Any) -> Any:
+        written.append(len(combs))
+        if len(combs) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return sample_teeth(model, combs, *rest)
+
+    monkeypatch.setattr("swirl.judging.local.sample_teeth", sampled)
+    verdicts = judge.process_verdicts([TRAJECTORY], {"q": "what is"})
+    assert [(verdict.good, verdict.rationale) for verdict in verdicts] == [
+        (True, "Ada is born GOOD"), (False, "Rome BAD"),
+    ]  # fmt: skip
+    assert (written, judge.flight.size) == ([2, 1, 1], 50)
 
 
 def test_a_local_model_is_cut_at_its_longest() -> None:

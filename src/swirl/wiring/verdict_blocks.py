@@ -19,6 +19,7 @@ from swirl.core.types import OUTCOME, Question, Stop, Trajectory, Verdict
 from swirl.endpoints.requests import Counts
 from swirl.execution.blocks import Done, Made, Pieces, Sharing
 from swirl.execution.engines import Engine
+from swirl.judging.local import LocalRationaleJudge
 from swirl.judging.rationale import RationaleJudge, Tally
 from swirl.judging.reward import RewardModel
 from swirl.pipeline.progress import Progress
@@ -112,7 +113,9 @@ class Judging:
             self._writers.append((self._grader, False, True))
 
     def begin(self, flight: Path) -> None:
-        """Nothing is planned: a judge reads as many tokens at once as params say."""
+        """Let a judge that runs here go on with the flight in the file `flight`, if that was smaller."""
+        if isinstance(self._judge, RewardModel | LocalRationaleJudge):
+            self._judge.flight.resume(flight)
 
     def make(self, piece: Sequence[Case], done: Done) -> Judged:
         """Judge the steps and the outcome of each trajectory."""
