@@ -10,6 +10,7 @@ from typing import Protocol
 
 from swirl.comb.logprobs import check_packing
 from swirl.config.params import Params, judged_here
+from swirl.core.errors import ModelError
 from swirl.core.grading import grade
 from swirl.core.journal import Journal
 from swirl.core.layout import Layout
@@ -140,10 +141,20 @@ class Judging:
         return servers.usage()
 
     def _check(self, trajectories: Sequence[Trajectory]) -> None:
-        """Check that packing changes no verdict, once, on the first trajectory with a step."""
+        """Check that packing changes no verdict, once, on the first trajectory with a step.
+
+        Raises `ModelError` where it does. `train.packed` is for training: verdicts are read packed in any case.
+        """
         first = next((trajectory for trajectory in trajectories if trajectory.steps), None)
         if not self._checked and isinstance(self._judge, RewardModel) and first is not None:
-            check_packing(self._judge.model, self._judge.combs_of(first)[0], self._judge.packed)
+            try:
+                check_packing(self._judge.model, self._judge.combs_of(first)[0], self._judge.packed)
+            except ModelError as error:
+                why = str(error).partition("; ")[0]  # what to set in training follows
+                raise ModelError(
+                    f"the judge {self._judge.name} cannot be read here: {why}; take another one, such as a model of "
+                    "another family or a server's"
+                ) from error
             self._checked = True
 
 
