@@ -106,6 +106,17 @@ SURE = 1 / (1 + math.exp(-1))
 """P(GOOD) of a judge whose logit of GOOD is 1 and of BAD 0."""
 
 
+def sampled_with(*logprobs: float) -> Sampled:
+    """A conversation of one step, whose log-probabilities these are."""
+    step = Step(0, Action("search", "Ada", "Ada"), (), (5, 6), logprobs, ())
+    return sampled(Trajectory("t", "q", "b", 0, "m", 0, (1, 2), (step,), Stop.ANSWERED, ""), "search", [True])
+
+
+def test_a_log_probability_that_the_server_did_not_give_is_not_made_up() -> None:
+    assert sampled_with(-1.0, -0.5).logprobs == (-0.75,)
+    assert math.isnan(sampled_with().logprobs[0])
+
+
 @pytest.mark.parametrize(("word", "score"), [("GOOD", SURE), ("BAD", 1 - SURE)])
 def test_held_out_scores_of_a_judge_that_says_one_thing(word: str, score: float, tmp_path: Path) -> None:
     judge, layout = judge_of(), Layout(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,7 +42,7 @@ class Sampled:
     task: str
     kinds: tuple[str, ...]
     logprobs: tuple[float, ...]
-    """Mean natural-log probability of each action's tokens."""
+    """Mean natural-log probability of each action's tokens; NaN where the base's server did not give them."""
     labelled: Labelled
 
 
@@ -49,7 +50,7 @@ def sampled(trajectory: Trajectory, task: str, labels: Sequence[bool]) -> Sample
     """A trajectory with the oracle's labels of its steps."""
     steps = trajectory.steps
     ends = tuple(len(trajectory.state_ids(k)) + len(step.token_ids) for k, step in enumerate(steps))
-    means = tuple(sum(step.logprobs) / max(1, len(step.logprobs)) for step in steps)
+    means = tuple(sum(step.logprobs) / len(step.logprobs) if step.logprobs else math.nan for step in steps)
     labelled = Labelled(trajectory.state_ids(len(steps)), ends, tuple(labels))
     return Sampled(task, tuple(step.action.kind for step in steps), means, labelled)
 
