@@ -12,6 +12,7 @@ from swirl.benchmarks import oracle
 from swirl.comb.combs import Comb, pack
 from swirl.comb.logprobs import final_logits
 from swirl.core.checkpoints import Checkpoints
+from swirl.core.errors import DataError
 from swirl.core.layout import Layout
 from swirl.core.records import save, save_json
 from swirl.core.types import ActionKind, HeldOutStep, Trajectory
@@ -78,7 +79,13 @@ def teach(
     """Train the judge's model by cross-entropy of the verdict's first token; returns loss and gradient norm by step.
 
     All steps of a conversation are judged in one packed forward pass. Training goes on from the newest checkpoint.
+    Raises `DataError` without a conversation.
     """
+    if not labelled:
+        raise DataError(
+            "reward_model has no labelled conversation to learn from: the base took no step on its questions; if its "
+            "prompts leave no room for an action, raise runtime.context"
+        )
     order = _epochs(len(labelled), schedule.steps * batch_size, rng)
     series: list[dict[str, float]] = []
     with Progress(schedule.steps, "reward_model") as bar:
