@@ -17,7 +17,9 @@ class Scripted:
     output shows what each token sees. With a wrong mask, position or slot, the model cannot follow its script.
     """
 
-    config = SimpleNamespace(_attn_implementation="swirl_eager")
+    config = SimpleNamespace(
+        _attn_implementation="swirl_eager", get_text_config=lambda: SimpleNamespace(num_hidden_layers=1)
+    )
     device = torch.device("cpu")
     dtype = torch.float32
 

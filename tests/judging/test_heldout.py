@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
+
 import pytest
 
 from swirl.core.types import HeldOutStep
@@ -56,6 +59,16 @@ def test_beside_it_stand_the_policys_log_probability_and_chance() -> None:
     assert rates["heldout.auc"] == 6 / 9  # over 0.7, 0.5, 0.2: 0.9 wins three, 0.6 two, 0.3 one
     assert rates["heldout.logprob_auc"] == 8 / 9  # -0.4 loses against -0.3 alone
     assert rates["heldout.chance_accuracy"] == pytest.approx(1 / 3 * 1 / 2 + 2 / 3 * 1 / 2)
+
+
+def test_a_log_probability_that_is_not_known_counts_nowhere() -> None:
+    """A chat server gives none."""
+    unknown = [dataclasses.replace(step, logprob=math.nan) for step in STEPS[:2]]
+    rates = error_rates([*unknown, *STEPS[2:]], 0.65)  # of the others, the third is GOOD, and the fourth most probable
+    assert (rates["heldout.n"], rates["heldout.accuracy"]) == (6, 3 / 6)
+    assert (rates["heldout.logprob_accuracy"], rates["heldout.logprob_auc"]) == (1.0, 1.0)
+    assert not any("logprob" in name for name in error_rates(unknown, 0.65))
+    assert not any(name.startswith("heldout.search.search.logprob") for name in rates)
 
 
 def test_auc_counts_ties_half_and_says_one_half_without_a_pair() -> None:

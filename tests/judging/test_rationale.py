@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from swirl.comb.combs import pack
 from swirl.comb.sampling import Sampling
+from swirl.comb.teeth import UnsampledComb, sample_teeth
+from swirl.core import flights
 from swirl.core.errors import DataError, ModelError
 from swirl.core.types import Action, Observation, Question, Step, Stop, Trajectory, Verdict
 from swirl.endpoints.client import Client, Endpoint, UnavailableError
@@ -204,6 +207,21 @@ def test_what_failed_at_the_server_is_not_asked_in_another_way() -> None:
     assert len(server.bodies) == 2
 
 
+def test_a_verdict_that_lost_votes_at_the_server_counts_as_failed(tmp_path: Path) -> None:
+    """So that a later run asks again, and for the lost votes alone: the others are stored."""
+    waiting = [refused(500, "busy"), refused(500, "busy"), said("so GOOD"), said("so BAD"), said("so BAD")]
+    with Scripted(lambda _: waiting.pop(0)) as server:
+        found = []
+        for _ in range(2):
+            with Client(Endpoint(server.url, "m", "chat", concurrency=1, retries=0), tmp_path) as client:
+                judge = EndpointJudge("judge", client, PROMPTS, CHAT, SEVERAL, 3, 7)
+                judge.again = True  # says nothing about what a server lost
+                (verdict,) = judge.process_verdicts([STOPPED], ASKED)
+            found.append((verdict.good, verdict.score, judge.tally.asked, judge.tally.failed))
+    assert found == [(True, 1.0, 1, 1), (False, pytest.approx(1 / 3), 1, 0)]
+    assert judge.tally.failure == ""
+
+
 def test_a_second_request_that_fails_leaves_the_first_judgement() -> None:
     waiting = [said("no idea"), refused(500, "busy")]
     server = Scripted(lambda _: waiting.pop(0))
@@ -266,8 +284,13 @@ def test_counting() -> None:
     assert count([none, good], ("GOOD", "BAD")) == Judgement(True, 1.0, "so GOOD")
     assert count([none, none], ("GOOD", "BAD")) == Judgement(None, None, "failed")
     refused = Said("", "quota used up", failed=True)
-    assert count([refused, none], ("GOOD", "BAD")) == Judgement(None, None, "quota used up")
-    assert count([refused, refused], ("GOOD", "BAD")) == Judgement(None, None, "quota used up", failed=True)
+    failure = "quota used up"
+    assert count([refused, none], ("GOOD", "BAD")) == Judgement(None, None, failure, failure)
+    assert count([refused, refused], ("GOOD", "BAD")) == Judgement(None, None, failure, failure)
+    assert count([bad, refused], ("GOOD", "BAD")) == Judgement(False, 0.0, "so BAD", failure)  # of the votes it has
+    never = replace(refused, refused=True)
+    assert count([bad, never], ("GOOD", "BAD")) == Judgement(False, 0.0, "so BAD")  # no later request would be answered
+    assert count([never, never], ("GOOD", "BAD")) == Judgement(None, None, failure, failure, refused=True)
     long = count([Said("x" * 5000 + "\nGOOD")], ("GOOD", "BAD"))
     assert (long.good, long.rationale) == (True, "x" * 4000 + " ...")
 
@@ -346,6 +369,27 @@ def test_a_local_model_reasons_and_judges() -> None:
         Verdict("t", 0, True, 1.0, "Ada is born GOOD", "judge"),
         Verdict("t", 1, False, 0.0, "Rome BAD", "judge"),
     ]
+
+
+def test_a_local_model_that_runs_out_of_memory_writes_to_half_as_many_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flights, "_smaller", [])
+    first = "what is (nothing: this is the first) <search_query> Ada </search_query>"
+    second = "what is Action 1: <search_query> Ada </search_query>\nResult 1: Ada -> born <answer> Oslo </answer>"
+    judge = local({first: "Ada is born GOOD", second: "Rome BAD"}).reading(100, "train.token_budget")
+    written: list[int] = []
+
+    def sampled(model: Any, combs: list[UnsampledComb], *rest: Any) -> Any:
+        written.append(len(combs))
+        if len(combs) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return sample_teeth(model, combs, *rest)
+
+    monkeypatch.setattr("swirl.judging.local.sample_teeth", sampled)
+    verdicts = judge.process_verdicts([TRAJECTORY], {"q": "what is"})
+    assert [(verdict.good, verdict.rationale) for verdict in verdicts] == [
+        (True, "Ada is born GOOD"), (False, "Rome BAD"),
+    ]  # fmt: skip
+    assert (written, judge.flight.size) == ([2, 1, 1], 50)
 
 
 def test_a_local_model_is_cut_at_its_longest() -> None:

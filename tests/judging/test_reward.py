@@ -12,7 +12,9 @@ import torch
 
 from swirl.comb.combs import Comb, pack
 from swirl.comb.logprobs import final_logits_of
+from swirl.core import flights
 from swirl.core.errors import ModelError
+from swirl.core.flights import OutOfMemoryError
 from swirl.core.types import Action, Observation, Step, Stop, Trajectory, Verdict
 from swirl.judging.reward import RewardModel
 from swirl.models.chat import Chat
@@ -93,6 +95,34 @@ def test_scores_of_teeth_are_the_naive_ones(packed: bool) -> None:
     combs = [pack(trunk, [(len(trunk), CLOSED), (4, CUT), (4, CLOSED)]), pack((30, 31), [(1, (CHAT.end_id,))])]
     expected = [[naive_score(judge, c.trunk[: t.sees], t.ids) for t in c.teeth] for c in combs]
     assert [pytest.approx(row, abs=1e-5) for row in expected] == judge.scores(combs)
+
+
+def out_of_memory_above(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let memory run out in every forward pass of more than `most` tokens."""
+    monkeypatch.setattr(flights, "_smaller", [])
+
+    def read(model: object, combs: Sequence[Comb], *rest: object) -> torch.Tensor:
+        if sum(comb.packed_size for comb in combs) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return final_logits_of(model, combs, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("swirl.judging.reward.final_logits_of", read)
+
+
+def test_where_memory_runs_out_half_as_many_tokens_are_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    judge = reward_model(token_budget=128)
+    sizes = [comb.packed_size for trajectory in TRAJECTORIES for comb in judge.combs_of(trajectory)]
+    assert (sizes, judge.flight.size) == ([61, 43, 19], 128)
+    expected = judge.trajectory_scores(TRAJECTORIES)
+    out_of_memory_above(64, monkeypatch)
+    assert [pytest.approx(row, abs=1e-5) for row in expected] == judge.trajectory_scores(TRAJECTORIES)
+    assert (judge.flight.size, judge.token_budget) == (64, 128)
+    assert flights.smaller_flights() == {
+        "judge.tokens.used": 64, "judge.tokens.asked": 128, "judge.tokens.out_of_memory": 1,
+    }  # fmt: skip
+    out_of_memory_above(20, monkeypatch)
+    with pytest.raises(OutOfMemoryError, match="lower runtime.workers if it is above 1, or take a smaller judge"):
+        judge.trajectory_scores(TRAJECTORIES)
 
 
 def test_a_comb_above_the_budget_is_read_in_parts_and_one_within_it_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

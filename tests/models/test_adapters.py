@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -83,6 +84,51 @@ def test_targets_are_the_layers_that_are_named() -> None:
 def test_a_target_that_cannot_have_one_is_refused(name: str) -> None:
     with pytest.raises(ModelError, match=f"cannot be put on {name}: the layers of LlamaForCausalLM .* are down_"):
         adapted(tiny.llama(16), "q_proj", name)
+
+
+def gemma3n() -> Any:
+    """A model with lists of layers, whose last names are numbers, as those of its decoder layers are."""
+    from transformers import AutoModelForCausalLM
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    torch.manual_seed(0)
+    config = CONFIG_MAPPING["gemma3n_text"](
+        vocab_size=64, vocab_size_per_layer_input=64, hidden_size=16, hidden_size_per_layer_input=8,
+        intermediate_size=32, num_hidden_layers=2, layer_types=["sliding_attention", "full_attention"],
+        num_attention_heads=2, num_key_value_heads=1, num_kv_shared_layers=0, head_dim=8, laurel_rank=4,
+        max_position_embeddings=128, pad_token_id=0, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    return AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+
+
+def test_all_linear_layers_have_one_whatever_their_names(tmp_path: Path) -> None:
+    plain = gemma3n()
+    layers = {name for name, m in plain.named_modules() if isinstance(m, torch.nn.Linear)} - {"lm_head"}
+    model = moved(adapted(gemma3n()))
+    assert {name.rpartition(".lora_A.")[0] for name, p in model.named_parameters() if ".lora_A." in name} == layers
+    plain.save_pretrained(tmp_path / "base")
+    adapters.save(model, tmp_path / "base", tmp_path / "swirl", tmp_path)
+    targets = json.loads((tmp_path / "swirl/adapter_config.json").read_text())["target_modules"]
+    assert "q_proj" in targets
+    assert not {"0", "1"} & set(targets)  # the decoder layers
+    adapters.load(plain, tmp_path / "swirl")
+    ours, theirs = plain.state_dict(), model.state_dict()
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_last_names_are_kept_where_they_mean_layers_alone() -> None:
+    model = adapted(tiny.llama(16))
+    expected = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+    assert model.peft_config["default"].target_modules == expected
+
+
+def test_a_model_without_linear_layers_can_have_none() -> None:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=16, n_embd=8, n_layer=1, n_head=2))
+    with pytest.raises(ModelError, match=re.escape("GPT2LMHeadModel has no linear layer (torch.nn.Linear) below its")):
+        adapted(model)
 
 
 def test_peft_s_own_wrapper_gives_the_same_log_probabilities() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from swirl.core.errors import ModelError
+from swirl.models import tokens
 from swirl.models.native_chat import NativeChat, Result
 from tests import families, tool_templates
 from tests.tool_templates import HERMES, MISTRAL, OURS, needs_trl, tokenizer
@@ -197,6 +198,16 @@ UNUSABLE = [
 def test_a_template_that_cannot_be_used_is_refused(template: str, why: str) -> None:
     with pytest.raises(ModelError, match=why):
         NativeChat(tokenizer(template))
+
+
+def test_ids_of_calls_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each one that the model writes stands in a piece of the template of its own."""
+    monkeypatch.setattr(tokens, "KNOWN_PIECES", 8)
+    results = [[Result("Oslo", "search", f"abcdefg{number:02d}")] for number in range(20)]
+    chat = NativeChat(tokenizer(MISTRAL))
+    found = [chat.results(of_call, True) for of_call in results]
+    assert chat._piece.cache_info().currsize == 8
+    assert found == [NativeChat(tokenizer(MISTRAL)).results(of_call, True) for of_call in results]
 
 
 def test_a_system_turn_that_is_lost_is_refused_when_there_is_one() -> None:

@@ -11,6 +11,7 @@ import pytest
 from swirl.benchmarks.oracle import label_steps
 from swirl.config.params import Params, validate
 from swirl.config.presets import laid_over, tree
+from swirl.core.errors import DataError
 from swirl.core.layout import Layout
 from swirl.core.records import load, load_json
 from swirl.core.types import Action, ActionKind, Derivation, Question, WrittenSolution
@@ -69,9 +70,9 @@ def params() -> Params:
     return validate(laid_over(tree(ROOT, "smoke"), SETTINGS), "annotations")
 
 
-@pytest.fixture(scope="module")
-def made(params: Params, tmp_path_factory: pytest.TempPathFactory) -> Layout:
-    layout = Layout(tmp_path_factory.mktemp("annotations"))
+def downloaded(params: Params, root: Path) -> Layout:
+    """A project in the folder `root` with its questions and solutions."""
+    layout = Layout(root)
     for folder in ("src/swirl/prompts", "data/tools"):
         shutil.copytree(ROOT / folder, layout.root / folder)
     official = layout.root / "data/official/gsm8k/train.jsonl"
@@ -79,10 +80,30 @@ def made(params: Params, tmp_path_factory: pytest.TempPathFactory) -> Layout:
     official.write_text("".join(json.dumps(row(number)) + "\n" for number in range(60)), encoding="utf-8")
     with pytest.warns(UserWarning, match="the official file of gsm8k train has 7,473"):
         run_stages(params, layout, "download")
+    return layout
+
+
+@pytest.fixture(scope="module")
+def made(params: Params, tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    layout = downloaded(params, tmp_path_factory.mktemp("annotations"))
     run_stages(
         params, layout, "check_questions", "index", "base_model", "reward_model", "synthesize", "judge", "filter"
     )
     return layout
+
+
+def test_solutions_that_the_policy_could_not_act_out_are_refused_before_any_training(tmp_path: Path) -> None:
+    """Each has two calls and an answer."""
+    two = {"tasks": {"calculate": {"tools": ["calculator"], "max_steps": 2}}}
+    short = validate(laid_over(laid_over(tree(ROOT, "smoke"), SETTINGS), two), "annotations")
+    layout = downloaded(short, tmp_path)
+    with pytest.raises(DataError) as error:
+        base_model.run(short, layout)
+    assert str(error.value) == (
+        "none of the 40 solutions of gsm8k has at most 2 actions of up to 40 tokens, and 512 tokens in all with the "
+        "prompt; raise tasks.calculate.max_steps, rollout.max_action_tokens or base_model.shape.context"
+    )
+    assert not (layout.root / ".swirl/checkpoints").exists()
 
 
 @pytest.mark.slow

@@ -15,26 +15,31 @@ import torch
 
 from swirl.cli.run_stage import _run, _timed
 from swirl.comb.slots import Slots
-from swirl.config.params import Params
+from swirl.config.params import Params, validate
+from swirl.config.presets import laid_over
 from swirl.core import flights
 from swirl.core.checkpoints import Checkpoints
 from swirl.core.distributed import ALONE
 from swirl.core.flights import OutOfMemoryError
 from swirl.core.layout import Layout
-from swirl.core.records import load, load_json
+from swirl.core.records import load, load_json, save_json
 from swirl.core.types import LOGGED, Question, Trajectory
 from swirl.endpoints.request_pace import Pace
 from swirl.execution.blocks import Sharing
+from swirl.judging.reward import RewardModel
 from swirl.models import room
 from swirl.models.room import conversations, flight_bytes, samples_bytes, shape_of_model
 from swirl.rl import trainer
 from swirl.stages import evaluate, synthesize, train
 from swirl.wiring import servers
 from swirl.wiring.development import Development
+from swirl.wiring.graders import load_reward_judges
 from swirl.wiring.logged_states import LoggedStates
 from swirl.wiring.policies import load_local_policy
 from swirl.wiring.prompts import read_prompts
+from swirl.wiring.rewards import fitted, judge_of
 from swirl.wiring.rollout_blocks import Rollouts
+from swirl.wiring.verdict_blocks import Verdicts
 
 
 @pytest.fixture(autouse=True)
@@ -249,6 +254,27 @@ def test_looks_go_on_with_the_flights_of_an_interrupted_training(
     for free in (half, 1e12):
         development, states = opened(free)
         assert (development._flight.size, states._flight and states._flight.size) == (2, 8192)
+
+
+def test_looks_judge_as_many_tokens_at_once_as_updates_do(params: Params, project: Layout) -> None:
+    tree = laid_over(params.model_dump(), {"train": {"token_budget": 512}})
+    policy = load_local_policy(params, project.model("base"), "base")
+    judge = judge_of(Development(validate(tree, "tests"), project, policy, ALONE).judge)
+    assert isinstance(judge, RewardModel)
+    assert (judge.token_budget, judge.flight.asked, judge.lower) == (512, 512, "train.token_budget")
+    assert fitted(judge, judge.packed, 512) is judge
+
+
+def test_blocks_of_verdicts_go_on_with_the_flight_of_an_interrupted_stage(
+    params: Params, project: Layout, tmp_path: Path
+) -> None:
+    note = tmp_path / "flight.json"
+    save_json({"size": 8192, "halved": True}, note)
+    judging = Verdicts(params, project, "judge", load_reward_judges).open(None)
+    judging.begin(note)
+    judge = judging._judge
+    assert isinstance(judge, RewardModel)
+    assert (judge.flight.size, judge.flight.halved) == (8192, True)
 
 
 @pytest.mark.slow

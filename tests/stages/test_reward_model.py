@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,18 @@ import pytest
 import torch
 
 from swirl.benchmarks.oracle import label_trajectory
+from swirl.config.base_model import FineTuning
 from swirl.config.params import Params
+from swirl.core.checkpoints import Checkpoints
+from swirl.core.errors import DataError
 from swirl.core.layout import Layout
 from swirl.core.records import load, load_json
 from swirl.core.types import Action, Derivation, HeldOutStep, Observation, Step, Stop, Trajectory
-from swirl.judge_training.teaching import Labelled, Sampled, sampled, verdict_loss, write_heldout
+from swirl.judge_training.teaching import Labelled, Sampled, sampled, teach, verdict_loss, write_heldout
 from swirl.judging.reward import RewardModel
 from swirl.pretraining import training
+from swirl.pretraining.fine_tuning import fine_tune
+from swirl.pretraining.training import Schedule
 from swirl.stages import reward_model
 from tests import tiny
 from tests.stages.conftest import interrupted_after
@@ -104,6 +110,26 @@ class Always:
 
 SURE = 1 / (1 + math.exp(-1))
 """P(GOOD) of a judge whose logit of GOOD is 1 and of BAD 0."""
+
+
+def sampled_with(*logprobs: float) -> Sampled:
+    """A conversation of one step, whose log-probabilities these are."""
+    step = Step(0, Action("search", "Ada", "Ada"), (), (5, 6), logprobs, ())
+    return sampled(Trajectory("t", "q", "b", 0, "m", 0, (1, 2), (step,), Stop.ANSWERED, ""), "search", [True])
+
+
+def test_a_log_probability_that_the_server_did_not_give_is_not_made_up() -> None:
+    assert sampled_with(-1.0, -0.5).logprobs == (-0.75,)
+    assert math.isnan(sampled_with().logprobs[0])
+
+
+def test_a_judge_without_a_labelled_conversation_is_not_taught(tmp_path: Path) -> None:
+    kept, judge = Checkpoints(tmp_path / "kept", "print"), judge_of()
+    with pytest.raises(DataError, match="reward_model has no labelled conversation to learn from"):
+        teach(judge, [], Schedule(3, 0.01, 0.01), 2, "no", random.Random(0), kept)
+    settings = FineTuning.model_construct(weight_decay=0.0, lr=0.01, epochs=1, batch_size=4)
+    with pytest.raises(DataError, match="reward_model has no conversation to learn from"):
+        fine_tune("reward_model", judge.model, [], settings, 1, 0, kept)
 
 
 @pytest.mark.parametrize(("word", "score"), [("GOOD", SURE), ("BAD", 1 - SURE)])

@@ -35,7 +35,8 @@ LOWER = {
     "reward_model": "reward_model.token_budget or reward_model.batch_size",
     "train": "train.token_budget, or set train.gradient_checkpointing: true",
 }
-"""Stage -> what its memory depends on besides flights; of the others, runtime.workers."""
+"""Stage -> what its memory depends on besides flights; of the others, `OTHERS_LOWER`."""
+OTHERS_LOWER = "runtime.workers if it is above 1, or take smaller models"
 
 
 def run_stage(name: str, item: str | None, params: Params, layout: Layout) -> None:
@@ -84,7 +85,7 @@ def _run(name: str, stage: Callable[..., None], arguments: Sequence[object]) -> 
         if not out_of_memory(error):
             raise
         said = str(error).strip().partition("\n")[0]
-        lower = LOWER.get(name, "runtime.workers")
+        lower = LOWER.get(name, OTHERS_LOWER)
         raise OutOfMemoryError(f"stage {name}: out of memory ({said}); lower {lower}") from error
 
 

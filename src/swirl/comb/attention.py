@@ -161,15 +161,28 @@ def read(model: Any, ids: Tensor, positions: Tensor, plan: Plan) -> Tensor:
     device = model.device
     passed_on = torch.zeros(1, 1, 1, 1, device=device)  # a 4D mask keeps transformers from building its own
     inputs = {"input_ids": ids.to(device)[None], "position_ids": positions.to(device)[None]}
-    computed: list[int] = []
-    states = hidden_states(model, **inputs, attention_mask=passed_on, swirl_plan=(plan, computed))[0]
-    layers = model.config.get_text_config().num_hidden_layers
-    if not len(computed) == len(set(computed)) == layers:
+    watched = _Watched(plan)
+    states = hidden_states(model, **inputs, attention_mask=passed_on, swirl_plan=watched)[0]
+    asked, layers = watched.layers, model.config.get_text_config().num_hidden_layers
+    if not len(asked) == len(set(asked)) == layers:
         raise ModelError(
-            f"{type(model).__name__} let {len(set(computed))} of its {layers} layers take over their attention, "
-            f"{len(computed)} times in all; packing and our sampler need each of them once, so use another model"
+            f"{type(model).__name__} let {len(set(asked))} of its {layers} layers take over their attention, "
+            f"{len(asked)} times in all; packing and our sampler need each of them once, so use another model"
         )
     return states
+
+
+class _Watched:
+    """A plan that knows for which layers it was asked."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self.layers: list[int] = []
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scoring: Scoring) -> Tensor:
+        """See `Plan.attend`."""
+        self.layers.append(layer)
+        return self._plan.attend(layer, query, key, value, scoring)
 
 
 def hidden_states(model: Any, **inputs: Any) -> Tensor:
@@ -254,15 +267,14 @@ def _register(name: str) -> None:
     def attention(
         module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **options: Any
     ) -> tuple[Tensor, Any]:
-        taken = options.pop("swirl_plan", None)
-        if taken is None:
+        plan = options.pop("swirl_plan", None)
+        if plan is None:
             own = sys.modules[type(module).__module__].eager_attention_forward if name == "eager" else None
             result: tuple[Tensor, Any] = (own or ALL_ATTENTION_FUNCTIONS[name])(
                 module, query, key, value, attention_mask, **options
             )
             return result
-        plan, computed = taken
-        return _planned(module, plan, computed, query, key, value, options), None
+        return _planned(module, plan, query, key, value, options), None
 
     if _PREFIX + name not in ALL_ATTENTION_FUNCTIONS:
         AttentionInterface.register(_PREFIX + name, attention)
@@ -270,13 +282,8 @@ def _register(name: str) -> None:
             AttentionMaskInterface.register(_PREFIX + name, ALL_MASK_ATTENTION_FUNCTIONS[name])
 
 
-def _planned(
-    module: Any, plan: Plan, computed: list[int], query: Tensor, key: Tensor, value: Tensor, options: dict[str, Any]
-) -> Tensor:
-    """One layer's attention, computed by the plan: (1, heads, M, D) and (1, KV heads, M, D) -> (1, M, heads, D).
-
-    The layer's number is added to `computed`.
-    """
+def _planned(module: Any, plan: Plan, query: Tensor, key: Tensor, value: Tensor, options: dict[str, Any]) -> Tensor:
+    """One layer's attention, computed by the plan: (1, heads, M, D) and (1, KV heads, M, D) -> (1, M, heads, D)."""
     import torch
 
     if options.get("dropout"):
@@ -297,5 +304,4 @@ def _planned(
     with torch.autocast(device, enabled=False):
         grouped = query[0].unflatten(0, (kv_heads, heads // kv_heads))
         out = plan.attend(module.layer_idx, grouped, key[0], value[0], scoring)
-    computed.append(module.layer_idx)
     return out.reshape(1, heads, -1, size).transpose(1, 2).contiguous()  # some models view it as (1, M, heads x D)

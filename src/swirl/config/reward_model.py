@@ -86,7 +86,10 @@ class EndpointReward(Section):
 
     source: Literal["endpoint"] = Field(description="a server")
     max_tokens: Count = Field(description="longest rationale in tokens")
-    votes: Count = Field(description="rationales asked for each step; the score is the share of GOOD")
+    votes: Count = Field(
+        description="rationales asked for each step; the score is the mean of P(GOOD), or of 1 and 0 where the server "
+        "gives no log-probabilities"
+    )
     temperature: Annotated[float, Field(ge=0)] = Field(description="of rationales; 0: greedy")
     server: Served
 

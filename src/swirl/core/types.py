@@ -309,7 +309,7 @@ class HeldOutStep:
     score: float
     """The reward model's P(GOOD), in [0, 1]; 0 for a step that is cut."""
     logprob: float
-    """The policy's own log-probability of the action, the mean over its tokens, in nats."""
+    """The policy's own log-probability of the action, the mean over its tokens, in nats; NaN where it is not known."""
 
 
 @dataclass(frozen=True, slots=True)

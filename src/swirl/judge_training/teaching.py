@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from swirl.benchmarks import oracle
 from swirl.comb.combs import Comb, pack
 from swirl.comb.logprobs import final_logits
 from swirl.core.checkpoints import Checkpoints
+from swirl.core.errors import DataError
 from swirl.core.layout import Layout
 from swirl.core.records import save, save_json
 from swirl.core.types import ActionKind, HeldOutStep, Trajectory
@@ -41,7 +43,7 @@ class Sampled:
     task: str
     kinds: tuple[str, ...]
     logprobs: tuple[float, ...]
-    """Mean natural-log probability of each action's tokens."""
+    """Mean natural-log probability of each action's tokens; NaN where the base's server did not give them."""
     labelled: Labelled
 
 
@@ -49,7 +51,7 @@ def sampled(trajectory: Trajectory, task: str, labels: Sequence[bool]) -> Sample
     """A trajectory with the oracle's labels of its steps."""
     steps = trajectory.steps
     ends = tuple(len(trajectory.state_ids(k)) + len(step.token_ids) for k, step in enumerate(steps))
-    means = tuple(sum(step.logprobs) / max(1, len(step.logprobs)) for step in steps)
+    means = tuple(sum(step.logprobs) / len(step.logprobs) if step.logprobs else math.nan for step in steps)
     labelled = Labelled(trajectory.state_ids(len(steps)), ends, tuple(labels))
     return Sampled(task, tuple(step.action.kind for step in steps), means, labelled)
 
@@ -77,7 +79,13 @@ def teach(
     """Train the judge's model by cross-entropy of the verdict's first token; returns loss and gradient norm by step.
 
     All steps of a conversation are judged in one packed forward pass. Training goes on from the newest checkpoint.
+    Raises `DataError` without a conversation.
     """
+    if not labelled:
+        raise DataError(
+            "reward_model has no labelled conversation to learn from: the base took no step on its questions; if its "
+            "prompts leave no room for an action, raise runtime.context"
+        )
     order = _epochs(len(labelled), schedule.steps * batch_size, rng)
     series: list[dict[str, float]] = []
     with Progress(schedule.steps, "reward_model") as bar:

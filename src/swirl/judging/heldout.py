@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 from swirl.core.types import ActionKind, HeldOutStep
@@ -12,8 +13,9 @@ def error_rates(steps: Sequence[HeldOutStep], threshold: float) -> dict[str, flo
 
     Rows are tasks, and what is done in one (`search.answer`). A verdict is GOOD from P(GOOD) = `threshold` on, and BAD
     for a step that is cut, as those of stage `judge` are. Beside it stand two that know nothing of the question: the
-    policy's own log-probability of the action, which calls as many steps GOOD (`logprob_...`), and chance, which draws
-    as many (`chance_accuracy`; its AUC is one half). Empty without steps.
+    policy's own log-probability of the action, which calls as many steps GOOD (`logprob_...`: of the steps where it is
+    known; left out if there are none), and chance, which draws as many (`chance_accuracy`; its AUC is one half). Empty
+    without steps.
     """
     if not steps:
         return {}
@@ -41,9 +43,7 @@ def auc(good: Sequence[float], bad: Sequence[float]) -> float:
 def _rates(steps: Sequence[HeldOutStep], threshold: float) -> dict[str, float]:
     labels = [step.good for step in steps]
     verdicts = [step.kind != ActionKind.CUT and step.score >= threshold for step in steps]
-    # As many verdicts GOOD as the reward model gives, on the most probable actions.
-    ranked = sorted(range(len(steps)), key=lambda place: -steps[place].logprob)
-    probable = set(ranked[: sum(verdicts)])
+    known = [(step, verdict) for step, verdict in zip(steps, verdicts, strict=True) if not math.isnan(step.logprob)]
     share, right = sum(verdicts) / len(steps), sum(labels) / len(steps)
     return {
         "n": len(steps),
@@ -52,9 +52,20 @@ def _rates(steps: Sequence[HeldOutStep], threshold: float) -> dict[str, float]:
         "tpr": _share(verdict for label, verdict in zip(labels, verdicts, strict=True) if label),
         "fpr": _share(verdict for label, verdict in zip(labels, verdicts, strict=True) if not label),
         "auc": auc([step.score for step in steps if step.good], [step.score for step in steps if not step.good]),
-        "logprob_accuracy": _accuracy(labels, [place in probable for place in range(len(steps))]),
-        "logprob_auc": auc([s.logprob for s in steps if s.good], [s.logprob for s in steps if not s.good]),
+        **(_rates_of_logprobs([step for step, _ in known], sum(verdict for _, verdict in known)) if known else {}),
         "chance_accuracy": share * right + (1 - share) * (1 - right),
+    }
+
+
+def _rates_of_logprobs(steps: Sequence[HeldOutStep], good: int) -> dict[str, float]:
+    """What the log-probability tells, if the `good` most probable actions, as many as the reward model's, are GOOD."""
+    ranked = sorted(range(len(steps)), key=lambda place: -steps[place].logprob)
+    probable = set(ranked[:good])
+    return {
+        "logprob_accuracy": _accuracy(
+            [step.good for step in steps], [place in probable for place in range(len(steps))]
+        ),
+        "logprob_auc": auc([s.logprob for s in steps if s.good], [s.logprob for s in steps if not s.good]),
     }
 
 

@@ -90,8 +90,11 @@ class Judgement:
     """
     rationale: str
     """Text of the first vote with that verdict, or with any; if `good` is None, the first vote's error or text."""
-    failed: bool = False
-    """Whether every vote failed at the server."""
+    failure: str = ""
+    """Error of the first vote that failed at the server and may succeed later, or of votes that were all refused.
+
+    Empty where there is neither: then no later request could change the verdict.
+    """
     refused: bool = False
     """Whether every vote was refused for what is in its request."""
 
@@ -103,7 +106,7 @@ class Tally:
     judge: str
     asked: int = 0
     failed: int = 0
-    """How many failed at the server."""
+    """How many failed at the server, or lost one of their votes there."""
     refused: int = 0
     """How many of those the server refused for what is in them, and would refuse again."""
     failure: str = ""
@@ -223,20 +226,26 @@ class RationaleJudge(ABC):
         """Combine `votes` replies to each prompt. Seeds depend on prompt and vote only, so order does not matter.
 
         With `again`, only a reply without a verdict is asked for anew: what failed at the server gets the same request
-        in a later run, and a second request that fails leaves the first judgement.
+        in a later run, and a second request that fails leaves the first judgement. A verdict of which a vote failed is
+        made of the others, and counted as failed.
         """
         votes = self._votes_on(prompts, range(self.votes), words)
         judged = [count(said, words) for said in votes]
         pairs = enumerate(zip(votes, judged, strict=True))
-        null = [i for i, (said, one) in pairs if one.good is None and not all(vote.error for vote in said)]
+        null = [
+            i
+            for i, (said, one) in pairs
+            if one.good is None and not one.failure and not all(vote.error for vote in said)
+        ]
         if self.again and null:
             again = range(self.votes, 2 * self.votes)
             second = self._votes_on([prompts[i] for i in null], again, words, _WARMTH)
             for i, said in zip(null, second, strict=True):
-                if not (one := count(said, words)).failed:
+                one = count(said, words)
+                if one.good is not None or not one.failure:
                     judged[i] = one
-        failed = [said.rationale for said in judged if said.failed]
-        refused = sum(said.failed and said.refused for said in judged)
+        failed = [said.failure for said in judged if said.failure]
+        refused = sum(said.refused for said in judged)
         self.tally += Tally(self.name, len(judged), len(failed), refused, next(iter(failed), ""))
         return judged
 
@@ -253,12 +262,19 @@ def count(votes: Sequence[Said], words: tuple[str, str]) -> Judgement:
     given = [(vote, *verdict) for vote, verdict in zip(votes, verdicts, strict=True) if verdict is not None]
     if not given:
         said = next((_bounded(vote.error or vote.text) + _CUT * (not vote.ended) for vote in votes), "")
-        failed, refused = all(vote.failed for vote in votes), all(vote.refused for vote in votes)
-        return Judgement(None, None, said, failed, refused)
+        return Judgement(None, None, said, _failure(votes), all(vote.refused for vote in votes))
     score = sum(dict(vote.chances).get(place, float(first)) for vote, first, place in given) / len(given)
     good = score > 0.5
     agreeing = next((vote for vote, first, _ in given if first is good), given[0][0])
-    return Judgement(good, score, _bounded(agreeing.text))
+    return Judgement(good, score, _bounded(agreeing.text), _failure(votes))
+
+
+def _failure(votes: Sequence[Said]) -> str:
+    """See `Judgement.failure`."""
+    lost = [vote.error for vote in votes if vote.failed and not vote.refused]
+    if not lost and all(vote.refused for vote in votes):
+        lost = [vote.error for vote in votes]
+    return _bounded(next(iter(lost), ""))
 
 
 def step_prompt(template: str, question: str, trajectory: Trajectory, index: int) -> str:

@@ -8,15 +8,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from swirl.comb.combs import Comb, chosen_of, group_by_budget, pack, split_teeth, within
 from swirl.comb.logprobs import final_logits_of
 from swirl.core.errors import ModelError
+from swirl.core.flights import Flight
 from swirl.core.threads import spread
 from swirl.core.types import BAD, GOOD, NOT_JUDGED, ActionKind, Trajectory, Verdict
 from swirl.models.chat import Chat
+
+JUDGED_AT_ONCE = 16_384
+"""Tokens that a local judge reads in one forward pass at most, where no param says it."""
+LOWER = "runtime.workers if it is above 1, or take a smaller judge"
+"""What helps a judge that has no room for half of these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +35,21 @@ class RewardModel:
     question: str
     """The user turn that asks for the verdict."""
     packed: bool = True
-    token_budget: int = 16384
-    """Maximum number of tokens in one forward pass, unless the actions of a single state have more."""
+    token_budget: int = JUDGED_AT_ONCE
+    """Maximum number of tokens in one forward pass, unless the actions of a single state have more; see `flight`."""
     workers: int = 1
     """Number of forward passes at the same time."""
     threshold: float = 0.5
     """Smallest R of a GOOD verdict."""
     context: int = 0
     """The most tokens of a state, an action, the question and the verdict; a longer one is not read. 0: no limit."""
+    lower: str = LOWER
+    """What to set lower where memory does not suffice for half of `token_budget`."""
+    flight: Flight = field(init=False, repr=False, compare=False)
+    """`token_budget`, halved where memory runs out."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "flight", judged_flight(self.token_budget, self.lower))
 
     @property
     def verdict_ids(self) -> tuple[int, int]:
@@ -106,8 +119,7 @@ class RewardModel:
         """
         fits = [self._fits(tooth.sees + len(tooth.ids)) for comb in combs for tooth in comb.teeth]
         kept = chosen_of(combs, fits)
-        parts = within(kept, self.token_budget) if self.packed else split_teeth(kept)
-        scores, known = iter([score for row in self._read(parts) for score in row]), iter(fits)
+        scores, known = iter(self.flight.run(lambda tokens: self._read(kept, tokens))), iter(fits)
         return [[next(scores) if next(known) else math.nan for _ in comb.teeth] for comb in combs]
 
     def _fits(self, size: int) -> bool:
@@ -121,17 +133,17 @@ class RewardModel:
             f"runtime.context to {most} at most, or take a judge that reads more"
         )
 
-    def _read(self, combs: Sequence[Comb]) -> list[list[float]]:
-        """R for every tooth of combs of which each fits into a forward pass."""
-        sizes = [comb.packed_size for comb in combs]
-        groups = group_by_budget(sizes, self.token_budget, self.workers)
-        scored = spread(lambda group: self._read_group([combs[index] for index in group]), groups, self.workers)
+    def _read(self, combs: Sequence[Comb], tokens: int) -> list[float]:
+        """R for every tooth of combs that fit into `context`, with so many tokens in a forward pass."""
+        parts = within(combs, tokens) if self.packed else split_teeth(combs)
+        groups = group_by_budget([part.packed_size for part in parts], tokens, self.workers)
+        scored = spread(lambda group: self._read_group([parts[index] for index in group]), groups, self.workers)
         scores = {
             index: row
             for group, rows in zip(groups, scored, strict=True)
             for index, row in zip(group, rows, strict=True)
         }
-        return [scores[index] for index in range(len(combs))]
+        return [score for index in range(len(parts)) for score in scores[index]]
 
     def _read_group(self, combs: Sequence[Comb]) -> list[list[float]]:
         import torch
@@ -140,3 +152,8 @@ class RewardModel:
             good, bad = final_logits_of(self.model, combs, self.packed, self.verdict_ids).float().unbind(-1)
             values = iter(torch.sigmoid(good - bad).tolist())
         return [[next(values) for _ in comb.teeth] for comb in combs]
+
+
+def judged_flight(token_budget: int, lower: str) -> Flight:
+    """How many tokens a local judge reads at once; `lower` says what to set lower."""
+    return Flight("judge.tokens", token_budget, lower=lower)

@@ -24,7 +24,8 @@ _PREFIX = "base_model.model."
 def add(model: Any, rank: int, alpha: int, targets: Sequence[str], seed: int) -> None:
     """Put a fresh adapter, which changes nothing yet, on the linear layers named `targets` (`all-linear`: all).
 
-    Everything else is frozen. Raises `ModelError` for a name that no layer has, and for the output layer.
+    Everything else is frozen. Raises `ModelError` for a name that no layer has, for the output layer, and for a model
+    without linear layers below it.
     """
     import torch
     from peft import LoraConfig
@@ -32,8 +33,14 @@ def add(model: Any, rank: int, alpha: int, targets: Sequence[str], seed: int) ->
     output = model.get_output_embeddings()
     layers = [(name, m) for name, m in model.named_modules() if isinstance(m, torch.nn.Linear) and m is not output]
     known = sorted({name.rpartition(".")[2] for name, _ in layers})
-    wanted = known if list(targets) == ["all-linear"] else sorted(set(targets))
-    if unknown := [name for name in wanted if name not in known]:
+    if not layers:
+        raise ModelError(
+            f"{type(model).__name__} has no linear layer (torch.nn.Linear) below its output, so it can have no "
+            "adapter: set lora to null, or take another model"
+        )
+    every = list(targets) == ["all-linear"]
+    wanted = _shortest([name for name, _ in layers], model) if every else sorted(set(targets))
+    if unknown := [] if every else [name for name in wanted if name not in known]:
         raise ModelError(
             f"an adapter cannot be put on {', '.join(unknown)}: the layers of {type(model).__name__} that can have one "
             f"are {', '.join(known)}, or all-linear for all of them"
@@ -43,6 +50,17 @@ def add(model: Any, rank: int, alpha: int, targets: Sequence[str], seed: int) ->
     for name, parameter in model.named_parameters():
         if ".lora_" in name:
             parameter.data = parameter.data.float()
+
+
+def _shortest(layers: Sequence[str], model: Any) -> list[str]:
+    """What names the layers for peft, which takes a name for every module whose own ends so.
+
+    The last name where that means these layers alone. Else, and in a list of layers, whose last names are numbers as
+    those of whole decoder layers are, the whole name.
+    """
+    lasts = {name: name.rpartition(".")[2] for name in layers}
+    others = {name.rpartition(".")[2] for name, _ in model.named_modules() if name not in lasts}
+    return sorted({name if last in others or last.isdigit() else last for name, last in lasts.items()})
 
 
 def is_on(model: Any) -> bool:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from threading import Lock
 from typing import Any
+
+KNOWN_PIECES = 1024
+"""Pieces of a template whose ids are kept. A model that writes ids of its calls makes new pieces without end."""
 
 
 def template_errors() -> tuple[type[Exception], ...]:
@@ -20,7 +24,7 @@ class Tokens:
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
         self._lock = Lock()  # each call's options change the state of a fast tokenizer, which threads share
-        self._known: dict[str, list[int]] = {}
+        self._piece = lru_cache(KNOWN_PIECES)(self._encode)  # ids of a piece of the template, mostly encoded once
         self._said_by: dict[int, str] = {}
         added = tokenizer.added_tokens_decoder.items()
         self._special = {*tokenizer.all_special_ids, *(number for number, token in added if token.special)}
@@ -30,12 +34,6 @@ class Tokens:
         with self._lock:
             ids = self.tokenizer(text, add_special_tokens=False, split_special_tokens=foreign)["input_ids"]
         return [int(i) for i in ids]
-
-    def _piece(self, text: str) -> list[int]:
-        """Ids of a piece of the template, encoded once."""
-        if text not in self._known:
-            self._known[text] = self._encode(text)
-        return self._known[text]
 
     def _joined(self, pieces: Sequence[tuple[str, bool]]) -> list[int]:
         """Ids of pieces of the template and of foreign text (True), encoded together as in the whole conversation.

@@ -26,6 +26,7 @@ from swirl.config.trajectories import Imported
 from swirl.core.flights import SHARE, amount
 from swirl.core.parquet import ROWS_PER_GROUP
 from swirl.core.row_groups import KEPT
+from swirl.judging.reward import JUDGED_AT_ONCE
 from swirl.models.room import flight_bytes, samples_bytes
 from swirl.models.shapes import Shape
 from swirl.planning.columns import aligned
@@ -47,8 +48,6 @@ TOKEN = 48
 """Bytes of a token of a trajectory or a state in the row groups that are in memory, columns or records."""
 INDEX = 400
 """Bytes that stages keep of each step of a table, whatever its size: who it is, its verdict, what a gate found."""
-JUDGED_AT_ONCE = 16_384
-"""As `RewardModel.token_budget`."""
 ACTIONS = 0.5
 """The share of actions among the tokens that an update learns from; the others are states."""
 
@@ -177,11 +176,11 @@ class Memory:
         flight = self.flight(UNKNOWN if math.isnan(most) else min(params.rollout.in_flight, most))
         return Held(self._base.parameters * self._width, flight=flight, host=host)
 
-    def _judged(self, judge: RewardModelSection | None, size: Size, host: float) -> Held:
-        """What a judge holds; nothing more than the `host` for one that is elsewhere, or not asked."""
+    def _judged(self, judge: RewardModelSection | None, size: Size, host: float, at_once: int = JUDGED_AT_ONCE) -> Held:
+        """What a judge that reads so many tokens at once holds; for one elsewhere, or not asked, only the `host`."""
         if judge is None or isinstance(judge, EndpointReward):
             return Held(host=host)
-        read = size.shape.read(JUDGED_AT_ONCE, self._width) if size.shape else UNKNOWN
+        read = size.shape.read(at_once, self._width) if size.shape else UNKNOWN
         return Held(size.parameters * self._width, judging=self._params.runtime.workers * read, host=host)
 
     def _trained(self, method: str, host: float) -> Held:
@@ -191,7 +190,8 @@ class Memory:
         base, workers = self._base, params.runtime.workers
         trained = base.parameters if train.lora is None else base.adapter(train.lora.rank, train.lora.targets)
         copies = 2 if method == "swirl" and train.lora is None else 1
-        judge = self._judged(params.reward_model if reward_asks_judge(params) else None, self._judge, 0)
+        asked = params.reward_model if reward_asks_judge(params) else None
+        judge = self._judged(asked, self._judge, 0, train.token_budget)
         count = params.runtime.processes
         looked = sum(questions(params, self._root, "development").values()) / workers / count
         at_once, longest = SAMPLED_AT_ONCE * train.token_budget, params.rollout.max_action_tokens

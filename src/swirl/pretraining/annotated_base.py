@@ -55,6 +55,12 @@ def make(params: Params, layout: Layout) -> None:
     tokenizer = tokenizer_of(solutions, fixed, shape.vocabulary, shape.context, shape.digits)
     chat = Chat(tokenizer)
     kept, known = (fitting(rows, chat, prompt, task.max_steps, longest, shape.context) for rows in (solutions, foreign))
+    if not kept:
+        raise DataError(
+            f"none of the {len(solutions)} solutions of {settings.benchmark} has at most {task.max_steps} actions of "
+            f"up to {longest} tokens, and {shape.context} tokens in all with the prompt; raise "
+            f"tasks.{questions[0].task}.max_steps, rollout.max_action_tokens or base_model.shape.context"
+        )
     model = random_gemma2(
         tokenizer,
         shape.hidden,

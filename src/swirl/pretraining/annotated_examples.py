@@ -104,7 +104,7 @@ def examples(
                     continue
                 solution = changed or solution
             if rng.random() >= blend.judged:
-                yield _example(_conversation(solution, prompt, steps), chat, blend)
+                yield example(_conversation(solution, prompt, steps), chat, blend.other, blend.thought)
             elif rng.random() < 0.5:
                 spoilt = written(solution, prompt, steps, True, rng)
                 yield judged_example(spoilt, chat, judge, len(spoilt.turns) - 1)
@@ -122,16 +122,3 @@ def written(solution: Solution, prompt: str, steps: int, spoilt: bool, rng: rand
 
 def _conversation(solution: Solution, prompt: str, steps: int) -> Demonstration:
     return Demonstration(fill(prompt, solution.question, steps), list(solution.turns), solution.derivation(""))
-
-
-def _example(demonstration: Demonstration, chat: Chat, blend: Blend) -> Example:
-    """The whole conversation, with each token's weight by its kind: `other`, `thought`, or 1."""
-    ids = list(chat.prompt(demonstration.prompt))
-    weights = [blend.other] * len(ids)
-    for turn in demonstration.turns:
-        reply = chat.reply(turn.action)
-        thought = min(len(chat.reply(turn.action.partition("<")[0].rstrip())) - 1, len(reply))
-        between = chat.turn(turn.observation, closed=True) if turn.observation else ()
-        ids += [*reply, *between]
-        weights += [blend.thought] * thought + [1.0] * (len(reply) - thought) + [blend.other] * len(between)
-    return Example(tuple(ids), tuple(weights))

@@ -151,16 +151,22 @@ def examples(
             yield example(demonstration, chat, other)
 
 
-def example(demonstration: Demonstration, chat: Chat, other: float) -> Example:
-    """The whole conversation; weight 1 on the model's turns, `other` elsewhere."""
+def example(demonstration: Demonstration, chat: Chat, other: float, thought: float = 1.0) -> Example:
+    """The whole conversation; weight 1 on the model's turns, `thought` on words before a tag, `other` elsewhere."""
     ids = list(chat.prompt(demonstration.prompt))
     weights = [other] * len(ids)
     for turn in demonstration.turns:
         reply = chat.reply(turn.action)
         between = chat.turn(turn.observation, closed=True) if turn.observation else ()
+        words = _words(turn.action, chat) if thought != 1.0 else 0
         ids += [*reply, *between]
-        weights += [1.0] * len(reply) + [other] * len(between)
+        weights += [thought] * words + [1.0] * (len(reply) - words) + [other] * len(between)
     return Example(tuple(ids), tuple(weights))
+
+
+def _words(action: str, chat: Chat) -> int:
+    """Number of tokens before an action's first tag."""
+    return min(len(chat.reply(action.partition("<")[0].rstrip())) - 1, len(chat.reply(action)))
 
 
 def copying_example(chat: Chat, other: float, rng: random.Random) -> Example:

@@ -13,6 +13,7 @@ from swirl.comb.logprobs import project
 from swirl.comb.trunks import Trunks
 from swirl.config.base_model import FineTuning
 from swirl.core.checkpoints import EVERY, Checkpoints
+from swirl.core.errors import DataError
 from swirl.core.memory import GivenBack
 from swirl.core.seeds import generator
 from swirl.models.masters import Masters
@@ -44,10 +45,15 @@ def fine_tune(
     The loss of a step is the mean negative log-likelihood over its batch's weights. The learning rate warms up and
     decays by half a cosine. Returns for each step its number from 0, `loss`, `gradient_norm`, `tokens` (with what
     several begin with counted for each) and `own_tokens` (the weights' sum). A progress bar named after the stage shows
-    the tokens a second. Training goes on from the newest checkpoint.
+    the tokens a second. Training goes on from the newest checkpoint. Raises `DataError` without a conversation.
     """
     import torch
 
+    if not conversations:
+        raise DataError(
+            f"{stage} has no conversation to learn from; where the base took no step because its prompts leave no room "
+            "for an action, raise runtime.context"
+        )
     masters, decay = Masters(model), settings.weight_decay
     optimizer = torch.optim.AdamW(masters.tensors(), lr=settings.lr, betas=(0.9, 0.95), weight_decay=decay)
     series: list[dict[str, float]] = []

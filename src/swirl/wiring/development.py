@@ -23,7 +23,7 @@ from swirl.wiring.attempts import attempts, flight_of, roll_out_all, sampling
 from swirl.wiring.logged_states import DrawnAction, LoggedStates, logged_trajectories
 from swirl.wiring.oracles import oracles_of
 from swirl.wiring.questions import derivations_of, questions_of
-from swirl.wiring.rewards import load_reward
+from swirl.wiring.rewards import fitted, load_reward
 from swirl.wiring.tools import built_in
 
 
@@ -42,7 +42,8 @@ class Development:
         rolled = [question for question in self._questions.values() if question.task != LOGGED]
         self._attempts = attempts(params, layout, rolled, 1)
         self._logged = list(logged_trajectories(layout, self._questions))
-        self.judge = load_reward(params, layout)  # first: flights are planned with the memory that it leaves
+        # First: flights are planned with the memory that it leaves.
+        self.judge = fitted(load_reward(params, layout), params.train.packed, params.train.token_budget)
         self._states = LoggedStates(params, layout, policy, self._questions, ahead)
         self._derivations, self._oracles = derivations_of(layout), oracles_of(layout, self._questions.values())
         share = -(-len(self._attempts) // (processes.count * params.runtime.workers))

@@ -9,6 +9,7 @@ from swirl.config.params import Params
 from swirl.core.errors import ParamsError
 from swirl.core.layout import Layout
 from swirl.core.own_class import OWN_NAME, make_own
+from swirl.judging.local import LocalRationaleJudge
 from swirl.judging.mixed import MixedReward, Part
 from swirl.judging.own_reward import OwnReward
 from swirl.judging.rationale import RationaleJudge
@@ -45,10 +46,16 @@ def judge_of(reward: object) -> Judge | None:
 
 
 def fitted(reward: Reward, packed: bool, token_budget: int) -> Reward:
-    """The reward with a judge that reads as many tokens at once as training does."""
+    """The reward with a judge that reads as many tokens at once as training does; itself if it does so already."""
+    lower = "train.token_budget"
 
     def fit(judge: Judge) -> Judge:
-        return replace(judge, packed=packed, token_budget=token_budget) if isinstance(judge, RewardModel) else judge
+        if isinstance(judge, LocalRationaleJudge):
+            return judge.reading(token_budget, lower)
+        if not isinstance(judge, RewardModel):
+            return judge
+        made = replace(judge, packed=packed, token_budget=token_budget, lower=lower)
+        return judge if made == judge else made
 
     if not isinstance(reward, MixedReward):
         return fit(reward)

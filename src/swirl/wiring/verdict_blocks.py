@@ -10,6 +10,7 @@ from typing import Protocol
 
 from swirl.comb.logprobs import check_packing
 from swirl.config.params import Params, judged_here
+from swirl.core.errors import ModelError
 from swirl.core.grading import grade
 from swirl.core.journal import Journal
 from swirl.core.layout import Layout
@@ -19,6 +20,7 @@ from swirl.core.types import OUTCOME, Question, Stop, Trajectory, Verdict
 from swirl.endpoints.requests import Counts
 from swirl.execution.blocks import Done, Made, Pieces, Sharing
 from swirl.execution.engines import Engine
+from swirl.judging.local import LocalRationaleJudge
 from swirl.judging.rationale import RationaleJudge, Tally
 from swirl.judging.reward import RewardModel
 from swirl.pipeline.progress import Progress
@@ -112,7 +114,9 @@ class Judging:
             self._writers.append((self._grader, False, True))
 
     def begin(self, flight: Path) -> None:
-        """Nothing is planned: a judge reads as many tokens at once as params say."""
+        """Let a judge that runs here go on with the flight in the file `flight`, if that was smaller."""
+        if isinstance(self._judge, RewardModel | LocalRationaleJudge):
+            self._judge.flight.resume(flight)
 
     def make(self, piece: Sequence[Case], done: Done) -> Judged:
         """Judge the steps and the outcome of each trajectory."""
@@ -137,10 +141,20 @@ class Judging:
         return servers.usage()
 
     def _check(self, trajectories: Sequence[Trajectory]) -> None:
-        """Check that packing changes no verdict, once, on the first trajectory with a step."""
+        """Check that packing changes no verdict, once, on the first trajectory with a step.
+
+        Raises `ModelError` where it does. `train.packed` is for training: verdicts are read packed in any case.
+        """
         first = next((trajectory for trajectory in trajectories if trajectory.steps), None)
         if not self._checked and isinstance(self._judge, RewardModel) and first is not None:
-            check_packing(self._judge.model, self._judge.combs_of(first)[0])
+            try:
+                check_packing(self._judge.model, self._judge.combs_of(first)[0])
+            except ModelError as error:
+                why = str(error).partition("; ")[0]
+                raise ModelError(
+                    f"the judge {self._judge.name} cannot be read here: {why}; take another one, such as a model of "
+                    "another family or a server's"
+                ) from error
             self._checked = True
 
 
