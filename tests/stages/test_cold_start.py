@@ -294,6 +294,14 @@ def test_in_bfloat16_what_trains_is_float32(params: Params, ready: Layout, tmp_p
     assert float((saved[name] != start.bfloat16())[large].float().mean()) > 0.5
 
 
+def test_training_that_diverges_is_stopped(params: Params, ready: Layout, tmp_path: Path) -> None:
+    fast = validate(laid_over(params.model_dump(), {"base_model": {"lr": 1e30, "warmup": 0}}), "fast")
+    with pytest.raises(
+        DataError, match=r"^step 2 of base_model, cold start: the loss is .*nan.*; lower its lr \(1e\+30\)$"
+    ):
+        base_model.run(fast, clone(ready, tmp_path / "root"))
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*the official file of")
 def test_a_gguf_file_is_taught_as_a_folder_is(params: Params, ready: Layout, tmp_path: Path) -> None:

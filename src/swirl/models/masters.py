@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from swirl.core.distributed import Processes
+from swirl.core.errors import DataError
 from swirl.models.sharding import is_sharded, release
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+def require_finite(step: str, loss: float, norm: float, rate: str) -> None:
+    """Raise `DataError` before a step whose loss or gradient is no finite number, which the weights would not be after.
+
+    `step` is its name, `rate` the setting that is too large and its value.
+    """
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        raise DataError(f"{step}: the loss is {loss:g} and the gradient's norm {norm:g}; lower {rate}")
 
 
 class Masters:

@@ -16,7 +16,7 @@ from swirl.core.checkpoints import EVERY, Checkpoints
 from swirl.core.errors import DataError
 from swirl.core.memory import GivenBack
 from swirl.core.seeds import generator
-from swirl.models.masters import Masters
+from swirl.models.masters import Masters, require_finite
 from swirl.pipeline.progress import Progress
 from swirl.pretraining import training
 from swirl.pretraining.training import Example
@@ -45,7 +45,8 @@ def fine_tune(
     The loss of a step is the mean negative log-likelihood over its batch's weights. The learning rate warms up and
     decays by half a cosine. Returns for each step its number from 0, `loss`, `gradient_norm`, `tokens` (with what
     several begin with counted for each) and `own_tokens` (the weights' sum). A progress bar named after the stage shows
-    the tokens a second. Training goes on from the newest checkpoint. Raises `DataError` without a conversation.
+    the tokens a second. Training goes on from the newest checkpoint. Raises `DataError` without a conversation, and
+    where it diverges.
     """
     import torch
 
@@ -73,6 +74,7 @@ def fine_tune(
             with recomputing(model, settings.gradient_checkpointing):
                 loss, own = _gradients(model, masters, batch, settings, workers)
             norm = masters.clip(settings.clip)
+            require_finite(f"step {step + 1} of {stage}", loss, norm, f"its lr ({settings.lr:g})")
             optimizer.step()
             masters.publish()
             tokens = float(sum(len(example.ids) for conversation in batch for example in conversation))

@@ -30,7 +30,7 @@ from swirl.core.types import Draw, SubTrajectory
 from swirl.models.flops import matmul_flops
 from swirl.models.loading import load_tokenizer
 from swirl.models.loading import save as save_model
-from swirl.models.masters import Masters
+from swirl.models.masters import Masters, require_finite
 from swirl.models.room import samples, training_ahead
 from swirl.models.skipped import mark_skipped
 from swirl.pipeline.progress import Progress
@@ -300,11 +300,7 @@ def train_sft(
             began = time.perf_counter()
             loss = _supervise(params, policy, masters, batch, processes)
             norm = masters.clip(settings.clip)
-            if not (math.isfinite(loss) and math.isfinite(norm)):
-                raise DataError(
-                    f"step {number + 1} of SFT: the loss is {loss:g} and the gradient's norm {norm:g}, so that the "
-                    f"weights would be no numbers; lower train.sft.lr ({settings.lr:g})"
-                )
+            require_finite(f"step {number + 1} of SFT", loss, norm, f"train.sft.lr ({settings.lr:g})")
             optimizer.step()
             masters.publish()
             series.append({"step": number + 1, "loss": loss, "gradient_norm": norm})
