@@ -280,6 +280,9 @@ def test_a_worktree_is_what_the_user_sees_and_leaves_the_cache(project: Path) ->
     assert not (project / "one.txt").exists()
     write(project / "params.yaml", {"filter.strategy": "outcome"})
     assert "Stage 'one' is cached - skipping run" in dvc(project, "repro")
+    (project / "tools/more").symlink_to(project.parent / "elsewhere")
+    with pytest.raises(DataError, match="tools/more is a link to a folder"), worktree(project, {"seed": 1}):
+        pass
 
 
 @pytest.mark.slow
