@@ -105,15 +105,13 @@ def _questions_table(questions: pd.DataFrame, benchmarks: Sequence[str]) -> Tabl
 
 
 def _leaks(questions: pd.DataFrame) -> list[str | None]:
-    """For each question, which question of another split has the same text; None when there is none."""
+    """For each question, which question of another split has the same text; None when there is none, or no text."""
     texts = [leakage_key(text) for text in questions["text"]]
     first: dict[str, dict[str, str]] = {}
     for text, split, identifier in zip(texts, questions["split"], questions["id"], strict=True):
         first.setdefault(text, {}).setdefault(split, identifier)
     return [
-        next(
-            (f"the text of {identifier} ({other})" for other, identifier in first[text].items() if other != split), None
-        )
+        next((f"the text of {same} ({other})" for other, same in first[text].items() if text and other != split), None)
         for text, split in zip(texts, questions["split"], strict=True)
     ]
 
