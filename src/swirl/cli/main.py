@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import shutil
+import signal
 import sys
 import textwrap
 import warnings
@@ -18,6 +19,7 @@ from swirl.cli import browse, compare, evaluate, export, import_logs, judge, mod
 from swirl.cli.project import project_layout
 from swirl.core.errors import ParamsError, SwirlError
 from swirl.core.suggestions import meant
+from swirl.core.threads import leave
 from swirl.pipeline import environment
 from swirl.pipeline.stages import STAGES
 
@@ -67,6 +69,10 @@ def main() -> None:
     warnings.formatwarning = _one_line
     try:
         app()
+    except SystemExit as end:
+        if end.code == _INTERRUPTED:
+            leave(_INTERRUPTED)
+        raise
     except SwirlError as error:
         print(f"swirl: {error}", file=sys.stderr)
         sys.exit(1)
@@ -78,6 +84,8 @@ def main() -> None:
         sys.exit(1)
 
 
+_INTERRUPTED = 128 + signal.SIGINT
+"""The exit status after Ctrl-C."""
 _REFUSED = (errno.EROFS, errno.EACCES, errno.ENOSPC, errno.EDQUOT)
 """What a file system says that is read-only, forbidden or full; not a fault of the program."""
 _formatwarning = warnings.formatwarning

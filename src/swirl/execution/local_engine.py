@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Generic
 
 from swirl.core.journal import Journal
+from swirl.core.threads import pool
 from swirl.execution.blocks import Done, Made, Piece, Pieces, Recipe, Record, commit
 
 
@@ -32,8 +32,8 @@ class LocalEngine(Generic[Piece, Record]):
         if self._recipe.at_once == 1 or len(pieces) < 2:
             yield from map(block, range(len(pieces)))
             return
-        with ThreadPoolExecutor(self._recipe.at_once) as pool:
-            yield from pool.map(block, range(len(pieces)))
+        with pool(self._recipe.at_once) as threads:
+            yield from threads.map(block, range(len(pieces)))
 
     def close(self) -> None:
         """Nothing is left to do."""
