@@ -54,6 +54,7 @@ from swirl.orchestration.groups import Groups
 from swirl.orchestration.worktrees import sweep, worktree
 from swirl.pipeline.dvc_file import read_stages
 from swirl.pipeline.environment import bypass_proxy_for_localhost
+from swirl.pipeline.user_errors import sentence
 
 bypass_proxy_for_localhost()  # Prefect's server, or MLflow's, may be on this machine
 
@@ -158,10 +159,12 @@ def pipeline(
     settings = Settings(tuple(targets), force, parallel, retries, retry_delay)
     try:
         outcome = run(Path(project).resolve(), overrides, settings, flow_run.get_name() or "flow")
-    except SwirlError as error:
-        return Failed(message=str(error))
     except STOPPED:
         return Cancelled(message=KEPT)
+    except Exception as error:
+        if not (said := sentence(error)):
+            raise
+        return Failed(message=said)
     if outcome.error:
         return Failed(message=outcome.error)
     kept = f"; dvc exp apply {outcome.experiment} brings them here" if outcome.experiment else ""
@@ -394,8 +397,10 @@ def main() -> int:
             laid_over.checked(layout.root / "params.yaml", overrides)
         if chosen.dry_run:
             return _dry_run(layout, overrides, tuple(chosen.target))
-    except SwirlError as error:
-        print(f"swirl: {error}", file=sys.stderr)
+    except Exception as error:
+        if not (said := sentence(error)):
+            raise
+        print(f"swirl: {said}", file=sys.stderr)
         return 1
     start_server()
     state = pipeline(overrides, chosen.target, chosen.force, chosen.parallel, project=chosen.project, return_state=True)
