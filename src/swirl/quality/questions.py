@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from swirl.core.grading import grade
 from swirl.core.leakage import leakage_key
 from swirl.core.splits import SPLITS
 from swirl.core.types import LOGGED
@@ -199,7 +200,7 @@ def _derivation_problem(
     answers, hops = question
     if len(calls) != hops or len(results) != hops:
         return f"{len(calls)} calls and {len(results)} results for {hops} hops"
-    if not hops or results[-1] not in list(answers):
+    if not hops or not grade(results[-1], answers):
         return f"ends in {list(results)[-1:]}, accepted are {list(answers)}"
     return None
 
