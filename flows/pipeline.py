@@ -48,6 +48,7 @@ from swirl.config.yaml_text import read
 from swirl.core.errors import ParamsError, SwirlError
 from swirl.core.layout import Layout
 from swirl.core.records import load_json
+from swirl.mlflow_store.stores import resolved
 from swirl.orchestration.dvc_lock import remove_torn
 from swirl.orchestration.ends import when_asked_to_end
 from swirl.orchestration.groups import Groups
@@ -242,18 +243,13 @@ def store_of(root: Path) -> Iterator[None]:
     A relative path is resolved in the project, as in `dvc repro`, even when stages run in a worktree.
     """
     given = os.environ.get("MLFLOW_TRACKING_URI")
-    os.environ["MLFLOW_TRACKING_URI"] = _from(root, given or "sqlite:///mlflow.db")
+    os.environ["MLFLOW_TRACKING_URI"] = resolved(given or "sqlite:///mlflow.db", root)
     try:
         yield
     finally:
         del os.environ["MLFLOW_TRACKING_URI"]
         if given is not None:
             os.environ["MLFLOW_TRACKING_URI"] = given
-
-
-def _from(root: Path, uri: str) -> str:
-    """The address of an MLflow store, where a relative file path is made absolute from `root`."""
-    return re.sub("^(sqlite:///|file:)(?!/)", lambda scheme: f"{scheme[0]}{root}/", uri)
 
 
 @task(task_run_name="{name}", cache_policy=NO_CACHE)
