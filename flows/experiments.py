@@ -42,9 +42,10 @@ from swirl import tracking
 from swirl.config import overrides as laid_over
 from swirl.config.params import Params
 from swirl.config.secrets import plain
-from swirl.core.errors import ParamsError, SwirlError
+from swirl.core.errors import ParamsError
 from swirl.core.layout import Layout
 from swirl.core.suggestions import meant
+from swirl.pipeline.user_errors import sentence
 
 Filters = list[Literal["none", "process", "outcome", "both"]]
 Methods = Annotated[list[Literal["sft", "swirl"]], Field(min_length=1)]
@@ -58,10 +59,12 @@ def experiment(name: str, overrides: dict[str, Any], group: str, parallel: int, 
     """One run of the grid; the state's result is the content of reports/results.json, or None."""
     try:
         outcome: Outcome = run(Path(project), overrides, Settings(parallel=parallel), name, group)
-    except SwirlError as error:
-        return Failed(message=str(error))
     except STOPPED:
         return Cancelled(message=KEPT)
+    except Exception as error:
+        if not (said := sentence(error)):
+            raise
+        return Failed(message=said)
     if outcome.error:
         return Failed(message=outcome.error)
     return Completed(message=laid_over.text(overrides), data=outcome.results)

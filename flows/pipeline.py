@@ -48,12 +48,14 @@ from swirl.config.yaml_text import read
 from swirl.core.errors import ParamsError, SwirlError
 from swirl.core.layout import Layout
 from swirl.core.records import load_json
+from swirl.mlflow_store.stores import resolved
 from swirl.orchestration.dvc_lock import remove_torn
 from swirl.orchestration.ends import when_asked_to_end
 from swirl.orchestration.groups import Groups
 from swirl.orchestration.worktrees import sweep, worktree
 from swirl.pipeline.dvc_file import read_stages
 from swirl.pipeline.environment import bypass_proxy_for_localhost
+from swirl.pipeline.user_errors import sentence
 
 bypass_proxy_for_localhost()  # Prefect's server, or MLflow's, may be on this machine
 
@@ -158,10 +160,12 @@ def pipeline(
     settings = Settings(tuple(targets), force, parallel, retries, retry_delay)
     try:
         outcome = run(Path(project).resolve(), overrides, settings, flow_run.get_name() or "flow")
-    except SwirlError as error:
-        return Failed(message=str(error))
     except STOPPED:
         return Cancelled(message=KEPT)
+    except Exception as error:
+        if not (said := sentence(error)):
+            raise
+        return Failed(message=said)
     if outcome.error:
         return Failed(message=outcome.error)
     kept = f"; dvc exp apply {outcome.experiment} brings them here" if outcome.experiment else ""
@@ -239,18 +243,13 @@ def store_of(root: Path) -> Iterator[None]:
     A relative path is resolved in the project, as in `dvc repro`, even when stages run in a worktree.
     """
     given = os.environ.get("MLFLOW_TRACKING_URI")
-    os.environ["MLFLOW_TRACKING_URI"] = _from(root, given or "sqlite:///mlflow.db")
+    os.environ["MLFLOW_TRACKING_URI"] = resolved(given or "sqlite:///mlflow.db", root)
     try:
         yield
     finally:
         del os.environ["MLFLOW_TRACKING_URI"]
         if given is not None:
             os.environ["MLFLOW_TRACKING_URI"] = given
-
-
-def _from(root: Path, uri: str) -> str:
-    """The address of an MLflow store, where a relative file path is made absolute from `root`."""
-    return re.sub("^(sqlite:///|file:)(?!/)", lambda scheme: f"{scheme[0]}{root}/", uri)
 
 
 @task(task_run_name="{name}", cache_policy=NO_CACHE)
@@ -394,8 +393,10 @@ def main() -> int:
             laid_over.checked(layout.root / "params.yaml", overrides)
         if chosen.dry_run:
             return _dry_run(layout, overrides, tuple(chosen.target))
-    except SwirlError as error:
-        print(f"swirl: {error}", file=sys.stderr)
+    except Exception as error:
+        if not (said := sentence(error)):
+            raise
+        print(f"swirl: {said}", file=sys.stderr)
         return 1
     start_server()
     state = pipeline(overrides, chosen.target, chosen.force, chosen.parallel, project=chosen.project, return_state=True)

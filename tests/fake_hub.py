@@ -22,6 +22,8 @@ class FakeHub:
     gated: bool = False
     asked: list[str] = field(default_factory=list)
     """`METHOD path` of every request."""
+    sent: int | None = None
+    """Bytes of a body after which the connection is closed; None: all."""
     address: str = ""
 
     def answer(self, path: str) -> tuple[int, dict[str, str], bytes]:
@@ -58,7 +60,7 @@ def running(hub: FakeHub) -> Iterator[FakeHub]:
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             if self.command == "GET":
-                self.wfile.write(body)
+                self.wfile.write(body[: hub.sent])
 
         do_HEAD = do_GET
 

@@ -20,6 +20,7 @@ from swirl.core.errors import DataError
 from swirl.core.flights import Flight
 from swirl.core.journal import Journal
 from swirl.core.memory import available
+from swirl.core.threads import end_if_given_up
 from swirl.core.types import Verdict
 from swirl.endpoints.client import Ask, Counts, Message
 from swirl.execution.blocks import Done, Made, Sharing
@@ -88,6 +89,7 @@ class Scribe:
         go = (recipe.folder / "go", recipe.folder / f"go-{first}")
         while first in recipe.held and not any(path.exists() for path in go):
             assert time.monotonic() < deadline
+            end_if_given_up()
             time.sleep(0.01)
         if recipe.served:
             served, settings = recipe.served

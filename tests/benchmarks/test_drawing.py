@@ -94,6 +94,30 @@ def test_a_text_that_a_file_holds_twice_never_comes_into_two_splits() -> None:
     assert len(split) == 6
 
 
+def test_questions_that_differ_in_a_symbol_are_no_repeats() -> None:
+    texts = ["Is 3 < 5?", "Is 3 > 5?", "3 + 5", "3 - 5", "3 * 5", "3 / 5", "C++?", "C#?", "किताब", "कुताब", "?", "!"]
+    got = draw(wishes(evaluation=6, train=6), {("b", "train"): pool("b", texts)}, 0)
+    assert got.repeated == {"b": 0}
+    assert sorted(q.text for questions in got.questions.values() for q in questions) == sorted(texts)
+
+
+def test_too_few_for_a_split_says_how_many_were_repeats() -> None:
+    pools = {("b", "train"): TEN, ("c", "evaluation"): pool("c", ["Question 3!", "question 7"], "evaluation")}
+    asked = [*wishes(development=1, train=9), Wish("c", "evaluation", "evaluation", None)]
+    message = "train asks for 9 of the 10 .* and 7 are left; 2 were passed over, because their text is in another split"
+    with pytest.raises(DataError, match=message):
+        draw(asked, pools, 0)
+
+
+def test_all_leaves_later_splits_texts_that_it_does_not_have() -> None:
+    """Each text twice, 20,000 questions: looked at one by one for each smaller number, this took very long."""
+    twice = pool("b", [f"question {number // 2}" for number in range(20_000)])
+    got = draw(wishes(train=None, reward=2_000), {("b", "train"): twice}, 0)
+    train, reward = got.questions["b", "train"], got.questions["b", "reward"]
+    assert not {q.text for q in train} & {q.text for q in reward}
+    assert (len(train), len(reward), got.repeated["b"]) == (13_728, 2_000, 4_272)
+
+
 def test_what_another_benchmark_is_evaluated_on_is_not_trained_on() -> None:
     pools = {("b", "train"): TEN, ("c", "evaluation"): pool("c", ["Question 3!", "question 7", "new"], "evaluation")}
     got = draw([*wishes(train=None), Wish("c", "evaluation", "evaluation", None)], pools, 0)

@@ -159,6 +159,17 @@ def test_a_plain_page_is_held_to_its_checksum_too(
         fetcher(hub, tmp_path).fetch(Remote(page.place, "gone.json"))
 
 
+def test_a_page_that_is_cut_off_is_not_taken_as_whole(hub: FakeHub, tmp_path: Path) -> None:
+    page = Remote(f"{hub.address}/pages", "dev.json")
+    hub.pages["dev.json"], hub.sent = b"[1, 2, 3]", 4
+    with pytest.raises(DataError, match=r"pages/dev\.json was cut off: 4 of 9 bytes came; start it again, or download"):
+        fetcher(hub, tmp_path).fetch(page)
+    assert not (tmp_path / "pages/dev.json").exists()
+    assert not (tmp_path / "official").exists()
+    hub.sent = None
+    assert fetcher(hub, tmp_path).fetch(page).path.read_bytes() == b"[1, 2, 3]"
+
+
 @pytest.mark.parametrize(
     "content",
     [

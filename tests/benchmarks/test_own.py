@@ -50,6 +50,14 @@ def test_a_corpus_of_json_lines(corpus: Corpus, tmp_path: Path) -> None:
     assert (corpus.files, corpus.rows, corpus.skipped) == ((tmp_path / "corpus.jsonl",), 3, [])
 
 
+def test_null_is_left_out_as_parquet_has_it(corpus: Corpus, tmp_path: Path) -> None:
+    rows = [{**QUESTIONS[0]}, {**QUESTIONS[2], "hops": None, "support": None}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "q.parquet")
+    loaded = read_questions(tmp_path / "q.parquet", corpus)
+    assert [question.hops for question in loaded.questions] == [1, 0]
+    assert loaded.support == {"staff/train/q1": ["staff/p1"]}
+
+
 def test_questions_with_their_support(corpus: Corpus, tmp_path: Path) -> None:
     loaded = read_questions(lines(tmp_path / "q.jsonl", QUESTIONS), corpus)
     tools = ("search", "calendar")

@@ -16,6 +16,7 @@ from urllib.request import proxy_bypass
 
 import pytest
 import yaml
+from safetensors import SafetensorError
 
 from swirl.cli import main, run_bench
 from swirl.cli.run_stage import _alone, _timed
@@ -298,6 +299,22 @@ def test_a_file_system_that_takes_nothing_is_said_in_a_sentence(
     assert fails(errno.EACCES, "/no/rows.jsonl") == "swirl: /no/rows.jsonl: Permission denied\n", "to be read, perhaps"
     with pytest.raises(FileNotFoundError):
         fails(errno.ENOENT, "/no/params.yaml")
+
+
+def test_a_full_disk_is_said_in_a_sentence_by_safetensors_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = ["I/O error: No space left on device (os error 28)", "invalid header"]
+
+    def command() -> None:
+        raise SafetensorError(f"Error while serializing: {said.pop(0)}")
+
+    monkeypatch.setattr(main, "app", command)
+    with pytest.raises(SystemExit, match="1"):
+        main.main()
+    assert capsys.readouterr().err == "swirl: a file cannot be written: No space left on device\n"
+    with pytest.raises(SafetensorError, match="invalid header"):
+        main.main()
 
 
 @pytest.mark.parametrize(

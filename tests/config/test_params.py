@@ -252,6 +252,22 @@ def test_a_benchmark_that_makes_no_sense_is_refused(given: dict[str, Any], messa
     assert line.strip().startswith(f"download.benchmarks.{message}")
 
 
+@pytest.mark.parametrize("name", ["closed_book", "system", "logged"])
+def test_a_task_is_not_called_as_another_prompt_or_as_logs(name: str) -> None:
+    (_, line) = refusal(changed(f"tasks.{name}", TREE["tasks"]["search"]))
+    assert line.strip().startswith(f"params: tasks.{name}: the name is taken by ")
+
+
+@pytest.mark.parametrize("key", ["download.folder", "tools.folder", "prompts.policy", "prompts.judge"])
+@pytest.mark.parametrize("folder", ["/srv/data", "../data", "a/../../b", ""])
+def test_a_folder_outside_the_project_which_no_stage_can_depend_on_is_refused(key: str, folder: str) -> None:
+    head, line = refusal(changed(key, folder))
+    assert head == "params.yaml: 1 wrong"
+    assert line.strip().startswith(
+        f"{key}: expected a folder inside the project, relative to params.yaml; got {folder!r}"
+    )
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [

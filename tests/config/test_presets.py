@@ -65,6 +65,18 @@ def test_writing_a_preset_keeps_what_was_there(tmp_path: Path) -> None:
     assert kept.read_text() == "mine: 1\n"
 
 
+def test_a_linked_params_yaml_stays_a_link(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "presets", tmp_path / "presets")
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept/mine.yaml").write_text("mine: 1\n")
+    (tmp_path / "params.yaml").symlink_to("kept/mine.yaml")
+    kept = presets.write(tmp_path, presets.tree(tmp_path, "smoke"), "smoke")
+    assert kept == tmp_path / "params.yaml.before"
+    assert (tmp_path / "params.yaml").is_symlink()
+    assert yaml.safe_load((tmp_path / "kept/mine.yaml").read_text()) == presets.tree(ROOT, "smoke")
+    assert [path.name for path in (tmp_path / "kept").iterdir()] == ["mine.yaml"]
+
+
 def test_no_kept_file_is_written_over(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "presets", tmp_path / "presets")
     path = tmp_path / "params.yaml"

@@ -147,6 +147,7 @@ def test_the_fingerprint_follows_source_settings_and_bytes(tmp_path: Path) -> No
     before = fingerprint("source", [{"seed": 0}], [file, folder])
     (folder / "__pycache__").mkdir()
     (folder / "__pycache__/tool.pyc").write_bytes(b"made by an import")
+    (folder / ".inside.swp").write_bytes(b"an editor has it open")
     assert fingerprint("source", [{"seed": 0}], [file, folder]) == before
     seen = {before, fingerprint("source", [{"seed": 1}], [file, folder])}
     seen |= {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import signal
@@ -15,6 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from flows import pipeline as flow
 from flows.graph import plan
 from swirl.core.errors import DataError
 
@@ -213,6 +215,24 @@ def test_a_folder_that_dvc_cannot_open_is_said_in_a_sentence(tmp_path: Path) -> 
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith(f"swirl: {tmp_path}/empty is no DVC project; ")
+
+
+def test_a_project_that_cannot_be_written_is_said_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As DVC says it, which writes into `.dvc/tmp` whatever it is asked."""
+
+    def refuse(*given: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", f"{tmp_path}/.dvc/tmp")
+
+    said = f"{tmp_path}/.dvc/tmp cannot be written: Read-only file system"
+    monkeypatch.setattr(flow, "plan", refuse)
+    monkeypatch.setattr(flow, "end_with_server", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["pipeline.py", "--project", str(tmp_path)])
+    assert flow.main() == 1
+    assert capsys.readouterr().err == f"swirl: {said}\n"
+    monkeypatch.setattr(flow, "run", refuse)
+    assert flow.pipeline.fn(project=str(tmp_path)).message == said
 
 
 def test_settings_that_are_none_are_refused_with_a_sentence() -> None:

@@ -13,6 +13,7 @@ from swirl.core import parquet
 from swirl.core.records import load, save
 from swirl.core.row_groups import save_tables
 from swirl.core.types import OUTCOME, Action, Step, Stop, Strategy, SubTrajectory, Trajectory, Verdict
+from swirl.judging import filters
 from swirl.judging.filters import Judged, join, keep, sub_trajectories
 
 
@@ -148,9 +149,9 @@ def test_sub_trajectories_are_exact_prefixes_and_their_actions(tmp_path: Path) -
     ]
 
 
-@pytest.mark.parametrize("rows", [1, 3, 7])
-def test_the_bytes_are_those_of_the_records_whatever_the_row_groups(
-    rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("rows", "tokens"), [(1, 2**28), (3, 2**28), (7, 2**28), (7, 50), (1000, 1)])
+def test_the_bytes_are_those_of_the_records_whatever_the_row_groups_and_tables(
+    rows: int, tokens: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """13 trajectories of 0 to 4 steps, which lie across row groups in other ways than their states do."""
     monkeypatch.setattr(parquet, "ROWS_PER_GROUP", rows)
@@ -162,6 +163,16 @@ def test_the_bytes_are_those_of_the_records_whatever_the_row_groups(
         for t in every
         for k, step in enumerate(t.steps)
     ]
+    monkeypatch.setattr(filters, "TOKENS", tokens)
     assert states(tmp_path, every, table) == expected
     save(expected, SubTrajectory, tmp_path / "expected.parquet")
     assert (tmp_path / "s.parquet").read_bytes() == (tmp_path / "expected.parquet").read_bytes()
+
+
+def test_a_table_ends_where_its_states_have_many_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one row group; a trajectory of 3 steps has 2 + 6 + 10 tokens of states, and is counted as 3 times 12."""
+    monkeypatch.setattr(filters, "TOKENS", 80)
+    table = judged(tmp_path, [attempt(f"t{n}", steps=3) for n in range(5)], [])
+    made = list(sub_trajectories(tmp_path / "t.parquet", table, np.arange(5)))
+    assert [len(one) for one in made] == [6, 6, 3]
+    assert [one["trajectory_id"].to_pylist()[0] for one in made] == ["t0", "t2", "t4"]

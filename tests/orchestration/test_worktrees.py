@@ -100,7 +100,9 @@ def test_overrides_are_laid_over_and_checked() -> None:
 def test_written_overrides_keep_comments_and_other_settings(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     shutil.copy(ROOT / "params.yaml", path)
-    write(path, {"filter.strategy": "both", "base_model.hops.1": 0.5})
+    (tmp_path / "linked.yaml").symlink_to(path)
+    write(tmp_path / "linked.yaml", {"filter.strategy": "both", "base_model.hops.1": 0.5})
+    assert (tmp_path / "linked.yaml").is_symlink()
     before = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     after = yaml.safe_load(path.read_text(encoding="utf-8"))
     assert path.read_text(encoding="utf-8").startswith("# The default: ")
@@ -108,6 +110,24 @@ def test_written_overrides_keep_comments_and_other_settings(tmp_path: Path) -> N
     assert next(iter(after["base_model"]["hops"].items())) == (1, 0.5)
     lay_over(before, {"filter.strategy": "both", "base_model.hops.1": 0.5})
     assert after == before
+
+
+def test_an_override_of_a_shared_section_changes_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text("a: &both {x: 1, in: {y: 2}}  # said\nb: *both\nc:\n  <<: *both\n  z: 3\n", encoding="utf-8")
+    both = {"x": 1, "in": {"y": 2}}
+    write(path, {"b.x": 5, "c.in.y": 6})
+    assert yaml.safe_load(path.read_text(encoding="utf-8")) == {
+        "a": both,
+        "b": {"x": 5, "in": {"y": 2}},
+        "c": {"x": 1, "in": {"y": 6}, "z": 3},
+    }
+    write(path, {"a.in.y": 7})
+    assert yaml.safe_load(path.read_text(encoding="utf-8"))["b"]["in"] == {"y": 2}
+    assert "# said" in path.read_text(encoding="utf-8")
+    tree = {"a": both, "b": both}
+    lay_over(tree, {"b.in.y": 9})
+    assert tree == {"a": {"x": 1, "in": {"y": 2}}, "b": {"x": 1, "in": {"y": 9}}}
 
 
 def test_what_is_written_is_what_was_checked(tmp_path: Path) -> None:
@@ -280,6 +300,9 @@ def test_a_worktree_is_what_the_user_sees_and_leaves_the_cache(project: Path) ->
     assert not (project / "one.txt").exists()
     write(project / "params.yaml", {"filter.strategy": "outcome"})
     assert "Stage 'one' is cached - skipping run" in dvc(project, "repro")
+    (project / "tools/more").symlink_to(project.parent / "elsewhere")
+    with pytest.raises(DataError, match="tools/more is a link to a folder"), worktree(project, {"seed": 1}):
+        pass
 
 
 @pytest.mark.slow

@@ -41,3 +41,39 @@ def test_started_by_hand_the_stage_is_made_anew_whatever_the_note_says(layout: L
     (layout.root / "data/verdicts").mkdir(parents=True)
     settle("judge", ["data/verdicts"], layout)
     assert not (layout.root / ".swirl/journals/judge").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "place"),
+    [
+        ("home/config", "shared"),
+        (".dvc/config", "shared"),
+        (".dvc/config", "../shared"),
+        (".dvc/config.local", "/nowhere"),
+    ],
+)
+def test_taken_is_what_dvc_has_in_its_cache_wherever_that_is(
+    file: str, place: str, layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DVC_GLOBAL_CONFIG_DIR", str(layout.root / "home"))
+    (layout.root / file).parent.mkdir()
+    (layout.root / file).write_text(f"[cache]\n    dir = {place}\n")
+    (layout.root / ".swirl/finished/judge.json").write_text('{"data/verdicts": "0a1b.dir"}')
+    lock = "stages: {judge: {cmd: x, outs: [{path: data/verdicts, md5: 0a1b.dir}]}}\n"
+    (layout.root / "dvc.lock").write_text(lock)
+    cached = (layout.root / file).parent / place / "files/md5/0a/1b.dir"
+    if place != "/nowhere":
+        cached.parent.mkdir(parents=True)
+        cached.touch()
+    settle("filter", ["data/steps"], layout)
+    assert (layout.root / ".swirl/journals/judge").exists() == (place == "/nowhere")
+
+
+def test_settings_that_dvc_cannot_read_keep_the_work(layout: Layout) -> None:
+    (layout.root / ".dvc").mkdir()
+    (layout.root / ".dvc/config").write_bytes(b"[cache\xff")
+    (layout.root / ".swirl/finished/judge.json").write_text('{"data/verdicts": "0a1b.dir"}')
+    lock = "stages: {judge: {cmd: x, outs: [{path: data/verdicts, md5: 0a1b.dir}]}}\n"
+    (layout.root / "dvc.lock").write_text(lock)
+    settle("filter", ["data/steps"], layout)
+    assert [one.name for one in finished(layout.root / ".swirl/journals/judge")] == ["mark.finished"]

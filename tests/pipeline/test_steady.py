@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from swirl.config.params import load
-from swirl.core.errors import SwirlError
+from swirl.core.errors import DataError, SwirlError
 from swirl.pipeline.dvc_file import DvcStage
 from swirl.pipeline.steady import SMALL, Steady
 
@@ -60,10 +60,11 @@ def put(old: str, new: str) -> Callable[[Path], None]:
         lambda root: None,
         later("prompts/search.txt"),  # saved again as it was
         write("prompts/__pycache__/a.pyc", "made by an import"),
+        write("prompts/.search.txt.swp", "an editor has it open"),
         put("kl_coefficient: 0.2", "kl_coefficient: 0.3"),  # of another stage
         write("data/b.bin", "no dependency"),
     ],
-    ids=["nothing", "saved again", "pyc", "another stage's params", "another file"],
+    ids=["nothing", "saved again", "pyc", "side file", "another stage's params", "another file"],
 )
 def test_what_is_still_the_same_passes(edit: Callable[[Path], None], root: Path) -> None:
     one = steady(root)
@@ -104,3 +105,15 @@ def test_what_download_writes_beside_the_files_that_it_reads_is_no_change(root: 
     write("data/requests.jsonl", "{}")(root)
     with pytest.raises(SwirlError, match="was changed: data/requests.jsonl. What it has written"):
         watched.check()
+
+
+def test_a_link_to_a_folder_which_dvc_does_not_see_is_refused(root: Path) -> None:
+    (root / "elsewhere").mkdir()
+    (root / "elsewhere/more.txt").write_text("more")
+    (root / "prompts/linked.txt").symlink_to(root / "elsewhere/more.txt")
+    (root / "prompts").rename(root / "behind")
+    (root / "prompts").symlink_to(root / "behind")
+    steady(root).check()  # a linked file, and a linked dependency
+    (root / "prompts/more").symlink_to(root / "elsewhere")
+    with pytest.raises(DataError, match="prompts/more is a link to a folder.*link the files"):
+        steady(root)

@@ -99,6 +99,13 @@ def test_two_runs_write_the_same_bytes(layout: Layout) -> None:
     assert layout.quality("questions").read_bytes() == first
 
 
+def test_a_derivation_leads_to_an_answer_that_has_the_same_value(layout: Layout) -> None:
+    """As GSM8K writes dollars: the calculator's 4.5 is the answer 4.50."""
+    save([*QUESTIONS, question("g-2", "mini-gsm8k", "train", "What is 9 / 2?", "4.50")], Question, layout.questions)
+    save([*DERIVATIONS, Derivation("g-2", "calculate", ("9 / 2",), ("4.5",))], Derivation, layout.derivations)
+    check_questions.run(PARAMS, layout)
+
+
 @pytest.mark.parametrize(
     ("row", "change", "message"),
     [

@@ -46,6 +46,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "places.py").write_text('PLACES = {"Lima": "sunny"}')
     (tmp_path / "own_broken.py").write_text("import no_such_library")
     (tmp_path / "own_failing.py").write_text("1 / 0")
+    (tmp_path / "own_leaving.py").write_text("import sys; sys.exit(3)")
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(sys, "modules", dict(sys.modules))
     return tmp_path
@@ -79,6 +80,7 @@ def test_a_class_of_the_project(project: Path) -> None:
         ("own_nothing.deep:Weather", {}, "there is no module own_nothing.deep in "),
         ("own_broken:Tool", {}, "importing own_broken failed: No module named 'no_such_library'"),
         ("own_failing:Tool", {}, "importing own_failing failed: ZeroDivisionError: division by zero"),
+        ("own_leaving:Tool", {}, "importing own_leaving failed: SystemExit: 3"),
         ("own_weather:Wether", {}, "own_weather.py has no class Wether"),
         ("own_weather:made", {}, "own_weather.py has no class made"),
         ("own_weather:Weather", {"town": "secret"}, r"cannot be made with its options \(town\): TypeError: .*'town'"),

@@ -16,7 +16,7 @@ from swirl.config.shared import Actions
 from swirl.core.errors import DataError
 from swirl.core.layout import Layout
 from swirl.core.types import Question
-from swirl.models.prompts import fill
+from swirl.models.prompts import fill, read_prompt
 from swirl.tools import Calculator
 from swirl.tools.actions import parse
 from swirl.tools.base import MAX_DESCRIPTION, Tool, listed
@@ -87,6 +87,15 @@ def test_a_description_has_one_line_and_an_end() -> None:
     long = listed([Told("x" * 10 * MAX_DESCRIPTION)]).removeprefix("<tell_me> ... </tell_me>: ")
     assert len(long) == MAX_DESCRIPTION
     assert long.endswith("x ... [cut]")
+
+
+def test_a_prompt_s_byte_order_mark_is_left_out_and_other_bytes_than_utf_8_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "search.txt"
+    path.write_bytes(b"\xef\xbb\xbfFrage: {question}\r\n")
+    assert read_prompt(path) == "Frage: {question}"
+    path.write_bytes("Beantworte präzise: {question}".encode("cp1252"))
+    with pytest.raises(DataError, match=r"search\.txt is not UTF-8 from byte 13 on; save it as UTF-8"):
+        read_prompt(path)
 
 
 def project(root: Path, preset: str, **prompts: str) -> tuple[Params, Layout]:

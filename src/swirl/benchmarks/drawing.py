@@ -10,6 +10,7 @@ No question text is ever in two splits, even of different benchmarks: a text tha
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -57,19 +58,22 @@ def draw(wishes: Sequence[Wish], pools: Mapping[Key, Sequence[Question]], seed: 
     drawn = Drawn({}, dict.fromkeys((wish.benchmark for wish in wishes), 0))
     left = {key: _shuffled(pool, seed, key) for key, pool in pools.items()}
     taken: dict[str, str] = {}
+    repeated = Counter[Key]()
     for wish in sorted(wishes, key=lambda wish: ORDER.index(wish.split)):
         key = (wish.benchmark, wish.file)
         free = [one for one in left[key] if taken.get(one[0], wish.split) == wish.split]
-        drawn.repeated[wish.benchmark] += len(left[key]) - len(free)
+        repeated[key] += len(left[key]) - len(free)
         if wish.listed:
             chosen = [(leakage_key(question.text), question) for question in wish.listed]
         else:
             later = sum(w.count or 0 for w in wishes if (w.benchmark, w.file) == key and _after(w, wish))
-            chosen = free[: _count(wish, free, later, len(pools[key]))]
+            chosen = free[: _count(wish, free, later, len(pools[key]), repeated[key])]
         ids = {question.id for _, question in chosen}
         left[key] = [one for one in free if one[1].id not in ids]
-        taken.update((text, wish.split) for text, _ in chosen)
+        taken.update((text, wish.split) for text, _ in chosen if text)
         drawn.questions[wish.benchmark, wish.split] = [question for _, question in chosen]
+    for (benchmark, _), count in repeated.items():
+        drawn.repeated[benchmark] += count
     return drawn
 
 
@@ -84,26 +88,31 @@ def _after(one: Wish, other: Wish) -> bool:
     return ORDER.index(one.split) > ORDER.index(other.split)
 
 
-def _count(wish: Wish, free: Sequence[tuple[str, Question]], later: int, total: int) -> int:
-    """How many of the free questions the wish gets; the splits after it ask for `later` of them."""
+def _count(wish: Wish, free: Sequence[tuple[str, Question]], later: int, total: int, repeated: int) -> int:
+    """How many of the free questions the wish gets; the splits after it ask for `later` of them.
+
+    The error says how many the file has and how many of them were passed over as `repeated`.
+    """
     if wish.count is not None:
         count, missing = wish.count, wish.count > len(free)
     else:
-        count = len(free) - later
-        while count > 0 and _usable(free, count) < later:
-            count -= 1
+        count = _most(free, later)
         missing = count < 1
     if missing:
         asked = "all that are left" if wish.count is None else f"{wish.count:,}"
         after = f", {later:,} of them for later splits" if wish.count is None and later else ""
+        passed = f"; {repeated:,} were passed over, because their text is in another split" if repeated else ""
         raise DataError(
             f"{wish.benchmark}: {wish.split} asks for {asked} of the {total:,} questions of file {wish.file!r}, "
-            f"and {len(free):,} are left{after}; ask for fewer"
+            f"and {len(free):,} are left{after}{passed}; ask for fewer"
         )
     return count
 
 
-def _usable(free: Sequence[tuple[str, Question]], count: int) -> int:
-    """How many questions are left for later splits when `count` are taken: those whose text is not among the taken."""
-    taken = {text for text, _ in free[:count]}
-    return sum(text not in taken for text, _ in free[count:])
+def _most(free: Sequence[tuple[str, Question]], later: int) -> int:
+    """How many questions can be taken so that `later` are left whose text is not among the taken; below 1: none."""
+    if not 0 < later <= len(free):
+        return len(free) - later
+    first: dict[str | int, int] = {}
+    begun = sorted(first.setdefault(text or place, place) for place, (text, _) in enumerate(free))
+    return begun[-later]  # where the text of that many begins at the earliest, none of them has been taken

@@ -156,13 +156,17 @@ class Fetcher:
             _explained(remote),
             urlopen(address, timeout=_TIMEOUT_S) as answer,
             partial.open("wb") as file,
-            _bar(remote.name, answer.length) as bar,
+            _bar(remote.name, announced := answer.length) as bar,
         ):
             while piece := answer.read(1 << 20):
                 if file.tell() + len(piece) > _LARGEST_BYTES:
                     raise DataError(f"{address} has more than {_LARGEST_BYTES:,} bytes")
                 file.write(piece)
                 bar.update(len(piece))
+            if announced is not None and file.tell() < announced:
+                raise DataError(
+                    f"{address} was cut off: {file.tell():,} of {announced:,} bytes came; start it again, {_INSTEAD}"
+                )
         os.replace(partial, path)
         return path
 

@@ -110,12 +110,12 @@ def read_corpus(name: str, path: Path, *, on_bad_row: str = "raise") -> Corpus:
 
 
 def _question(row: Fields, known: Mapping[str, tuple[str, ...]]) -> Row:
-    """Parse one row; when left out, `hops` is 0 (not known) and `support` is empty."""
-    hops = row.get("hops", 0)
+    """Parse one row; when left out (or null), `hops` is 0 (not known) and `support` is empty."""
+    hops = 0 if missing(row, "hops") else row["hops"]
     if type(hops) is not int or not 0 <= hops <= 1000:
         raise BadRow("hops", hops, "a whole number from 0 to 1000")
     support: list[Pair] = []
-    for entry in texts(row, "support") if "support" in row else ():
+    for entry in () if missing(row, "support") else texts(row, "support"):
         if composed(entry) not in known:
             raise BadRow("support", entry, "the id or the title of a passage of the corpus")
         support += [(entry, passage) for passage in known[composed(entry)]]

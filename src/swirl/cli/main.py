@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import shutil
 import sys
 import textwrap
@@ -20,6 +19,7 @@ from swirl.core.errors import ParamsError, SwirlError
 from swirl.core.suggestions import meant
 from swirl.pipeline import environment
 from swirl.pipeline.stages import STAGES
+from swirl.pipeline.user_errors import sentence
 
 app = typer.Typer(
     help="Step-wise reinforcement learning for multi-step reasoning and tool use.\n\n"
@@ -67,19 +67,13 @@ def main() -> None:
     warnings.formatwarning = _one_line
     try:
         app()
-    except SwirlError as error:
-        print(f"swirl: {error}", file=sys.stderr)
-        sys.exit(1)
-    except OSError as error:
-        if error.errno not in _REFUSED:
+    except Exception as error:
+        if not (said := sentence(error)):
             raise
-        what = "" if error.errno == errno.EACCES else " cannot be written"
-        print(f"swirl: {error.filename or 'a file'}{what}: {error.strerror}", file=sys.stderr)
+        print(f"swirl: {said}", file=sys.stderr)
         sys.exit(1)
 
 
-_REFUSED = (errno.EROFS, errno.EACCES, errno.ENOSPC, errno.EDQUOT)
-"""What a file system says that is read-only, forbidden or full; not a fault of the program."""
 _formatwarning = warnings.formatwarning
 
 

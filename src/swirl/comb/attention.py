@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from swirl.core.errors import ModelError
+from swirl.core.threads import end_if_given_up
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -152,10 +153,12 @@ def causal_lm(model: Any) -> Any:
 def read(model: Any, ids: Tensor, positions: Tensor, plan: Plan) -> Tensor:
     """Hidden states (M, H) of M tokens, given their (M,) ids and positions, with attention computed by the plan.
 
-    Raises `ModelError` for a model whose attention a plan cannot replace, once in each layer.
+    Raises `ModelError` for a model whose attention a plan cannot replace, once in each layer, and `GivenUpError` in a
+    thread that nobody waits for any more.
     """
     import torch
 
+    end_if_given_up()
     model = causal_lm(model)
     _adopt(model)
     device = model.device

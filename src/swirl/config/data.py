@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from swirl.config.section import Count, Section, Share, Word
+from swirl.config.section import Count, ProjectFolder, Section, Share, Word, leads_outside
 from swirl.core.splits import SPLITS, counts
 
 
@@ -25,7 +25,7 @@ def _questions(value: object) -> object:
 
 
 def _inside(path: str) -> str:
-    if not path or path.startswith("/") or ".." in path.split("/"):
+    if leads_outside(path):
         raise ValueError(f"expected a path inside download.folder, relative to it; got {path!r}")
     return path
 
@@ -137,7 +137,9 @@ class Benchmark(Section):
 class Download(Section):
     """The benchmarks and the files they come from."""
 
-    folder: str = Field(description="folder of official and own files, relative to params.yaml; a change re-runs")
+    folder: ProjectFolder = Field(
+        description="folder of official and own files, relative to params.yaml; a change re-runs"
+    )
     benchmarks: Annotated[Mapping[Word, Benchmark], Field(min_length=1)] = Field(description="benchmark -> its source")
     on_bad_row: Literal["stop", "skip"] = Field(description="a row that cannot be read; skip: left out and counted")
     worlds: Count = Field(description="fictional worlds behind each embedded benchmark's split")

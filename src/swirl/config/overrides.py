@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,15 +43,20 @@ def write(path: Path, overrides: Mapping[str, Any]) -> None:
 
 
 def lay_over(tree: MutableMapping[Any, Any], overrides: Mapping[str, Any]) -> None:
-    """Set each dotted key of `overrides` in nested mappings, in place; a value replaces the old one as a whole."""
+    """Set each dotted key of `overrides` in nested mappings, in place; a value replaces the old one as a whole.
+
+    A section that YAML shares with another (by an anchor) becomes one of its own, so that the other stays as it is.
+    """
     for key, value in overrides.items():
         *sections, last = key.split(".")
         inside: Any = tree
         for depth, section in enumerate(sections):
-            inside = inside.get(_as_written(inside, section))
+            outer, written = inside, _as_written(inside, section)
+            inside = copy.deepcopy(outer.get(written))
             if not isinstance(inside, MutableMapping):
                 where = ".".join(sections[: depth + 1])
                 raise ParamsError(f"override {key}: params.yaml has no section {where}; its keys have no others below")
+            outer[written] = inside
         inside[_as_written(inside, last)] = value
 
 

@@ -85,6 +85,10 @@ class Params(Section):
                 raise ValueError(f"download.benchmarks.{name}: its task searches, so it needs a corpus")
         if "closed_book" in self.tasks:
             raise ValueError("tasks.closed_book: the name is taken by the prompt for questions without tools")
+        if "system" in self.tasks:
+            raise ValueError(
+                "tasks.system: the name is taken by the prompt of the system turn; call the task otherwise"
+            )
         if LOGGED in self.tasks:
             raise ValueError(f"tasks.{LOGGED}: the name is taken by logged conversations; call the task otherwise")
         self._check_options()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -16,7 +15,7 @@ from typing import Any, Union, get_args, get_origin
 from swirl.config.messages import chosen_by_source
 from swirl.config.params import Params, load, validate
 from swirl.config.section import Section
-from swirl.config.yaml_text import dump, read
+from swirl.config.yaml_text import dump, read, replace
 from swirl.core.errors import ParamsError
 from swirl.core.suggestions import meant
 
@@ -140,9 +139,7 @@ def write(root: Path, settings: Mapping[str, Any], name: str) -> Path | None:
         text = head + dump(settings)
     if path.exists() and path.read_bytes() != text.encode():
         kept = _kept(path)
-    partial = path.with_name("params.yaml.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    replace(path, text)
     return kept
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from swirl.config.section import Count, Section
+from swirl.config.section import Count, ProjectFolder, Section
 from swirl.tools import by_name
 
 
@@ -43,10 +43,10 @@ class Runtime(Section):
 class Prompts(Section):
     """Folders of prompt files."""
 
-    policy: str = Field(
+    policy: ProjectFolder = Field(
         description="TASK.txt for every task, and closed_book.txt; {question}, {calls}, {steps}, {tools} are filled in"
     )
-    judge: str = Field(description="verdict.txt: the turn that asks a local judge for GOOD or BAD")
+    judge: ProjectFolder = Field(description="verdict.txt: the turn that asks a local judge for GOOD or BAD")
 
 
 def _named(tool: str) -> str:
@@ -69,7 +69,9 @@ class Task(Section):
 class Tools(Section):
     """The tools' settings, the same for synthesis, training and evaluation."""
 
-    folder: str = Field(description="where the modules of your own tools are; a change of a file in it counts")
+    folder: ProjectFolder = Field(
+        description="where the modules of your own tools are; a change of a file in it counts"
+    )
     options: Mapping[str, Mapping[str, Any]] = Field(description="settings of your own tools and MCP servers, by name")
     search_results: Count = Field(description="passages that one search shows")
     search_output_limit: Annotated[int, Field(ge=20)] = Field(description="how much one search shows at most")

@@ -110,6 +110,12 @@ def modified(path: Path) -> Iterator[Any]:
     yield tree
     text = StringIO()
     yaml.dump(tree, text)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text.getvalue(), encoding="utf-8")
-    os.replace(partial, path)
+    replace(path, text.getvalue())
+
+
+def replace(path: Path, text: str) -> None:
+    """Write a file at once, in UTF-8; where `path` is a link, the file that it leads to."""
+    whole = path.resolve()
+    partial = whole.with_name(whole.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, whole)

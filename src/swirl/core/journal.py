@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from swirl.core.checksums import checksum
 from swirl.core.errors import DataError
+from swirl.core.folder_files import files_inside
 from swirl.core.records import load, read_table, save
 from swirl.core.row_groups import save_tables, tables
 
@@ -143,7 +144,7 @@ def fingerprint(source: str, settings: Sequence[Any], files: Iterable[Path]) -> 
 
     Each part is hashed together with its length, and each file in a folder with its path there, so that parts which are
     divided differently get different hashes. `source` is the result of `swirl.pipeline.source.digest`. Raises
-    `DataError` for a file that cannot be read.
+    `DataError` for a file that cannot be read, and as `files_inside` does.
     """
     whole = hashlib.blake2b(digest_size=16)
 
@@ -153,13 +154,9 @@ def fingerprint(source: str, settings: Sequence[Any], files: Iterable[Path]) -> 
     add(source)
     add(json.dumps(list(settings), sort_keys=True, default=str))
     for path in files:
-        inside = sorted(_inside(path)) if path.is_dir() else [path]
+        inside = sorted(files_inside(path)) if path.is_dir() else [path]
         add(f"{path.name}: {len(inside)}")
         for file in inside:
             add(file.relative_to(path).as_posix())
             add(checksum(file).sha256)
     return whole.hexdigest()
-
-
-def _inside(folder: Path) -> Iterable[Path]:
-    return (path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)

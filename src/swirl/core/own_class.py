@@ -30,7 +30,7 @@ def make_own(what: str, name: str, options: Mapping[str, object], root: Path) ->
         if error.name and f"{module_name}.".startswith(f"{error.name}."):
             raise ParamsError(f"{what} {name}: there is no module {module_name} in {root} or installed") from None
         raise ParamsError(f"{what} {name}: importing {module_name} failed: {error}") from error
-    except Exception as error:  # a user's module may raise anything while it is imported
+    except (Exception, SystemExit) as error:  # a user's module may raise anything while it is imported
         raise ParamsError(f"{what} {name}: importing {module_name} failed: {type(error).__name__}: {error}") from error
     kind = getattr(module, class_name, None)
     if not isinstance(kind, type):
@@ -38,7 +38,7 @@ def make_own(what: str, name: str, options: Mapping[str, object], root: Path) ->
         raise ParamsError(f"{what} {name}: {where} has no class {class_name}")
     try:
         return kind(**{str(key): value for key, value in options.items()})
-    except Exception as error:  # a user's class may raise anything while it is made
+    except (Exception, SystemExit) as error:  # a user's class may raise anything while it is made
         given = ", ".join(map(str, options)) or "none"
         why = f"{type(error).__name__}: {error}"
         raise ParamsError(f"{what} {name}: {class_name} cannot be made with its options ({given}): {why}") from error

@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,9 @@ from swirl.core.record_schemas import SCHEMAS
 from swirl.core.records import read_table
 from swirl.core.row_groups import tables
 from swirl.core.types import OUTCOME, Stop, Strategy, SubTrajectory, Trajectory, Verdict
+
+TOKENS = 2**28
+"""Tokens of states beyond which a table ends with the trajectory that it has come to; Arrow's lists hold 2^31."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,19 +121,32 @@ def _sample(places: np.ndarray, most: int, rng: random.Random) -> np.ndarray:
 def sub_trajectories(trajectories: Path, judged: Judged, kept: np.ndarray) -> Iterator[pa.Table]:
     """The sub-trajectories of the kept trajectories: K pairs (state, action) for K actions (paper, section 3.1).
 
-    They are columns of `SubTrajectory`, one table for each row group of trajectories. `kept` are places in `judged`, in
-    order. Raises `DataError` for a file that cannot be used.
+    They are columns of `SubTrajectory`, a table for each row group of trajectories, or several where their states are
+    long. `kept` are places in `judged`, in order. Raises `DataError` for a file that cannot be used.
     """
     first = 0
     for group in tables(Trajectory, trajectories, ["id", "question_id", "benchmark", "prompt_ids", "steps"]):
         begin, end = np.searchsorted(judged.rows[kept], [first, first + len(group)])
         here = kept[begin:end]
         if len(here):
-            scores = [
-                judged.scores.slice(start, judged.starts[i + 1] - start) for i in here for start in [judged.starts[i]]
-            ]
-            yield _cut(group.take(judged.rows[here] - first), pa.concat_arrays(scores))
+            whole = group.take(judged.rows[here] - first)
+            ends = [*np.flatnonzero(np.diff(np.cumsum(_most_tokens(whole)) // TOKENS)) + 1, len(here)]
+            for start, stop in pairwise([0, *ends]):
+                of_steps = (slice(*judged.starts[i : i + 2]) for i in here[start:stop])
+                yield _cut(whole.slice(start, stop - start), pa.concat_arrays([judged.scores[one] for one in of_steps]))
         first += len(group)
+
+
+def _most_tokens(whole: pa.Table) -> np.ndarray:
+    """Of each trajectory, as many tokens as all its states have together, or more."""
+    lists, prompts = whole["steps"].combine_chunks(), whole["prompt_ids"].combine_chunks()
+    parents, steps = pc.list_parent_indices(lists).to_numpy(), pc.list_flatten(lists)
+    parts = (pc.struct_field(steps, name) for name in ("token_ids", "observation_ids", "rewritten_ids"))
+    longest: np.ndarray = prompts.value_lengths().to_numpy().astype(np.int64)
+    for part in parts:
+        np.add.at(longest, parents, part.value_lengths().to_numpy())
+    longest *= lists.value_lengths().to_numpy()
+    return longest
 
 
 def _cut(whole: pa.Table, scores: pa.Array) -> pa.Table:

@@ -83,8 +83,13 @@ def tracking_uri(layout: Layout) -> str:
     """MLFLOW_TRACKING_URI, or `mlflow.db` in the project root; never in a temporary copy that DVC deletes."""
     root, given = _lasting(layout), os.environ.get("MLFLOW_TRACKING_URI")
     if given and root != layout.root.resolve():
-        return re.sub("^(sqlite:///|file:)(?!/)", lambda scheme: f"{scheme[0]}{root}/", given)
+        return resolved(given, root)
     return given or f"sqlite:///{root / 'mlflow.db'}"
+
+
+def resolved(uri: str, root: Path) -> str:
+    """The address of a store, where a relative file path is made absolute from `root`."""
+    return re.sub("^(sqlite:///|file:)(?!/)", lambda scheme: f"{scheme[0]}{root}/", uri)
 
 
 def connect(uri: str) -> MlflowClient:

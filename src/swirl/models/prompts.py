@@ -25,11 +25,13 @@ class Prompts:
 
 
 def read_prompt(path: Path) -> str:
-    """A prompt file's text. Raises `DataError` when there is none."""
+    """A prompt file's text, without a byte order mark. Raises `DataError` when there is none, or it is not UTF-8."""
     try:
-        return path.read_text(encoding="utf-8").strip()
+        return path.read_text(encoding="utf-8-sig").strip()
     except FileNotFoundError:
         raise DataError(f"{path} does not exist; params.yaml asks for it in `tasks` and `prompts`") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 from byte {error.start} on; save it as UTF-8") from None
 
 
 def fill(prompt: str, question: str, steps: int, tools: str = "") -> str:

@@ -24,6 +24,7 @@ from typing import IO, Any
 
 from swirl.config import overrides as laid_over
 from swirl.core.errors import DataError, SwirlError
+from swirl.core.folder_files import files_inside
 from swirl.pipeline.temporary import SHARED
 
 
@@ -182,7 +183,10 @@ def _share_kept(root: Path, copy: Path) -> None:
 
 
 def _bring_files(root: Path, copy: Path) -> None:
-    """Copy dependencies of stages that neither git nor DVC tracks, such as official files or a new tool."""
+    """Copy dependencies of stages that neither git nor DVC tracks, such as official files or a new tool.
+
+    Raises `DataError` for a link to a folder in one, which DVC does not see.
+    """
     from dvc.repo import Repo
 
     with Repo(str(copy)) as repo:
@@ -192,13 +196,13 @@ def _bring_files(root: Path, copy: Path) -> None:
         if not dep.is_relative_to(copy) or any(dep.is_relative_to(out) for out in outs):
             continue
         source = root / dep.relative_to(copy)
-        files = sorted(source.rglob("*")) if source.is_dir() else [source]
+        files = sorted(files_inside(source)) if source.is_dir() else [source]
         behind = {file.resolve() for file in files if file.is_symlink()}
         # Links to other files of the project, such as a stage's source, stay links; their targets are copied, too.
         inside = {one for one in behind if one.is_relative_to(root)}
         for file in [*files, *sorted(inside)]:
             target = copy / file.relative_to(root)
-            if file.is_file() and not (target.exists() or target.is_symlink()) and "__pycache__" not in file.parts:
+            if file.is_file() and not (target.exists() or target.is_symlink()):
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(file, target, follow_symlinks=file.resolve() not in inside)
 

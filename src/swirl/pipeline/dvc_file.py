@@ -14,6 +14,7 @@ from typing import Any
 
 from swirl.config.yaml_text import read
 from swirl.core.errors import ParamsError
+from swirl.core.folder_files import files_inside
 
 PLACEHOLDER = re.compile(r"\$\{\s*([\w.]+)\s*\}")
 
@@ -137,8 +138,7 @@ def dvc_hash(path: Path) -> str:
     if not path.is_dir():
         with path.open("rb") as file:
             return hashlib.file_digest(file, "md5").hexdigest()
-    inside = (file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
-    files = sorted((file.relative_to(path).as_posix(), file) for file in inside)
+    files = sorted((file.relative_to(path).as_posix(), file) for file in files_inside(path))
     entries = [{"md5": dvc_hash(file), "relpath": name} for name, file in files]
     return hashlib.md5(json.dumps(entries, sort_keys=True).encode()).hexdigest() + ".dir"
 

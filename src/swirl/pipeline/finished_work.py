@@ -15,7 +15,6 @@ So each stage has at most the work of its last run to the end, until the next st
 
 from __future__ import annotations
 
-import configparser
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -100,17 +99,15 @@ def _recorded(root: Path) -> dict[str, dict[str, str]]:
 
 
 def _cache(root: Path) -> Path:
-    """The folder of DVC's cache that holds objects by the MD5 of their content."""
-    place = Path("cache")
-    for name in ("config", "config.local"):
-        settings = configparser.ConfigParser(interpolation=None)
-        try:
-            settings.read(root / ".dvc" / name, encoding="utf-8")
-        except (configparser.Error, UnicodeDecodeError):
-            continue  # DVC refuses such a file itself
-        if settings.has_option("cache", "dir"):
-            place = Path(settings.get("cache", "dir"))
-    return root / ".dvc" / place / "files/md5"
+    """The folder of DVC's cache that holds objects by the MD5 of their content, as DVC's settings say."""
+    from dvc.config import Config, ConfigError
+
+    folder = root / ".dvc"
+    try:
+        place = Config(str(folder), validate=False)["cache"].get("dir")
+    except (ConfigError, OSError):
+        place = None  # DVC refuses such a file itself
+    return Path(place or folder / "cache") / "files/md5"
 
 
 def _folders(stage_id: str, layout: Layout) -> Iterator[Path]:

@@ -6,7 +6,6 @@ outputs were made with the new one.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any
 from swirl.config.params import load
 from swirl.core.checksums import checksum
 from swirl.core.errors import ParamsError, SwirlError
+from swirl.core.folder_files import files_inside
 from swirl.pipeline.dvc_file import DvcStage
 
 SMALL = 2**20
@@ -44,7 +44,10 @@ class Steady:
     """What a stage depends on, as dvc.yaml lists it, at the time when this is made."""
 
     def __init__(self, stage: DvcStage, root: Path, params: Mapping[str, Any]) -> None:
-        """`params` are the nested values that the stage runs with."""
+        """`params` are the nested values that the stage runs with.
+
+        Raises `DataError` for a dependency that DVC does not see; see `swirl.core.folder_files.files_inside`.
+        """
         self._stage = stage
         self._root = root
         self._params = _chosen(params, stage.params)
@@ -96,8 +99,8 @@ def _files(stage: DvcStage, root: Path, before: Mapping[str, _Seen] | None = Non
     A file of the size and time that it has in `before` is not read again.
     """
     found: dict[str, _Seen] = {}
-    for dep in stage.deps:
-        for path in _walk(root / dep):
+    for dep in (root / name for name in stage.deps):
+        for path in [dep] if dep.is_file() else files_inside(dep):
             name = path.relative_to(root).as_posix()
             status, known = path.stat(), (before or {}).get(name)
             if known and (known.size, known.modified) == (status.st_size, status.st_mtime_ns):
@@ -106,11 +109,3 @@ def _files(stage: DvcStage, root: Path, before: Mapping[str, _Seen] | None = Non
                 content = checksum(path).sha256 if status.st_size <= SMALL else ""
                 found[name] = _Seen(status.st_size, status.st_mtime_ns, content)
     return found
-
-
-def _walk(path: Path) -> Iterator[Path]:
-    if path.is_file():
-        yield path
-    for folder, subfolders, files in os.walk(path):
-        subfolders[:] = [name for name in subfolders if name != "__pycache__"]
-        yield from (file for name in files if (file := Path(folder) / name).is_file())

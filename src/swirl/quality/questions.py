@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from swirl.core.grading import grade
 from swirl.core.leakage import leakage_key
 from swirl.core.splits import SPLITS
 from swirl.core.types import LOGGED
@@ -105,15 +106,13 @@ def _questions_table(questions: pd.DataFrame, benchmarks: Sequence[str]) -> Tabl
 
 
 def _leaks(questions: pd.DataFrame) -> list[str | None]:
-    """For each question, which question of another split has the same text; None when there is none."""
+    """For each question, which question of another split has the same text; None when there is none, or no text."""
     texts = [leakage_key(text) for text in questions["text"]]
     first: dict[str, dict[str, str]] = {}
     for text, split, identifier in zip(texts, questions["split"], questions["id"], strict=True):
         first.setdefault(text, {}).setdefault(split, identifier)
     return [
-        next(
-            (f"the text of {identifier} ({other})" for other, identifier in first[text].items() if other != split), None
-        )
+        next((f"the text of {same} ({other})" for other, same in first[text].items() if text and other != split), None)
         for text, split in zip(texts, questions["split"], strict=True)
     ]
 
@@ -201,7 +200,7 @@ def _derivation_problem(
     answers, hops = question
     if len(calls) != hops or len(results) != hops:
         return f"{len(calls)} calls and {len(results)} results for {hops} hops"
-    if not hops or results[-1] not in list(answers):
+    if not hops or not grade(results[-1], answers):
         return f"ends in {list(results)[-1:]}, accepted are {list(answers)}"
     return None
 

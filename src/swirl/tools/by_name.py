@@ -44,7 +44,7 @@ def options_name(name: str) -> str:
 def open_tool(name: str, options: Mapping[str, object], root: Path) -> Tool:
     """The tool of that name, in one of the forms of `NAMES`; not `search`, which needs an index.
 
-    A class is imported with `root` (the project's folder) on sys.path and made with `options` as keyword arguments; for
+    A class is imported with `root` (`tools.folder`) on sys.path and made with `options` as keyword arguments; for
     a tool of an MCP server (`swirl.tools.mcp`), `options` describe the server. Raises `ParamsError` saying what is
     wrong: no such tool, options that it does not take, or a class that is not a tool.
     """

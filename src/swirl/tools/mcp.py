@@ -47,7 +47,7 @@ class Description:
     """How a server is reached: by `command` (stdio) or by `url` (streamable HTTP)."""
 
     command: tuple[str, ...]
-    """Program and arguments, started in the project's folder; empty with a `url`."""
+    """Program and arguments, started in `tools.folder`; empty with a `url`."""
     url: str
     env: tuple[str, ...]
     """Names of environment variables for the program, in addition to HOME, LOGNAME, PATH, SHELL, TERM and USER."""
