@@ -102,10 +102,22 @@ class Always:
             model.config,
             model.base_model,
         )
-        self._token, self._size = token, model.config.vocab_size
+        self.named_parameters = model.base_model.named_parameters
+        self._head = Says(token, model.config.vocab_size)
 
-    def get_output_embeddings(self) -> Any:
-        return lambda hidden: torch.nn.functional.one_hot(torch.full((len(hidden),), self._token), self._size).double()
+    def get_output_embeddings(self) -> torch.nn.Module:
+        return self._head
+
+
+class Says(torch.nn.Module):
+    """An output layer whose only likely token is one."""
+
+    def __init__(self, token: int, size: int) -> None:
+        super().__init__()
+        self._token, self._size = token, size
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.one_hot(torch.full((len(hidden),), self._token), self._size).double()
 
 
 SURE = 1 / (1 + math.exp(-1))
