@@ -127,7 +127,7 @@ def thoughtful(number: int, withheld: bool = False) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("form", ["tags", "native"])
-@pytest.mark.slow
+@pytest.mark.rare
 def test_stripped_thoughts_cut_trajectories_into_pieces_that_are_trained_on(form: str, tmp_path: Path) -> None:
     """This template drops every past thought: a conversation with two is three pieces, in either format."""
     layout = project(tmp_path, THINKING)
