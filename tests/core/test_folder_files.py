@@ -38,3 +38,11 @@ def test_a_link_to_a_folder_is_refused_and_one_to_a_file_is_followed(tmp_path: P
     (inside / "more").symlink_to(other)
     with pytest.raises(DataError, match=r"inside/more is a link to a folder, and DVC does not look into it"):
         list(files_inside(inside))
+
+
+def test_a_link_to_a_folder_beside_it_inside_hides_nothing(tmp_path: Path) -> None:
+    """As a virtual environment has `lib64`."""
+    (tmp_path / "venv/lib").mkdir(parents=True)
+    (tmp_path / "venv/lib/one.py").write_text("1")
+    (tmp_path / "venv/lib64").symlink_to("lib")
+    assert list(files_inside(tmp_path)) == [tmp_path / "venv/lib/one.py"]

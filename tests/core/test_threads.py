@@ -62,3 +62,22 @@ def test_nothing_is_given_up_where_all_work_is_done() -> None:
         pool.submit(end_if_given_up).result()
     end_if_given_up()
     assert spread(lambda number: end_if_given_up(), range(2), 2) == [None, None]
+
+
+def test_after_an_error_work_that_has_begun_ends_as_ever() -> None:
+    begun, go, ended = threading.Event(), threading.Event(), list[int]()
+
+    def work(number: int) -> None:
+        if number:
+            begun.set()
+            go.wait(300)
+            end_if_given_up()
+            ended.append(number)
+            return
+        begun.wait(300)
+        threading.Timer(0.0, go.set).start()
+        raise ValueError("one piece's error")
+
+    with pytest.raises(ValueError, match="one piece's error"):
+        spread(work, [0, 1], 2)
+    assert ended == [1]

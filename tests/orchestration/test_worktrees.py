@@ -112,6 +112,13 @@ def test_written_overrides_keep_comments_and_other_settings(tmp_path: Path) -> N
     assert after == before
 
 
+def test_a_number_that_yaml_shares_stays_shared(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text("a:\n  seed: &s 5\n  k: 1\nb:\n  seed: *s\n", encoding="utf-8")
+    write(path, {"a.k": 2})
+    assert yaml.safe_load(path.read_text(encoding="utf-8")) == {"a": {"seed": 5, "k": 2}, "b": {"seed": 5}}
+
+
 def test_an_override_of_a_shared_section_changes_no_other(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     path.write_text("a: &both {x: 1, in: {y: 2}}  # said\nb: *both\nc:\n  <<: *both\n  z: 3\n", encoding="utf-8")

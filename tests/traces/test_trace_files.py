@@ -110,6 +110,7 @@ LLAMA = '{"name": "search", "parameters": {"query": "Ada born"}}'
     ("said", "payloads", "read"),
     [
         ("<search_query> Ada born </search_query>", ["Ada born"], True),
+        ("<search_query> Ada born </search_query>.", ["Ada born"], True),
         ("So <<search_query>>Ada born<</search_query>>\n", ["Ada born"], True),
         ('<search> {"a": "</b>"} </search>\n<search> {} </search>', ['{"a": "</b>"}', "{}"], True),
         (HERMES, ["Ada born"], False),

@@ -20,7 +20,7 @@ _SCORER = "mlflow.trace.sourceScorer"
 _SESSION = "mlflow.trace.session"
 _CHUNK = "mlflow.chunk.item."
 _EXPECTED = ("expected_response", "expected_answer", "answer", "ground_truth", "expected_output")
-_CLOSING = re.compile(r"<?</([^\s<>/]+)>>?\s*\Z")
+_CLOSING = re.compile(r"<?</([^\s<>/]+)>>?")
 """A closing tag at the end of an action, its brackets single or doubled."""
 _LEVELS = 1000
 """Spans around a request to a chat model; a trace with more is left out."""
@@ -115,10 +115,11 @@ def own_trajectory(trace: Json) -> Json | None:
 
 
 def _in_tags(action: str, call: str) -> bool:
-    """Whether an action ends with a call in our tags, whose payload is this one, or the last of several."""
-    closing = _CLOSING.search(action)
-    if closing is None:
+    """Whether an action's last tags of ours are around this call's payload, or the last of several."""
+    closings = list(_CLOSING.finditer(action))
+    if not closings:
         return False
+    closing = closings[-1]
     _, opening, payload = action[: closing.start()].rpartition(f"<{closing[1]}>")
     return bool(opening) and call.strip().endswith(payload.removeprefix(">").strip())
 

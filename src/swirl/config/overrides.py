@@ -52,12 +52,19 @@ def lay_over(tree: MutableMapping[Any, Any], overrides: Mapping[str, Any]) -> No
         inside: Any = tree
         for depth, section in enumerate(sections):
             outer, written = inside, _as_written(inside, section)
-            inside = copy.deepcopy(outer.get(written))
+            inside = outer.get(written)
             if not isinstance(inside, MutableMapping):
                 where = ".".join(sections[: depth + 1])
                 raise ParamsError(f"override {key}: params.yaml has no section {where}; its keys have no others below")
-            outer[written] = inside
+            if _places(tree, inside) > 1:
+                inside = outer[written] = copy.deepcopy(inside)
         inside[_as_written(inside, last)] = value
+
+
+def _places(tree: Any, wanted: Any) -> int:
+    """At how many places in a tree of mappings and lists one of them stands."""
+    parts = tree.values() if isinstance(tree, Mapping) else tree if isinstance(tree, list) else ()
+    return sum((part is wanted) + _places(part, wanted) for part in parts)
 
 
 def text(overrides: Mapping[str, Any]) -> str:

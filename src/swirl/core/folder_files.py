@@ -16,14 +16,16 @@ SIDE_FILES = ("*.swp", "*.swo", ".#*", "#*#", "*~", ".DS_Store", ".nfs*")
 def files_inside(folder: Path) -> Iterator[Path]:
     """Every file below `folder`, in no order, without those of `__pycache__` and side files; none without a folder.
 
-    `folder` itself and files in it may be links. Raises `DataError` for a folder in it that is one, because DVC does
-    not look into it: a change in it would run nothing again.
+    `folder` itself and files in it may be links, and folders to others in it. Raises `DataError` for a link to a
+    folder elsewhere, because DVC does not look into it: a change in it would run nothing again.
     """
+    root = folder.resolve()
     for place, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if name != "__pycache__" and not _is_side_file(name)]
-        if linked := [path for name in folders if (path := Path(place) / name).is_symlink()]:
+        linked = (path for name in folders if (path := Path(place) / name).is_symlink())
+        if elsewhere := [path for path in linked if not path.resolve().is_relative_to(root)]:
             raise DataError(
-                f"{linked[0]} is a link to a folder, and DVC does not look into it, so that changes in it would go "
+                f"{elsewhere[0]} is a link to a folder, and DVC does not look into it, so that changes in it would go "
                 f"unnoticed: link the files in it one by one, or make {folder} as a whole the link"
             )
         names = (name for name in files if not _is_side_file(name))

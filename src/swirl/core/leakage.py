@@ -6,28 +6,28 @@ import re
 import unicodedata
 from functools import cache
 
-_OPERATORS = "-*/%#"
-"""What Unicode counts among punctuation and a question may turn on, as on its symbols."""
-_QUOTES = str.maketrans("`´", "''")
-"""Quotation marks that Unicode counts among symbols."""
-_DASHES = re.compile("[\N{HYPHEN}-\N{HORIZONTAL BAR}\N{MINUS SIGN}]")
-_HYPHEN = re.compile(r"(?<=[^\W\d])-(?=[^\W\d])")
-"""Between two letters, where it is no minus."""
+_QUOTES = str.maketrans("`´\N{MINUS SIGN}\N{EN DASH}", "''--")
+"""Quotation marks that Unicode counts among symbols, and what stands for a minus."""
+_OPERATOR = re.compile(r"(?<![^\W\d])-(?=\s*[\d(])|(?<=[\d)])\s*[*/%]|[*/%](?=\s*[\d(])|(?<=[^\W\d])#")
+"""What Unicode counts among punctuation where a question may turn on it: beside a number, and in C#."""
+_SYMBOLS = str.maketrans("-*/%#", "−∗∕℅♯")
+"""Symbols of Unicode that stand for them in a key."""
 
 
 def leakage_key(text: str) -> str:
-    """A question's words and symbols (`+`, `<`, `-`) in lower case with single blanks and without other punctuation.
+    """A question's words and symbols (`+`, `<`, a minus) in lower case, single blanks and no other punctuation.
 
     Equal results count as one question; an empty one, of a text of punctuation alone, counts as no other.
     """
     plain = unicodedata.normalize("NFKC", text.translate(_QUOTES)).casefold()
-    return " ".join("".join(map(_piece, _HYPHEN.sub(" ", _DASHES.sub("-", plain)))).split())
+    marked = _OPERATOR.sub(lambda sign: sign[0].translate(_SYMBOLS), plain)
+    return " ".join("".join(map(_piece, marked)).split())
 
 
 @cache
 def _piece(character: str) -> str:
     """A character of a word, the marks of letters (as vowel signs) among them; a symbol between blanks; or a blank."""
     kind = unicodedata.category(character)[0]
-    if kind == "S" or character in _OPERATORS:
+    if kind == "S":
         return f" {character} "
     return character if kind == "M" or character.isalnum() or character == "_" else " "

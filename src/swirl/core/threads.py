@@ -34,7 +34,7 @@ def end_if_given_up() -> None:
 
 
 class Pool(ThreadPoolExecutor):
-    """Threads whose work is given up when an exception leaves the `with` statement: no piece of it is begun then."""
+    """Threads whose work is given up when Ctrl-C leaves the `with` statement; after any error no more is begun."""
 
     def __init__(self, workers: int) -> None:
         super().__init__(workers)
@@ -54,7 +54,8 @@ class Pool(ThreadPoolExecutor):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
         if kind is not None:
-            self._gone.set()
+            if not issubclass(kind, Exception):  # Ctrl-C; after an error, work that others may keep goes on to its end
+                self._gone.set()
             self.shutdown(wait=False, cancel_futures=True)
         return super().__exit__(kind, error, trace)
 
