@@ -86,6 +86,15 @@ def test_few_questions_that_agree_are_not_sure(differ: int, p: float) -> None:
     assert made.over["swirl"].p == p
 
 
+@pytest.mark.parametrize("times", [3.0, 4.0])
+def test_questions_on_which_both_do_nothing_of_it_decide_nothing(times: float) -> None:
+    """Of 12 questions, swirl's 3 or 4 searches find something on three, base's 3 nowhere."""
+    asked = [f"q{number}" for number in range(12)]
+    base = dict.fromkeys(asked, (0.0, 3.0))
+    swirl = {one: (float(number < 3), times) for number, one in enumerate(asked)}
+    assert pool("b", "new_support", True, {"base": [base], "swirl": [swirl]}).over["swirl"].p >= 0.25
+
+
 def test_holm_is_that_of_r() -> None:
     """`p.adjust(c(0.01, 0.04, 0.03, 0.005), "holm")` gives 0.03 0.06 0.06 0.02."""
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
 
+from swirl.core.errors import DataError
 from swirl.core.types import JudgeRole, StateAction
 from swirl.evaluation.state_scores import by_conversation, state_measures
 
@@ -53,3 +55,14 @@ def test_without_a_verdict_there_is_no_reward_and_a_difference_needs_both() -> N
     assert (found["base", "reward"].n, found["swirl", "reward"].n) == (1, 2)
     assert found["swirl", "reward"].over_base == pytest.approx(0.5)
     assert all(one.measure != "reward" for one in state_measures({"base": [action("a", "base", None)]}))
+
+
+def test_rewards_of_two_judges_are_not_compared() -> None:
+    other = [dataclasses.replace(one, judge="first") for one in TUNED]
+    said = r"states of desk: the judge of swirl is 'first' \(a second.*\), but that of base is 'second' \("
+    with pytest.raises(DataError, match=said):
+        state_measures({"base": BASE, "swirl": other})
+    unjudged = [dataclasses.replace(one, reward=None) for one in other]
+    assert {one.measure for one in state_measures({"base": BASE, "swirl": unjudged}) if one.model == "swirl"} == {
+        "same_tools", "malformed", "cut",
+    }  # fmt: skip

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
-from swirl.evaluation.statistics import bootstrap, mcnemar, paired, relative_gain, wilson
+from swirl.evaluation.statistics import bootstrap, mcnemar, paired, paired_p, relative_gain, wilson
 
 # Newcombe 1998 (Statistics in Medicine 17, p. 857), table I, method 3: the score interval without correction.
 NEWCOMBE = [
@@ -83,6 +85,35 @@ def test_paired_counts_who_is_right_more_often() -> None:
     base = {"a": 0.4, "b": 1.0, "c": 0.0, "d": 0.6, "e": 0.2}
     other = {"a": 0.6, "b": 0.8, "c": 0.0, "d": 1.0, "e": 0.8}
     assert paired(base, other) == (1, 3)
+
+
+def test_paired_p_is_mcnemars_where_all_differences_are_of_one_size() -> None:
+    base = {f"q{i}": float(i < 9) for i in range(20)}
+    other = {f"q{i}": float(7 <= i < 18) for i in range(20)}  # 7 lost, 9 gained
+    assert paired_p(base, other) == paired_p(other, base) == mcnemar(7, 9)
+    halves = {name: value / 2 for name, value in base.items()}, {name: value / 2 for name, value in other.items()}
+    assert paired_p(*halves) == mcnemar(7, 9)
+    assert paired_p(base, base) == paired_p(halves[0], halves[0]) == 1.0
+
+
+def test_paired_p_weighs_how_much_more_often_a_model_is_right() -> None:
+    """Of the 16 ways to sign 3, 1, 1 and 1 quarters, 6 lie as far from zero as +3 -1 -1 +1 or farther: p = 1 less
+    the share of the ways at 0, which are +3 -1 -1 -1 and its mirror image."""
+    base = {"a": 0.0, "b": 0.25, "c": 0.25, "d": 0.0}
+    other = {"a": 0.75, "b": 0.0, "c": 0.0, "d": 0.25}
+    assert paired_p(base, other) == pytest.approx(14 / 16, abs=0.02)
+    assert paired_p(base, other) == paired_p(base, other) == paired_p(other, base)
+    assert paired_p({"a": 0.0, "b": 0.5}, {"a": 1.0, "b": 0.75}) == pytest.approx(0.5, abs=0.02)
+
+
+def test_paired_p_is_no_surer_where_one_model_was_asked_more_often() -> None:
+    """Both are right with probability 0.2 everywhere, one asked once and one four times: p < .05 is 1 in 20."""
+    rng, found = random.Random(0), 0
+    for _ in range(60):
+        once = {f"q{i}": float(rng.random() < 0.2) for i in range(200)}
+        four = {f"q{i}": sum(rng.random() < 0.2 for _ in range(4)) / 4 for i in range(200)}
+        found += paired_p(once, four) < 0.05
+    assert found <= 9, "the sign test of the two says so in nearly all of them"
 
 
 def test_paired_needs_the_same_questions() -> None:

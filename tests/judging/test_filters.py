@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import replace
 from pathlib import Path
 
@@ -69,7 +68,7 @@ def judged(folder: Path, trajectories: list[Trajectory], table: list[Verdict]) -
 
 
 def kept(folder: Path, strategy: Strategy, most: int = 0, seed: int = 0) -> list[str]:
-    places = keep(judged(folder, TRAJECTORIES, VERDICTS), strategy, most, 0, random.Random(seed))
+    places = keep(judged(folder, TRAJECTORIES, VERDICTS), strategy, most, 0, seed)
     return [TRAJECTORIES[place].id for place in places]
 
 
@@ -104,12 +103,20 @@ def test_max_trajectories_makes_arms_equal_and_repeatable(tmp_path: Path) -> Non
     assert kept(tmp_path, Strategy.BOTH, most=3) == ["all-good"]
 
 
+def test_what_is_drawn_of_a_benchmark_does_not_depend_on_the_others(tmp_path: Path) -> None:
+    many = [replace(attempt(f"a{i}"), benchmark="hotpotqa") for i in range(20)]
+    others = [replace(attempt(f"b{i}"), benchmark="aime") for i in range(9)]
+    alone, beside = (judged(tmp_path, [*many, *more], []) for more in ([], others))
+    first = keep(alone, Strategy.NONE, 0, 4, 0).tolist()
+    assert first == [place for place in keep(beside, Strategy.NONE, 0, 4, 0).tolist() if place < 20]
+
+
 def test_no_benchmark_keeps_more_than_max_per_benchmark(tmp_path: Path) -> None:
     many = [replace(attempt(f"a{i}"), benchmark="gsm8k") for i in range(6)]
     few = [replace(attempt(f"b{i}"), benchmark="hotpotqa") for i in range(2)]
     table = judged(tmp_path, [*many[:3], *few, *many[3:]], [])
     drawn = {
-        tuple(int(place) for place in keep(table, Strategy.NONE, most, 3, random.Random(seed)))
+        tuple(int(place) for place in keep(table, Strategy.NONE, most, 3, seed))
         for seed in range(20)
         for most in (0, 4)
     }

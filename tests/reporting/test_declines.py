@@ -91,6 +91,18 @@ def test_a_skill_is_by_the_oracle_and_a_fault_is_worse_the_more_of_it_there_is()
     assert fewer == Declines(declines.compared, ())
 
 
+def test_a_rise_is_no_fall_though_more_questions_fell_than_rose() -> None:
+    """17 questions fall from one good later query to nine of ten, three rise from a bad one to a good one."""
+    asked = [f"one/{i:02}" for i in range(N)]
+    many = " ".join(f"search:{letter}" for letter in "abcdefghijk") + " answer:x"
+    two, of_ten = "search:a search:b answer:x", "+" * 10 + "-+"
+    base = [made(name, two, *["+++" if name in asked[:17] else "+-+"] * 2) for name in asked]
+    swirl = [
+        made(name, many, of_ten, of_ten) if name in asked[:17] else made(name, two, "+++", "+++") for name in asked
+    ]
+    assert not found({}, QUESTIONS, outcomes({"base": base, "swirl": swirl}, QUESTIONS)).rows
+
+
 def test_what_got_worse_is_kept_and_shown(results: Results, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     row = Decline("mini-gsm8k", 1, "right answers", "count", 117, 0.8205, 0.6752, 0.0012)
     fell = dataclasses.replace(results, declines=Declines(122, (row, *[dataclasses.replace(row, hops=None)] * 3)))

@@ -31,6 +31,7 @@ from swirl.core.types import (
     Trajectory,
 )
 from swirl.evaluation.scoring import score
+from swirl.pipeline.dvc_file import dvc_hash
 from swirl.reporting.kept_runs import keep, read_kept
 from swirl.reporting.pooled_runs import PooledRuns, pooled, read, to_json
 from swirl.reporting.pooled_text import markdown
@@ -94,6 +95,16 @@ def trajectory(row: Prediction, seen: str) -> Trajectory:
         Step(1, Action("answer" if row.correct else "malformed", "", "Ada"), (), (1,), (0.0,), ()),
     )
     return Trajectory(row.trajectory_id, row.question_id, row.benchmark, 0, row.model, 0, (1,), steps, row.stop, "")
+
+
+def test_answers_of_other_settings_than_params_yaml_has_are_not_pooled(pair: tuple[Layout, Layout]) -> None:
+    """As where a run was copied, its seed changed, and `dvc repro` has not run since."""
+    there = pair[1].root
+    report = {"params": {"params.yaml": {"seed": 0}}, "outs": [{"path": "reports/results.json"}]}
+    report["outs"][0]["md5"] = dvc_hash(pair[1].results)
+    (there / "dvc.lock").write_text(yaml_text.dump({"schema": "2.0", "stages": {"report": report}}), encoding="utf-8")
+    with pytest.raises(DataError, match=r"one: its results are not of its params.yaml: seed is 1 .* was 0; run `dvc"):
+        read(there)
 
 
 @pytest.fixture(scope="module")

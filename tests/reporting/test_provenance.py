@@ -41,6 +41,16 @@ def clone(root: Path, tmp_path: Path) -> Layout:
     return layout
 
 
+def test_results_of_other_settings_are_told_apart_where_dvc_recorded_them(clone: Layout) -> None:
+    assert provenance.stale(clone) == ()
+    change(clone, "\nseed: 0\n", "\nseed: 5\n")
+    assert provenance.stale(clone) == ("seed is 5 in params.yaml and was 0",)
+    save_json({"accuracy": 0.6}, clone.results)  # made by hand, of which dvc.lock knows nothing
+    assert provenance.stale(clone) == ()
+    (clone.root / "dvc.lock").unlink()
+    assert provenance.stale(clone) == ()
+
+
 def lock(layout: Layout, trained: str = "aa", read: str = "aa") -> None:
     """Write dvc.lock as DVC does after a run with the present params.yaml; `report` has read the model `read`."""
     params = yaml.safe_load((layout.root / "params.yaml").read_text())

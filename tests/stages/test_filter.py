@@ -145,4 +145,4 @@ def test_a_strategy_that_keeps_nothing_writes_an_empty_table(layout: Layout) -> 
     save([], Verdict, layout.verdicts)
     stage.run(params("both"), layout)
     assert records(SubTrajectory, layout.steps) == []
-    assert load_json(layout.filters)["kept"] == {"trajectories": 0, "steps": 0, "correct": 0.0, "by_benchmark": {}}
+    assert load_json(layout.filters)["kept"] == {"trajectories": 0, "steps": 0, "correct": None, "by_benchmark": {}}

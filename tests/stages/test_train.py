@@ -308,6 +308,29 @@ def test_rl_that_diverges_ends_with_the_last_good_weights(
     assert weights(copy) == weights(copy, "base")
 
 
+@pytest.mark.usefixtures("saved_always")
+def test_rl_that_is_killed_after_it_diverged_goes_back_all_the_same(
+    params: Params, copy: Layout, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its newest checkpoint holds what cannot be kept, after an update that no look follows."""
+    fast = {"train": {"swirl": {"lr": 1e30, "warmup": 0, "check_every": 100}}}
+    wild = validate(laid_over(params.model_dump(), fast), "tests")
+
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("swirl.rl.resuming.Resuming.back", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train.run(wild, copy, "swirl")
+    train.run(wild, copy, "swirl")
+    said = capsys.readouterr().out
+    step = int(re.search(r"resuming after (\d+)", said)[1])  # type: ignore[index]
+    assert [row["step"] for row in load_json(copy.series("train-swirl"))] == list(range(step + 1))
+    assert "lower train.swirl.lr; keeping the checkpoint after update 0" in said
+    assert weights(copy) == weights(copy, "base")
+
+
 def test_sft_that_diverges_is_stopped(params: Params, copy: Layout) -> None:
     fast = validate(laid_over(params.model_dump(), {"train": {"sft": {"lr": 1e30}}}), "tests")
     with pytest.raises(DataError, match=r"^step 2 of SFT: the loss is .*nan.* lower train.sft.lr \(1e\+30\)$"):

@@ -411,7 +411,7 @@ class Score:
     ci_high: float
     """95% Wilson interval of the accuracy."""
     p_vs_base: float | None
-    """p-value of the exact McNemar test against `base` on the same questions; None for base itself."""
+    """p-value against `base` on the same questions, McNemar's with one sample a question; None for base itself."""
     em: float
     f1: float
     precision: float

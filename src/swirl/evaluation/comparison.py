@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from swirl.core.types import Prediction, Stop, Trajectory
-from swirl.evaluation.statistics import bootstrap, by_question, mcnemar, paired, wilson
+from swirl.evaluation.statistics import bootstrap, by_question, paired_p, wilson
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Compared:
     malformed: float
     """Share of the actions that do nothing: malformed or cut."""
     p_vs_first: float | None
-    """p-value of the exact McNemar test of accuracy against the first model; None for the first."""
+    """Of `paired_p` of accuracy against the first model: with one sample a question, McNemar's; None for the first."""
 
 
 def compare(
@@ -58,7 +58,7 @@ def compare(
         f1=Estimate(sum(overlap) / len(overlap), *bootstrap(overlap, seed)),
         answered=sum(trajectory.stop is Stop.ANSWERED for trajectory in trajectories) / len(trajectories),
         malformed=sum(action.faulty for action in actions) / max(1, len(actions)),
-        p_vs_first=None if first is None else mcnemar(*paired(first, right)),
+        p_vs_first=None if first is None else paired_p(first, right),
     )
 
 

@@ -120,13 +120,24 @@ def pool(
         name: _difference(
             means[name] - means[against],
             shares[name] - shares[against],
-            int((sums[i] != sums[known[against]]).any(axis=2).any(axis=0).sum()),
+            int(_apart(sums[i], sums[known[against]]).any(axis=0).sum()),
         )
         for name, i in known.items()
         if name != against and against in known
     }
     estimates = {name: Estimate(means[name], *interval(shares[name].clip(0.0, 1.0))) for name in known}
     return Pooled(benchmark, measure, trained, len(questions), estimates, against, over)
+
+
+def _apart(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Where two models' shares differ, by run and question; both are (runs, questions, 2): sums and numbers.
+
+    A question on which only one of them did what is measured tells them apart unless that was of no use.
+    """
+    (sums, numbers), (theirs, of_theirs) = np.moveaxis(one, -1, 0), np.moveaxis(other, -1, 0)
+    alone = (numbers == 0) != (of_theirs == 0)
+    apart = np.abs(sums * of_theirs - theirs * numbers) > _ZERO
+    return np.asarray(apart | (alone & (sums + theirs > 0)))
 
 
 def crossed(

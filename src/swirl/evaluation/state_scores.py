@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from swirl.core.errors import DataError
 from swirl.core.seeds import derive
 from swirl.core.types import ActionKind, JudgeRole, StateAction
 from swirl.evaluation.statistics import bootstrap
@@ -50,19 +51,38 @@ def by_conversation(actions: Iterable[StateAction], measure: str) -> dict[str, f
 
 
 def state_measures(actions: Mapping[str, Sequence[StateAction]]) -> list[StateMeasure]:
-    """Every measure that is known, by benchmark and model; `actions` are by model."""
+    """Every measure that is known, by benchmark and model; `actions` are by model.
+
+    Raises `DataError` where two judges gave the rewards of a benchmark: they cannot be compared.
+    """
     cells: dict[str, dict[str, list[StateAction]]] = {}
     for model, rows in actions.items():
         for row in rows:
             cells.setdefault(row.benchmark, {}).setdefault(model, []).append(row)
     found = []
     for benchmark, by_model in cells.items():
+        _require_one_judge(benchmark, by_model)
         for measure in MEASURES:
             base = by_conversation(by_model.get("base", ()), measure)
             for model, rows in by_model.items():
                 if values := by_conversation(rows, measure):
                     found.append(_measured(benchmark, model, measure, values, base, rows[0]))
     return found
+
+
+def _require_one_judge(benchmark: str, by_model: Mapping[str, Sequence[StateAction]]) -> None:
+    by: dict[str, tuple[str, JudgeRole]] = {}
+    for model, rows in by_model.items():
+        if known := [row for row in rows if _value(row, "reward") is not None]:
+            by[model] = (known[0].judge, known[0].judge_role)
+    for model, judge in by.items():
+        first = next(iter(by))
+        if judge != by[first]:
+            raise DataError(
+                f"rewards in the logged states of {benchmark}: the judge of {model} is {judge[0]!r} ({judge[1]}), "
+                f"but that of {first} is {by[first][0]!r} ({by[first][1]}); run evaluate again for both, with one "
+                "evaluate.judge"
+            )
 
 
 def _measured(

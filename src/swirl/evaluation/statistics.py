@@ -1,15 +1,22 @@
-"""Intervals and tests for accuracies measured on the same questions. Plain arithmetic, no dependency."""
+"""Intervals and tests for accuracies measured on the same questions."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from swirl.core.seeds import generator
+import numpy as np
+
+from swirl.core.seeds import derive, generator
 from swirl.core.types import Prediction
 
 Z95 = 1.959963984540054
 """The 97.5% point of the standard normal distribution: a two-sided 95% interval."""
+SIGNINGS = 10_000
+"""Random ways to sign differences, of which `paired_p` is a share."""
+_AT_ONCE = 500
+_ROUNDING = 1e-9
+"""A difference of shares below it is rounding."""
 
 
 def by_question(predictions: Iterable[Prediction], measure: str = "correct") -> dict[str, float]:
@@ -61,7 +68,6 @@ def bootstrap(values: Sequence[float], seed: int, draws: int = 2000) -> tuple[fl
 def mcnemar(a_only: int, b_only: int) -> float:
     """Exact two-sided McNemar test (McNemar 1947; the binomial form), as a p-value in [0, 1].
 
-    Of questions with several samples, counted as `paired` does, it is the sign test of their means.
     Under the hypothesis that both models are equally good, each of the n = a_only + b_only questions that exactly
     one of them gets right is a fair coin flip: p = min(1, 2 sum_{i=0}^{min(a_only, b_only)} C(n, i) / 2^n).
     Integers until the last division, so exact for any n; 1.0 when n is 0. Raises `ValueError` on a negative count.
@@ -82,11 +88,39 @@ def paired(base: Mapping[str, float], other: Mapping[str, float]) -> tuple[int, 
     The values are as of `by_question`; with one sample a question: those that only one of the two got right. Raises
     `ValueError` naming an id that one side lacks: a paired test needs the same questions.
     """
+    more = _differences(base, other)
+    return sum(one < 0 for one in more), sum(one > 0 for one in more)
+
+
+def paired_p(base: Mapping[str, float], other: Mapping[str, float]) -> float:
+    """The two-sided p-value of equal means over the same questions, whose values are as of `by_question`.
+
+    Under the hypothesis each question's difference might as well have the other sign, so p is the share of all ways to
+    sign them whose sum lies at least as far from zero (Fisher, The Design of Experiments, 1935, ch. 3). Where all
+    differences are of one size, as with one sample a question, that is `mcnemar`, exactly; else it is taken over
+    `SIGNINGS` random ones, as (k + 1) / (`SIGNINGS` + 1). Raises as `paired` does.
+    """
+    more = [one for one in _differences(base, other) if abs(one) > _ROUNDING]
+    if not more:
+        return 1.0
+    if max(map(abs, more)) - min(map(abs, more)) <= _ROUNDING:
+        return mcnemar(*paired(base, other))
+    rng = np.random.default_rng(derive(0, "sign flips"))
+    sizes, far = np.abs(more), abs(math.fsum(more)) - _ROUNDING
+    sums = [
+        np.where(rng.random((_AT_ONCE, len(sizes))) < 0.5, -sizes, sizes).sum(axis=1)
+        for _ in range(SIGNINGS // _AT_ONCE)
+    ]
+    return (int((np.abs(np.concatenate(sums)) >= far).sum()) + 1) / (SIGNINGS + 1)
+
+
+def _differences(base: Mapping[str, float], other: Mapping[str, float]) -> list[float]:
+    """`other` less `base` by question; raises `ValueError` naming a question that one of them lacks."""
     for ours, theirs, side in ((base, other, "second"), (other, base, "first")):
         absent = sorted(ours.keys() - theirs.keys())
         if absent:
             raise ValueError(f"the {side} model has no result for {len(absent)} question(s), such as {absent[0]!r}")
-    return sum(base[key] > other[key] for key in base), sum(other[key] > base[key] for key in base)
+    return [other[key] - base[key] for key in base]
 
 
 def relative_gain(base: float, other: float) -> float | None:

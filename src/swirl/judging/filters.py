@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from swirl.core.record_schemas import SCHEMAS
 from swirl.core.records import read_table
 from swirl.core.row_groups import tables
+from swirl.core.seeds import generator
 from swirl.core.types import OUTCOME, Stop, Strategy, SubTrajectory, Trajectory, Verdict
 
 TOKENS = 2**28
@@ -98,17 +99,19 @@ def _heads(path: Path) -> pa.Table:
     )
 
 
-def keep(judged: Judged, strategy: Strategy, most: int, of_each: int, rng: random.Random) -> np.ndarray:
+def keep(judged: Judged, strategy: Strategy, most: int, of_each: int, seed: int) -> np.ndarray:
     """The places in `judged` that `strategy` keeps, in order.
 
     Of more than `of_each` of a benchmark a random sample, and of more than `most` in all one of those (0: no limit).
+    What is drawn of a benchmark does not depend on the others.
     """
     passed = np.flatnonzero(judged.passes(strategy))
     if of_each:
         names = judged.benchmarks[passed]
-        parts = [_sample(passed[names == name], of_each, rng) for name in sorted(set(names.tolist()))]
+        found = sorted(set(names.tolist()))
+        parts = [_sample(passed[names == name], of_each, generator(seed, "filter", name)) for name in found]
         passed = np.sort(np.concatenate([passed[:0], *parts]))
-    return _sample(passed, most, rng)
+    return _sample(passed, most, generator(seed, "filter"))
 
 
 def _sample(places: np.ndarray, most: int, rng: random.Random) -> np.ndarray:

@@ -1,7 +1,7 @@
 """The tuned policy in MLflow's registry: one version per set of weights, with the aliases `candidate` and `champion`.
 
 `candidate` is the version of the latest run, `champion` the best so far. `champion` moves to the candidate when the
-candidate answers more of the same evaluation questions correctly, by the exact paired test at p < 0.05; without a
+candidate answers more of the same evaluation questions correctly, by the paired test at p < 0.05; without a
 champion the candidate must beat the base model. The outcomes of each version are stored with it for later
 comparisons. The decision is recorded in tags of the version.
 """
@@ -18,7 +18,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ from swirl.core.errors import DataError, SwirlError
 from swirl.core.layout import Layout
 from swirl.core.records import load, load_json, save_json
 from swirl.core.types import Prediction, Question
-from swirl.evaluation.statistics import by_question, mcnemar, paired
+from swirl.evaluation.statistics import by_question, paired, paired_p
 from swirl.mlflow_store.runs import FOR_GOOD, Store, paged, reason
 from swirl.mlflow_store.stores import connected, everywhere, tracking_uri
 from swirl.models.loading import is_adapter
@@ -76,6 +76,8 @@ class Outcomes:
     """SHA-256 (hex) of the questions: their ids, texts and accepted answers."""
     correct: Mapping[str, float]
     """By question id, the share of its samples that are right: 0 or 1 with one sample a question."""
+    drawn: str = ""
+    """How they were sampled, such as `1 sample at temperature 0`; empty where that was not stored."""
 
     @property
     def accuracy(self) -> float:
@@ -84,7 +86,7 @@ class Outcomes:
 
     def save(self, path: Path) -> None:
         """Write as JSON."""
-        save_json({"questions": self.questions, "correct": dict(self.correct)}, path)
+        save_json({"questions": self.questions, "correct": dict(self.correct), "drawn": self.drawn}, path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +117,7 @@ def promote(store: Store, layout: Layout, run_id: str) -> Decision | None:
     version = _version_of(client, digest)
     known = version is not None
     if version is None:
+        ours = replace(ours, drawn=_drawn(layout))
         version = _register(store, layout, run_id, ours, digest)
     number = str(version.version)  # an int from sqlite, a str from a server
     client.set_registered_model_alias(NAME, CANDIDATE, number)
@@ -213,6 +216,12 @@ def read_outcomes(layout: Layout, model: str) -> Outcomes | None:
     return Outcomes(digest, correct) if correct else None
 
 
+def _drawn(layout: Layout) -> str:
+    """How this project samples answers in stage evaluate."""
+    how = parameters.load(layout.root / "params.yaml").evaluate
+    return f"{how.samples} sample{'s' * (how.samples != 1)} at temperature {how.temperature:g}"
+
+
 def _decide(client: MlflowClient, layout: Layout, candidate: ModelVersion, champion: str, ours: Outcomes) -> Decision:
     """Compare a candidate with `champion` (a version) or, when that is empty, with the base model."""
     version = str(candidate.version)
@@ -229,9 +238,15 @@ def _decide(client: MlflowClient, layout: Layout, candidate: ModelVersion, champ
             f"{name} was evaluated on other questions; evaluate it on these, or take the alias {CHAMPION} away from it"
         )
         return Decision(version, NOT_COMPARED, reason, {"compared_with": name})
+    if bar.drawn and ours.drawn and bar.drawn != ours.drawn:
+        reason = (
+            f"{name} was evaluated with {bar.drawn}, and this with {ours.drawn}; evaluate both alike, or take the "
+            f"alias {CHAMPION} away from it"
+        )
+        return Decision(version, NOT_COMPARED, reason, {"compared_with": name})
     bar_only, our_only = paired(bar.correct, ours.correct)
-    p_value = mcnemar(bar_only, our_only)
-    better = our_only > bar_only and p_value < P_LIMIT
+    p_value = paired_p(bar.correct, ours.correct)
+    better = ours.accuracy > bar.accuracy and p_value < P_LIMIT
     numbers = {
         "p_value": f"{p_value:.6g}",
         "n": str(len(ours.correct)),
@@ -371,7 +386,7 @@ def _stored(client: MlflowClient, version: str) -> Outcomes:
     """The outcomes stored with a version. Raises what MLflow raises when there are none."""
     with tempfile.TemporaryDirectory(prefix="swirl-registry-") as place:
         found = load_json(_download(client, NAME, version, f"{_INSIDE}/{_OUTCOMES}", place))
-    return Outcomes(found["questions"], found["correct"])
+    return Outcomes(found["questions"], found["correct"], found.get("drawn", ""))
 
 
 def _download(client: MlflowClient, name: str, version: str, path: str, place: str) -> Path:

@@ -16,10 +16,10 @@ from swirl.core.layout import Layout
 from swirl.core.seeds import derive
 from swirl.core.suggestions import meant
 from swirl.core.types import Prediction, Question
-from swirl.evaluation.statistics import bootstrap, by_question, mcnemar, paired
+from swirl.evaluation.statistics import bootstrap, by_question, paired_p
 from swirl.pipeline.progress import if_slow
 from swirl.reporting.paper import paper_order
-from swirl.reporting.provenance import git
+from swirl.reporting.provenance import git, stale
 from swirl.reporting.results import MODELS
 from swirl.reporting.state_tables import require_answers
 
@@ -35,6 +35,8 @@ class Run:
 
     Questions go by id and text, because other seeds make other questions under the same id.
     """
+    stale: tuple[str, ...] = ()
+    """Why its answers are not of its settings, if they are not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,7 @@ class Row:
     high: float | None
     """95% interval of the paired bootstrap over the shared questions."""
     p: float | None
-    """Of the exact McNemar test on the shared questions."""
+    """Of `paired_p` on the shared questions: with one sample a question, the exact McNemar test."""
 
 
 def read(run: str, root: Path, models: Sequence[str] = MODELS) -> Run:
@@ -131,7 +133,7 @@ def _read(name: str, layout: Layout, models: Sequence[str]) -> Run:
     right = {
         cell: {f"{one} {texts[one]}": share for one, share in by_question(made).items()} for cell, made in cells.items()
     }
-    return Run(name, read_yaml(layout.root / "params.yaml"), right)
+    return Run(name, read_yaml(layout.root / "params.yaml"), right, stale(layout))
 
 
 def compare(first: Run, second: Run, models: tuple[str, str] | None = None) -> list[Row]:
@@ -159,7 +161,7 @@ def _row(benchmark: str, models: tuple[str, str], ours: Mapping[str, float], the
         return Row(benchmark, models, accuracy, 0, None, None, None, None)
     more = [theirs[one] - ours[one] for one in shared]
     low, high = bootstrap(more, derive(0, "compare", benchmark, *models))
-    p = mcnemar(*paired({i: ours[i] for i in shared}, {i: theirs[i] for i in shared}))
+    p = paired_p({i: ours[i] for i in shared}, {i: theirs[i] for i in shared})
     return Row(benchmark, models, accuracy, len(shared), sum(more) / len(more), low, high, p)
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from swirl.core import records
 from swirl.core.types import Prediction, Question
-from swirl.evaluation.statistics import by_question, mcnemar, paired
+from swirl.evaluation.statistics import by_question, paired_p
 from swirl.reporting.format import p_equals, percent
 from swirl.reporting.paper import paper_order
 from swirl.reporting.skills import FAULTS, By, Outcomes
@@ -41,7 +42,7 @@ class Decline:
     swirl: float
     """Means over these questions, of the share of each."""
     p: float
-    """McNemar's, exact, as in the other tables: over questions, two-sided."""
+    """Of `paired_p`, as in the other tables: over questions, two-sided; McNemar's where every share is 0 or 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +71,9 @@ def found(
     for (benchmark, what, by), values in _measured(predictions, skilled).items():
         for number, base, swirl in _by_hops(values["base"], values["swirl"], hops):
             compared += 1
-            better = paired(base, swirl)
-            lost, gained = better[::-1] if what in FAULTS else better
-            p = mcnemar(lost, gained)
-            if lost > gained and p < LEVEL:
-                before, after = (sum(one.values()) / len(one) for one in (base, swirl))
+            before, after = (math.fsum(one.values()) / len(one) for one in (base, swirl))
+            worse = after > before if what in FAULTS else after < before
+            if worse and (p := paired_p(base, swirl)) < LEVEL:
                 rows.append(Decline(benchmark, number, what, by, len(base), before, after, p))
     return Declines(compared, tuple(sorted(rows, key=lambda row: (paper_order(row.benchmark), row.p))))
 
@@ -109,9 +108,9 @@ def note(declines: Declines) -> str:
     return (
         f"All that SWiRL does worse than the base at p < {LEVEL:g}, of {declines.compared} combinations of benchmark, "
         "hops and skill, with tools. Numbers are means over the questions on which both models did it at all. p: "
-        "exact McNemar test over these questions, two-sided, not corrected: up to "
-        f"{expected:.2g} such rows are expected by chance alone. Skills are by the oracle where there is one, else by "
-        "the judge."
+        "over these questions, two-sided, by flips of sign (McNemar's exact test where each did it once), not "
+        f"corrected: up to {expected:.2g} such rows are expected by chance alone. Skills are by the oracle where there "
+        "is one, else by the judge."
     )
 
 

@@ -20,6 +20,7 @@ from swirl.core.splits import counts
 from swirl.core.types import Question, Score, Trajectory
 from swirl.evaluation.pooling import MEASURES, Pooled, Tally, corrected, pool, tallies
 from swirl.evaluation.supporting import supporting_pages
+from swirl.reporting.provenance import stale
 from swirl.reporting.results import load, load_predictions
 from swirl.reporting.state_tables import require_answers
 
@@ -86,6 +87,8 @@ def read(folder: Path) -> SeedRun:
             "that `swirl seeds --keep` made of one"
         )
     layout, settings = Layout(folder), params.load(folder / "params.yaml")
+    if reasons := stale(layout):
+        raise DataError(f"{folder}: its results are not of its params.yaml: {reasons[0]}; run `dvc repro` there")
     scores = load(layout.results).scores
     models = dict.fromkeys(("base", *settings.train.methods, *(score.model for score in scores)))
     predictions = load_predictions(layout, list(models))

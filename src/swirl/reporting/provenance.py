@@ -108,6 +108,14 @@ def found(layout: Layout) -> Provenance:
     return Provenance(digest, committed, reasons, run, tuple(fact for fact in facts if fact[1]))
 
 
+def stale(layout: Layout) -> tuple[str, ...]:
+    """Why the results in a project's folder are not of its params.yaml; none where dvc.lock does not record them."""
+    lock = _lock(layout.root)
+    if not layout.results.exists() or _recorded(lock).get(RESULTS) != dvc_hash(layout.results):
+        return ()
+    return tuple(_stale(layout, lock))
+
+
 def note(layout: Layout, mlflow: str = "") -> None:
     """Keep what is known of the run that has just written the results, and write it for the pages.
 
@@ -213,7 +221,7 @@ def _facts_of_commit(root: Path, committed: bool) -> Iterator[tuple[str, str, st
 
 def _stale(layout: Layout, lock: Mapping[str, Any]) -> Iterator[str]:
     """Why the results are stale; see `found`."""
-    made = {out["path"]: out.get("md5") for stage in lock.values() for out in stage.get("outs", ())}
+    made = _recorded(lock)
     if made.get(RESULTS) != dvc_hash(layout.results):
         yield "dvc.lock does not record them"
         return
@@ -240,6 +248,11 @@ def _lock(root: Path) -> dict[str, Any]:
     """The stages of dvc.lock; empty without one."""
     path = root / "dvc.lock"
     return dict((read(path) or {}).get("stages") or {}) if path.exists() else {}
+
+
+def _recorded(lock: Mapping[str, Any]) -> dict[str, str | None]:
+    """What the stages wrote, by path, with its MD5."""
+    return {out["path"]: out.get("md5") for stage in lock.values() for out in stage.get("outs", ())}
 
 
 def _params(stage: Mapping[str, Any]) -> dict[str, Any]:

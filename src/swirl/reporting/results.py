@@ -15,7 +15,7 @@ from swirl.core.errors import DataError
 from swirl.core.layout import Layout
 from swirl.core.types import JudgeRole, Prediction, Question, Score, Strategy
 from swirl.evaluation.state_scores import StateMeasure
-from swirl.evaluation.statistics import by_question, mcnemar, paired, relative_gain, wilson
+from swirl.evaluation.statistics import by_question, paired_p, relative_gain, wilson
 from swirl.reporting import coverage, declines, searches, skills
 from swirl.reporting.paper import paper_order, published
 
@@ -36,7 +36,7 @@ class Arm:
     trajectories: int
     steps: int
     correct: float | None
-    """Share of the kept trajectories whose answer matches; None when none is kept."""
+    """Share of the kept trajectories with a golden label whose answer matches; None when none has one."""
     by_benchmark: dict[str, int]
 
 
@@ -352,7 +352,7 @@ def _tested(
     if score.model == "base" or base is None:
         return score
     try:
-        return dataclasses.replace(score, p_vs_base=mcnemar(*paired(base, ours)))
+        return dataclasses.replace(score, p_vs_base=paired_p(base, ours))
     except ValueError as error:
         raise DataError(f"{path}, {what}, paired with {layout.predictions('base')}: {error}") from error
 

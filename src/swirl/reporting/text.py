@@ -59,8 +59,8 @@ def show_comparison(title: str, results: Sequence[Compared]) -> None:
     console.print(
         _note(
             "Accuracy, EM and F1 in percent; ± is half of the 95% interval (Wilson's; for F1 a bootstrap's over "
-            "questions). Malformed: of all actions, those that are malformed or cut. p: McNemar's, exact, of accuracy "
-            "against the first model."
+            "questions). Malformed: of all actions, those that are malformed or cut. p: McNemar's, exact (of flips "
+            "of sign where a question has several samples), of accuracy against the first model."
         )
     )
 
@@ -106,7 +106,8 @@ def show_runs(names: tuple[str, str], changed: Sequence[tuple[str, Any, Any]], r
     console.print(
         _note(
             "Difference: the second less the first, over the questions that both asked (their number is on the right), "
-            "with the interval of a paired bootstrap. p: McNemar's, exact. None where the runs asked other questions."
+            "with the interval of a paired bootstrap. p: McNemar's, exact; of flips of sign where a question has "
+            "several samples. None where the runs asked other questions."
         )
     )
 

@@ -13,7 +13,6 @@ from swirl.core.errors import DataError
 from swirl.core.layout import Layout
 from swirl.core.records import save_json
 from swirl.core.row_groups import parts_of, save_tables
-from swirl.core.seeds import generator
 from swirl.core.types import Strategy, SubTrajectory, Trajectory
 from swirl.judging.filters import Judged, join, keep, sub_trajectories
 from swirl.pipeline.progress import counted
@@ -29,7 +28,7 @@ def run(params: Params, layout: Layout) -> None:
     funnel = {str(s): count(judged, np.flatnonzero(judged.passes(s))) for s in Strategy}
     of_each = params.filter.max_per_benchmark
     most = limit(params.filter.max_trajectories, funnel, of_each)
-    kept = keep(judged, strategy, most, of_each, generator(params.seed, "filter"))
+    kept = keep(judged, strategy, most, of_each, params.seed)
     made = sub_trajectories(layout.trajectories, judged, kept)
     save_tables(counted(made, parts_of(Trajectory, layout.trajectories), "filter, parts"), SubTrajectory, layout.steps)
     report = {
@@ -72,7 +71,7 @@ def limit(wanted: int | Sequence[str], funnel: Mapping[str, Mapping[str, Any]], 
 def count(judged: Judged, some: np.ndarray) -> dict[str, Any]:
     """Numbers of trajectories and steps, the share answered correctly, and trajectories per benchmark.
 
-    The share is of those with a golden label, None if none of several has one. `some` are the places in `judged` that
+    The share is of those with a golden label, None if none has one. `some` are the places in `judged` that
     are counted.
     """
     return {
@@ -85,6 +84,4 @@ def count(judged: Judged, some: np.ndarray) -> dict[str, Any]:
 
 def _correct(judged: Judged, some: np.ndarray) -> float | None:
     graded = int(judged.graded[some].sum())
-    if len(some) and not graded:
-        return None
-    return int(judged.passes(Strategy.OUTCOME)[some].sum()) / max(1, graded)
+    return int(judged.passes(Strategy.OUTCOME)[some].sum()) / graded if graded else None

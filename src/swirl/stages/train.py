@@ -122,24 +122,24 @@ def train_swirl(
     judge = fitted(development.judge, params.train.packed, params.train.token_budget)
     seed = _seed(params)
     options = Settings(
-        settings.states,
-        settings.samples,
-        Sampling(settings.temperature, max_tokens=longest),
-        settings.lr,
-        settings.warmup,
-        settings.estimator,
-        settings.kl_coefficient,
-        settings.clip,
-        params.train.packed,
-        params.train.token_budget,
-        params.runtime.workers,
-        seed,
-        params.train.gradient_checkpointing,
-        settings.cut_actions,
-        settings.compared,
-        settings.kl_gradient,
-        settings.imitation,
-        settings.iterations,
+        states=settings.states,
+        samples=settings.samples,
+        sampling=Sampling(settings.temperature, max_tokens=longest),
+        lr=settings.lr,
+        warmup=settings.warmup,
+        estimator=settings.estimator,
+        kl_coefficient=settings.kl_coefficient,
+        clip=settings.clip,
+        packed=params.train.packed,
+        token_budget=params.train.token_budget,
+        workers=params.runtime.workers,
+        seed=seed,
+        recompute=params.train.gradient_checkpointing,
+        cut_actions=settings.cut_actions,
+        compared=settings.compared,
+        kl_gradient=settings.kl_gradient,
+        imitation=settings.imitation,
+        iterations=settings.iterations,
     )
     trainer = Trainer(policy, reference, judge, options, processes, _readers(params, layout, policy), flight)
     if processes.main and (few := shortage(groups.sizes, settings.states)):
@@ -177,8 +177,10 @@ def train_swirl(
         first = {"step": 0, "recent_kl": 0.0, "recent_unjudged": 0.0}
         series.append(first | resuming.timed(development.look))
         resuming.looked(0, series, draws)
-    elif not resuming.looked_already and _due(start, settings.check_every, updates) and not looks(start):
-        return series, draws
+    elif not resuming.looked_already:
+        due = _due(start, settings.check_every, updates) or bool(_diverged(series[-1]))
+        if due and not looks(start):
+            return series, draws
     memory = GivenBack()
     with Progress(updates, "train swirl") as bar:
         bar.already(start)

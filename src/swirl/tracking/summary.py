@@ -12,7 +12,7 @@ from swirl.config import presets
 from swirl.core.errors import SwirlError
 from swirl.core.layout import Layout
 from swirl.core.records import load_json
-from swirl.evaluation.statistics import mcnemar, paired
+from swirl.evaluation.statistics import paired_p
 from swirl.registry.model_registry import read_outcomes
 
 SHORT = {"filter.strategy": "filter={}", "seed": "seed {}"}
@@ -72,7 +72,7 @@ def headline(layout: Layout) -> dict[str, float]:
             theirs, ours = read_outcomes(layout, other), read_outcomes(layout, "swirl")
             with contextlib.suppress(SwirlError, ValueError):  # of other questions: no test
                 if theirs and ours:
-                    found[f"difference/swirl-{other}.p"] = mcnemar(*paired(theirs.correct, ours.correct))
+                    found[f"difference/swirl-{other}.p"] = paired_p(theirs.correct, ours.correct)
     judge, filters = results.get("reward_model", {}), results.get("filters", {})
     if "heldout.accuracy" in judge:
         found |= {"judge/error": 1 - judge["heldout.accuracy"], "judge/auc": judge["heldout.auc"]}

@@ -12,7 +12,7 @@ from swirl.core.checkpoints import Checkpoints
 from swirl.core.distributed import Processes
 from swirl.core.grading import grade
 from swirl.core.layout import Layout
-from swirl.core.types import LOGGED, ActionKind, Trajectory
+from swirl.core.types import LOGGED, Action, ActionKind, Trajectory
 from swirl.models.sharding import whole
 from swirl.pipeline.progress import SHORT, Progress
 from swirl.rl.drawn_actions import Group
@@ -115,14 +115,24 @@ class Development:
         tool = ActionKind.SEARCH if derivation.kind == ActionKind.SEARCH else ActionKind.CALCULATE
         tags = {tag: kind for tag, kind in DEFAULT_TAGS.items() if kind == tool}  # as in a rollout of this question
         named = built_in(tool) if self._policy.chat.native else tags
-        read = reader_for(self._policy.chat, named, self._params.actions.thought_only == "allow").read
+        reader = reader_for(self._policy.chat, named, self._params.actions.thought_only == "allow")
+
+        def read(ids: tuple[int, ...]) -> list[Action]:
+            """An action, as one for each of its calls."""
+            action = reader.read(ids)
+            called = [Action(kind, action.text, payload) for kind, payload in reader.calls(action)]
+            return called or [action]
+
         before = [read(group.state.action_ids) for group in groups]
         labels = []
         for k, group in enumerate(groups):
             if group.state.step != k:
                 continue
+            earlier = [action for step in before[:k] for action in step]
             different = {ids: read(ids) for ids in group.actions}
-            good = {ids: label_steps(derivation, [*before[:k], action])[-1] for ids, action in different.items()}
+            good = {
+                ids: all(label_steps(derivation, [*earlier, *calls])[-len(calls) :]) for ids, calls in different.items()
+            }
             labels += [good[ids] for ids in group.actions]
         return labels
 
