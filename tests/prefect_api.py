@@ -72,7 +72,7 @@ class Served:
         self.wait(lambda: bool(runs("RUNNING", *ENDED)))
         run = runs("RUNNING", *ENDED)[0]  # by now it may have ended and the next one begun
         self.post(f"deployments/{deployment}", {"paused": True}, "PATCH")
-        for waiting in runs("SCHEDULED"):
+        for waiting in runs("SCHEDULED", "PENDING"):
             self.post(f"flow_runs/{waiting['id']}/set_state", {"state": {"type": "CANCELLED"}, "force": True})
         return self.ended(run["id"])
 

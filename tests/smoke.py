@@ -40,6 +40,7 @@ def main() -> None:
             **os.environ,
             "DVC_NO_ANALYTICS": "1",
             "DVC_SITE_CACHE_DIR": f"{folder}/dvc",
+            "GIT_CONFIG_GLOBAL": os.devnull,
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "PYTHONPATH": str(copy / "src"),
         }

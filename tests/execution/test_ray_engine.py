@@ -37,8 +37,10 @@ LOCAL = Execution(engine="local", address="auto", workers=1, gpus_per_worker=0.0
 
 @pytest.fixture(scope="module", autouse=True)
 def _cluster() -> Iterator[None]:
-    """Four CPUs, which all tests find."""
-    ray_cluster.connect(FOUR, 1)
+    """Four CPUs, which all tests find, however many there are."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.cpu_count", lambda: 4)
+        ray_cluster.connect(FOUR, 1)
     yield
     ray.shutdown()
 
@@ -187,11 +189,14 @@ def client(concurrency: int, per_minute: int) -> ClientSettings:
 def test_the_limits_of_a_server_hold_over_all_workers_together(tmp_path: Path, notes: Path) -> None:
     with scripted(said("fine")) as server:
         served = Served(url=server.url, model="m", api="chat", key_env="", chat_template_kwargs={})
-        recipe = Scripted(notes, served=(served, client(4, 600)))
+        recipe = Scripted(notes, served=(served, client(4, 600)), held=("0a",))
+        both = threading.Thread(target=lambda: (wait_for(lambda: len(makers(notes)) == 2), (notes / "go").touch()))
+        both.start()  # one worker that starts late would find nothing left to do
         journal, made = Journal(tmp_path / "journal", "mark"), list[list[Verdict]]()
         with opened(TWO, recipe) as engine:
             for number, one in enumerate(engine.blocks(journal, PIECES, lambda count: None)):
                 made.append(journal.records(number, Verdict) if one.whole else one.records)
+            both.join()
             os.kill(min(makers(notes)), signal.SIGKILL)  # what it has used is known all the same
         assert {verdict.rationale for block in made for verdict in block} == {"fine"}
         assert len(server.times) == 40

@@ -239,6 +239,8 @@ def test_a_schedule_fires_and_its_run_shows_what_happened(served: Served) -> Non
 @pytest.fixture(scope="module")
 def cancelled(served: Served) -> tuple[str, list[psutil.Process]]:
     """A run that was cancelled while its filter hung, and the processes that it then had."""
+    nightly = served.deployment("swirl-nightly")["id"]  # whose runs, if any were left, would come in between
+    served.post(f"deployments/{nightly}", {"paused": True}, "PATCH")
     run = served.run("swirl-on-demand", overrides=CANCELLED)
     processes = hanging(served, CANCELLED["seed"])
     # Prefect sends log lines every few seconds, and none after it has had to kill a flow, so wait before cancelling.

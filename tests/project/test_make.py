@@ -40,7 +40,16 @@ def project(tmp_path: Path) -> Path:
 def make(folder: Path, *words: str) -> tuple[int, str, list[str]]:
     """Exit status, output and what the tools were asked."""
     asked = folder.parent / "asked"
-    given = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "TORCH")  # by `make test TORCH=...`, for example
+    given = (
+        "MAKEFLAGS",
+        "MAKELEVEL",
+        "MFLAGS",
+        "TORCH",
+        "PREFECT_PORT",
+        "MLFLOW_PORT",
+        "PYTHON",
+        "VENV",
+    )  # by `make test TORCH=...`, for example
     outer = {name: value for name, value in os.environ.items() if name not in given}
     done = subprocess.run(
         ["make", *words],

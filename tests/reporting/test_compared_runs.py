@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -115,6 +116,7 @@ def test_the_command_prints_tables_and_json(tmp_path: Path, swirl: Swirl) -> Non
 def _does(folder: Path, *command: str) -> str:
     """What a command of git or DVC prints there."""
     who = {f"GIT_{role}_{what}": "a@b" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    command = (sys.executable, "-m", *command) if command[0] == "dvc" else command
     done = subprocess.run(command, cwd=folder, check=True, env={**os.environ, **who}, capture_output=True, text=True)
     return done.stdout.strip()
 

@@ -388,13 +388,13 @@ def test_a_tool_that_crashes_or_hangs_costs_its_call_alone() -> None:
 
 def test_who_gives_up_waits_for_no_tool() -> None:
     """An error in a rollout drops the calls that have not begun."""
-    called: list[str] = []
+    called, let_go = list[str](), list[bool]()
     gone = threading.Event()
 
     class Held(Calculator):
         def run(self, payload: str) -> str:
             called.append(payload)
-            gone.wait(30)
+            let_go.append(gone.wait(30))
             return super().run(payload)
 
     def done(count: int) -> None:
@@ -408,6 +408,7 @@ def test_who_gives_up_waits_for_no_tool() -> None:
     attempts = [attempt(name, 5, {ActionKind.CALCULATE: Held()}) for name in script]
     with pytest.raises(KeyboardInterrupt):
         roll_out(policy, attempts, SAMPLING, 7, 1, 9, Calls(2, 1000), done)
+    assert let_go == [], "it has waited for them"
     gone.set()
     assert called == ["2 * 3", "2 * 3"]
 

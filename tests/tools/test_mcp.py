@@ -201,8 +201,9 @@ def test_a_call_that_ends_the_server_costs_no_other_call(fresh: Callable[..., Op
     pid = call(tools("process"), "{}").text
     server = mcp._servers[str(HERE), "fresh"]
     with ThreadPoolExecutor(3) as pool:
-        waiting = [pool.submit(call, tools("wait"), '{"seconds": 2}') for _ in range(3)]
-        while server._open[id(server._client)] < 3:
+        waiting = [pool.submit(call, tools("wait"), '{"seconds": 5}') for _ in range(3)]
+        deadline = time.monotonic() + 4.5  # the three are asked again after the end, whether or not all wait by now
+        while server._open[id(server._client)] < 3 and time.monotonic() < deadline:
             time.sleep(0.01)
         assert call(tools("end"), "{}") == Observation("error: the server of end has ended", error=True)
     assert [future.result() for future in waiting] == [Observation("awake", error=False)] * 3

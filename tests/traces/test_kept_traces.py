@@ -27,6 +27,9 @@ def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
     """A project whose tracking server, a database, has four traces of an agent."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
     monkeypatch.setattr("mlflow.tracking._tracking_service.utils._tracking_uri", None)  # or later tests would use it
+    monkeypatch.setattr("mlflow.tracking.fluent._active_experiment_id", None)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "")  # what `set_experiment` sets is taken back with it
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_ID")
     for number in range(4):
         record(number)
     (tmp_path / "data/official").mkdir(parents=True)

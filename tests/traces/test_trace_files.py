@@ -37,6 +37,9 @@ def test_a_real_agent_that_mlflow_autologged_is_imported(tmp_path: Path, monkeyp
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     monkeypatch.setattr("mlflow.tracking._tracking_service.utils._tracking_uri", None)  # or later tests would use it
+    monkeypatch.setattr("mlflow.tracking.fluent._active_experiment_id", None)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "")  # what `set_experiment` sets is taken back with it
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_ID")
     mlflow.set_tracking_uri(uri)
     mlflow.set_experiment("agent")
     mlflow.openai.autolog()
