@@ -14,7 +14,6 @@ Z95 = 1.959963984540054
 """The 97.5% point of the standard normal distribution: a two-sided 95% interval."""
 SIGNINGS = 10_000
 """Random ways to sign differences, of which `paired_p` is a share."""
-_AT_ONCE = 500
 _ROUNDING = 1e-9
 """A difference of shares below it is rounding."""
 
@@ -105,13 +104,12 @@ def paired_p(base: Mapping[str, float], other: Mapping[str, float]) -> float:
         return 1.0
     if max(map(abs, more)) - min(map(abs, more)) <= _ROUNDING:
         return mcnemar(*paired(base, other))
+    rounded = np.round(more, 9)
+    sizes, often = np.unique(np.abs(rounded), return_counts=True)
     rng = np.random.default_rng(derive(0, "sign flips"))
-    sizes, far = np.abs(more), abs(math.fsum(more)) - _ROUNDING
-    sums = [
-        np.where(rng.random((_AT_ONCE, len(sizes))) < 0.5, -sizes, sizes).sum(axis=1)
-        for _ in range(SIGNINGS // _AT_ONCE)
-    ]
-    return (int((np.abs(np.concatenate(sums)) >= far).sum()) + 1) / (SIGNINGS + 1)
+    sums = (2 * rng.binomial(often, 0.5, (SIGNINGS, len(sizes))) - often) @ sizes
+    far = abs(rounded.sum()) - _ROUNDING * len(more)
+    return (int((np.abs(sums) >= far).sum()) + 1) / (SIGNINGS + 1)
 
 
 def _differences(base: Mapping[str, float], other: Mapping[str, float]) -> list[float]:
