@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import sys
-import textwrap
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from swirl.cli import browse, compare, evaluate, export, import_logs, judge, models, pool, run_bench, track
+from swirl.cli import (
+    browse,
+    compare,
+    evaluate,
+    export,
+    import_logs,
+    judge,
+    models,
+    plan,
+    pool,
+    preset,
+    run_bench,
+    stage,
+    track,
+)
 from swirl.cli.project import project_layout
-from swirl.core.errors import ParamsError, SwirlError
-from swirl.core.suggestions import meant
+from swirl.core.errors import SwirlError
 from swirl.pipeline import environment
-from swirl.pipeline.stages import STAGES
 from swirl.pipeline.user_errors import sentence
 
 app = typer.Typer(
@@ -49,15 +58,11 @@ def _options(
     """Options of `swirl` itself."""
 
 
-app.add_typer(track.app, name="track")
-app.add_typer(judge.app, name="judge")
-app.command()(evaluate.evaluate)
-app.command()(compare.compare)
-app.command()(pool.seeds)
-app.command()(run_bench.bench)
-app.command()(export.export)
-app.command("import")(import_logs.import_logs)
-app.command()(browse.browse)
+SETTINGS, RESULTS, MODELS, MORE = "Settings", "Results", "Models and logs", "Stages, speed, records"
+"""Headings of the commands in `swirl --help`."""
+
+app.command(rich_help_panel=SETTINGS)(preset.preset)
+app.command(rich_help_panel=SETTINGS)(plan.plan)
 
 
 def main() -> None:
@@ -86,31 +91,7 @@ def _one_line(
     return _formatwarning(message, category, filename, lineno, line)
 
 
-@app.command()
-def stage(
-    name: Annotated[str, typer.Argument(help=f"One of {', '.join(STAGES)}.")],
-    item: Annotated[str | None, typer.Option(help="Which model, for train (sft, swirl) and evaluate.")] = None,
-) -> None:
-    """Run one stage on the outputs of earlier stages. `dvc repro NAME` also brings those up to date."""
-    _check_stage(name, item)
-    layout = project_layout()
-    _warn_of_other_source(layout.root / "src/swirl")
-    _warn_of_other_versions(name, layout.root / "constraints-compute.txt")
-    from swirl.config import params
-
-    resolved = params.load(layout.root / "params.yaml")
-    if name == "synthesize":  # the first stage that may cost much
-        from swirl.planning.keys import check_keys
-
-        check_keys(resolved)
-    if STAGES[name].uses_torch:
-        environment.set_up_process(resolved.runtime.threads)
-    from swirl.cli.run_stage import run_stage
-
-    run_stage(name, item, resolved, layout)
-
-
-@app.command()
+@app.command(rich_help_panel=SETTINGS)
 def params() -> None:
     """Check params.yaml and print it as the stages will see it."""
     from swirl.config.params import load
@@ -119,96 +100,7 @@ def params() -> None:
     print(dump(load(project_layout().root / "params.yaml").model_dump()), end="")
 
 
-@app.command()
-def preset(
-    name: Annotated[
-        str | None, typer.Argument(help="A preset, or a YAML file of your own that says what differs from mini.")
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change and write nothing.")] = False,
-) -> None:
-    """Write a preset to params.yaml and show what changes; without a name, list the presets."""
-    from swirl.config import presets
-    from swirl.config.yaml_text import inline
-
-    root = project_layout().root
-    if name is None:
-        if not presets.names(root):
-            raise ParamsError(f"{root / 'presets'} holds no preset; give a YAML file of your own")
-        print(_listed({one: presets.summary(root, one) for one in presets.names(root)}))
-        return
-    settings = presets.tree(root, name)
-    path = root / "params.yaml"
-    changes = list(presets.differences(_before(path), settings))
-    for key, old, new in changes:
-        print(f"{key}: {inline(old)} -> {inline(new)}")
-    kept = None if dry_run else presets.write(root, settings, name)
-    keys = "1 key" if len(changes) == 1 else f"{len(changes)} keys"
-    if dry_run:
-        print(f"params.yaml would become preset {name}: {keys} would change")
-    else:
-        print(
-            f"params.yaml is now preset {name}: {keys} changed"
-            + (f"; the previous file is kept as {kept}" if kept else "")
-        )
-
-
-def _before(path: Path) -> Mapping[str, object]:
-    """The settings that a preset replaces; none, which is said, where the file is broken."""
-    from swirl.config.yaml_text import read
-
-    if not path.exists():
-        return {}
-    try:
-        before = read(path)
-        if isinstance(before, dict):
-            return before
-        why = f"{path} holds no settings"
-    except ParamsError as error:
-        why = str(error)
-    print(f"swirl: warning: {why}; it is replaced as a whole", file=sys.stderr)
-    return {}
-
-
-@app.command()
-def plan(
-    name: Annotated[str | None, typer.Option("--preset", help="A preset instead of params.yaml.")] = None,
-    machine: Annotated[
-        str,
-        typer.Option(
-            help="What another machine reaches, as gb=80,flops=4e14,bandwidth=2e12,served=9000,asked=16: memory of its "
-            "device, FLOPs and bytes a second, tokens a second of servers, requests a second of a judge. What fits "
-            "there, and how long it takes."
-        ),
-    ] = "",
-    time: Annotated[
-        bool, typer.Option("--time", help="Measure the policy here for about half a minute: how long stages take.")
-    ] = False,
-) -> None:
-    """Show what a run would do, stage by stage, and the servers and keys it needs.
-
-    It loads no model, unless `--time` asks how long the stages take, and asks no server.
-    """
-    from swirl.config import presets
-    from swirl.planning import estimates, footprint, keys, machines, signal, unasked
-
-    root, elsewhere = project_layout().root, machines.parsed(machine)
-    resolved = presets.settings(root, name)
-    if time:
-        environment.set_up_process(resolved.runtime.threads)
-    stages = estimates.plan(resolved, root)
-    names = [one.stage for one in stages]
-    print(estimates.text(stages, keys.lines(resolved, root, names), signal.lines(resolved, names)))
-    held, hours = footprint.lines(resolved, root, elsewhere.free), machines.lines(resolved, root, elsewhere)
-    print("\n".join(["", *held, *hours]), flush=True)
-    for line in unasked.lines(resolved):
-        print(f"\n{line}", flush=True)
-    if time:
-        from swirl.planning import durations
-
-        print("\n".join(["", *durations.lines(resolved, root)]))
-
-
-@app.command()
+@app.command(rich_help_panel=RESULTS)
 def show(
     what: Annotated[
         str | None,
@@ -255,7 +147,7 @@ def show(
         print(showing.show_random(layout, whose, benchmark, wrong, seed, diff is not None))
 
 
-@app.command()
+@app.command(rich_help_panel=MODELS)
 def ask(
     question: Annotated[str, typer.Argument(help="The question, in plain words; - reads it from standard input.")],
     benchmark: Annotated[
@@ -286,7 +178,7 @@ def ask(
     asking.ask(question, benchmark, source, models.settings_of(source, resolved), layout, as_json, key_env)
 
 
-@app.command()
+@app.command(rich_help_panel=RESULTS)
 def report(
     text: Annotated[
         bool, typer.Option("--text", help="Print the tables here (the default is to say where they are).")
@@ -310,55 +202,13 @@ def report(
         raise SwirlError(f"{layout.page} does not exist; run `dvc repro` to make it")
 
 
-def _listed(described: Mapping[str, str]) -> str:
-    """Names and what they are, wrapped at the terminal's width (at most 100 columns) beside the names."""
-    columns = min(100, shutil.get_terminal_size((100, 24)).columns)
-    indent = " " * (max(map(len, described)) + 2)
-    return "\n".join(
-        textwrap.fill(
-            text,
-            max(columns, len(indent) + 20),
-            initial_indent=f"{name:{len(indent)}}",
-            subsequent_indent=indent,
-            break_on_hyphens=False,
-        )
-        for name, text in described.items()
-    )
-
-
-def _warn_of_other_source(watched: Path) -> None:
-    """Warn when the code that runs is not the code whose hashes DVC records."""
-    running = Path(__file__).resolve().parents[1]
-    if watched.is_dir() and watched.resolve() != running:
-        print(f"swirl: warning: running {running}, while DVC watches {watched}; activate .venv here", file=sys.stderr)
-
-
-def _warn_of_other_versions(stage: str, file: Path) -> None:
-    """Warn when a library that the stage computes with is not installed in the version that DVC records."""
-    if not file.exists():
-        return
-    from importlib.metadata import version
-
-    from swirl.pipeline.source import libraries
-
-    written = dict(line.split("==") for line in file.read_text(encoding="utf-8").splitlines() if "==" in line)
-    for library in libraries(stage):
-        installed = version(library).partition("+")[0]  # a CPU build is called 2.13.0+cpu
-        if installed != written.get(library, installed):
-            print(
-                f"swirl: warning: {library} {installed} is installed, while {file.name}, which DVC watches, says "
-                f"{written[library]}: install that one (make venv), or write {installed} there",
-                file=sys.stderr,
-            )
-
-
-def _check_stage(name: str, item: str | None) -> None:
-    """Raise `SwirlError` unless dvc.yaml can have a stage of that name and item."""
-    if name not in STAGES:
-        raise SwirlError(f"there is no stage {name!r}; there are {', '.join(STAGES)}{meant(name, STAGES)}")
-    items = STAGES[name].items
-    if items and item not in items:
-        given = f", not {item!r}{meant(item, items)}" if item else ""
-        raise SwirlError(f"stage {name} needs --item {' or --item '.join(items)}{given}")
-    if not items and item is not None:
-        raise SwirlError(f"stage {name} has no items; leave out --item {item}")
+app.command(rich_help_panel=RESULTS)(browse.browse)
+app.command(rich_help_panel=RESULTS)(compare.compare)
+app.command(rich_help_panel=RESULTS)(pool.seeds)
+app.add_typer(judge.app, name="judge", rich_help_panel=RESULTS)
+app.command(rich_help_panel=MODELS)(evaluate.evaluate)
+app.command(rich_help_panel=MODELS)(export.export)
+app.command("import", rich_help_panel=MODELS)(import_logs.import_logs)
+app.command(rich_help_panel=MORE)(stage.stage)
+app.command(rich_help_panel=MORE)(run_bench.bench)
+app.add_typer(track.app, name="track", rich_help_panel=MORE)

@@ -68,6 +68,20 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> Params:
+        self._check_benchmarks()
+        self._check_tasks()
+        self._check_options()
+        self._check_logs()
+        self._check_rewards()
+        self._check_base()
+        self._check_judges()
+        self._check_execution()
+        if 0 < self.runtime.context <= self.rollout.max_action_tokens:
+            raise ValueError("runtime.context must be above rollout.max_action_tokens, or 0")
+        return self
+
+    def _check_benchmarks(self) -> None:
+        """Benchmarks of a source have its names, and tasks that there are."""
         for name, benchmark in self.download.benchmarks.items():
             what, names = NAMES.get(benchmark.source, ("", (name,)))
             if name not in names:
@@ -83,17 +97,20 @@ class Params(Section):
                 raise ValueError(f"download.benchmarks.{name} is of task {task!r}; tasks has {known}")
             if benchmark.source == "own" and "search" in self.tasks[task].tools and benchmark.corpus is None:
                 raise ValueError(f"download.benchmarks.{name}: its task searches, so it needs a corpus")
-        if "closed_book" in self.tasks:
-            raise ValueError("tasks.closed_book: the name is taken by the prompt for questions without tools")
-        if "system" in self.tasks:
-            raise ValueError(
-                "tasks.system: the name is taken by the prompt of the system turn; call the task otherwise"
-            )
-        if LOGGED in self.tasks:
-            raise ValueError(f"tasks.{LOGGED}: the name is taken by logged conversations; call the task otherwise")
-        self._check_options()
-        self._check_logs()
-        self._check_rewards()
+
+    def _check_tasks(self) -> None:
+        """No task has a name that something else has."""
+        taken = {
+            "closed_book": "the prompt for questions without tools",
+            "system": "the prompt of the system turn",
+            LOGGED: "logged conversations",
+        }
+        for name in self.tasks:
+            if name in taken:
+                raise ValueError(f"tasks.{name}: the name is taken by {taken[name]}; call the task otherwise")
+
+    def _check_base(self) -> None:
+        """What is made here can be made, and what is trained has weights here."""
         base = self.base_model
         if isinstance(base, EmbeddedBase | AnnotatedBase) and self.rollout.max_action_tokens >= base.shape.context:
             raise ValueError("rollout.max_action_tokens must be below base_model.shape.context")
@@ -110,6 +127,9 @@ class Params(Section):
                 "local weights. Set base_model.source to pretrained (and synthesize.server to the server that has it), "
                 "or train.methods to []"
             )
+
+    def _check_judges(self) -> None:
+        """A judge that grades answers can write, one that is taught here has its base, and a second one is another."""
         if self.judge.outcome == "model" and self.judge.grader is None and not isinstance(self.reward_model, NoReward):
             writes = isinstance(self.reward_model, EndpointReward)
             if not writes and getattr(self.reward_model, "verdict", "token") != "rationale":
@@ -117,18 +137,14 @@ class Params(Section):
                     "judge.outcome is model, but the reward model reads verdicts from one token; name a judge.grader, "
                     "or set judge.outcome to match"
                 )
-        taught = self.reward_model.source
-        if taught in ("embedded", "annotations") and taught != base.source:
+        taught, base = self.reward_model.source, self.base_model.source
+        if taught in ("embedded", "annotations") and taught != base:
             raise ValueError(
-                f"reward_model.source is {taught}, but base_model.source is {base.source}: a judge that is taught here "
+                f"reward_model.source is {taught}, but base_model.source is {base}: a judge that is taught here "
                 "is taught from such a base; set reward_model.source to pretrained or endpoint"
             )
         if is_reward_model(self.evaluate.judge, self.reward_model):
             raise ValueError("evaluate.judge describes the reward model itself; say so: evaluate.judge: same")
-        self._check_execution()
-        if 0 < self.runtime.context <= self.rollout.max_action_tokens:
-            raise ValueError("runtime.context must be above rollout.max_action_tokens, or 0")
-        return self
 
     def _check_options(self) -> None:
         """Options are of no built-in tool. Those of a tool that no task names now may stay; `swirl plan` says so."""
