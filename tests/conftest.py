@@ -30,9 +30,11 @@ os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-os.environ["GIT_CONFIG_GLOBAL"] = os.devnull  # a user's may sign commits
-os.environ["DVC_SITE_CACHE_DIR"] = tempfile.mkdtemp(prefix="swirl-tests-dvc-")  # DVC's own is never cleared
-atexit.register(shutil.rmtree, os.environ["DVC_SITE_CACHE_DIR"], ignore_errors=True)
+_own = Path(tempfile.mkdtemp(prefix="swirl-tests-"))
+atexit.register(shutil.rmtree, _own, ignore_errors=True)
+(_own / "gitconfig").write_text("[safe]\n\tdirectory = *\n", encoding="utf-8")
+os.environ["GIT_CONFIG_GLOBAL"] = str(_own / "gitconfig")  # a user's may sign commits
+os.environ["DVC_SITE_CACHE_DIR"] = str(_own / "dvc")  # DVC's own is never cleared
 os.environ["DO_NOT_TRACK"] = "1"
 os.environ["DVC_NO_ANALYTICS"] = "1"
 os.environ["GX_ANALYTICS_ENABLED"] = "False"

@@ -40,7 +40,9 @@ def main() -> None:
             **os.environ,
             "DVC_NO_ANALYTICS": "1",
             "DVC_SITE_CACHE_DIR": f"{folder}/dvc",
-            "GIT_CONFIG_GLOBAL": os.devnull,
+            "GIT_CONFIG_COUNT": "1",
+            "GIT_CONFIG_KEY_0": "commit.gpgsign",
+            "GIT_CONFIG_VALUE_0": "false",
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "PYTHONPATH": str(copy / "src"),
         }

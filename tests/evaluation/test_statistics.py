@@ -97,8 +97,8 @@ def test_paired_p_is_mcnemars_where_all_differences_are_of_one_size() -> None:
 
 
 def test_paired_p_weighs_how_much_more_often_a_model_is_right() -> None:
-    """Of the 16 ways to sign 3, 1, 1 and 1 quarters, 6 lie as far from zero as +3 -1 -1 +1 or farther: p = 1 less
-    the share of the ways at 0, which are +3 -1 -1 -1 and its mirror image."""
+    """Of the 16 ways to sign 3, 1, 1 and 1 quarters, 14 lie as far from zero as +3 -1 -1 +1: all but +3 -1 -1 -1 and
+    its mirror image."""
     base = {"a": 0.0, "b": 0.25, "c": 0.25, "d": 0.0}
     other = {"a": 0.75, "b": 0.0, "c": 0.0, "d": 0.25}
     assert paired_p(base, other) == pytest.approx(14 / 16, abs=0.02)

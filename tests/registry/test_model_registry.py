@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -16,6 +17,7 @@ import urllib.request
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -30,7 +32,8 @@ from swirl.mlflow_store.settings import Settings
 from swirl.mlflow_store.stores import destination
 from swirl.models.skipped import mark_skipped
 from swirl.pipeline.dvc_file import dvc_hash
-from swirl.registry.model_registry import NAME, _requirements, fetch, promote, read_outcomes
+from swirl.registry import model_registry
+from swirl.registry.model_registry import NAME, Outcomes, _requirements, fetch, promote, read_outcomes
 from swirl.tracking.delivery import Delivery, sync
 from swirl.tracking.recording import TO_REGISTER
 from tests import asked
@@ -90,6 +93,32 @@ def test_outcomes_are_those_with_tools_of_these_very_questions(tmp_path: Path) -
     assert second is not None
     assert first.correct == second.correct
     assert first.questions != second.questions
+
+
+@pytest.mark.parametrize(
+    ("bar", "ours", "kind", "why"),
+    [
+        ((0.5,) * 60 + (1.0,) * 40, (0.75,) * 60 + (0.0,) * 40, "not promoted", "45.0% against 70.0%"),
+        ((0.0,) * 60 + (1.0,) * 40, (0.25,) * 60 + (1.0,) * 40, "promoted", "better than .*55.0% against 40.0%"),
+    ],
+)
+def test_what_is_right_more_often_on_more_questions_is_not_better_for_it(
+    bar: tuple[float, ...], ours: tuple[float, ...], kind: str, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def of(shares: tuple[float, ...], samples: float) -> Outcomes:
+        return Outcomes("digest", {f"q{i}": share for i, share in enumerate(shares)}, samples)
+
+    unused: Any = None
+    candidate: Any = SimpleNamespace(version="2", tags={})
+    stored = of(bar, 4.0)
+    monkeypatch.setattr(model_registry, "_stored", lambda client, version: stored)
+    made = model_registry._decide(unused, Layout(Path()), candidate, "1", of(ours, 4.0))
+    assert made.kind == kind and re.search(why, made.reason)
+    other = model_registry._decide(unused, Layout(Path()), candidate, "1", of(ours, 1.0))
+    assert (other.kind, other.numbers) == ("not compared", {"compared_with": "the champion, version 1"})
+    assert "was evaluated with 4 answers a question, and this with 1; to begin anew" in other.reason
+    stored = of(bar, 0.0)  # by a version of older code
+    assert model_registry._decide(unused, Layout(Path()), candidate, "1", of(ours, 1.0)).kind == kind
 
 
 @pytest.mark.parametrize("uri", ["models:/swirl-policy", "models:/", "models:/a/Production", "runs:/1/model"])

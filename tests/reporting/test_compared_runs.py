@@ -13,10 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from swirl.config import yaml_text
 from swirl.core import records
 from swirl.core.errors import DataError, ParamsError
 from swirl.core.layout import Layout
 from swirl.core.types import Prediction, Question, Stop
+from swirl.pipeline.dvc_file import dvc_hash
 from swirl.reporting.compared_runs import changed, compare, read
 from tests.conftest import ROOT
 
@@ -111,6 +113,22 @@ def test_the_command_prints_tables_and_json(tmp_path: Path, swirl: Swirl) -> Non
     assert (
         wrong.stderr == "swirl: there is no model 'swril'; there are ceiling, base, sft, swirl; did you mean swirl?\n"
     )
+
+
+def test_answers_of_other_settings_are_warned_of(tmp_path: Path, swirl: Swirl) -> None:
+    there = _run(tmp_path / "a", {"base": "1000"})
+    layout = Layout(there)
+    records.save_json({}, layout.results)
+    outs = [{"path": "reports/results.json", "md5": dvc_hash(layout.results)}]
+    stages = {
+        "evaluate": {"cmd": "true", "params": {"params.yaml": {"seed": 7}}},
+        "report": {"cmd": "true", "outs": outs},
+    }
+    (there / "dvc.lock").write_text(yaml_text.dump({"schema": "2.0", "stages": stages}), encoding="utf-8")
+    (there / "dvc.yaml").write_text("stages: {evaluate: {cmd: 'true'}, report: {cmd: 'true'}}\n", encoding="utf-8")
+    done = swirl("compare", ".", ".", cwd=there)
+    assert done.stderr == "warning: .: its answers are not of its params.yaml: seed is 0 in params.yaml and was 7\n" * 2
+    assert done.returncode == 0 and "0.0" in done.stdout
 
 
 def _does(folder: Path, *command: str) -> str:

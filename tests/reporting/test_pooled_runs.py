@@ -100,10 +100,16 @@ def trajectory(row: Prediction, seen: str) -> Trajectory:
 def test_answers_of_other_settings_than_params_yaml_has_are_not_pooled(pair: tuple[Layout, Layout]) -> None:
     """As where a run was copied, its seed changed, and `dvc repro` has not run since."""
     there = pair[1].root
-    report = {"params": {"params.yaml": {"seed": 0}}, "outs": [{"path": "reports/results.json"}]}
-    report["outs"][0]["md5"] = dvc_hash(pair[1].results)
-    (there / "dvc.lock").write_text(yaml_text.dump({"schema": "2.0", "stages": {"report": report}}), encoding="utf-8")
-    with pytest.raises(DataError, match=r"one: its results are not of its params.yaml: seed is 1 .* was 0; run `dvc"):
+    outs = [{"path": "reports/results.json", "md5": dvc_hash(pair[1].results)}]
+
+    def lock(answers: dict[str, Any], report: dict[str, Any]) -> None:
+        stages = {"evaluate@base": {"params": {"params.yaml": answers}}, "report": {"outs": outs, **report}}
+        (there / "dvc.lock").write_text(yaml_text.dump({"schema": "2.0", "stages": stages}), encoding="utf-8")
+
+    lock({"seed": 1}, {"params": {"params.yaml": {"report.samples": 99}}})  # shapes no answer
+    assert read(there).seed == 1
+    lock({"seed": 0}, {})
+    with pytest.raises(DataError, match=r"one: its answers are not of its params.yaml: seed is 1 .* was 0; run `dvc"):
         read(there)
 
 

@@ -132,12 +132,14 @@ def pool(
 def _apart(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Where two models' shares differ, by run and question; both are (runs, questions, 2): sums and numbers.
 
-    A question on which only one of them did what is measured tells them apart unless that was of no use.
+    A question on which only one of them did what is measured tells them apart, unless that was of no use and the other
+    one never finds anything either.
     """
     (sums, numbers), (theirs, of_theirs) = np.moveaxis(one, -1, 0), np.moveaxis(other, -1, 0)
-    alone = (numbers == 0) != (of_theirs == 0)
     apart = np.abs(sums * of_theirs - theirs * numbers) > _ZERO
-    return np.asarray(apart | (alone & (sums + theirs > 0)))
+    first_alone = (of_theirs == 0) & (numbers > 0) & ((sums > 0) | bool(theirs.any()))
+    other_alone = (numbers == 0) & (of_theirs > 0) & ((theirs > 0) | bool(sums.any()))
+    return np.asarray(apart | first_alone | other_alone)
 
 
 def crossed(

@@ -94,16 +94,16 @@ def paired(base: Mapping[str, float], other: Mapping[str, float]) -> tuple[int, 
 def paired_p(base: Mapping[str, float], other: Mapping[str, float]) -> float:
     """The two-sided p-value of equal means over the same questions, whose values are as of `by_question`.
 
-    Under the hypothesis each question's difference might as well have the other sign, so p is the share of all ways to
-    sign them whose sum lies at least as far from zero (Fisher, The Design of Experiments, 1935, ch. 3). Where all
-    differences are of one size, as with one sample a question, that is `mcnemar`, exactly; else it is taken over
-    `SIGNINGS` random ones, as (k + 1) / (`SIGNINGS` + 1). Raises as `paired` does.
+    A sign-flip (randomisation) test. Under the hypothesis each question's difference might as well have the other sign,
+    so p is the share of all ways to sign them whose sum lies at least as far from zero (Fisher, The Design of
+    Experiments, 1935, ch. 3). Where all differences are of one size, as with one sample a question, that is `mcnemar`,
+    exactly; else it is taken over `SIGNINGS` random ones, as (k + 1) / (`SIGNINGS` + 1). Raises as `paired` does.
     """
     more = [one for one in _differences(base, other) if abs(one) > _ROUNDING]
     if not more:
         return 1.0
     if max(map(abs, more)) - min(map(abs, more)) <= _ROUNDING:
-        return mcnemar(*paired(base, other))
+        return mcnemar(sum(one < 0 for one in more), sum(one > 0 for one in more))
     rounded = np.round(more, 9)
     sizes, often = np.unique(np.abs(rounded), return_counts=True)
     rng = np.random.default_rng(derive(0, "sign flips"))

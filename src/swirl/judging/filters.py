@@ -103,7 +103,7 @@ def keep(judged: Judged, strategy: Strategy, most: int, of_each: int, seed: int)
     """The places in `judged` that `strategy` keeps, in order.
 
     Of more than `of_each` of a benchmark a random sample, and of more than `most` in all one of those (0: no limit).
-    What is drawn of a benchmark does not depend on the others.
+    What `of_each` draws of a benchmark does not depend on the others.
     """
     passed = np.flatnonzero(judged.passes(strategy))
     if of_each:

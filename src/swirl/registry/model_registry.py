@@ -18,7 +18,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,8 +76,8 @@ class Outcomes:
     """SHA-256 (hex) of the questions: their ids, texts and accepted answers."""
     correct: Mapping[str, float]
     """By question id, the share of its samples that are right: 0 or 1 with one sample a question."""
-    drawn: str = ""
-    """How they were sampled, such as `1 sample at temperature 0`; empty where that was not stored."""
+    samples: float = 0.0
+    """How many a question, on average; 0 where that was not stored."""
 
     @property
     def accuracy(self) -> float:
@@ -86,7 +86,7 @@ class Outcomes:
 
     def save(self, path: Path) -> None:
         """Write as JSON."""
-        save_json({"questions": self.questions, "correct": dict(self.correct), "drawn": self.drawn}, path)
+        save_json({"questions": self.questions, "correct": dict(self.correct), "samples": self.samples}, path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,6 @@ def promote(store: Store, layout: Layout, run_id: str) -> Decision | None:
     version = _version_of(client, digest)
     known = version is not None
     if version is None:
-        ours = replace(ours, drawn=_drawn(layout))
         version = _register(store, layout, run_id, ours, digest)
     number = str(version.version)  # an int from sqlite, a str from a server
     client.set_registered_model_alias(NAME, CANDIDATE, number)
@@ -210,16 +209,11 @@ def read_outcomes(layout: Layout, model: str) -> Outcomes | None:
     path = layout.predictions(model)
     if not path.exists() or not layout.questions.exists():
         return None
-    correct = by_question(row for row in load(Prediction, path) if row.with_tools)
+    rows = [row for row in load(Prediction, path) if row.with_tools]
+    correct = by_question(rows)
     asked = [[q.id, q.text, list(q.answers)] for q in load(Question, layout.questions) if q.id in correct]
     digest = hashlib.sha256(json.dumps(sorted(asked)).encode()).hexdigest()
-    return Outcomes(digest, correct) if correct else None
-
-
-def _drawn(layout: Layout) -> str:
-    """How this project samples answers in stage evaluate."""
-    how = parameters.load(layout.root / "params.yaml").evaluate
-    return f"{how.samples} sample{'s' * (how.samples != 1)} at temperature {how.temperature:g}"
+    return Outcomes(digest, correct, len(rows) / len(correct)) if correct else None
 
 
 def _decide(client: MlflowClient, layout: Layout, candidate: ModelVersion, champion: str, ours: Outcomes) -> Decision:
@@ -234,14 +228,12 @@ def _decide(client: MlflowClient, layout: Layout, candidate: ModelVersion, champ
     if bar is None:
         return Decision(version, NOT_COMPARED, "there is no champion, and the base model was not evaluated", {})
     if bar.questions != ours.questions or bar.correct.keys() != ours.correct.keys():
-        reason = (
-            f"{name} was evaluated on other questions; evaluate it on these, or take the alias {CHAMPION} away from it"
-        )
+        reason = f"{name} was evaluated on other questions; to begin anew with this one, take the alias {CHAMPION} away"
         return Decision(version, NOT_COMPARED, reason, {"compared_with": name})
-    if bar.drawn and ours.drawn and bar.drawn != ours.drawn:
+    if bar.samples and ours.samples and bar.samples != ours.samples:
         reason = (
-            f"{name} was evaluated with {bar.drawn}, and this with {ours.drawn}; evaluate both alike, or take the "
-            f"alias {CHAMPION} away from it"
+            f"{name} was evaluated with {bar.samples:g} answers a question, and this with {ours.samples:g}; to begin "
+            f"anew with this one, take the alias {CHAMPION} away"
         )
         return Decision(version, NOT_COMPARED, reason, {"compared_with": name})
     bar_only, our_only = paired(bar.correct, ours.correct)
@@ -386,7 +378,7 @@ def _stored(client: MlflowClient, version: str) -> Outcomes:
     """The outcomes stored with a version. Raises what MLflow raises when there are none."""
     with tempfile.TemporaryDirectory(prefix="swirl-registry-") as place:
         found = load_json(_download(client, NAME, version, f"{_INSIDE}/{_OUTCOMES}", place))
-    return Outcomes(found["questions"], found["correct"], found.get("drawn", ""))
+    return Outcomes(found["questions"], found["correct"], found.get("samples", 0.0))
 
 
 def _download(client: MlflowClient, name: str, version: str, path: str, place: str) -> Path:

@@ -23,6 +23,9 @@ from swirl.reporting.provenance import git, stale
 from swirl.reporting.results import MODELS
 from swirl.reporting.state_tables import require_answers
 
+NEEDED = ("params.yaml", "data/questions", "data/predictions")
+"""What there is to compare of a commit; with the rest of what is fetched, whether the answers are of the settings."""
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -98,11 +101,13 @@ def _fetch(commit: str, run: str, root: Path, folder: Path) -> None:
     from dvc_data.index import DataIndexDirError
 
     files = DVCFileSystem(str(root), rev=commit)
-    for path in ("params.yaml", "data/questions", "data/predictions"):
+    for path in (*NEEDED, "dvc.lock", "reports/results.json"):
         try:
             with if_slow(f"fetching {path} of {run} ..."):
-                files.get(path, str(folder / path), recursive=not path.endswith(".yaml"))
+                files.get(path, str(folder / path), recursive=path.startswith("data/"))
         except (FileNotFoundError, DataIndexDirError):  # the latter: the list of a folder's files is not in the cache
+            if path not in NEEDED:
+                continue
             raise DataError(
                 f"{run} ({commit[:10]}): {path} is neither in git nor in DVC's cache here; `dvc pull` fetches it from "
                 f"a remote, `git checkout {commit[:10]}` and `dvc repro` make it again; or name a folder in which it "

@@ -108,7 +108,7 @@ def note(declines: Declines) -> str:
     return (
         f"All that SWiRL does worse than the base at p < {LEVEL:g}, of {declines.compared} combinations of benchmark, "
         "hops and skill, with tools. Numbers are means over the questions on which both models did it at all. p: "
-        "over these questions, two-sided, by flips of sign (McNemar's exact test where each did it once), not "
+        "sign-flip test over these questions, two-sided (McNemar's exact test where each did it once), not "
         f"corrected: up to {expected:.2g} such rows are expected by chance alone. Skills are by the oracle where there "
         "is one, else by the judge."
     )

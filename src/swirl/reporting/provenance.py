@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.resources import files
@@ -109,11 +109,16 @@ def found(layout: Layout) -> Provenance:
 
 
 def stale(layout: Layout) -> tuple[str, ...]:
-    """Why the results in a project's folder are not of its params.yaml; none where dvc.lock does not record them."""
+    """Why the answers in a project's folder are not of its params.yaml; none where dvc.lock does not know the results.
+
+    What shapes no answer does not count: settings of the gates and of `report`, and stages that dvc.yaml has no more.
+    """
     lock = _lock(layout.root)
     if not layout.results.exists() or _recorded(lock).get(RESULTS) != dvc_hash(layout.results):
         return ()
-    return tuple(_stale(layout, lock))
+    there = read_stages(layout.root, read(layout.root / "params.yaml")) if (layout.root / "dvc.yaml").exists() else lock
+    answering = {name for name in lock if name in there and name != "report" and not name.startswith("check_")}
+    return tuple(_stale(layout, lock, answering))
 
 
 def note(layout: Layout, mlflow: str = "") -> None:
@@ -219,22 +224,23 @@ def _facts_of_commit(root: Path, committed: bool) -> Iterator[tuple[str, str, st
         yield ("committed", _date(datetime.fromisoformat(when).astimezone(UTC)), "")
 
 
-def _stale(layout: Layout, lock: Mapping[str, Any]) -> Iterator[str]:
-    """Why the results are stale; see `found`."""
+def _stale(layout: Layout, lock: Mapping[str, Any], some: Container[str] | None = None) -> Iterator[str]:
+    """Why the results are stale; see `found`. With `some`, only these stages are looked at."""
     made = _recorded(lock)
     if made.get(RESULTS) != dvc_hash(layout.results):
         yield "dvc.lock does not record them"
         return
     params = read(layout.root / "params.yaml")
+    looked_at = {name: entry for name, entry in lock.items() if some is None or name in some}
     changes = (
         change
-        for stage in lock.values()
+        for stage in looked_at.values()
         for key, old in _params(stage).items()
         for change in presets.differences(old, presets.at(params, key), key)
     )
     said = (f"{name} is {_value(now)} in params.yaml and was {_value(old)}" for name, old, now in changes)
     yield from dict.fromkeys(said)  # stages share keys
-    for stage, entry in lock.items():
+    for stage, entry in looked_at.items():
         for dep in entry.get("deps", ()):
             if made.get(dep["path"], dep.get("md5")) != dep.get("md5"):
                 yield f"{stage} has not read the present {dep['path']}"

@@ -57,7 +57,7 @@ def columns(models: Sequence[str]) -> list[str]:
 def headline(results: Results) -> Table:
     """Accuracy of each model, SWiRL's relative gain over base and the paper's, and the paired test."""
     models = columns(results.models)
-    head = ["Benchmark", *(LABELS[model] for model in models), "SWiRL over base", "McNemar p", "Paper's, best of two"]
+    head = ["Benchmark", *(LABELS[model] for model in models), "SWiRL over base", "p", "Paper's, best of two"]
     rows: list[Row] = []
     for benchmark in results.benchmarks:
         known, swirl = published(benchmark), results.score(benchmark, "swirl")
@@ -80,7 +80,7 @@ def worse(results: Results) -> Table:
         [declines.name(row), percent(row.swirl), percent(row.base), p_value(row.p), row.n]
         for row in results.declines.rows
     ]
-    return Table("What got worse", ["What", "SWiRL", "Base", "McNemar p", "Questions"], rows)
+    return Table("What got worse", ["What", "SWiRL", "Base", "p", "Questions"], rows)
 
 
 def tools(results: Results) -> Table:
@@ -101,7 +101,7 @@ def tools(results: Results) -> Table:
                     p_value(swirl.p_vs_base if swirl else None),
                 ]
             )
-    head = ["Benchmark, tools", *(LABELS[model] for model in models), "SWiRL over base", "McNemar p"]
+    head = ["Benchmark, tools", *(LABELS[model] for model in models), "SWiRL over base", "p"]
     return Table("Accuracy with and without tools", head, rows)
 
 

@@ -59,8 +59,8 @@ def show_comparison(title: str, results: Sequence[Compared]) -> None:
     console.print(
         _note(
             "Accuracy, EM and F1 in percent; ± is half of the 95% interval (Wilson's; for F1 a bootstrap's over "
-            "questions). Malformed: of all actions, those that are malformed or cut. p: McNemar's, exact (of flips "
-            "of sign where a question has several samples), of accuracy against the first model."
+            "questions). Malformed: of all actions, those that are malformed or cut. p: McNemar's, exact (of a "
+            "sign-flip test where a question has several samples), of accuracy against the first model."
         )
     )
 
@@ -106,8 +106,8 @@ def show_runs(names: tuple[str, str], changed: Sequence[tuple[str, Any, Any]], r
     console.print(
         _note(
             "Difference: the second less the first, over the questions that both asked (their number is on the right), "
-            "with the interval of a paired bootstrap. p: McNemar's, exact; of flips of sign where a question has "
-            "several samples. None where the runs asked other questions."
+            "with the interval of a paired bootstrap. p: McNemar's, exact; of a sign-flip test where a "
+            "question has several samples. None where the runs asked other questions."
         )
     )
 
@@ -138,8 +138,9 @@ def render(layout: Layout) -> Group:
         parts += [
             _accuracy(results),
             _note(
-                "± is half of the 95% Wilson interval; gain is SWiRL's over base, relative; p is McNemar's, exact, "
-                f"against base; process is the mean process label, base to SWiRL, by {_labelled_by(results)}. "
+                "± is half of the 95% Wilson interval; gain is SWiRL's over base, relative; p is McNemar's, exact (of "
+                "a sign-flip test with several samples), against base; process is the mean process label, base to "
+                f"SWiRL, by {_labelled_by(results)}. "
                 f"{PAPER_GAINS}"
             ),
         ]

@@ -15,6 +15,7 @@ from swirl.config.params import Params
 from swirl.config.trajectories import Imported
 from swirl.config.yaml_text import dump, read
 from swirl.core import records
+from swirl.core.errors import DataError
 from swirl.core.layout import Layout
 from swirl.core.splits import SPLITS, counts
 from swirl.core.types import Score, StateAction
@@ -245,7 +246,11 @@ def _states(layout: Layout, item: str) -> list[str]:
     """What the model does in the states of logged conversations, as lines of a table; empty if it was not asked."""
     paths = {name: layout.state_actions(name) for name in ("base", item)}
     actions = {name: records.load(StateAction, path) for name, path in paths.items() if path.exists()}
-    found = [one for one in state_measures(actions) if one.model == item]
+    try:
+        measured = state_measures(actions)
+    except DataError:  # of two judges, whose rewards are not compared: without the base
+        measured = state_measures({item: actions[item]})
+    found = [one for one in measured if one.model == item]
     if not found:
         return []
     lines = [
