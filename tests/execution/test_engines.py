@@ -22,7 +22,7 @@ def ray_at(address: str) -> Execution:
 
 def test_without_ray_the_message_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    said = r"^execution.engine is ray, which needs the extra ray: pip install 'swirl\[ray\]'$"
+    said = r"^execution.engine is ray, which needs the extra ray: pip install -c constraints.txt -e '\.\[ray\]'$"
     with pytest.raises(ParamsError, match=said), opened(ray_at("auto"), Scripted(tmp_path)):
         pass
 

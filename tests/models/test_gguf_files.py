@@ -196,7 +196,7 @@ def test_scaled_positions_in_a_tensor_are_refused(tmp_path: Path) -> None:
 
 def test_without_the_package_the_extra_is_named(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transformers.utils.import_utils, "is_gguf_available", lambda: False)
-    assert refusal(file, tmp_path) == f"{file} needs the extra gguf: pip install 'swirl[gguf]'"
+    assert refusal(file, tmp_path) == f"{file} needs the extra gguf: pip install -c constraints.txt -e '.[gguf]'"
 
 
 def test_an_adapter_on_a_gguf_file_is_saved_beside_a_pointer_to_it(file: Path, tmp_path: Path) -> None:

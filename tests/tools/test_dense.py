@@ -199,5 +199,5 @@ def test_nothing_to_index(models: Path, tmp_path: Path) -> None:
 
 def test_without_the_extra(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("swirl.tools.dense.find_spec", lambda name: None)
-    with pytest.raises(SwirlError, match=r"needs sentence_transformers and faiss: pip install 'swirl\[dense\]'"):
+    with pytest.raises(SwirlError, match=r"needs sentence_transformers and faiss: pip install .* -e '\.\[dense\]'"):
         build(PASSAGES, tmp_path, (), "dense", Embedding("models/minilm", root=models, device="cpu:0"))

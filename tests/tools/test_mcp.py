@@ -316,5 +316,5 @@ def test_no_such_tool(facts: Open) -> None:
 
 def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("swirl.tools.mcp.find_spec", lambda name: None)
-    with pytest.raises(SwirlError, match=r"pip install 'swirl\[mcp\]'"):
+    with pytest.raises(SwirlError, match=r"pip install -c constraints.txt -e '\.\[mcp\]'"):
         open_tool("mcp:bad/tool", OPTIONS, HERE)

@@ -141,7 +141,7 @@ class Params(Section):
         if taught in ("embedded", "annotations") and taught != base:
             raise ValueError(
                 f"reward_model.source is {taught}, but base_model.source is {base}: a judge that is taught here "
-                "is taught from such a base; set reward_model.source to pretrained or endpoint"
+                "is taught from such a base; set reward_model.source to pretrained, fine_tuned or endpoint"
             )
         if is_reward_model(self.evaluate.judge, self.reward_model):
             raise ValueError("evaluate.judge describes the reward model itself; say so: evaluate.judge: same")

@@ -24,7 +24,9 @@ def connect(settings: Execution, cpus: int) -> None:
     try:
         import ray
     except ModuleNotFoundError:
-        raise ParamsError("execution.engine is ray, which needs the extra ray: pip install 'swirl[ray]'") from None
+        raise ParamsError(
+            "execution.engine is ray, which needs the extra ray: pip install -c constraints.txt -e '.[ray]'"
+        ) from None
     if ray.is_initialized():
         return
     address = settings.address

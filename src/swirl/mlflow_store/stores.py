@@ -196,7 +196,7 @@ def _opened(layout: Layout, uri: str, name: str, wanted: str, usual: str | None)
                 f"tracking.experiment in params.yaml to another name for {wanted}, or tracking.artifacts to ''"
             )
         if place.startswith("s3://") and find_spec("boto3") is None:
-            raise SwirlError(f"artifacts in {place} need the extra s3: pip install 'swirl[s3]'")
+            raise SwirlError(f"artifacts in {place} need the extra s3: pip install -c constraints.txt -e '.[s3]'")
         if found is None:
             found = client.get_experiment(client.create_experiment(name, wanted or usual, {NOTE: ABOUT}))
         elif NOTE not in found.tags:

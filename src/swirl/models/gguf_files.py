@@ -118,7 +118,7 @@ def _check_readable(path: Path, metadata: Mapping[str, Any]) -> None:
     from transformers.utils.import_utils import is_gguf_available
 
     if not is_gguf_available():
-        raise ModelError(f"{path} needs the extra gguf: pip install 'swirl[gguf]'")
+        raise ModelError(f"{path} needs the extra gguf: pip install -c constraints.txt -e '.[gguf]'")
     kind, split = metadata.get("tokenizer.ggml.model"), metadata.get("tokenizer.ggml.pre")
     if kind not in GGUF_TOKENIZER_TYPES:
         raise ModelError(

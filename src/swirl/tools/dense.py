@@ -176,7 +176,7 @@ def _digest(folder: Path) -> str:
 def _require_extra() -> None:
     """Raise `SwirlError` unless the libraries are installed."""
     if missing := [name for name in ("sentence_transformers", "faiss") if find_spec(name) is None]:
-        raise SwirlError(f"dense retrieval needs {' and '.join(missing)}: pip install 'swirl[dense]'")
+        raise SwirlError(f"dense retrieval needs {' and '.join(missing)}: pip install -c constraints.txt -e '.[dense]'")
 
 
 def _faiss() -> Any:

@@ -193,7 +193,7 @@ class Server:
     def __init__(self, name: str, description: Description, root: Path) -> None:
         """Start it and list its tools. Raises `ParamsError` saying why that fails."""
         if find_spec("mcp") is None:
-            raise SwirlError("tools of MCP servers need the extra mcp: pip install 'swirl[mcp]'")
+            raise SwirlError("tools of MCP servers need the extra mcp: pip install -c constraints.txt -e '.[mcp]'")
         self.name, self.description, self._root = name, description, root
         self._variables = {}
         for variable in description.env:

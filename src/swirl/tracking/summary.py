@@ -56,7 +56,7 @@ def traced(logged: int, total: int) -> str:
 def headline(layout: Layout) -> dict[str, float]:
     """The metrics that runs are compared by, from the report's results and what they were made of.
 
-    `accuracy/MODEL` is the mean over benchmarks, with tools; a `.p` is of the exact paired test over all questions.
+    `accuracy/MODEL` is the mean over benchmarks, with tools; a `.p` is of the paired test over all questions.
     """
     results = load_json(layout.results)
     by_model: dict[str, dict[str, float]] = {}
