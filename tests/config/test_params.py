@@ -342,7 +342,7 @@ def test_values_that_do_not_fit_together_are_refused_in_one_sentence() -> None:
     assert refusal(changed("base_model", pointer)) == [
         "params.yaml: 1 wrong",
         "  params: reward_model.source is embedded, but base_model.source is pretrained: a judge that is taught here "
-        "is taught from such a base; set reward_model.source to pretrained or endpoint",
+        "is taught from such a base; set reward_model.source to pretrained, fine_tuned or endpoint",
     ]
     assert refusal(changed("rollout.max_action_tokens", 512)) == [
         "params.yaml: 1 wrong",
