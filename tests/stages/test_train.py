@@ -87,6 +87,34 @@ def test_the_oracle_s_label_of_sampled_actions(params: Params, project: Layout) 
     assert development.sampled([unknown]) == {}
 
 
+def test_a_step_of_several_calls_is_good_when_each_of_them_is(
+    params: Params, project: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = load_local_policy(params, project.model("base"), "base")
+    development = Development(params, project, policy, ALONE)
+    known = next(d for d in load(Derivation, project.derivations) if d.kind == "calculate" and len(d.calls) > 2)
+    both, last, mixed = (1,), (2,), (3,)
+    calls = {both: known.calls[:2], last: known.calls[2:3], mixed: (known.calls[2], known.calls[0])}
+
+    class Several:
+        def read(self, ids: tuple[int, ...]) -> Action:
+            return Action(known.kind, str(ids), calls[ids][0])
+
+        def calls(self, action: Action) -> tuple[tuple[str, str], ...]:
+            return tuple(
+                (known.kind, call) for ids, called in calls.items() for call in called if str(ids) == action.text
+            )
+
+    monkeypatch.setattr("swirl.wiring.development.reader_for", lambda *_: Several())
+    states = [SubTrajectory("t", known.question_id, "b", step, (1,), ids, 0.5) for step, ids in enumerate((both, last))]
+    drawn = [(both, mixed), (last, mixed)]
+    groups = [
+        Group(state, ids, (0.5,) * 2, (False,) * 2, (0.0,) * 2, (0.0,) * 2)
+        for state, ids in zip(states, drawn, strict=True)
+    ]
+    assert development._labels(groups) == [True, False, True, False]
+
+
 def test_the_judge_s_agreement_is_with_the_oracle_of_the_same_step(params: Params, project: Layout) -> None:
     policy = load_local_policy(params, project.model("base"), "base")
     development = Development(params, project, policy, ALONE)
