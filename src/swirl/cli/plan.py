@@ -43,6 +43,8 @@ def plan(
     for line in unasked.lines(resolved):
         print(f"\n{line}", flush=True)
     if time:
-        from swirl.planning import durations
+        from swirl.planning import durations, precision
 
+        if said := precision.warning(resolved):
+            print(f"\n{said[0].upper()}{said[1:]}.", flush=True)
         print("\n".join(["", *durations.lines(resolved, root)]))

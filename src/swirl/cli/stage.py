@@ -33,6 +33,10 @@ def stage(
         check_keys(resolved)
     if STAGES[name].uses_torch:
         environment.set_up_process(resolved.runtime.threads)
+        from swirl.planning.precision import warning
+
+        if said := warning(resolved):
+            print(f"swirl: warning: {said}", file=sys.stderr)
     from swirl.cli.run_stage import run_stage
 
     run_stage(name, item, resolved, layout)
