@@ -130,7 +130,7 @@ def test_stages_of_a_real_dvc_leave_true_stamps(root: Path, tmp_path: Path) -> N
         assert began - 0.3 < stage.run_started < one.process_started
     for stage in (one, two):
         assert stage.process_started < stage.ready <= stage.started < stage.ended <= stage.process_ended
-        assert stage.ended - stage.started > 0.35  # of the clock on the wall, which may be set meanwhile
+        assert stage.ended - stage.started >= 0.4
     assert began < one.process_started < one.process_ended < two.process_started < two.process_ended < done
     row = overhead.breakdown(found, began, done - began)
     assert row["work"] == pytest.approx((one.ended - one.started) + (two.ended - two.started))

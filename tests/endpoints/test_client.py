@@ -825,7 +825,7 @@ def test_attempts_are_spaced() -> None:
         client.complete_many([dataclasses.replace(ASK, seed=seed) for seed in range(4)])
     gaps = [later - sooner for sooner, later in zip(server.times, server.times[1:], strict=False)]
     assert len(gaps) == 4
-    assert sum(gaps) >= 0.15  # 0.4 but for how long the first one took to arrive; 0.05 if they were not spaced
+    assert sum(gaps) >= 0.3
 
 
 def test_tokens_are_spaced_by_what_was_used() -> None:

@@ -127,7 +127,10 @@ def test_answers_of_other_settings_are_warned_of(tmp_path: Path, swirl: Swirl) -
     (there / "dvc.lock").write_text(yaml_text.dump({"schema": "2.0", "stages": stages}), encoding="utf-8")
     (there / "dvc.yaml").write_text("stages: {evaluate: {cmd: 'true'}, report: {cmd: 'true'}}\n", encoding="utf-8")
     done = swirl("compare", ".", ".", cwd=there)
-    assert done.stderr == "warning: .: its answers are not of its params.yaml: seed is 0 in params.yaml and was 7\n" * 2
+    assert (
+        done.stderr
+        == "swirl: warning: .: its answers are not of its params.yaml: seed is 0 in params.yaml and was 7\n" * 2
+    )
     assert done.returncode == 0 and "0.0" in done.stdout
 
 

@@ -353,8 +353,9 @@ def test_rl_that_is_killed_after_it_diverged_goes_back_all_the_same(
             train.run(wild, copy, "swirl")
     train.run(wild, copy, "swirl")
     said = capsys.readouterr().out
-    step = int(re.search(r"resuming after (\d+)", said)[1])  # type: ignore[index]
-    assert [row["step"] for row in load_json(copy.series("train-swirl"))] == list(range(step + 1))
+    resumed = re.search(r"resuming after (\d+)", said)
+    assert resumed
+    assert [row["step"] for row in load_json(copy.series("train-swirl"))] == list(range(int(resumed[1]) + 1))
     assert "lower train.swirl.lr; keeping the checkpoint after update 0" in said
     assert weights(copy) == weights(copy, "base")
 

@@ -21,7 +21,7 @@ _SESSION = "mlflow.trace.session"
 _CHUNK = "mlflow.chunk.item."
 _EXPECTED = ("expected_response", "expected_answer", "answer", "ground_truth", "expected_output")
 _CLOSING = re.compile(r"<?</([^\s<>/]+)>>?")
-"""A closing tag at the end of an action, its brackets single or doubled."""
+"""A closing tag, its brackets single or doubled."""
 _LEVELS = 1000
 """Spans around a request to a chat model; a trace with more is left out."""
 

@@ -51,7 +51,9 @@ def compare(
     one, other = (compared_runs.read(run, root, which) for run, which in zip((first, second), wanted, strict=True))
     for run in (one, other):
         if run.stale:
-            print(f"warning: {run.name}: its answers are not of its params.yaml: {run.stale[0]}", file=sys.stderr)
+            print(
+                f"swirl: warning: {run.name}: its answers are not of its params.yaml: {run.stale[0]}", file=sys.stderr
+            )
     changed, rows = compared_runs.changed(one, other), compared_runs.compare(one, other, models)
     if as_json:
         settings = [{"key": key, "values": values} for key, *values in changed]

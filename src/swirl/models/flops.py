@@ -38,14 +38,16 @@ def matrix_flops(model: Any, tokens: float, predicted: float, training: bool) ->
     return sum(map(cost, matrices)) * tokens + cost(head) * predicted
 
 
-def matmul_flops(device: Any, dtype: Any, workers: int) -> float:
+def matmul_flops(device: Any, dtype: Any, workers: int, size: int = 0) -> float:
     """FLOPs per second of products of square matrices of `dtype` on `device`, `workers` of them at a time.
+
+    They have `size` rows (0: as many as keep the device at work).
 
     It is the best of three measurements, since other load on the machine can only slow one down.
     """
     import torch
 
-    size = 1024 if torch.device(device).type == "cpu" else 8192
+    size = size or (1024 if torch.device(device).type == "cpu" else 8192)
 
     def products(_: int) -> float:
         a = torch.ones(size, size, device=device, dtype=dtype)
