@@ -89,8 +89,8 @@ def read(folder: Path) -> SeedRun:
     layout, settings = Layout(folder), params.load(folder / "params.yaml")
     if reasons := stale(layout):
         raise DataError(
-            f"{folder}: its answers are not of its params.yaml: {reasons[0]}; run `dvc repro` there, or, if that "
-            "changes no answer (as another device does not), `dvc commit`, which records the settings as they are now"
+            f"{folder}: its answers are not of its params.yaml: {reasons[0]}; run `dvc repro` there, or, if it "
+            "alters no answer that is there, `dvc commit`, which records the settings as they are now"
         )
     scores = load(layout.results).scores
     models = dict.fromkeys(("base", *settings.train.methods, *(score.model for score in scores)))
